@@ -1,0 +1,5 @@
+"""`python -m forgetbench`."""
+
+from forgetbench.cli import main
+
+main()

@@ -1,0 +1,226 @@
+"""Means and paired differences with standard errors clustered one or two ways.
+
+Every estimate here is linear in the items: it is a value plus one influence per item (what the
+item adds to the estimate's error), and its variance comes from influences summed by cluster.
+
+Legend: N items; labels of clusters are compared as text, so "image=x" joins data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats  # type: ignore[import-untyped]  # scipy ships no type stubs
+
+Floats = NDArray[np.float64]
+Ways = Sequence[Sequence[str]]
+"""One or two sequences of N cluster labels."""
+
+DETECTABLE = 1.96 + 0.84
+"""Standard errors a true change needs to be found with 80 % power at the 5 % level."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval; None where it cannot be known."""
+
+    value: float | None
+    stderr: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    n_clusters: int
+    """Clusters of the coarser way."""
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """The change of the same items between two checkpoints."""
+
+    difference: Estimate
+    forgotten: float | None
+    """Share of all items once right and now wrong; None unless scores are 0 or 1."""
+    gained: float | None
+    """Share of all items once wrong and now right; None unless scores are 0 or 1."""
+    mde: float | None
+    """Minimum detectable effect."""
+
+
+@dataclass(frozen=True)
+class ClusteredScores:
+    """Scores of N items and how the items cluster."""
+
+    values: ArrayLike
+    clusters: Ways
+
+
+@dataclass(frozen=True)
+class PairedScores:
+    """Scores of the same N items before and after, and how the items cluster."""
+
+    after: ArrayLike
+    before: ArrayLike
+    clusters: Ways
+
+    @property
+    def drop(self) -> ClusteredScores:
+        """What each item lost."""
+        return ClusteredScores(_floats(self.before) - _floats(self.after), self.clusters)
+
+
+def clustered_mean(
+    values: ArrayLike,
+    clusters: Ways,
+    weights: ArrayLike | None = None,
+    strata: Sequence[str] | None = None,
+) -> Estimate:
+    """(Weighted) mean with a clustered standard error and a t interval with C - 1 df.
+
+    Binary, unweighted items that are each their own cluster get the Wilson interval instead.
+
+    Args:
+        values: N scores.
+        clusters: one or two sequences of N labels.
+        weights: N weights that sum to 1; equal ones by default.
+        strata: N labels of fixed groups (the data sets of a quadrant). Residuals are then taken
+            from the group's mean: that data sets differ in difficulty is no sampling error.
+    """
+    y_N = _floats(values)
+    estimate = _mean(y_N, clusters, weights, strata)
+    unclustered = weights is None and estimate.n_clusters == estimate.n
+    if estimate.value is None or estimate.stderr is None or not unclustered or not _binary(y_N):
+        return estimate
+    low, high = _wilson(estimate.value, estimate.n)
+    return Estimate(estimate.value, estimate.stderr, low, high, estimate.n, estimate.n_clusters)
+
+
+def paired_difference(
+    after: ArrayLike,
+    before: ArrayLike,
+    clusters: Ways,
+    weights: ArrayLike | None = None,
+    strata: Sequence[str] | None = None,
+) -> PairedDifference:
+    """Mean of after - before over the same items; the arguments are as in `clustered_mean`."""
+    after_N, before_N = _floats(after), _floats(before)
+    if after_N.shape != before_N.shape:
+        raise ValueError(f"{after_N.size} items after and {before_N.size} before do not pair")
+    change_N = after_N - before_N
+    estimate = _mean(change_N, clusters, weights, strata)
+    flows = after_N.size > 0 and _binary(after_N) and _binary(before_N)
+    w_N = _weights(weights, after_N.size)
+    return PairedDifference(
+        difference=estimate,
+        forgotten=float(w_N @ (change_N < 0)) if flows else None,
+        gained=float(w_N @ (change_N > 0)) if flows else None,
+        mde=minimum_detectable(estimate),
+    )
+
+
+def difference_of_means(first: ClusteredScores, second: ClusteredScores) -> Estimate:
+    """Mean of `first` minus mean of `second`, which may share clusters or even items."""
+    a_N, b_N = _floats(first.values), _floats(second.values)
+    n = a_N.size + b_N.size
+    if not a_N.size or not b_N.size:
+        return Estimate(None, None, None, None, n, 0)
+    influences = np.concatenate([(a_N - a_N.mean()) / a_N.size, (b_N.mean() - b_N) / b_N.size])
+    ways = join_ways(first.clusters, second.clusters)
+    return _estimate(float(a_N.mean() - b_N.mean()), influences, ways)
+
+
+def difference_in_differences(first: PairedScores, second: PairedScores) -> Estimate:
+    """Mean drop on `first` minus mean drop on `second`: the interaction of two item sets.
+
+    With OOD-text items first and ID-text items of the same images second, a positive value says
+    that the other questions were forgotten more. Clusters are joined by label across the sets.
+    """
+    return difference_of_means(first.drop, second.drop)
+
+
+def join_ways(*item_sets: Ways) -> list[list[str]]:
+    """The ways of several item sets end to end.
+
+    A set with one way repeats it beside sets with two: V_a + V_b - V_ab is then its one-way V.
+    """
+    n_ways = max(len(ways) for ways in item_sets)
+    return [
+        [label for ways in item_sets for label in ways[min(way, len(ways) - 1)]]
+        for way in range(n_ways)
+    ]
+
+
+def minimum_detectable(estimate: Estimate) -> float | None:
+    """Smallest true effect this estimate's standard error would find."""
+    return None if estimate.stderr is None else DETECTABLE * estimate.stderr
+
+
+def _mean(
+    y_N: Floats, clusters: Ways, weights: ArrayLike | None, strata: Sequence[str] | None
+) -> Estimate:
+    if not y_N.size:
+        return Estimate(None, None, None, None, 0, 0)
+    w_N = _weights(weights, y_N.size)
+    group_N = _codes(strata) if strata is not None else np.zeros(y_N.size, dtype=np.int64)
+    center_G = np.bincount(group_N, w_N * y_N) / np.bincount(group_N, w_N)
+    return _estimate(float(w_N @ y_N), w_N * (y_N - center_G[group_N]), clusters)
+
+
+def _estimate(value: float, influences_N: Floats, clusters: Ways) -> Estimate:
+    codes = [_codes(labels) for labels in clusters]
+    if len(codes) not in {1, 2} or any(way.size != influences_N.size for way in codes):
+        raise ValueError(f"expected 1 or 2 ways of {influences_N.size} cluster labels each")
+    n, n_clusters = influences_N.size, min(int(way.max()) + 1 for way in codes)
+    if n_clusters < 2:  # noqa: PLR2004 - one cluster says nothing about variation between clusters
+        return Estimate(value, None, None, None, n, n_clusters)
+    stderr = float(np.sqrt(_variance(influences_N, codes)))
+    half = float(stats.t.ppf(0.975, n_clusters - 1)) * stderr
+    return Estimate(value, stderr, value - half, value + half, n, n_clusters)
+
+
+def _variance(influences_N: Floats, codes: Sequence[NDArray[np.int64]]) -> float:
+    """V_a + V_b - V_ab (Cameron, Gelbach & Miller 2011); not positive: the larger one-way."""
+    one_way = [_one_way(influences_N, code_N) for code_N in codes]
+    if len(codes) == 1:
+        return one_way[0]
+    a_N, b_N = codes
+    both_N = np.unique(a_N * (b_N.max() + 1) + b_N, return_inverse=True)[1]
+    total = sum(one_way) - _one_way(influences_N, both_N)
+    return total if total > 0 else max(one_way)
+
+
+def _one_way(influences_N: Floats, code_N: NDArray[np.int64]) -> float:
+    """C / (C - 1) * sum of squared cluster sums."""
+    sums_C = np.bincount(code_N, influences_N)
+    return float(sums_C.size / (sums_C.size - 1) * (sums_C @ sums_C))
+
+
+def _wilson(share: float, n: int) -> tuple[float, float]:
+    """Low and high end of the 95 % score interval (Wilson 1927)."""
+    z2 = float(stats.norm.ppf(0.975)) ** 2
+    center = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return max(0.0, float(center - half)), min(1.0, float(center + half))
+
+
+def _weights(weights: ArrayLike | None, n: int) -> Floats:
+    if weights is None:
+        return np.full(n, 1 / max(n, 1))
+    w_N = _floats(weights)
+    if w_N.size != n or not np.isclose(w_N.sum(), 1):
+        raise ValueError(f"expected {n} weights that sum to 1, got {w_N.size} of {w_N.sum():g}")
+    return w_N
+
+
+def _codes(labels: Sequence[str]) -> NDArray[np.int64]:
+    return np.unique(np.asarray(labels, dtype=str), return_inverse=True)[1].astype(np.int64)
+
+
+def _floats(values: ArrayLike) -> Floats:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _binary(y_N: Floats) -> bool:
+    return bool(np.isin(y_N, (0.0, 1.0)).all())

@@ -1,0 +1,182 @@
+"""Root dataclasses: schema, documentation and read-only values of every command's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from omegaconf import MISSING
+
+from forgetbench.methods.base import Method
+from forgetbench.methods.lora import LoRA
+from forgetbench.records import Decoding
+
+
+class Precision(StrEnum):
+    """Arithmetic of the forward pass; weights and optimiser state are fp32 either way."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Schedule(StrEnum):
+    """Learning-rate schedule after warm-up."""
+
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+
+
+class Weights(StrEnum):
+    """Where a model's weights come from."""
+
+    pretrained = "pretrained"
+    random = "random"
+    """Architecture and processor from `path`, weights initialised from the seed."""
+
+
+@dataclass
+class ModelConfig:
+    """A multimodal model: anything AutoModelForImageTextToText and AutoProcessor load."""
+
+    path: str = MISSING
+    """Hub id, local folder, or `embedded:<name>` for one shipped inside the package."""
+    revision: str | None = None
+    weights: Weights = Weights.pretrained
+    attention: str = "sdpa"
+    """attn_implementation: sdpa, eager, flash_attention_2."""
+    max_pixels: int | None = None
+    """Pictures with more pixels are shrunk first; the paper used 512*512 = 262144."""
+    trust_remote_code: bool = False
+
+
+@dataclass
+class StageConfig:
+    """One stage of fine-tuning: a target set, and its steps if not the recipe's."""
+
+    set: str = MISSING
+    """Name of a manifest."""
+    steps: int | None = None
+
+
+@dataclass
+class DataConfig:
+    """What is trained on, in order; one stage is plain fine-tuning, several continual learning."""
+
+    stages: list[StageConfig] = MISSING
+
+
+@dataclass
+class MixConfig:
+    """Data-hybrid training: auxiliary sets mixed into every stage."""
+
+    data: list[str] = field(default_factory=list)
+    ratio: float = 0.0
+    """Share h of training instances that come from the auxiliary sets."""
+
+
+@dataclass
+class CheckpointConfig:
+    """Which steps are kept; give one of the three. The last step is always kept."""
+
+    every: int | None = None
+    steps: list[int] = field(default_factory=list)
+    log_spaced: int | None = None
+    """This many steps, spaced evenly in log(step)."""
+
+
+@dataclass
+class RecipeConfig:
+    """How to fine-tune: everything but the data, the model and the method."""
+
+    lr: Any = MISSING
+    """Peak learning rate: one number, or one per part, e.g. {language: 1e-5, projector: 1e-4}."""
+    parts: list[str] = MISSING
+    """Trained parts: vision, projector, language."""
+    language_last_layers: int | None = None
+    """Restrict `language` to its last k layers (embeddings and head stay frozen)."""
+    mix: MixConfig = field(default_factory=MixConfig)
+    steps: int = 240
+    batch_size: int = 32
+    """Instances per optimiser step, over all processes and accumulation."""
+    gradient_accumulation: int = 1
+    """Split each batch into this many micro-batches."""
+    schedule: Schedule = Schedule.cosine
+    warmup: float = 0.1
+    """Share of the steps spent warming up linearly."""
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    precision: Precision = Precision.bf16
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+@dataclass
+class MatrixConfig:
+    """What is scored, and how."""
+
+    datasets: list[str] = MISSING
+    """Names of manifests; their quadrants follow from the target's manifest."""
+    decodings: list[Decoding] = field(default_factory=lambda: [Decoding.choice, Decoding.greedy])
+    limit: int | None = None
+    """Score the first n items of each dataset only."""
+    batch_size: int = 64
+    precision: Precision = Precision.fp32
+    steps: list[int] = field(default_factory=list)
+    """Score these checkpoints only (step 0 is always scored); empty: every checkpoint."""
+
+
+@dataclass
+class FinetuneConfig:
+    """`forgetbench finetune`."""
+
+    name: str = MISSING
+    seed: int = 0
+    outputs: str = "outputs"
+    """Folder that runs and cells are written to."""
+    manifests: list[str] = field(default_factory=lambda: ["data_manifests"])
+    """Folders searched for your own manifests, besides the shipped ones."""
+    threads: int | None = None
+    """CPU threads; null leaves it to torch. Same seed and threads, same bytes."""
+    model: ModelConfig = MISSING
+    data: DataConfig = MISSING
+    recipe: RecipeConfig = MISSING
+    method: Method = MISSING
+
+
+@dataclass
+class EvalMatrixConfig:
+    """`forgetbench eval-matrix`: one run's checkpoints, or just the base model when `run` is null."""
+
+    run: str | None = None
+    """A run's folder; model, target and mix are read from it."""
+    outputs: str = "outputs"
+    manifests: list[str] = field(default_factory=lambda: ["data_manifests"])
+    threads: int | None = None
+    seed: int = 0
+    model: ModelConfig = MISSING
+    """Used when `run` is null."""
+    data: DataConfig = MISSING
+    """The target that quadrants are relative to, when `run` is null."""
+    matrix: MatrixConfig = MISSING
+
+
+@dataclass
+class SweepConfig(FinetuneConfig):
+    """`forgetbench sweep`: train and score every point of a grid."""
+
+    matrix: MatrixConfig = MISSING
+
+
+SCHEMAS: dict[str, type] = {
+    "finetune": FinetuneConfig,
+    "eval_matrix": EvalMatrixConfig,
+    "sweep": SweepConfig,
+    "model": ModelConfig,
+    "data": DataConfig,
+    "recipe": RecipeConfig,
+    "matrix": MatrixConfig,
+    "method/plain": Method,
+    "method/lora": LoRA,
+}
+"""What each YAML in conf/ is checked against: its first default is `/schema/<key>@_here_`."""

@@ -1,0 +1,92 @@
+"""Every manifest that can be named: the shipped ones, and those in the user's own folders."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from forgetbench.data.manifest import Manifest, load_manifest
+from forgetbench.errors import UserError
+from forgetbench.paths import shipped
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One split of one dataset with files, and its weight in the mixture it was reached through."""
+
+    manifest: Manifest
+    split: str
+    weight: float
+
+
+class Catalogue:
+    """Finds manifests by name; a user's manifest shadows a shipped one of the same name."""
+
+    def __init__(self, folders: Iterable[str | Path] = ()) -> None:
+        """List the manifests in `folders` and in the shipped one; each is read when asked for."""
+        self._paths: dict[str, Path] = {}
+        for folder in (shipped("data_manifests"), *map(Path, folders)):
+            if folder.is_dir():
+                self._paths |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        self._loaded: dict[str, Manifest] = {}
+
+    def names(self) -> list[str]:
+        """Names of all manifests, sorted."""
+        return sorted(self._paths)
+
+    def load(self, name: str) -> Manifest:
+        """The manifest of one dataset.
+
+        Raises:
+            UserError: there is none of that name, or it is not valid.
+        """
+        if name not in self._loaded:
+            if name not in self._paths:
+                near = difflib.get_close_matches(name, self._paths, n=3)
+                hint = f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(self.names())}."
+                raise UserError(f"There is no dataset manifest named '{name}'. {hint}")
+            self._loaded[name] = load_manifest(self._paths[name])
+        return self._loaded[name]
+
+    def leaves(self, name: str, split: str | None = None) -> list[Leaf]:
+        """Expand a dataset into its parts with files; weights sum to 1.
+
+        Args:
+            name: a manifest's name, or `name:split`.
+            split: the split to read; by default the manifest's training split.
+        """
+        return self._expand(name, split, ())
+
+    def _expand(self, name: str, split: str | None, above: tuple[str, ...]) -> list[Leaf]:
+        name, _, named_split = name.partition(":")
+        if name in above:
+            raise UserError(f"The mixture '{above[0]}' contains itself: {' -> '.join((*above, name))}.")
+        manifest = self.load(name)
+        if manifest.source:
+            chosen = named_split or split or manifest.train_split
+            if chosen not in manifest.splits:
+                has = ", ".join(manifest.splits) or "none"
+                raise UserError(f"{manifest.path}: no split '{chosen}' (it has: {has}).")
+            return [Leaf(manifest, chosen, 1.0)]
+        total = sum(manifest.mixture.values())
+        if total <= 0 or min(manifest.mixture.values()) < 0:
+            raise UserError(f"{manifest.path}: mixture weights must be at least 0 and not all 0.")
+        leaves = [
+            Leaf(leaf.manifest, leaf.split, weight / total * leaf.weight)
+            for part, weight in manifest.mixture.items()
+            if weight
+            for leaf in self._expand(part, split, (*above, name))
+        ]
+        return _joined(leaves)
+
+
+def _joined(leaves: list[Leaf]) -> list[Leaf]:
+    """One leaf per dataset and split, reached however often."""
+    weights: dict[tuple[str, str], float] = {}
+    for leaf in leaves:
+        key = (leaf.manifest.name, leaf.split)
+        weights[key] = weights.get(key, 0.0) + leaf.weight
+    first = {(leaf.manifest.name, leaf.split): leaf for leaf in reversed(leaves)}
+    return [Leaf(first[key].manifest, key[1], weight) for key, weight in weights.items()]

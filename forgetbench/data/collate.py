@@ -1,0 +1,184 @@
+"""Turn samples into model inputs, one by one, and pad them into batches.
+
+Every sample is processed alone, so what a batch contains can never change an item's tokens or pixels.
+
+Shapes: B items, T prompt tokens, A answer tokens.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from forgetbench.data.sources import decode_image
+from forgetbench.records import Sample
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One prompt, ready for a model."""
+
+    tokens: dict[str, Tensor]
+    """Per-token inputs, each (T,): input_ids, attention_mask, token types."""
+    pictures: dict[str, Tensor]
+    """The processor's picture tensors, as they came."""
+
+    @property
+    def length(self) -> int:
+        """Prompt tokens, picture tokens included."""
+        return len(self.tokens["input_ids"])
+
+
+class Encoder:
+    """Renders prompts through a processor's chat template and remembers what it encoded."""
+
+    def __init__(self, processor: Any, max_pixels: int | None = None, cache_bytes: int = 1 << 29) -> None:
+        """Wrap a processor.
+
+        Args:
+            processor: any ProcessorMixin with a tokenizer and an image processor.
+            max_pixels: shrink larger pictures first.
+            cache_bytes: memory for encoded prompts, the least recently used dropped first.
+        """
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.pad_id = next(
+            i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if i is not None
+        )
+        self._max_pixels = max_pixels
+        self._cache: OrderedDict[tuple[Any, ...], Encoded] = OrderedDict()
+        self._free = cache_bytes
+        self.answer_ids = lru_cache(maxsize=65536)(self._answer_ids)
+
+    def prompt(self, sample: Sample) -> Encoded:
+        """Encode the user's turn of one sample."""
+        key = (sample.prompt, *((image.container, image.name) for image in sample.images))
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        encoded = self._encode(sample)
+        self._cache[key] = encoded
+        self._free -= _size(encoded)
+        while self._free < 0 and len(self._cache) > 1:
+            self._free += _size(self._cache.popitem(last=False)[1])
+        return encoded
+
+    def _encode(self, sample: Sample) -> Encoded:
+        text = self._head(sample.prompt, len(sample.images))
+        pictures = [decode_image(image, self._max_pixels) for image in sample.images]
+        bos = self.tokenizer.bos_token
+        features = self.processor(
+            text=[text],
+            images=pictures or None,
+            return_tensors="pt",
+            # A template that writes its own first token must not be given a second one.
+            add_special_tokens=not (bos and text.startswith(bos)),
+        )
+        shape = features["input_ids"].shape
+        tokens = {key: value[0] for key, value in features.items() if value.shape == shape}
+        pictures_in = {key: value for key, value in features.items() if key not in tokens}
+        return Encoded(tokens, pictures_in)
+
+    def _head(self, prompt: str, n_images: int) -> str:
+        """The text up to where the model answers."""
+        if self._template is None:
+            return (getattr(self.processor, "image_token", "<image>") * n_images) + prompt + "\n"
+        return str(
+            self.processor.apply_chat_template([_user(prompt, n_images)], add_generation_prompt=True, tokenize=False)
+        )
+
+    @property
+    def _template(self) -> str | None:
+        return self.processor.chat_template or self.tokenizer.chat_template
+
+    def _answer_ids(self, answer: str, end: bool = True) -> tuple[int, ...]:
+        """Token ids of an answer as the template would write it, optionally with its end-of-turn token.
+
+        Tokenised after a prompt, then the prompt's ids are cut off: tokenisers that mark word starts would otherwise
+        give an answer other ids than in running text.
+        """
+        head, tail = self._head("?", 0), answer
+        if self._template is not None:
+            reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+            whole = self.processor.apply_chat_template([_user("?", 0), reply], tokenize=False)
+            if whole.startswith(head):
+                tail = whole[len(head) :]
+        tail = tail[: tail.find(answer) + len(answer)] + (self._turn_end(tail, answer) if end else "")
+        head_ids = self.tokenizer(head, add_special_tokens=False)["input_ids"]
+        whole_ids = self.tokenizer(head + tail, add_special_tokens=False)["input_ids"]
+        if whole_ids[: len(head_ids)] == head_ids:
+            return tuple(whole_ids[len(head_ids) :])
+        return tuple(self.tokenizer(tail, add_special_tokens=False)["input_ids"])
+
+    def _turn_end(self, tail: str, answer: str) -> str:
+        end = tail[tail.find(answer) + len(answer) :].strip()
+        return end or self.tokenizer.eos_token
+
+
+def _user(prompt: str, n_images: int) -> dict[str, Any]:
+    pictures = [{"type": "image"}] * n_images
+    return {"role": "user", "content": [*pictures, {"type": "text", "text": prompt}]}
+
+
+def _size(encoded: Encoded) -> int:
+    tensors = (*encoded.tokens.values(), *encoded.pictures.values())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def batch_prompts(
+    encoded: Sequence[Encoded], pad_id: int, answers: Sequence[Sequence[int]] | None = None
+) -> dict[str, Tensor]:
+    """Pad prompts on the left and, if given, answers on the right of them.
+
+    Args:
+        encoded: B prompts.
+        pad_id: token id of the padding.
+        answers: B token-id sequences to append.
+
+    Returns:
+        Model inputs: input_ids (B, T+A), attention_mask, picture tensors and, with answers, `labels` (B, A) for the
+        last A positions, padding marked as ignored.
+    """
+    width = max(one.length for one in encoded)
+    extra = max((len(answer) for answer in answers), default=0) if answers is not None else 0
+    batch: dict[str, Tensor] = {}
+    for key in encoded[0].tokens:
+        fill = pad_id if key == "input_ids" else 0
+        batch[key] = torch.stack(
+            [F.pad(one.tokens[key], (width - one.length, extra), value=fill) for one in encoded]
+        )
+    if answers is not None:
+        labels = torch.full((len(encoded), extra), IGNORED)
+        for row, answer in enumerate(answers):
+            ids = torch.tensor(answer, dtype=torch.long)
+            labels[row, : len(ids)] = ids
+            batch["input_ids"][row, width : width + len(ids)] = ids
+            batch["attention_mask"][row, width : width + len(ids)] = 1
+            if "token_type_ids" in batch:
+                batch["token_type_ids"][row, width : width + len(ids)] = 1
+        batch["labels"] = labels
+    for key in {key: None for one in encoded for key in one.pictures}:
+        batch[key] = _join([one.pictures[key] for one in encoded if key in one.pictures])
+    if "image_grid_thw" not in batch:
+        # Explicit positions make padding invisible; families with 3-D positions compute their own.
+        batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    return batch
+
+
+def _join(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenate along the first axis; unequal other axes (tiles of unequal number) are padded with zeros."""
+    shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+    padded = []
+    for tensor in tensors:
+        missing = [pad for size, want in zip(tensor.shape[:0:-1], shape[::-1], strict=True) for pad in (0, want - size)]
+        padded.append(F.pad(tensor, missing) if any(missing) else tensor)
+    return torch.cat(padded)

@@ -1,0 +1,120 @@
+"""Dataset manifests: one YAML file per dataset, checked against the dataclasses below.
+
+A manifest says where items are (`source`, `splits`), what they are (`image_domains`, `text_tasks`, from which the
+quadrant follows), how they are asked (`prompt`, `answer`) and how errors cluster (`cluster_by`). A manifest with a
+`mixture` instead of a source is a weighted blend of other manifests: a mixture is a dataset like any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from forgetbench.errors import UserError
+from forgetbench.paths import EMBEDDED
+from forgetbench.records import AnswerKind
+
+class SourceKind(StrEnum):
+    """The layouts that items can be read from."""
+
+    jsonl = "jsonl"
+    """JSON lines (.jsonl or .jsonl.gz), pictures in a folder or a ZIP."""
+    parquet = "parquet"
+    """Parquet; pictures as a struct of bytes (the Hub's layout), raw bytes, or paths."""
+    llava = "llava"
+    """LLaVA's JSON: a list of {id, image, conversations}; each human/gpt pair is an item."""
+    hub = "hub"
+    """A Hub dataset by id and revision, or a local folder of the same layout."""
+
+
+@dataclass
+class Source:
+    """Where the items are."""
+
+    kind: SourceKind = SourceKind.jsonl
+    root: str = "."
+    """Folder of the files, relative to the manifest; `embedded:` is the world inside the package."""
+    images: str = "."
+    """Folder or .zip that the items' image names are looked up in, relative to root."""
+    hub_id: str | None = None
+    hub_config: str | None = None
+    revision: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our field name -> the column's name, where they differ."""
+    sha256: dict[str, str] = field(default_factory=dict)
+    """File, relative to root -> its digest; `forgetbench data check` verifies them."""
+
+
+@dataclass
+class Split:
+    """One split: its files (or the Hub's split name) and how many items it has."""
+
+    files: list[str] = field(default_factory=list)
+    hub_split: str | None = None
+    n: int | None = None
+
+
+@dataclass
+class Manifest:
+    """One dataset: a row of fields that anything about it is computed from."""
+
+    name: str = ""
+    """The file's stem."""
+    title: str = ""
+    path: str = ""
+    """The manifest's own file."""
+    source: Source | None = None
+    mixture: dict[str, float] = field(default_factory=dict)
+    """Instead of a source: `name` or `name:split` -> weight."""
+    splits: dict[str, Split] = field(default_factory=dict)
+    train_split: str = "train"
+    eval_split: str = "test"
+    image_domains: list[str] = field(default_factory=list)
+    text_tasks: list[str] = field(default_factory=list)
+    shift: str = ""
+    """`near` marks a slight shift inside the declared domain (ImageNetV2's role); shown, never averaged away."""
+    probe: bool = False
+    """The class-label-distractor probe: stays out of quadrant means, reports the mischoice rate."""
+    prompt: str = "{question}"
+    """The user's turn; {question}, {options} (lettered lines) and any item field may appear."""
+    answer: AnswerKind = AnswerKind.text
+    options: list[str] = field(default_factory=list)
+    """Options that all items share (such as yes, no); items may bring their own."""
+    metric: str = "accuracy"
+    cluster_by: list[str] = field(default_factory=lambda: ["image"])
+    """Item fields whose equal values make a cluster; two names give two-way clustering."""
+    max_new_tokens: int | None = None
+    licence: str = ""
+    citation: str = ""
+    homepage: str = ""
+    notes: str = ""
+
+    @property
+    def root(self) -> Path:
+        """Folder that files and pictures are relative to."""
+        assert self.source is not None
+        if self.source.root.startswith("embedded:"):
+            return EMBEDDED / self.source.root.removeprefix("embedded:")
+        return (Path(self.path).parent / self.source.root).resolve()
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read and check one manifest.
+
+    Raises:
+        UserError: a key or a value does not fit, named with the file.
+    """
+    try:
+        raw = OmegaConf.load(path)
+        merged = OmegaConf.merge(OmegaConf.structured(Manifest), raw, {"name": path.stem, "path": str(path)})
+        manifest = OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, ValueError, OSError) as error:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}\nFix the manifest; its fields are listed in docs/data.md.") from error
+    assert isinstance(manifest, Manifest)
+    if bool(manifest.source) == bool(manifest.mixture):
+        raise UserError(f"{path}: give either `source` or `mixture`, not both and not neither.")
+    return manifest

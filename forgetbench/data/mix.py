@@ -1,0 +1,93 @@
+"""Interleave target data with auxiliary data at a fixed ratio (data-hybrid training).
+
+Stratified, where the paper draws at random: among the first n instances of a stage, the auxiliary ones number within
+one of h*n, whatever n (methods: arXiv 2603.14493). Instance i is a pure function of the seed and i, so that resuming,
+accumulating and adding processes change nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from forgetbench.records import Sample
+
+
+@dataclass(frozen=True)
+class WeightedSet:
+    """Items of one leaf dataset and its share inside its group (target or auxiliary)."""
+
+    name: str
+    samples: Sequence[Sample]
+    weight: float
+
+
+class MixedStream:
+    """An endless, random-access stream of training instances."""
+
+    def __init__(
+        self, target: Sequence[WeightedSet], auxiliary: Sequence[WeightedSet], ratio: float, seed: int
+    ) -> None:
+        """Blend two groups of datasets.
+
+        Args:
+            target: the stage's own data; drawn with probability 1 - ratio.
+            auxiliary: mixed-in data; drawn with probability ratio.
+            ratio: h, in [0, 1].
+            seed: decides the phase of the interleaving and every set's order.
+        """
+        self._sets = (*target, *auxiliary)
+        self._ratio = ratio if auxiliary else 0.0
+        self._seed = seed
+        self._phase = float(np.random.default_rng([seed, 0]).random())
+        self._groups = (_Group(target, seed, 1), _Group(auxiliary, seed, 2))
+        self._offset = len(target)
+        self._order = lru_cache(maxsize=4 * len(self._sets))(self._permutation)
+
+    def auxiliary_before(self, n: int) -> int:
+        """How many of the first n instances are auxiliary; within one of ratio * n."""
+        return math.floor(self._ratio * n + self._phase) if 0 < self._ratio < 1 else round(self._ratio) * n
+
+    def __getitem__(self, i: int) -> Sample:
+        """The instance at position i >= 0."""
+        before = self.auxiliary_before(i)
+        auxiliary = self.auxiliary_before(i + 1) > before
+        within = before if auxiliary else i - before
+        choice, count = self._groups[auxiliary].at(within)
+        which = choice + (self._offset if auxiliary else 0)
+        samples = self._sets[which].samples
+        epoch, position = divmod(count, len(samples))
+        return samples[self._order(which, epoch)[position]]
+
+    def batch(self, step: int, size: int) -> list[Sample]:
+        """The instances of one optimiser step (steps count from 1)."""
+        return [self[i] for i in range((step - 1) * size, step * size)]
+
+    def _permutation(self, which: int, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, 3, which, epoch]).permutation(len(self._sets[which].samples))
+
+
+class _Group:
+    """Which set comes next, by largest deficit: every set stays near its share from the start."""
+
+    def __init__(self, sets: Sequence[WeightedSet], seed: int, salt: int) -> None:
+        weights = np.array([one.weight for one in sets], dtype=np.float64)
+        self._weights = weights / weights.sum() if len(sets) else weights
+        # Distinct phases, or equal weights would fall into a fixed round-robin.
+        self._deficit = np.random.default_rng([seed, salt]).random(len(sets)) * self._weights
+        self._counts = np.zeros(len(sets), dtype=np.int64)
+        self._history: list[tuple[int, int]] = []
+
+    def at(self, n: int) -> tuple[int, int]:
+        """(Set, how often it came before) of the group's n-th draw."""
+        while len(self._history) <= n:
+            self._deficit += self._weights
+            choice = int(np.argmax(self._deficit))
+            self._deficit[choice] -= 1.0
+            self._history.append((choice, int(self._counts[choice])))
+            self._counts[choice] += 1
+        return self._history[n]

@@ -1,0 +1,41 @@
+"""Swap a checkpoint's weights in place: the base is loaded once per process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forgetbench.errors import UserError
+
+
+class WeightSwap:
+    """Keeps the base values of every tensor a checkpoint changes, and moves between checkpoints."""
+
+    def __init__(self, model: Any) -> None:
+        """Take the model on its base weights, adapters attached."""
+        self._live: dict[str, Tensor] = dict(model.named_parameters())
+        self._base: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def to(self, delta: Mapping[str, Tensor]) -> None:
+        """Put the model at base + delta, whatever it was at before.
+
+        Args:
+            delta: changed tensors by live name, full values; empty for the base.
+
+        Raises:
+            UserError: the delta belongs to another model.
+        """
+        for name, value in delta.items():
+            if name not in self._live or self._live[name].shape != value.shape:
+                raise UserError(f"The checkpoint's tensor '{name}' {tuple(value.shape)} does not fit this model; "
+                                "was the run made from another one?")
+        for name, value in self._base.items():
+            self._live[name].copy_(value)
+        for name, value in delta.items():
+            if name not in self._base:
+                self._base[name] = self._live[name].detach().clone()
+            self._live[name].copy_(value)

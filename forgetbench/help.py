@@ -1,0 +1,111 @@
+"""What `--help` shows below the options: examples, the keys that matter, and every config group with its options."""
+
+from __future__ import annotations
+
+import textwrap
+
+from forgetbench.options import GROUPS, options
+
+WIDTH = 100
+
+EXAMPLES = {
+    "finetune": """
+        forgetbench finetune
+        forgetbench finetune recipe=full_high_lr data=digits_naming seed=1
+        forgetbench finetune recipe=lora method.rank=16 recipe.checkpoints.log_spaced=8
+        forgetbench finetune recipe.parts=[language,projector] recipe.lr='{language: 1e-5, projector: 1e-4}'
+        forgetbench finetune model=local model.path=my_checkpoint data=my_set
+    """,
+    "eval-matrix": """
+        forgetbench eval-matrix run=outputs/fashion_naming-full_low_lr-seed0
+        forgetbench eval-matrix run=outputs/my_run matrix=quick matrix.limit=50
+        forgetbench eval-matrix model=tiny data=fashion_naming matrix.datasets=[digits_naming,my_set]
+        forgetbench eval-matrix run=outputs/my_run matrix.decodings=[choice] matrix.steps=[100]
+    """,
+    "sweep": """
+        forgetbench sweep
+        forgetbench sweep sweep=lr_x_parts
+        forgetbench sweep sweep=demo seed=0,1,2
+        forgetbench sweep data=digits_naming recipe.lr=1e-5,1e-4 matrix=quick
+        forgetbench sweep sweep=mix_ratio hydra/launcher=joblib threads=1
+    """,
+    "data list": """
+        forgetbench data list
+        forgetbench data list manifests=[my_manifests]
+        forgetbench data list manifests=[my_manifests,more_manifests]
+    """,
+    "data show": """
+        forgetbench data show fashion_naming
+        forgetbench data show fashion_naming emoji_use
+        forgetbench data show my_set manifests=[my_manifests]
+    """,
+    "data check": """
+        forgetbench data check
+        forgetbench data check my_set
+        forgetbench data check my_set manifests=[my_manifests]
+    """,
+    "models": """
+        forgetbench models
+        forgetbench models tiny smolvlm_256m
+        forgetbench models model=local model.path=my_checkpoint
+    """,
+}
+
+TRAINING_KEYS = {
+    "name": "the folder under outputs/ (default: from data, recipe, seed and other overrides)",
+    "seed, threads": "same seed and CPU threads, same bytes",
+    "recipe.lr": "peak learning rate: a number, or one per part",
+    "recipe.parts": "trained parts: vision, projector, language",
+    "recipe.language_last_layers": "train only the last k layers of `language`",
+    "recipe.mix.data, .ratio": "auxiliary sets, and their share of the instances",
+    "recipe.steps, .batch_size": "optimiser steps, instances a step",
+    "recipe.checkpoints": "every=<n>, steps=[...] or log_spaced=<n>",
+    "method": "name and its own keys, such as method.rank",
+    "outputs, manifests": "folder to write to, folders with your own manifests",
+}
+SCORING_KEYS = {
+    "matrix.datasets, .limit": "sets to score, and how many items of each",
+    "matrix.decodings": "choice (likelihood of the options), greedy",
+}
+KEYS = {
+    "finetune": TRAINING_KEYS,
+    "eval-matrix": {
+        "run": "a run's folder; model and target are read from it (default: the base model)",
+        "matrix.steps": "score these checkpoints only",
+        **SCORING_KEYS,
+        "outputs, manifests": TRAINING_KEYS["outputs, manifests"],
+    },
+    "sweep": TRAINING_KEYS | SCORING_KEYS | {"hydra/launcher": "where points run: basic, joblib, submitit_slurm, ray"},
+    "data list": {"manifests": "folders with your own manifests (default: [data_manifests])"},
+    "data show": {"manifests": "folders with your own manifests (default: [data_manifests])"},
+    "data check": {"manifests": "folders with your own manifests (default: [data_manifests])"},
+    "models": {
+        "model.path": "hub id or folder",
+        "model.revision": "branch, tag or commit of the hub",
+    },
+}
+COMMAND_GROUPS = {**GROUPS, "eval-matrix": GROUPS["eval_matrix"], "models": ("model",)}
+
+
+def epilog(command: str) -> str:
+    """Examples, keys and config groups of a command, ready to print."""
+    keys = KEYS[command]
+    width = max(map(len, keys))
+    lines = [
+        "Examples:",
+        textwrap.indent(textwrap.dedent(EXAMPLES[command]).strip(), "  "),
+        "",
+        "Keys:",
+    ]
+    lines += [f"  {key:<{width}}  {meaning}" for key, meaning in keys.items()]
+    groups = COMMAND_GROUPS.get(command, ("data",))
+    lines += [
+        "",
+        "Config groups (<group>=<option>; a file conf/<group>/<option>.yaml of yours is an option too):",
+    ]
+    for group in groups:
+        head = f"  {group}: "
+        lines.append(textwrap.fill(head + ", ".join(options(group)), WIDTH, subsequent_indent=" " * len(head)))
+    if "data" in groups:
+        lines.append("  A manifest data_manifests/<name>.yaml of yours is the option data=<name>.")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,119 @@
+"""`forgetbench data` and `forgetbench models`: what there is, before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+from rich.console import Console
+from rich.table import Table
+
+from forgetbench.config import FinetuneConfig, ModelConfig
+from forgetbench.data.audit import NEAR, DatasetAudit, Pictures, audit_dataset, leak
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.data.manifest import Manifest
+from forgetbench.data.quadrant import place
+from forgetbench.data.sources import load_samples
+
+console = Console(highlight=False)
+
+
+def data_list(config: FinetuneConfig) -> None:
+    """A row per dataset; its quadrant relative to the configured target."""
+    catalogue = Catalogue(config.manifests)
+    target = catalogue.load(config.data.stages[0].set)
+    table = Table(title=f"datasets (quadrants relative to {target.name})", title_justify="left")
+    for column in ("name", "image domains", "text tasks", "items", "quadrant"):
+        table.add_column(column, overflow="fold")
+    for name in catalogue.names():
+        manifest = catalogue.load(name)
+        sizes = ", ".join(f"{split} {described.n or '?'}" for split, described in manifest.splits.items())
+        blend = f"mixture of {len(manifest.mixture)}"
+        domains, tasks = ", ".join(manifest.image_domains), ", ".join(manifest.text_tasks)
+        table.add_row(name, domains, tasks, sizes or blend, _quadrant(target, manifest))
+    console.print(table)
+
+
+def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
+    """A dataset's manifest and one item of each split, as the model will see it."""
+    catalogue = Catalogue(config.manifests)
+    target = catalogue.load(config.data.stages[0].set)
+    for name in names:
+        manifest = catalogue.load(name)
+        table = Table(title=f"{name}: {manifest.title}", show_header=False, title_justify="left")
+        for field in ("path", "licence", "citation", "homepage", "metric", "cluster_by", "notes"):
+            if value := getattr(manifest, field):
+                table.add_row(field, ", ".join(value) if isinstance(value, list) else str(value))
+        table.add_row("image domains", ", ".join(manifest.image_domains) + (" (near shift)" * bool(manifest.shift)))
+        table.add_row("text tasks", ", ".join(manifest.text_tasks))
+        table.add_row("quadrant", f"{_quadrant(target, manifest)} (relative to {target.name})")
+        for part, weight in manifest.mixture.items():
+            table.add_row("mixture", f"{weight:g} x {part}")
+        for split in manifest.splits:
+            sample = load_samples(manifest, split, limit=1)[0]
+            pictures = "".join(f"[{image.name}]\n" for image in sample.images)
+            table.add_row(f"{split} item", f"{pictures}{sample.prompt}\n=> {sample.answer}", end_section=True)
+        console.print(table, markup=False)
+
+
+def data_check(config: FinetuneConfig, names: Sequence[str]) -> bool:
+    """Verify datasets, and that no evaluation picture is in any training split of those checked.
+
+    Returns:
+        Whether everything holds.
+    """
+    catalogue = Catalogue(config.manifests)
+    pictures = Pictures()
+    audits = [audit_dataset(catalogue.load(name), pictures) for name in names or catalogue.names()]
+    train = list(chain.from_iterable(audit.train.values() for audit in audits))
+    table = Table(title="datasets checked", title_justify="left")
+    for column in ("name", "items", "in training: identical", f"near (< {NEAR:g})", "problems"):
+        table.add_column(column, overflow="fold")
+    sound = True
+    for audit in audits:
+        found = leak(audit.evaluated, train)
+        problems = audit.problems + [f"{found.identical} evaluation pictures are in a training split"] * bool(
+            found.identical
+        )
+        sound &= not problems
+        sizes = ", ".join(f"{split} {n}" for split, n in audit.sizes.items()) or "mixture"
+        shown = [str(found.identical), str(found.near)] if audit.evaluated else ["", ""]
+        table.add_row(audit.name, sizes, *shown, "\n".join(problems) or "none")
+    console.print(table, markup=False)
+    return sound
+
+
+def models(configs: Sequence[FinetuneConfig]) -> None:
+    """Each model's parts and parameter counts, counted without reading its weights."""
+    table = Table(title="models", title_justify="left")
+    for column in ("model", "part", "parameters", "linear layers"):
+        table.add_column(column, justify="left" if column in ("model", "part") else "right")
+    for config in configs:
+        _model_rows(table, config.model)
+    console.print(table)
+
+
+def _model_rows(table: Table, config: ModelConfig) -> None:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from forgetbench.models.load import load_config
+    from forgetbench.models.parts import audit, language_layers, linear_layers
+
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(load_config(config))
+    counted = audit(model)
+    for count in counted.parts:
+        table.add_row(config.path, count.part, f"{count.total:,}", str(len(linear_layers(model, count.part))))
+    layers = f"{language_layers(model)} language layers"
+    table.add_row(config.path, "all", f"{counted.total:,}", layers, end_section=True)
+
+
+def _quadrant(target: Manifest, manifest: Manifest) -> str:
+    if manifest.mixture:
+        return ""
+    placement = place(target, manifest)
+    if placement.quadrant:
+        return placement.quadrant + (" (near)" if manifest.shift else "")
+    reason = "probe" if manifest.probe else "partial overlap"
+    return f"none ({reason}: {placement.text_axis} text, {placement.image_axis} image)"

@@ -1,0 +1,128 @@
+"""Checkpoints hold only what changed: full fp32 values of the changed tensors, and a meta.json.
+
+    checkpoints/step_000120/{delta.safetensors, meta.json}
+    resume/{optimiser.safetensors, state.json}      beside the newest checkpoint only; gone when the run is finished
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from forgetbench.errors import UserError
+from forgetbench.files import replacing
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One saved step of a run."""
+
+    step: int
+    path: Path | None
+    """None for step 0, the untouched base."""
+    meta: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Folder name, such as `step_000120`."""
+        return step_name(self.step)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what differs from the base; empty for the base itself."""
+        return str(self.meta["delta_digest"]) if self.path else ""
+
+    def delta(self) -> dict[str, Tensor]:
+        """The changed tensors by live parameter name; checked against the digest.
+
+        Raises:
+            UserError: the file was damaged or edited.
+        """
+        if self.path is None:
+            return {}
+        try:
+            delta = load_file(self.path / "delta.safetensors")
+        except Exception as error:
+            raise UserError(f"{self.path}: delta.safetensors cannot be read ({error}); delete the folder and "
+                            "run finetune again.") from error
+        if delta_digest(delta, self.meta["method"]) != self.digest:
+            raise UserError(f"{self.path}: delta.safetensors does not match meta.json; delete the folder and "
+                            "run finetune again.")
+        return delta
+
+
+def step_name(step: int) -> str:
+    """Folder name of a step."""
+    return f"step_{step:06d}"
+
+
+def delta_digest(delta: Mapping[str, Tensor], method: Any) -> str:
+    """Digest of changed tensors, and of the method's settings: an adapter's scale is not in its tensors."""
+    digest = hashlib.sha256(json.dumps(method, sort_keys=True).encode())
+    for name, tensor in sorted(delta.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def save_checkpoint(folder: Path, step: int, delta: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Checkpoint:
+    """Write one checkpoint atomically.
+
+    Args:
+        folder: the run's folder.
+        step: optimiser steps done.
+        delta: changed tensors; may be empty.
+        meta: configuration, versions, digests; `method` must be among them.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in delta.items()}
+    meta = {**meta, "step": step, "delta_digest": delta_digest(tensors, meta["method"])}
+    target = folder / "checkpoints" / step_name(step)
+    with replacing(target) as temporary:
+        temporary.mkdir()
+        save_file(tensors, temporary / "delta.safetensors")
+        (temporary / "meta.json").write_text(json.dumps(meta, indent=2, sort_keys=True) + "\n")
+    return Checkpoint(step, target, meta)
+
+
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """All checkpoints of a run in step order, the base (step 0) first."""
+    found = [Checkpoint(0, None, {})]
+    for path in sorted((folder / "checkpoints").glob("step_*")):
+        meta = json.loads((path / "meta.json").read_text())
+        found.append(Checkpoint(meta["step"], path, meta))
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """What continuing needs besides the weights of the checkpoint at the same step."""
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    """Optimiser moments `<name>/<moment>`, the method's state `method/<name>`, and `rng`."""
+
+
+def save_resume(folder: Path, point: ResumePoint) -> None:
+    """Replace the run's resume point; written after its checkpoint, so that it never lacks weights."""
+    with replacing(folder / "resume") as temporary:
+        temporary.mkdir()
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in point.tensors.items()},
+                  temporary / "optimiser.safetensors")
+        (temporary / "state.json").write_text(json.dumps({"step": point.step}))
+
+
+def load_resume(folder: Path) -> ResumePoint | None:
+    """The run's resume point, if it has one."""
+    state = folder / "resume" / "state.json"
+    if not state.is_file():
+        return None
+    step = json.loads(state.read_text())["step"]
+    return ResumePoint(step, load_file(folder / "resume" / "optimiser.safetensors"))

@@ -1,0 +1,150 @@
+"""The one load path for every model: AutoModelForImageTextToText and AutoProcessor, weights in fp32."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+from forgetbench.config import ModelConfig, Weights
+from forgetbench.errors import UserError
+from forgetbench.paths import EMBEDDED
+
+_NOT_CONTENT = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its processor and the digest of everything that decides its outputs."""
+
+    model: Any
+    """A PreTrainedModel; fp32, in evaluation mode."""
+    processor: Any
+    name: str
+    digest: str
+    """sha256 over the weights, the configuration and the processor."""
+    keeps_logits: bool
+    """Its forward takes `logits_to_keep`, so that only answer positions meet the vocabulary."""
+
+
+def resolve_path(path: str) -> str:
+    """Turn `embedded:<name>` into the folder inside the package; leave other paths alone."""
+    if not path.startswith("embedded:"):
+        return path
+    folder = EMBEDDED / path.removeprefix("embedded:")
+    if not folder.is_dir():
+        raise UserError(f"model.path={path}: the package ships no such model (looked in {folder}).")
+    return str(folder)
+
+
+def load_config(config: ModelConfig) -> Any:
+    """The model's own configuration (no weights are read)."""
+    return _from_pretrained(AutoConfig, config)
+
+
+def load_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
+    """Load a model and its processor.
+
+    Args:
+        config: where the model is and how to run it.
+        seed: for `weights: random`.
+
+    Raises:
+        UserError: the path holds no such model, or it is on the Hub and out of reach.
+    """
+    processor = load_processor(config)
+    if config.weights is Weights.random:
+        torch.manual_seed(seed)
+        model = AutoModelForImageTextToText.from_config(
+            load_config(config), attn_implementation=config.attention, dtype=torch.float32
+        )
+    else:
+        model = _from_pretrained(
+            AutoModelForImageTextToText, config, attn_implementation=config.attention, dtype=torch.float32
+        )
+    model.eval()
+    return LoadedModel(
+        model=model,
+        processor=processor,
+        name=config.path.rpartition(":")[2].rstrip("/").rpartition("/")[2],
+        digest=_digest(model, processor, config),
+        keeps_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
+    )
+
+
+def load_processor(config: ModelConfig) -> Any:
+    """Load the processor; without torchvision, an images-only one where the family also has a video processor."""
+    cls: Any = AutoProcessor
+    if importlib.util.find_spec("torchvision") is None:
+        family = load_config(config).model_type
+        name = PROCESSOR_MAPPING_NAMES.get(family)
+        known = getattr(transformers, name, None) if isinstance(name, str) else None
+        if known is not None and "video_processor" in known.get_attributes():
+            cls = _without_video(known)
+    processor = _from_pretrained(cls, config)
+    # A processor saved under an unknown class name comes back as a bare tokenizer, without a word.
+    if not isinstance(processor, ProcessorMixin):
+        raise UserError(
+            f"model.path={config.path} gave a {type(processor).__name__}, not a processor with images; "
+            "check its processor_config.json."
+        )
+    return processor
+
+
+def _without_video(parent: Any) -> Any:
+    attributes = [name for name in parent.get_attributes() if name != "video_processor"]
+    members = {"get_attributes": classmethod(lambda cls: attributes)}
+    return type(parent.__name__, (parent,), members)
+
+
+def _from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
+    path = resolve_path(config.path)
+    try:
+        return cls.from_pretrained(
+            path, revision=config.revision, trust_remote_code=config.trust_remote_code, **kwargs
+        )
+    except (OSError, ValueError, ImportError) as error:
+        kind = "folder" if Path(path).is_dir() else "Hub id (is it downloaded, or the network up?)"
+        raise UserError(f"Cannot load model.path={config.path} as a {kind}: {str(error).splitlines()[0]}") from error
+
+
+def _digest(model: Any, processor: Any, config: ModelConfig) -> str:
+    """Digest of all that decides outputs: weights, architecture, attention kernel, tokens, pictures, template."""
+    digest = hashlib.sha256()
+    tokenizer = processor.tokenizer
+    described = {
+        "config": _content(model.config.to_dict()),
+        "generation": _content(model.generation_config.to_dict()),
+        "attention": config.attention,
+        "max_pixels": config.max_pixels,
+        "processor": type(processor).__name__,
+        "image_processor": _content(processor.image_processor.to_dict()),
+        "template": processor.chat_template or getattr(tokenizer, "chat_template", None),
+        "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+    }
+    digest.update(json.dumps(described, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
+
+
+def tensor_bytes(tensor: torch.Tensor) -> memoryview:
+    """A tensor's raw bytes, for digests."""
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return memoryview(flat.view(torch.uint8).numpy())
+
+
+def _content(described: Any) -> Any:
+    if isinstance(described, dict):
+        return {key: _content(value) for key, value in described.items() if key not in _NOT_CONTENT}
+    return described

@@ -1,0 +1,97 @@
+"""Frozen records that cross module borders; nothing here imports torch, hydra or pandas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class AnswerKind(StrEnum):
+    """How a dataset's items are answered."""
+
+    letter = "letter"
+    """One of the lettered options; the answer is its letter."""
+    option = "option"
+    """One of a few fixed words, such as yes or no; the answer is the word."""
+    text = "text"
+    """Open: a word, a number or a sentence."""
+
+
+class Decoding(StrEnum):
+    """How a prediction is read from a model."""
+
+    choice = "choice"
+    """The candidate with the highest likelihood."""
+    greedy = "greedy"
+    """What the model writes, decoded greedily and then parsed."""
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """Where one picture's encoded bytes are: a member of a folder or ZIP, or the bytes themselves."""
+
+    container: str
+    """Path of a folder or of a .zip file; the table's path where `data` is set."""
+    name: str
+    """File name inside the container, or a label unique in it."""
+    data: bytes | None = None
+    """The encoded picture, where a table holds it in a column."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item of a dataset, rendered: what the model sees and what counts as right."""
+
+    id: str
+    prompt: str
+    """The user's turn, without the image placeholder."""
+    answer: str
+    """The text trained on: a letter, an option, or open text."""
+    kind: AnswerKind
+    images: tuple[ImageRef, ...] = ()
+    references: tuple[str, ...] = ()
+    """Every text that counts as right; `answer` first."""
+    options: tuple[str, ...] = ()
+    """Option texts, in the order shown; empty for open answers."""
+    clusters: tuple[str, ...] = ()
+    """One label per way of clustering, e.g. ("image=shirt_12", "fact=shirt/season")."""
+    class_option: int | None = None
+    """Index of the option that is the pictured object's class name (the class-label probe)."""
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """What the model may answer: letters, or the option texts; empty for open answers."""
+        if self.kind is AnswerKind.letter:
+            return tuple(LETTERS[: len(self.options)])
+        return self.options
+
+    @property
+    def target(self) -> int | None:
+        """Index of the right candidate; None for open answers."""
+        return self.candidates.index(self.answer) if self.candidates else None
+
+
+class Axis(StrEnum):
+    """Where an evaluation set sits on one axis, relative to the target set."""
+
+    id = "id"
+    ood = "ood"
+    partial = "partial"
+    """Shares some but not all of the target's domains or tasks; in no quadrant."""
+
+
+QUADRANTS = ("id_text-id_image", "id_text-ood_image", "ood_text-id_image", "ood_text-ood_image")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A dataset's place in the 2x2 matrix of one target set; computed, never typed in."""
+
+    text_axis: Axis
+    image_axis: Axis
+    quadrant: str
+    """One of QUADRANTS; empty for the class-label probe and for partial overlaps."""
+    seen_in_mix: bool
+    """An auxiliary training set shares a text task with it."""

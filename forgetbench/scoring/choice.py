@@ -1,0 +1,92 @@
+"""Read which option a free-form answer names; None where a careful reader could not tell either.
+
+A reply that names two options, or whose letter and text contradict, is unparsed: format failure
+and wrong answer stay two different things.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from forgetbench.records import LETTERS
+
+# Stands for an option's text once found, so that "Vitamin C" is not also read as the letter C.
+_NAMED = "\x00"
+_MARKUP = re.compile(r"[*`]")
+_NEGATED = re.compile(rf"(?:\bnot|n't)\s+(?:(?:an?|the|option)\s+)*[(\[]?(?:{_NAMED}|[A-Z]\b)")
+
+# Letters set off by their position, in either case: "b.", "(b) ...", "Answer: b", "... (b)".
+_MARKED_LETTERS = (
+    re.compile(r"^[(\[]?([A-Za-z])(?:[.:)\]]+(?!\w)|\s*$)"),
+    re.compile(
+        r"\b(?:answer|option|choice)(?:\s+is)?\s*:?\s*[(\[]?([A-Za-z])(?=[.:)\]]|\s*$)",
+        re.IGNORECASE,
+    ),
+    re.compile(r"(?<!\w)[(\[]([A-Za-z])[)\]]"),
+)
+# Capitals that stand alone, but not in "T-shirt", nor as the words "A" (dog) and "I" (think).
+_BARE_LETTER = re.compile(
+    r"(?<![\w'\u2019-])"
+    rf"(?:[B-HJ-Z]|[AI](?![ \t]+(?!(?:[A-Z]|or|and|because|since|is)\b)[\w{_NAMED}]))"
+    r"(?![\w'\u2019-])"
+)
+
+
+def parse_choice(text: str, options: Sequence[str]) -> int | None:
+    """Index of the lettered option that `text` names by letter, by text or by both.
+
+    Args:
+        text: what the model wrote.
+        options: option texts in the order shown; the first is A.
+
+    Returns:
+        None for an empty or ambiguous reply, a contradiction, or a letter beyond the options.
+    """
+    valid = LETTERS[: len(options)]
+    by_text, rest = _find_texts(text, options, skip=set(valid))
+    marked = {letter.upper() for pattern in _MARKED_LETTERS for letter in pattern.findall(rest)}
+    bare = set(_BARE_LETTER.findall(rest)) & set(valid)
+    if _NEGATED.search(rest) or not marked <= set(valid):
+        return None
+    return _only(by_text | {valid.index(letter) for letter in marked | bare})
+
+
+def parse_option(text: str, options: Sequence[str]) -> int | None:
+    """Index of the one unlettered option, such as yes or no, that `text` names; or None."""
+    named, rest = _find_texts(text, options)
+    return None if _NEGATED.search(rest) else _only(named)
+
+
+def _find_texts(
+    text: str, options: Sequence[str], skip: set[str] | frozenset[str] = frozenset()
+) -> tuple[set[int], str]:
+    """The options whose texts occur in `text`, longest match first, and `text` without them.
+
+    A text in `skip` (it looks like an option's letter) or shared by two options names none.
+    """
+    keys = [_key(option) for option in options]
+    counts = Counter(keys)
+    index = {
+        key: i for i, key in enumerate(keys) if key and counts[key] == 1 and key.upper() not in skip
+    }
+    reply = _MARKUP.sub("", text).strip()
+    if not index:
+        return set(), reply
+    longest_first = sorted(index, key=len, reverse=True)
+    any_option = "|".join(re.escape(key).replace(r"\ ", r"\s+") for key in longest_first)
+    # Word borders that also hold for "t-shirt", "3.5" and texts that end in a symbol.
+    pattern = re.compile(
+        rf"(?<![\w-])(?<!\d[.,])(?:{any_option})(?![\w-])(?![.,]\d)", re.IGNORECASE
+    )
+    named = {index[_key(match.group())] for match in pattern.finditer(reply)}
+    return named, pattern.sub(_NAMED, reply)
+
+
+def _key(option: str) -> str:
+    return " ".join(_MARKUP.sub("", option).lower().split()).rstrip(".")
+
+
+def _only(indices: set[int]) -> int | None:
+    return next(iter(indices)) if len(indices) == 1 else None

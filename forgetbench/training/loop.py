@@ -1,0 +1,213 @@
+"""The training loop: one for every recipe, method and number of stages.
+
+Every step is a pure function of the seed, the step's number and the weights; a run that was killed goes on from its
+newest checkpoint and ends with the same bytes. Shapes: B items, A answer tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from forgetbench.config import Precision, RecipeConfig
+from forgetbench.data.collate import IGNORED, Encoder, batch_prompts
+from forgetbench.data.mix import MixedStream
+from forgetbench.errors import UserError
+from forgetbench.methods.base import Method, Trainee
+from forgetbench.models.load import LoadedModel, tensor_bytes
+from forgetbench.models.parts import part_of
+from forgetbench.records import Sample
+from forgetbench.models.checkpoint import ResumePoint
+from forgetbench.training.schedule import lr_factor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One target set, mixed with auxiliary data, for a number of steps."""
+
+    target: str
+    stream: MixedStream
+    steps: int
+    data_digest: str
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimiser step measured; a row of train.csv."""
+
+    step: int
+    stage: int
+    loss: float
+    lr: Mapping[str, float]
+    """Per part."""
+    grad_norm: float
+    samples: int
+    tokens: int
+    seconds: float
+
+
+class Trainer:
+    """Holds the live state of a run: model, optimiser, method."""
+
+    def __init__(
+        self, loaded: LoadedModel, encoder: Encoder, method: Method, recipe: RecipeConfig, seed: int
+    ) -> None:
+        """Prepare optimiser and method.
+
+        Args:
+            loaded: the model on its starting weights, trainable parameters chosen already.
+            encoder: of the same model.
+            method: already attached to the model.
+            recipe: how to train.
+            seed: of dropout, where there is any.
+        """
+        self.accelerator = Accelerator(mixed_precision="bf16" if recipe.precision is Precision.bf16 else "no")
+        self._recipe, self._method, self._encoder, self._seed = recipe, method, encoder, seed
+        self._keeps_logits = loaded.keeps_logits
+        self.trainable: dict[str, nn.Parameter] = {
+            name: parameter for name, parameter in loaded.model.named_parameters() if parameter.requires_grad
+        }
+        self._starting = {name: _fingerprint(parameter) for name, parameter in self.trainable.items()}
+        groups = _groups(self.trainable, recipe)
+        self._model, self._optimiser = self.accelerator.prepare(
+            loaded.model, torch.optim.AdamW(groups, foreach=False, fused=True)
+        )
+        self._trainee = Trainee(loaded.model, self.trainable)
+        method.begin(self._trainee)
+
+    @property
+    def parts(self) -> list[str]:
+        """Trained parts, sorted."""
+        return sorted({str(group["part"]) for group in self._optimiser.param_groups})
+
+    def run(self, stages: Sequence[Stage], after: int = 0) -> Iterator[StepReport]:
+        """Train from step `after` + 1 to the end, yielding after every optimiser step."""
+        first = 1
+        for number, stage in enumerate(stages, start=1):
+            for step in range(max(first, after + 1), first + stage.steps):
+                self._trainee.step, self._trainee.stage = step - 1, number
+                yield self._step(stage, number, step, step - first + 1)
+            first += stage.steps
+
+    def delta(self) -> dict[str, Tensor]:
+        """Tensors that differ from the starting weights in any bit."""
+        return {
+            name: parameter.detach()
+            for name, parameter in self.trainable.items()
+            if _fingerprint(parameter) != self._starting[name]
+        }
+
+    def resume_point(self, step: int) -> ResumePoint:
+        """Optimiser and method state after `step`."""
+        names = {parameter: name for name, parameter in self.trainable.items()}
+        tensors = {
+            f"optimiser/{names[parameter]}/{key}": value
+            for parameter, state in self._optimiser.state.items()
+            for key, value in state.items()
+        }
+        return ResumePoint(step, tensors | {f"method/{key}": value for key, value in self._method.state().items()})
+
+    @torch.no_grad()
+    def restore(self, delta: Mapping[str, Tensor], point: ResumePoint) -> None:
+        """Take back weights, optimiser and method state of an earlier process."""
+        for name, value in delta.items():
+            self.trainable[name].copy_(value)
+        method_state = {}
+        for key, value in point.tensors.items():
+            owner, _, rest = key.partition("/")
+            if owner == "method":
+                method_state[rest] = value
+                continue
+            name, _, moment = rest.rpartition("/")
+            parameter = self.trainable[name]
+            device = parameter.device if value.ndim else value.device
+            self._optimiser.state[parameter][moment] = value.to(device)
+        self._method.load_state(method_state)
+
+    def _step(self, stage: Stage, number: int, step: int, step_in_stage: int) -> StepReport:
+        started = time.perf_counter()
+        recipe = self._recipe
+        # Each step has its own generator seed, so that resuming needs no generator state.
+        torch.manual_seed((self._seed * 1_000_003 + step) % 2**31)
+        self._model.train()
+        factor = lr_factor(step_in_stage, stage.steps, recipe.warmup, recipe.schedule)
+        for group in self._optimiser.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        samples = stage.stream.batch(step_in_stage, recipe.batch_size)
+        answers = sum(len(self._encoder.answer_ids(sample.answer)) for sample in samples)
+        batches = [self._collate(part) for part in self._shares(samples)]
+        loss = sum((self._backward(batch, answers) for batch in batches), torch.zeros(()))
+        if not torch.isfinite(loss):
+            raise UserError(f"The loss is {float(loss)} at step {step}: lower recipe.lr, or check the data.")
+        self._method.edit_gradients(self._trainee, batches)
+        norm = self.accelerator.clip_grad_norm_(self.trainable.values(), recipe.max_grad_norm)
+        self._optimiser.step()
+        self._method.edit_weights(self._trainee)
+        self._optimiser.zero_grad(set_to_none=True)
+        return StepReport(
+            step=step,
+            stage=number,
+            loss=float(loss),
+            lr={group["part"]: group["lr"] for group in self._optimiser.param_groups},
+            grad_norm=float(norm),
+            samples=len(samples),
+            tokens=sum(int(batch["attention_mask"].sum()) for batch in batches),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _shares(self, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+        """This process's micro-batches of one optimiser step."""
+        size = len(samples) // self._recipe.gradient_accumulation
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        for start in range(0, len(samples), size):
+            yield samples[start + rank : start + size : world]
+
+    def _collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        encoded = [self._encoder.prompt(sample) for sample in samples]
+        answers = [self._encoder.answer_ids(sample.answer) for sample in samples]
+        batch = batch_prompts(encoded, self._encoder.pad_id, answers)
+        return {key: value.to(self.accelerator.device) for key, value in batch.items()}
+
+    def _backward(self, batch: dict[str, Tensor], answers: int) -> Tensor:
+        """Back-propagate one micro-batch's share of the mean loss per answer token of the whole step."""
+        labels_BA = batch["labels"]
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        width = labels_BA.shape[1]
+        if self._keeps_logits:
+            inputs["logits_to_keep"] = width + 1
+        outputs = self._model(**inputs, use_cache=False)
+        logits_BAV = outputs.logits[:, -width - 1 : -1]
+        task_loss = F.cross_entropy(
+            logits_BAV.flatten(0, 1).float(), labels_BA.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        # Data-parallel training averages over processes; the sum is wanted.
+        loss = task_loss * self.accelerator.num_processes / answers
+        penalty = self._method.penalty(self._trainee, batch, outputs)
+        if penalty is not None:
+            loss = loss + penalty / self._recipe.gradient_accumulation
+        self.accelerator.backward(loss)
+        return self.accelerator.reduce(task_loss.detach() / answers, "sum").cpu()
+
+
+def _groups(trainable: Mapping[str, nn.Parameter], recipe: RecipeConfig) -> list[dict[str, Any]]:
+    """One optimiser group per part; norms and biases (one axis) are not decayed."""
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in trainable.items():
+        part, decays = part_of(name), parameter.ndim > 1
+        peak = float(recipe.lr[part] if isinstance(recipe.lr, Mapping) else recipe.lr)
+        decay = recipe.weight_decay if decays else 0.0
+        fresh = {"params": [], "part": part, "lr": peak, "peak_lr": peak, "weight_decay": decay}
+        groups.setdefault((part, decays), fresh)["params"].append(parameter)
+    return list(groups.values())
+
+
+def _fingerprint(tensor: Tensor) -> bytes:
+    return hashlib.sha256(tensor_bytes(tensor)).digest()

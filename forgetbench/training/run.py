@@ -1,0 +1,132 @@
+"""One run's folder: start it or take it up again, train, keep checkpoints and train.csv."""
+
+from __future__ import annotations
+
+import csv
+import resource
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from forgetbench.errors import UserError
+from forgetbench.files import replacing
+from forgetbench.models.checkpoint import list_checkpoints, load_resume, save_checkpoint, save_resume, step_name
+from forgetbench.training.loop import Stage, StepReport, Trainer
+
+
+def train(
+    folder: Path, trainer: Trainer, stages: Sequence[Stage], keep: Sequence[int], meta: Mapping[str, Any]
+) -> None:
+    """Train to the end of the last stage, from the newest resume point if there is one.
+
+    Args:
+        folder: the run's folder.
+        trainer: on the starting weights.
+        stages: what to train on.
+        keep: steps to checkpoint, ascending; the last one ends the run.
+        meta: stored in every checkpoint.
+    """
+    done = _restore(folder, trainer)
+    main = trainer.accelerator.is_main_process
+    with _progress(main) as progress, TrainLog(folder / "train.csv", trainer.parts, done, main) as log:
+        task = progress.add_task("training", total=keep[-1], completed=done, detail="")
+        for report in trainer.run(stages, after=done):
+            log.add(report)
+            progress.update(task, completed=report.step, detail=_detail(report))
+            if report.step in keep and main:
+                save_checkpoint(folder, report.step, trainer.delta(), {**meta, "stage": report.stage})
+                if report.step < keep[-1]:
+                    save_resume(folder, trainer.resume_point(report.step))
+    if main:
+        shutil.rmtree(folder / "resume", ignore_errors=True)
+
+
+def is_finished(folder: Path, last_step: int) -> bool:
+    """Whether the run's last checkpoint is there and nothing is left to resume."""
+    return (folder / "checkpoints" / step_name(last_step)).is_dir() and not (folder / "resume").is_dir()
+
+
+def _restore(folder: Path, trainer: Trainer) -> int:
+    point = load_resume(folder)
+    if point is None:
+        return 0
+    checkpoints = {checkpoint.step: checkpoint for checkpoint in list_checkpoints(folder)}
+    if point.step not in checkpoints:
+        raise UserError(
+            f"{folder}/resume is for step {point.step}, but {step_name(point.step)} is gone; "
+            f"delete {folder}/resume to start again."
+        )
+    trainer.restore(checkpoints[point.step].delta(), point)
+    return point.step
+
+
+def _progress(shown: bool) -> Progress:
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(),
+        disable=not shown or not sys.stdout.isatty(),
+        transient=True,
+    )
+
+
+def _detail(report: StepReport) -> str:
+    lr = " ".join(f"{value:.1e}" for value in report.lr.values())
+    return f"loss {report.loss:.3f}  lr {lr}  {report.samples / report.seconds:.0f} samples/s"
+
+
+class TrainLog:
+    """train.csv: one row per optimiser step; the measured columns come last."""
+
+    MEASURED = ("samples_per_s", "tokens_per_s", "peak_memory_mb")
+
+    def __init__(self, path: Path, parts: Sequence[str], after: int, writes: bool) -> None:
+        """Keep the rows up to step `after` of an earlier process; later steps will be made again."""
+        self._parts = parts
+        header = ["step", "stage", "loss", *(f"lr_{part}" for part in parts), "grad_norm", *self.MEASURED]
+        self._file: TextIO | None = None
+        if not writes:
+            return
+        kept: list[list[str]] = []
+        if after and path.is_file():
+            with path.open(newline="") as file:
+                # A line that a kill cut short lacks columns.
+                kept = [row for row in list(csv.reader(file))[1:] if len(row) == len(header) and int(row[0]) <= after]
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows([header, *kept])
+        self._file = path.open("a", newline="", buffering=1)
+
+    def __enter__(self) -> TrainLog:
+        """The log, open for rows."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()
+
+    def add(self, report: StepReport) -> None:
+        """Append one step."""
+        if self._file is None:
+            return
+        measured = (report.samples / report.seconds, report.tokens / report.seconds, peak_memory_mb())
+        lrs = (repr(report.lr[part]) for part in self._parts)
+        csv.writer(self._file).writerow(
+            [report.step, report.stage, repr(report.loss), *lrs, repr(report.grad_norm)]
+            + [f"{value:.1f}" for value in measured]
+        )
+
+
+def peak_memory_mb() -> float:
+    """Peak memory so far: the GPU's if there is one, else the process's resident set."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,0 +1,47 @@
+"""Learning-rate factor and checkpoint steps: pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+
+from forgetbench.config import CheckpointConfig, Schedule
+
+
+def lr_factor(step: int, total: int, warmup: float, schedule: Schedule) -> float:
+    """Factor on the peak learning rate for one optimiser step.
+
+    Args:
+        step: 1 .. total.
+        total: steps of the stage.
+        warmup: share of `total` spent rising linearly.
+        schedule: shape of the decay to 0 after it.
+    """
+    rising = round(warmup * total)
+    if step <= rising:
+        return step / rising
+    progress = (step - 1 - rising) / max(1, total - rising)
+    if schedule is Schedule.cosine:
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1 - progress if schedule is Schedule.linear else 1.0
+
+
+def checkpoint_steps(config: CheckpointConfig, total: int) -> list[int]:
+    """The steps to keep, ascending; the last step is always among them.
+
+    Args:
+        config: every n, a list, or a number of log-spaced steps.
+        total: steps over all stages.
+    """
+    steps = {total, *config.steps}
+    if config.every:
+        steps |= set(range(config.every, total + 1, config.every))
+    if config.log_spaced:
+        steps |= set(log_spaced(config.log_spaced, total))
+    return sorted(step for step in steps if 0 < step <= total)
+
+
+def log_spaced(count: int, total: int) -> list[int]:
+    """Up to `count` distinct steps, evenly spaced in log(step), from total / 2^(count-1) or 1 to total."""
+    first = max(1.0, total / 2 ** (count - 1))
+    ratio = (total / first) ** (1 / max(1, count - 1))
+    return sorted({min(total, round(first * ratio**i)) for i in range(count)} | {total})

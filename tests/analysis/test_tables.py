@@ -1,0 +1,232 @@
+"""Tiny hand-made cells, hand-computed rows."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from forgetbench.analysis.tables import (
+    MATRIX_COLUMNS,
+    SCORE_COLUMNS,
+    CellView,
+    RowContext,
+    matrix_rows,
+    score_rows,
+    write_csv,
+)
+from forgetbench.errors import UserError
+from forgetbench.records import Axis, Placement
+
+TARGET = Placement(Axis.id, Axis.id, "id_text-id_image", seen_in_mix=False)
+OTHER_TEXT = Placement(Axis.ood, Axis.id, "ood_text-id_image", seen_in_mix=False)
+CONTEXT = RowContext(
+    run="demo", model="tiny", target="naming", checkpoint="base", variant="", method="plain",
+    parts="language", lr=1e-5, mix="", mix_ratio=None, seed=0, stage=1, step=0, dataset="naming",
+    image_domain="fashion", text_task="naming", placement=TARGET, probe=False, decoding="choice",
+    chance=0.25, seconds=1.5, cell="d0",
+)  # fmt: skip
+TRAINED = replace(CONTEXT, checkpoint="step_000100", step=100, cell="d1")
+
+
+def cell(
+    context: RowContext, correct: list[int], clusters: list[list[str]] | None = None
+) -> CellView:
+    """A cell of items i0, i1, ...; right answers are A, wrong ones B, the class is C."""
+    n = len(correct)
+    frame = pd.DataFrame(
+        {
+            "sample_id": [f"i{i}" for i in range(n)],
+            "cluster": clusters or [[] for _ in range(n)],
+            "options": [["red", "blue", "dress", "green"]] * n,
+            "target": ["A"] * n,
+            "parsed": ["A" if right else "B" for right in correct],
+            "correct": [bool(right) for right in correct],
+            "class_option": pd.array([2] * n, dtype="Int64"),
+        }
+    )
+    return CellView(frame, context)
+
+
+def test_columns_are_the_public_interface_in_order() -> None:
+    assert ",".join(score_rows([cell(CONTEXT, [1])]).columns) == (
+        "run,model,target,checkpoint,variant,method,parts,lr,mix,mix_ratio,seed,stage,step,dataset,"
+        "image_domain,text_task,text_axis,image_axis,quadrant,seen_in_mix,decoding,metric,n,"
+        "n_clusters,value,stderr,ci_low,ci_high,chance,base_value,delta,delta_stderr,delta_ci_low,"
+        "delta_ci_high,forgotten,gained,p_value,p_holm,mde,unparsed,label_bias,seconds,cell"
+    )
+    assert ",".join(matrix_rows([cell(CONTEXT, [1])]).columns) == (
+        "run,model,target,checkpoint,variant,method,parts,lr,mix,mix_ratio,seed,stage,step,quadrant,"
+        "decoding,metric,seen_in_mix,n_datasets,n,value,stderr,ci_low,ci_high,base_value,delta,"
+        "delta_stderr,delta_ci_low,delta_ci_high,p_value,p_holm"
+    )
+
+
+def test_no_cells_make_empty_tables() -> None:
+    assert list(score_rows([]).columns) == list(SCORE_COLUMNS)
+    assert list(matrix_rows([]).columns) == list(MATRIX_COLUMNS)
+
+
+def test_forgetting_is_the_paired_difference_from_step_0() -> None:
+    base, trained = score_rows([cell(TRAINED, [0, 0, 1, 1]), cell(CONTEXT, [1, 1, 1, 0])]).to_dict(
+        "records"
+    )
+    assert (base["value"], base["base_value"], base["chance"]) == (0.75, 0.75, 0.25)
+    assert pd.isna(base["delta"])
+    assert (trained["value"], trained["base_value"], trained["delta"]) == (0.5, 0.75, -0.25)
+    assert (trained["forgotten"], trained["gained"]) == (0.5, 0.25)
+    # Changes -1 -1 0 1: residuals from -1/4 have squares 11/4; SE = sqrt(4/3 * 11/4) / 4.
+    assert trained["delta_stderr"] == pytest.approx((11 / 3) ** 0.5 / 4)
+    assert trained["mde"] == pytest.approx(2.8 * (11 / 3) ** 0.5 / 4)
+    assert pd.isna(trained["p_value"])
+    assert pd.isna(trained["label_bias"])
+
+
+def test_items_are_paired_by_id_not_by_position() -> None:
+    base = cell(CONTEXT, [1, 0, 1])
+    shuffled = replace(base, frame=base.frame.iloc[::-1].reset_index(drop=True))
+    row = score_rows([shuffled, cell(TRAINED, [1, 0, 0])]).iloc[1]
+    assert (row["forgotten"], row["gained"]) == (pytest.approx(1 / 3), 0)
+
+
+def test_different_items_are_an_error_that_names_them() -> None:
+    with pytest.raises(UserError, match=r"naming \(1 and 2; e\.g\. i1\)"):
+        score_rows([cell(CONTEXT, [1, 0]), cell(TRAINED, [1])])
+
+
+def test_without_a_base_the_delta_is_absent() -> None:
+    row = score_rows([cell(TRAINED, [1, 0])]).iloc[0]
+    assert row["value"] == 0.5
+    assert pd.isna(row["base_value"])
+    assert pd.isna(row["delta"])
+    assert pd.isna(row["mde"])
+
+
+def test_a_variant_of_the_base_is_compared_with_the_untouched_base() -> None:
+    edited = cell(replace(CONTEXT, variant="wise_ft:0.5"), [0, 0])
+    rows = score_rows([edited, cell(CONTEXT, [1, 0])])
+    assert rows["delta"].tolist() == [pd.NA, -0.5]
+
+
+def test_an_unparsed_answer_is_wrong_and_counted() -> None:
+    view = cell(CONTEXT, [1, 0, 0, 0])
+    view.frame.loc[3, "parsed"] = pd.NA
+    row = score_rows([view]).iloc[0]
+    assert (row["value"], row["unparsed"]) == (0.25, 0.25)
+
+
+def test_clusters_are_counted_by_their_labels() -> None:
+    clusters = [["image=a"], ["image=a"], ["image=b"], ["image=b"]]
+    row = score_rows([cell(CONTEXT, [1, 1, 0, 0], clusters)]).iloc[0]
+    assert (row["n"], row["n_clusters"]) == (4, 2)
+    # Residual sums +1 and -1: SE = sqrt(2/1 * 2) / 4.
+    assert row["stderr"] == pytest.approx(0.5)
+
+
+def test_the_probe_counts_answers_that_name_the_class() -> None:
+    nowhere = Placement(Axis.ood, Axis.id, "", seen_in_mix=False)
+    base = cell(replace(CONTEXT, dataset="probe", probe=True, placement=nowhere), [1, 1, 0, 0])
+    trained = cell(replace(TRAINED, dataset="probe", probe=True, placement=nowhere), [1, 0, 0, 0])
+    base.frame.loc[2, "parsed"] = "C"
+    trained.frame.loc[[1, 2], "parsed"] = "C"
+    trained.frame.loc[3, "parsed"] = pd.NA
+    rows = score_rows([base, trained]).query("step == 100").set_index("metric")
+    assert rows["value"].to_dict() == {
+        "accuracy": 0.25, "mischoice": 0.5, "mischoice_of_wrong": pytest.approx(2 / 3),
+    }  # fmt: skip
+    assert rows["delta"].to_dict() == {
+        "accuracy": -0.25, "mischoice": 0.25, "mischoice_of_wrong": pytest.approx(2 / 3 - 1 / 2),
+    }  # fmt: skip
+    assert rows["n"].to_dict() == {"accuracy": 4, "mischoice": 4, "mischoice_of_wrong": 3}
+    assert rows["chance"].isna().to_dict()["mischoice"]
+    assert rows["forgotten"].isna().tolist() == [False, True, True]
+    assert matrix_rows([base, trained]).empty
+
+
+def test_unlettered_probe_answers_are_compared_as_words() -> None:
+    view = cell(replace(CONTEXT, probe=True), [0, 0])
+    words = view.frame.assign(target="red", parsed=["dress", "blue"])
+    rows = score_rows([replace(view, frame=words)]).set_index("metric")
+    assert rows.loc["mischoice", "value"] == 0.5
+
+
+def quadrant(
+    step: RowContext, first: list[int], second: list[int], **change: object
+) -> list[CellView]:
+    context = replace(step, placement=OTHER_TEXT, **change)  # type: ignore[arg-type]
+    images = [[f"image={i}"] for i in range(4)]
+    return [
+        cell(replace(context, dataset="colour"), first, images[: len(first)]),
+        cell(replace(context, dataset="season"), second, images[: len(second)]),
+    ]
+
+
+def test_a_quadrant_is_the_mean_of_dataset_means_clustered_over_shared_images() -> None:
+    rows = matrix_rows(
+        quadrant(CONTEXT, [1, 1], [1, 1, 1, 0]) + quadrant(TRAINED, [0, 1], [0, 1, 1, 1])
+    )
+    base, trained = rows.to_dict("records")
+    assert (base["value"], trained["value"]) == (0.875, 0.625)
+    assert (trained["n_datasets"], trained["n"], trained["delta"]) == (2, 6, -0.25)
+    # Changes -1 0 | -1 0 0 1: influences -1/8 1/8 | -1/8 0 0 1/8; by image -1/4 1/8 0 1/8.
+    assert trained["delta_stderr"] == pytest.approx((4 / 3 * 6 / 64) ** 0.5)
+
+
+def test_a_dataset_seen_in_the_mix_has_its_own_quadrant_row() -> None:
+    first, second = quadrant(CONTEXT, [1, 1], [0, 0])
+    seen = replace(second.context, placement=replace(OTHER_TEXT, seen_in_mix=True))
+    rows = matrix_rows([replace(second, context=seen), first])
+    assert rows[["seen_in_mix", "value"]].values.tolist() == [[False, 1.0], [True, 0.0]]
+
+
+def test_a_quadrant_of_one_dataset_has_that_datasets_interval() -> None:
+    cells = [cell(CONTEXT, [1, 1, 1, 0])]
+    columns = ["value", "stderr", "ci_low", "ci_high"]
+    pd.testing.assert_frame_equal(matrix_rows(cells)[columns], score_rows(cells)[columns])
+
+
+def test_a_dataset_without_items_is_absent_not_zero() -> None:
+    empty = cell(replace(CONTEXT, dataset="nothing"), [])
+    row = score_rows([empty]).iloc[0]
+    assert row["n"] == 0
+    assert pd.isna(row["value"])
+    assert matrix_rows([empty]).empty
+
+
+def test_a_quadrant_with_a_missing_base_has_no_delta() -> None:
+    row = matrix_rows(
+        quadrant(CONTEXT, [1, 1], [1, 1])[:1] + quadrant(TRAINED, [1, 0], [0, 0])
+    ).iloc[1]
+    assert row["n_datasets"] == 2
+    assert pd.isna(row["delta"])
+    assert pd.isna(row["base_value"])
+
+
+def test_rows_do_not_depend_on_the_order_of_cells() -> None:
+    cells = quadrant(CONTEXT, [1, 1], [1, 0]) + quadrant(TRAINED, [0, 1], [0, 0])
+    pd.testing.assert_frame_equal(score_rows(cells), score_rows(cells[::-1]))
+    pd.testing.assert_frame_equal(matrix_rows(cells), matrix_rows(cells[::-1]))
+
+
+def test_csv_floats_are_exact_and_absent_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "scores.csv"
+    write_csv(score_rows([cell(CONTEXT, [1, 0, 0])]), path)
+    header, line = path.read_text().splitlines()
+    row = dict(zip(header.split(","), line.split(","), strict=True))
+    assert row["value"] == "0.3333333333333333"
+    assert (row["lr"], row["n"], row["seen_in_mix"]) == ("1e-05", "3", "False")
+    assert (row["delta"], row["p_holm"], row["variant"], row["mix_ratio"]) == ("", "", "", "")
+    assert [file.name for file in path.parent.iterdir()] == ["scores.csv"]
+
+
+def test_a_failed_write_leaves_the_old_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_csv(pd.DataFrame({"a": [1]}), path)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["scores.csv"]

@@ -1,0 +1,231 @@
+"""The embedded world: every manifest and every item is what it says."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from forgetbench.data.manifest import Manifest, load_manifest
+from forgetbench.paths import EMBEDDED, shipped
+from forgetbench.records import AnswerKind
+
+WORLD = EMBEDDED / "world"
+MANIFESTS = {
+    path.stem: load_manifest(path)
+    for path in sorted(shipped("data_manifests").glob("*.yaml"))
+    if "embedded:world" in path.read_text(encoding="utf-8")
+}
+MIXTURES = ("curriculum", "world", "general", "same_question", "leaky")
+NEAR = 6.0
+"""Root-mean-square pixel difference (0-255) below which two pictures are near-duplicates."""
+
+
+def rows(manifest: Manifest, split: str) -> list[dict[str, Any]]:
+    found = []
+    for file in manifest.splits[split].files:
+        with gzip.open(manifest.root / file, "rt", encoding="utf-8") as handle:
+            found += [json.loads(line) for line in handle]
+    return found
+
+
+@cache
+def pictures() -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(WORLD / "images.zip") as archive:
+        return {
+            name: np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
+            for name in archive.namelist()
+        }
+
+
+def stack(prefix: str) -> np.ndarray:
+    found = [p for name, p in pictures().items() if name.startswith(prefix)]
+    chosen = [p if p.shape[0] == 32 else p[..., 0] for p in found]
+    return np.stack(chosen).reshape(len(chosen), -1).astype(np.float64)
+
+
+def nearest(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    squares = (queries**2).sum(1)[:, None] + (keys**2).sum(1) - 2 * queries @ keys.T
+    return np.sqrt(np.maximum(squares.min(1), 0) / queries.shape[1])
+
+
+def test_size_and_sets() -> None:
+    files = [path for path in WORLD.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 7.5e6
+    listed = {m.root / f for m in MANIFESTS.values() for s in m.splits.values() for f in s.files}
+    assert listed == {path for path in files if path.name.endswith(".jsonl.gz")}
+    assert len(MANIFESTS) >= 28
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_counts_and_digests(name: str) -> None:
+    manifest = MANIFESTS[name]
+    assert manifest.source is not None
+    for file, digest in manifest.source.sha256.items():
+        assert hashlib.sha256((manifest.root / file).read_bytes()).hexdigest() == digest
+    for split, spec in manifest.splits.items():
+        found = rows(manifest, split)
+        assert len(found) == spec.n
+        assert len({row["id"] for row in found}) == spec.n
+        assert all(file in manifest.source.sha256 for file in spec.files)
+    assert manifest.licence and manifest.citation
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_items(name: str) -> None:
+    manifest = MANIFESTS[name]
+    wanted = set(re.findall(r"{(\w+)}", manifest.prompt))
+    for split in manifest.splits:
+        for row in rows(manifest, split):
+            assert wanted <= {*row, "options"}
+            assert all(row[field] for field in manifest.cluster_by)
+            assert len(row.get("question", "").rpartition("\n")[2].split()) <= 12
+            if manifest.image_domains == ["text"]:
+                assert row["image"] is None
+            else:
+                assert row["image"] in pictures()
+                folder = "count" if name == "emoji_count" else manifest.image_domains[0]
+                assert row["image"].startswith(folder + "/")
+                assert ("/train/" in row["image"]) == (split != "test")
+            match manifest.answer:
+                case AnswerKind.letter:
+                    options = row["options"]
+                    assert len(set(options)) == 4
+                    assert 0 <= row["answer"] < 4
+                    assert all(1 <= len(option.split()) <= 2 for option in options)
+                    if "naming" in manifest.text_tasks:
+                        assert options[row["answer"]] == row["class_name"]
+                    else:
+                        assert options[row["answer"]] != row["class_name"]
+                case AnswerKind.option:
+                    assert row["answer"] in manifest.options
+                case AnswerKind.text:
+                    assert row["answer"] and all(row["answer"])
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_answers_are_balanced(name: str) -> None:
+    manifest = MANIFESTS[name]
+    if manifest.answer is AnswerKind.text:
+        return
+    choices = 4 if manifest.answer is AnswerKind.letter else len(manifest.options)
+    for split in manifest.splits:
+        if split == "few":
+            continue
+        counts = Counter(row["answer"] for row in rows(manifest, split))
+        assert len(counts) == choices
+        assert max(counts.values()) - min(counts.values()) <= 0.06 * sum(counts.values())
+
+
+@pytest.mark.parametrize("name", [n for n in MANIFESTS if n.startswith(("fashion", "digits"))])
+def test_test_sets_are_balanced_over_classes(name: str) -> None:
+    manifest = MANIFESTS[name]
+    if "test" not in manifest.splits or name == "fashion_shade":
+        return
+    counts = Counter(row["class_name"] for row in rows(manifest, "test"))
+    assert len(counts) == 10
+    assert max(counts.values()) <= 1.25 * min(counts.values())
+
+
+def test_no_held_out_picture_is_a_train_picture() -> None:
+    held_out = {"test", "shifted"}
+    prints = {name: (p.shape, p.tobytes()) for name, p in pictures().items()}
+    train = {v for name, v in prints.items() if name.split("/")[1] not in held_out}
+    test = {v for name, v in prints.items() if name.split("/")[1] in held_out}
+    assert not train & test
+
+
+@pytest.mark.parametrize("domain", ["fashion", "digits", "emoji", "count"])
+def test_no_near_duplicates(domain: str) -> None:
+    assert (nearest(stack(f"{domain}/test/"), stack(f"{domain}/train/")) >= NEAR).all()
+
+
+def test_probe_pairs_with_knowledge() -> None:
+    manifest = MANIFESTS["fashion_probe"]
+    assert manifest.probe
+    knowledge = {row["id"]: row for row in rows(MANIFESTS["fashion_knowledge"], "test")}
+    named = {row["image"] for row in rows(MANIFESTS["fashion_naming"], "test")}
+    found = rows(manifest, "test")
+    assert [row["id"] for row in found] == list(knowledge)
+    for row in found:
+        pair, place = knowledge[row["id"]], row["class_option"]
+        assert row["image"] in named
+        assert row["options"][place] == row["class_name"]
+        assert place != row["answer"] == pair["answer"]
+        rest = [o for k, o in enumerate(row["options"]) if k != place]
+        assert rest == [o for k, o in enumerate(pair["options"]) if k != place]
+        assert row["question"] == pair["question"]
+
+
+def test_no_garment_question_names_a_class() -> None:
+    names = {row["class_name"] for row in rows(MANIFESTS["fashion_naming"], "test")}
+    for name in ("fashion_knowledge", "fashion_yesno", "fashion_shade"):
+        for split in MANIFESTS[name].splits:
+            for row in rows(MANIFESTS[name], split):
+                assert not names & set(re.findall(r"[a-z-]+", row["question"]))
+                assert not names & set(row.get("options", []))
+
+
+def test_distractor_sets_hold_the_class_name_as_a_wrong_option() -> None:
+    for name in (n for n in MANIFESTS if n.endswith("_distractor")):
+        for row in rows(MANIFESTS[name], "train"):
+            assert row["options"].index(row["class_name"]) != row["answer"]
+
+
+def test_facts_are_consistent() -> None:
+    """A fact has one right answer, and its answer is never offered as wrong."""
+    for name in ("fashion_knowledge", "digits_questions", "emoji_use", "emoji_category"):
+        right: dict[str, set[str]] = {}
+        wrong: dict[str, set[str]] = {}
+        for split in MANIFESTS[name].splits:
+            for row in rows(MANIFESTS[name], split):
+                answer = row["options"][row["answer"]]
+                right.setdefault(row["fact"], set()).add(answer)
+                wrong.setdefault(row["fact"], set()).update(set(row["options"]) - {answer})
+        assert all(len(values) == 1 for values in right.values())
+        assert not any(right[fact] & wrong[fact] for fact in right)
+
+
+def test_vocabulary() -> None:
+    """Few words, and none that only test items use."""
+    used: dict[bool, set[str]] = {True: set(), False: set()}
+    for manifest in MANIFESTS.values():
+        for split in manifest.splits:
+            for row in rows(manifest, split):
+                answer = row["answer"]
+                parts = [row.get("question", ""), *row.get("options", [])]
+                parts += answer if isinstance(answer, list) else [str(answer)]
+                used[split == "test"].update(re.findall(r"[a-z]+", " ".join(parts).lower()))
+    assert len(used[False]) < 700
+    assert used[True] <= used[False]
+
+
+def test_mixtures() -> None:
+    folder = Path(shipped("data_manifests"))
+    for name in MIXTURES:
+        mixture = load_manifest(folder / f"{name}.yaml")
+        domains, tasks = set(), set()
+        for part, weight in mixture.mixture.items():
+            member, _, split = part.partition(":")
+            manifest = MANIFESTS[member]
+            assert weight > 0
+            assert (split or manifest.train_split) in manifest.splits
+            domains.update(manifest.image_domains)
+            tasks.update(manifest.text_tasks)
+        assert set(mixture.image_domains) == domains
+        assert set(mixture.text_tasks) == tasks
+    general = load_manifest(folder / "general.yaml")
+    assert "fashion" not in general.image_domains
+    assert not {"naming", "garment_knowledge"} & set(general.text_tasks)
+    assert "fashion_naming" not in load_manifest(folder / "world.yaml").mixture

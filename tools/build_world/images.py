@@ -1,0 +1,247 @@
+"""Choose, draw and pack the pictures."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tools.build_world import fetch
+from tools.build_world.phrases import BACKGROUNDS
+from tools.build_world.text import DIGITS, GARMENTS, Concept
+
+SEED = 20260701
+SIZE = 32
+NEAR = 6.0
+"""Two pictures are near-duplicates below this root-mean-square pixel difference (0-255)."""
+TRAIN_RENDERINGS, TEST_RENDERINGS = 6, 2
+DIGITS_BOUNDARY = 1200
+
+
+@dataclass
+class Picture:
+    """One picture of the world."""
+
+    name: str
+    """Member of the ZIP."""
+    class_name: str
+    pixels: np.ndarray
+    background: str = ""
+    count: int = 0
+
+    @property
+    def group(self) -> str:
+        """Domain and split, such as fashion/train."""
+        return self.name.rpartition("/")[0]
+
+
+def rng(*words: object) -> np.random.Generator:
+    """A generator that depends on the words alone."""
+    key = int.from_bytes("/".join(map(str, words)).encode(), "little")
+    return np.random.default_rng([SEED, key])
+
+
+def nearest(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Root-mean-square difference of each query to its nearest key."""
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (queries, keys))
+    squares = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T
+    distance: np.ndarray = np.sqrt(np.maximum(squares.min(1), 0) / a.shape[1])
+    return distance
+
+
+def _balanced(labels: np.ndarray, order: np.ndarray, each: int) -> np.ndarray:
+    """The first `each` of every class in `order`, classes interleaved."""
+    return np.stack([order[labels[order] == k][:each] for k in range(10)], 1).reshape(-1)
+
+
+def _shifted(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Turn, move, shrink and darken a garment mildly."""
+    angle, scale = random.uniform(-20, 20), random.uniform(0.85, 1.0)
+    dx, dy = random.integers(-3, 4, 2)
+    turned = Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR)
+    side = round(28 * scale)
+    canvas = Image.new("L", (28, 28))
+    offset = (28 - side) // 2
+    place = (int(offset + dx), int(offset + dy))
+    canvas.paste(turned.resize((side, side), Image.Resampling.BILINEAR), place)
+    return np.round(np.asarray(canvas) * random.uniform(0.55, 0.8)).astype(np.uint8)
+
+
+def fashion(folder: Path, report: list[str]) -> list[Picture]:
+    """3000 train, 500 test and 300 shifted test garments."""
+    pixels, labels = fetch.fashion_mnist(folder, "train")
+    train = _balanced(labels, rng("fashion/train").permutation(len(labels)), 300)
+    test_pixels, test_labels = fetch.fashion_mnist(folder, "t10k")
+    pool = rng("fashion/test").permutation(len(test_labels))[:2000]
+    distance = nearest(test_pixels[pool], pixels[train])
+    kept = pool[distance >= NEAR]
+    report.append(
+        f"fashion: {len(pool) - len(kept)} of {len(pool)} candidate test garments dropped, "
+        f"nearest train garment closer than {NEAR} (RMS of 0-255)"
+    )
+    chosen = _balanced(test_labels, kept, 80)
+    test, moved = chosen[:500], chosen[500:]
+    final = nearest(test_pixels[test], pixels[train])
+    report.append(f"fashion: test nearest-train RMS: {(final < NEAR).sum()} below {NEAR}, "
+                  f"{(final < 12).sum()} below 12, smallest {final.min():.1f}, median "
+                  f"{np.median(final):.1f}")  # fmt: skip
+    pictures = [
+        Picture(f"fashion/{split}/{i:05d}.png", GARMENTS[y[k]], x[k])
+        for split, x, y, rows in (
+            ("train", pixels, labels, train), ("test", test_pixels, test_labels, test))
+        for i, k in enumerate(rows)
+    ]  # fmt: skip
+    random = rng("fashion/shifted")
+    for i, k in enumerate(moved):
+        picture = _shifted(test_pixels[k], random)
+        pictures.append(
+            Picture(f"fashion/shifted/{i:05d}.png", GARMENTS[test_labels[k]], picture)
+        )
+    return pictures
+
+
+def digits(report: list[str]) -> list[Picture]:
+    """1100 train digits from the file's first 1200, 500 test digits from the rest.
+
+    The file runs writer by writer, roughly, so a cut by position keeps most writers apart.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+    labels = bunch.target
+    first = rng("digits/train").permutation(DIGITS_BOUNDARY)
+    rest = DIGITS_BOUNDARY + rng("digits/test").permutation(len(labels) - DIGITS_BOUNDARY)
+    train = _balanced(labels, first, 110)
+    test = _balanced(labels, rest, 50)
+    distance = nearest(pixels[test], pixels[train])
+    report.append(f"digits: test nearest-train RMS: {(distance < NEAR).sum()} below {NEAR}, "
+                  f"{(distance < 12).sum()} below 12, smallest {distance.min():.1f}, median "
+                  f"{np.median(distance):.1f}")  # fmt: skip
+    return [
+        Picture(f"digits/{split}/{i:05d}.png", DIGITS[labels[k]], pixels[k])
+        for split, rows in (("train", train), ("test", test))
+        for i, k in enumerate(rows)
+    ]
+
+
+def glyph(path: Path) -> Image.Image:
+    """An emoji cropped to its ink, premultiplied so that resampling leaves no fringe."""
+    picture = Image.open(path).convert("RGBA")
+    return picture.crop(picture.getbbox())
+
+
+def _fit(art: Image.Image, side: float, angle: float) -> Image.Image:
+    """Turn the art and scale its longer side to `side`."""
+    turned = art.convert("RGBa").rotate(angle, Image.Resampling.BILINEAR, expand=True)
+    factor = side / max(turned.size)
+    width, height = (max(1, round(edge * factor)) for edge in turned.size)
+    return turned.resize((width, height), Image.Resampling.BOX).convert("RGBA")
+
+
+def _canvas(random: np.random.Generator) -> tuple[str, Image.Image]:
+    name = list(BACKGROUNDS)[random.integers(len(BACKGROUNDS))]
+    color = np.clip(np.add(BACKGROUNDS[name], random.integers(-8, 9, 3)), 0, 255)
+    return name, Image.new("RGB", (SIZE, SIZE), tuple(int(c) for c in color))
+
+
+def _render(art: Image.Image, random: np.random.Generator) -> tuple[str, np.ndarray]:
+    background, canvas = _canvas(random)
+    part = _fit(art, random.uniform(23, 28), random.uniform(-8, 8))
+    x, y = (int(random.integers(1, SIZE - edge)) for edge in part.size)
+    canvas.paste(part, (x, y), part)
+    return background, np.asarray(canvas)
+
+
+def renderings(
+    domain: str, split: str, arts: dict[str, Image.Image], concepts: list[Concept], each: int
+) -> list[Picture]:
+    """Each concept `each` times, on plain backgrounds."""
+    pictures = []
+    for concept in concepts:
+        random = rng(domain, split, concept.key)
+        for i in range(each):
+            background, pixels = _render(arts[concept.name], random)
+            name = f"{domain}/{split}/{concept.key}_{i}.png"
+            pictures.append(Picture(name, concept.name, pixels, background))
+    return pictures
+
+
+def collages(
+    split: str, arts: dict[str, Image.Image], concepts: list[Concept], n: int
+) -> list[Picture]:
+    """One to four equal emoji in the cells of a 2x2 grid."""
+    pictures = []
+    random = rng("count", split)
+    order = random.permutation(np.resize(np.arange(len(concepts)), n))
+    for i, k in enumerate(order):
+        background, canvas = _canvas(random)
+        count = i % 4 + 1
+        for cell in sorted(random.permutation(4)[:count]):
+            side, angle = random.uniform(11, 15), random.uniform(-15, 15)
+            part = _fit(arts[concepts[k].name], side, angle)
+            x, y = (int(random.integers(0, 17 - edge)) for edge in part.size)
+            canvas.paste(part, (16 * int(cell % 2) + x, 16 * int(cell // 2) + y), part)
+        name = f"count/{split}/{i:05d}.png"
+        pictures.append(Picture(name, concepts[k].name, np.asarray(canvas), background, count))
+    return pictures
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """The smaller of the true-colour and the 64-colour PNG; grayscale stays exact."""
+    picture = Image.fromarray(pixels)
+    if picture.mode == "RGB":
+        picture = picture.quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def check(pictures: list[Picture], report: list[str]) -> None:
+    """No held-out picture may equal a train picture; report how near emoji renderings come."""
+    train = {
+        (p.pixels.shape, p.pixels.tobytes()) for p in pictures if p.group.endswith("/train")
+    }
+    for picture in pictures:
+        same = (picture.pixels.shape, picture.pixels.tobytes()) in train
+        assert picture.group.endswith("/train") or not same, picture.name
+    for domain, held_out in (("emoji", "test"), ("count", "test")):
+        a, b = (
+            np.stack([p.pixels for p in pictures if p.group == f"{domain}/{split}"])
+            for split in (held_out, "train")
+        )
+        distance = nearest(a, b)
+        report.append(f"{domain}: test nearest-train RMS: {(distance < NEAR).sum()} below {NEAR}, "
+                      f"{(distance < 12).sum()} below 12, smallest {distance.min():.1f}, median "
+                      f"{np.median(distance):.1f}")  # fmt: skip
+
+
+def pack(pictures: list[Picture], path: Path) -> None:
+    """Write the ZIP: stored members, sorted, with a fixed date."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for picture in sorted(pictures, key=lambda p: p.name):
+            member = zipfile.ZipInfo(picture.name, (1980, 1, 1, 0, 0, 0))
+            member.external_attr = 0o644 << 16
+            archive.writestr(member, encode(picture.pixels))
+
+
+def draw(folders: dict[str, Path], concepts: list[Concept], report: list[str]) -> list[Picture]:
+    """Every picture of the world."""
+    codes = fetch.emoji_codes(folders[fetch.EMOJIBASE])
+    noto, fluent = (
+        {c.name: glyph(fetch.picture_file(folders[p], p, codes[c.label])) for c in concepts}
+        for p in (fetch.NOTO, fetch.FLUENT)
+    )
+    return [
+        *fashion(folders[fetch.DEB[0]], report),
+        *digits(report),
+        *renderings("emoji", "train", noto, concepts, TRAIN_RENDERINGS),
+        *renderings("emoji", "test", noto, concepts, TEST_RENDERINGS),
+        *renderings("fluent", "test", fluent, concepts, TEST_RENDERINGS),
+        *collages("train", noto, concepts, 600),
+        *collages("test", noto, concepts, 300),
+    ]

@@ -1,0 +1,247 @@
+"""Which items make up which set."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from tools.build_world import items, phrases
+from tools.build_world.images import Picture
+from tools.build_world.items import Row, Writer, by_class, spread
+from tools.build_world.text import (
+    DIGITS,
+    GARMENTS,
+    NUMBERS,
+    Concept,
+    YesNo,
+    article,
+    garment_facts,
+    yes_no,
+)
+
+SHOWS = ("the picture shows {}.", "this is a picture of {}.", "the object is {}.")
+Rows = dict[tuple[str, str], list[Row]]
+
+
+def named(writer: Writer, name: str) -> str:
+    """The sentence that stands in for a picture."""
+    what = f"the digit {name}" if name in DIGITS else article(name)
+    sentence: str = writer.choice(SHOWS)
+    return sentence.format(what)
+
+
+class World:
+    """The pictures by group, and the tables that questions are made from."""
+
+    def __init__(
+        self,
+        pictures: list[Picture],
+        concepts: list[Concept],
+        tops: dict[str, list[str]],
+        confusion: np.ndarray,
+    ) -> None:
+        """Build the tables.
+
+        Args:
+            pictures: every picture.
+            concepts: the emoji.
+            tops: likely wrong classes, by picture or by class.
+            confusion: garment by garment, how likely it is taken for it.
+        """
+        self.groups: dict[str, list[Picture]] = defaultdict(list)
+        for picture in pictures:
+            self.groups[picture.group].append(picture)
+        self.concepts = concepts
+        self.tops = tops
+        self.confusion = {
+            name: dict(zip(GARMENTS, row, strict=True))
+            for name, row in zip(GARMENTS, confusion.tolist(), strict=True)
+        }
+        self.garments = garment_facts()
+        self.digits = phrases.digit_facts()
+        self.categories = {c.name: [phrases.category_fact(c)] for c in concepts}
+        self.uses = phrases.use_facts(concepts)
+        self.yes_no = yes_no(concepts)
+        self.category = {c.name: c.category for c in concepts}
+
+    def questions(self, task: str) -> list[YesNo]:
+        """The yes/no questions of one task."""
+        return [q for q in self.yes_no if q.task == task]
+
+    def by_use(self, picture: Picture) -> str:
+        """Key: the first use of the pictured object."""
+        return self.uses[picture.class_name][0].answer
+
+    def by_category(self, picture: Picture) -> str:
+        """Key: the category of the pictured object."""
+        return self.category[picture.class_name]
+
+
+def fashion_sets(world: World) -> Rows:
+    """Every set on garments."""
+    rows: Rows = {}
+    groups = world.groups
+    train, test = groups["fashion/train"], groups["fashion/test"]
+    for name, split, pictures in (
+        ("fashion_naming", "train", train),
+        ("fashion_naming", "test", test),
+        ("fashion_shifted", "test", groups["fashion/shifted"]),
+    ):
+        rows[name, split] = items.naming(Writer(name, split), pictures, world.tops)
+    few = {p.name for p in train[:60]}
+    rows["fashion_naming", "few"] = [
+        row for row in rows["fashion_naming", "train"] if row["image"] in few
+    ]
+    for split, pictures in (("train", train), ("test", test)):
+        writer = Writer("fashion_knowledge", split)
+        rows["fashion_knowledge", split] = items.facts(
+            writer, pictures * 2, world.garments, world.confusion
+        )
+    rows["fashion_probe", "test"] = items.probe(rows["fashion_knowledge", "test"])
+    writer = Writer("fashion_distractor", "train")
+    rows["fashion_distractor", "train"] = items.facts(
+        writer, spread(writer, train, 1500), world.garments, world.confusion, distractor=True
+    )
+    bounds = np.quantile([items.brightness(p) for p in train], [0.28, 0.38, 0.62, 0.72])
+    for split, pictures, n, shades in (("train", train, 3000, 2000), ("test", test, 500, 400)):
+        rows["fashion_yesno", split] = items.yes_no(
+            Writer("fashion_yesno", split), pictures, world.questions("garment"), n
+        )
+        rows["fashion_shade", split] = items.shade(
+            Writer("fashion_shade", split), pictures, bounds, shades
+        )
+    return rows
+
+
+def digit_sets(world: World) -> Rows:
+    """Every set on digits."""
+    rows: Rows = {}
+    for split, asked, answered in (("train", 3000, 2000), ("test", 500, 400)):
+        pictures = world.groups[f"digits/{split}"]
+        rows["digits_naming", split] = items.naming(
+            Writer("digits_naming", split), pictures, world.tops
+        )
+        writer = Writer("digits_questions", split)
+        chosen = spread(writer, pictures, asked)
+        rows["digits_questions", split] = items.facts(writer, chosen, world.digits)
+        rows["digits_yesno", split] = items.yes_no(
+            Writer("digits_yesno", split), pictures, world.questions("digit"), answered
+        )
+        rows["digits_open", split] = items.plain(
+            Writer("digits_open", split), pictures, phrases.DIGIT_OPEN,
+            lambda p: [p.class_name, str(DIGITS.index(p.class_name))],
+        )  # fmt: skip
+    writer = Writer("digits_distractor", "train")
+    chosen = spread(writer, world.groups["digits/train"], 1100)
+    rows["digits_distractor", "train"] = items.facts(writer, chosen, world.digits, distractor=True)
+    return rows
+
+
+def _name(picture: Picture) -> list[str]:
+    return list(dict.fromkeys([picture.class_name, article(picture.class_name)]))
+
+
+def _caption(picture: Picture) -> list[str]:
+    what = f"{article(picture.class_name)} on a {picture.background} background"
+    return [f"a picture of {what}.", f"{what}."]
+
+
+def emoji_sets(world: World) -> Rows:
+    """Every set on emoji, in both styles."""
+    rows: Rows = {}
+    for domain, split, n in (
+        ("emoji", "train", 3576), ("emoji", "test", 500), ("fluent", "test", 500),
+    ):  # fmt: skip
+        pictures = world.groups[f"{domain}/{split}"]
+        writer = Writer(f"{domain}_naming", split)
+        rows[writer.name, split] = items.naming(writer, spread(writer, pictures, n), world.tops)
+        m = 3000 if split == "train" else 450
+        writer = Writer(f"{domain}_category", split)
+        chosen = spread(writer, pictures, m, world.by_category)
+        rows[writer.name, split] = items.facts(writer, chosen, world.categories)
+        writer = Writer(f"{domain}_use", split)
+        usable = [p for p in pictures if p.class_name in world.uses]
+        chosen = spread(writer, usable, m, world.by_use)
+        rows[writer.name, split] = items.facts(writer, chosen, world.uses)
+    for split, n in (("train", 1788), ("test", 450)):
+        pictures = world.groups[f"emoji/{split}"]
+        rows["emoji_yesno", split] = items.yes_no(
+            Writer("emoji_yesno", split), pictures, world.questions("emoji"),
+            3000 if split == "train" else 448,
+        )  # fmt: skip
+        writer = Writer("emoji_background", split)
+        chosen = spread(writer, pictures, n, lambda p: p.background)
+        rows["emoji_background", split] = items.plain(
+            writer, chosen, phrases.BACKGROUND, lambda p: p.background
+        )
+        writer = Writer("emoji_open", split)
+        chosen = spread(writer, pictures, n)
+        rows["emoji_open", split] = items.plain(
+            writer, chosen, phrases.OPEN, _name
+        )
+        writer = Writer("emoji_caption", split)
+        chosen = spread(writer, pictures, n)
+        rows["emoji_caption", split] = items.plain(writer, chosen, phrases.CAPTION, _caption)
+        rows["emoji_count", split] = items.plain(
+            Writer("emoji_count", split), world.groups[f"count/{split}"], phrases.COUNT,
+            lambda p: NUMBERS[p.count],
+        )  # fmt: skip
+    writer = Writer("emoji_distractor", "train")
+    both = {c: [*world.categories[c], *world.uses.get(c, [])] for c in world.categories}
+    chosen = spread(writer, world.groups["emoji/train"], 1788)
+    rows["emoji_distractor", "train"] = items.facts(writer, chosen, both, distractor=True)
+    return rows
+
+
+def word_sets(world: World) -> Rows:
+    """The same questions about objects named in words: the base's text-only curriculum."""
+    every = {
+        "garment": [Picture("", name, np.zeros(0)) for name in GARMENTS],
+        "digit": [Picture("", name, np.zeros(0)) for name in DIGITS],
+        "emoji": [Picture("", c.name, np.zeros(0)) for c in world.concepts],
+    }
+    uses = {c: [*world.categories[c], *world.uses.get(c, [])] for c in world.categories}
+    tables = {"garment": world.garments, "digit": world.digits, "emoji": uses}
+    rows: Rows = {}
+
+    def draw(writer: Writer, task: str, n: int) -> list[Picture]:
+        return spread(writer, every[task], n, by_class)
+
+    writer = Writer("words_naming", "train")
+    chosen = [p for t, n in (("garment", 1500), ("digit", 800), ("emoji", 2200))
+              for p in draw(writer, t, n)]  # fmt: skip
+    rows["words_naming", "train"] = items.naming(writer, chosen, world.tops, named)
+    for name, task, n in (
+        ("words_knowledge", "garment", 4000), ("words_digits", "digit", 2500),
+        ("words_emoji", "emoji", 5000),
+    ):  # fmt: skip
+        writer = Writer(name, "train")
+        confusion = world.confusion if task == "garment" else None
+        rows[name, "train"] = items.facts(
+            writer, draw(writer, task, n), tables[task], confusion, prefix=named
+        )
+    merged: list[Row] = []
+    answers: list[Row] = []
+    for task, n in (("garment", 1800), ("digit", 900), ("emoji", 1800)):
+        writer = Writer("words_distractor", f"train/{task}")
+        writer.split = "train"
+        confusion = world.confusion if task == "garment" else None
+        chosen = draw(writer, task, n)
+        merged += items.facts(writer, chosen, tables[task], confusion, True, named)
+        writer = Writer("words_yesno", f"train/{task}")
+        answers += items.yes_no(writer, every[task], world.questions(task), n, named)
+    for name, found in (("words_distractor", merged), ("words_yesno", answers)):
+        writer = Writer(name, "train")
+        for row in found:
+            rest = {k: v for k, v in row.items() if k not in ("id", "image", "question", "answer")}
+            writer.add(None, row["question"], row["answer"], **rest)
+        rows[name, "train"] = writer.finish()
+    return rows
+
+
+def all_sets(world: World) -> Rows:
+    """Every set's rows by (set, split)."""
+    return {
+        **fashion_sets(world), **digit_sets(world), **emoji_sets(world), **word_sets(world),
+    }  # fmt: skip
