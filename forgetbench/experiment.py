@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from rich.console import Console
+
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from forgetbench.analysis.tables import CellView, RowContext, matrix_rows, score_rows, write_csv
@@ -20,13 +20,14 @@ from forgetbench.data.quadrant import place
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Method
 from forgetbench.records import QUADRANTS
+from forgetbench.reporting.console import make_console
 from forgetbench.reporting.terminal import audit_table, matrix_table, sweep_table
 from forgetbench.runfile import RunFile, check_same, describe, method_config, model_config, read_run, start_run
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.evaluate import ScoredCell
 
-console = Console(highlight=False)
+console = make_console()
 
 
 def finetune(config: FinetuneConfig, folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from forgetbench.config import FinetuneConfig, ModelConfig
@@ -14,8 +14,10 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.quadrant import place
 from forgetbench.data.sources import load_samples
+from forgetbench.errors import UserError
+from forgetbench.reporting.console import make_console
 
-console = Console(highlight=False)
+console = make_console()
 
 
 def data_list(config: FinetuneConfig) -> None:
@@ -31,7 +33,7 @@ def data_list(config: FinetuneConfig) -> None:
         blend = f"mixture of {len(manifest.mixture)}"
         domains, tasks = ", ".join(manifest.image_domains), ", ".join(manifest.text_tasks)
         table.add_row(name, domains, tasks, sizes or blend, _quadrant(target, manifest))
-    console.print(table)
+    console.print(table, markup=False)
 
 
 def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
@@ -40,7 +42,7 @@ def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
     target = catalogue.load(config.data.stages[0].set)
     for name in names:
         manifest = catalogue.load(name)
-        table = Table(title=f"{name}: {manifest.title}", show_header=False, title_justify="left")
+        table = Table(title=escape(f"{name}: {manifest.title}"), show_header=False, title_justify="left")
         for field in ("path", "licence", "citation", "homepage", "metric", "cluster_by", "notes"):
             if value := getattr(manifest, field):
                 table.add_row(field, ", ".join(value) if isinstance(value, list) else str(value))
@@ -64,7 +66,7 @@ def data_check(config: FinetuneConfig, names: Sequence[str]) -> bool:
     """
     catalogue = Catalogue(config.manifests)
     pictures = Pictures()
-    audits = [audit_dataset(catalogue.load(name), pictures) for name in names or catalogue.names()]
+    audits = [_audit(catalogue, name, pictures) for name in names or catalogue.names()]
     train = list(chain.from_iterable(audit.train.values() for audit in audits))
     table = Table(title="datasets checked", title_justify="left")
     for column in ("name", "items", "in training: identical", f"near (< {NEAR:g})", "problems"):
@@ -81,6 +83,21 @@ def data_check(config: FinetuneConfig, names: Sequence[str]) -> bool:
         table.add_row(audit.name, sizes, *shown, "\n".join(problems) or "none")
     console.print(table, markup=False)
     return sound
+
+
+def _audit(catalogue: Catalogue, name: str, pictures: Pictures) -> DatasetAudit:
+    """What is wrong with a dataset; a manifest that cannot be read is a finding like any other."""
+    try:
+        manifest = catalogue.load(name)
+        result = audit_dataset(manifest, pictures)
+        parts = [leaf.manifest for leaf in catalogue.leaves(name)] if manifest.mixture else []
+    except UserError as error:
+        return DatasetAudit(name, [str(error)])
+    for field in ("image_domains", "text_tasks") if parts else ():
+        found = {value for part in parts for value in getattr(part, field)}
+        if found != set(getattr(manifest, field)):
+            result.problems.append(f"`{field}` must list what its parts have: {', '.join(sorted(found))}")
+    return result
 
 
 def models(configs: Sequence[FinetuneConfig]) -> None:

@@ -33,9 +33,9 @@ class ImageRef:
     """Where one picture's encoded bytes are: a member of a folder or ZIP, or the bytes themselves."""
 
     container: str
-    """Path of a folder or of a .zip file; the table's path where `data` is set."""
+    """Path of a folder or of a .zip file; the manifest's path where `data` is set."""
     name: str
-    """File name inside the container, or a label unique in it."""
+    """File name inside the container; the digest of `data` where that is set."""
     data: bytes | None = None
     """The encoded picture, where a table holds it in a column."""
 

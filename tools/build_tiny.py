@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
@@ -40,22 +40,26 @@ TEMPLATE = (
 
 
 def training_text() -> Iterator[str]:
-    """Every distinct line of the base model's training data, as the template would render it."""
+    """The base model's training data as the template would render it, repeated as it occurs."""
     catalogue = Catalogue()
-    seen: set[str] = set()
-    for name in ("curriculum", "world"):
-        for leaf in catalogue.leaves(name):
-            for sample in load_samples(leaf.manifest, leaf.split):
-                for line in (*sample.prompt.splitlines(), f" {sample.answer}"):
-                    if line not in seen:
-                        seen.add(line)
-                        yield f"USER: {line} ASSISTANT:"
+    for leaf in catalogue.leaves("world"):
+        for sample in load_samples(leaf.manifest, leaf.split):
+            yield f"USER: <image>\n{sample.prompt} ASSISTANT: {sample.answer}"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Train the byte-level tokenizer; any text can be written with it."""
+    """Train the byte-level tokenizer; any text can be written with it.
+
+    List markers ("\\nA.") and words are units before merging, so that each of the world's words is one token.
+    """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    unit = Regex(r"\n[A-Z]\.| ?\(?[A-Z][,.)]+| ?\w+(?:-\w+)*| ?[^\w\s]+|\s")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(unit, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
@@ -106,6 +110,7 @@ def main() -> None:
             num_attention_heads=6,
             num_key_value_heads=6,
             max_position_embeddings=512,
+            initializer_range=0.06,  # about 1 / sqrt(hidden_size); the usual 0.02 is for models ten times as wide
             tie_word_embeddings=True,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,

@@ -17,6 +17,8 @@ from forgetbench.records import ImageRef
 THUMBNAIL = 16
 NEAR = 0.03
 """Root mean square difference of 16x16 grey thumbnails (0..1) below which two pictures count as near-duplicates."""
+CHUNK = 256
+"""Evaluation pictures compared at a time, which bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,12 @@ def _count_near(evaluated: Sequence[np.ndarray], train: Sequence[np.ndarray]) ->
     if not evaluated or not train:
         return 0
     known_TP, asked_EP = np.stack(train), np.stack(evaluated)
-    squares_ET = (asked_EP**2).sum(1)[:, None] + (known_TP**2).sum(1)[None] - 2 * asked_EP @ known_TP.T
-    return int((squares_ET.min(axis=1) < NEAR**2 * asked_EP.shape[1]).sum())
+    lengths_T, near = (known_TP**2).sum(1), 0
+    for start in range(0, len(asked_EP), CHUNK):
+        part_CP = asked_EP[start : start + CHUNK]
+        squares_CT = (part_CP**2).sum(1)[:, None] + lengths_T[None] - 2 * part_CP @ known_TP.T
+        near += int((squares_CT.min(axis=1) < NEAR**2 * asked_EP.shape[1]).sum())
+    return near
 
 
 def _digest_problems(path: Path, expected: str) -> list[str]:

@@ -37,11 +37,12 @@ class Catalogue:
         return sorted(self._paths)
 
     def load(self, name: str) -> Manifest:
-        """The manifest of one dataset.
+        """The manifest of one dataset, named alone or as `name:split`.
 
         Raises:
             UserError: there is none of that name, or it is not valid.
         """
+        name = name.partition(":")[0]
         if name not in self._loaded:
             if name not in self._paths:
                 near = difflib.get_close_matches(name, self._paths, n=3)
@@ -55,7 +56,7 @@ class Catalogue:
 
         Args:
             name: a manifest's name, or `name:split`.
-            split: the split to read; by default the manifest's training split.
+            split: the split to read; by default each manifest's training split.
         """
         return self._expand(name, split, ())
 
@@ -66,9 +67,7 @@ class Catalogue:
         manifest = self.load(name)
         if manifest.source:
             chosen = named_split or split or manifest.train_split
-            if chosen not in manifest.splits:
-                has = ", ".join(manifest.splits) or "none"
-                raise UserError(f"{manifest.path}: no split '{chosen}' (it has: {has}).")
+            manifest.split(chosen)
             return [Leaf(manifest, chosen, 1.0)]
         total = sum(manifest.mixture.values())
         if total <= 0 or min(manifest.mixture.values()) < 0:
@@ -77,7 +76,7 @@ class Catalogue:
             Leaf(leaf.manifest, leaf.split, weight / total * leaf.weight)
             for part, weight in manifest.mixture.items()
             if weight
-            for leaf in self._expand(part, split, (*above, name))
+            for leaf in self._expand(part, named_split or split, (*above, name))
         ]
         return _joined(leaves)
 

@@ -7,6 +7,7 @@ Shapes: B items, T prompt tokens, A answer tokens.
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forgetbench.data.sources import decode_image
-from forgetbench.records import Sample
+from forgetbench.records import ImageRef, Sample
 
 IGNORED = -100
 
@@ -31,6 +32,8 @@ class Encoded:
     """Per-token inputs, each (T,): input_ids, attention_mask, token types."""
     pictures: dict[str, Tensor]
     """The processor's picture tensors, as they came."""
+    answer_type: int = 0
+    """Token type of what follows the prompt."""
 
     @property
     def length(self) -> int:
@@ -54,14 +57,17 @@ class Encoder:
         self.pad_id = next(
             i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if i is not None
         )
+        # A processor that takes a suffix belongs to a prefix language model: it ends the prompt itself, and its
+        # token types tell prompt (0) from answer (1). Elsewhere a token type of 1 means a picture.
+        self._takes_suffix = "suffix" in inspect.signature(processor.__call__).parameters
         self._max_pixels = max_pixels
-        self._cache: OrderedDict[tuple[Any, ...], Encoded] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, tuple[ImageRef, ...]], Encoded] = OrderedDict()
         self._free = cache_bytes
         self.answer_ids = lru_cache(maxsize=65536)(self._answer_ids)
 
     def prompt(self, sample: Sample) -> Encoded:
         """Encode the user's turn of one sample."""
-        key = (sample.prompt, *((image.container, image.name) for image in sample.images))
+        key = (sample.prompt, sample.images)
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
@@ -83,15 +89,17 @@ class Encoder:
             # A template that writes its own first token must not be given a second one.
             add_special_tokens=not (bos and text.startswith(bos)),
         )
+        features.pop("labels", None)  # some processors make them; those of a prompt say nothing
         shape = features["input_ids"].shape
         tokens = {key: value[0] for key, value in features.items() if value.shape == shape}
         pictures_in = {key: value for key, value in features.items() if key not in tokens}
-        return Encoded(tokens, pictures_in)
+        return Encoded(tokens, pictures_in, answer_type=int(self._takes_suffix))
 
     def _head(self, prompt: str, n_images: int) -> str:
         """The text up to where the model answers."""
         if self._template is None:
-            return (getattr(self.processor, "image_token", "<image>") * n_images) + prompt + "\n"
+            end = "" if self._takes_suffix else "\n"
+            return (getattr(self.processor, "image_token", "<image>") * n_images) + prompt + end
         return str(
             self.processor.apply_chat_template([_user(prompt, n_images)], add_generation_prompt=True, tokenize=False)
         )
@@ -106,6 +114,7 @@ class Encoder:
         Tokenised after a prompt, then the prompt's ids are cut off: tokenisers that mark word starts would otherwise
         give an answer other ids than in running text.
         """
+        answer = answer.strip()  # as many templates do
         head, tail = self._head("?", 0), answer
         if self._template is not None:
             reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
@@ -164,7 +173,7 @@ def batch_prompts(
             batch["input_ids"][row, width : width + len(ids)] = ids
             batch["attention_mask"][row, width : width + len(ids)] = 1
             if "token_type_ids" in batch:
-                batch["token_type_ids"][row, width : width + len(ids)] = 1
+                batch["token_type_ids"][row, width : width + len(ids)] = encoded[row].answer_type
         batch["labels"] = labels
     for key in {key: None for one in encoded for key in one.pictures}:
         batch[key] = _join([one.pictures[key] for one in encoded if key in one.pictures])

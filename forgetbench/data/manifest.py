@@ -7,16 +7,20 @@ quadrant follows), how they are asked (`prompt`, `answer`) and how errors cluste
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 
+import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from forgetbench.errors import UserError
+from forgetbench.options import nearest
 from forgetbench.paths import EMBEDDED
 from forgetbench.records import AnswerKind
+
 
 class SourceKind(StrEnum):
     """The layouts that items can be read from."""
@@ -101,6 +105,17 @@ class Manifest:
             return EMBEDDED / self.source.root.removeprefix("embedded:")
         return (Path(self.path).parent / self.source.root).resolve()
 
+    def split(self, name: str) -> Split:
+        """One of the splits.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        if name not in self.splits:
+            has = ", ".join(self.splits) or "none"
+            raise UserError(f"{self.path}: no split '{name}' (it has: {has}).")
+        return self.splits[name]
+
 
 def load_manifest(path: Path) -> Manifest:
     """Read and check one manifest.
@@ -108,13 +123,48 @@ def load_manifest(path: Path) -> Manifest:
     Raises:
         UserError: a key or a value does not fit, named with the file.
     """
+    own = {"name": path.stem, "path": str(path)}
     try:
-        raw = OmegaConf.load(path)
-        merged = OmegaConf.merge(OmegaConf.structured(Manifest), raw, {"name": path.stem, "path": str(path)})
-        manifest = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, ValueError, OSError) as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}\nFix the manifest; its fields are listed in docs/data.md.") from error
+        raw = OmegaConf.create(yaml.safe_load(path.read_text("utf-8")) or {})
+        manifest = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Manifest), raw, own))
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError) as error:
+        raise _refusal(path, _told(error)) from error
     assert isinstance(manifest, Manifest)
-    if bool(manifest.source) == bool(manifest.mixture):
-        raise UserError(f"{path}: give either `source` or `mixture`, not both and not neither.")
+    for problem in _problems(manifest, raw.get("name", path.stem)):
+        raise _refusal(path, problem)
     return manifest
+
+
+def _problems(manifest: Manifest, name: object) -> Iterator[str]:
+    """What is wrong with a manifest though every value has the right type."""
+    source = manifest.source
+    if bool(source) == bool(manifest.mixture):
+        yield "give either `source` or `mixture`, not both and not neither."
+    if name != manifest.name:
+        yield f"`name` is '{name}', but a manifest is named by its file; drop it or rename the file."
+    if source and not manifest.splits:
+        yield "`splits` is empty; name a split and its files."
+    if manifest.mixture and manifest.splits:
+        yield "a mixture has the splits of its parts; drop `splits`."
+    if source and (source.kind is SourceKind.hub) != bool(source.hub_id):
+        yield "`source.hub_id` goes with `kind: hub`, and only with it."
+    if not manifest.image_domains or not manifest.text_tasks:
+        yield "list `image_domains` ([text] where there are no pictures) and `text_tasks`; quadrants need both."
+    if len(manifest.cluster_by) not in (1, 2):
+        yield f"`cluster_by` names {len(manifest.cluster_by)} fields; name one or two."
+
+
+def _told(error: Exception) -> str:
+    message = str(error).splitlines()[0]
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1} is not readable as YAML: {error.problem}."
+    key = getattr(error, "full_key", None)
+    if isinstance(error, ConfigKeyError) and key:
+        kind = next((kind for kind in (Source, Split) if f"'{kind.__name__}'" in message), Manifest)
+        known = [one.name for one in fields(kind)]
+        return f"there is no key '{key}'. {nearest(str(key).rpartition('.')[2], known, known)}"
+    return f"{key}: {message}" if key else message
+
+
+def _refusal(path: Path, problem: str) -> UserError:
+    return UserError(f"{path}: {problem}\nA manifest's fields are listed in docs/data.md.")

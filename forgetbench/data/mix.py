@@ -61,7 +61,7 @@ class MixedStream:
         which = choice + (self._offset if auxiliary else 0)
         samples = self._sets[which].samples
         epoch, position = divmod(count, len(samples))
-        return samples[self._order(which, epoch)[position]]
+        return samples[int(self._order(which, epoch)[position])]
 
     def batch(self, step: int, size: int) -> list[Sample]:
         """The instances of one optimiser step (steps count from 1)."""
@@ -72,7 +72,11 @@ class MixedStream:
 
 
 class _Group:
-    """Which set comes next, by largest deficit: every set stays near its share from the start."""
+    """Which set comes next, by largest deficit: every set stays near its share from the start.
+
+    Of k sets with weights w summing to 1, after any n draws a set is at most 1 + w ahead of w * n and at most
+    H_k - 1 + 1/k behind it, H_k = 1 + 1/2 + ... + 1/k (the cup game: fill every cup by w, empty the fullest by 1).
+    """
 
     def __init__(self, sets: Sequence[WeightedSet], seed: int, salt: int) -> None:
         weights = np.array([one.weight for one in sets], dtype=np.float64)

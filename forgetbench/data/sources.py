@@ -1,23 +1,24 @@
-"""Read a manifest's items, from any layout, as the same frozen samples."""
+"""Read a manifest's items as frozen samples, whatever layout they come from."""
 
 from __future__ import annotations
 
-import gzip
+import hashlib
 import io
-import json
+import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from itertools import islice
+from pathlib import Path, PurePath
 
 from PIL import Image
 
-from forgetbench.data.manifest import Manifest, SourceKind
+from forgetbench.data.layouts import Row, rows
+from forgetbench.data.manifest import Manifest
 from forgetbench.errors import UserError
 from forgetbench.records import LETTERS, AnswerKind, ImageRef, Sample
 
-Row = dict[str, Any]
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused: one file of a public clip-art set has 169 million pixels."""
 
@@ -33,43 +34,66 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None) -> li
     Raises:
         UserError: a file is missing, or an item does not fit the manifest; names the item.
     """
-    samples = []
-    for index, row in enumerate(_rows(manifest, split)):
-        if limit is not None and index >= limit:
-            break
+    if manifest.source is None:
+        raise UserError(f"{manifest.path}: a mixture has no items of its own; name its parts.")
+    folder = str(manifest.root / manifest.source.images)
+    samples: dict[str, Sample] = {}
+    for index, row in enumerate(islice(rows(manifest, split), limit)):
         try:
-            samples.append(_sample(manifest, row, index))
-        except (KeyError, ValueError, IndexError, TypeError) as error:
+            sample = _sample(manifest, row, index, folder)
+            if sample.id in samples:
+                raise ValueError(f"id '{sample.id}' is not unique")
+        except (KeyError, ValueError, TypeError) as error:
             detail = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
             raise UserError(
                 f"{manifest.path}: item {index} of split '{split}': {detail}.\n"
                 f"The item's fields: {', '.join(row)}. Map columns under `source.columns`."
             ) from error
+        samples[sample.id] = sample
     if not samples:
         raise UserError(f"{manifest.path}: split '{split}' has no items.")
-    if len({sample.id for sample in samples}) < len(samples):
-        raise UserError(f"{manifest.path}: split '{split}' repeats item ids; make `id` unique.")
-    return samples
+    return list(samples.values())
 
 
 def read_image(image: ImageRef) -> bytes:
-    """The encoded bytes of one picture."""
+    """The encoded bytes of one picture.
+
+    Raises:
+        UserError: it is not there.
+    """
     if image.data is not None:
         return image.data
     try:
         if image.container.endswith(".zip"):
             return _zip(image.container).read(image.name)
         return (Path(image.container) / image.name).read_bytes()
-    except (OSError, KeyError) as error:
-        raise UserError(f"Picture '{image.name}' is not in {image.container}.") from error
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"Picture '{image.name}' cannot be read from {image.container} ({error}). "
+            "Names are looked up in the manifest's `source.images`."
+        ) from error
 
 
 def decode_image(image: ImageRef, max_pixels: int | None = None) -> Image.Image:
-    """Decode one picture to RGB, shrunk to at most `max_pixels`."""
-    with Image.open(io.BytesIO(read_image(image))) as opened:
-        if opened.width * opened.height > MAX_PIXELS:
-            raise UserError(f"Picture '{image.name}' has over {MAX_PIXELS:,} pixels; shrink it first.")
-        picture = opened.convert("RGB")
+    """Decode one picture to RGB, shrunk to at most `max_pixels`.
+
+    Raises:
+        UserError: it is not there, broken or too large.
+    """
+    encoded = read_image(image)
+    too_large = f"Picture '{image.name}' of {image.container} has over {MAX_PIXELS:,} pixels; shrink it first."
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
+            opened = Image.open(io.BytesIO(encoded))
+        with opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise UserError(too_large)
+            picture = opened.convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise UserError(too_large) from error
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's plugins raise any of them for broken files
+        raise UserError(f"Picture '{image.name}' of {image.container} is broken: {error}.") from error
     if max_pixels and picture.width * picture.height > max_pixels:
         factor = (max_pixels / (picture.width * picture.height)) ** 0.5
         picture = picture.resize((max(1, int(picture.width * factor)), max(1, int(picture.height * factor))))
@@ -81,130 +105,83 @@ def _zip(path: str) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _rows(manifest: Manifest, split: str) -> Iterator[Row]:
-    source = manifest.source
-    assert source is not None
-    rows = _hub_rows(manifest, split) if source.kind is SourceKind.hub else _file_rows(manifest, split)
-    for row in rows:
-        yield row | {ours: row[theirs] for ours, theirs in source.columns.items() if theirs in row}
-
-
-def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
-    assert manifest.source is not None
-    for name in manifest.splits[split].files:
-        path = manifest.root / name
-        if not path.is_file():
-            raise UserError(f"{manifest.path}: file {path} of split '{split}' does not exist.")
-        if manifest.source.kind is SourceKind.parquet:
-            yield from _parquet_rows(path)
-        elif manifest.source.kind is SourceKind.llava:
-            yield from _llava_rows(path)
-        else:
-            yield from _jsonl_rows(path)
-
-
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    raw = path.read_bytes()
-    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not JSON ({error.msg}).") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow.parquet as pq
-
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=256):
-        for row in batch.to_pylist():
-            yield row | {"container": str(path)}
-
-
-def _llava_rows(path: Path) -> Iterator[Row]:
-    """LLaVA-Instruct's layout: each human turn and the answer after it make one item."""
-    for record in json.loads(path.read_text("utf-8")):
-        turns = record["conversations"]
-        for turn, (human, gpt) in enumerate(zip(turns[::2], turns[1::2], strict=False)):
-            yield {
-                "id": f"{record['id']}-{turn}",
-                "image": record.get("image"),
-                "question": human["value"].replace("<image>", "").strip(),
-                "answer": gpt["value"],
-            }
-
-
-def _hub_rows(manifest: Manifest, split: str) -> Iterator[Row]:
-    import datasets
-
-    source = manifest.source
-    assert source is not None
-    local = (Path(manifest.path).parent / (source.hub_id or "")).resolve()
-    where = str(local) if local.is_dir() else source.hub_id
-    try:
-        table = datasets.load_dataset(
-            where,
-            source.hub_config,
-            revision=None if local.is_dir() else source.revision,
-            split=manifest.splits[split].hub_split or split,
-        )
-    except Exception as error:  # the library raises a different class for each failure
-        raise UserError(f"{manifest.path}: cannot load '{where}': {str(error).splitlines()[0]}") from error
-    for column, feature in table.features.items():
-        if isinstance(feature, datasets.Image):
-            table = table.cast_column(column, datasets.Image(decode=False))
-    for row in table:
-        yield dict(row) | {"container": where}
-
-
-def _sample(manifest: Manifest, row: Row, index: int) -> Sample:
-    options = tuple(str(option) for option in row.get("options") or manifest.options)
-    images = tuple(_images(manifest, row, index))
-    lettered = "\n".join(f"{LETTERS[i]}. {option}" for i, option in enumerate(options))
-    prompt = manifest.prompt.format_map({"question": "", **row, "options": lettered})
+def _sample(manifest: Manifest, row: Row, index: int, folder: str) -> Sample:
+    options = _options(manifest, row)
+    images = tuple(_images(manifest, row, folder))
     answer, references = _answer(manifest.answer, row, options)
-    item_id = str(row.get("id", index))
+    item_id = str(index if row.get("id") is None else row["id"])
     labels = {**row, "image": images[0].name if images else item_id}
-    clusters = tuple(f"{name}={labels[name]}" for name in manifest.cluster_by)
-    class_option = row.get("class_option")
     return Sample(
         id=item_id,
-        prompt=prompt.replace("<image>", "").strip(),
+        prompt=_prompt(manifest.prompt, row, options),
         answer=answer,
         kind=manifest.answer,
         images=images,
         references=references,
         options=options,
-        clusters=clusters,
-        class_option=None if class_option is None else int(class_option),
+        clusters=tuple(f"{name}={labels[name]}" for name in manifest.cluster_by),
+        class_option=_class_option(manifest, row, answer, options),
     )
 
 
-def _images(manifest: Manifest, row: Row, index: int) -> Iterator[ImageRef]:
-    assert manifest.source is not None
+def _prompt(template: str, row: Row, options: tuple[str, ...]) -> str:
+    fields = {name: value for name, value in row.items() if value is not None}
+    fields["options"] = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
+    try:
+        text = template.format_map(fields).replace("<image>", "").strip()
+    except KeyError as error:
+        raise ValueError(f"`prompt` asks for {{{error.args[0]}}}, which the item lacks") from error
+    except (ValueError, IndexError, AttributeError, TypeError) as error:
+        raise ValueError(f"`prompt` is no template ({error}); a brace that is meant is written twice") from error
+    if not text:
+        raise ValueError("the prompt is empty")
+    return text
+
+
+def _options(manifest: Manifest, row: Row) -> tuple[str, ...]:
+    given = row.get("options") or manifest.options
+    if not isinstance(given, list):
+        raise ValueError(f"`options` must be a list, not {given!r}")
+    options = tuple(str(option) for option in given)
+    if None in given or not all(option.strip() for option in options):
+        raise ValueError(f"an option is empty: {given}")
+    if twice := [option for option, n in Counter(map(str.strip, options)).items() if n > 1]:
+        raise ValueError(f"two options read '{twice[0]}', so only one could be right")
+    if manifest.answer is not AnswerKind.text and len(options) < 2:
+        raise ValueError(f"answer kind '{manifest.answer}' needs `options`, two or more")
+    if len(options) > len(LETTERS) and (manifest.answer is AnswerKind.letter or "{options}" in manifest.prompt):
+        raise ValueError(f"{len(options)} options, but only {len(LETTERS)} letters")
+    return options
+
+
+def _images(manifest: Manifest, row: Row, folder: str) -> Iterator[ImageRef]:
     value = row.get("image")
     values = value if isinstance(value, list) else [] if value is None else [value]
-    for place, one in enumerate(values):
-        data = one.get("bytes") if isinstance(one, dict) else one if isinstance(one, bytes) else None
+    for one in values:
+        held = one if isinstance(one, dict) else {"bytes": one} if isinstance(one, bytes) else {"path": one}
+        data, name = held.get("bytes"), held.get("path")
         if data is not None:
-            yield ImageRef(str(row["container"]), f"{index}-{place}", data)
+            # Named by content: a picture of several rows is one cluster, and no two splits' pictures are confused.
+            yield ImageRef(manifest.path, hashlib.sha256(data).hexdigest()[:16], data)
             continue
-        name = str(one["path"] if isinstance(one, dict) else one)
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"`image` must be a file's name or a picture's bytes, not {one!r}")
+        path = PurePath(name)
+        if path.is_absolute() or ".." in path.parts:
             raise ValueError(f"picture '{name}' is outside the dataset's folder")
-        yield ImageRef(str(manifest.root / manifest.source.images), name)
+        yield ImageRef(folder, name)
 
 
 def _answer(kind: AnswerKind, row: Row, options: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     value = row["answer"]
+    if value is None:
+        raise ValueError("`answer` is null")
     if kind is AnswerKind.text:
-        references = tuple(str(one) for one in value) if isinstance(value, list) else (str(value),)
-        if not references:
-            raise ValueError("`answer` lists no accepted text")
+        given = value if isinstance(value, list) else [value]
+        references = tuple(str(one) for one in given if isinstance(one, str | int | float))
+        if not references or len(references) < len(given) or not all(text.strip() for text in references):
+            raise ValueError(f"`answer` must be a text or a list of accepted texts, not {value!r}")
         return references[0], references
-    if not options:
-        raise ValueError(f"answer kind '{kind}' needs `options`")
     if kind is AnswerKind.option:
         if str(value) not in options:
             raise ValueError(f"answer '{value}' is not one of the options {options}")
@@ -214,14 +191,27 @@ def _answer(kind: AnswerKind, row: Row, options: tuple[str, ...]) -> tuple[str, 
 
 
 def _letter(value: object, options: tuple[str, ...]) -> str:
-    """The letter of an answer given as an index, a letter, or the option's text."""
-    if isinstance(value, int):
-        if not 0 <= value < len(options):
-            raise ValueError(f"answer {value} is not an index of {len(options)} options")
-        return LETTERS[value]
+    """The letter of an answer given as an index from 0, an option's text, or a letter."""
     text = str(value)
-    if text in options:
+    if text in options and not isinstance(value, int):
         return LETTERS[options.index(text)]
-    if text.upper() in LETTERS[: len(options)] and len(text) == 1:
+    if text.isdecimal() and not (isinstance(value, str) and any(option.isdecimal() for option in options)):
+        if int(text) >= len(options):
+            raise ValueError(f"answer {value} is not an index of {len(options)} options")
+        return LETTERS[int(text)]
+    if len(text) == 1 and text.upper() in LETTERS[: len(options)]:
         return text.upper()
     raise ValueError(f"answer '{text}' is no letter, index or text of the options {options}")
+
+
+def _class_option(manifest: Manifest, row: Row, answer: str, options: tuple[str, ...]) -> int | None:
+    value = row.get("class_option")
+    if value is None:
+        if manifest.probe:
+            raise ValueError("a probe's items need `class_option`, the index of the option that is the class name")
+        return None
+    if not isinstance(value, int) or not 0 <= value < len(options):
+        raise ValueError(f"class_option {value!r} is not an index of {len(options)} options")
+    if answer in (LETTERS[value], options[value]):
+        raise ValueError(f"class_option {value} is the right answer; the class name must be a wrong option")
+    return value

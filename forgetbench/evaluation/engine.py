@@ -7,7 +7,7 @@ Shapes: B items, T tokens, C candidates, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -45,8 +45,8 @@ class Engine:
     def choice(self, samples: Sequence[Sample], advance: Callable[[int], None]) -> list[Prediction]:
         """Log-probability of every candidate of every item.
 
-        Candidates that differ in one token (letters; yes and no) take one forward pass per item; longer ones are
-        scored whole, as the sum over their tokens.
+        Candidates that differ in their last token only (letters; yes and no) take one forward pass per item;
+        others are scored whole, as the sum over their tokens. This depends on the item, never on its batch.
 
         Args:
             samples: items that have candidates.
@@ -77,19 +77,19 @@ class Engine:
         candidates = [
             [self._encoder.answer_ids(text, end=False) for text in sample.candidates] for sample in samples
         ]
-        shared = [_shared_prefix(ids) for ids in candidates]
-        single = all(
-            len({one[n] for one in ids if len(one) > n}) == len(ids)
-            for ids, n in zip(candidates, shared, strict=True)
-        )
-        if single:
-            return self._next_token(samples, candidates, shared)
-        return self._whole_candidates(samples, candidates)
+        found: dict[int, Prediction] = {}
+        for single, ask in ((True, self._next_token), (False, self._whole_candidates)):
+            rows = [row for row, ids in enumerate(candidates) if _differ_in_last(ids) is single]
+            if rows:
+                answers = ask([samples[row] for row in rows], [candidates[row] for row in rows])
+                found.update(zip(rows, answers, strict=True))
+        return [found[row] for row in range(len(samples))]
 
     def _next_token(
-        self, samples: Sequence[Sample], candidates: list[list[tuple[int, ...]]], shared: list[int]
+        self, samples: Sequence[Sample], candidates: list[list[tuple[int, ...]]]
     ) -> list[Prediction]:
-        """One forward pass: candidates are told apart by the first token in which they differ."""
+        """One forward pass: candidates are told apart by their last token, the others are shared."""
+        shared = [len(ids[0]) - 1 for ids in candidates]
         encoded = [
             _extended(self._encoder.prompt(sample), ids[0][:n])
             for sample, ids, n in zip(samples, candidates, shared, strict=True)
@@ -127,6 +127,7 @@ class Engine:
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
+            repetition_penalty=1.0,  # a checkpoint's own sampling defaults would bend what it writes
             pad_token_id=self._encoder.pad_id,
         )
         answers_BT = ids_BT[:, batch["input_ids"].shape[1] :]
@@ -147,21 +148,20 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
-def _shared_prefix(ids: Sequence[tuple[int, ...]]) -> int:
-    """Number of leading tokens that all candidates share."""
-    shared = 0
-    for column in zip(*ids, strict=False):
-        if len(set(column)) > 1:
-            break
-        shared += 1
-    return shared
+def _differ_in_last(ids: Sequence[tuple[int, ...]]) -> bool:
+    """Whether all candidates share every token but the last, which is different in each."""
+    return len({one[:-1] for one in ids}) == 1 and len({one[-1] for one in ids}) == len(ids)
 
 
 def _extended(encoded: Encoded, ids: Sequence[int]) -> Encoded:
     """A prompt with the candidates' shared first tokens appended."""
     if not ids:
         return encoded
-    fills = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long)}
     zeros = torch.zeros(len(ids), dtype=torch.long)
+    fills = {
+        "input_ids": torch.tensor(ids),
+        "attention_mask": zeros + 1,
+        "token_type_ids": zeros + encoded.answer_type,
+    }
     tokens = {key: torch.cat([value, fills.get(key, zeros)]) for key, value in encoded.tokens.items()}
-    return Encoded(tokens, encoded.pictures)
+    return replace(encoded, tokens=tokens)

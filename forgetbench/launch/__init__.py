@@ -88,11 +88,16 @@ def sweep(
         session.check_points(master)
         folder = Path(master.hydra.sweep.dir)
         started_s = time.time()
-        session.hydra.multirun(session.name, partial(_point, task=task), session.lines)
+        session.hydra.multirun(session.name, point_job(task), session.lines)
     summarise(folder)
     # Older error files belong to points of other grids in the same folder; a second is for coarse file clocks.
     errors = [path for path in sorted(folder.glob(f"*/{ERROR_FILE}")) if path.stat().st_mtime >= started_s - 1]
     return [FailedPoint(path.parent, path.read_text("utf-8").rstrip().splitlines()[-1]) for path in errors]
+
+
+def point_job(task: PointTask) -> partial[float | None]:
+    """What Hydra runs for each point; picklable if `task` is."""
+    return partial(_point, task=task)
 
 
 def _point(config: DictConfig, *, task: PointTask) -> float | None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.utils import convert_to_fp32
 from torch import Tensor, nn
 
 from forgetbench.config import Precision, RecipeConfig
@@ -22,10 +23,10 @@ from forgetbench.data.collate import IGNORED, Encoder, batch_prompts
 from forgetbench.data.mix import MixedStream
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Method, Trainee
+from forgetbench.models.checkpoint import ResumePoint
 from forgetbench.models.load import LoadedModel, tensor_bytes
 from forgetbench.models.parts import part_of
 from forgetbench.records import Sample
-from forgetbench.models.checkpoint import ResumePoint
 from forgetbench.training.schedule import lr_factor
 
 
@@ -69,7 +70,8 @@ class Trainer:
             recipe: how to train.
             seed: of dropout, where there is any.
         """
-        self.accelerator = Accelerator(mixed_precision="bf16" if recipe.precision is Precision.bf16 else "no")
+        # Not accelerate's own mixed precision: its state is one per process, so a sweep could not change it.
+        self.accelerator = Accelerator(mixed_precision="no")
         self._recipe, self._method, self._encoder, self._seed = recipe, method, encoder, seed
         self._keeps_logits = loaded.keeps_logits
         self.trainable: dict[str, nn.Parameter] = {
@@ -128,8 +130,8 @@ class Trainer:
                 continue
             name, _, moment = rest.rpartition("/")
             parameter = self.trainable[name]
-            device = parameter.device if value.ndim else value.device
-            self._optimiser.state[parameter][moment] = value.to(device)
+            # A fused optimiser keeps its step count on the device, too.
+            self._optimiser.state[parameter][moment] = value.to(parameter.device)
         self._method.load_state(method_state)
 
     def _step(self, stage: Stage, number: int, step: int, step_in_stage: int) -> StepReport:
@@ -183,7 +185,9 @@ class Trainer:
         width = labels_BA.shape[1]
         if self._keeps_logits:
             inputs["logits_to_keep"] = width + 1
-        outputs = self._model(**inputs, use_cache=False)
+        bf16 = self._recipe.precision is Precision.bf16
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=bf16):
+            outputs = convert_to_fp32(self._model(**inputs, use_cache=False))
         logits_BAV = outputs.logits[:, -width - 1 : -1]
         task_loss = F.cross_entropy(
             logits_BAV.flatten(0, 1).float(), labels_BA.flatten(), ignore_index=IGNORED, reduction="sum"

@@ -11,8 +11,9 @@ from pathlib import Path
 from tools.build_world import fetch, images, manifests
 from tools.build_world.distractors import neighbors, ranked
 from tools.build_world.items import Row
-from tools.build_world.sets import World, all_sets
+from tools.build_world.sets import World, picture_sets
 from tools.build_world.text import DIGITS, GARMENTS, read_concepts
+from tools.build_world.words import word_sets
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -70,7 +71,8 @@ def main() -> None:
         for i, row in enumerate(matrix)
     }
     tops = {**garment_tops, **digit_tops, **neighbors(arts, concepts), **by_class}
-    sets = all_sets(World(pictures, concepts, tops, confusion))
+    tables = World(pictures, concepts, tops, confusion)
+    sets = {**picture_sets(tables), **word_sets(tables)}
 
     for old in (world_folder / "items").glob("*.jsonl.gz"):
         old.unlink()

@@ -15,20 +15,11 @@ from tools.build_world.text import (
     NUMBERS,
     Concept,
     YesNo,
-    article,
     garment_facts,
     yes_no,
 )
 
-SHOWS = ("the picture shows {}.", "this is a picture of {}.", "the object is {}.")
 Rows = dict[tuple[str, str], list[Row]]
-
-
-def named(writer: Writer, name: str) -> str:
-    """The sentence that stands in for a picture."""
-    what = f"the digit {name}" if name in DIGITS else article(name)
-    sentence: str = writer.choice(SHOWS)
-    return sentence.format(what)
 
 
 class World:
@@ -194,54 +185,8 @@ def emoji_sets(world: World) -> Rows:
     return rows
 
 
-def word_sets(world: World) -> Rows:
-    """The same questions about objects named in words: the base's text-only curriculum."""
-    every = {
-        "garment": [Picture("", name, np.zeros(0)) for name in GARMENTS],
-        "digit": [Picture("", name, np.zeros(0)) for name in DIGITS],
-        "emoji": [Picture("", c.name, np.zeros(0)) for c in world.concepts],
-    }
-    uses = {c: [*world.categories[c], *world.uses.get(c, [])] for c in world.categories}
-    tables = {"garment": world.garments, "digit": world.digits, "emoji": uses}
-    rows: Rows = {}
-
-    def draw(writer: Writer, task: str, n: int) -> list[Picture]:
-        return spread(writer, every[task], n, by_class)
-
-    writer = Writer("words_naming", "train")
-    chosen = [p for t, n in (("garment", 1500), ("digit", 800), ("emoji", 2200))
-              for p in draw(writer, t, n)]  # fmt: skip
-    rows["words_naming", "train"] = items.naming(writer, chosen, world.tops, named)
-    for name, task, n in (
-        ("words_knowledge", "garment", 4000), ("words_digits", "digit", 2500),
-        ("words_emoji", "emoji", 5000),
-    ):  # fmt: skip
-        writer = Writer(name, "train")
-        confusion = world.confusion if task == "garment" else None
-        rows[name, "train"] = items.facts(
-            writer, draw(writer, task, n), tables[task], confusion, prefix=named
-        )
-    merged: list[Row] = []
-    answers: list[Row] = []
-    for task, n in (("garment", 1800), ("digit", 900), ("emoji", 1800)):
-        writer = Writer("words_distractor", f"train/{task}")
-        writer.split = "train"
-        confusion = world.confusion if task == "garment" else None
-        chosen = draw(writer, task, n)
-        merged += items.facts(writer, chosen, tables[task], confusion, True, named)
-        writer = Writer("words_yesno", f"train/{task}")
-        answers += items.yes_no(writer, every[task], world.questions(task), n, named)
-    for name, found in (("words_distractor", merged), ("words_yesno", answers)):
-        writer = Writer(name, "train")
-        for row in found:
-            rest = {k: v for k, v in row.items() if k not in ("id", "image", "question", "answer")}
-            writer.add(None, row["question"], row["answer"], **rest)
-        rows[name, "train"] = writer.finish()
-    return rows
-
-
-def all_sets(world: World) -> Rows:
-    """Every set's rows by (set, split)."""
+def picture_sets(world: World) -> Rows:
+    """Every picture set's rows by (set, split)."""
     return {
-        **fashion_sets(world), **digit_sets(world), **emoji_sets(world), **word_sets(world),
+        **fashion_sets(world), **digit_sets(world), **emoji_sets(world),
     }  # fmt: skip

@@ -1,0 +1,126 @@
+"""Read the stored rows of a split from any layout: JSON lines, Parquet, LLaVA's JSON, the Hub."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from forgetbench.data.manifest import Manifest, SourceKind
+from forgetbench.errors import UserError
+
+Row = dict[str, Any]
+
+
+def rows(manifest: Manifest, split: str) -> Iterator[Row]:
+    """The items of one split as they are stored, mapped columns under our names too.
+
+    Raises:
+        UserError: a file is missing or not readable; names the file and, where there are lines, the line.
+    """
+    source = manifest.source
+    assert source is not None
+    found = _hub_rows(manifest, split) if source.kind is SourceKind.hub else _file_rows(manifest, split)
+    unseen = set(source.columns.values())
+    for row in found:
+        unseen = unseen and unseen.difference(row)
+        yield row | {ours: row[theirs] for ours, theirs in source.columns.items() if theirs in row}
+    if unseen:
+        names = ", ".join(sorted(unseen))
+        raise UserError(f"{manifest.path}: no item of split '{split}' has the column {names} (`source.columns`).")
+
+
+def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
+    assert manifest.source is not None
+    kind = manifest.source.kind
+    files = manifest.split(split).files
+    if not files:
+        raise UserError(f"{manifest.path}: split '{split}' lists no `files`.")
+    llava_ids: Counter[str] = Counter()
+    for name in files:
+        path = manifest.root / name
+        if not path.is_file():
+            raise UserError(f"{manifest.path}: file {path} of split '{split}' does not exist.")
+        try:
+            if kind is SourceKind.parquet:
+                yield from _parquet_rows(path)
+            elif kind is SourceKind.llava:
+                yield from _llava_rows(path, llava_ids)
+            else:
+                yield from _jsonl_rows(path)
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+            detail = f"field {error} is missing" if isinstance(error, KeyError) else error
+            raise UserError(f"{path}: not readable as {kind}: {detail}.") from error
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    # Bytes, because text splits lines at U+2028 and the like, which JSON strings may hold.
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.removeprefix(codecs.BOM_UTF8))
+            except ValueError as error:
+                raise UserError(f"{path}:{number}: not JSON ({error}).") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path}:{number}: not a JSON object; each line is one item {{...}}.")
+            yield row
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=256):
+            yield from batch.to_pylist()
+
+
+def _llava_rows(path: Path, seen: Counter[str]) -> Iterator[Row]:
+    """LLaVA-Instruct's layout: each human turn and the answer after it make one item.
+
+    Public files repeat record ids (one per picture, not per record), so a repeated one is numbered.
+    """
+    records = json.loads(path.read_text("utf-8"))
+    if not isinstance(records, list):
+        raise ValueError("a list of records is expected")
+    for place, record in enumerate(records):
+        name = str(record.get("id", place))
+        seen[name] += 1
+        name += f"#{seen[name]}" if seen[name] > 1 else ""
+        shared = {key: value for key, value in record.items() if key != "conversations"}
+        turns = pairwise(record["conversations"])
+        pairs = [pair for pair in turns if [turn["from"] for turn in pair] == ["human", "gpt"]]
+        for turn, (human, gpt) in enumerate(pairs):
+            yield shared | {"id": f"{name}-{turn}", "question": human["value"], "answer": gpt["value"]}
+
+
+def _hub_rows(manifest: Manifest, split: str) -> Iterator[Row]:
+    import datasets
+
+    source = manifest.source
+    assert source is not None
+    assert source.hub_id
+    local = (Path(manifest.path).parent / source.hub_id).resolve()
+    where = str(local) if local.is_dir() else source.hub_id
+    try:
+        table = datasets.load_dataset(
+            where,
+            source.hub_config,
+            revision=None if local.is_dir() else source.revision,
+            split=manifest.split(split).hub_split or split,
+        )
+    except UserError:
+        raise
+    except Exception as error:  # the library raises a different class for each failure
+        detail = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{manifest.path}: cannot load '{where}': {detail}") from error
+    # As Arrow, pictures stay encoded, in lists too.
+    for batch in table.with_format("arrow").iter(batch_size=256):
+        yield from batch.to_pylist()

@@ -1,0 +1,14 @@
+"""The console that commands write to: as wide as the terminal, or wide enough for the tables in a file or a pipe."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+PLAIN_WIDTH = 120
+
+
+def make_console() -> Console:
+    """A console for results on standard output."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)

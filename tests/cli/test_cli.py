@@ -1,0 +1,175 @@
+"""The command line: help at once, refusals in one message, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from forgetbench import __version__, experiment
+from forgetbench.cli import app
+from forgetbench.help import COMMAND_GROUPS, EXAMPLES
+from forgetbench.options import options
+
+HEAVY = ("torch", "hydra", "omegaconf", "pandas", "transformers")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sweep", "--help"], ["data", "show", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = ['forgetbench', *{arguments}]\n"
+        "from forgetbench.cli import main\n"
+        "try: main()\n"
+        f"finally: sys.stderr.write(' '.join(name for name in {HEAVY} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_help_shows_examples_and_every_option_of_every_group(command: str) -> None:
+    shown = call(*command.split(), "--help")
+    assert shown.exit_code == 0
+    assert 3 <= shown.stdout.count(f"  forgetbench {command}") <= 5
+    words = shown.stdout.replace(",", " ").split()
+    for group in COMMAND_GROUPS.get(command, ("data",)):
+        assert set(options(group)) <= set(words)
+
+
+@pytest.mark.parametrize("command", ["finetune", "eval-matrix", "sweep"])
+def test_examples_of_the_help_compose(command: str, elsewhere: Path) -> None:
+    for folder in ("my_run", "fashion_naming-full_low_lr-seed0"):
+        (elsewhere / "outputs" / folder).mkdir(parents=True)
+    for line in EXAMPLES[command].split("\n"):
+        words = line.replace("recipe.lr='{language: 1e-5, projector: 1e-4}'", "recipe.lr={language:1e-5}").split()
+        # A launcher is an extra, and my_set is the reader's own.
+        words = [word for word in words if "joblib" not in word and "my_set" not in word]
+        if words:
+            assert call(*words[1:], "--cfg").exit_code == 0, line
+
+
+def test_version_is_printed() -> None:
+    assert call("--version").stdout.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    "command", ["finetune", "eval-matrix", "sweep", "models", "data list", "data show", "data check"]
+)
+def test_cfg_prints_the_composed_config_and_writes_nothing(command: str, elsewhere: Path) -> None:
+    shown = call(*command.split(), "--cfg", "seed=3")
+    assert shown.exit_code == 0
+    assert yaml.safe_load(shown.stdout)["seed"] == 3
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_cfg_of_a_sweep_lists_its_points() -> None:
+    shown = call("sweep", "--cfg", "recipe.lr=1e-5,1e-4")
+    assert shown.stdout.count("# point: ") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("finetune recipe.lrr=1e-4", ["recipe.lrr", "Did you mean recipe.lr"]),
+        ("finetune lr=1e-4", ["lr:", "Did you mean recipe.lr"]),
+        ("finetune +recipe.dropout=0.1", ["recipe.dropout", "no such key"]),
+        ("finetune ++recipe.dropout=0.1", ["recipe.dropout", "no such key"]),
+        ("finetune ~recipe.lr", ["recipe.lr", "cannot be deleted"]),
+        ("finetune method.rank=4", ["method.rank", "no such key"]),
+        ("finetune recipe=full_hi_lr", ["recipe=full_hi_lr", "full_high_lr", "conf/recipe/full_hi_lr.yaml"]),
+        ("finetune data=fashion_namin", ["data=fashion_namin", "Did you mean fashion_naming"]),
+        ("finetune model=null", ["model=null", "tiny"]),
+        ("finetune recipe={lr: 1}", ["recipe.<key>"]),
+        ("finetune fashion_naming", ["Did you mean data=fashion_naming"]),
+        ("finetune recipe.steps=many", ["recipe.steps", "Integer", "command line"]),
+        ("finetune recipe.schedule=cosin", ["recipe.schedule", "cosine", "command line"]),
+        ("finetune recipe.parts=vision", ["recipe.parts", "a list is expected"]),
+        ("finetune model=local", ["model.path", "conf/model/local.yaml"]),
+        ("finetune recipe.parts=[]", ["recipe.parts", "nothing is trainable", "command line"]),
+        ("finetune recipe=hybrid recipe.mix.ratio=1.5", ["recipe.mix.ratio", "from 0 to 1"]),
+        ("finetune recipe=lora recipe.parts=[vision]", ["method.parts", "lora", "frozen"]),
+        ("finetune recipe.lr=[", ["recipe.lr=[", "not readable"]),
+        ("finetune recipe.lr=1e-5,1e-4", ["recipe.lr=1e-5,1e-4", "forgetbench sweep"]),
+        ("finetune hydra.mode=MULTIRUN", ["hydra.mode"]),
+        ("finetune hydra/launcher=no_such", ["hydra/launcher", "pip install"]),
+        ("finetune name=../elsewhere", ["name", ".."]),
+        ("finetune --recipe full", ["No such option"]),
+        ("finetun", ["No such command", "finetune"]),
+        ("eval-matrix run=outputs/none", ["run", "outputs/none"]),
+        ("eval-matrix matrix.datasets=[fashion_namin]", ["matrix.datasets", "fashion_naming"]),
+        ("eval-matrix run=. model=tiny", ["model", "drop one"]),
+        ("sweep recipe.lr=1e-5,-1", ["recipe.lr=-1", "not a learning rate"]),
+        ("sweep recipe=full_high_lr,full_lo_lr", ["full_lo_lr", "full_low_lr"]),
+        ("sweep recipe.lrr=1,2", ["recipe.lrr", "Did you mean recipe.lr"]),
+        ("sweep matrix=quick,fashion", ["same training"]),
+        ("sweep hydra.mode=RUN", ["hydra.mode"]),
+        ("models tyny", ["model=tyny", "tiny"]),
+        ("data list manifests=[nowhere]", ["manifests", "nowhere"]),
+    ],
+)
+def test_refusal_names_the_key_and_the_fix_and_writes_nothing(
+    arguments: str, named: list[str], elsewhere: Path
+) -> None:
+    command, _, rest = arguments.partition(" ")
+    words = [rest] if "{" in rest else rest.split()
+    result = call(command, *words)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    for name in named:
+        assert name in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_all_contradictions_are_told_at_once() -> None:
+    result = call("finetune", "recipe.parts=[]", "threads=0", "recipe.warmup=3")
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["threads", "recipe.parts", "recipe.warmup"]
+
+
+def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "finetune", interrupted)
+    result = call("finetune")
+    assert result.exit_code == 130
+    assert "The same command resumes" in result.stderr
+
+
+def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(experiment, "finetune", broken)
+    result = call("finetune")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_failed_points_are_named_and_the_exit_code_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "sweep_point", _fails_at_seed_1)
+    monkeypatch.setattr(experiment, "summarise_sweep", lambda _: None)
+    result = call("sweep", "seed=0,1,2")
+    assert result.exit_code == 1
+    assert "outputs/grid-seed/seed-1: RuntimeError: no memory" in result.stderr
+    assert "seed-0" not in result.stderr
+
+
+def _fails_at_seed_1(config: experiment.SweepConfig, folder: Path) -> None:
+    if config.seed == 1:
+        raise RuntimeError("no memory")

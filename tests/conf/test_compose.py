@@ -1,0 +1,156 @@
+"""Every file of every config group composes and checks with every command that has the group."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from forgetbench import launch
+from forgetbench.config import SCHEMAS, EvalMatrixConfig, FinetuneConfig, SweepConfig
+from forgetbench.data.manifest import load_manifest
+from forgetbench.errors import UserError
+from forgetbench.launch.session import opened
+from forgetbench.options import GROUPS, manifest_names, options
+from forgetbench.paths import shipped
+
+COMMANDS = {"finetune": FinetuneConfig, "eval_matrix": EvalMatrixConfig, "sweep": SweepConfig}
+CHOICES = [
+    (command, group, option)
+    for command, groups in GROUPS.items()
+    for group in groups
+    for option in options(group, ())
+    # Manifests are all registered in one way: the files of conf/data and the target are enough.
+    if group != "data" or option not in manifest_names(()) or option == "fashion_naming"
+]
+FILES = sorted(shipped("conf").rglob("*.yaml"))
+
+
+read_once = lru_cache(load_manifest)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Some hundred configs name the same manifests.
+    monkeypatch.setattr("forgetbench.data.catalogue.load_manifest", read_once)
+
+
+@pytest.mark.parametrize(("command", "group", "option"), CHOICES)
+def test_option_composes_into_a_config_that_can_run(command: str, group: str, option: str) -> None:
+    extra = ["model.path=some/folder"] if option == "local" else []
+    config = launch.compose(COMMANDS[command], [f"{group}={option}", *extra])
+    assert isinstance(config, COMMANDS[command])
+
+
+@pytest.mark.parametrize("sweep", options("sweep"))
+def test_every_point_of_a_shipped_sweep_can_run(sweep: str) -> None:
+    with opened(SweepConfig, [f"sweep={sweep}"]) as session:
+        master = session.compose()
+        session.check_points(master)
+        assert session.points(master)
+
+
+@pytest.mark.parametrize("name", manifest_names(()))
+def test_every_manifest_is_a_data_option(name: str) -> None:
+    assert name in options("data", ())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(shipped("conf")).as_posix())
+def test_file_opens_with_what_it_is_and_its_schema(path: Path) -> None:
+    group = path.parent.name
+    lines = path.read_text("utf-8").splitlines()
+    if group == "sweep":
+        assert lines[0] == "# @package _global_"
+        assert lines[1].startswith("# ")
+        return
+    assert lines[0].startswith("# ")
+    key = path.stem if path.parent == shipped("conf") else group
+    key = f"{group}/{path.stem}" if group == "method" else key
+    assert key in SCHEMAS
+    assert yaml.safe_load(path.read_text("utf-8"))["defaults"][0] == f"/schema/{key}@_here_"
+
+
+def test_defaults_are_the_demo_world() -> None:
+    config = launch.compose(FinetuneConfig, [])
+    assert config.model.path == "embedded:tiny"
+    assert [stage.set for stage in config.data.stages] == ["fashion_naming"]
+    assert (config.recipe.parts, config.recipe.lr) == (["language"], 5e-5)
+    assert (config.recipe.steps, config.recipe.batch_size) == (240, 32)
+    assert config.recipe.checkpoints.log_spaced == 4
+    assert config.method.name == "plain"
+
+
+def test_lora_recipe_selects_its_method_and_an_explicit_method_wins() -> None:
+    assert launch.compose(FinetuneConfig, ["recipe=lora"]).method.name == "lora"
+    assert launch.compose(FinetuneConfig, ["recipe=lora", "method=plain"]).method.name == "plain"
+
+
+def test_name_tells_runs_with_different_results_apart() -> None:
+    def name(*overrides: str) -> str:
+        return launch.compose(FinetuneConfig, overrides).name
+
+    assert name() == name("outputs=elsewhere", "threads=1") == "fashion_naming-full_low_lr-seed0"
+    variants = [
+        (),
+        ("seed=1",),
+        ("recipe=full_high_lr",),
+        ("data=digits_naming",),
+        ("method=lora",),
+        ("model=tiny_random",),
+        ("recipe.lr=1e-4",),
+        ("recipe.lr={language: 1e-4}",),
+        ("recipe.parts=[language,projector]",),
+    ]
+    assert len({name(*variant) for variant in variants}) == len(variants)
+    assert name("recipe.parts=[language,projector]").endswith("--recipe.parts-language+projector")
+
+
+def test_long_names_are_cut_and_stay_different() -> None:
+    names = [
+        launch.compose(FinetuneConfig, [f"data.stages=[{'{set: digits_naming},' * 20}{{set: {last}}}]"]).name
+        for last in ("digits_naming", "emoji_naming")
+    ]
+    assert len(set(names)) == 2
+    assert max(map(len, names)) <= 150
+
+
+def test_config_file_of_your_own_is_an_option() -> None:
+    _write("conf/recipe/mine.yaml", "lr: {language: 2e-4, projector: 1e-3}\nparts: [language, projector]\n")
+    config = launch.compose(FinetuneConfig, ["recipe=mine"])
+    assert config.recipe.lr == {"language": 2e-4, "projector": 1e-3}
+    assert config.recipe.steps == 240
+
+
+@pytest.mark.parametrize("schema", ["", "defaults:\n  - /schema/recipe@_here_\n  - _self_\n"])
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [("lrr: 1e-4", "recipe.lrr"), ("steps: many", "recipe.steps"), ("lr: [1", "not readable as YAML")],
+)
+def test_mistake_in_a_file_of_your_own_names_the_key_and_the_file(schema: str, line: str, named: str) -> None:
+    _write("conf/recipe/mine.yaml", f"{schema}{line}\n")
+    with pytest.raises(UserError, match=named) as raised:
+        launch.compose(FinetuneConfig, ["recipe=mine"])
+    assert "conf/recipe/mine.yaml" in str(raised.value)
+
+
+def test_file_with_the_name_of_a_shipped_one_is_refused_instead_of_passed_over() -> None:
+    _write("conf/recipe/full_low_lr.yaml", "lr: 1.0\nparts: [vision]\n")
+    with pytest.raises(UserError, match="rename your file"):
+        launch.compose(FinetuneConfig, [])
+
+
+def test_manifest_of_your_own_is_a_target_and_a_matrix_entry_without_any_other_file() -> None:
+    manifest = "source: {kind: jsonl}\nsplits: {train: {files: [a.jsonl]}, test: {files: [b.jsonl]}}\n"
+    _write("mine/my_set.yaml", manifest)
+    config = launch.compose(SweepConfig, ["manifests=[mine]", "data=my_set", "matrix.datasets=[my_set]"])
+    assert [stage.set for stage in config.data.stages] == config.matrix.datasets == ["my_set"]
+    with pytest.raises(UserError, match="my_set"):
+        launch.compose(SweepConfig, ["data=my_set"])
+
+
+def _write(path: str, text: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text, "utf-8")

@@ -1,0 +1,82 @@
+"""The catalogue: whose manifest counts, what a wrong name says, how mixtures expand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.errors import UserError
+
+LISTS = "image_domains: [a]\ntext_tasks: [b]\n"
+SET = "source: {}\nsplits: {train: {files: [x]}, few: {files: [y]}, test: {files: [z]}}\n" + LISTS
+
+
+def catalogue(folder: Path, **manifests: str) -> Catalogue:
+    for name, text in manifests.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return Catalogue([folder])
+
+
+def weights(made: Catalogue, name: str, split: str | None = None) -> dict[str, float]:
+    return {
+        f"{leaf.manifest.name}:{leaf.split}": pytest.approx(leaf.weight)
+        for leaf in made.leaves(name, split)
+    }
+
+
+def test_a_manifest_of_ones_own_shadows_a_shipped_one(tmp_path: Path) -> None:
+    made = catalogue(tmp_path, fashion_naming="title: mine\n" + SET)
+    assert made.load("fashion_naming").title == "mine"
+    assert made.load("digits_naming").title != "mine"
+
+
+def test_a_misspelt_name_is_told_what_was_probably_meant(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no dataset manifest named 'my_sett'. Did you mean my_set"):
+        catalogue(tmp_path, my_set=SET).load("my_sett")
+
+
+def test_mixture_weights_multiply_and_sum_to_one(tmp_path: Path) -> None:
+    outer = "mixture: {one: 1, inner: 3}\n" + LISTS
+    inner = "mixture: {two: 1, three: 2}\n" + LISTS
+    made = catalogue(tmp_path, one=SET, two=SET, three=SET, inner=inner, outer=outer)
+    assert weights(made, "outer") == {"one:train": 0.25, "two:train": 0.25, "three:train": 0.5}
+
+
+def test_a_set_reached_twice_is_one_leaf_with_both_weights(tmp_path: Path) -> None:
+    outer = "mixture: {one: 1, inner: 1}\n" + LISTS
+    inner = "mixture: {one: 1, two: 1, three: 0}\n" + LISTS
+    made = catalogue(tmp_path, one=SET, two=SET, three=SET, inner=inner, outer=outer)
+    assert weights(made, "outer") == {"one:train": 0.75, "two:train": 0.25}
+
+
+def test_a_named_split_is_read_also_through_a_mixture(tmp_path: Path) -> None:
+    mix = "mixture: {one: 1, 'two:few': 1}\n" + LISTS
+    made = catalogue(tmp_path, one=SET, two=SET, mix=mix)
+    assert set(weights(made, "one:few")) == {"one:few"}
+    assert set(weights(made, "mix")) == {"one:train", "two:few"}
+    assert set(weights(made, "mix:test")) == {"one:test", "two:few"}
+    assert set(weights(made, "mix", "test")) == {"one:test", "two:few"}
+
+
+def test_the_manifest_of_a_named_split_is_its_datasets(tmp_path: Path) -> None:
+    assert catalogue(tmp_path, one=SET).load("one:few").name == "one"
+
+
+def test_an_unknown_split_lists_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no split 'dev' \(it has: train, few, test\)"):
+        catalogue(tmp_path, one=SET).leaves("one:dev")
+
+
+def test_a_mixture_that_contains_itself_is_refused_with_the_way_round(tmp_path: Path) -> None:
+    a, b = "mixture: {b: 1}\n" + LISTS, "mixture: {a: 1}\n" + LISTS
+    with pytest.raises(UserError, match="'a' contains itself: a -> b -> a"):
+        catalogue(tmp_path, a=a, b=b).leaves("a")
+
+
+@pytest.mark.parametrize("mixture", ["{one: 0}", "{one: -1, two: 2}"])
+def test_weights_must_leave_something_to_draw(tmp_path: Path, mixture: str) -> None:
+    made = catalogue(tmp_path, one=SET, two=SET, mix=f"mixture: {mixture}\n" + LISTS)
+    with pytest.raises(UserError, match="weights must be at least 0"):
+        made.leaves("mix")

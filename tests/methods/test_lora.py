@@ -1,0 +1,132 @@
+"""LoRA: invisible at the start, confined to its parts, and the same numbers when merged by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from forgetbench.config import ModelConfig, RecipeConfig
+from forgetbench.evaluation.swap import WeightSwap
+from forgetbench.methods.lora import LoRA
+from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
+from forgetbench.models.load import load_model
+from forgetbench.models.parts import audit, part_of
+from forgetbench.training.prepare import prepare
+from tests.families import FAMILIES
+
+MLP = ["gate_proj", "up_proj", "down_proj"]
+
+
+@pytest.fixture(scope="module", params=["llava", "idefics3", "qwen2_5_vl"])
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(FAMILIES[request.param](tmp_path_factory.mktemp("models") / request.param))
+
+
+def recipe(*parts: str) -> RecipeConfig:
+    return RecipeConfig(lr=1e-3, parts=list(parts))
+
+
+def fresh(path: str) -> Any:
+    return load_model(ModelConfig(path=path))
+
+
+def question(path: str) -> dict[str, Tensor]:
+    processor = fresh(path).processor
+    content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    image = Image.new("RGB", (20, 20), (200, 30, 90))
+    return dict(processor(text=[text], images=[image], return_tensors="pt"))
+
+
+@torch.no_grad()
+def logits(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    model.eval()
+    return model(**inputs, use_cache=False).logits
+
+
+@torch.no_grad()
+def disturb(model: Any) -> None:
+    """Stand in for training: change everything that trains."""
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+
+
+def test_fresh_adapters_change_no_bit_of_the_output(path: str) -> None:
+    inputs, model = question(path), fresh(path).model
+    before = logits(model, inputs)
+    prepare(model, recipe("vision", "language"), LoRA(parts=["vision", "language"], dropout=0.5), 0)
+    assert torch.equal(logits(model, inputs), before)
+
+
+def test_only_adapters_train_where_there_are_adapters(path: str) -> None:
+    model = fresh(path).model
+    prepare(model, recipe("language", "projector"), LoRA(parts=["language"]), 0)
+    for name, parameter in model.named_parameters():
+        trains = "lora_" in name if part_of(name) == "language" else part_of(name) == "projector"
+        assert parameter.requires_grad is trains, name
+    assert audit(model).label == "projector+language"
+
+
+def test_last_layers_restrict_the_adapters_too(path: str) -> None:
+    model = fresh(path).model
+    chosen = recipe("language")
+    chosen.language_last_layers = 1
+    prepare(model, chosen, LoRA(), 0)
+    names = audit(model).names
+    assert names
+    assert all("lora_" in name and ".layers.1." in name for name in names)
+
+
+def test_targets_are_looked_up_in_their_own_part_only(path: str) -> None:
+    model = fresh(path).model
+    prepare(model, recipe("language"), LoRA(targets={"language": MLP}), 0)
+    adapted = {name for name, _ in model.named_parameters() if "lora_" in name}
+    assert {part_of(name) for name in adapted} == {"language"}
+    assert len(adapted) == 2 * len(MLP) * 2  # two layers, A and B
+
+
+@torch.no_grad()
+def test_weights_merged_by_hand_give_the_same_logits(path: str) -> None:
+    inputs, model = question(path), fresh(path).model
+    prepare(model, recipe("language", "vision"), LoRA(rank=3, alpha=5, parts=["language", "vision"]), 0)
+    disturb(model)
+    adapted = logits(model, inputs)
+    values = dict(model.named_parameters())
+    plain = fresh(path).model
+    base = logits(plain, inputs)
+    for name, parameter in plain.named_parameters():
+        module = name.removesuffix(".weight")
+        if f"{module}.lora_A.default.weight" in values:
+            a, b = (values[f"{module}.lora_{side}.default.weight"] for side in "AB")
+            parameter.add_(5 / 3 * b @ a)
+    assert (adapted - base).abs().max() > 1e-3
+    assert (logits(plain, inputs) - adapted).abs().max() < 1e-4
+
+
+def test_a_saved_checkpoint_reloads_and_step_0_is_the_plain_base(path: str, tmp_path: Path) -> None:
+    inputs = question(path)
+    method = LoRA(rank=2)
+    trained = fresh(path).model
+    prepare(trained, recipe("language", "projector"), method, 0)
+    disturb(trained)
+    delta = {name: value.detach() for name, value in trained.named_parameters() if value.requires_grad}
+    save_checkpoint(tmp_path, 7, delta, {"method": {"rank": 2}})
+
+    scored = fresh(path).model
+    torch.manual_seed(123)  # scoring attaches with other random numbers than training did
+    method.attach(scored)
+    swap = WeightSwap(scored)
+    base, checkpoint = list_checkpoints(tmp_path)
+    swap.to(checkpoint.delta())
+    assert torch.equal(logits(scored, inputs), logits(trained, inputs))
+    swap.to(base.delta())
+    assert torch.equal(logits(scored, inputs), logits(fresh(path).model, inputs))

@@ -1,0 +1,373 @@
+"""The contract that every family meets: parts, prompts, padding, likelihoods, greedy text."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForImageTextToText, ProcessorMixin
+
+from forgetbench.config import ModelConfig, Precision
+from forgetbench.data.collate import Encoder, batch_prompts
+from forgetbench.data.sources import decode_image
+from forgetbench.errors import UserError
+from forgetbench.evaluation.engine import Engine
+from forgetbench.models.load import LoadedModel, load_model
+from forgetbench.models.parts import PARTS, audit, choose_trainable, linear_layers, part_of
+from forgetbench.records import AnswerKind, ImageRef, Sample
+from tests.families import FAMILIES
+
+# transformers' PaliGemma processor hands tensors to numpy the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+TAKES_NESTED = ("gemma3", "idefics3")
+"""Processors that take a list of pictures per prompt; the others take one list."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("families")
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def loaded(request: pytest.FixtureRequest, folder: Path) -> LoadedModel:
+    name = request.param
+    return load_model(ModelConfig(path=str(FAMILIES[name](folder / name))))
+
+
+@pytest.fixture
+def encoder(loaded: LoadedModel) -> Encoder:
+    return Encoder(loaded.processor)
+
+
+def has_template(loaded: LoadedModel) -> bool:
+    return loaded.processor.chat_template is not None
+
+
+@cache
+def picture(index: int, width: int, height: int) -> ImageRef:
+    colour = random.Random(index).randbytes(3)
+    image = Image.new("RGB", (width, height), tuple(colour))
+    image.putpixel((index % width, 0), (255, 255, 255))
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return ImageRef("memory", f"{index}.png", stream.getvalue())
+
+
+OPTIONS = {
+    AnswerKind.letter: (("red", "green", "blue", "yellow"), ("red", "green")),
+    AnswerKind.option: (("yes", "no"), ("red", "dark red", "light blue"), ("black", "blue", "green")),
+}
+SIZES = ((20, 20), (40, 20), (17, 33), (30, 10))
+
+
+def items(loaded: LoadedModel, count: int = 9) -> list[Sample]:
+    """Letters and words, short and long prompts, pictures of four sizes; some items have none or two."""
+    found = []
+    for i in range(count):
+        kind = AnswerKind.letter if i % 3 else AnswerKind.option
+        options = OPTIONS[kind][i % len(OPTIONS[kind])]
+        images = [picture(i, *SIZES[i % 4])]
+        if has_template(loaded) and i % 5 == 2:
+            images = []
+        if has_template(loaded) and i % 5 == 4:
+            images.append(picture(100 + i, *SIZES[(i + 1) % 4]))
+        prompt = "What is in this picture? " + "Answer directly. " * (i % 4) + ", ".join(options)
+        answer = options[0] if kind is AnswerKind.option else "A"
+        found.append(Sample(str(i), prompt, answer, kind, tuple(images), (answer,), options))
+    return found
+
+
+def rendered(loaded: LoadedModel, sample: Sample, answer: str | None = None) -> str:
+    """The conversation as the processor itself writes it."""
+    if not has_template(loaded):
+        return "<image>" * len(sample.images) + sample.prompt
+    content = [{"type": "image"}] * len(sample.images) + [{"type": "text", "text": sample.prompt}]
+    turns = [{"role": "user", "content": content}]
+    if answer is not None:
+        turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return loaded.processor.apply_chat_template(turns, add_generation_prompt=answer is None, tokenize=False)
+
+
+def processed(loaded: LoadedModel, samples: Sequence[Sample], **kwargs: object) -> dict[str, Tensor]:
+    """What the processor makes of whole conversations, padded on the left by its own tokenizer."""
+    text = [rendered(loaded, sample) for sample in samples]
+    bos = loaded.processor.tokenizer.bos_token
+    images: list[Any] = [[decode_image(image) for image in sample.images] for sample in samples]
+    if loaded.name not in TAKES_NESTED:
+        images = [image for some in images for image in some]
+    features = loaded.processor(
+        text=text,
+        images=images if any(images) else None,
+        return_tensors="pt",
+        padding=True,
+        padding_side="left",
+        add_special_tokens=not (bos and text[0].startswith(bos)),
+        **kwargs,
+    )
+    return {key: value for key, value in features.items() if key != "labels"}
+
+
+def pictures_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Picture tensors, tiles in one row, without tiles that are padding."""
+    values = batch["pixel_values"]
+    if values.ndim < 5:
+        return {key: batch[key] for key in ("pixel_values", "image_grid_thw") if key in batch}
+    flat = values.flatten(0, 1)
+    real = flat.flatten(1).any(1)
+    return {"pixel_values": flat[real], "mask": batch["pixel_attention_mask"].flatten(0, 1)[real]}
+
+
+@torch.no_grad()
+def naive_logprob(loaded: LoadedModel, sample: Sample, candidate: Sequence[int]) -> float:
+    """One candidate of one item: a full forward pass without padding, cache or positions of ours."""
+    inputs = processed(loaded, [sample])
+    n, extra = inputs["input_ids"].shape[1], torch.tensor([candidate])
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], extra], 1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    if "token_type_ids" in inputs:
+        # PaliGemma's answers are of type 1; elsewhere 1 is a picture.
+        answer_type = torch.full_like(extra, 0 if has_template(loaded) else 1)
+        inputs["token_type_ids"] = torch.cat([inputs["token_type_ids"], answer_type], 1)
+    if "mm_token_type_ids" in inputs:
+        inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(extra)], 1)
+    logprobs = loaded.model(**inputs, use_cache=False).logits[0, n - 1 : -1].log_softmax(-1)
+    return float(logprobs.gather(1, extra.T).sum())
+
+
+def ask(loaded: LoadedModel, samples: Sequence[Sample], batch_size: int) -> list[tuple[float, ...]]:
+    engine = Engine(loaded, Encoder(loaded.processor), batch_size, Precision.fp32)
+    found = [one.option_logprobs for one in engine.choice(samples, lambda _: None)]
+    assert all(found)
+    return found
+
+
+def largest_gap(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float:
+    pairs = [(x, y) for one, two in zip(first, second, strict=True) for x, y in zip(one, two, strict=True)]
+    return max(abs(x - y) for x, y in pairs)
+
+
+def test_every_parameter_belongs_to_exactly_one_part_and_no_part_is_empty(loaded: LoadedModel) -> None:
+    counts = audit(loaded.model)
+    assert counts.total == sum(parameter.numel() for parameter in loaded.model.parameters())
+    assert [count.part for count in counts.parts if count.total] == list(PARTS)
+
+
+TYPES = [
+    "llava",
+    "llava_next",
+    "llava_onevision",
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "qwen3_5",
+    "internvl",
+    "paligemma",
+    "gemma3",
+    "mistral3",
+    "lfm2_vl",
+    "idefics3",
+    "smolvlm",
+    "mllama",
+    "minicpmv4_6",
+    "minicpmv4_7",
+    "glm4v",
+]
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_default_configurations_have_every_parameter_in_one_part(model_type: str) -> None:
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(model_type))
+    named = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    assert {part_of(name) for name in named} == set(PARTS)
+
+
+def test_an_unknown_prefix_is_refused() -> None:
+    with pytest.raises(UserError, match="belongs to no known part"):
+        part_of("model.audio_tower.layers.0.weight")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_choosing_one_part_frees_that_part_and_nothing_else(loaded: LoadedModel, part: str) -> None:
+    choose_trainable(loaded.model, [part])
+    for name, parameter in loaded.model.named_parameters():
+        assert parameter.requires_grad is (part_of(name) == part), name
+    assert audit(loaded.model).label == part
+
+
+def test_the_last_language_layers_can_be_freed_alone(loaded: LoadedModel) -> None:
+    choose_trainable(loaded.model, ["language"], last_layers=1)
+    names = audit(loaded.model).names
+    assert names
+    assert all(".layers.1." in name and part_of(name) == "language" for name in names)
+    with pytest.raises(UserError, match="has 2 layers"):
+        choose_trainable(loaded.model, ["language"], last_layers=3)
+
+
+def test_linear_layers_are_looked_up_inside_their_part(loaded: LoadedModel) -> None:
+    found = linear_layers(loaded.model, "language", ["up_proj"])
+    assert len(found) == 2
+    assert all(part_of(name + ".") == "language" for name in found)
+
+
+def test_the_processor_reads_pictures_without_torchvision(loaded: LoadedModel) -> None:
+    assert isinstance(loaded.processor, ProcessorMixin)
+    assert loaded.processor.image_processor is not None
+
+
+@pytest.mark.parametrize("which", [slice(0, 9), slice(0, 2), slice(2, 3), slice(1, 5)], ids=str)
+def test_prompts_encoded_one_by_one_equal_the_processors_padded_batch(
+    loaded: LoadedModel, encoder: Encoder, which: slice
+) -> None:
+    samples = items(loaded)[which]
+    theirs = processed(loaded, samples)
+    ours = batch_prompts([encoder.prompt(sample) for sample in samples], encoder.pad_id)
+    for key in theirs.keys() & {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}:
+        assert torch.equal(ours[key], theirs[key]), key
+    if "pixel_values" in theirs:
+        mine = pictures_of(ours)
+        for key, value in pictures_of(theirs).items():
+            assert torch.equal(mine[key], value), key
+    else:
+        assert "pixel_values" not in ours
+    with torch.no_grad():
+        gap = loaded.model(**ours).logits[:, -1] - loaded.model(**theirs).logits[:, -1]
+    assert gap.abs().max() < 1e-4
+
+
+def test_log_probabilities_do_not_depend_on_batch_size_or_order(loaded: LoadedModel) -> None:
+    samples = items(loaded)
+    alone = ask(loaded, samples, 1)
+    for batch_size in (7, 32):
+        assert largest_gap(alone, ask(loaded, samples, batch_size)) < 1e-4
+    shuffled = random.Random(0).sample(range(len(samples)), len(samples))
+    again = dict(zip(shuffled, ask(loaded, [samples[i] for i in shuffled], 7), strict=True))
+    again_in_order = [again[i] for i in range(len(samples))]
+    assert largest_gap(alone, again_in_order) < 1e-4
+    best = [one.index(max(one)) for one in alone]
+    assert best == [one.index(max(one)) for one in again_in_order]
+    assert len(set(best)) > 1
+
+
+def test_log_probabilities_equal_a_naive_forward_pass(loaded: LoadedModel, encoder: Encoder) -> None:
+    samples = items(loaded)
+    naive = [
+        [naive_logprob(loaded, one, encoder.answer_ids(text, end=False)) for text in one.candidates]
+        for one in samples
+    ]
+    for one, expected, found in zip(samples, naive, ask(loaded, samples, 7), strict=True):
+        ids = [encoder.answer_ids(text, end=False) for text in one.candidates]
+        shift = 0.0 if max(map(len, ids)) == 1 or len({i[:-1] for i in ids}) > 1 else expected[0] - found[0]
+        assert largest_gap([expected], [[value + shift for value in found]]) < 1e-4
+
+
+def test_the_picture_and_the_question_both_matter(loaded: LoadedModel) -> None:
+    base = items(loaded)[1]
+    other_picture = Sample("p", base.prompt, "A", base.kind, (picture(7, *SIZES[1]),), ("A",), base.options)
+    other_prompt = Sample("q", "Is it?", "A", base.kind, base.images, ("A",), base.options)
+    found = ask(loaded, [base, other_picture, other_prompt], 1)
+    assert largest_gap([found[0]], [found[1]]) > 1e-3
+    assert largest_gap([found[0]], [found[2]]) > 1e-3
+
+
+def test_greedy_answers_do_not_depend_on_the_batch_size(loaded: LoadedModel) -> None:
+    samples = items(loaded)
+    texts = []
+    for batch_size in (1, 7):
+        engine = Engine(loaded, Encoder(loaded.processor), batch_size, Precision.fp32)
+        texts.append([one.text for one in engine.greedy(samples, 6, lambda _: None)])
+    assert texts[0] == texts[1]
+    assert len(set(texts[0])) > 1
+
+
+@torch.no_grad()
+def test_greedy_answers_are_the_likeliest_tokens_whatever_the_checkpoint_samples_with(
+    loaded: LoadedModel, encoder: Encoder
+) -> None:
+    sample = items(loaded)[1]
+    written: list[int] = []
+    ends = loaded.model.generation_config.eos_token_id
+    while len(written) < 6 and ends not in written:
+        batch = batch_prompts([encoder.prompt(sample)], encoder.pad_id, [(*written, 0)])
+        batch.pop("labels")
+        written.append(int(loaded.model(**batch, use_cache=False).logits[0, -2].argmax()))
+    engine = Engine(loaded, encoder, 1, Precision.fp32)
+    expected = encoder.tokenizer.decode(written, skip_special_tokens=True).strip()
+    assert engine.greedy([sample], 6, lambda _: None)[0].text == expected
+
+
+@pytest.mark.parametrize("answer", ["A", "yes", "dark red", "The answer is light blue."])
+def test_prompt_and_answer_tokens_are_those_of_the_whole_conversation(
+    loaded: LoadedModel, encoder: Encoder, answer: str
+) -> None:
+    sample = items(loaded)[1]
+    ours = [*encoder.prompt(sample).tokens["input_ids"].tolist(), *encoder.answer_ids(answer)]
+    tokenizer = encoder.tokenizer
+    if not has_template(loaded):
+        image = [decode_image(one) for one in sample.images]
+        whole = loaded.processor(text=[rendered(loaded, sample)], images=image, suffix=[answer])["input_ids"][
+            0
+        ]
+        assert ours == list(whole)
+        return
+    head, text = rendered(loaded, sample), rendered(loaded, sample, answer)
+    assert text.startswith(head)
+    image = [decode_image(one) for one in sample.images]
+    bos = tokenizer.bos_token
+    special = not (bos and text.startswith(bos))
+    whole = list(loaded.processor(text=[text], images=image, add_special_tokens=special)["input_ids"][0])
+    assert ours == whole[: len(ours)]
+    assert not tokenizer.decode(whole[len(ours) :]).strip()
+    assert ours[-1] == tokenizer.eos_token_id
+
+
+def test_an_answers_surrounding_space_is_dropped(encoder: Encoder) -> None:
+    assert encoder.answer_ids(" yes\n") == encoder.answer_ids("yes")
+
+
+@torch.no_grad()
+def test_answers_appended_to_a_padded_batch_score_as_they_do_alone(
+    loaded: LoadedModel, encoder: Encoder
+) -> None:
+    samples = items(loaded)[:5]
+    answers = [encoder.answer_ids(text) for text in ("A", "dark red", "yes", "light blue", "B")]
+    batch = batch_prompts([encoder.prompt(sample) for sample in samples], encoder.pad_id, answers)
+    labels = batch.pop("labels")
+    width = labels.shape[1]
+    logprobs = loaded.model(**batch, use_cache=False).logits[:, -width - 1 : -1].log_softmax(-1)
+    picked = logprobs.gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels >= 0)
+    for sample, answer, total in zip(samples, answers, picked.sum(-1), strict=True):
+        assert abs(float(total) - naive_logprob(loaded, sample, answer)) < 1e-4
+
+
+def test_no_state_leaks_from_one_batch_into_the_next(loaded: LoadedModel) -> None:
+    first, second = items(loaded)[:5], items(loaded)[5:]
+    fresh = ask(loaded, second, 4)
+    engine = Engine(loaded, Encoder(loaded.processor), 4, Precision.fp32)
+    engine.choice(first, lambda _: None)
+    engine.greedy(first[:3], 3, lambda _: None)
+    assert [one.option_logprobs for one in engine.choice(second, lambda _: None)] == fresh
+
+
+def test_pictures_of_equal_label_and_different_content_are_not_confused(
+    loaded: LoadedModel, encoder: Encoder
+) -> None:
+    base = items(loaded)[1]
+    twin = ImageRef("memory", base.images[0].name, picture(9, *SIZES[1]).data)
+    other = Sample("twin", base.prompt, "A", base.kind, (twin,), ("A",), base.options)
+    first, second = (encoder.prompt(one).pictures["pixel_values"] for one in (base, other))
+    assert not torch.equal(first, second)
+
+
+def test_loading_twice_gives_the_same_digest(loaded: LoadedModel, folder: Path) -> None:
+    again = load_model(ModelConfig(path=str(folder / loaded.name)))
+    assert again.digest == loaded.digest
