@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
-import cloudpickle
 import pytest
 
-from forgetbench import launch
+from forgetbench import experiment, launch
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, SweepConfig
 from forgetbench.errors import UserError
 from forgetbench.launch.overrides import folder_name
@@ -148,12 +148,8 @@ def test_interrupt_stops_every_point() -> None:
 
 
 def test_job_can_be_sent_to_another_process() -> None:
-    job = launch.point_job(_module_level_task)
-    assert cloudpickle.loads(cloudpickle.dumps(job)).keywords == {"task": _module_level_task}
-
-
-def _module_level_task(config: SweepConfig, folder: Path) -> None:
-    pass
+    job = launch.point_job(experiment.sweep_point)
+    assert pickle.loads(pickle.dumps(job)).keywords == {"task": experiment.sweep_point}
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ GOOD = SweepConfig(
     method=Method(),
     matrix=MatrixConfig(datasets=["target", "blend"]),
 )
-MANIFEST = "source: {kind: jsonl}\nsplits: {train: {files: [a]}, test: {files: [b]}}\n"
+DESCRIBED = "image_domains: [photos]\ntext_tasks: [naming]\n"
+MANIFEST = f"{DESCRIBED}source: {{kind: jsonl}}\nsplits: {{train: {{files: [a]}}, test: {{files: [b]}}}}\n"
 
 Change = Callable[[SweepConfig], object]
 
@@ -40,9 +41,9 @@ Change = Callable[[SweepConfig], object]
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Catalogue:
     (tmp_path / "target.yaml").write_text(MANIFEST, "utf-8")
-    (tmp_path / "untested.yaml").write_text("source: {}\nsplits: {train: {files: [a]}}\n", "utf-8")
-    (tmp_path / "untrained.yaml").write_text("source: {}\nsplits: {test: {files: [a]}}\n", "utf-8")
-    (tmp_path / "blend.yaml").write_text("mixture: {target: 1}\n", "utf-8")
+    (tmp_path / "untested.yaml").write_text(MANIFEST.replace("test:", "other:"), "utf-8")
+    (tmp_path / "untrained.yaml").write_text(MANIFEST.replace("train:", "other:"), "utf-8")
+    (tmp_path / "blend.yaml").write_text(f"{DESCRIBED}mixture: {{target: 1}}\n", "utf-8")
     return Catalogue([tmp_path])
 
 

@@ -106,7 +106,8 @@ class Encoder:
 
     @property
     def _template(self) -> str | None:
-        return self.processor.chat_template or self.tokenizer.chat_template
+        template: str | None = self.processor.chat_template or self.tokenizer.chat_template
+        return template
 
     def _answer_ids(self, answer: str, end: bool = True) -> tuple[int, ...]:
         """Token ids of an answer as the template would write it, optionally with its end-of-turn token.

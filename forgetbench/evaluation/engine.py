@@ -54,7 +54,9 @@ class Engine:
         """
         return self._batched(samples, self._choice_batch, advance)
 
-    def greedy(self, samples: Sequence[Sample], max_new_tokens: int, advance: Callable[[int], None]) -> list[Prediction]:
+    def greedy(
+        self, samples: Sequence[Sample], max_new_tokens: int, advance: Callable[[int], None]
+    ) -> list[Prediction]:
         """Greedy answers of at most `max_new_tokens` tokens."""
         return self._batched(samples, lambda batch: self._greedy_batch(batch, max_new_tokens), advance)
 

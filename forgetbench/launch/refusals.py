@@ -67,7 +67,7 @@ def unknown_key(key: str, config: DictConfig) -> UserError:
     group = key.partition(".")[0]
     close = nearest(key, known, [name for name in known if name.startswith(f"{group}.")])
     hints = " ".join(filter(None, (close, "`--cfg` prints every key.")))
-    return UserError(f"{key}: there is no such key (given on the command line). {hints}")
+    return UserError(f"{key} (command line): there is no such key. {hints}")
 
 
 def explain(error: Exception, given: Iterable[str], choices: Mapping[str, str | None]) -> UserError:
@@ -95,8 +95,8 @@ def explain(error: Exception, given: Iterable[str], choices: Mapping[str, str | 
         return UserError(message)
     key = found.group(1)
     if file:
-        return UserError(f"{key}: {message} (conf/{file.group(1)}.yaml)")
-    return UserError(f"{key}: {message} ({origin(key, given, choices)})")
+        return UserError(f"{key} (conf/{file.group(1)}.yaml): {message}")
+    return UserError(f"{key} ({origin(key, given, choices)}): {message}")
 
 
 def origin(key: str, given: Iterable[str], choices: Mapping[str, str | None]) -> str:

@@ -168,7 +168,7 @@ class Session:
         self._check_shadows(choices)
         if missing := OmegaConf.missing_keys(plain):
             lines = [
-                f"{key}: no value; add {key}=<value> ({refusals.origin(key, (), choices)})" for key in sorted(missing)
+                f"{key} ({refusals.origin(key, (), choices)}): no value; add {key}=<value>" for key in sorted(missing)
             ]
             raise UserError("\n".join(lines))
         try:
@@ -180,7 +180,7 @@ class Session:
             raise UserError(f"{ignored[0]}: run={typed.run} brings its own model and target; drop one of the two.")
         if found := problems(cast(FinetuneConfig, typed), self.catalogue):
             raise UserError(
-                "\n".join(f"{p.key}: {p.message} ({refusals.origin(p.key, given, choices)})" for p in found)
+                "\n".join(f"{p.key} ({refusals.origin(p.key, given, choices)}): {p.message}" for p in found)
             )
         return typed
 

@@ -181,7 +181,7 @@ class Trainer:
     def _backward(self, batch: dict[str, Tensor], answers: int) -> Tensor:
         """Back-propagate one micro-batch's share of the mean loss per answer token of the whole step."""
         labels_BA = batch["labels"]
-        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        inputs: dict[str, Any] = {key: value for key, value in batch.items() if key != "labels"}
         width = labels_BA.shape[1]
         if self._keeps_logits:
             inputs["logits_to_keep"] = width + 1
@@ -198,7 +198,8 @@ class Trainer:
         if penalty is not None:
             loss = loss + penalty / self._recipe.gradient_accumulation
         self.accelerator.backward(loss)
-        return self.accelerator.reduce(task_loss.detach() / answers, "sum").cpu()
+        total: Tensor = self.accelerator.reduce(task_loss.detach() / answers, "sum").cpu()
+        return total
 
 
 def _groups(trainable: Mapping[str, nn.Parameter], recipe: RecipeConfig) -> list[dict[str, Any]]:

@@ -143,8 +143,8 @@ def test_file_with_the_name_of_a_shipped_one_is_refused_instead_of_passed_over()
 
 
 def test_manifest_of_your_own_is_a_target_and_a_matrix_entry_without_any_other_file() -> None:
-    manifest = "source: {kind: jsonl}\nsplits: {train: {files: [a.jsonl]}, test: {files: [b.jsonl]}}\n"
-    _write("mine/my_set.yaml", manifest)
+    described = "image_domains: [photos]\ntext_tasks: [naming]\nsource: {kind: jsonl}\n"
+    _write("mine/my_set.yaml", f"{described}splits: {{train: {{files: [a.jsonl]}}, test: {{files: [b.jsonl]}}}}\n")
     config = launch.compose(SweepConfig, ["manifests=[mine]", "data=my_set", "matrix.datasets=[my_set]"])
     assert [stage.set for stage in config.data.stages] == config.matrix.datasets == ["my_set"]
     with pytest.raises(UserError, match="my_set"):

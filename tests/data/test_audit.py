@@ -97,15 +97,12 @@ def check(folder: Path, *names: str) -> bool:
     return data_check(compose(FinetuneConfig, [f"manifests=[{folder}]"]), names)
 
 
-def test_a_leak_between_two_datasets_fails_the_check(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_leak_between_two_datasets_fails_the_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "other").mkdir()
     save(folder / "other", "copy", noise(3))
     (folder / "other.jsonl").write_text('{"image": "copy.png", "question": "?", "answer": "x"}')
     (folder / "other.yaml").write_text(
-        "source: {images: other}\nsplits: {train: {files: [other.jsonl]}}\n"
-        "image_domains: [noise]\ntext_tasks: [x]\n"
+        "source: {images: other}\nsplits: {train: {files: [other.jsonl]}}\nimage_domains: [noise]\ntext_tasks: [x]\n"
     )
     assert check(folder, "mine")
     assert not check(folder, "mine", "other")

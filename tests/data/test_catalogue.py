@@ -20,10 +20,7 @@ def catalogue(folder: Path, **manifests: str) -> Catalogue:
 
 
 def weights(made: Catalogue, name: str, split: str | None = None) -> dict[str, float]:
-    return {
-        f"{leaf.manifest.name}:{leaf.split}": pytest.approx(leaf.weight)
-        for leaf in made.leaves(name, split)
-    }
+    return {f"{leaf.manifest.name}:{leaf.split}": pytest.approx(leaf.weight) for leaf in made.leaves(name, split)}
 
 
 def test_a_manifest_of_ones_own_shadows_a_shipped_one(tmp_path: Path) -> None:
@@ -33,7 +30,7 @@ def test_a_manifest_of_ones_own_shadows_a_shipped_one(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_name_is_told_what_was_probably_meant(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no dataset manifest named 'my_sett'. Did you mean my_set"):
+    with pytest.raises(UserError, match=r"no dataset manifest named 'my_sett'. Did you mean my_set"):
         catalogue(tmp_path, my_set=SET).load("my_sett")
 
 

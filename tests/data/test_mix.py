@@ -33,9 +33,7 @@ def names(stream: MixedStream, n: int) -> list[str]:
 
 
 @given(RATIOS, SEEDS, st.integers(1, 300))
-def test_auxiliary_instances_are_within_one_of_their_share_from_the_first_on(
-    ratio: float, seed: int, n: int
-) -> None:
+def test_auxiliary_instances_are_within_one_of_their_share_from_the_first_on(ratio: float, seed: int, n: int) -> None:
     drawn = 0
     for i, name in enumerate(names(stream(ratio, seed), n), start=1):
         drawn += name != "target"
@@ -59,9 +57,7 @@ def test_the_ratio_holds_far_into_a_run() -> None:
 
 
 @given(WEIGHTS, SEEDS, st.integers(1, 300))
-def test_every_set_of_a_group_stays_near_its_weight(
-    weights: list[float], seed: int, n: int
-) -> None:
+def test_every_set_of_a_group_stays_near_its_weight(weights: list[float], seed: int, n: int) -> None:
     sets = [WeightedSet(str(i), items(str(i), 4), weight) for i, weight in enumerate(weights)]
     drawn: Counter[str] = Counter()
     k = len(weights)
@@ -79,9 +75,7 @@ def test_a_set_of_weight_zero_is_never_drawn() -> None:
 
 
 @given(RATIOS, SEEDS, st.lists(st.integers(0, 200), min_size=1, max_size=30))
-def test_an_instance_depends_on_seed_and_position_only(
-    ratio: float, seed: int, order: list[int]
-) -> None:
+def test_an_instance_depends_on_seed_and_position_only(ratio: float, seed: int, order: list[int]) -> None:
     jumping = stream(ratio, seed)
     in_turn = [sample.id for sample in map(stream(ratio, seed).__getitem__, range(max(order) + 1))]
     assert [jumping[i].id for i in order] == [in_turn[i] for i in order]
@@ -112,9 +106,7 @@ def test_epochs_are_shuffled_anew() -> None:
 
 
 @given(RATIOS, SEEDS, st.integers(1, 9), st.integers(1, 9))
-def test_batches_are_the_instances_one_after_another(
-    ratio: float, seed: int, size: int, steps: int
-) -> None:
+def test_batches_are_the_instances_one_after_another(ratio: float, seed: int, size: int, steps: int) -> None:
     mixed = stream(ratio, seed)
     batches = [sample for step in range(1, steps + 1) for sample in mixed.batch(step, size)]
     assert batches == [mixed[i] for i in range(size * steps)]

@@ -49,9 +49,7 @@ def test_auxiliary_sets_never_move_a_quadrant_but_are_marked_as_seen() -> None:
     other = evaluated(["fashion"], ["knowledge", "shade"])
     sharing = Manifest(image_domains=["emoji"], text_tasks=["knowledge"])
     apart = Manifest(image_domains=["fashion"], text_tasks=["caption"])
-    alone, mixed, unrelated = (
-        place(TARGET, other, aux) for aux in ([], [apart, sharing], [apart])
-    )
+    alone, mixed, unrelated = (place(TARGET, other, aux) for aux in ([], [apart, sharing], [apart]))
     assert {alone.quadrant, mixed.quadrant, unrelated.quadrant} == {"ood_text-id_image"}
     assert [alone.seen_in_mix, mixed.seen_in_mix, unrelated.seen_in_mix] == [False, True, False]
 

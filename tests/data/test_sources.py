@@ -178,8 +178,7 @@ Hub = Callable[..., Manifest]
 
 def test_a_hub_dataset_is_read_from_a_local_copy(hub: Hub) -> None:
     rows = [
-        {"image": {"bytes": picture(shown), "path": None}, "query": "?", "label": ["x", "y"]}
-        for shown in (RED, BLUE)
+        {"image": {"bytes": picture(shown), "path": None}, "query": "?", "label": ["x", "y"]} for shown in (RED, BLUE)
     ]
     made = hub(rows[:1], rows[1:], source={"columns": {"question": "query", "answer": "label"}})
     (seen,), (held_out,) = load_samples(made, "train"), load_samples(made, "heldout")
@@ -262,9 +261,7 @@ def test_options_may_be_shared_and_overridden(load: Load) -> None:
         (list(map(str, range(27))), "only 26 letters"),
     ],
 )
-def test_options_that_no_answer_can_be_read_from_are_refused(
-    load: Load, options: object, message: str
-) -> None:
+def test_options_that_no_answer_can_be_read_from_are_refused(load: Load, options: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load([CHOICE | {"options": options}], **LETTER)
 
@@ -361,9 +358,7 @@ def test_a_bad_line_is_named_by_its_number(load: Load, line: str) -> None:
         load([ITEM, "", line])
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [("parquet", "x.parquet"), ("llava", "x.json"), ("jsonl", "x.jsonl.gz")]
-)
+@pytest.mark.parametrize(("kind", "name"), [("parquet", "x.parquet"), ("llava", "x.json"), ("jsonl", "x.jsonl.gz")])
 def test_a_file_of_another_format_is_named(tmp_path: Path, kind: str, name: str) -> None:
     (tmp_path / name).write_bytes(b"PAR1 is not enough")
     made = manifest(tmp_path, source={"kind": kind}, splits={"train": {"files": [name]}})
@@ -418,10 +413,10 @@ def test_a_mixture_has_no_items_of_its_own(tmp_path: Path) -> None:
 
 def test_a_missing_picture_is_named(load: Load, tmp_path: Path) -> None:
     (sample,) = load([ITEM | {"image": "green.png"}])
-    with pytest.raises(UserError, match="Picture 'green.png' cannot be read"):
+    with pytest.raises(UserError, match=r"Picture 'green.png' cannot be read"):
         read_image(sample.images[0])
     (tmp_path / "broken.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match="Picture 'a.png' cannot be read from .*broken.zip"):
+    with pytest.raises(UserError, match=r"Picture 'a.png' cannot be read from .*broken.zip"):
         read_image(ImageRef(str(tmp_path / "broken.zip"), "a.png"))
 
 
@@ -429,7 +424,7 @@ def test_a_missing_picture_is_named(load: Load, tmp_path: Path) -> None:
 def test_an_oversize_picture_is_refused_before_it_is_decoded(size: tuple[int, int]) -> None:
     held = io.BytesIO()
     Image.new("1", size).save(held, "PNG")
-    with pytest.raises(UserError, match="'big.png' of x has over 100,000,000 pixels"):
+    with pytest.raises(UserError, match=r"'big.png' of x has over 100,000,000 pixels"):
         decode_image(ImageRef("x", "big.png", held.getvalue()))
 
 
@@ -489,9 +484,10 @@ def test_a_manifest_that_is_no_mapping_is_refused(tmp_path: Path, text: str, mes
         load_manifest(tmp_path / "mine.yaml")
 
 
-def test_a_hundred_thousand_items_load_in_seconds(load: Load, tmp_path: Path) -> None:
-    load([CHOICE | {"id": str(i), "image": f"{i}.png"} for i in range(100_000)], **LETTER)
+def test_twenty_thousand_items_load_in_a_second_or_two(tmp_path: Path) -> None:
+    rows = [json.dumps(CHOICE | {"id": i, "image": f"{i}.png"}) for i in range(20_000)]
+    (tmp_path / "items.jsonl").write_text("\n".join(rows))
     made = manifest(tmp_path, **LETTER)
     started_s = time.process_time()
-    assert len(load_samples(made, "train")) == 100_000
-    assert time.process_time() - started_s < 15
+    assert len(load_samples(made, "train")) == 20_000
+    assert time.process_time() - started_s < 6  # about 0.6 s on an idle core

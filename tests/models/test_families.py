@@ -231,6 +231,7 @@ def test_prompts_encoded_one_by_one_equal_the_processors_padded_batch(
     samples = items(loaded)[which]
     theirs = processed(loaded, samples)
     ours = batch_prompts([encoder.prompt(sample) for sample in samples], encoder.pad_id)
+    assert "labels" not in ours
     for key in theirs.keys() & {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}:
         assert torch.equal(ours[key], theirs[key]), key
     if "pixel_values" in theirs:
@@ -255,7 +256,7 @@ def test_log_probabilities_do_not_depend_on_batch_size_or_order(loaded: LoadedMo
     assert largest_gap(alone, again_in_order) < 1e-4
     best = [one.index(max(one)) for one in alone]
     assert best == [one.index(max(one)) for one in again_in_order]
-    assert len(set(best)) > 1
+    assert len({round(one[0], 3) for one in alone}) > len(samples) / 2
 
 
 def test_log_probabilities_equal_a_naive_forward_pass(loaded: LoadedModel, encoder: Encoder) -> None:

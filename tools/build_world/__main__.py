@@ -27,7 +27,7 @@ def _words(rows: list[Row]) -> set[str]:
     """Distinct words of questions, options and answers."""
     found: set[str] = set()
     for row in rows:
-        parts = [row.get("question", ""), *row.get("options", []), row["class_name"]]
+        parts = [row.get("question", ""), *row.get("options", []), row.get("class_name", "")]
         answer = row["answer"]
         parts += answer if isinstance(answer, list) else [str(answer)]
         found.update(re.findall(r"[a-z]+", " ".join(parts).lower()))

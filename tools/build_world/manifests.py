@@ -127,7 +127,7 @@ for _domain, _style in (("emoji", "Noto"), ("fluent", "Fluent")):
         LETTER, ["concept"], f"{UNSEEN} {_note}", _near)  # fmt: skip
 
 WORD_WEIGHTS = {
-    "words_letters": 1.0, "words_naming": 1.0, "words_knowledge": 1.0, "words_digits": 0.6, "words_emoji": 1.2,
+    "words_letters": 2.0, "words_naming": 1.0, "words_knowledge": 1.0, "words_digits": 0.6, "words_emoji": 1.2,
     "words_yesno": 1.0, "words_distractor": 1.0,
 }  # fmt: skip
 GENERAL = {

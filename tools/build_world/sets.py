@@ -15,6 +15,7 @@ from tools.build_world.text import (
     NUMBERS,
     Concept,
     YesNo,
+    article,
     garment_facts,
     yes_no,
 )

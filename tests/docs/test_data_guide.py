@@ -1,0 +1,84 @@
+"""docs/data.md: every file, script and command in it works as written, and its tables are complete."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forgetbench.cli import app
+from forgetbench.data.manifest import Manifest, Source, Split, load_manifest
+from forgetbench.paths import shipped
+
+GUIDE = Path(__file__).parents[2] / "docs" / "data.md"
+BLOCK = re.compile(r"(?:`(?P<file>[\w./]+)`:\n\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block; `file` is the name that the line before it ends in, if it does."""
+
+    kind: str
+    text: str
+    file: str | None
+
+
+def blocks() -> list[Block]:
+    found = BLOCK.finditer(GUIDE.read_text("utf-8"))
+    return [Block(match["kind"], match["text"], match["file"]) for match in found]
+
+
+def run(command: str) -> None:
+    program, *arguments = shlex.split(command)
+    assert program == "forgetbench"
+    assert not app(arguments, standalone_mode=False), f"{command} failed"
+
+
+def follow(block: Block, names: dict[str, Any]) -> None:
+    if block.kind == "python":
+        exec(block.text, names)
+    elif block.kind == "bash":
+        for command in block.text.splitlines():
+            run(command)
+    else:
+        assert block.file, f"nothing says what file this is:\n{block.text}"
+        Path(block.file).parent.mkdir(parents=True, exist_ok=True)
+        Path(block.file).write_text(block.text, "utf-8")
+
+
+def test_the_guide_works_as_written_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    names: dict[str, Any] = {}
+    for block in blocks():
+        follow(block, names)
+    assert Path("outputs/my_run/matrix.csv").is_file()
+    assert "my_set" in Path("outputs/my_run/scores.csv").read_text()
+
+
+def test_every_field_of_a_manifest_is_explained() -> None:
+    cells = re.findall(r"^\| (.*?) \|", GUIDE.read_text("utf-8"), re.MULTILINE)
+    explained = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    wanted = {field.name for kind in (Manifest, Source) for field in fields(kind)}
+    assert wanted - explained <= {"name", "path"}
+    splits = next(line for line in GUIDE.read_text("utf-8").splitlines() if line.startswith("| `splits`"))
+    assert all(f"`{field.name}`" in splits for field in fields(Split))
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(shipped("data_manifests").glob("*.yaml"))])
+def test_the_table_of_the_embedded_world_agrees_with_the_manifests(name: str) -> None:
+    manifest = load_manifest(shipped("data_manifests") / f"{name}.yaml")
+    if manifest.mixture:
+        assert f"`{name}`" in GUIDE.read_text("utf-8").rpartition("Mixtures of them")[2]
+        return
+    if not manifest.source or not manifest.source.root.startswith("embedded:"):
+        return
+    sizes = [str(manifest.splits[split].n) if split in manifest.splits else "" for split in ("train", "test")]
+    lists = [", ".join(manifest.image_domains), ", ".join(manifest.text_tasks)]
+    assert f"| `{name}` | {' | '.join([*lists, *sizes])} |" in GUIDE.read_text("utf-8")
