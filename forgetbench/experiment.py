@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from forgetbench.analysis.tables import CellView, RowContext, matrix_rows, score_rows, write_csv
+from forgetbench.analysis.cell_view import CellView, RowContext
+from forgetbench.analysis.tables import matrix_rows, score_rows, write_csv
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, MatrixConfig, ModelConfig, SweepConfig
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.quadrant import place
@@ -130,11 +130,15 @@ def score(
     from forgetbench.models.load import load_model
 
     datasets = [load_evaluation_set(catalogue.load(name), config.limit) for name in config.datasets]
-    checkpoints = [one for one in list_checkpoints(subject.folder) if one.step in {0, *config.steps} or not config.steps]
+    checkpoints = [
+        one for one in list_checkpoints(subject.folder) if one.step in {0, *config.steps} or not config.steps
+    ]
     set_threads(threads)
     loaded = load_model(subject.model, subject.seed)
     if subject.run and loaded.digest != subject.run.model_digest:
-        raise UserError(f"{subject.folder}: model.path={subject.model.path} no longer holds the weights it was trained from.")
+        raise UserError(
+            f"{subject.folder}: model.path={subject.model.path} no longer holds the weights it was trained from."
+        )
     subject.method.attach(loaded.model)
     encoder = Encoder(loaded.processor, subject.model.max_pixels)
     evaluator = Evaluator(loaded, encoder, config, CellStore(outputs))

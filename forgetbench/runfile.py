@@ -160,6 +160,7 @@ def environment() -> dict[str, Any]:
 
 def _git_revision() -> str | None:
     """Revision of the checkout this package runs from, `+` appended if it has changes; None outside one."""
+
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=PACKAGE, capture_output=True, text=True, check=True).stdout.strip()
 

@@ -95,9 +95,7 @@ def text_sizes(tok: PreTrainedTokenizerFast, **more: object) -> dict[str, object
     }
 
 
-def save(
-    folder: Path, config: object, model_class: type, processor: object, tok: PreTrainedTokenizerFast
-) -> Path:
+def save(folder: Path, config: object, model_class: type, processor: object, tok: PreTrainedTokenizerFast) -> Path:
     """Initialise the model from a fixed seed and write everything."""
     torch.manual_seed(0)
     model = model_class(config)

@@ -48,7 +48,7 @@ def training_text() -> Iterator[str]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Train the byte-level tokenizer; any text can be written with it.
+    r"""Train the byte-level tokenizer; any text can be written with it.
 
     List markers ("\\nA.") and words are units before merging, so that each of the world's words is one token.
     """

@@ -146,10 +146,7 @@ def join_ways(*item_sets: Ways) -> list[list[str]]:
     A set with one way repeats it beside sets with two: V_a + V_b - V_ab is then its one-way V.
     """
     n_ways = max(len(ways) for ways in item_sets)
-    return [
-        [label for ways in item_sets for label in ways[min(way, len(ways) - 1)]]
-        for way in range(n_ways)
-    ]
+    return [[label for ways in item_sets for label in ways[min(way, len(ways) - 1)]] for way in range(n_ways)]
 
 
 def minimum_detectable(estimate: Estimate) -> float | None:
@@ -157,9 +154,7 @@ def minimum_detectable(estimate: Estimate) -> float | None:
     return None if estimate.stderr is None else DETECTABLE * estimate.stderr
 
 
-def _mean(
-    y_N: Floats, clusters: Ways, weights: ArrayLike | None, strata: Sequence[str] | None
-) -> Estimate:
+def _mean(y_N: Floats, clusters: Ways, weights: ArrayLike | None, strata: Sequence[str] | None) -> Estimate:
     if not y_N.size:
         return Estimate(None, None, None, None, 0, 0)
     w_N = _weights(weights, y_N.size)
@@ -173,7 +168,7 @@ def _estimate(value: float, influences_N: Floats, clusters: Ways) -> Estimate:
     if len(codes) not in {1, 2} or any(way.size != influences_N.size for way in codes):
         raise ValueError(f"expected 1 or 2 ways of {influences_N.size} cluster labels each")
     n, n_clusters = influences_N.size, min(int(way.max()) + 1 for way in codes)
-    if n_clusters < 2:  # noqa: PLR2004 - one cluster says nothing about variation between clusters
+    if n_clusters < 2:
         return Estimate(value, None, None, None, n, n_clusters)
     stderr = float(np.sqrt(_variance(influences_N, codes)))
     half = float(stats.t.ppf(0.975, n_clusters - 1)) * stderr

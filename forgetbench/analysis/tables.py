@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from forgetbench.analysis.cell_view import ACCURACY, MISCHOICE_OF_WRONG, PROBE_METRICS, CellView, aligned, item_scores
 from forgetbench.analysis.statistics import (
     ClusteredScores,
     Estimate,
@@ -24,16 +25,7 @@ from forgetbench.analysis.statistics import (
     minimum_detectable,
     paired_difference,
 )
-from forgetbench.errors import UserError
 from forgetbench.files import write_text
-from forgetbench.records import LETTERS, Placement
-
-ACCURACY = "accuracy"
-MISCHOICE = "mischoice"
-"""Share of all items answered with the pictured object's class name."""
-MISCHOICE_OF_WRONG = "mischoice_of_wrong"
-"""The same as a share of the wrong answers."""
-PROBE_METRICS = (ACCURACY, MISCHOICE, MISCHOICE_OF_WRONG)
 
 RUN_COLUMNS = (
     "run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix", "mix_ratio",
@@ -57,57 +49,6 @@ _FLOATS = {
     "p_holm", "mde", "unparsed", "label_bias", "seconds",
 }  # fmt: skip
 _ORDER = ("run", "stage", "step", "variant", "quadrant", "dataset", "decoding", "metric")
-
-
-@dataclass(frozen=True)
-class RowContext:
-    """What a table says about a cell beside its scores."""
-
-    run: str
-    model: str
-    target: str
-    checkpoint: str
-    variant: str
-    """What was done to the checkpoint after training; empty for nothing."""
-    method: str
-    parts: str
-    lr: float | str
-    """One rate, or one per part as text."""
-    mix: str
-    mix_ratio: float | None
-    seed: int
-    stage: int
-    step: int
-    dataset: str
-    image_domain: str
-    text_task: str
-    placement: Placement
-    probe: bool
-    """The class-label probe: it has its own metrics and enters no quadrant."""
-    decoding: str
-    chance: float | None
-    """Accuracy of guessing."""
-    seconds: float | None
-    cell: str
-    """Digest of the stored predictions."""
-
-    @property
-    def is_base(self) -> bool:
-        """The untouched model."""
-        return self.step == 0 and not self.variant
-
-    @property
-    def base_key(self) -> tuple[str, str, str]:
-        """What a cell and its base share."""
-        return self.run, self.dataset, self.decoding
-
-
-@dataclass(frozen=True)
-class CellView:
-    """A cell's items (columns: design of outputs/.cells, plus class_option) and its context."""
-
-    frame: pd.DataFrame
-    context: RowContext
 
 
 def score_rows(cells: Sequence[CellView]) -> pd.DataFrame:
@@ -147,7 +88,7 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _score_row(cell: CellView, base: CellView | None, metric: str) -> dict[str, object]:
-    context, own = cell.context, _scores(cell, metric)
+    context, own = cell.context, item_scores(cell, metric)
     row: dict[str, object] = {
         **_fields(context, (*RUN_COLUMNS, "dataset", "image_domain", "text_task")),
         **asdict(context.placement),
@@ -160,7 +101,7 @@ def _score_row(cell: CellView, base: CellView | None, metric: str) -> dict[str, 
     row |= {"n": estimate.n, "n_clusters": estimate.n_clusters, **_columns(_VALUE, estimate)}
     if base is None:
         return row
-    before = _scores(_aligned(base, cell), metric)
+    before = item_scores(aligned(base, cell), metric)
     row["base_value"] = clustered_mean(before.values, before.clusters).value
     if not context.is_base:
         change = _change(own, before, metric)
@@ -179,9 +120,7 @@ def _change(after: ClusteredScores, before: ClusteredScores, metric: str) -> Pai
     return change if metric == ACCURACY else replace(change, forgotten=None, gained=None)
 
 
-def _matrix_row(
-    group: Sequence[CellView], bases: Mapping[tuple[str, str, str], CellView]
-) -> dict[str, object]:
+def _matrix_row(group: Sequence[CellView], bases: Mapping[tuple[str, str, str], CellView]) -> dict[str, object]:
     context, sizes = group[0].context, [len(cell.frame) for cell in group]
     own = _joined(group)
     strata = [cell.context.dataset for cell in group for _ in range(len(cell.frame))]
@@ -198,10 +137,10 @@ def _matrix_row(
         **_columns(_VALUE, estimate),
     }
     pairs = [(bases.get(cell.context.base_key), cell) for cell in group]
-    aligned = [_aligned(base, cell) for base, cell in pairs if base is not None]
-    if len(aligned) < len(group):
+    befores = [aligned(base, cell) for base, cell in pairs if base is not None]
+    if len(befores) < len(group):
         return row
-    before = _joined(aligned)
+    before = _joined(befores)
     row["base_value"] = clustered_mean(before.values, own.clusters, weights, strata).value
     if not context.is_base:
         change = paired_difference(own.values, before.values, own.clusters, weights, strata)
@@ -210,55 +149,9 @@ def _matrix_row(
 
 
 def _joined(group: Sequence[CellView]) -> ClusteredScores:
-    scores = [_scores(cell, ACCURACY) for cell in group]
+    scores = [item_scores(cell, ACCURACY) for cell in group]
     values = np.concatenate([np.asarray(score.values) for score in scores])
     return ClusteredScores(values, join_ways(*(score.clusters for score in scores)))
-
-
-def _scores(cell: CellView, metric: str) -> ClusteredScores:
-    """The items a metric counts and what each scores; an answer no rule could read is wrong."""
-    frame = cell.frame
-    correct = frame["correct"].fillna(False).astype(bool)
-    if metric == ACCURACY:
-        hit = correct
-    else:
-        hit = (frame["parsed"] == _class_answers(frame)).fillna(False)
-        if metric == MISCHOICE_OF_WRONG:
-            frame, hit = frame[~correct], hit[~correct]
-    return ClusteredScores(hit.to_numpy(dtype=np.float64), _ways(frame, cell.context.dataset))
-
-
-def _class_answers(frame: pd.DataFrame) -> pd.Series:
-    """The answer that names the class: a letter where the target is one, else the option's text."""
-    answers = [
-        None if pd.isna(k) else LETTERS[int(k)] if target in set(LETTERS) else options[int(k)]
-        for k, target, options in zip(
-            frame["class_option"], frame["target"], frame["options"], strict=True
-        )
-    ]
-    return pd.Series(answers, index=frame.index, dtype="object")
-
-
-def _ways(frame: pd.DataFrame, dataset: str) -> list[list[str]]:
-    """Cluster labels by way; an item that declares none is its own cluster."""
-    items = [
-        [[str(label)] for label in labels] or [[f"item={dataset}/{sample_id}"]]
-        for labels, sample_id in zip(frame["cluster"], frame["sample_id"], strict=True)
-    ]
-    return join_ways(*items) if items else [[]]
-
-
-def _aligned(base: CellView, cell: CellView) -> CellView:
-    """The base with its items in the cell's order."""
-    ours, theirs = pd.Index(cell.frame["sample_id"]), pd.Index(base.frame["sample_id"])
-    if not (ours.is_unique and theirs.is_unique and set(ours) == set(theirs)):
-        odd = sorted(map(str, set(ours) ^ set(theirs)))[:3] or ["repeated ids"]
-        raise UserError(
-            f"{cell.context.run}: {cell.context.checkpoint} and the base hold different items of "
-            f"{cell.context.dataset} ({len(ours)} and {len(theirs)}; e.g. {', '.join(odd)}). "
-            "Forgetting is paired by item: run eval-matrix again with the same data for both."
-        )
-    return replace(base, frame=base.frame.iloc[theirs.get_indexer(ours)].reset_index(drop=True))
 
 
 def _fields(record: object, names: Iterable[str]) -> dict[str, object]:

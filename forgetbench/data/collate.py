@@ -54,9 +54,7 @@ class Encoder:
         """
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        self.pad_id = next(
-            i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if i is not None
-        )
+        self.pad_id = next(i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if i is not None)
         # A processor that takes a suffix belongs to a prefix language model: it ends the prompt itself, and its
         # token types tell prompt (0) from answer (1). Elsewhere a token type of 1 means a picture.
         self._takes_suffix = "suffix" in inspect.signature(processor.__call__).parameters
@@ -163,9 +161,7 @@ def batch_prompts(
     batch: dict[str, Tensor] = {}
     for key in encoded[0].tokens:
         fill = pad_id if key == "input_ids" else 0
-        batch[key] = torch.stack(
-            [F.pad(one.tokens[key], (width - one.length, extra), value=fill) for one in encoded]
-        )
+        batch[key] = torch.stack([F.pad(one.tokens[key], (width - one.length, extra), value=fill) for one in encoded])
     if answers is not None:
         labels = torch.full((len(encoded), extra), IGNORED)
         for row, answer in enumerate(answers):

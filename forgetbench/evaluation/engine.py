@@ -76,9 +76,7 @@ class Engine:
         return [found[i] for i in range(len(samples))]
 
     def _choice_batch(self, samples: Sequence[Sample]) -> list[Prediction]:
-        candidates = [
-            [self._encoder.answer_ids(text, end=False) for text in sample.candidates] for sample in samples
-        ]
+        candidates = [[self._encoder.answer_ids(text, end=False) for text in sample.candidates] for sample in samples]
         found: dict[int, Prediction] = {}
         for single, ask in ((True, self._next_token), (False, self._whole_candidates)):
             rows = [row for row, ids in enumerate(candidates) if _differ_in_last(ids) is single]
@@ -87,9 +85,7 @@ class Engine:
                 found.update(zip(rows, answers, strict=True))
         return [found[row] for row in range(len(samples))]
 
-    def _next_token(
-        self, samples: Sequence[Sample], candidates: list[list[tuple[int, ...]]]
-    ) -> list[Prediction]:
+    def _next_token(self, samples: Sequence[Sample], candidates: list[list[tuple[int, ...]]]) -> list[Prediction]:
         """One forward pass: candidates are told apart by their last token, the others are shared."""
         shared = [len(ids[0]) - 1 for ids in candidates]
         encoded = [
@@ -103,9 +99,7 @@ class Engine:
             for row, (ids, n) in enumerate(zip(candidates, shared, strict=True))
         ]
 
-    def _whole_candidates(
-        self, samples: Sequence[Sample], candidates: list[list[tuple[int, ...]]]
-    ) -> list[Prediction]:
+    def _whole_candidates(self, samples: Sequence[Sample], candidates: list[list[tuple[int, ...]]]) -> list[Prediction]:
         """Sum of log-probabilities over each candidate's tokens."""
         flat = [(row, ids) for row, all_ids in enumerate(candidates) for ids in all_ids]
         sums: list[list[float]] = [[] for _ in samples]

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from forgetbench.config import MatrixConfig
@@ -37,9 +37,7 @@ class EvaluationSet:
     def image_digests(self) -> list[str]:
         """sha256 of each item's encoded pictures; empty where there is none."""
         return [
-            hashlib.sha256(b"".join(read_image(image) for image in sample.images)).hexdigest()
-            if sample.images
-            else ""
+            hashlib.sha256(b"".join(read_image(image) for image in sample.images)).hexdigest() if sample.images else ""
             for sample in self.samples
         ]
 
@@ -123,7 +121,7 @@ class Evaluator:
                 if at is not work.checkpoint:
                     self._swap.to(work.checkpoint.delta())
                     at = work.checkpoint
-                cell = self._make(engine, work, lambda n, label=label: advance(label, n))
+                cell = self._make(engine, work, partial(advance, label))
             yield ScoredCell(work.checkpoint, work.dataset.manifest, work.decoding, cell)
 
     def _key(self, checkpoint: Checkpoint, dataset: EvaluationSet, decoding: Decoding) -> CellKey:
@@ -155,7 +153,9 @@ class Evaluator:
 
 def _row(sample: Sample, image_digest: str, prediction: Prediction) -> dict[str, Any]:
     parsed = read_answer(sample, prediction)
-    correct = exact_match(parsed or "", sample.references) if sample.kind is AnswerKind.text else parsed == sample.answer
+    correct = (
+        exact_match(parsed or "", sample.references) if sample.kind is AnswerKind.text else parsed == sample.answer
+    )
     return {
         "sample_id": sample.id,
         "cluster": list(sample.clusters),

@@ -31,8 +31,10 @@ class WeightSwap:
         """
         for name, value in delta.items():
             if name not in self._live or self._live[name].shape != value.shape:
-                raise UserError(f"The checkpoint's tensor '{name}' {tuple(value.shape)} does not fit this model; "
-                                "was the run made from another one?")
+                raise UserError(
+                    f"The checkpoint's tensor '{name}' {tuple(value.shape)} does not fit this model; "
+                    "was the run made from another one?"
+                )
         for name, value in self._base.items():
             self._live[name].copy_(value)
         for name, value in delta.items():

@@ -1,7 +1,7 @@
 """Checkpoints hold only what changed: full fp32 values of the changed tensors, and a meta.json.
 
-    checkpoints/step_000120/{delta.safetensors, meta.json}
-    resume/{optimiser.safetensors, state.json}      beside the newest checkpoint only; gone when the run is finished
+checkpoints/step_000120/{delta.safetensors, meta.json}
+resume/{optimiser.safetensors, state.json}      beside the newest checkpoint only; gone when the run is finished
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from forgetbench.errors import UserError
 from forgetbench.files import replacing
+from forgetbench.models.load import tensor_bytes
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,13 @@ class Checkpoint:
         try:
             delta = load_file(self.path / "delta.safetensors")
         except Exception as error:
-            raise UserError(f"{self.path}: delta.safetensors cannot be read ({error}); delete the folder and "
-                            "run finetune again.") from error
+            raise UserError(
+                f"{self.path}: delta.safetensors cannot be read ({error}); delete the folder and run finetune again."
+            ) from error
         if delta_digest(delta, self.meta["method"]) != self.digest:
-            raise UserError(f"{self.path}: delta.safetensors does not match meta.json; delete the folder and "
-                            "run finetune again.")
+            raise UserError(
+                f"{self.path}: delta.safetensors does not match meta.json; delete the folder and run finetune again."
+            )
         return delta
 
 
@@ -69,7 +71,7 @@ def delta_digest(delta: Mapping[str, Tensor], method: Any) -> str:
     digest = hashlib.sha256(json.dumps(method, sort_keys=True).encode())
     for name, tensor in sorted(delta.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
 
 
@@ -114,8 +116,10 @@ def save_resume(folder: Path, point: ResumePoint) -> None:
     """Replace the run's resume point; written after its checkpoint, so that it never lacks weights."""
     with replacing(folder / "resume") as temporary:
         temporary.mkdir()
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in point.tensors.items()},
-                  temporary / "optimiser.safetensors")
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in point.tensors.items()},
+            temporary / "optimiser.safetensors",
+        )
         (temporary / "state.json").write_text(json.dumps({"step": point.step}))
 
 

@@ -109,9 +109,7 @@ def _without_video(parent: Any) -> Any:
 def _from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
     path = resolve_path(config.path)
     try:
-        return cls.from_pretrained(
-            path, revision=config.revision, trust_remote_code=config.trust_remote_code, **kwargs
-        )
+        return cls.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code, **kwargs)
     except (OSError, ValueError, ImportError) as error:
         kind = "folder" if Path(path).is_dir() else "Hub id (is it downloaded, or the network up?)"
         raise UserError(f"Cannot load model.path={config.path} as a {kind}: {str(error).splitlines()[0]}") from error
@@ -138,10 +136,9 @@ def _digest(model: Any, processor: Any, config: ModelConfig) -> str:
     return digest.hexdigest()
 
 
-def tensor_bytes(tensor: torch.Tensor) -> memoryview:
+def tensor_bytes(tensor: torch.Tensor) -> bytes:
     """A tensor's raw bytes, for digests."""
-    flat = tensor.detach().cpu().contiguous().flatten()
-    return memoryview(flat.view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _content(described: Any) -> Any:

@@ -88,9 +88,7 @@ def choose_trainable(model: nn.Module, parts: Iterable[str], last_layers: int | 
     wanted = set(parts)
     n_layers = language_layers(model)
     if last_layers is not None and last_layers > n_layers:
-        raise UserError(
-            f"recipe.language_last_layers={last_layers}, but the language model has {n_layers} layers."
-        )
+        raise UserError(f"recipe.language_last_layers={last_layers}, but the language model has {n_layers} layers.")
     # Without removal of duplicates a tied head is seen under both names; tied tensors are one parameter.
     for name, parameter in model.named_parameters(remove_duplicate=False):
         free = part_of(name) in wanted

@@ -55,17 +55,12 @@ def matrix_table(scores: pd.DataFrame, matrix: pd.DataFrame) -> RenderableType:
     for image in ("id_image", "ood_image"):
         table.add_column(_NAMES[image], min_width=38)
     for text in ("id_text", "ood_text"):
-        cells = [
-            _quadrant(scores, matrix, f"{text}-{image}", best)
-            for image in ("id_image", "ood_image")
-        ]
+        cells = [_quadrant(scores, matrix, f"{text}-{image}", best) for image in ("id_image", "ood_image")]
         table.add_row(_NAMES[text], *cells)
     return Group(table, *_probe_lines(scores))
 
 
-def sweep_table(
-    matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "choice"
-) -> RenderableType:
+def sweep_table(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "choice") -> RenderableType:
     """One row per run: base, last and change of each quadrant, and the probe's mischoice."""
     table = Table(title=f"base -> last, % ({decoding})", show_lines=True, title_justify="left")
     table.add_column("run", overflow="fold")
@@ -79,9 +74,7 @@ def sweep_table(
         probe = _last_stage(scores[scores["run"] == run])
         probe = probe[(probe["decoding"] == decoding) & (probe["metric"] == "mischoice")]
         cells = [_sweep_cell(rows[rows["quadrant"] == quadrant]) for quadrant in QUADRANTS]
-        table.add_row(
-            Text(run), *cells, _join(_short(part) for _, part in probe.groupby("dataset"))
-        )
+        table.add_row(Text(run), *cells, _join(_short(part) for _, part in probe.groupby("dataset")))
     return table
 
 
@@ -131,8 +124,7 @@ def _probe_lines(scores: pd.DataFrame) -> list[Text]:
 
 def _sweep_cell(rows: pd.DataFrame) -> Text:
     return _join(
-        Text.assemble(_short(part), (f"\n{_SEEN}", "dim") if seen else "")
-        for seen, part in rows.groupby("seen_in_mix")
+        Text.assemble(_short(part), (f"\n{_SEEN}", "dim") if seen else "") for seen, part in rows.groupby("seen_in_mix")
     )
 
 
@@ -187,9 +179,7 @@ def _best_step(matrix: pd.DataFrame) -> int | None:
     if target.empty:
         return None
     first = target.sort_values(["seen_in_mix", "decoding"], kind="stable").iloc[0]
-    target = target[
-        (target["seen_in_mix"] == first["seen_in_mix"]) & (target["decoding"] == first["decoding"])
-    ]
+    target = target[(target["seen_in_mix"] == first["seen_in_mix"]) & (target["decoding"] == first["decoding"])]
     trained = target[target["step"] > 0]
     candidates = target if trained.empty else trained
     return int(candidates.loc[candidates["value"] == candidates["value"].max(), "step"].min())
@@ -201,10 +191,7 @@ def _title(matrix: pd.DataFrame, best: int | None) -> Text:
     last = matrix.sort_values("step").iloc[-1]
     named = matrix.loc[matrix["step"] == best, "checkpoint"]
     best_name = str(named.iloc[0]) if len(named) else _DASH
-    return Text(
-        f"{last['run']}: % right, base -> best -> last\n"
-        f"best on target {best_name}, last {last['checkpoint']}"
-    )
+    return Text(f"{last['run']}: % right, base -> best -> last\nbest on target {best_name}, last {last['checkpoint']}")
 
 
 def _join(parts: Iterable[Text]) -> Text:

@@ -68,18 +68,14 @@ def _find_texts(
     """
     keys = [_key(option) for option in options]
     counts = Counter(keys)
-    index = {
-        key: i for i, key in enumerate(keys) if key and counts[key] == 1 and key.upper() not in skip
-    }
+    index = {key: i for i, key in enumerate(keys) if key and counts[key] == 1 and key.upper() not in skip}
     reply = _MARKUP.sub("", text).strip()
     if not index:
         return set(), reply
     longest_first = sorted(index, key=len, reverse=True)
     any_option = "|".join(re.escape(key).replace(r"\ ", r"\s+") for key in longest_first)
     # Word borders that also hold for "t-shirt", "3.5" and texts that end in a symbol.
-    pattern = re.compile(
-        rf"(?<![\w-])(?<!\d[.,])(?:{any_option})(?![\w-])(?![.,]\d)", re.IGNORECASE
-    )
+    pattern = re.compile(rf"(?<![\w-])(?<!\d[.,])(?:{any_option})(?![\w-])(?![.,]\d)", re.IGNORECASE)
     named = {index[_key(match.group())] for match in pattern.finditer(reply)}
     return named, pattern.sub(_NAMED, reply)
 

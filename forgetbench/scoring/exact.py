@@ -29,9 +29,7 @@ _FULL_FORMS = """
     y'all'll y'all'd've you'd you'd've you'll you're you've
 """.split()  # noqa: SIM905 - a list of quoted words would fill two screens
 _CONTRACTIONS = {
-    form[: mark.start()] + form[mark.end() :]: form
-    for form in _FULL_FORMS
-    for mark in re.finditer("'", form)
+    form[: mark.start()] + form[mark.end() :]: form for form in _FULL_FORMS for mark in re.finditer("'", form)
 }
 """Each form with one apostrophe missing, to the form: the official table's rule."""
 

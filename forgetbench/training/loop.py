@@ -58,9 +58,7 @@ class StepReport:
 class Trainer:
     """Holds the live state of a run: model, optimiser, method."""
 
-    def __init__(
-        self, loaded: LoadedModel, encoder: Encoder, method: Method, recipe: RecipeConfig, seed: int
-    ) -> None:
+    def __init__(self, loaded: LoadedModel, encoder: Encoder, method: Method, recipe: RecipeConfig, seed: int) -> None:
         """Prepare optimiser and method.
 
         Args:

@@ -36,4 +36,3 @@ def prepare(model: Any, recipe: RecipeConfig, method: Method, seed: int) -> Trai
     if silent:
         raise UserError(f"recipe.parts={list(recipe.parts)}: nothing trains in {', '.join(sorted(silent))}.")
     return result
-

@@ -171,9 +171,7 @@ def test_a_one_way_set_joins_a_two_way_set() -> None:
 
 
 def test_an_empty_side_makes_the_difference_absent() -> None:
-    assert (
-        difference_of_means(ClusteredScores([], [[]]), ClusteredScores([1], [["a"]])).value is None
-    )
+    assert difference_of_means(ClusteredScores([], [[]]), ClusteredScores([1], [["a"]])).value is None
 
 
 @pytest.mark.parametrize("two_way", [False, True])

@@ -7,15 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from forgetbench.analysis.tables import (
-    MATRIX_COLUMNS,
-    SCORE_COLUMNS,
-    CellView,
-    RowContext,
-    matrix_rows,
-    score_rows,
-    write_csv,
-)
+from forgetbench.analysis.cell_view import CellView, RowContext
+from forgetbench.analysis.tables import MATRIX_COLUMNS, SCORE_COLUMNS, matrix_rows, score_rows, write_csv
 from forgetbench.errors import UserError
 from forgetbench.records import Axis, Placement
 
@@ -30,9 +23,7 @@ CONTEXT = RowContext(
 TRAINED = replace(CONTEXT, checkpoint="step_000100", step=100, cell="d1")
 
 
-def cell(
-    context: RowContext, correct: list[int], clusters: list[list[str]] | None = None
-) -> CellView:
+def cell(context: RowContext, correct: list[int], clusters: list[list[str]] | None = None) -> CellView:
     """A cell of items i0, i1, ...; right answers are A, wrong ones B, the class is C."""
     n = len(correct)
     frame = pd.DataFrame(
@@ -69,9 +60,7 @@ def test_no_cells_make_empty_tables() -> None:
 
 
 def test_forgetting_is_the_paired_difference_from_step_0() -> None:
-    base, trained = score_rows([cell(TRAINED, [0, 0, 1, 1]), cell(CONTEXT, [1, 1, 1, 0])]).to_dict(
-        "records"
-    )
+    base, trained = score_rows([cell(TRAINED, [0, 0, 1, 1]), cell(CONTEXT, [1, 1, 1, 0])]).to_dict("records")
     assert (base["value"], base["base_value"], base["chance"]) == (0.75, 0.75, 0.25)
     assert pd.isna(base["delta"])
     assert (trained["value"], trained["base_value"], trained["delta"]) == (0.5, 0.75, -0.25)
@@ -151,9 +140,7 @@ def test_unlettered_probe_answers_are_compared_as_words() -> None:
     assert rows.loc["mischoice", "value"] == 0.5
 
 
-def quadrant(
-    step: RowContext, first: list[int], second: list[int], **change: object
-) -> list[CellView]:
+def quadrant(step: RowContext, first: list[int], second: list[int], **change: object) -> list[CellView]:
     context = replace(step, placement=OTHER_TEXT, **change)  # type: ignore[arg-type]
     images = [[f"image={i}"] for i in range(4)]
     return [
@@ -163,9 +150,7 @@ def quadrant(
 
 
 def test_a_quadrant_is_the_mean_of_dataset_means_clustered_over_shared_images() -> None:
-    rows = matrix_rows(
-        quadrant(CONTEXT, [1, 1], [1, 1, 1, 0]) + quadrant(TRAINED, [0, 1], [0, 1, 1, 1])
-    )
+    rows = matrix_rows(quadrant(CONTEXT, [1, 1], [1, 1, 1, 0]) + quadrant(TRAINED, [0, 1], [0, 1, 1, 1]))
     base, trained = rows.to_dict("records")
     assert (base["value"], trained["value"]) == (0.875, 0.625)
     assert (trained["n_datasets"], trained["n"], trained["delta"]) == (2, 6, -0.25)
@@ -195,9 +180,7 @@ def test_a_dataset_without_items_is_absent_not_zero() -> None:
 
 
 def test_a_quadrant_with_a_missing_base_has_no_delta() -> None:
-    row = matrix_rows(
-        quadrant(CONTEXT, [1, 1], [1, 1])[:1] + quadrant(TRAINED, [1, 0], [0, 0])
-    ).iloc[1]
+    row = matrix_rows(quadrant(CONTEXT, [1, 1], [1, 1])[:1] + quadrant(TRAINED, [1, 0], [0, 0])).iloc[1]
     assert row["n_datasets"] == 2
     assert pd.isna(row["delta"])
     assert pd.isna(row["base_value"])
@@ -220,9 +203,7 @@ def test_csv_floats_are_exact_and_absent_is_empty(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["scores.csv"]
 
 
-def test_a_failed_write_leaves_the_old_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "scores.csv"
     path.write_text("old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))

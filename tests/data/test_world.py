@@ -44,8 +44,7 @@ def rows(manifest: Manifest, split: str) -> list[dict[str, Any]]:
 def pictures() -> dict[str, np.ndarray]:
     with zipfile.ZipFile(WORLD / "images.zip") as archive:
         return {
-            name: np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
-            for name in archive.namelist()
+            name: np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in archive.namelist()
         }
 
 
@@ -79,7 +78,8 @@ def test_counts_and_digests(name: str) -> None:
         assert len(found) == spec.n
         assert len({row["id"] for row in found}) == spec.n
         assert all(file in manifest.source.sha256 for file in spec.files)
-    assert manifest.licence and manifest.citation
+    assert manifest.licence
+    assert manifest.citation
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
@@ -111,7 +111,8 @@ def test_items(name: str) -> None:
                 case AnswerKind.option:
                     assert row["answer"] in manifest.options
                 case AnswerKind.text:
-                    assert row["answer"] and all(row["answer"])
+                    assert row["answer"]
+                    assert all(row["answer"])
 
 
 @pytest.mark.parametrize("name", MANIFESTS)

@@ -48,9 +48,7 @@ def write_dataset(folder: Path) -> Path:
         row = {"id": str(i), "question": "Which colour is it?", "options": names, "answer": answer}
         if i < 10:
             row["image"] = f"{i}.png"
-            Image.new("RGB", (16 + 6 * (i % 4), 16 + 5 * (i % 3)), COLOURS[answer]).save(
-                folder / f"pictures/{i}.png"
-            )
+            Image.new("RGB", (16 + 6 * (i % 4), 16 + 5 * (i % 3)), COLOURS[answer]).save(folder / f"pictures/{i}.png")
         rows.append(json.dumps(row))
     (folder / "items.jsonl").write_text("\n".join(rows))
     for kind in ("letter", "option", "text"):
@@ -100,9 +98,7 @@ def test_a_family_is_trained_and_scored_end_to_end(
     moved = False
     cells = {}
     for step in (0, 3):
-        digest = scores.query(f"step == {step} and dataset == 'toy_letter' and decoding == 'choice'")[
-            "cell"
-        ].iloc[0]
+        digest = scores.query(f"step == {step} and dataset == 'toy_letter' and decoding == 'choice'")["cell"].iloc[0]
         cells[step] = pd.read_parquet(tmp_path / "outputs" / ".cells" / f"{digest}.parquet")
     for before, after in zip(cells[0]["option_logprobs"], cells[3]["option_logprobs"], strict=True):
         moved |= max(abs(before - after)) > 1e-3
@@ -110,9 +106,7 @@ def test_a_family_is_trained_and_scored_end_to_end(
 
     # The base model alone gives what step 0 gave: the same cells, adapters or not.
     eval_matrix(
-        EvalMatrixConfig(
-            outputs=outputs, manifests=manifests, threads=1, model=model, data=data, matrix=matrix
-        ),
+        EvalMatrixConfig(outputs=outputs, manifests=manifests, threads=1, model=model, data=data, matrix=matrix),
         Path(outputs),
     )
     base = pd.read_csv(tmp_path / "outputs" / f"base-{family}-toy_letter" / "scores.csv")

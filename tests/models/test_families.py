@@ -262,8 +262,7 @@ def test_log_probabilities_do_not_depend_on_batch_size_or_order(loaded: LoadedMo
 def test_log_probabilities_equal_a_naive_forward_pass(loaded: LoadedModel, encoder: Encoder) -> None:
     samples = items(loaded)
     naive = [
-        [naive_logprob(loaded, one, encoder.answer_ids(text, end=False)) for text in one.candidates]
-        for one in samples
+        [naive_logprob(loaded, one, encoder.answer_ids(text, end=False)) for text in one.candidates] for one in samples
     ]
     for one, expected, found in zip(samples, naive, ask(loaded, samples, 7), strict=True):
         ids = [encoder.answer_ids(text, end=False) for text in one.candidates]
@@ -315,9 +314,7 @@ def test_prompt_and_answer_tokens_are_those_of_the_whole_conversation(
     tokenizer = encoder.tokenizer
     if not has_template(loaded):
         image = [decode_image(one) for one in sample.images]
-        whole = loaded.processor(text=[rendered(loaded, sample)], images=image, suffix=[answer])["input_ids"][
-            0
-        ]
+        whole = loaded.processor(text=[rendered(loaded, sample)], images=image, suffix=[answer])["input_ids"][0]
         assert ours == list(whole)
         return
     head, text = rendered(loaded, sample), rendered(loaded, sample, answer)
@@ -336,9 +333,7 @@ def test_an_answers_surrounding_space_is_dropped(encoder: Encoder) -> None:
 
 
 @torch.no_grad()
-def test_answers_appended_to_a_padded_batch_score_as_they_do_alone(
-    loaded: LoadedModel, encoder: Encoder
-) -> None:
+def test_answers_appended_to_a_padded_batch_score_as_they_do_alone(loaded: LoadedModel, encoder: Encoder) -> None:
     samples = items(loaded)[:5]
     answers = [encoder.answer_ids(text) for text in ("A", "dark red", "yes", "light blue", "B")]
     batch = batch_prompts([encoder.prompt(sample) for sample in samples], encoder.pad_id, answers)
@@ -359,9 +354,7 @@ def test_no_state_leaks_from_one_batch_into_the_next(loaded: LoadedModel) -> Non
     assert [one.option_logprobs for one in engine.choice(second, lambda _: None)] == fresh
 
 
-def test_pictures_of_equal_label_and_different_content_are_not_confused(
-    loaded: LoadedModel, encoder: Encoder
-) -> None:
+def test_pictures_of_equal_label_and_different_content_are_not_confused(loaded: LoadedModel, encoder: Encoder) -> None:
     base = items(loaded)[1]
     twin = ImageRef("memory", base.images[0].name, picture(9, *SIZES[1]).data)
     other = Sample("twin", base.prompt, "A", base.kind, (twin,), ("A",), base.options)

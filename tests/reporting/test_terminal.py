@@ -20,9 +20,7 @@ def matrix_row(quadrant: str, step: int, value: float, **changes: object) -> dic
     return row | changes
 
 
-def score_row(
-    dataset: str, quadrant: str | None, step: int, value: float, **changes: object
-) -> dict[str, object]:
+def score_row(dataset: str, quadrant: str | None, step: int, value: float, **changes: object) -> dict[str, object]:
     return matrix_row(quadrant or "", step, value) | {
         "dataset": dataset, "quadrant": quadrant, "chance": 0.25
     } | changes  # fmt: skip
@@ -30,16 +28,9 @@ def score_row(
 
 @pytest.fixture
 def matrix() -> pd.DataFrame:
-    target = [
-        matrix_row("id_text-id_image", step, v) for step, v in [(0, 0.5), (100, 0.9), (200, 0.88)]
-    ]
-    other = [
-        matrix_row("ood_text-id_image", step, v) for step, v in [(0, 0.5), (100, 0.48), (200, 0.3)]
-    ]
-    seen = [
-        matrix_row("ood_text-ood_image", step, v, seen_in_mix=True)
-        for step, v in [(0, 0.5), (200, 0.52)]
-    ]
+    target = [matrix_row("id_text-id_image", step, v) for step, v in [(0, 0.5), (100, 0.9), (200, 0.88)]]
+    other = [matrix_row("ood_text-id_image", step, v) for step, v in [(0, 0.5), (100, 0.48), (200, 0.3)]]
+    seen = [matrix_row("ood_text-ood_image", step, v, seen_in_mix=True) for step, v in [(0, 0.5), (200, 0.52)]]
     return pd.DataFrame(target + other + seen)
 
 
@@ -60,9 +51,7 @@ def rendered(renderable: RenderableType, width: int = 100) -> str:
     return console.export_text()
 
 
-def test_each_quadrant_shows_base_best_and_last_with_the_change(
-    scores: pd.DataFrame, matrix: pd.DataFrame
-) -> None:
+def test_each_quadrant_shows_base_best_and_last_with_the_change(scores: pd.DataFrame, matrix: pd.DataFrame) -> None:
     text = rendered(matrix_table(scores, matrix))
     assert "choice 50.0 -> 90.0 -> 88.0" in text
     assert "+38.0 +/- 5.0 higher" in text
@@ -79,17 +68,13 @@ def test_rows_are_texts_and_columns_are_images(scores: pd.DataFrame, matrix: pd.
     lines = rendered(matrix_table(scores, matrix)).splitlines()
     header = next(line for line in lines if "OOD image" in line)
     assert header.index("ID image") < header.index("OOD image")
-    id_text, ood_text = (
-        next(line for line in lines if name in line) for name in ("│ ID text", "│ OOD text")
-    )
+    id_text, ood_text = (next(line for line in lines if name in line) for name in ("│ ID text", "│ OOD text"))
     assert "88.0" in id_text
     assert "30.0" in ood_text
 
 
 def test_an_absent_quadrant_is_a_dash(scores: pd.DataFrame, matrix: pd.DataFrame) -> None:
-    line = next(
-        line for line in rendered(matrix_table(scores, matrix)).splitlines() if "│ ID text" in line
-    )
+    line = next(line for line in rendered(matrix_table(scores, matrix)).splitlines() if "│ ID text" in line)
     assert line.split("│")[3].strip() == "-"
 
 
@@ -99,9 +84,7 @@ def test_datasets_seen_in_the_mix_are_marked(scores: pd.DataFrame, matrix: pd.Da
     assert "+2.0 +/- 5.0 unclear" in text
 
 
-def test_the_probe_line_shows_accuracy_and_mischoice(
-    scores: pd.DataFrame, matrix: pd.DataFrame
-) -> None:
+def test_the_probe_line_shows_accuracy_and_mischoice(scores: pd.DataFrame, matrix: pd.DataFrame) -> None:
     text = rendered(matrix_table(scores, matrix))
     assert "probe class_probe (choice)" in text
     assert "accuracy 50.0 -> 20.0  -30.0 +/- 5.0 lower" in text
@@ -119,9 +102,7 @@ def test_an_untrained_run_shows_its_base(scores: pd.DataFrame, matrix: pd.DataFr
     assert "choice 50.0 -> 50.0 -> 50.0" in base
 
 
-def test_tables_read_back_from_csv_look_the_same(
-    scores: pd.DataFrame, matrix: pd.DataFrame
-) -> None:
+def test_tables_read_back_from_csv_look_the_same(scores: pd.DataFrame, matrix: pd.DataFrame) -> None:
     back = [pd.read_csv(io.StringIO(frame.to_csv(index=False))) for frame in (scores, matrix)]
     assert rendered(matrix_table(*back)) == rendered(matrix_table(scores, matrix))
 
@@ -130,9 +111,7 @@ def test_empty_tables_say_so(scores: pd.DataFrame, matrix: pd.DataFrame) -> None
     assert "no scored datasets" in rendered(matrix_table(scores[:0], matrix[:0]))
 
 
-def test_a_sweep_has_one_row_per_run_within_100_columns(
-    scores: pd.DataFrame, matrix: pd.DataFrame
-) -> None:
+def test_a_sweep_has_one_row_per_run_within_100_columns(scores: pd.DataFrame, matrix: pd.DataFrame) -> None:
     other = matrix.assign(run="lr=1e-6,parts=language+projector,seed=3")
     lines = rendered(sweep_table(pd.concat([matrix, other]), scores)).splitlines()
     assert max(map(len, lines)) <= 100

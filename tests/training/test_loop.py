@@ -128,9 +128,7 @@ def independent_loss(folder: Path, samples: list[Sample]) -> float:
         whole = loaded.processor.apply_chat_template(turns, tokenize=False)
         images = [decode_image(image) for image in sample.images] or None
         inputs = loaded.processor(text=[whole], images=images, return_tensors="pt")
-        prompt_length = loaded.processor(text=[head], images=images, return_tensors="pt")["input_ids"].shape[
-            1
-        ]
+        prompt_length = loaded.processor(text=[head], images=images, return_tensors="pt")["input_ids"].shape[1]
         labels = inputs["input_ids"].clone()
         labels[:, :prompt_length] = -100
         n = int((labels != -100).sum())
@@ -195,9 +193,7 @@ def rows(folder: Path) -> list[list[str]]:
 
 
 def checkpoints(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("checkpoints/*/*"))
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("checkpoints/*/*"))}
 
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -233,9 +229,7 @@ def run(folder: Path, target: Path, method: str, kill_at: int | None = None) -> 
 
 
 @pytest.fixture(scope="module", params=list(METHODS))
-def uninterrupted(
-    request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Any:
+def uninterrupted(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     torch.set_num_threads(1)
     target = tmp_path_factory.mktemp("run")
     subject = run(folder, target, request.param)
@@ -252,9 +246,7 @@ def test_the_same_seed_gives_the_same_bytes(folder: Path, tmp_path: Path, uninte
 
 
 @pytest.mark.parametrize("kill_at", [1, 3, 4, 5])
-def test_a_killed_run_ends_with_the_same_bytes(
-    folder: Path, tmp_path: Path, uninterrupted: Any, kill_at: int
-) -> None:
+def test_a_killed_run_ends_with_the_same_bytes(folder: Path, tmp_path: Path, uninterrupted: Any, kill_at: int) -> None:
     method, target, state = uninterrupted
     run(folder, tmp_path, method, kill_at)
     assert len(rows(tmp_path)) == kill_at
@@ -264,9 +256,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
     assert same(resumed.resume_point(5).tensors, state)
 
 
-def test_a_checkpoint_without_its_resume_point_is_made_again(
-    folder: Path, tmp_path: Path, uninterrupted: Any
-) -> None:
+def test_a_checkpoint_without_its_resume_point_is_made_again(folder: Path, tmp_path: Path, uninterrupted: Any) -> None:
     method, target, state = uninterrupted
     run(folder, tmp_path, method, kill_at=3)
     at_two = tmp_path.with_name(tmp_path.name + "-resume")

@@ -55,16 +55,11 @@ def main() -> None:
         groups["fashion/train"], groups["fashion/test"] + groups["fashion/shifted"], GARMENTS
     )
     report.append(f"fashion: linear classifier, out of fold: {accuracy:.3f}")
-    digit_tops, digit_confusion, accuracy = ranked(
-        groups["digits/train"], groups["digits/test"], DIGITS
-    )
+    digit_tops, digit_confusion, accuracy = ranked(groups["digits/train"], groups["digits/test"], DIGITS)
     report.append(f"digits: linear classifier, out of fold: {accuracy:.3f}")
     codes = fetch.emoji_codes(folders[fetch.EMOJIBASE])
     noto = folders[fetch.NOTO]
-    arts = {
-        c.name: images.glyph(fetch.picture_file(noto, fetch.NOTO, codes[c.label]))
-        for c in concepts
-    }
+    arts = {c.name: images.glyph(fetch.picture_file(noto, fetch.NOTO, codes[c.label])) for c in concepts}
     by_class = {
         names[i]: [names[k] for k in (-row).argsort() if k != i][:5]
         for names, matrix in ((GARMENTS, confusion), (DIGITS, digit_confusion))

@@ -98,9 +98,7 @@ def fashion(folder: Path, report: list[str]) -> list[Picture]:
     random = rng("fashion/shifted")
     for i, k in enumerate(moved):
         picture = _shifted(test_pixels[k], random)
-        pictures.append(
-            Picture(f"fashion/shifted/{i:05d}.png", GARMENTS[test_labels[k]], picture)
-        )
+        pictures.append(Picture(f"fashion/shifted/{i:05d}.png", GARMENTS[test_labels[k]], picture))
     return pictures
 
 
@@ -171,9 +169,7 @@ def renderings(
     return pictures
 
 
-def collages(
-    split: str, arts: dict[str, Image.Image], concepts: list[Concept], n: int
-) -> list[Picture]:
+def collages(split: str, arts: dict[str, Image.Image], concepts: list[Concept], n: int) -> list[Picture]:
     """One to four equal emoji in the cells of a 2x2 grid."""
     pictures = []
     random = rng("count", split)
@@ -203,16 +199,13 @@ def encode(pixels: np.ndarray) -> bytes:
 
 def check(pictures: list[Picture], report: list[str]) -> None:
     """No held-out picture may equal a train picture; report how near emoji renderings come."""
-    train = {
-        (p.pixels.shape, p.pixels.tobytes()) for p in pictures if p.group.endswith("/train")
-    }
+    train = {(p.pixels.shape, p.pixels.tobytes()) for p in pictures if p.group.endswith("/train")}
     for picture in pictures:
         same = (picture.pixels.shape, picture.pixels.tobytes()) in train
         assert picture.group.endswith("/train") or not same, picture.name
     for domain, held_out in (("emoji", "test"), ("count", "test")):
         a, b = (
-            np.stack([p.pixels for p in pictures if p.group == f"{domain}/{split}"])
-            for split in (held_out, "train")
+            np.stack([p.pixels for p in pictures if p.group == f"{domain}/{split}"]) for split in (held_out, "train")
         )
         distance = nearest(a, b)
         report.append(f"{domain}: test nearest-train RMS: {(distance < NEAR).sum()} below {NEAR}, "

@@ -46,9 +46,7 @@ class Writer:
             row["question"] = question
         self.rows.append({**row, "answer": answer, **fields})
 
-    def lettered(
-        self, image: str | None, question: str | None, answer: str, wrong: list[str], **fields: Any
-    ) -> None:
+    def lettered(self, image: str | None, question: str | None, answer: str, wrong: list[str], **fields: Any) -> None:
         """Append a row with four options."""
         if not self._places:
             self._places = [int(k) for k in self.random.permutation(4)]
@@ -95,9 +93,7 @@ def spread(writer: Writer, pictures: list[Picture], n: int, key: Key = by_class)
     return chosen
 
 
-def wrong_values(
-    writer: Writer, fact: Fact, n: int, confusion: dict[str, dict[str, float]] | None = None
-) -> list[str]:
+def wrong_values(writer: Writer, fact: Fact, n: int, confusion: dict[str, dict[str, float]] | None = None) -> list[str]:
     """`n` wrong values of a fact, likelier the more classes they are right for.
 
     Classes that this one is mistaken for count more.
@@ -235,9 +231,7 @@ def shade(writer: Writer, pictures: list[Picture], bounds: np.ndarray, n: int) -
     return writer.finish()
 
 
-def plain(
-    writer: Writer, pictures: list[Picture], questions: list[str], answer: Callable[[Picture], Any]
-) -> list[Row]:
+def plain(writer: Writer, pictures: list[Picture], questions: list[str], answer: Callable[[Picture], Any]) -> list[Row]:
     """One row per picture whose answer follows from the picture."""
     for picture in pictures:
         fields = {"class_name": picture.class_name, "concept": picture.class_name}

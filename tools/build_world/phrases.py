@@ -82,9 +82,7 @@ def clash(one: str, two: str) -> bool:
 def category_fact(concept: Concept) -> Fact:
     """Which category an emoji belongs to."""
     wrong = [c for c in CATEGORIES if c != concept.category and not clash(c, concept.category)]
-    return Fact(
-        f"{concept.name}/category", concept.category, wrong, [], CATEGORY, CATEGORY_UNSEEN
-    )
+    return Fact(f"{concept.name}/category", concept.category, wrong, [], CATEGORY, CATEGORY_UNSEEN)
 
 
 def use_facts(concepts: list[Concept]) -> dict[str, list[Fact]]:
@@ -104,9 +102,7 @@ def use_facts(concepts: list[Concept]) -> dict[str, list[Fact]]:
                 close = wrong
             phrasings, unseen = USES[key]
             holders = {v: names[key][v] for v in [value, *close]}
-            fact = Fact(
-                f"{concept.name}/{key}", value, close, EXTRA_USES[key], phrasings, unseen, holders
-            )
+            fact = Fact(f"{concept.name}/{key}", value, close, EXTRA_USES[key], phrasings, unseen, holders)
             assert len(close) + len(fact.other) >= 3, (concept.name, key, close)
             facts.setdefault(concept.name, []).append(fact)
     return facts

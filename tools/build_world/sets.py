@@ -8,7 +8,7 @@ import numpy as np
 
 from tools.build_world import items, phrases
 from tools.build_world.images import Picture
-from tools.build_world.items import Row, Writer, by_class, spread
+from tools.build_world.items import Row, Writer, spread
 from tools.build_world.text import (
     DIGITS,
     GARMENTS,
@@ -47,8 +47,7 @@ class World:
         self.concepts = concepts
         self.tops = tops
         self.confusion = {
-            name: dict(zip(GARMENTS, row, strict=True))
-            for name, row in zip(GARMENTS, confusion.tolist(), strict=True)
+            name: dict(zip(GARMENTS, row, strict=True)) for name, row in zip(GARMENTS, confusion.tolist(), strict=True)
         }
         self.garments = garment_facts()
         self.digits = phrases.digit_facts()
@@ -82,14 +81,10 @@ def fashion_sets(world: World) -> Rows:
     ):
         rows[name, split] = items.naming(Writer(name, split), pictures, world.tops)
     few = {p.name for p in train[:60]}
-    rows["fashion_naming", "few"] = [
-        row for row in rows["fashion_naming", "train"] if row["image"] in few
-    ]
+    rows["fashion_naming", "few"] = [row for row in rows["fashion_naming", "train"] if row["image"] in few]
     for split, pictures in (("train", train), ("test", test)):
         writer = Writer("fashion_knowledge", split)
-        rows["fashion_knowledge", split] = items.facts(
-            writer, pictures * 2, world.garments, world.confusion
-        )
+        rows["fashion_knowledge", split] = items.facts(writer, pictures * 2, world.garments, world.confusion)
     rows["fashion_probe", "test"] = items.probe(rows["fashion_knowledge", "test"])
     writer = Writer("fashion_distractor", "train")
     rows["fashion_distractor", "train"] = items.facts(
@@ -100,9 +95,7 @@ def fashion_sets(world: World) -> Rows:
         rows["fashion_yesno", split] = items.yes_no(
             Writer("fashion_yesno", split), pictures, world.questions("garment"), n
         )
-        rows["fashion_shade", split] = items.shade(
-            Writer("fashion_shade", split), pictures, bounds, shades
-        )
+        rows["fashion_shade", split] = items.shade(Writer("fashion_shade", split), pictures, bounds, shades)
     return rows
 
 
@@ -111,9 +104,7 @@ def digit_sets(world: World) -> Rows:
     rows: Rows = {}
     for split, asked, answered in (("train", 3000, 2000), ("test", 500, 400)):
         pictures = world.groups[f"digits/{split}"]
-        rows["digits_naming", split] = items.naming(
-            Writer("digits_naming", split), pictures, world.tops
-        )
+        rows["digits_naming", split] = items.naming(Writer("digits_naming", split), pictures, world.tops)
         writer = Writer("digits_questions", split)
         chosen = spread(writer, pictures, asked)
         rows["digits_questions", split] = items.facts(writer, chosen, world.digits)
@@ -164,14 +155,10 @@ def emoji_sets(world: World) -> Rows:
         )  # fmt: skip
         writer = Writer("emoji_background", split)
         chosen = spread(writer, pictures, n, lambda p: p.background)
-        rows["emoji_background", split] = items.plain(
-            writer, chosen, phrases.BACKGROUND, lambda p: p.background
-        )
+        rows["emoji_background", split] = items.plain(writer, chosen, phrases.BACKGROUND, lambda p: p.background)
         writer = Writer("emoji_open", split)
         chosen = spread(writer, pictures, n)
-        rows["emoji_open", split] = items.plain(
-            writer, chosen, phrases.OPEN, _name
-        )
+        rows["emoji_open", split] = items.plain(writer, chosen, phrases.OPEN, _name)
         writer = Writer("emoji_caption", split)
         chosen = spread(writer, pictures, n)
         rows["emoji_caption", split] = items.plain(writer, chosen, phrases.CAPTION, _caption)

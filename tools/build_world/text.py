@@ -20,10 +20,7 @@ CATEGORIES = (
     "device", "household", "toy", "sky",
 )  # fmt: skip
 
-NAMING = (
-    "What is the class of this image? Please answer with a single letter (A, B, C or D).\n"
-    "{options}"
-)
+NAMING = "What is the class of this image? Please answer with a single letter (A, B, C or D).\n{options}"
 LETTERED = "{question}\n{options}\nChoose A, B, C, or D."
 PLAIN = "{question}"
 
@@ -99,8 +96,8 @@ def read_concepts() -> list[Concept]:
         tokens, values = attributes.split(), {}
         for token in tokens:
             if ":" in token:
-                key, token = token.split(":")
-                values[key] = token
+                key, value = token.split(":")
+                values[key] = value
             else:
                 values[key] += f" {token}"
         for entry in _names(names):
@@ -127,8 +124,7 @@ def garment_facts() -> dict[str, list[Fact]]:
             for value, classes in (text.split(":") for mark, text in marked if mark == "=")
         }
         allowed = {
-            name.strip(): _names(values)
-            for name, values in (text.split(":") for mark, text in marked if mark == "~")
+            name.strip(): _names(values) for name, values in (text.split(":") for mark, text in marked if mark == "~")
         }
         extras = [value for mark, text in marked if mark == "+" for value in _names(text)]
         for answer, classes in holders.items():
@@ -136,10 +132,14 @@ def garment_facts() -> dict[str, list[Fact]]:
                 wrong = [v for v in holders if v != answer and v not in allowed.get(name, [])]
                 facts[name].append(
                     Fact(
-                        f"{name}/{head.strip('[]')}", answer, wrong, extras,
+                        f"{name}/{head.strip('[]')}",
+                        answer,
+                        wrong,
+                        extras,
                         [text for mark, text in marked if mark == "?"],
-                        [text for mark, text in marked if mark == "!"], holders,
-                    )  # fmt: skip
+                        [text for mark, text in marked if mark == "!"],
+                        holders,
+                    )
                 )
                 assert len(wrong) + len(extras) >= 3, (head, name)
     return facts

@@ -62,9 +62,7 @@ def word_sets(world: World) -> Rows:
     ):  # fmt: skip
         writer = Writer(name, "train")
         confusion = world.confusion if task == "garment" else None
-        rows[name, "train"] = items.facts(
-            writer, draw(writer, task, n), tables[task], confusion, prefix=named
-        )
+        rows[name, "train"] = items.facts(writer, draw(writer, task, n), tables[task], confusion, prefix=named)
     merged: list[Row] = []
     answers: list[Row] = []
     for task, n in (("garment", 1800), ("digit", 900), ("emoji", 1800)):
