@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ def main() -> None:
             method=Method(),
         )
         (stage,) = plan_stages(config, Catalogue())
-        ours, bare = _alternating(lambda: _ours(config, stage), lambda: _bare(config, stage))
+        ours, bare = _alternating(partial(_ours, config, stage), partial(_bare, config, stage))
         print(f"training {precision}: forgetbench {ours:.2f} steps/s, bare PyTorch {bare:.2f}; ratio {ours / bare:.3f}")
 
 

@@ -31,9 +31,9 @@ def test_task_gets_its_typed_config_and_its_folder() -> None:
     assert folder == Path("outputs/fashion_naming-full_low_lr-seed7")
 
 
-def test_run_leaves_hydras_files_and_no_log() -> None:
+def test_hydra_leaves_no_files_of_its_own() -> None:
     launch.run(FinetuneConfig, ["name=mine"], lambda *_: None)
-    assert files("outputs") == [f"mine/.hydra/{name}.yaml" for name in ("config", "hydra", "overrides")]
+    assert files("outputs") == []
 
 
 def test_run_stays_in_the_working_folder() -> None:
