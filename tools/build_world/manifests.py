@@ -102,6 +102,9 @@ SETS: dict[str, tuple[str, str, list[str], dict[str, Any], list[str], str, dict[
     "words_letters": ("Read the options", "text", ["reading"],
         {"prompt": "{question}\n{options}", "answer": "text"}, ["id"], "The stepping stone to lettered "
         "answers: from these a small model learns to tie letters to options.", {}),
+    "words_which": ("Find a word among the options", "text", ["reading"],
+        {"prompt": "{question}\nWhich letter is it?\n{options}", "answer": "letter"}, ["id"],
+        "Over hundreds of words, so that only matching words in general helps.", {}),
     "words_naming": ("Naming in words", "text", ["naming"],
         {"prompt": "{question}\n" + NAMING, "answer": "letter"}, ["concept"], "", {}),
     "words_knowledge": ("Garment facts in words", "text", ["garment_knowledge"], LETTER,
@@ -127,7 +130,7 @@ for _domain, _style in (("emoji", "Noto"), ("fluent", "Fluent")):
         LETTER, ["concept"], f"{UNSEEN} {_note}", _near)  # fmt: skip
 
 WORD_WEIGHTS = {
-    "words_letters": 2.0, "words_naming": 1.0, "words_knowledge": 1.0, "words_digits": 0.6, "words_emoji": 1.2,
+    "words_letters": 1.0, "words_which": 1.0, "words_naming": 1.0, "words_knowledge": 1.0, "words_digits": 0.6, "words_emoji": 1.2,
     "words_yesno": 1.0, "words_distractor": 1.0,
 }  # fmt: skip
 GENERAL = {

@@ -12,6 +12,7 @@ from tools.build_world.text import DIGITS, GARMENTS, article
 
 SHOWS = ("the picture shows {}.", "this is a picture of {}.", "the object is {}.")
 N_LETTERS = 6000
+N_WHICH = 8000
 
 
 def named(writer: Writer, name: str) -> str:
@@ -21,11 +22,15 @@ def named(writer: Writer, name: str) -> str:
     return sentence.format(what)
 
 
-def letters(world: World) -> list[Row]:
-    """Lists of options to be read: the letter of each option, or the option of each letter."""
+def vocabulary(world: World) -> list[str]:
+    """Every name and every value that an option may be."""
     values = {fact.answer for facts in (*world.garments.values(), *world.digits.values()) for fact in facts}
     values |= {fact.answer for facts in (*world.uses.values(), *world.categories.values()) for fact in facts}
-    pool = sorted(values | {*GARMENTS, *DIGITS} | {concept.name for concept in world.concepts})
+    return sorted(values | {*GARMENTS, *DIGITS} | {concept.name for concept in world.concepts})
+
+
+def letters(pool: list[str]) -> list[Row]:
+    """Lists of options to be read: the letter of each option, or the option of each letter."""
     writer = Writer("words_letters", "train")
     for index in range(N_LETTERS):
         options = writer.sample(pool, 4)
@@ -34,6 +39,15 @@ def letters(world: World) -> list[Row]:
         question = "Give the letter of each option." if by_option else "Give the option of each letter."
         told = [f"{option} {letter}" if by_option else f"{letter} {option}" for letter, option in pairs]
         writer.add(None, question, [", ".join(told)], options=options)
+    return writer.finish()
+
+
+def which(pool: list[str]) -> list[Row]:
+    """A word to be found among four options: over many words, only matching them in general helps."""
+    writer = Writer("words_which", "train")
+    for _ in range(N_WHICH):
+        word, *wrong = writer.sample(pool, 4)
+        writer.lettered(None, f"the word is {word}.", word, wrong)
     return writer.finish()
 
 
@@ -51,7 +65,9 @@ def word_sets(world: World) -> Rows:
     def draw(writer: Writer, task: str, n: int) -> list[Picture]:
         return spread(writer, every[task], n, by_class)
 
-    rows["words_letters", "train"] = letters(world)
+    pool = vocabulary(world)
+    rows["words_letters", "train"] = letters(pool)
+    rows["words_which", "train"] = which(pool)
     writer = Writer("words_naming", "train")
     chosen = [p for t, n in (("garment", 1500), ("digit", 800), ("emoji", 2200))
               for p in draw(writer, t, n)]  # fmt: skip
