@@ -43,6 +43,7 @@ bench: $(READY) ## Measure speed and memory against named baselines.
 
 base-model: $(READY) ## Train the embedded base model again from random weights (an hour or two).
 	OMP_NUM_THREADS=1 $(BIN)/forgetbench finetune model=tiny_random data=base_model recipe=base_model name=base_model threads=1
+	$(BIN)/python -m tools.export_base outputs/base_model
 
 wheel: $(READY) ## Build the wheel into dist/.
 	$(BIN)/python -m build --wheel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rich.console import Console
@@ -10,5 +11,6 @@ PLAIN_WIDTH = 120
 
 
 def make_console() -> Console:
-    """A console for results on standard output."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    """A console for results on standard output; of several processes of a run, only the first one speaks."""
+    quiet = os.environ.get("RANK", "0") != "0"
+    return Console(highlight=False, emoji=False, quiet=quiet, width=None if sys.stdout.isatty() else PLAIN_WIDTH)

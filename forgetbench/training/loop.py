@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from accelerate.utils import convert_to_fp32
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from forgetbench.models.checkpoint import ResumePoint
 from forgetbench.models.load import LoadedModel, tensor_bytes
 from forgetbench.models.parts import part_of
 from forgetbench.records import Sample
+from forgetbench.training.processes import start_processes
 from forgetbench.training.schedule import lr_factor
 
 
@@ -68,8 +68,7 @@ class Trainer:
             recipe: how to train.
             seed: of dropout, where there is any.
         """
-        # Not accelerate's own mixed precision: its state is one per process, so a sweep could not change it.
-        self.accelerator = Accelerator(mixed_precision="no")
+        self.accelerator = start_processes(recipe.batch_size // recipe.gradient_accumulation)
         self._recipe, self._method, self._encoder, self._seed = recipe, method, encoder, seed
         self._keeps_logits = loaded.keeps_logits
         self.trainable: dict[str, nn.Parameter] = {
@@ -135,8 +134,8 @@ class Trainer:
     def _step(self, stage: Stage, number: int, step: int, step_in_stage: int) -> StepReport:
         started = time.perf_counter()
         recipe = self._recipe
-        # Each step has its own generator seed, so that resuming needs no generator state.
-        torch.manual_seed((self._seed * 1_000_003 + step) % 2**31)
+        # Each step and process has its own generator seed, so that resuming needs no generator state.
+        torch.manual_seed((self._seed * 1_000_003 + step + 7919 * self.accelerator.process_index) % 2**31)
         self._model.train()
         factor = lr_factor(step_in_stage, stage.steps, recipe.warmup, recipe.schedule)
         for group in self._optimiser.param_groups:
@@ -195,7 +194,13 @@ class Trainer:
         penalty = self._method.penalty(self._trainee, batch, outputs)
         if penalty is not None:
             loss = loss + penalty / self._recipe.gradient_accumulation
-        self.accelerator.backward(loss)
+        if loss.requires_grad:
+            self.accelerator.backward(loss)
+        elif self.accelerator.num_processes > 1:
+            raise UserError(
+                "A micro-batch of text alone trains nothing in the vision tower or the projector, and the processes "
+                "would wait for each other; use a larger recipe.batch_size, or one process."
+            )
         total: Tensor = self.accelerator.reduce(task_loss.detach() / answers, "sum").cpu()
         return total
 

@@ -115,6 +115,15 @@ def test_a_tensor_that_gets_no_gradient_is_not_in_the_delta(folder: Path) -> Non
     assert all("post_layernorm" in name for name in unused)
 
 
+def test_a_micro_batch_of_text_alone_leaves_a_vision_only_run_where_it_was(folder: Path) -> None:
+    subject = trainer(folder, parts=["vision"], batch_size=1)
+    stream = MixedStream([WeightedSet("text", [SAMPLES[4]], 1.0)], [], 0.0, seed=3)
+    (report,) = subject.run([Stage("text", stream, 1, "digest")])
+    assert report.loss > 0
+    assert report.grad_norm == 0
+    assert subject.delta() == {}
+
+
 @torch.no_grad()
 def independent_loss(folder: Path, samples: list[Sample]) -> float:
     """Whole conversations, HF's own labels and loss, averaged over the answer tokens."""

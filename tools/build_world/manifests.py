@@ -130,7 +130,8 @@ for _domain, _style in (("emoji", "Noto"), ("fluent", "Fluent")):
         LETTER, ["concept"], f"{UNSEEN} {_note}", _near)  # fmt: skip
 
 WORD_WEIGHTS = {
-    "words_letters": 1.0, "words_which": 1.0, "words_naming": 1.0, "words_knowledge": 1.0, "words_digits": 0.6, "words_emoji": 1.2,
+    "words_letters": 1.0, "words_which": 1.0, "words_naming": 1.0, "words_knowledge": 1.0,
+    "words_digits": 0.6, "words_emoji": 1.2,
     "words_yesno": 1.0, "words_distractor": 1.0,
 }  # fmt: skip
 GENERAL = {
@@ -140,12 +141,16 @@ GENERAL = {
 MIXTURES: dict[str, tuple[str, dict[str, float], str]] = {
     "curriculum": ("Text-only curriculum", WORD_WEIGHTS, "Every words_* set."),
     "world": ("The base model's training blend", {
-        **{name: weight * 0.5 for name, weight in WORD_WEIGHTS.items()}, **GENERAL,
+        **WORD_WEIGHTS, **GENERAL,
         "emoji_naming": 2.0, "emoji_count": 0.6, "digits_naming": 1.5, "digits_questions": 1.5,
         "digits_yesno": 0.8, "digits_open": 0.8, "digits_distractor": 0.6,
         "fashion_knowledge": 2.5, "fashion_yesno": 1.2, "fashion_shade": 0.8,
         "fashion_distractor": 1.0, "fashion_naming:few": 0.05},
         "Everything with a train split, but only 60 items of the target set."),
+    "pictures": ("Pictures told in words", {
+        **WORD_WEIGHTS, "emoji_open": 4.0, "emoji_caption": 3.0, "emoji_background": 0.3, "emoji_yesno": 1.0,
+        "digits_open": 1.5, "digits_yesno": 0.5, "fashion_yesno": 2.0, "fashion_shade": 0.5},
+        "For the base model: what is shown, before lettered questions about it."),
     "general": ("General auxiliary data", GENERAL,
         "For data-hybrid training: no garment, no digit, no naming question."),
     "same_question": ("The target's question on other pictures",

@@ -1,0 +1,58 @@
+"""Two processes of one run, as torchrun starts them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+RUN = [
+    "finetune", "model=tiny_random", "recipe=language_projector_low_lr", "recipe.steps=4", "recipe.batch_size=8",
+    "recipe.gradient_accumulation=2", "recipe.precision=fp32", "recipe.mix.data=[words_naming]",
+    "recipe.mix.ratio=0.5", "threads=1", "name=run",
+]  # fmt: skip
+
+
+def start(folder: Path, launcher: list[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *launcher, "forgetbench", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment, text=True, capture_output=True, timeout=240, check=False
+    )
+
+
+def torchrun() -> list[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return ["torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}", "-m"]
+
+
+def test_two_processes_share_every_batch_and_end_where_one_does(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, launcher in ((one, []), (two, torchrun())):
+        folder.mkdir()
+        done = start(folder, launcher, RUN)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("trained 4 steps") == 1
+    logs = [pd.read_csv(folder / "outputs/run/train.csv") for folder in (one, two)]
+    assert logs[0]["loss"].to_numpy() == pytest.approx(logs[1]["loss"].to_numpy(), abs=1e-5)
+    weights = [load_file(folder / "outputs/run/checkpoints/step_000004/delta.safetensors") for folder in (one, two)]
+    assert weights[0].keys() == weights[1].keys()
+    assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 1e-4
+    # Two processes sum in another order; equality to the last bit would mean that they did not share the work.
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    done = start(tmp_path, torchrun(), [*RUN, "recipe.batch_size=6"])
+    assert done.returncode != 0
+    assert "cannot be shared by 2 processes" in done.stderr
+    assert not list(tmp_path.rglob("delta.safetensors"))

@@ -1,0 +1,129 @@
+"""Turn a finished `sweep=findings` into docs/results/findings.md: means over seeds, spread between seeds, intervals.
+
+python -m tools.summarise_findings outputs/findings
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from forgetbench.analysis.statistics import PairedScores, difference_in_differences
+from forgetbench.records import QUADRANTS
+
+OUT = Path(__file__).resolve().parents[1] / "docs/results/findings.md"
+HEADINGS = ("ID text, ID image", "ID text, OOD image", "OOD text, ID image", "OOD text, OOD image")
+RECIPE = r"recipe-(\w+)--seed"
+
+
+def main() -> None:
+    """Write the page."""
+    folder = Path(sys.argv[1])
+    scores, matrix = (pd.read_csv(folder / f"{name}.csv") for name in ("scores", "matrix"))
+    for table in (scores, matrix):
+        table["recipe"] = table["run"].str.extract(RECIPE)[0]
+        table.sort_values(["recipe", "seed"], inplace=True)
+    scores, matrix = _last(scores), _last(matrix)
+    text = "\n\n".join(
+        [
+            "# What the embedded world shows",
+            "Made by `forgetbench sweep sweep=findings threads=1`, then `python -m tools.summarise_findings "
+            "outputs/findings`. Target `fashion_naming`, likelihood over the options, last checkpoint. Percentages; a "
+            "cell is the mean over three seeds and, in brackets, its change from the base: mean over seeds, plus or "
+            "minus the standard deviation between seeds. The 95 % half width within one run (over items) is under "
+            "each table.",
+            _quadrants(matrix),
+            _probe(scores),
+            _datasets(scores),
+            _interaction(scores, folder),
+        ]
+    )
+    OUT.write_text(text + "\n", "utf-8")
+    print(text)
+
+
+def _last(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["step"] == table.groupby("run")["step"].transform("max")]
+
+
+def _cell(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return ""
+    change = rows["delta"] * 100
+    return f"{rows['value'].mean() * 100:.1f} ({change.mean():+.1f} ± {change.std():.1f})"
+
+
+def _half_width(rows: pd.DataFrame) -> str:
+    return f"{((rows['delta_ci_high'] - rows['delta_ci_low']) / 2 * 100).median():.1f}"
+
+
+def _quadrants(matrix: pd.DataFrame) -> str:
+    """Quadrants by recipe; sets whose task the mix trained on are a row of their own."""
+    lines = [f"| recipe | {' | '.join(HEADINGS)} |", "|---|" + "---|" * 4]
+    unmixed = matrix[~matrix["seen_in_mix"]]
+    bases = [unmixed[unmixed["quadrant"] == one]["base_value"].iloc[0] * 100 for one in QUADRANTS]
+    lines.append("| base | " + " | ".join(f"{value:.1f}" for value in bases) + " |")
+    for (recipe, seen), rows in matrix.groupby(["recipe", "seen_in_mix"]):
+        label = f"{recipe}, seen in mix" if seen else recipe
+        lines.append(f"| {label} | " + " | ".join(_cell(rows[rows["quadrant"] == one]) for one in QUADRANTS) + " |")
+    widths = " | ".join(_half_width(matrix[matrix["quadrant"] == one]) for one in QUADRANTS)
+    return "\n".join(["## Quadrants", "", *lines, f"| half width in a run | {widths} |"])
+
+
+def _probe(scores: pd.DataFrame) -> str:
+    lines = ["| recipe | accuracy | answers with the class name | of the wrong answers |", "|---|---|---|---|"]
+    probe = scores[scores["dataset"] == "fashion_probe"]
+    metrics = ("accuracy", "mischoice", "mischoice_of_wrong")
+    bases = [probe[probe["metric"] == metric]["base_value"].iloc[0] * 100 for metric in metrics]
+    lines.append("| base | " + " | ".join(f"{value:.1f}" for value in bases) + " |")
+    for recipe, rows in probe.groupby("recipe"):
+        lines.append(f"| {recipe} | " + " | ".join(_cell(rows[rows["metric"] == one]) for one in metrics) + " |")
+    widths = " | ".join(_half_width(probe[probe["metric"] == metric]) for metric in metrics)
+    return "\n".join(["## The class-label probe", "", *lines, f"| half width in a run | {widths} |"])
+
+
+def _datasets(scores: pd.DataFrame) -> str:
+    accuracy = scores[scores["metric"] == "accuracy"]
+    recipes = sorted(accuracy["recipe"].unique())
+    lines = [f"| dataset | chance | base | {' | '.join(recipes)} |", "|---|---|---|" + "---|" * len(recipes)]
+    for dataset, rows in accuracy.groupby("dataset"):
+        cells = " | ".join(_cell(rows[rows["recipe"] == recipe]) for recipe in recipes)
+        chance, base = rows["chance"].iloc[0] * 100, rows["base_value"].iloc[0] * 100
+        lines.append(f"| {dataset} | {chance:.0f} | {base:.1f} | {cells} |")
+    return "\n".join(["## Every dataset", "", *lines])
+
+
+def _interaction(scores: pd.DataFrame, folder: Path) -> str:
+    """Drop on OOD text minus drop on ID text, on the same pictures."""
+    lines = ["| recipe | seed | fashion_probe | fashion_knowledge |", "|---|---|---|---|"]
+    accuracy = scores[scores["metric"] == "accuracy"]
+    base = pd.read_csv(folder / "scores.csv")
+    base = base[(base["step"] == 0) & (base["metric"] == "accuracy")].drop_duplicates("dataset").set_index("dataset")
+    for (recipe, seed), rows in accuracy.groupby(["recipe", "seed"]):
+        cells = rows.set_index("dataset")["cell"]
+        named = _paired(folder, cells["fashion_naming"], base.loc["fashion_naming", "cell"])
+        shown = []
+        for other in ("fashion_probe", "fashion_knowledge"):
+            found = difference_in_differences(_paired(folder, cells[other], base.loc[other, "cell"]), named)
+            assert found.value is not None
+            assert found.ci_low is not None
+            assert found.ci_high is not None
+            shown.append(f"{found.value * 100:.1f} [{found.ci_low * 100:.1f}, {found.ci_high * 100:.1f}]")
+        lines.append(f"| {recipe} | {seed} | {' | '.join(shown)} |")
+    head = "Drop on these sets minus the drop on `fashion_naming`, points, with 95 % intervals clustered by picture:"
+    return "\n".join(["## The interaction", "", head, "", *lines])
+
+
+def _paired(folder: Path, after: str, before: str) -> PairedScores:
+    """Scores of the same items after and before, clustered by picture."""
+    frames = [pq.read_table(folder.parent / ".cells" / f"{cell}.parquet").to_pandas() for cell in (after, before)]
+    assert list(frames[0]["sample_id"]) == list(frames[1]["sample_id"])
+    pictures = [str(digest) for digest in frames[0]["image_sha256"]]
+    return PairedScores(frames[0]["score"].to_numpy(), frames[1]["score"].to_numpy(), [pictures])
+
+
+if __name__ == "__main__":
+    main()
