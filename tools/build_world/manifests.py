@@ -147,10 +147,6 @@ MIXTURES: dict[str, tuple[str, dict[str, float], str]] = {
         "fashion_knowledge": 2.5, "fashion_yesno": 1.2, "fashion_shade": 0.8,
         "fashion_distractor": 1.0, "fashion_naming:few": 0.05},
         "Everything with a train split, but only 60 items of the target set."),
-    "pictures": ("Pictures told in words", {
-        **WORD_WEIGHTS, "emoji_open": 4.0, "emoji_caption": 3.0, "emoji_background": 0.3, "emoji_yesno": 1.0,
-        "digits_open": 1.5, "digits_yesno": 0.5, "fashion_yesno": 2.0, "fashion_shade": 0.5},
-        "For the base model: what is shown, before lettered questions about it."),
     "general": ("General auxiliary data", GENERAL,
         "For data-hybrid training: no garment, no digit, no naming question."),
     "same_question": ("The target's question on other pictures",
