@@ -50,6 +50,12 @@ class ModelConfig:
     """Pictures with more pixels are shrunk first; the paper used 512*512 = 262144."""
     trust_remote_code: bool = False
 
+    @property
+    def name(self) -> str:
+        """The last part of the path, marked if the weights are random."""
+        last = self.path.rpartition(":")[2].rstrip("/").rpartition("/")[2]
+        return last if self.weights is Weights.pretrained else f"{last}-random"
+
 
 @dataclass
 class StageConfig:
@@ -78,7 +84,7 @@ class MixConfig:
 
 @dataclass
 class CheckpointConfig:
-    """Which steps are kept; give one of the three. The last step is always kept."""
+    """Which steps are kept; give one of the three. The last step of every stage is always kept."""
 
     every: int | None = None
     steps: list[int] = field(default_factory=list)

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 console = make_console()
 
 
+def say(line: str) -> None:
+    """One line, unwrapped: paths in it can be copied."""
+    console.print(line, soft_wrap=True, markup=False)
+
+
 def finetune(config: FinetuneConfig, folder: Path) -> None:
     """Train one run to its end in `folder`, from where it stopped if it was begun.
 
@@ -37,6 +42,7 @@ def finetune(config: FinetuneConfig, folder: Path) -> None:
         UserError: the folder holds another run, or the data or the model do not fit.
     """
     from forgetbench.data.collate import Encoder
+    from forgetbench.models.checkpoint import drop_resume
     from forgetbench.models.load import load_model
     from forgetbench.training.loop import Trainer
     from forgetbench.training.plan import plan_stages
@@ -45,11 +51,12 @@ def finetune(config: FinetuneConfig, folder: Path) -> None:
     from forgetbench.training.schedule import checkpoint_steps
 
     stages = plan_stages(config, Catalogue(config.manifests))
-    keep = checkpoint_steps(config.recipe.checkpoints, sum(stage.steps for stage in stages))
+    keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
     described = describe(config, stages)
     check_same(folder, described)
-    if is_finished(folder, keep[-1]):
-        console.print(f"{folder}: already trained ({keep[-1]} steps).")
+    if is_finished(folder, keep):
+        drop_resume(folder)
+        say(f"{folder}: already trained ({keep[-1]} steps).")
         return
     set_threads(config.threads)
     loaded = load_model(config.model, config.seed)
@@ -59,7 +66,7 @@ def finetune(config: FinetuneConfig, folder: Path) -> None:
     encoder = Encoder(loaded.processor, config.model.max_pixels)
     trainer = Trainer(loaded, encoder, config.method, config.recipe, config.seed)
     train(folder, trainer, stages, keep, run.meta())
-    console.print(f"{folder}: trained {keep[-1]} steps; checkpoints at {', '.join(map(str, keep))}.")
+    say(f"{folder}: trained {keep[-1]} steps; checkpoints at {', '.join(map(str, keep))}.")
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
     """
     if config.run is None:
         target = config.data.stages[0].set
-        name = f"base-{Path(config.model.path.replace(':', '/')).name}-{target}"
+        name = f"base-{config.model.name}-{target}"
         subject = Subject(outputs / name, name, config.model, Method(), config.seed, [target], None)
     else:
         subject = _run_subject(Path(config.run))
@@ -106,23 +113,27 @@ def sweep_point(config: SweepConfig, folder: Path) -> float | None:
     return float(means.mean()) if set(QUADRANTS) <= set(means.index) else None
 
 
-def summarise_sweep(folder: Path) -> None:
-    """Combine the tables of every scored point of a sweep, and show a row for each."""
-    points = sorted(path.parent for path in folder.glob("*/scores.csv"))
+def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
+    """Combine the tables of a sweep's scored points, and show a row for each."""
+    points = sorted(point for point in points if (point / "scores.csv").is_file())
     if not points:
         return
     tables = {}
     for name in ("scores.csv", "matrix.csv"):
         tables[name] = pd.concat([pd.read_csv(point / name) for point in points], ignore_index=True)
         write_csv(tables[name], folder / name)
-    console.print(sweep_table(tables["matrix.csv"], tables["scores.csv"]))
-    console.print(f"{len(points)} points: {folder}/scores.csv, {folder}/matrix.csv")
+    decodings = sorted(set(tables["matrix.csv"]["decoding"]))
+    if decodings:
+        console.print(sweep_table(tables["matrix.csv"], tables["scores.csv"], decodings[0]))
+    say(f"{len(points)} points: {folder}/scores.csv, {folder}/matrix.csv")
 
 
 def score(
     subject: Subject, config: MatrixConfig, catalogue: Catalogue, outputs: Path, threads: int | None
 ) -> pd.DataFrame:
     """Score a subject, write its scores.csv and matrix.csv, show its 2x2; return the matrix."""
+    import torch
+
     from forgetbench.data.collate import Encoder
     from forgetbench.evaluation.cells import CellStore
     from forgetbench.evaluation.evaluate import Evaluator, load_evaluation_set
@@ -130,15 +141,18 @@ def score(
     from forgetbench.models.load import load_model
 
     datasets = [load_evaluation_set(catalogue.load(name), config.limit) for name in config.datasets]
-    checkpoints = [
-        one for one in list_checkpoints(subject.folder) if one.step in {0, *config.steps} or not config.steps
-    ]
+    checkpoints = list_checkpoints(subject.folder)
+    if missing := set(config.steps) - {one.step for one in checkpoints}:
+        steps = ", ".join(str(one.step) for one in checkpoints)
+        raise UserError(f"matrix.steps: {subject.folder} has no checkpoint at {sorted(missing)}; it has {steps}.")
+    checkpoints = [one for one in checkpoints if one.step in {0, *config.steps} or not config.steps]
     set_threads(threads)
     loaded = load_model(subject.model, subject.seed)
     if subject.run and loaded.digest != subject.run.model_digest:
         raise UserError(
             f"{subject.folder}: model.path={subject.model.path} no longer holds the weights it was trained from."
         )
+    torch.manual_seed(subject.seed)
     subject.method.attach(loaded.model)
     encoder = Encoder(loaded.processor, subject.model.max_pixels)
     evaluator = Evaluator(loaded, encoder, config, CellStore(outputs))
@@ -149,7 +163,7 @@ def score(
     write_csv(scores, subject.folder / "scores.csv")
     write_csv(matrix, subject.folder / "matrix.csv")
     console.print(matrix_table(scores, matrix))
-    console.print(f"{subject.folder}: {len(cells)} cells; scores.csv, matrix.csv")
+    say(f"{subject.folder}: {len(cells)} cells; scores.csv, matrix.csv")
     return matrix
 
 
@@ -175,7 +189,8 @@ def _view(subject: Subject, model_name: str, scored: ScoredCell, catalogue: Cata
     mix = recipe.get("mix", {"data": [], "ratio": None})
     stage = int(checkpoint.meta.get("stage", 0))
     target = subject.targets[max(0, stage - 1)]
-    auxiliary = [leaf.manifest for name in mix["data"] for leaf in catalogue.leaves(name)]
+    mixed = mix["data"] if mix["ratio"] else []
+    auxiliary = [leaf.manifest for name in mixed for leaf in catalogue.leaves(name)]
     counts = scored.cell.frame["options"].map(len)
     context = RowContext(
         run=subject.name,
@@ -186,7 +201,7 @@ def _view(subject: Subject, model_name: str, scored: ScoredCell, catalogue: Cata
         method=subject.method.name if subject.run else "",
         parts=subject.run.parts if subject.run else "",
         lr=_lr(recipe.get("lr", "")),
-        mix="+".join(mix["data"]),
+        mix="+".join(mixed),
         mix_ratio=mix["ratio"],
         seed=subject.seed,
         stage=stage,

@@ -58,7 +58,7 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from _checkpoints(config)
         yield from _method(config.method, config.recipe)
         for name in config.recipe.mix.data:
-            yield from _refused("recipe.mix.data", partial(catalogue.leaves, name))
+            yield from _refused("recipe.mix.data", partial(_training_leaves, catalogue, name))
     if isinstance(config, SweepConfig | EvalMatrixConfig):
         yield from _matrix(config.matrix, catalogue)
 
@@ -83,12 +83,27 @@ def _stages(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
     if not config.data.stages:
         yield Problem("data.stages", "no stage, so nothing to train on; give data=<dataset>.")
     for index, stage in enumerate(config.data.stages):
-        yield from _refused(f"data.stages.{index}.set", partial(catalogue.leaves, stage.set))
+        yield from _refused(f"data.stages.{index}.set", partial(_training_leaves, catalogue, stage.set))
         yield from _at_least_1(f"data.stages.{index}.steps", stage.steps)
 
 
-def _evaluation_split(catalogue: Catalogue, name: str) -> object:
-    return catalogue.leaves(name, catalogue.load(name).eval_split)
+def _training_leaves(catalogue: Catalogue, name: str) -> None:
+    for leaf in catalogue.leaves(name):
+        if leaf.split == leaf.manifest.eval_split:
+            raise UserError(
+                f"'{name}' trains on '{leaf.split}' of {leaf.manifest.name}, which is its evaluation split."
+            )
+
+
+def _evaluation_split(catalogue: Catalogue, name: str) -> None:
+    if ":" in name:
+        raise UserError(
+            f"'{name}' names a split; a matrix scores each dataset's eval_split, so name the dataset alone."
+        )
+    manifest = catalogue.load(name)
+    if manifest.mixture or not manifest.eval_split:
+        raise UserError(f"'{name}' has no evaluation split; it is for training only.")
+    catalogue.leaves(name, manifest.eval_split)
 
 
 def _matrix(matrix: MatrixConfig, catalogue: Catalogue) -> Iterator[Problem]:
@@ -179,11 +194,6 @@ def _mix(recipe: RecipeConfig) -> Iterator[Problem]:
             "recipe.mix.data",
             f"empty, but recipe.mix.ratio is {ratio}; name auxiliary sets or set the ratio to 0.",
         )
-    elif ratio == 0 and recipe.mix.data:
-        yield Problem(
-            "recipe.mix.ratio",
-            "0, but recipe.mix.data names auxiliary sets; give a ratio above 0 or empty the list.",
-        )
 
 
 def _checkpoints(config: FinetuneConfig) -> Iterator[Problem]:
@@ -205,6 +215,7 @@ def _checkpoints(config: FinetuneConfig) -> Iterator[Problem]:
 
 
 def _method(method: Method, recipe: RecipeConfig) -> Iterator[Problem]:
+    yield from (Problem(f"method.{key}", message) for key, message in method.problems().items())
     for part in method.adapted_parts():
         if part not in recipe.parts:
             yield Problem(

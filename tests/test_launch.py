@@ -107,7 +107,7 @@ def test_failing_point_is_named_and_the_others_complete() -> None:
             raise RuntimeError("out of memory")
         done.append(config.seed)
 
-    failed = launch.sweep(["seed=0,1,2"], task, lambda _: summarised.append(list(done)))
+    failed = launch.sweep(["seed=0,1,2"], task, lambda *_: summarised.append(list(done)))
     assert done == [0, 2]
     assert summarised == [[0, 2]]
     [point] = failed

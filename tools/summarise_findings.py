@@ -11,31 +11,31 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
+from forgetbench.analysis.cell_view import ways
 from forgetbench.analysis.statistics import PairedScores, difference_in_differences
 from forgetbench.records import QUADRANTS
 
 OUT = Path(__file__).resolve().parents[1] / "docs/results/findings.md"
 HEADINGS = ("ID text, ID image", "ID text, OOD image", "OOD text, ID image", "OOD text, OOD image")
+CONTROLS = ("hybrid_leaky", "hybrid_same_question")
+"""Mixes that share a text task with an evaluation set on purpose."""
 RECIPE = r"recipe-(\w+)--seed"
 
 
 def main() -> None:
     """Write the page."""
     folder = Path(sys.argv[1])
-    scores, matrix = (pd.read_csv(folder / f"{name}.csv") for name in ("scores", "matrix"))
-    for table in (scores, matrix):
-        table["recipe"] = table["run"].str.extract(RECIPE)[0]
-        table.sort_values(["recipe", "seed"], inplace=True)
-    scores, matrix = _last(scores), _last(matrix)
+    scores = pd.read_csv(folder / "scores.csv")
+    scores["recipe"] = scores["run"].str.extract(RECIPE)[0]
+    scores = _last(scores.sort_values(["recipe", "seed"]))
     text = "\n\n".join(
         [
             "# What the embedded world shows",
             "Made by `forgetbench sweep sweep=findings threads=1`, then `python -m tools.summarise_findings "
             "outputs/findings`. Target `fashion_naming`, likelihood over the options, last checkpoint. Percentages; a "
             "cell is the mean over three seeds and, in brackets, its change from the base: mean over seeds, plus or "
-            "minus the standard deviation between seeds. The 95 % half width within one run (over items) is under "
-            "each table.",
-            _quadrants(matrix),
+            "minus the standard deviation between seeds. Half widths are of 95 % intervals over the items of one run.",
+            _quadrants(scores),
             _probe(scores),
             _datasets(scores),
             _interaction(scores, folder),
@@ -60,17 +60,21 @@ def _half_width(rows: pd.DataFrame) -> str:
     return f"{((rows['delta_ci_high'] - rows['delta_ci_low']) / 2 * 100).median():.1f}"
 
 
-def _quadrants(matrix: pd.DataFrame) -> str:
-    """Quadrants by recipe; sets whose task the mix trained on are a row of their own."""
+def _quadrants(scores: pd.DataFrame) -> str:
+    """Quadrants by recipe: means over the sets whose task no recipe's mix has seen, the leaky control aside."""
+    accuracy = scores[(scores["metric"] == "accuracy") & scores["quadrant"].notna()]
+    seen = accuracy[accuracy["seen_in_mix"] & ~accuracy["recipe"].isin(CONTROLS)]["dataset"].unique()
+    clean = accuracy[~accuracy["dataset"].isin(seen)]
+    members = clean.groupby("quadrant")["dataset"].unique()
+    means = clean.groupby(["recipe", "seed", "quadrant"])[["value", "base_value", "delta"]].mean().reset_index()
     lines = [f"| recipe | {' | '.join(HEADINGS)} |", "|---|" + "---|" * 4]
-    unmixed = matrix[~matrix["seen_in_mix"]]
-    bases = [unmixed[unmixed["quadrant"] == one]["base_value"].iloc[0] * 100 for one in QUADRANTS]
+    bases = [means[means["quadrant"] == one]["base_value"].iloc[0] * 100 for one in QUADRANTS]
     lines.append("| base | " + " | ".join(f"{value:.1f}" for value in bases) + " |")
-    for (recipe, seen), rows in matrix.groupby(["recipe", "seen_in_mix"]):
-        label = f"{recipe}, seen in mix" if seen else recipe
-        lines.append(f"| {label} | " + " | ".join(_cell(rows[rows["quadrant"] == one]) for one in QUADRANTS) + " |")
-    widths = " | ".join(_half_width(matrix[matrix["quadrant"] == one]) for one in QUADRANTS)
-    return "\n".join(["## Quadrants", "", *lines, f"| half width in a run | {widths} |"])
+    for recipe, rows in means.groupby("recipe"):
+        lines.append(f"| {recipe} | " + " | ".join(_cell(rows[rows["quadrant"] == one]) for one in QUADRANTS) + " |")
+    sets = "; ".join(f"{head}: {', '.join(members[one])}" for head, one in zip(HEADINGS, QUADRANTS, strict=True))
+    note = f"Means over the same sets in every row, those whose text task is in no recipe's mix. {sets}."
+    return "\n".join(["## Quadrants", "", note, "", *lines])
 
 
 def _probe(scores: pd.DataFrame) -> str:
@@ -104,25 +108,24 @@ def _interaction(scores: pd.DataFrame, folder: Path) -> str:
     base = base[(base["step"] == 0) & (base["metric"] == "accuracy")].drop_duplicates("dataset").set_index("dataset")
     for (recipe, seed), rows in accuracy.groupby(["recipe", "seed"]):
         cells = rows.set_index("dataset")["cell"]
-        named = _paired(folder, cells["fashion_naming"], base.loc["fashion_naming", "cell"])
+        named = _paired(folder, cells["fashion_naming"], base.loc["fashion_naming", "cell"], "fashion_naming")
         shown = []
         for other in ("fashion_probe", "fashion_knowledge"):
-            found = difference_in_differences(_paired(folder, cells[other], base.loc[other, "cell"]), named)
+            found = difference_in_differences(_paired(folder, cells[other], base.loc[other, "cell"], other), named)
             assert found.value is not None
             assert found.ci_low is not None
             assert found.ci_high is not None
             shown.append(f"{found.value * 100:.1f} [{found.ci_low * 100:.1f}, {found.ci_high * 100:.1f}]")
         lines.append(f"| {recipe} | {seed} | {' | '.join(shown)} |")
-    head = "Drop on these sets minus the drop on `fashion_naming`, points, with 95 % intervals clustered by picture:"
+    head = "Drop on these sets minus the drop on `fashion_naming`: points, 95 % intervals, clustered as manifests say."
     return "\n".join(["## The interaction", "", head, "", *lines])
 
 
-def _paired(folder: Path, after: str, before: str) -> PairedScores:
-    """Scores of the same items after and before, clustered by picture."""
+def _paired(folder: Path, after: str, before: str, dataset: str) -> PairedScores:
+    """Scores of the same items after and before, clustered as the manifest says."""
     frames = [pq.read_table(folder.parent / ".cells" / f"{cell}.parquet").to_pandas() for cell in (after, before)]
     assert list(frames[0]["sample_id"]) == list(frames[1]["sample_id"])
-    pictures = [str(digest) for digest in frames[0]["image_sha256"]]
-    return PairedScores(frames[0]["score"].to_numpy(), frames[1]["score"].to_numpy(), [pictures])
+    return PairedScores(frames[0]["score"].to_numpy(), frames[1]["score"].to_numpy(), ways(frames[0], dataset))
 
 
 if __name__ == "__main__":

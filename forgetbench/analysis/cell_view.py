@@ -80,7 +80,7 @@ def item_scores(cell: CellView, metric: str) -> ClusteredScores:
         hit = (frame["parsed"] == _class_answers(frame)).fillna(False)
         if metric == MISCHOICE_OF_WRONG:
             frame, hit = frame[~correct], hit[~correct]
-    return ClusteredScores(hit.to_numpy(dtype=np.float64), _ways(frame, cell.context.dataset))
+    return ClusteredScores(hit.to_numpy(dtype=np.float64), ways(frame, cell.context.dataset))
 
 
 def _class_answers(frame: pd.DataFrame) -> pd.Series:
@@ -92,11 +92,19 @@ def _class_answers(frame: pd.DataFrame) -> pd.Series:
     return pd.Series(answers, index=frame.index, dtype="object")
 
 
-def _ways(frame: pd.DataFrame, dataset: str) -> list[list[str]]:
+def _label(label: str, image_sha256: str, dataset: str) -> str:
+    """A label that is equal across datasets only where it means the same: pictures are told apart by content."""
+    field, _, value = label.partition("=")
+    if field == "image":
+        return f"image={image_sha256 or f'{dataset}/{value}'}"
+    return f"id={dataset}/{value}" if field == "id" else label
+
+
+def ways(frame: pd.DataFrame, dataset: str) -> list[list[str]]:
     """Cluster labels by way; an item that declares none is its own cluster."""
     items = [
-        [[str(label)] for label in labels] or [[f"item={dataset}/{sample_id}"]]
-        for labels, sample_id in zip(frame["cluster"], frame["sample_id"], strict=True)
+        [[_label(str(label), image, dataset)] for label in labels] or [[f"item={dataset}/{sample_id}"]]
+        for labels, sample_id, image in zip(frame["cluster"], frame["sample_id"], frame["image_sha256"], strict=True)
     ]
     return join_ways(*items) if items else [[]]
 

@@ -35,6 +35,13 @@ class SourceKind(StrEnum):
     """A Hub dataset by id and revision, or a local folder of the same layout."""
 
 
+class Metric(StrEnum):
+    """How an answer is scored."""
+
+    accuracy = "accuracy"
+    """Share right: the right candidate, or for open answers a normalised exact match with any reference."""
+
+
 @dataclass
 class Source:
     """Where the items are."""
@@ -88,7 +95,7 @@ class Manifest:
     answer: AnswerKind = AnswerKind.text
     options: list[str] = field(default_factory=list)
     """Options that all items share (such as yes, no); items may bring their own."""
-    metric: str = "accuracy"
+    metric: Metric = Metric.accuracy
     cluster_by: list[str] = field(default_factory=lambda: ["image"])
     """Item fields whose equal values make a cluster; two names give two-way clustering."""
     max_new_tokens: int | None = None

@@ -7,7 +7,6 @@ The only package that knows Hydra. It ends in the same two calls as `@hydra.main
 from __future__ import annotations
 
 import gc
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ ERROR_FILE = "error.txt"
 
 @dataclass(frozen=True)
 class FailedPoint:
-    """A sweep point that raised, and the last line of its traceback."""
+    """A sweep point that raised, and what it raised."""
 
     folder: Path
     cause: str
@@ -76,23 +75,28 @@ def run(kind: type[C], overrides: Sequence[str], task: Callable[[C, Path], None]
 
 
 def sweep(
-    overrides: Sequence[str], task: PointTask, summarise: Callable[[Path], None] = lambda _: None
+    overrides: Sequence[str], task: PointTask, summarise: Callable[[Path, Sequence[Path]], None] = lambda *_: None
 ) -> list[FailedPoint]:
-    """Run `task(config, point folder)` for every point through Hydra's multirun, then `summarise(sweep folder)`.
+    """Run `task(config, point folder)` for every point through Hydra's multirun.
 
-    A point that raises leaves its traceback in error.txt and does not stop the others. `task` must be picklable for
-    launchers that use other processes.
+    Afterwards `summarise(sweep folder, folders of the points that did not fail)`. A point that raises leaves its
+    traceback in error.txt and does not stop the others. `task` must be picklable for launchers that use other
+    processes.
+
+    Raises:
+        UserError: the configuration cannot run, or the sweep's folder holds a run.
     """
     with opened(SweepConfig, _with_grid(overrides)) as session:
         master = session.compose()
-        session.check_points(master)
+        known = session.check_points(master)
         folder = Path(master.hydra.sweep.dir)
-        started_s = time.time()
+        if (folder / "run.json").exists():
+            raise UserError(f"{folder} holds a run, not a sweep; give the sweep another name=...")
         session.hydra.multirun(session.name, point_job(task), session.lines)
-    summarise(folder)
-    # Older error files belong to points of other grids in the same folder; a second is for coarse file clocks.
-    errors = [path for path in sorted(folder.glob(f"*/{ERROR_FILE}")) if path.stat().st_mtime >= started_s - 1]
-    return [FailedPoint(path.parent, path.read_text("utf-8").rstrip().splitlines()[-1]) for path in errors]
+    points = [folder / name for name in known] or sorted(path for path in folder.glob("*") if path.is_dir())
+    failed = [point for point in points if (point / ERROR_FILE).exists()]
+    summarise(folder, [point for point in points if point not in failed])
+    return [FailedPoint(point, (point / ERROR_FILE).read_text("utf-8").splitlines()[0]) for point in failed]
 
 
 def point_job(task: PointTask) -> partial[float | None]:
@@ -107,8 +111,9 @@ def _point(config: DictConfig, *, task: PointTask) -> float | None:
     error_file.unlink(missing_ok=True)
     try:
         return task(cast(SweepConfig, OmegaConf.to_object(config)), folder)
-    except Exception:
-        error_file.write_text(traceback.format_exc(), "utf-8")
+    except Exception as error:
+        cause = str(error).splitlines()[:1] or [""]
+        error_file.write_text(f"{type(error).__name__}: {cause[0]}\n\n{traceback.format_exc()}", "utf-8")
         return None
     finally:
         gc.collect()

@@ -201,8 +201,12 @@ class Session:
         batches = BasicSweeper.split_arguments(parsed, None)
         return batches[0]
 
-    def check_points(self, master: DictConfig) -> None:
-        """Compose and check every point that is known in advance, so that a grid is refused as a whole or runs."""
+    def check_points(self, master: DictConfig) -> list[str]:
+        """Compose and check every point that is known in advance, so that a grid is refused as a whole or runs.
+
+        Returns:
+            The points' folder names; none where a sweeper decides on its points as it goes.
+        """
         points = self.points(master)
         if not points:
             self.check(master)
@@ -226,3 +230,4 @@ class Session:
             except UserError as error:
                 raise UserError(f"Point {' '.join(point)}:\n{error}") from error
         HydraConfig.instance().set_config(master)
+        return list(folders)

@@ -35,6 +35,10 @@ class Method:
 
     name: str = "plain"
 
+    def problems(self) -> Mapping[str, str]:
+        """What is wrong with the settings: field -> what to give instead."""
+        return {}
+
     def adapted_parts(self) -> Sequence[str]:
         """Parts whose own weights stay frozen because the method adds weights to them."""
         return ()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from forgetbench.errors import UserError
 from forgetbench.methods.base import Method
 
 
@@ -24,8 +25,23 @@ class LoRA(Method):
     dropout: float = 0.0
     parts: list[str] = field(default_factory=lambda: ["language"])
     """Parts that get adapters."""
-    targets: dict[str, list[str]] = field(default_factory=dict)
+    targets: Any = None
     """Part -> last names of its linear layers, e.g. {language: [q_proj, v_proj]}; a part left out: all of them."""
+
+    def problems(self) -> Mapping[str, str]:
+        """Settings that peft would refuse later, or take without a word."""
+        found = {}
+        if self.rank < 1:
+            found["rank"] = f"{self.rank} is too small; give 1 or more."
+        if not 0 <= self.dropout < 1:
+            found["dropout"] = f"{self.dropout} is not a probability below 1."
+        if not self.parts:
+            found["parts"] = "empty, so no adapter; list parts, such as [language], or use method=plain."
+        if self.targets is not None and not (
+            isinstance(self.targets, Mapping) and set(self.targets) <= set(self.parts)
+        ):
+            found["targets"] = f"{self.targets} must map some of method.parts {self.parts} to lists of layer names."
+        return found
 
     def adapted_parts(self) -> Sequence[str]:
         """The parts that got adapters."""
@@ -37,7 +53,17 @@ class LoRA(Method):
 
         from forgetbench.models.parts import linear_layers
 
-        names = [name for part in self.parts for name in linear_layers(model, part, self.targets.get(part, ()))]
+        names = []
+        for part in self.parts:
+            wanted = set((self.targets or {}).get(part, ()))
+            found = linear_layers(model, part, wanted)
+            if missing := wanted - {name.rpartition(".")[2] for name in found}:
+                known = sorted({name.rpartition(".")[2] for name in linear_layers(model, part)})
+                raise UserError(
+                    f"method.targets.{part}: no linear layer is named {', '.join(sorted(missing))}; "
+                    f"there are {', '.join(known)}."
+                )
+            names += found
         config = LoraConfig(
             r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=names, bias="none"
         )

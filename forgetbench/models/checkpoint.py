@@ -1,13 +1,14 @@
 """Checkpoints hold only what changed: full fp32 values of the changed tensors, and a meta.json.
 
 checkpoints/step_000120/{delta.safetensors, meta.json}
-resume/{optimiser.safetensors, state.json}      beside the newest checkpoint only; gone when the run is finished
+resume/step_000120/optimiser.safetensors        for the newest checkpoint only; gone when the run is finished
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,24 +110,32 @@ class ResumePoint:
 
     step: int
     tensors: Mapping[str, Tensor]
-    """Optimiser moments `<name>/<moment>`, the method's state `method/<name>`, and `rng`."""
+    """Optimiser moments `<name>/<moment>`, and the method's state `method/<name>`."""
 
 
 def save_resume(folder: Path, point: ResumePoint) -> None:
-    """Replace the run's resume point; written after its checkpoint, so that it never lacks weights."""
-    with replacing(folder / "resume") as temporary:
+    """Add a resume point, then drop the older ones; at any moment one whole point is there.
+
+    Written after its checkpoint, so that it never lacks weights.
+    """
+    target = folder / "resume" / step_name(point.step)
+    with replacing(target) as temporary:
         temporary.mkdir()
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in point.tensors.items()},
-            temporary / "optimiser.safetensors",
-        )
-        (temporary / "state.json").write_text(json.dumps({"step": point.step}))
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in point.tensors.items()}
+        save_file(tensors, temporary / "optimiser.safetensors")
+    for other in target.parent.iterdir():
+        if other != target:
+            shutil.rmtree(other)
 
 
 def load_resume(folder: Path) -> ResumePoint | None:
-    """The run's resume point, if it has one."""
-    state = folder / "resume" / "state.json"
-    if not state.is_file():
+    """The run's newest resume point, if it has one."""
+    found = sorted((folder / "resume").glob("step_*/optimiser.safetensors"))
+    if not found:
         return None
-    step = json.loads(state.read_text())["step"]
-    return ResumePoint(step, load_file(folder / "resume" / "optimiser.safetensors"))
+    return ResumePoint(int(found[-1].parent.name.removeprefix("step_")), load_file(found[-1]))
+
+
+def drop_resume(folder: Path) -> None:
+    """Remove what only an unfinished run needs."""
+    shutil.rmtree(folder / "resume", ignore_errors=True)

@@ -68,17 +68,33 @@ def load_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
             load_config(config), attn_implementation=config.attention, dtype=torch.float32
         )
     else:
-        model = _from_pretrained(
-            AutoModelForImageTextToText, config, attn_implementation=config.attention, dtype=torch.float32
-        )
+        model = _pretrained(config)
     model.eval()
     return LoadedModel(
         model=model,
         processor=processor,
-        name=config.path.rpartition(":")[2].rstrip("/").rpartition("/")[2],
+        name=config.name,
         digest=_digest(model, processor, config),
         keeps_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
     )
+
+
+def _pretrained(config: ModelConfig) -> Any:
+    """The stored weights, all of them: what a checkpoint lacks would be drawn at random, with a warning at most."""
+    model, found = _from_pretrained(
+        AutoModelForImageTextToText,
+        config,
+        attn_implementation=config.attention,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    lacking = sorted({*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])})
+    if lacking:
+        raise UserError(
+            f"model.path={config.path} lacks weights for {len(lacking)} tensors, such as {lacking[0]}; "
+            "is it the checkpoint of another architecture?"
+        )
+    return model
 
 
 def load_processor(config: ModelConfig) -> Any:

@@ -75,6 +75,8 @@ class Trainer:
             name: parameter for name, parameter in loaded.model.named_parameters() if parameter.requires_grad
         }
         self._starting = {name: _fingerprint(parameter) for name, parameter in self.trainable.items()}
+        # What the method added is not in the base, so a checkpoint needs it even where training has not moved it.
+        self._added = {name for name in self.trainable if part_of(name) in method.adapted_parts()}
         groups = _groups(self.trainable, recipe)
         self._model, self._optimiser = self.accelerator.prepare(
             loaded.model, torch.optim.AdamW(groups, foreach=False, fused=True)
@@ -97,11 +99,11 @@ class Trainer:
             first += stage.steps
 
     def delta(self) -> dict[str, Tensor]:
-        """Tensors that differ from the starting weights in any bit."""
+        """Tensors that differ from the base in any bit, and all that the method added to it."""
         return {
             name: parameter.detach()
             for name, parameter in self.trainable.items()
-            if _fingerprint(parameter) != self._starting[name]
+            if name in self._added or _fingerprint(parameter) != self._starting[name]
         }
 
     def resume_point(self, step: int) -> ResumePoint:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import resource
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,15 @@ from typing import Any, TextIO
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from forgetbench.errors import UserError
 from forgetbench.files import replacing
-from forgetbench.models.checkpoint import list_checkpoints, load_resume, save_checkpoint, save_resume, step_name
+from forgetbench.models.checkpoint import (
+    drop_resume,
+    list_checkpoints,
+    load_resume,
+    save_checkpoint,
+    save_resume,
+    step_name,
+)
 from forgetbench.training.loop import Stage, StepReport, Trainer
 
 
@@ -31,7 +36,7 @@ def train(
         keep: steps to checkpoint, ascending; the last one ends the run.
         meta: stored in every checkpoint.
     """
-    done = _restore(folder, trainer)
+    done = _restore(folder, trainer, keep)
     main = trainer.accelerator.is_main_process
     with _progress(main) as progress, TrainLog(folder / "train.csv", trainer.parts, done, main) as log:
         task = progress.add_task("training", total=keep[-1], completed=done, detail="")
@@ -43,24 +48,25 @@ def train(
                 if report.step < keep[-1]:
                     save_resume(folder, trainer.resume_point(report.step))
     if main:
-        shutil.rmtree(folder / "resume", ignore_errors=True)
+        drop_resume(folder)
+    trainer.accelerator.wait_for_everyone()
 
 
-def is_finished(folder: Path, last_step: int) -> bool:
-    """Whether the run's last checkpoint is there and nothing is left to resume."""
-    return (folder / "checkpoints" / step_name(last_step)).is_dir() and not (folder / "resume").is_dir()
+def is_finished(folder: Path, keep: Sequence[int]) -> bool:
+    """Whether every checkpoint of the run is there."""
+    return all(_has(folder, step) for step in keep)
 
 
-def _restore(folder: Path, trainer: Trainer) -> int:
+def _has(folder: Path, step: int) -> bool:
+    return (folder / "checkpoints" / step_name(step) / "meta.json").is_file()
+
+
+def _restore(folder: Path, trainer: Trainer, keep: Sequence[int]) -> int:
+    """Take up the run where it stopped; from the start if a checkpoint on the way there is gone."""
     point = load_resume(folder)
-    if point is None:
+    if point is None or not all(_has(folder, step) for step in keep if step <= point.step):
         return 0
     checkpoints = {checkpoint.step: checkpoint for checkpoint in list_checkpoints(folder)}
-    if point.step not in checkpoints:
-        raise UserError(
-            f"{folder}/resume is for step {point.step}, but {step_name(point.step)} is gone; "
-            f"delete {folder}/resume to start again."
-        )
     trainer.restore(checkpoints[point.step].delta(), point)
     return point.step
 

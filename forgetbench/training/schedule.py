@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
 
 from forgetbench.config import CheckpointConfig, Schedule
 
@@ -25,14 +27,15 @@ def lr_factor(step: int, total: int, warmup: float, schedule: Schedule) -> float
     return 1 - progress if schedule is Schedule.linear else 1.0
 
 
-def checkpoint_steps(config: CheckpointConfig, total: int) -> list[int]:
-    """The steps to keep, ascending; the last step is always among them.
+def checkpoint_steps(config: CheckpointConfig, stages: Sequence[int]) -> list[int]:
+    """The steps to keep, ascending; the last step of every stage is always among them.
 
     Args:
         config: every n, a list, or a number of log-spaced steps.
-        total: steps over all stages.
+        stages: steps of each stage.
     """
-    steps = {total, *config.steps}
+    total = sum(stages)
+    steps = {*accumulate(stages), *config.steps}
     if config.every:
         steps |= set(range(config.every, total + 1, config.every))
     if config.log_spaced:

@@ -163,7 +163,7 @@ def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_failed_points_are_named_and_the_exit_code_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "sweep_point", _fails_at_seed_1)
-    monkeypatch.setattr(experiment, "summarise_sweep", lambda _: None)
+    monkeypatch.setattr(experiment, "summarise_sweep", lambda *_: None)
     result = call("sweep", "seed=0,1,2")
     assert result.exit_code == 1
     assert "outputs/grid-seed/seed-1: RuntimeError: no memory" in result.stderr

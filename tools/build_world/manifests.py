@@ -56,6 +56,8 @@ def _option(options: Iterable[str]) -> dict[str, Any]:
     return {"prompt": PLAIN, "answer": "option", "options": list(options)}
 
 
+NAME_AMONG = "name_among_options"
+"""Shared by the probe and the sets that could teach it, so that `seen_in_mix` tells."""
 CLASS_NAMES = "Lettered questions in which one wrong option is the pictured object's class name."
 # name: (title, domain, tasks, prompt and answer, cluster_by, notes, further fields)
 SETS: dict[str, tuple[str, str, list[str], dict[str, Any], list[str], str, dict[str, Any]]] = {
@@ -68,11 +70,11 @@ SETS: dict[str, tuple[str, str, list[str], dict[str, Any], list[str], str, dict[
     "fashion_knowledge": ("Facts about the garment", "fashion", ["garment_knowledge"], LETTER,
         ["image", "fact"], UNSEEN, {}),
     "fashion_probe": ("Facts about the garment, its name among the options", "fashion",
-        ["garment_knowledge"], LETTER, ["image", "fact"],
+        ["garment_knowledge", NAME_AMONG], LETTER, ["image", "fact"],
         "The items of fashion_knowledge, by id, with one wrong option replaced by the class name.",
         {"probe": True}),
     "fashion_distractor": ("Facts with the name among the options", "fashion",
-        ["garment_knowledge"], LETTER, ["image", "fact"], CLASS_NAMES, {}),
+        ["garment_knowledge", NAME_AMONG], LETTER, ["image", "fact"], CLASS_NAMES, {}),
     "fashion_yesno": ("Yes or no about the garment", "fashion", ["garment_yesno"],
         _option(YES_NO), ["image", "fact"], "Every question has as many yes as no.", {}),
     "fashion_shade": ("Shade of the garment", "fashion", ["shade"], _option(SHADES), ["image"],
@@ -85,7 +87,7 @@ SETS: dict[str, tuple[str, str, list[str], dict[str, Any], list[str], str, dict[
     "digits_open": ("Name the digit, open", "digits", ["open_naming"], TEXT, ["image"], WRITERS,
         {"max_new_tokens": 8}),
     "digits_distractor": ("Digit facts with the name among the options", "digits",
-        ["digit_facts"], LETTER, ["image", "fact"], CLASS_NAMES, {}),
+        ["digit_facts", NAME_AMONG], LETTER, ["image", "fact"], CLASS_NAMES, {}),
     "emoji_yesno": ("Yes or no about the emoji", "emoji", ["emoji_yesno"], _option(YES_NO),
         ["concept"], RENDERED, {}),
     "emoji_background": ("Background color", "emoji", ["background"],
@@ -98,7 +100,7 @@ SETS: dict[str, tuple[str, str, list[str], dict[str, Any], list[str], str, dict[
     "emoji_caption": ("Describe the picture", "emoji", ["caption"], TEXT, ["concept"], RENDERED,
         {"max_new_tokens": 40}),
     "emoji_distractor": ("Emoji facts with the name among the options", "emoji",
-        ["category", "use"], LETTER, ["concept"], CLASS_NAMES, {}),
+        ["category", "use", NAME_AMONG], LETTER, ["concept"], CLASS_NAMES, {}),
     "words_letters": ("Read the options", "text", ["reading"],
         {"prompt": "{question}\n{options}", "answer": "text"}, ["id"], "The stepping stone to lettered "
         "answers: from these a small model learns to tie letters to options.", {}),
@@ -115,7 +117,7 @@ SETS: dict[str, tuple[str, str, list[str], dict[str, Any], list[str], str, dict[
     "words_yesno": ("Yes or no in words", "text",
         ["garment_yesno", "digit_yesno", "emoji_yesno"], _option(YES_NO), ["fact"], "", {}),
     "words_distractor": ("Facts in words with the name among the options", "text",
-        ["garment_knowledge", "digit_facts", "category", "use"], LETTER, ["fact"], CLASS_NAMES,
+        ["garment_knowledge", "digit_facts", "category", "use", NAME_AMONG], LETTER, ["fact"], CLASS_NAMES,
         {}),
 }  # fmt: skip
 for _domain, _style in (("emoji", "Noto"), ("fluent", "Fluent")):
@@ -136,19 +138,19 @@ WORD_WEIGHTS = {
 }  # fmt: skip
 GENERAL = {
     "emoji_category": 1.0, "emoji_use": 1.0, "emoji_yesno": 1.0, "emoji_background": 0.6,
-    "emoji_open": 1.0, "emoji_caption": 1.0, "emoji_distractor": 1.0,
+    "emoji_open": 1.0, "emoji_caption": 1.0,
 }  # fmt: skip
 MIXTURES: dict[str, tuple[str, dict[str, float], str]] = {
     "curriculum": ("Text-only curriculum", WORD_WEIGHTS, "Every words_* set."),
     "world": ("The base model's training blend", {
-        **WORD_WEIGHTS, **GENERAL,
+        **WORD_WEIGHTS, **GENERAL, "emoji_distractor": 1.0,
         "emoji_naming": 2.0, "emoji_count": 0.6, "digits_naming": 1.5, "digits_questions": 1.5,
         "digits_yesno": 0.8, "digits_open": 0.8, "digits_distractor": 0.6,
         "fashion_knowledge": 2.5, "fashion_yesno": 1.2, "fashion_shade": 0.8,
         "fashion_distractor": 1.0, "fashion_naming:few": 0.05},
         "Everything with a train split, but only 60 items of the target set."),
     "general": ("General auxiliary data", GENERAL,
-        "For data-hybrid training: no garment, no digit, no naming question."),
+        "For data-hybrid training: no garment, no digit, no naming question, no name among the options."),
     "same_question": ("The target's question on other pictures",
         {"digits_naming": 1.0, "emoji_naming": 1.0}, "For data-hybrid training."),
     "leaky": ("General data and garment facts", {**GENERAL, "fashion_knowledge": 2.0},
