@@ -30,7 +30,7 @@ GOOD = SweepConfig(
     data=DataConfig(stages=[StageConfig(set="target")]),
     recipe=RecipeConfig(lr=1e-4, parts=["language"]),
     method=Method(),
-    matrix=MatrixConfig(datasets=["target", "blend"]),
+    matrix=MatrixConfig(datasets=["target"]),
 )
 DESCRIBED = "image_domains: [photos]\ntext_tasks: [naming]\n"
 MANIFEST = f"{DESCRIBED}source: {{kind: jsonl}}\nsplits: {{train: {{files: [a]}}, test: {{files: [b]}}}}\n"
@@ -104,6 +104,13 @@ def test_good_config_has_no_problem(catalogue: Catalogue) -> None:
         ("recipe.checkpoints.steps", _set("recipe.checkpoints", CheckpointConfig(steps=[10, 241]))),
         ("recipe.checkpoints.log_spaced", _set("recipe.checkpoints", CheckpointConfig(log_spaced=0))),
         ("method.parts", _set("method", LoRA(parts=["vision"]))),
+        ("matrix.datasets", _set("matrix.datasets", ["blend"])),
+        ("matrix.datasets", _set("matrix.datasets", ["target:test"])),
+        ("data.stages.0.set", _set("data.stages", [StageConfig(set="target:test")])),
+        ("recipe.mix.data", _set("recipe.mix", MixConfig(data=["target:test"], ratio=0.5))),
+        ("method.rank", _set("method", LoRA(rank=0))),
+        ("method.parts", _set("method", LoRA(parts=[]))),
+        ("method.targets", _set("method", LoRA(targets={"vision": ["q_proj"]}))),
         ("matrix.datasets", _set("matrix.datasets", [])),
         ("matrix.datasets", _set("matrix.datasets", ["target", "target"])),
         ("matrix.datasets", _set("matrix.datasets", ["untested"])),

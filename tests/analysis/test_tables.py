@@ -30,6 +30,9 @@ def cell(context: RowContext, correct: list[int], clusters: list[list[str]] | No
         {
             "sample_id": [f"i{i}" for i in range(n)],
             "cluster": clusters or [[] for _ in range(n)],
+            "image_sha256": [
+                next((one[6:] for one in (clusters or [[]] * n)[i] if one[:6] == "image="), "") for i in range(n)
+            ],
             "options": [["red", "blue", "dress", "green"]] * n,
             "target": ["A"] * n,
             "parsed": ["A" if right else "B" for right in correct],

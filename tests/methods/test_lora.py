@@ -10,14 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from forgetbench.config import ModelConfig, RecipeConfig
+from forgetbench.config import ModelConfig, Precision, RecipeConfig
+from forgetbench.data.collate import Encoder
+from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
 from forgetbench.models.load import load_model
 from forgetbench.models.parts import audit, part_of
+from forgetbench.records import AnswerKind, Sample
+from forgetbench.training.loop import Stage, Trainer
 from forgetbench.training.prepare import prepare
-from tests.families import FAMILIES
+from tests.families import FAMILIES, llava
 
 MLP = ["gate_proj", "up_proj", "down_proj"]
 
@@ -130,3 +134,16 @@ def test_a_saved_checkpoint_reloads_and_step_0_is_the_plain_base(path: str, tmp_
     assert torch.equal(logits(scored, inputs), logits(trained, inputs))
     swap.to(base.delta())
     assert torch.equal(logits(scored, inputs), logits(fresh(path).model, inputs))
+
+
+def test_a_checkpoint_after_one_step_holds_the_adapters_whole(tmp_path: Path) -> None:
+    # After one step from B = 0 the matrices A have not moved, but a later process cannot draw them again.
+    folder = llava(tmp_path / "llava")
+    loaded = load_model(ModelConfig(path=str(folder)))
+    method, recipe = LoRA(rank=2), RecipeConfig(lr=1e-2, parts=["language"], batch_size=1, precision=Precision.fp32)
+    prepare(loaded.model, recipe, method, seed=0)
+    trainer = Trainer(loaded, Encoder(loaded.processor), method, recipe, seed=0)
+    sample = Sample("0", "What is it?", "A", AnswerKind.text)
+    list(trainer.run([Stage("toy", MixedStream([WeightedSet("toy", [sample], 1.0)], [], 0.0, 0), 1, "digest")]))
+    assert {name.rpartition(".lora_")[2][0] for name in trainer.delta()} == {"A", "B"}
+    assert set(trainer.delta()) == set(trainer.trainable)

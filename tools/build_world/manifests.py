@@ -142,12 +142,18 @@ GENERAL = {
 }  # fmt: skip
 MIXTURES: dict[str, tuple[str, dict[str, float], str]] = {
     "curriculum": ("Text-only curriculum", WORD_WEIGHTS, "Every words_* set."),
+    "pictures": ("Pictures told in words", {
+        **WORD_WEIGHTS, "emoji_open": 5.0, "emoji_caption": 3.0, "emoji_background": 0.3,
+        "emoji_yesno": 1.0, "digits_open": 2.0, "digits_yesno": 1.0, "fashion_yesno": 2.0,
+        "fashion_shade": 0.5},
+        "For the base model: what is shown, before lettered questions about it."),
     "world": ("The base model's training blend", {
-        **WORD_WEIGHTS, **GENERAL, "emoji_distractor": 1.0,
-        "emoji_naming": 2.0, "emoji_count": 0.6, "digits_naming": 1.5, "digits_questions": 1.5,
-        "digits_yesno": 0.8, "digits_open": 0.8, "digits_distractor": 0.6,
-        "fashion_knowledge": 2.5, "fashion_yesno": 1.2, "fashion_shade": 0.8,
-        "fashion_distractor": 1.0, "fashion_naming:few": 0.05},
+        **{name: weight * 0.6 for name, weight in WORD_WEIGHTS.items()}, **GENERAL,
+        "emoji_distractor": 1.0, "emoji_open": 2.5, "emoji_caption": 1.5, "emoji_naming": 2.0,
+        "emoji_count": 0.6, "digits_naming": 1.5, "digits_questions": 1.5, "digits_yesno": 0.8,
+        "digits_open": 1.5, "digits_distractor": 0.6, "fashion_knowledge": 2.5,
+        "fashion_yesno": 1.2, "fashion_shade": 0.5, "fashion_distractor": 1.0,
+        "fashion_naming:few": 0.05},
         "Everything with a train split, but only 60 items of the target set."),
     "general": ("General auxiliary data", GENERAL,
         "For data-hybrid training: no garment, no digit, no naming question, no name among the options."),
