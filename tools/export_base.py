@@ -1,29 +1,34 @@
 """Ship a trained base: weights into forgetbench/embedded/tiny, its curve, scores and card beside them.
 
-python -m tools.export_base outputs/base_model      (the last step of `make base-model`)
+python -m tools.export_base words outputs/base_words    both are steps of `make base-model`
+python -m tools.export_base model outputs/base_model
 """
 
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from forgetbench.config import EvalMatrixConfig, FinetuneConfig
+from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ModelConfig
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.experiment import eval_matrix
 from forgetbench.launch import compose
 from forgetbench.models.checkpoint import list_checkpoints
-from forgetbench.models.load import load_model
+from forgetbench.models.load import load_model, load_processor
 from forgetbench.paths import EMBEDDED
 from forgetbench.runfile import model_config, read_run
 
 FOLDER = EMBEDDED / "tiny"
 RESULTS = EMBEDDED.parents[1] / "docs/results/base_model"
+WORDS_STEP = 2000
+"""Before the rate has fallen to nothing, so that the second half goes on smoothly."""
 WIDTH, HEIGHT, MARGIN, SMOOTH = 900, 320, 46, 25
 CARD = """\
 # The embedded base model
@@ -32,8 +37,8 @@ A small LLaVA ({parameters:,} parameters: CLIP vision tower of 4 layers, 128 wid
 two-layer projector; Llama decoder of 4 layers, 192 wide; byte-level BPE of {vocabulary} tokens), trained by forgetbench
 from random weights on the training splits of the embedded world and on nothing else. Stored in bf16.
 
-- **Made by** `make base-model`: `recipe=base_model data=base_model model=tiny_random`, seed {seed}, {steps} steps of
-  batch 64.
+- **Made by** `make base-model`, in two halves of batch 64: `recipe=base_words data=base_words` from random weights,
+  then, from its checkpoint at step 2000, `recipe=base_model data=base_model`.
 - **Stages** {stages}. The target task `fashion_naming` is all but left out (60 items at a weight of 0.05), so that
   fine-tuning has something to teach.
 - **For** trying recipes and testing. It knows the embedded world's words and pictures and nothing else.
@@ -48,27 +53,41 @@ Held-out scores, likelihood over the options (`docs/results/base_model/scores.cs
 
 
 def main() -> None:
-    """Export the last checkpoint of a run, then score it and describe it."""
-    run_folder = Path(sys.argv[1])
+    """Export the half that was trained: `words`, to go on from, or `model`, to ship."""
+    half, run_folder = sys.argv[1], Path(sys.argv[2])
+    if half == "words":
+        out = run_folder / "model"
+        shutil.copytree(FOLDER, out, dirs_exist_ok=True)
+        _trained(run_folder, WORDS_STEP).save_pretrained(out)
+    else:
+        ship(run_folder)
+
+
+def _trained(run_folder: Path, step: int | None = None) -> Any:
+    """The model of a run at a step; at the last one by default."""
     run = read_run(run_folder)
     loaded = load_model(model_config(run), run.config["seed"])
-    last = list_checkpoints(run_folder)[-1]
-    WeightSwap(loaded.model).to(last.delta())
-    loaded.model.to(torch.bfloat16).save_pretrained(FOLDER)
+    checkpoints = list_checkpoints(run_folder)
+    chosen = checkpoints[-1] if step is None else next(one for one in checkpoints if one.step == step)
+    WeightSwap(loaded.model).to(chosen.delta())
+    return loaded.model
+
+
+def ship(run_folder: Path) -> None:
+    """Put the last checkpoint into the package in bf16, score it, describe it."""
+    run = read_run(run_folder)
+    _trained(run_folder).to(torch.bfloat16).save_pretrained(FOLDER)
     RESULTS.mkdir(parents=True, exist_ok=True)
     draw_curve(run_folder / "train.csv", RESULTS / "loss.png")
-
     eval_matrix(compose(EvalMatrixConfig, ["model=tiny", "matrix=fashion"]), Path("outputs"))
-    (scores_file,) = Path("outputs").glob("base-tiny-*/scores.csv")
-    scores = pd.read_csv(scores_file)
+    scores = pd.read_csv("outputs/base-tiny-fashion_naming/scores.csv")
     scores.drop(columns=["seconds"]).to_csv(RESULTS / "scores.csv", index=False)
     chosen = scores[scores["decoding"].eq("choice") & scores["metric"].isin(["accuracy", "mischoice"])]
-    stages = compose(FinetuneConfig, ["data=base_model", "recipe=base_model", "model=tiny_random"]).data.stages
+    halves = [compose(FinetuneConfig, [f"data={one}", f"recipe={one}"]) for one in ("base_words", "base_model")]
+    stages = [stage for half in halves for stage in half.data.stages]
     card = CARD.format(
         parameters=run.audit["total"],
-        vocabulary=len(loaded.processor.tokenizer),
-        seed=run.config["seed"],
-        steps=last.step,
+        vocabulary=len(load_processor(ModelConfig(path="embedded:tiny")).tokenizer),
         stages=", ".join(f"`{stage.set}` ({stage.steps} steps)" for stage in stages),
         rows="\n".join(_row(row) for row in chosen.to_dict("records")),
     )
