@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -95,6 +96,7 @@ def eval_matrix(overrides: Overrides, cfg: Cfg = False) -> None:
     from forgetbench import config, experiment, launch
 
     _print_if(cfg, config.EvalMatrixConfig, overrides)
+    _alone("eval-matrix")
     launch.run(config.EvalMatrixConfig, overrides, experiment.eval_matrix)
 
 
@@ -104,6 +106,7 @@ def sweep(overrides: Overrides, cfg: Cfg = False) -> None:
     from forgetbench import config, experiment, launch
 
     _print_if(cfg, config.SweepConfig, overrides)
+    _alone("sweep")
     failed = launch.sweep(overrides, experiment.sweep_point, experiment.summarise_sweep)
     for point in failed:
         sys.stderr.write(f"Failed: {point.folder}: {point.cause}\n  traceback: {point.folder / launch.ERROR_FILE}\n")
@@ -159,6 +162,12 @@ def _print_if(cfg: bool, kind: type[Any], overrides: Sequence[str]) -> None:
 
         typer.echo(launch.composed_yaml(kind, overrides), nl=False)
         raise typer.Exit
+
+
+def _alone(command: str) -> None:
+    """Refuse the processes of a `torchrun`, which would each do the whole work and write the same files."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(f"`{command}` runs in one process; start it without torchrun (`finetune` takes several).")
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -125,7 +125,7 @@ class MatrixConfig:
     """Names of manifests; their quadrants follow from the target's manifest."""
     decodings: list[Decoding] = field(default_factory=lambda: [Decoding.choice, Decoding.greedy])
     limit: int | None = None
-    """Score the first n items of each dataset only."""
+    """Score n items of each dataset, drawn over the whole file; the same ones every time."""
     batch_size: int = 64
     precision: Precision = Precision.fp32
     steps: list[int] = field(default_factory=list)

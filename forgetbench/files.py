@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from forgetbench.errors import UserError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -37,6 +39,18 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, "utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON that forgetbench wrote.
+
+    Raises:
+        UserError: the file is not there, or was damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it, or delete its folder and run again.") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+PARTS = ("vision", "projector", "language")
+"""What a multimodal language model is made of."""
 
 
 class AnswerKind(StrEnum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from omegaconf import OmegaConf
 from forgetbench import __version__
 from forgetbench.config import SCHEMAS, FinetuneConfig, ModelConfig
 from forgetbench.errors import UserError
-from forgetbench.files import write_json
+from forgetbench.files import read_json, write_json
 from forgetbench.methods.base import Method
 from forgetbench.paths import PACKAGE
 
@@ -124,7 +123,10 @@ def read_run(folder: Path) -> RunFile:
     path = folder / "run.json"
     if not path.is_file():
         raise UserError(f"{folder} holds no run (no run.json); train one with `forgetbench finetune name=...`.")
-    return RunFile(**json.loads(path.read_text("utf-8")))
+    try:
+        return RunFile(**read_json(path))
+    except TypeError as error:
+        raise UserError(f"{path} is not a run of this version of forgetbench ({error}); delete {folder}.") from error
 
 
 def model_config(run: RunFile) -> ModelConfig:

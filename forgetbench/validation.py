@@ -18,8 +18,7 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Method
 from forgetbench.options import USER_MANIFESTS
-
-PARTS = ("vision", "projector", "language")
+from forgetbench.records import PARTS
 
 Config = FinetuneConfig | EvalMatrixConfig
 

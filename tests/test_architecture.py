@@ -21,7 +21,8 @@ LAYERS = (
     {"training", "evaluation", "analysis", "reporting"},
     {"data", "models", "methods", "scoring"},
     {"config", "options", "embedded"},
-    {"records", "errors", "files", "paths", "__init__"},
+    {"records", "files", "paths"},
+    {"errors", "__init__"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 EXCEPTIONS = {

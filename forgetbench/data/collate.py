@@ -44,7 +44,7 @@ class Encoded:
 class Encoder:
     """Renders prompts through a processor's chat template and remembers what it encoded."""
 
-    def __init__(self, processor: Any, max_pixels: int | None = None, cache_bytes: int = 1 << 29) -> None:
+    def __init__(self, processor: Any, max_pixels: int | None = None, cache_bytes: int = 1 << 30) -> None:
         """Wrap a processor.
 
         Args:

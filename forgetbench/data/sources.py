@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import io
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path, PurePath
 
 from PIL import Image
@@ -29,7 +29,8 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None) -> li
     Args:
         manifest: a manifest with a source.
         split: name of one of its splits.
-        limit: read the first items only.
+        limit: only so many of them, drawn over the whole file: files are often sorted by class or subject. The same
+            ones every time, and a larger limit keeps those of a smaller one.
 
     Raises:
         UserError: a file is missing, or an item does not fit the manifest; names the item.
@@ -38,7 +39,7 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None) -> li
         raise UserError(f"{manifest.path}: a mixture has no items of its own; name its parts.")
     folder = str(manifest.root / manifest.source.images)
     samples: dict[str, Sample] = {}
-    for index, row in enumerate(islice(rows(manifest, split), limit)):
+    for index, row in _drawn(rows(manifest, split), limit):
         try:
             sample = _sample(manifest, row, index, folder)
             if sample.id in samples:
@@ -53,6 +54,14 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None) -> li
     if not samples:
         raise UserError(f"{manifest.path}: split '{split}' has no items.")
     return list(samples.values())
+
+
+def _drawn(found: Iterator[Row], limit: int | None) -> Iterable[tuple[int, Row]]:
+    """The rows with their places in the file; with a limit, those whose places have the smallest hashes."""
+    if limit is None:
+        return enumerate(found)
+    ranked = heapq.nsmallest(limit, enumerate(found), key=lambda one: hashlib.sha256(str(one[0]).encode()).digest())
+    return sorted(ranked, key=lambda one: one[0])
 
 
 def read_image(image: ImageRef) -> bytes:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from forgetbench.errors import UserError
-from forgetbench.files import replacing
+from forgetbench.files import read_json, replacing
 from forgetbench.models.load import tensor_bytes
 
 
@@ -99,7 +99,7 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """All checkpoints of a run in step order, the base (step 0) first."""
     found = [Checkpoint(0, None, {})]
     for path in sorted((folder / "checkpoints").glob("step_*")):
-        meta = json.loads((path / "meta.json").read_text())
+        meta = read_json(path / "meta.json")
         found.append(Checkpoint(meta["step"], path, meta))
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 

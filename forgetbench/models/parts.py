@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from forgetbench.errors import UserError
+from forgetbench.records import PARTS
 
 if TYPE_CHECKING:
     from torch import nn
 
-PARTS = ("vision", "projector", "language")
 _PATTERNS = {
     "vision": re.compile(
         r"model\.(vision_tower|vision_model|visual)\.(?!merger\.|deepstack_merger_list\.|vit_merger\.|downsample\.)"

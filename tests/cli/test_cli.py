@@ -161,6 +161,23 @@ def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(result.exception, ZeroDivisionError)
 
 
+@pytest.mark.parametrize("command", ["eval-matrix", "sweep"])
+def test_several_processes_of_one_command_are_refused(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = call(command)
+    assert result.exit_code == 2
+    assert "without torchrun" in result.stderr
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"config": {}}'])
+def test_damaged_run_is_named(content: str, elsewhere: Path) -> None:
+    (elsewhere / "mine").mkdir()
+    (elsewhere / "mine/run.json").write_text(content)
+    result = call("eval-matrix", "run=mine")
+    assert result.exit_code == 2
+    assert "mine/run.json" in result.stderr
+
+
 def test_failed_points_are_named_and_the_exit_code_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "sweep_point", _fails_at_seed_1)
     monkeypatch.setattr(experiment, "summarise_sweep", lambda *_: None)

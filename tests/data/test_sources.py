@@ -65,6 +65,17 @@ def color(image: ImageRef) -> Any:
     return decode_image(image).getpixel((0, 0))
 
 
+def test_limit_draws_over_a_sorted_file_and_grows(load: Load, tmp_path: Path) -> None:
+    rows = [{"image": "red.png", "question": "?", "answer": "cat" if k < 500 else "dog"} for k in range(1000)]
+    everything = load(rows)
+    held = manifest(tmp_path)
+    some, more = load_samples(held, "train", 40), load_samples(held, "train", 80)
+    assert (len(some), len(more)) == (40, 80)
+    assert 10 <= sum(sample.answer == "cat" for sample in some) <= 30
+    assert set(some) < set(more) < set(everything)
+    assert [int(sample.id) for sample in some] == sorted(int(sample.id) for sample in some)
+
+
 # Layouts.
 
 
