@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from tools.build_tiny import byte_level, small_llava
 
 LINES = (
     "What is in this picture? Answer with the option's letter from the given choices directly.",
@@ -23,15 +25,6 @@ LINES = (
 )
 SPECIALS = ("<pad>", "<s>", "</s>")
 
-USER_ASSISTANT = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'user' %}USER: {% else %} {% endif %}"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}"
-    "{% if message['role'] == 'user' %} ASSISTANT:{% else %}</s>{% endif %}"
-    "{% endfor %}"
-)
 # As SmolVLM-256M's: a first token of its own, a space after the role only before text.
 END_OF_UTTERANCE = (
     "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
@@ -64,17 +57,8 @@ TURNS = (
 
 def tokenizer(specials: tuple[str, ...], pad: str, end: str, **kwargs: object) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer that can write any text."""
-    fresh = Tokenizer(models.BPE())
-    fresh.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    fresh.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=420,
-        special_tokens=list(specials),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    fresh.train_from_iterator(LINES, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=fresh, pad_token=pad, eos_token=end, **kwargs)
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return byte_level(LINES, split, specials, 420, pad_token=pad, eos_token=end, **kwargs)
 
 
 def text_sizes(tok: PreTrainedTokenizerFast, **more: object) -> dict[str, object]:
@@ -115,38 +99,14 @@ def save(folder: Path, config: object, model_class: type, processor: object, tok
 def llava(folder: Path) -> Path:
     """CLIP, two-layer projector, Llama with a tied head: 4 tokens per picture."""
     tok = tokenizer((*SPECIALS, "<image>"), "<pad>", "</s>", extra_special_tokens={"image_token": "<image>"})
-    pixels = transformers.CLIPImageProcessorPil(
-        size={"shortest_edge": 16},
-        crop_size={"height": 16, "width": 16},
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )
-    processor = transformers.LlavaProcessor(
-        image_processor=pixels,
-        tokenizer=tok,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        image_token="<image>",
-        chat_template=USER_ASSISTANT,
-    )
-    config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            image_size=16,
-            patch_size=8,
-            projection_dim=32,
-        ),
-        text_config=transformers.LlamaConfig(**text_sizes(tok, tie_word_embeddings=True)),
-        image_token_index=tok.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-        image_seq_length=4,
-        tie_word_embeddings=True,
-    )
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "projection_dim": 32,
+    }
+    config, processor = small_llava(tok, 16, vision, text_sizes(tok))
     return save(folder, config, transformers.LlavaForConditionalGeneration, processor, tok)
 
 

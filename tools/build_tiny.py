@@ -8,9 +8,11 @@ byte-level BPE tokenizer trained on the embedded world's training text, which ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
@@ -27,6 +29,7 @@ from forgetbench.paths import EMBEDDED
 
 FOLDER = EMBEDDED / "tiny"
 VOCABULARY = 1536
+PATCH = 8
 PAD, END, IMAGE = "<pad>", "</s>", "<image>"
 TEMPLATE = (
     "{% for message in messages %}"
@@ -47,81 +50,107 @@ def training_text() -> Iterator[str]:
             yield f"USER: <image>\n{sample.prompt} ASSISTANT: {sample.answer}"
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    r"""Train the byte-level tokenizer; any text can be written with it.
+def byte_level(
+    text: Iterable[str], split: PreTokenizer, specials: Sequence[str], vocabulary: int, **kwargs: object
+) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer, with which any text can be written.
 
-    List markers ("\\nA.") and words are units before merging, so that each of the world's words is one token.
+    Args:
+        text: what it learns from.
+        split: cuts text into the units that are merged in.
+        specials: special tokens, in the order of their ids.
+        vocabulary: tokens in all.
+        kwargs: which special token is the padding, the end, and so on.
     """
     tokenizer = Tokenizer(models.BPE())
-    unit = Regex(r"\n[A-Z]\.| ?\(?[A-Z][,.)]+| ?\w+(?:-\w+)*| ?[^\w\s]+|\s")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(unit, "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[PAD, END, IMAGE],
+        vocab_size=vocabulary,
+        special_tokens=list(specials),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(training_text(), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, extra_special_tokens={"image_token": IMAGE}
-    )
+    tokenizer.train_from_iterator(text, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **kwargs)
 
 
-def main() -> None:
-    """Write the folder."""
-    tokenizer = build_tokenizer()
-    image_id = tokenizer.convert_tokens_to_ids(IMAGE)
+def small_llava(
+    tokenizer: PreTrainedTokenizerFast, side: int, vision: dict[str, Any], text: dict[str, Any]
+) -> tuple[LlavaConfig, LlavaProcessor]:
+    """The configuration and processor of a LLaVA over square pictures in patches of 8x8.
+
+    Args:
+        tokenizer: has the image token.
+        side: pixels along a picture's edge.
+        vision: sizes of the CLIP tower.
+        text: sizes of the Llama decoder.
+    """
     pixels = CLIPImageProcessorPil(
-        size={"shortest_edge": 32},
-        crop_size={"height": 32, "width": 32},
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
     processor = LlavaProcessor(
         image_processor=pixels,
         tokenizer=tokenizer,
-        patch_size=8,
+        patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token=IMAGE,
         chat_template=TEMPLATE,
     )
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=128,
-            intermediate_size=512,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            image_size=32,
-            patch_size=8,
-            projection_dim=128,
-        ),
+        vision_config=CLIPVisionConfig(**vision, image_size=side, patch_size=PATCH),
         text_config=LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=192,
-            intermediate_size=512,
-            num_hidden_layers=4,
-            num_attention_heads=6,
-            num_key_value_heads=6,
-            max_position_embeddings=512,
-            initializer_range=0.06,  # about 1 / sqrt(hidden_size); the usual 0.02 is for models ten times as wide
-            tie_word_embeddings=True,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=None,
+            **{
+                "vocab_size": len(tokenizer),
+                "tie_word_embeddings": True,
+                "pad_token_id": tokenizer.pad_token_id,
+                "eos_token_id": tokenizer.eos_token_id,
+                "bos_token_id": None,
+                **text,
+            }
         ),
-        image_token_index=image_id,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
-        image_seq_length=16,
+        image_seq_length=(side // PATCH) ** 2,
         tie_word_embeddings=True,
     )
+    return config, processor
+
+
+def main() -> None:
+    """Write the folder."""
+    # List markers and words are units before merging, so that each of the world's words is one token.
+    unit = Regex(r"\n[A-Z]\.| ?\(?[A-Z][,.)]+| ?\w+(?:-\w+)*| ?[^\w\s]+|\s")
+    split = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(unit, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    named = {"pad_token": PAD, "eos_token": END, "extra_special_tokens": {"image_token": IMAGE}}
+    tokenizer = byte_level(training_text(), split, (PAD, END, IMAGE), VOCABULARY, **named)
+    vision = {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "projection_dim": 128,
+    }
+    text = {
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 6,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.06,  # about 1 / sqrt(hidden_size); the usual 0.02 is for models ten times as wide
+    }
+    config, processor = small_llava(tokenizer, 32, vision, text)
     processor.save_pretrained(FOLDER)
     config.save_pretrained(FOLDER)
     GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id).save_pretrained(FOLDER)

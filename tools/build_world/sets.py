@@ -104,7 +104,8 @@ def digit_sets(world: World) -> Rows:
     rows: Rows = {}
     for split, asked, answered in (("train", 3000, 2000), ("test", 500, 400)):
         pictures = world.groups[f"digits/{split}"]
-        rows["digits_naming", split] = items.naming(Writer("digits_naming", split), pictures, world.tops)
+        named = pictures * (3 if split == "train" else 1)
+        rows["digits_naming", split] = items.naming(Writer("digits_naming", split), named, world.tops)
         writer = Writer("digits_questions", split)
         chosen = spread(writer, pictures, asked)
         rows["digits_questions", split] = items.facts(writer, chosen, world.digits)
@@ -134,7 +135,7 @@ def emoji_sets(world: World) -> Rows:
     """Every set on emoji, in both styles."""
     rows: Rows = {}
     for domain, split, n in (
-        ("emoji", "train", 3576), ("emoji", "test", 500), ("fluent", "test", 500),
+        ("emoji", "train", 5960), ("emoji", "test", 500), ("fluent", "test", 500),
     ):  # fmt: skip
         pictures = world.groups[f"{domain}/{split}"]
         writer = Writer(f"{domain}_naming", split)
@@ -147,7 +148,7 @@ def emoji_sets(world: World) -> Rows:
         usable = [p for p in pictures if p.class_name in world.uses]
         chosen = spread(writer, usable, m, world.by_use)
         rows[writer.name, split] = items.facts(writer, chosen, world.uses)
-    for split, n in (("train", 1788), ("test", 450)):
+    for split, n in (("train", 2980), ("test", 450)):
         pictures = world.groups[f"emoji/{split}"]
         rows["emoji_yesno", split] = items.yes_no(
             Writer("emoji_yesno", split), pictures, world.questions("emoji"),
