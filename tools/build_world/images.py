@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,14 +158,22 @@ def _render(art: Image.Image, random: np.random.Generator) -> tuple[str, np.ndar
 
 
 def renderings(
-    domain: str, split: str, arts: dict[str, Image.Image], concepts: list[Concept], each: int
+    domain: str,
+    split: str,
+    arts: dict[str, Image.Image],
+    concepts: list[Concept],
+    each: int,
+    apart_from: Sequence[Picture] = (),
 ) -> list[Picture]:
-    """Each concept `each` times, on plain backgrounds."""
+    """Each concept `each` times, on plain backgrounds; no near-duplicate of the concept in `apart_from`."""
     pictures = []
     for concept in concepts:
         random = rng(domain, split, concept.key)
+        shown = [picture.pixels for picture in apart_from if picture.class_name == concept.name]
         for i in range(each):
             background, pixels = _render(arts[concept.name], random)
+            while shown and nearest(pixels[None], np.stack(shown))[0] < NEAR:
+                background, pixels = _render(arts[concept.name], random)
             name = f"{domain}/{split}/{concept.key}_{i}.webp"
             pictures.append(Picture(name, concept.name, pixels, background))
     return pictures
@@ -230,11 +239,12 @@ def draw(folders: dict[str, Path], concepts: list[Concept], report: list[str]) -
         {c.name: glyph(fetch.picture_file(folders[p], p, codes[c.label])) for c in concepts}
         for p in (fetch.NOTO, fetch.FLUENT)
     )
+    train = renderings("emoji", "train", noto, concepts, TRAIN_RENDERINGS)
     return [
         *fashion(folders[fetch.DEB[0]], report),
         *digits(report),
-        *renderings("emoji", "train", noto, concepts, TRAIN_RENDERINGS),
-        *renderings("emoji", "test", noto, concepts, TEST_RENDERINGS),
+        *train,
+        *renderings("emoji", "test", noto, concepts, TEST_RENDERINGS, apart_from=train),
         *renderings("fluent", "test", fluent, concepts, TEST_RENDERINGS),
         *collages("train", noto, concepts, 1000),
         *collages("test", noto, concepts, 300),
