@@ -41,7 +41,7 @@ format: $(READY) ## Format the code and fix what can be fixed.
 bench: $(READY) ## Measure speed and memory against named baselines.
 	$(QUIET_RUN) $(BIN)/python -m benchmarks
 
-base-model: $(READY) ## Train the embedded base model again from random weights (an hour or so on one core).
+base-model: $(READY) ## Train the embedded base model again from random weights (an hour and a half on one core).
 	OMP_NUM_THREADS=1 $(BIN)/forgetbench finetune model=tiny_random data=base_words recipe=base_words name=base_words threads=1
 	$(BIN)/python -m tools.export_base words outputs/base_words
 	OMP_NUM_THREADS=1 $(BIN)/forgetbench finetune model=local model.path=outputs/base_words/model model.attention=eager \
