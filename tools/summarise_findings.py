@@ -73,7 +73,10 @@ def _quadrants(scores: pd.DataFrame) -> str:
     for recipe, rows in means.groupby("recipe"):
         lines.append(f"| {recipe} | " + " | ".join(_cell(rows[rows["quadrant"] == one]) for one in QUADRANTS) + " |")
     sets = "; ".join(f"{head}: {', '.join(members[one])}" for head, one in zip(HEADINGS, QUADRANTS, strict=True))
-    note = f"Means over the same sets in every row, those whose text task is in no recipe's mix. {sets}."
+    note = (
+        "Means over the same sets in every row: those whose text task is in no recipe's mix, the two controls aside, "
+        f"whose mixes share one on purpose. {sets}."
+    )
     return "\n".join(["## Quadrants", "", note, "", *lines])
 
 
@@ -117,7 +120,10 @@ def _interaction(scores: pd.DataFrame, folder: Path) -> str:
             assert found.ci_high is not None
             shown.append(f"{found.value * 100:.1f} [{found.ci_low * 100:.1f}, {found.ci_high * 100:.1f}]")
         lines.append(f"| {recipe} | {seed} | {' | '.join(shown)} |")
-    head = "Drop on these sets minus the drop on `fashion_naming`: points, 95 % intervals, clustered as manifests say."
+    head = (
+        "Drop on these sets minus the drop on `fashion_naming`, whose gain counts as a negative drop: points, 95 % "
+        "intervals, clustered as manifests say."
+    )
     return "\n".join(["## The interaction", "", head, "", *lines])
 
 
