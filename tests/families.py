@@ -54,6 +54,16 @@ TURNS = (
     "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 
+SIGLIP = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 16,
+    "vision_use_head": False,
+}
+
 
 def tokenizer(specials: tuple[str, ...], pad: str, end: str, **kwargs: object) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer that can write any text."""
@@ -211,17 +221,7 @@ def paligemma(folder: Path) -> Path:
     pixels.image_seq_length = 4
     processor = transformers.PaliGemmaProcessor(image_processor=pixels, tokenizer=tok)
     config = transformers.PaliGemmaConfig(
-        vision_config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "image_size": 16,
-            "patch_size": 8,
-            "projection_dim": 32,
-            "vision_use_head": False,
-        },
+        vision_config={**SIGLIP, "patch_size": 8, "projection_dim": 32},
         # Gemma scales its embeddings up; a tied random head would only ever repeat the last token.
         text_config={"model_type": "gemma", "head_dim": 8, **text_sizes(tok, tie_word_embeddings=False)},
         tie_word_embeddings=False,
@@ -261,16 +261,7 @@ def gemma3(folder: Path) -> Path:
         image_processor=pixels, tokenizer=tok, image_seq_length=4, chat_template=TURNS
     )
     config = transformers.Gemma3Config(
-        vision_config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "image_size": 16,
-            "patch_size": 4,
-            "vision_use_head": False,
-        },
+        vision_config={**SIGLIP, "patch_size": 4},
         text_config={
             **text_sizes(tok, tie_word_embeddings=False),
             "head_dim": 8,
