@@ -43,10 +43,10 @@ bench: $(READY) ## Measure speed and memory against named baselines.
 
 base-model: $(READY) ## Train the embedded base model again from random weights (an hour and a half on one core).
 	OMP_NUM_THREADS=1 $(BIN)/forgetbench finetune model=tiny_random data=base_words recipe=base_words name=base_words threads=1
-	$(BIN)/python -m tools.export_base words outputs/base_words
+	$(BIN)/python -m tools.export_base outputs/base_words
 	OMP_NUM_THREADS=1 $(BIN)/forgetbench finetune model=local model.path=outputs/base_words/model model.attention=eager \
 		data=base_model recipe=base_model name=base_model threads=1
-	$(BIN)/python -m tools.export_base model outputs/base_model
+	$(BIN)/python -m tools.export_base outputs/base_words outputs/base_model
 
 wheel: $(READY) ## Build the wheel into dist/.
 	$(BIN)/python -m build --wheel

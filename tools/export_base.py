@@ -1,12 +1,11 @@
 """Ship a trained base: weights into forgetbench/embedded/tiny, its curve, scores and card beside them.
 
-python -m tools.export_base words outputs/base_words    both are steps of `make base-model`
-python -m tools.export_base model outputs/base_model
+python -m tools.export_base outputs/base_words                        both are steps of `make base-model`
+python -m tools.export_base outputs/base_words outputs/base_model
 """
 
 from __future__ import annotations
 
-import csv
 import shutil
 import sys
 from pathlib import Path
@@ -53,14 +52,13 @@ Held-out scores, likelihood over the options (`docs/results/base_model/scores.cs
 
 
 def main() -> None:
-    """Export the half that was trained: `words`, to go on from, or `model`, to ship."""
-    half, run_folder = sys.argv[1], Path(sys.argv[2])
-    if half == "words":
-        out = run_folder / "model"
-        shutil.copytree(FOLDER, out, dirs_exist_ok=True)
-        _trained(run_folder, WORDS_STEP).save_pretrained(out)
+    """Export the first half, to go on from, or both, to ship."""
+    words, *rest = (Path(folder) for folder in sys.argv[1:])
+    if rest:
+        ship(words, rest[0])
     else:
-        ship(run_folder)
+        shutil.copytree(FOLDER, words / "model", dirs_exist_ok=True)
+        _trained(words, WORDS_STEP).save_pretrained(words / "model")
 
 
 def _trained(run_folder: Path, step: int | None = None) -> Any:
@@ -73,12 +71,12 @@ def _trained(run_folder: Path, step: int | None = None) -> Any:
     return loaded.model
 
 
-def ship(run_folder: Path) -> None:
-    """Put the last checkpoint into the package in bf16, score it, describe it."""
+def ship(words: Path, run_folder: Path) -> None:
+    """Put the last checkpoint of the second half into the package in bf16, score it, describe it."""
     run = read_run(run_folder)
     _trained(run_folder).to(torch.bfloat16).save_pretrained(FOLDER)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    draw_curve(run_folder / "train.csv", RESULTS / "loss.png")
+    draw_curve(losses(words, run_folder), RESULTS / "loss.png")
     eval_matrix(compose(EvalMatrixConfig, ["model=tiny", "matrix=fashion"]), Path("outputs"))
     scores = pd.read_csv("outputs/base-tiny-fashion_naming/scores.csv")
     scores.drop(columns=["seconds"]).to_csv(RESULTS / "scores.csv", index=False)
@@ -101,28 +99,33 @@ def _row(row: dict[str, float]) -> str:
     return f"| {name} | {row['value'] * 100:.1f} | {interval} | {chance} |"
 
 
-def draw_curve(log: Path, picture: Path) -> None:
+def losses(words: Path, run_folder: Path) -> pd.DataFrame:
+    """Step, stage and loss over both halves, the first up to where the second goes on from it."""
+    first, second = (pd.read_csv(folder / "train.csv") for folder in (words, run_folder))
+    first = first[first["step"] <= WORDS_STEP]
+    second["stage"] += first["stage"].max()
+    return pd.concat([first, second], ignore_index=True)[["stage", "loss"]]
+
+
+def draw_curve(log: pd.DataFrame, picture: Path) -> None:
     """The training loss, a running mean over steps, with the stages marked."""
-    with log.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    losses = pd.Series([float(row["loss"]) for row in rows]).rolling(SMOOTH, min_periods=1).mean()
+    means, n = log["loss"].rolling(SMOOTH, min_periods=1).mean(), len(log)
     top = 2.0
     sheet = Image.new("RGB", (WIDTH, HEIGHT), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-    scale_x, scale_y = (WIDTH - 2 * MARGIN) / len(rows), (HEIGHT - 2 * MARGIN) / top
+    scale_x, scale_y = (WIDTH - 2 * MARGIN) / n, (HEIGHT - 2 * MARGIN) / top
 
     def at(step: int, loss: float) -> tuple[float, float]:
         return MARGIN + step * scale_x, HEIGHT - MARGIN - min(loss, top) * scale_y
 
     for level in (0.0, 0.5, 1.0, 1.5, 2.0):
-        pen.line((at(0, level), at(len(rows), level)), "#d1d9e0")
+        pen.line((at(0, level), at(n, level)), "#d1d9e0")
         pen.text((8, at(0, level)[1] - 9), f"{level:.1f}", "#59636e", font)
-    for step in range(1, len(rows)):
-        if rows[step]["stage"] != rows[step - 1]["stage"]:
-            pen.line((at(step, 0.0), at(step, top)), "#59636e")
-    pen.line([at(step, loss) for step, loss in enumerate(losses, start=1)], "#0969da", 2)
+    for step in log.index[log["stage"].diff() > 0]:
+        pen.line((at(step, 0.0), at(step, top)), "#59636e")
+    pen.line([at(step, loss) for step, loss in enumerate(means, start=1)], "#0969da", 2)
     pen.text((MARGIN, 12), f"training loss, mean of {SMOOTH} steps; lines divide the stages", "#1f2328", font)
-    pen.text((WIDTH - MARGIN - 90, HEIGHT - MARGIN + 10), f"step {len(rows)}", "#59636e", font)
+    pen.text((WIDTH - MARGIN - 90, HEIGHT - MARGIN + 10), f"step {n}", "#59636e", font)
     sheet.save(picture, optimize=True)
 
 
