@@ -47,9 +47,11 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
     if isinstance(config, FinetuneConfig):
         yield from _name(config.name)
     if isinstance(config, EvalMatrixConfig) and config.run is not None and not Path(config.run).is_dir():
+        inside = Path(config.outputs) / config.run
         yield Problem(
             "run",
-            f"there is no folder '{config.run}'; give a run's folder, or leave it out for the base.",
+            f"there is no folder '{config.run}'; "
+            + (f"write run={inside}." if inside.is_dir() else "give a run's folder, or leave it out for the base."),
         )
     yield from _stages(config, catalogue)
     if isinstance(config, FinetuneConfig):

@@ -170,6 +170,8 @@ def _told(error: Exception) -> str:
         kind = next((kind for kind in (Source, Split) if f"'{kind.__name__}'" in message), Manifest)
         known = [one.name for one in fields(kind)]
         return f"there is no key '{key}'. {nearest(str(key).rpartition('.')[2], known, known)}"
+    if "is not a ListConfig" in message:
+        message = "a list is expected; write [a, b]."
     return f"{key}: {message}" if key else message
 
 

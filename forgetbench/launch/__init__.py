@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,8 @@ def run(kind: type[C], overrides: Sequence[str], task: Callable[[C, Path], None]
         except UserError as error:
             # Hydra prints a line of its own about any exception that leaves a job.
             refused.append(error)
+            with suppress(OSError):  # it holds a run; Hydra made it before the data or the model were refused
+                _output_folder().rmdir()
 
     with opened(kind, overrides) as session:
         session.check(session.compose())

@@ -178,6 +178,15 @@ class Session:
         ignored = [key for key in given if key.partition(".")[0] in ("model", "data")]
         if isinstance(typed, EvalMatrixConfig) and typed.run and ignored:
             raise UserError(f"{ignored[0]}: run={typed.run} brings its own model and target; drop one of the two.")
+        if (
+            "recipe.steps" in given
+            and isinstance(typed, FinetuneConfig)
+            and all(one.steps for one in typed.data.stages)
+        ):
+            raise UserError(
+                f"recipe.steps (command line): every stage of data={choices.data} has a length of its own; "
+                "set data.stages=[{set: <name>, steps: <n>}, ...] instead."
+            )
         if found := problems(cast(FinetuneConfig, typed), self.catalogue):
             raise UserError(
                 "\n".join(f"{p.key} ({refusals.origin(p.key, given, choices)}): {p.message}" for p in found)

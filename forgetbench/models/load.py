@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from forgetbench.config import ModelConfig, Weights
 from forgetbench.errors import UserError
 from forgetbench.paths import EMBEDDED
+
+if not sys.stderr.isatty():
+    transformers.utils.logging.disable_progress_bar()  # a log has no use for one
 
 _NOT_CONTENT = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
 
@@ -127,8 +131,10 @@ def _from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
     try:
         return cls.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code, **kwargs)
     except (OSError, ValueError, ImportError) as error:
-        kind = "folder" if Path(path).is_dir() else "Hub id (is it downloaded, or the network up?)"
-        raise UserError(f"Cannot load model.path={config.path} as a {kind}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        if not Path(path).is_dir():
+            reason = f"there is no such folder, and as a Hub id it cannot be had (downloaded? network up?): {reason}"
+        raise UserError(f"Cannot load model.path={config.path}: {reason}") from error
 
 
 def _digest(model: Any, processor: Any, config: ModelConfig) -> str:

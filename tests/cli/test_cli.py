@@ -178,6 +178,30 @@ def test_damaged_run_is_named(content: str, elsewhere: Path) -> None:
     assert "mine/run.json" in result.stderr
 
 
+def test_refused_data_leave_no_folder(elsewhere: Path) -> None:
+    (elsewhere / "data_manifests").mkdir()
+    (elsewhere / "data_manifests/mine.yaml").write_text(
+        "source: {kind: jsonl}\nsplits: {train: {files: [t.jsonl]}}\nimage_domains: [a]\ntext_tasks: [b]\n"
+    )
+    result = call("finetune", "data=mine", "name=x")
+    assert result.exit_code == 2
+    assert "t.jsonl" in result.stderr
+    assert not (elsewhere / "outputs/x").exists()
+
+
+def test_steps_that_every_stage_overrides_are_refused() -> None:
+    result = call("finetune", "data=base_model", "recipe.steps=8")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("recipe.steps (command line): every stage of data=base_model")
+
+
+def test_run_named_without_its_outputs_folder_is_told(elsewhere: Path) -> None:
+    (elsewhere / "outputs/mine").mkdir(parents=True)
+    result = call("eval-matrix", "run=mine")
+    assert result.exit_code == 2
+    assert "write run=outputs/mine." in result.stderr
+
+
 def test_failed_points_are_named_and_the_exit_code_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "sweep_point", _fails_at_seed_1)
     monkeypatch.setattr(experiment, "summarise_sweep", lambda *_: None)
