@@ -67,7 +67,7 @@ def run(kind: type[C], overrides: Sequence[str], task: Callable[[C, Path], None]
         except UserError as error:
             # Hydra prints a line of its own about any exception that leaves a job.
             refused.append(error)
-            with suppress(OSError):  # it holds a run; Hydra made it before the data or the model were refused
+            with suppress(OSError):  # Hydra made it; not empty, it holds a run
                 _output_folder().rmdir()
 
     with opened(kind, overrides) as session:
