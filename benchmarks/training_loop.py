@@ -19,15 +19,15 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import serve
-from forgetbench.config import DataConfig, FinetuneConfig, MixConfig, ModelConfig, Precision, RecipeConfig, StageConfig
+from forgetbench.config import DataConfig, FinetuneConfig, MixConfig, ModelConfig, RecipeConfig, StageConfig
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.collate import IGNORED, Encoder, batch_prompts
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.methods.base import Method
 from forgetbench.models.load import load_model
-from forgetbench.records import Sample
-from forgetbench.training.loop import Stage, Trainer
-from forgetbench.training.plan import plan_stages
+from forgetbench.records import Precision, Sample
+from forgetbench.training.loop import Trainer
+from forgetbench.training.plan import Stage, plan_stages
 from forgetbench.training.prepare import prepare
 from forgetbench.training.run import peak_memory_mb
 

@@ -9,15 +9,23 @@ from typing import Any
 from omegaconf import MISSING
 
 from forgetbench.methods.base import Method
+from forgetbench.methods.dare import Dare
+from forgetbench.methods.ewc import EWC
+from forgetbench.methods.gmt import GMT
+from forgetbench.methods.grafting import Grafting
+from forgetbench.methods.hft import HFT
+from forgetbench.methods.l2sp import L2SP
 from forgetbench.methods.lora import LoRA
-from forgetbench.records import Decoding
-
-
-class Precision(StrEnum):
-    """Arithmetic of the forward pass; weights and optimiser state are fp32 either way."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
+from forgetbench.methods.lwf import LwF
+from forgetbench.methods.magnitude_mask import MagnitudeMask
+from forgetbench.methods.model_tailor import ModelTailor
+from forgetbench.methods.mdgd import MDGD
+from forgetbench.methods.mdgd_gm import MDGDGM
+from forgetbench.methods.o_lora import OLoRA
+from forgetbench.methods.spider import Spider
+from forgetbench.methods.ties import Ties
+from forgetbench.methods.wise_ft import WiseFT
+from forgetbench.records import Decoding, Precision
 
 
 class Schedule(StrEnum):
@@ -74,6 +82,16 @@ class DataConfig:
 
 
 @dataclass
+class ReplayConfig:
+    """Items of earlier tasks, appended to the target set of a stage."""
+
+    samples: int = 0
+    """Random items of each earlier task (Chaudhry et al. 2019, arXiv:1902.10486); 0 replays nothing."""
+    earlier: list[str] = field(default_factory=list)
+    """Sets that count as tasks before the first stage, such as what the base was trained on."""
+
+
+@dataclass
 class MixConfig:
     """Data-hybrid training: auxiliary sets mixed into every stage."""
 
@@ -103,6 +121,7 @@ class RecipeConfig:
     language_last_layers: int | None = None
     """Restrict `language` to its last k layers (embeddings and head stay frozen)."""
     mix: MixConfig = field(default_factory=MixConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     steps: int = 240
     batch_size: int = 32
     """Instances per optimiser step, over all processes and accumulation."""
@@ -117,6 +136,21 @@ class RecipeConfig:
     reuse_features: bool = True
     """Encode a picture once where the vision tower and the projector are frozen; off where it could change a bit."""
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+@dataclass
+class RepresentationConfig:
+    """How checkpoints see pictures, and how far their weights moved, beside the base: representation.csv."""
+
+    enabled: bool = True
+    datasets: list[str] | None = None
+    """Some of the matrix's datasets; null: the first of each kind of pictures (image domains and shift)."""
+    images: int = 64
+    """Different pictures of each dataset, spread evenly over the scored items."""
+    layers: list[int] | None = None
+    """0 enters the first decoder layer, k leaves the k-th, -1 is the last; null: five, evenly spaced."""
+    centred: bool = False
+    """Effective rank of hidden states less their mean over a picture's tokens."""
 
 
 @dataclass
@@ -144,6 +178,7 @@ class MatrixConfig:
     """Disk for each dataset's preprocessed pictures, under <outputs>/.cache; larger sets are read anew every time."""
     feature_gb: float = 2.0
     """Memory for picture features, kept while vision tower and projector stay the same; 0 keeps none."""
+    representation: RepresentationConfig = field(default_factory=RepresentationConfig)
 
 
 @dataclass
@@ -151,6 +186,8 @@ class FinetuneConfig:
     """`forgetbench finetune`."""
 
     name: str = MISSING
+    run: str | None = None
+    """With a method that comes after training: the run to work on; null trains one first."""
     seed: int = 0
     outputs: str = "outputs"
     """Folder that runs and cells are written to."""
@@ -220,5 +257,22 @@ SCHEMAS: dict[str, type] = {
     "matrix": MatrixConfig,
     "method/plain": Method,
     "method/lora": LoRA,
+    "method/rslora": LoRA,
+    "method/dora": LoRA,
+    "method/o_lora": OLoRA,
+    "method/l2sp": L2SP,
+    "method/ewc": EWC,
+    "method/lwf": LwF,
+    "method/hft": HFT,
+    "method/gmt": GMT,
+    "method/spider": Spider,
+    "method/magnitude_mask": MagnitudeMask,
+    "method/mdgd": MDGD,
+    "method/mdgd_gm": MDGDGM,
+    "method/wise_ft": WiseFT,
+    "method/dare": Dare,
+    "method/ties": Ties,
+    "method/grafting": Grafting,
+    "method/model_tailor": ModelTailor,
 }
 """What each YAML in conf/ is checked against: its first default is `/schema/<key>@_here_`."""

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from forgetbench.analysis.representation_table import joined_representation
 from forgetbench.analysis.tables import write_csv
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, SweepConfig
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.errors import UserError
-from forgetbench.processes import join_crew
+from forgetbench.methods.base import Method
+from forgetbench.methods.operation import Operation
+from forgetbench.processes import join_crew, set_threads
 from forgetbench.records import QUADRANTS, Metric
 from forgetbench.reporting.console import console, say
 from forgetbench.reporting.terminal import audit_table, sweep_table
 from forgetbench.runfile import check_same, describe, method_config, model_config, read_run, start_run
-from forgetbench.subject import Subject, bare_subject, run_subject, wanted, write_tables
+from forgetbench.subject import Subject, bare_subject, run_subject, wanted, write_representation, write_tables
+from forgetbench.trained import load_base, operate
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.ask import Asker
@@ -30,19 +36,31 @@ if TYPE_CHECKING:
 def finetune(config: FinetuneConfig, folder: Path) -> None:
     """Train one run to its end in `folder`, from where it stopped if it was begun.
 
+    A method that comes after training works on the run in `folder`, which is trained plainly first if there is none.
+
     Raises:
         UserError: the folder holds another run, or the data or the model do not fit.
     """
+    if not isinstance(config.method, Operation):
+        _train(config, folder)
+        return
+    if config.run is None:
+        _train(replace(config, method=Method()), folder)
+    operate(config.method, folder, config.threads)
+
+
+def _train(config: FinetuneConfig, folder: Path) -> None:
     from forgetbench.data.collate import shared_encoder
     from forgetbench.models.checkpoint import drop_resume
     from forgetbench.models.load import load_model
     from forgetbench.training.loop import Trainer
-    from forgetbench.training.plan import plan_stages
+    from forgetbench.training.plan import plan_stages, read_sets
     from forgetbench.training.prepare import prepare
     from forgetbench.training.run import is_finished, train
     from forgetbench.training.schedule import checkpoint_steps
 
-    stages = plan_stages(config, Catalogue(config.manifests))
+    catalogue = Catalogue(config.manifests)
+    stages = plan_stages(config, catalogue)
     keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
     described = describe(config, stages)
     check_same(folder, described)
@@ -52,11 +70,12 @@ def finetune(config: FinetuneConfig, folder: Path) -> None:
         return
     set_threads(config.threads)
     loaded = load_model(config.model, config.seed)
-    audit = prepare(loaded.model, config.recipe, config.method, config.seed)
+    audit = prepare(loaded.model, config.recipe, config.method, config.seed, len(stages))
     run = start_run(folder, described, stages, loaded, audit, config.method)
     console.print(audit_table(run.audit))
     encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
-    trainer = Trainer(loaded, encoder, config.method, config.recipe, config.seed)
+    read = read_sets(config.method, catalogue)
+    trainer = Trainer(loaded, encoder, config.method, config.recipe, config.seed, read)
     train(folder, trainer, stages, keep, run.meta())
     say(f"{folder}: trained {keep[-1]} steps; checkpoints at {', '.join(map(str, keep))}.")
 
@@ -90,20 +109,15 @@ def score_run(folder: Path, config: EvalMatrixConfig | SweepConfig) -> pd.DataFr
     from forgetbench.models.checkpoint import list_checkpoints
 
     run = read_run(folder)
-    model, method, seed = model_config(run), method_config(run), run.config["seed"]
 
     def load() -> tuple[LoadedModel, int | None]:
         import torch
 
-        from forgetbench.models.load import load_model
-
         set_threads(config.threads)
-        loaded = load_model(model, seed)
-        if loaded.digest != run.model_digest:
-            raise UserError(f"{folder}: model.path={model.path} no longer holds the weights it was trained from.")
-        torch.manual_seed(seed)
-        method.attach(loaded.model)
-        return loaded, model.max_pixels
+        loaded = load_base(run, folder)
+        torch.manual_seed(run.config["seed"])
+        method_config(run).attach(loaded.model, len(run.config["data"]["stages"]))
+        return loaded, model_config(run).max_pixels
 
     checkpoints = wanted(list_checkpoints(folder), config.matrix.steps, folder)
     return _score(run_subject(folder), config, Catalogue(config.manifests), checkpoints, run.model_digest, load)
@@ -128,17 +142,20 @@ def sweep_point(config: SweepConfig, folder: Path) -> float | None:
 
 def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
     """Combine the tables of a sweep's scored points, and show a row for each."""
-    points = sorted(point for point in points if (point / "scores.csv").is_file())
+    points = sorted(point for point in points if (point / "summary.csv").is_file())
     if not points:
         return
     tables = {}
-    for name in ("scores.csv", "matrix.csv"):
+    for name in ("scores.csv", "matrix.csv", "summary.csv"):
         tables[name] = pd.concat([pd.read_csv(point / name) for point in points], ignore_index=True)
         write_csv(tables[name], folder / name)
+    measured = [path for point in points if (path := point / "representation.csv").is_file()]
+    if measured:
+        write_csv(joined_representation(measured), folder / "representation.csv")
     decodings = sorted(set(tables["matrix.csv"]["decoding"]))
     if decodings:
         console.print(sweep_table(tables["matrix.csv"], tables["scores.csv"], decodings[0]))
-    say(f"{len(points)} points: {folder}/scores.csv, {folder}/matrix.csv")
+    say(f"{len(points)} points: {folder}/scores.csv, {folder}/matrix.csv, {folder}/summary.csv")
 
 
 def _score(
@@ -152,10 +169,12 @@ def _score(
     """Score a subject, write its tables, show its 2x2; return the matrix."""
     from forgetbench.evaluation.cells import CellStore
     from forgetbench.evaluation.evaluate import Evaluator, plan
+    from forgetbench.evaluation.representation import measure, plan_representation
     from forgetbench.evaluation.sets import load_sets
 
     crew, outputs, matrix = join_crew(), Path(config.outputs), config.matrix
 
+    @cache
     def asker() -> Asker:
         from forgetbench.data.collate import shared_encoder
         from forgetbench.evaluation.ask import Asker
@@ -164,27 +183,27 @@ def _score(
         encoder = shared_encoder(loaded.processor, max_pixels, loaded.inputs_digest)
         return Asker(loaded, encoder, matrix, outputs / ".cache")
 
-    works = plan(model_digest, checkpoints, load_sets(matrix, catalogue), matrix)
+    sets = load_sets(matrix, catalogue)
+    works = plan(model_digest, checkpoints, sets, matrix)
     if not works:
         raise UserError("matrix.decodings: none of them applies to these datasets; open answers are decoded greedily.")
     evaluator = Evaluator(asker, CellStore(outputs), crew)
-    with _progress(sum(len(work.dataset.samples) for work in works)) as advance:
+    with _progress("scoring", sum(len(work.dataset.samples) for work in works)) as advance:
         cells = evaluator.score(works, advance)
-    return write_tables(subject, cells, catalogue).matrix if crew.is_main else pd.DataFrame()
-
-
-def set_threads(threads: int | None) -> None:
-    """Fix the CPU threads; the same seed gives the same bytes at the same number of threads."""
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
+    scored = write_tables(subject, cells, catalogue).matrix if crew.is_main else pd.DataFrame()
+    if matrix.representation.enabled:
+        jobs = plan_representation(model_digest, checkpoints, sets, matrix)
+        with _progress("measuring", len(jobs)) as advance:
+            measured = measure(jobs, asker, outputs / ".representation", crew, advance)
+        if crew.is_main:
+            write_representation(subject, measured)
+    return scored
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[str, int], None]]:
-    """A bar over items; the current cell is named."""
-    columns = (TextColumn("[bold]scoring"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+def _progress(title: str, total: int) -> Iterator[Callable[[str, int], None]]:
+    """A bar over what is to be done; the current piece is named."""
+    columns = (TextColumn(f"[bold]{title}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
     with Progress(
         *columns,
         TimeRemainingColumn(),

@@ -46,6 +46,14 @@ class Crew:
         return list(gather_object(list(values)))
 
 
+def set_threads(threads: int | None) -> None:
+    """Fix the CPU threads; the same seed gives the same bytes at the same number of threads."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 def join_crew() -> Crew:
     """Join the other processes of this command, if there are any.
 

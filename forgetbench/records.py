@@ -10,6 +10,13 @@ PARTS = ("vision", "projector", "language")
 """What a multimodal language model is made of."""
 
 
+class Precision(StrEnum):
+    """Arithmetic of the forward pass; weights and optimiser state are fp32 either way."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
 class AnswerKind(StrEnum):
     """How a dataset's items are answered."""
 

@@ -22,7 +22,7 @@ from forgetbench.paths import PACKAGE
 if TYPE_CHECKING:
     from forgetbench.models.load import LoadedModel
     from forgetbench.models.parts import TrainableAudit
-    from forgetbench.training.loop import Stage
+    from forgetbench.training.plan import Stage
 
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "pillow", "numpy")
 _NOT_RESULT = {"name", "outputs", "manifests", "threads", "recipe.reuse_features"}
@@ -147,6 +147,15 @@ def method_config(run: RunFile) -> Method:
     method = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), run.config["method"]))
     assert isinstance(method, Method)
     return method
+
+
+def run_config(run: RunFile) -> FinetuneConfig:
+    """The whole configuration, typed."""
+    schema = OmegaConf.structured(FinetuneConfig)
+    schema.method = OmegaConf.structured(type(method_config(run)))
+    config = OmegaConf.to_object(OmegaConf.merge(schema, run.config))
+    assert isinstance(config, FinetuneConfig)
+    return config
 
 
 def environment() -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from forgetbench.analysis.cell_view import CellView, RowContext
+from forgetbench.analysis.representation_table import representation_rows
+from forgetbench.analysis.summary import summary_rows
 from forgetbench.analysis.tables import matrix_rows, score_rows, write_csv
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.labels import task_labels
@@ -24,6 +26,7 @@ from forgetbench.runfile import method_config, model_config, read_run
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.evaluate import ScoredCell
+    from forgetbench.evaluation.representation import Measured
     from forgetbench.models.checkpoint import Checkpoint
 
 
@@ -48,37 +51,44 @@ class Subject:
         """Cells with everything that the tables say about them."""
         return [self._view(one, catalogue) for one in scored]
 
+    def run_columns(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """What every table says of a checkpoint, by column."""
+        mix, stage = self.recipe.get("mix", {"data": [], "ratio": None}), int(checkpoint.meta.get("stage", 0))
+        return {
+            "run": self.name,
+            "model": self.model,
+            "target": self.targets[max(0, stage - 1)],
+            "checkpoint": checkpoint.name,
+            "variant": checkpoint.variant,
+            "method": self.method,
+            "parts": self.parts,
+            "lr": _lr(self.recipe.get("lr", "")),
+            "mix": "+".join(mix["data"] if mix["ratio"] else []),
+            "mix_ratio": mix["ratio"],
+            "seed": self.seed,
+            "stage": stage,
+            "step": checkpoint.step,
+        }
+
     def _view(self, scored: ScoredCell, catalogue: Catalogue) -> CellView:
-        work, cell = scored.work, scored.cell
-        manifest, mix = work.dataset.manifest, self.recipe.get("mix", {"data": [], "ratio": None})
-        stage = int(work.checkpoint.meta.get("stage", 0))
-        target = self.targets[max(0, stage - 1)]
+        work, cell, manifest = scored.work, scored.cell, scored.work.dataset.manifest
+        run, mix = self.run_columns(work.checkpoint), self.recipe.get("mix", {"data": [], "ratio": None})
         mixed = mix["data"] if mix["ratio"] else []
-        auxiliary = [leaf.manifest for name in mixed for leaf in catalogue.leaves(name)]
+        replay = self.recipe.get("replay", {"samples": 0, "earlier": []})
+        also_seen = [*mixed, *(replay["earlier"] if replay["samples"] else ())]
+        auxiliary = [leaf.manifest for name in also_seen for leaf in catalogue.leaves(name)]
         counts = cell.frame["options"].map(len)
         context = RowContext(
-            run=self.name,
-            model=self.model,
-            target=target,
-            checkpoint=work.checkpoint.name,
-            variant="",
-            method=self.method,
-            parts=self.parts,
-            lr=_lr(self.recipe.get("lr", "")),
-            mix="+".join(mixed),
-            mix_ratio=mix["ratio"],
-            seed=self.seed,
-            stage=stage,
-            step=work.checkpoint.step,
+            **run,
             dataset=manifest.name,
             image_domain="+".join(manifest.image_domains),
             text_task="+".join(manifest.text_tasks),
-            placement=place(catalogue.load(target), manifest, auxiliary),
+            placement=place(catalogue.load(run["target"]), manifest, auxiliary),
             probe=manifest.probe,
             probe_of=manifest.name.removesuffix(SUFFIX) if manifest.name.endswith(SUFFIX) else "",
             decoding=work.settings.decoding,
             metric=cell.metric,
-            labels=frozenset(self.labels[max(0, stage - 1)]),
+            labels=frozenset(self.labels[max(0, run["stage"] - 1)]),
             chance=float((1 / counts).mean()) if counts.all() and manifest.answer is not AnswerKind.text else None,
             seconds=cell.seconds,
             cell=cell.digest,
@@ -132,9 +142,17 @@ def write_tables(subject: Subject, cells: Sequence[ScoredCell], catalogue: Catal
     tables = Tables(score_rows(views), matrix_rows(views))
     write_csv(tables.scores, subject.folder / "scores.csv")
     write_csv(tables.matrix, subject.folder / "matrix.csv")
+    write_csv(summary_rows(views), subject.folder / "summary.csv")
     console.print(matrix_table(tables.scores, tables.matrix))
-    say(f"{subject.folder}: {len(cells)} cells; scores.csv, matrix.csv")
+    say(f"{subject.folder}: {len(cells)} cells; scores.csv, matrix.csv, summary.csv")
     return tables
+
+
+def write_representation(subject: Subject, measured: Sequence[Measured]) -> None:
+    """Write what was measured of a subject's checkpoints."""
+    rows = [{**subject.run_columns(one.checkpoint), **asdict(row)} for one in measured for row in one.rows]
+    write_csv(representation_rows(rows), subject.folder / "representation.csv")
+    say(f"{subject.folder}: representation.csv")
 
 
 def wanted(checkpoints: Sequence[Checkpoint], steps: Sequence[int], folder: Path) -> list[Checkpoint]:

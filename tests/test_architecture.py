@@ -17,7 +17,7 @@ LAYERS = (
     {"cli"},
     {"launch", "help"},
     {"experiment", "rescore", "inspection", "validation"},
-    {"subject"},
+    {"subject", "trained"},
     {"runfile"},
     {"training", "evaluation", "analysis", "reporting"},
     {"data", "models", "methods", "scoring"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from forgetbench.config import MatrixConfig
 from forgetbench.data.collate import Encoder
 from forgetbench.data.encoded import encode
 from forgetbench.evaluation.batches import BatchedSet, batched
+from forgetbench.evaluation.distances import part_distances
 from forgetbench.evaluation.engine import Engine
+from forgetbench.evaluation.observe import Observer
+from forgetbench.evaluation.representation import LayerMeasure, PartDistance
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.evaluation.settings import Settings
 from forgetbench.evaluation.swap import WeightSwap
@@ -39,6 +43,9 @@ class Asker:
         """
         self._inputs_digest, self._encoder, self._config, self._cache = loaded.inputs_digest, encoder, config, cache
         self._engine = Engine(loaded, encoder, int(config.feature_gb * GIB))
+        self._model = loaded.model
+        # A layer that is not there is refused before anything is asked.
+        self._observer = Observer(loaded, encoder.pad_id, config) if config.representation.enabled else None
         self._swap = WeightSwap(loaded.model)
         self._at: Checkpoint | None = None
         self._sets: dict[EvaluationSet, BatchedSet] = {}
@@ -76,3 +83,12 @@ class Asker:
     def answer(self, dataset: EvaluationSet, number: int, settings: Settings) -> list[Prediction]:
         """The predictions for one batch, in its order."""
         return self._engine.answer(self.batches(dataset), number, settings)
+
+    def layers(self, dataset: EvaluationSet, items: Sequence[int]) -> list[LayerMeasure]:
+        """Hidden states at the picture tokens of some items, beside the base's."""
+        assert self._observer is not None
+        return self._observer.measure(dataset.manifest.name, self.batches(dataset), items, self._swap.replaced)
+
+    def distances(self) -> list[PartDistance]:
+        """How far the weights are from the base's."""
+        return part_distances(self._model, self._swap.replaced)

@@ -18,6 +18,8 @@ class WeightSwap:
         """Take the model on its base weights, adapters attached."""
         self._live: dict[str, Tensor] = dict(model.named_parameters())
         self._base: dict[str, Tensor] = {}
+        self.replaced: dict[str, Tensor] = {}
+        """Base values of what the present checkpoint changed, by live name."""
 
     @torch.no_grad()
     def to(self, delta: Mapping[str, Tensor]) -> None:
@@ -46,3 +48,4 @@ class WeightSwap:
             if name not in self._base:
                 self._base[name] = self._live[name].detach().clone()
             self._live[name].copy_(value)
+        self.replaced = {name: self._base[name] for name in delta}

@@ -28,8 +28,14 @@ def folder_name(*items: str) -> str:
     return name
 
 
+def run_folder(run: str | None, own: str) -> str:
+    """The folder that a command works in: that of the run it was given, or its own."""
+    return run or own
+
+
 # At import, not in a function: a launcher's worker process imports this module when it unpickles the task.
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

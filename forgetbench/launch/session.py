@@ -175,9 +175,14 @@ class Session:
             typed = OmegaConf.to_object(plain)
         except OmegaConfBaseException as error:
             raise refusals.explain(error, given, choices) from error
-        ignored = [key for key in given if key.partition(".")[0] in ("model", "data")]
-        if isinstance(typed, EvalMatrixConfig | ScoreConfig) and typed.run and ignored:
-            raise UserError(f"{ignored[0]}: run={typed.run} brings its own model and target; drop one of the two.")
+        assert isinstance(typed, FinetuneConfig | EvalMatrixConfig | ScoreConfig)
+        trains = isinstance(typed, FinetuneConfig)
+        brought = ("model", "data", *(("recipe", "seed", "name", "outputs") if trains else ()))
+        ignored = [key for key in given if key.partition(".")[0] in brought]
+        if typed.run and ignored:
+            raise UserError(
+                f"{ignored[0]}: run={typed.run} brings its own {' and '.join(brought)}; drop one of the two."
+            )
         if (
             "recipe.steps" in given
             and isinstance(typed, FinetuneConfig)

@@ -4,16 +4,64 @@ A method is a dataclass: its fields are its configuration, its docstring the doc
 training loop calls every hook and never asks which method it has. In one optimiser step the order is
 
     penalty (per micro-batch) -> edit_gradients -> clipping -> optimiser -> edit_weights (gradients still there)
+
+Shapes: B items, T tokens, A answer tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from forgetbench.records import Precision, Sample
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch, on the model's device."""
+
+    inputs: Mapping[str, Any]
+    """Keyword arguments of the model's forward: input_ids (B, T + A) and the like; picture features may stand in for
+    pixels where vision tower and projector are frozen."""
+    labels: Tensor
+    """(B, A): token ids of the last A positions, padding marked as -100."""
+    samples: Sequence[Sample]
+    """The B items."""
+    share: float
+    """Share of the optimiser step's instances, over all micro-batches and processes."""
+    answers: int
+    """Answer tokens of the whole step, over all micro-batches and processes."""
+
+
+class Passes(Protocol):
+    """Forward passes in the run's own precision, and the data of the run."""
+
+    seed: int
+
+    def batch(self, samples: Sequence[Sample]) -> Batch:
+        """Items as one micro-batch that is a step by itself."""
+
+    def forward(self, batch: Batch) -> Any:
+        """A pass that can be differentiated; `logits` may hold the last A + 1 positions only."""
+
+    def reference(self, batch: Batch, weights: Mapping[str, Tensor]) -> Any:
+        """A pass without graph and dropout, with `weights` in place of the model's own, by live name."""
+
+    def answer_logits(self, batch: Batch, outputs: Any) -> Tensor:
+        """fp32 logits (B, A, V) that predict the answer tokens."""
+
+    def loss(self, batch: Batch, outputs: Any) -> Tensor:
+        """Negative log-likelihood summed over the answer tokens."""
+
+    def coming(self, steps: int) -> Iterator[Sequence[Batch]]:
+        """This process's micro-batches of the first `steps` optimiser steps of the run."""
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Sum over processes."""
 
 
 @dataclass
@@ -24,6 +72,9 @@ class Trainee:
     """The unwrapped model."""
     trainable: Mapping[str, nn.Parameter]
     """Trainable parameters by live name."""
+    passes: Passes
+    read: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
+    """Training items of the sets that the method `reads`."""
     step: int = 0
     """Optimiser steps done before the current one, over all stages."""
     stage: int = 1
@@ -43,29 +94,44 @@ class Method:
         """Parts whose own weights stay frozen because the method adds weights to them."""
         return ()
 
-    def reads_pixels(self) -> bool:
-        """Whether the hooks run the vision tower or change it; else a batch may come without pixels."""
-        return False
+    def forward_precision(self) -> Precision | None:
+        """Arithmetic of the forward pass where the method must choose it; None leaves it to the recipe."""
+        return None
 
-    def attach(self, model: Any) -> None:
+    def reads(self) -> Sequence[str]:
+        """Sets whose training items the method needs besides the run's own."""
+        return ()
+
+    def attach(self, model: Any, stages: int) -> None:
         """Change the model's structure (adapters); called before training and before evaluation alike."""
+
+    def frozen(self, model: Any, trainable: Collection[str], seed: int) -> Collection[str]:
+        """Names out of `trainable` that stay frozen throughout."""
+        return ()
 
     def begin(self, trainee: Trainee) -> None:
         """Called once before the first step, on the starting weights; also before a resumed run."""
 
-    def penalty(self, trainee: Trainee, batch: Mapping[str, Tensor], outputs: Any) -> Tensor | None:
-        """A term added to the loss of one micro-batch."""
+    def optimised(self, trainee: Trainee) -> Mapping[str, nn.Parameter]:
+        """What the optimiser steps, by live name, after `begin`.
+
+        Tensors of the method's own get their gradients in `edit_gradients` and are copied back in `edit_weights`.
+        """
+        return trainee.trainable
+
+    def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> Tensor | None:
+        """A micro-batch's share of a term added to the step's loss: the shares are summed over micro-batches."""
         return None
 
-    def edit_gradients(self, trainee: Trainee, batches: Sequence[Mapping[str, Tensor]]) -> None:
-        """Change the accumulated gradients in place, before they are clipped."""
+    def edit_gradients(self, trainee: Trainee) -> None:
+        """Change the accumulated gradients in place, before they are clipped; some may be None."""
 
     def edit_weights(self, trainee: Trainee) -> None:
-        """Change the weights in place after the optimiser's step."""
+        """Change the weights in place after the optimiser's step; the clipped gradients are still there."""
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that a resumed run needs."""
         return {}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` gave."""
+    def load_state(self, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` gave; the weights are back already."""

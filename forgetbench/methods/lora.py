@@ -1,18 +1,24 @@
-"""LoRA (Hu et al. 2021, arXiv:2106.09685), through peft."""
+"""LoRA (Hu et al. 2021, arXiv:2106.09685) and two variants of it, through peft."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Method
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 @dataclass
 class LoRA(Method):
     """Low-rank adapters on chosen parts; the parts' own weights stay frozen.
+
+    Before the first step every variant is the base model to the bit, as B starts at zero. rsLoRA is `rank_stabilised`
+    (Kalajdzievski 2023, arXiv:2312.03732), DoRA is `weight_decomposed` (Liu et al. 2024, arXiv:2402.09353).
 
     Parts in `recipe.parts` that are not listed here train in full, so that `parts: [language]` with
     `recipe.parts: [language, projector]` is LoRA on the language model and a fully trained projector.
@@ -21,12 +27,16 @@ class LoRA(Method):
     name: str = "lora"
     rank: int = 8
     alpha: int = 16
-    """The update is scaled by alpha / rank."""
+    """The update is scaled by alpha / rank, or by alpha / sqrt(rank) if `rank_stabilised`."""
     dropout: float = 0.0
     parts: list[str] = field(default_factory=lambda: ["language"])
     """Parts that get adapters."""
     targets: Any = None
     """Part -> last names of its linear layers, e.g. {language: [q_proj, v_proj]}; a part left out: all of them."""
+    rank_stabilised: bool = False
+    """Keep the update's size as the rank grows."""
+    weight_decomposed: bool = False
+    """Train the length of each row of the adapted matrix besides; the adapters then turn its direction only."""
 
     def problems(self) -> Mapping[str, str]:
         """Settings that peft would refuse later, or take without a word."""
@@ -47,10 +57,19 @@ class LoRA(Method):
         """The parts that got adapters."""
         return self.parts
 
-    def attach(self, model: Any) -> None:
-        """Insert adapters that change nothing until they are trained (B starts at zero)."""
-        from peft import LoraConfig, inject_adapter_in_model
+    def attach(self, model: Any, stages: int) -> None:
+        """Insert adapters that change nothing until they are trained."""
+        from peft import inject_adapter_in_model
 
+        # Injection keeps the parameters' own names, where peft's wrapper would prefix them.
+        inject_adapter_in_model(self.peft_config(self.adapted_layers(model)), model)
+
+    def adapted_layers(self, model: Any) -> list[str]:
+        """Full names of the layers that get adapters.
+
+        Raises:
+            UserError: a part has no linear layer of a name given in `targets`.
+        """
         from forgetbench.models.parts import linear_layers
 
         names = []
@@ -64,8 +83,18 @@ class LoRA(Method):
                     f"there are {', '.join(known)}."
                 )
             names += found
-        config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=names, bias="none"
+        return names
+
+    def peft_config(self, layers: list[str]) -> LoraConfig:
+        """The settings in peft's words, for these layers."""
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=layers,
+            bias="none",
+            use_rslora=self.rank_stabilised,
+            use_dora=self.weight_decomposed,
         )
-        # Injection keeps the parameters' own names, where peft's wrapper would prefix them.
-        inject_adapter_in_model(config, model)

@@ -1,6 +1,7 @@
 """Checkpoints hold only what changed: full fp32 values of the changed tensors, and a meta.json.
 
 checkpoints/step_000120/{delta.safetensors, meta.json}
+checkpoints/step_000120@wise_ft-0.5/...         a variant: what an operation after training made of that step
 resume/step_000120/optimiser.safetensors        for the newest checkpoint only; gone when the run is finished
 """
 
@@ -30,9 +31,14 @@ class Checkpoint:
     meta: Mapping[str, Any]
 
     @property
+    def variant(self) -> str:
+        """What was done to it after training, such as `wise_ft:0.5`; empty as trained."""
+        return str(self.meta.get("variant", ""))
+
+    @property
     def name(self) -> str:
-        """Folder name, such as `step_000120`."""
-        return step_name(self.step)
+        """Folder name, such as `step_000120` or `step_000120@wise_ft-0.5`."""
+        return step_name(self.step, self.variant)
 
     @property
     def digest(self) -> str:
@@ -68,9 +74,9 @@ BASE = Checkpoint(0, None, {})
 """The untouched base of any run."""
 
 
-def step_name(step: int) -> str:
-    """Folder name of a step."""
-    return f"step_{step:06d}"
+def step_name(step: int, variant: str = "") -> str:
+    """Folder name of a step, or of a variant of it."""
+    return f"step_{step:06d}" + (f"@{variant.replace(':', '-')}" if variant else "")
 
 
 def save_checkpoint(folder: Path, step: int, delta: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Checkpoint:
@@ -80,7 +86,7 @@ def save_checkpoint(folder: Path, step: int, delta: Mapping[str, Tensor], meta: 
         folder: the run's folder.
         step: optimiser steps done.
         delta: changed tensors; may be empty.
-        meta: configuration, versions, digests; `method` must be among them.
+        meta: configuration, versions, digests; `method` must be among them, `variant` where there is one.
     """
     from safetensors.torch import save_file
 
@@ -89,7 +95,7 @@ def save_checkpoint(folder: Path, step: int, delta: Mapping[str, Tensor], meta: 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in delta.items()}
     # The method's settings count: an adapter's scale is not in its tensors.
     meta = {**meta, "step": step, "delta_digest": tensors_digest(tensors, meta["method"])}
-    target = folder / "checkpoints" / step_name(step)
+    target = folder / "checkpoints" / step_name(step, str(meta.get("variant", "")))
     with replacing(target) as temporary:
         temporary.mkdir()
         save_file(tensors, temporary / "delta.safetensors")
@@ -98,12 +104,12 @@ def save_checkpoint(folder: Path, step: int, delta: Mapping[str, Tensor], meta: 
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """All checkpoints of a run in step order, the base (step 0) first."""
+    """All checkpoints of a run in step order, the base (step 0) first, variants after their step."""
     found = [BASE]
     for path in sorted((folder / "checkpoints").glob("step_*")):
         meta = read_json(path / "meta.json")
         found.append(Checkpoint(meta["step"], path, meta))
-    return sorted(found, key=lambda checkpoint: checkpoint.step)
+    return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.variant))
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from forgetbench.config import FinetuneConfig
 from forgetbench.data.catalogue import Catalogue, Leaf
 from forgetbench.data.labels import task_labels
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.data.sources import load_samples
-from forgetbench.training.loop import Stage
+from forgetbench.methods.base import Method
+from forgetbench.records import Sample
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One target set, mixed with auxiliary data, for a number of steps."""
+
+    target: str
+    stream: MixedStream
+    steps: int
+    data_digest: str
+    labels: Sequence[str] = ()
+    """The labels that the target set teaches; none if its answers are open-ended."""
 
 
 def plan_stages(config: FinetuneConfig, catalogue: Catalogue) -> list[Stage]:
@@ -21,15 +37,45 @@ def plan_stages(config: FinetuneConfig, catalogue: Catalogue) -> list[Stage]:
         UserError: a manifest or its files do not fit.
     """
     recipe = config.recipe
+    read = [WeightedSet(name, samples, 1.0) for name, samples in read_sets(config.method, catalogue).items()]
     auxiliary = _weighted([leaf for name in recipe.mix.data for leaf in catalogue.leaves(name)])
+    earlier = _weighted([leaf for name in recipe.replay.earlier for leaf in catalogue.leaves(name)])
     stages = []
     for number, stage in enumerate(config.data.stages):
-        target = _weighted(catalogue.leaves(stage.set))
-        stream = MixedStream(target, auxiliary, recipe.mix.ratio, seed=config.seed * 1000 + number)
-        digest = data_digest([*target, *auxiliary])
-        labels = task_labels([sample for one in target for sample in one.samples])
+        seed = config.seed * 1000 + number
+        own = _weighted(catalogue.leaves(stage.set))
+        target = [*own, *replayed(earlier, own, recipe.replay.samples, seed)]
+        stream = MixedStream(target, auxiliary, recipe.mix.ratio, seed)
+        digest = data_digest([*target, *auxiliary, *read])
+        labels = task_labels([sample for one in own for sample in one.samples])
         stages.append(Stage(stage.set, stream, stage.steps or recipe.steps, digest, labels))
+        earlier += own
     return stages
+
+
+def read_sets(method: Method, catalogue: Catalogue) -> dict[str, list[Sample]]:
+    """Training items of the sets that a method reads, by the name it gives."""
+    return {
+        name: [sample for one in _weighted(catalogue.leaves(name)) for sample in one.samples] for name in method.reads()
+    }
+
+
+def replayed(earlier: Sequence[WeightedSet], target: Sequence[WeightedSet], count: int, seed: int) -> list[WeightedSet]:
+    """Random items of each earlier task, drawn as often as if they were appended to the target's items.
+
+    Args:
+        earlier: a set per task.
+        target: the stage's own data.
+        count: items per task.
+        seed: of the draw.
+    """
+    per_item = sum(one.weight for one in target) / sum(len(one.samples) for one in target)
+    found = []
+    for number, one in enumerate(earlier if count else ()):
+        drawn = np.random.default_rng([seed, 4, number]).permutation(len(one.samples))[:count]
+        samples = [one.samples[place] for place in sorted(drawn)]
+        found.append(WeightedSet(f"{one.name} (replayed)", samples, per_item * len(samples)))
+    return found
 
 
 def _weighted(leaves: Sequence[Leaf]) -> list[WeightedSet]:

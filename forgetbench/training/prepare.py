@@ -12,8 +12,8 @@ from forgetbench.methods.base import Method
 from forgetbench.models.parts import TrainableAudit, audit, choose_trainable, part_of
 
 
-def prepare(model: Any, recipe: RecipeConfig, method: Method, seed: int) -> TrainableAudit:
-    """Attach the method and free exactly what the recipe names.
+def prepare(model: Any, recipe: RecipeConfig, method: Method, seed: int, stages: int = 1) -> TrainableAudit:
+    """Attach the method and free exactly what the recipe names, less what the method keeps frozen.
 
     A part that the method adapts keeps its own weights frozen and trains the added ones.
 
@@ -25,11 +25,16 @@ def prepare(model: Any, recipe: RecipeConfig, method: Method, seed: int) -> Trai
     """
     known = set(map(id, model.parameters()))
     torch.manual_seed(seed)
-    method.attach(model)
+    method.attach(model, stages)
     adapted = set(method.adapted_parts())
     choose_trainable(model, recipe.parts, recipe.language_last_layers)
     for name, parameter in model.named_parameters():
         if id(parameter) in known and part_of(name) in adapted:
+            parameter.requires_grad_(False)
+    free = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    kept = set(method.frozen(model, free, seed))
+    for name, parameter in model.named_parameters():
+        if name in kept:
             parameter.requires_grad_(False)
     result = audit(model)
     silent = set(recipe.parts) - set(result.label.split("+"))

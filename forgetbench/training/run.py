@@ -21,7 +21,8 @@ from forgetbench.models.checkpoint import (
     save_resume,
     step_name,
 )
-from forgetbench.training.loop import Stage, StepReport, Trainer
+from forgetbench.training.loop import Resume, StepReport, Trainer
+from forgetbench.training.plan import Stage
 
 
 def train(
@@ -36,11 +37,12 @@ def train(
         keep: steps to checkpoint, ascending; the last one ends the run.
         meta: stored in every checkpoint.
     """
-    done = _restore(folder, trainer, keep)
+    resume = _left(folder, keep)
+    done = resume.point.step if resume else 0
     main = trainer.accelerator.is_main_process
     with _progress(main) as progress, TrainLog(folder / "train.csv", trainer.parts, done, main) as log:
         task = progress.add_task("training", total=keep[-1], completed=done, detail="")
-        for report in trainer.run(stages, after=done):
+        for report in trainer.run(stages, resume):
             log.add(report)
             progress.update(task, completed=report.step, detail=_detail(report))
             if report.step in keep and main:
@@ -61,14 +63,13 @@ def _has(folder: Path, step: int) -> bool:
     return (folder / "checkpoints" / step_name(step) / "meta.json").is_file()
 
 
-def _restore(folder: Path, trainer: Trainer, keep: Sequence[int]) -> int:
-    """Take up the run where it stopped; from the start if a checkpoint on the way there is gone."""
+def _left(folder: Path, keep: Sequence[int]) -> Resume | None:
+    """Where the run stopped; None if it starts anew, or if a checkpoint on the way there is gone."""
     point = load_resume(folder)
     if point is None or not all(_has(folder, step) for step in keep if step <= point.step):
-        return 0
-    checkpoints = {checkpoint.step: checkpoint for checkpoint in list_checkpoints(folder)}
-    trainer.restore(checkpoints[point.step].delta(), point)
-    return point.step
+        return None
+    checkpoints = {checkpoint.step: checkpoint for checkpoint in list_checkpoints(folder) if not checkpoint.variant}
+    return Resume(checkpoints[point.step].delta(), point)
 
 
 def _progress(shown: bool) -> Progress:

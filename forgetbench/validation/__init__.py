@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from forgetbench.config import EvalMatrixConfig, FinetuneConfig, RecipeConfig, ScoreConfig, SweepConfig
+from forgetbench.config import SCHEMAS, EvalMatrixConfig, FinetuneConfig, RecipeConfig, ScoreConfig, SweepConfig
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Method
+from forgetbench.methods.operation import Operation
 from forgetbench.options import USER_MANIFESTS
 from forgetbench.validation.matrix import matrix_problems
 from forgetbench.validation.problem import Problem, at_least_1, duplicates, refused
@@ -41,8 +42,8 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from recipe_problems(config.recipe)
         yield from _checkpoints(config)
         yield from _method(config.method, config.recipe)
-        for name in config.recipe.mix.data:
-            yield from refused("recipe.mix.data", partial(_training_leaves, catalogue, name))
+        yield from _further_sets(config, catalogue)
+        yield from _operation(config)
     if isinstance(config, SweepConfig | EvalMatrixConfig | ScoreConfig):
         yield from matrix_problems(config.matrix, catalogue)
 
@@ -92,6 +93,18 @@ def _training_leaves(catalogue: Catalogue, name: str) -> None:
             )
 
 
+def _further_sets(config: FinetuneConfig, catalogue: Catalogue) -> Iterator[Problem]:
+    """Sets that are trained on or read besides the targets."""
+    further = {
+        "recipe.mix.data": config.recipe.mix.data,
+        "recipe.replay.earlier": config.recipe.replay.earlier,
+        "method": config.method.reads(),
+    }
+    for key, names in further.items():
+        for name in names:
+            yield from refused(key, partial(_training_leaves, catalogue, name))
+
+
 def _checkpoints(config: FinetuneConfig) -> Iterator[Problem]:
     key, chosen = "recipe.checkpoints", config.recipe.checkpoints
     steps = sum(stage.steps or config.recipe.steps for stage in config.data.stages)
@@ -108,6 +121,19 @@ def _checkpoints(config: FinetuneConfig) -> Iterator[Problem]:
     for name, value in (("every", chosen.every), ("log_spaced", chosen.log_spaced)):
         if value is not None and value > steps > 0:
             yield Problem(f"{key}.{name}", f"{value} is more than the {steps} steps of training.")
+
+
+def _operation(config: FinetuneConfig) -> Iterator[Problem]:
+    """What does not fit together of `run` and the method."""
+    if config.run is None:
+        return
+    known = ", ".join(key.partition("/")[2] for key, schema in SCHEMAS.items() if issubclass(schema, Operation))
+    if isinstance(config, SweepConfig):
+        yield Problem("run", "a sweep trains its own runs; work on a trained one with `forgetbench finetune`.")
+    elif not isinstance(config.method, Operation):
+        yield Problem("run", f"method={config.method.name} acts during training; one that comes after it is {known}.")
+    elif not (Path(config.run) / "run.json").is_file():
+        yield Problem("run", f"{config.run} holds no run (no run.json); give the folder of a trained one.")
 
 
 def _method(method: Method, recipe: RecipeConfig) -> Iterator[Problem]:

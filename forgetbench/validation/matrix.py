@@ -33,6 +33,7 @@ def matrix_problems(matrix: MatrixConfig, catalogue: Catalogue) -> Iterator[Prob
             )
     yield from duplicates("matrix.class_probe", matrix.class_probe)
     yield from _sampling(matrix)
+    yield from _representation(matrix)
     if any(step < 0 for step in matrix.steps):
         yield Problem("matrix.steps", f"{matrix.steps} holds a negative step.")
 
@@ -45,6 +46,19 @@ def _sampling(matrix: MatrixConfig) -> Iterator[Problem]:
     for key in ("cache_gb", "feature_gb"):
         if getattr(matrix, key) < 0:
             yield Problem(f"matrix.{key}", f"{getattr(matrix, key)} is negative; give 0 or more.")
+
+
+def _representation(matrix: MatrixConfig) -> Iterator[Problem]:
+    key, settings = "matrix.representation", matrix.representation
+    yield from at_least_1(f"{key}.images", settings.images)
+    if settings.layers is not None:
+        if not settings.layers:
+            yield Problem(f"{key}.layers", f"empty; give null for five layers, or {key}.enabled=false for none.")
+        yield from duplicates(f"{key}.layers", settings.layers)
+    yield from duplicates(f"{key}.datasets", settings.datasets or ())
+    for name in settings.datasets or ():
+        if name not in matrix.datasets:
+            yield Problem(f"{key}.datasets", f"'{name}' is not scored; list it under matrix.datasets too.")
 
 
 def _evaluation_split(catalogue: Catalogue, name: str) -> None:

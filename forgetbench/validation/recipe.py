@@ -71,6 +71,9 @@ def _learning_rates(recipe: RecipeConfig) -> Iterator[Problem]:
 
 def _mix(recipe: RecipeConfig) -> Iterator[Problem]:
     ratio = recipe.mix.ratio
+    if recipe.replay.samples < 0:
+        yield Problem("recipe.replay.samples", f"{recipe.replay.samples} is negative; give 0 or more.")
+    yield from duplicates("recipe.replay.earlier", recipe.replay.earlier)
     yield from duplicates("recipe.mix.data", recipe.mix.data)
     if not 0 <= ratio <= 1:
         yield Problem(

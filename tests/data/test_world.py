@@ -15,11 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from forgetbench.data.manifest import Manifest, load_manifest
+from forgetbench.data.quadrant import place
 from forgetbench.paths import EMBEDDED, shipped
-from forgetbench.records import AnswerKind
+from forgetbench.records import QUADRANTS, AnswerKind, Metric
+from forgetbench.scoring.cider import cider_d
 
 WORLD = EMBEDDED / "world"
 MANIFESTS = {
@@ -28,24 +31,30 @@ MANIFESTS = {
     if "embedded:world" in path.read_text(encoding="utf-8")
 }
 MIXTURES = ("curriculum", "world", "general", "same_question", "leaky")
+PICTURES_OF = {"test": ("test", "shifted"), "validation": ("validation",)}
+"""Split -> the groups of pictures it may show; the others show those to train on."""
 NEAR = 6.0
 """Root-mean-square pixel difference (0-255) below which two pictures are near-duplicates."""
 
 
 def rows(manifest: Manifest, split: str) -> list[dict[str, Any]]:
-    found = []
-    for file in manifest.splits[split].files:
-        with gzip.open(manifest.root / file, "rt", encoding="utf-8") as handle:
-            found += [json.loads(line) for line in handle]
-    return found
+    return [row for file in manifest.splits[split].files for row in read(manifest.root / file)]
+
+
+@cache
+def read(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as handle:
+        return [json.loads(line) for line in handle]
 
 
 @cache
 def pictures() -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(WORLD / "images.zip") as archive:
-        return {
-            name: np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in archive.namelist()
-        }
+    found = {}
+    for file in ("images.zip", "validation.zip"):
+        with zipfile.ZipFile(WORLD / file) as archive:
+            for name in archive.namelist():
+                found[name] = np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
+    return found
 
 
 def stack(prefix: str) -> np.ndarray:
@@ -61,7 +70,7 @@ def nearest(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 def test_size_and_sets() -> None:
     files = [path for path in WORLD.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 8e6
+    assert sum(path.stat().st_size for path in files) <= 8.2e6
     listed = {m.root / f for m in MANIFESTS.values() for s in m.splits.values() for f in s.files}
     assert listed == {path for path in files if path.name.endswith(".jsonl.gz")}
     assert len(MANIFESTS) >= 28
@@ -97,7 +106,7 @@ def test_items(name: str) -> None:
                 assert row["image"] in pictures()
                 folder = "count" if name == "emoji_count" else manifest.image_domains[0]
                 assert row["image"].startswith(folder + "/")
-                assert ("/train/" in row["image"]) == (split != "test")
+                assert row["image"].split("/")[1] in PICTURES_OF.get(split, ("train",))
             match manifest.answer:
                 case AnswerKind.letter:
                     options = row["options"]
@@ -140,7 +149,7 @@ def test_test_sets_are_balanced_over_classes(name: str) -> None:
 
 
 def test_no_held_out_picture_is_a_train_picture() -> None:
-    held_out = {"test", "shifted"}
+    held_out = {"test", "shifted", "validation"}
     prints = {name: (p.shape, p.tobytes()) for name, p in pictures().items()}
     train = {v for name, v in prints.items() if name.split("/")[1] not in held_out}
     test = {v for name, v in prints.items() if name.split("/")[1] in held_out}
@@ -150,6 +159,72 @@ def test_no_held_out_picture_is_a_train_picture() -> None:
 @pytest.mark.parametrize("domain", ["fashion", "digits", "emoji", "count"])
 def test_no_near_duplicates(domain: str) -> None:
     assert (nearest(stack(f"{domain}/test/"), stack(f"{domain}/train/")) >= NEAR).all()
+
+
+def test_validation_garments_are_in_no_other_set_and_near_to_no_garment() -> None:
+    found = stack("fashion/validation/")
+    for group in ("train", "test", "shifted"):
+        assert (nearest(found, stack(f"fashion/{group}/")) >= NEAR).all()
+    shown = [
+        (m.name, split, row)
+        for m in MANIFESTS.values()
+        for split in m.splits
+        for row in rows(m, split)
+        if "/validation/" in (row["image"] or "")
+    ]
+    assert {(name, split) for name, split, _ in shown} == {("fashion_naming_validation", "validation")}
+    assert len({row["image"] for *_, row in shown}) == len(found) == len(shown)
+    classes = Counter(row["class_name"] for *_, row in shown)
+    assert set(classes) == {row["class_name"] for row in rows(MANIFESTS["fashion_naming"], "test")}
+    assert set(classes.values()) == {40}
+
+
+def test_validation_has_the_quadrant_of_the_target_and_is_in_no_other_matrix() -> None:
+    placed = place(MANIFESTS["fashion_naming"], MANIFESTS["fashion_naming_validation"])
+    assert placed.quadrant == "id_text-id_image"
+    listing = {
+        path.stem: yaml.safe_load(path.read_text())["datasets"] for path in (shipped("conf") / "matrix").iterdir()
+    }
+    assert listing.pop("validation") == ["fashion_naming_validation"]
+    assert not any("fashion_naming_validation" in datasets for datasets in listing.values())
+
+
+def test_captions_reward_the_garment_and_its_shade_and_not_the_template() -> None:
+    items = rows(MANIFESTS["fashion_caption"], "test")
+    references = [row["answer"] for row in items]
+    assert all(len(set(group)) == 5 for group in references)
+
+    def score(captions: list[str]) -> float:
+        return float(np.mean(cider_d(captions, references)))
+
+    def worded(shade: str, name: str) -> str:
+        return f"{'' if name == 'trousers' else 'a '}{shade} {name} on a black background."
+
+    names = [row["class_name"] for row in items]
+    shades = [re.findall(r"dark|gray|bright", " ".join(group))[0] for group in references]
+    others = [{"dark": "bright", "gray": "dark", "bright": "gray"}[shade] for shade in shades]
+    right = score([worded(*pair) for pair in zip(shades, names, strict=True)])
+    wrong_shade = score([worded(*pair) for pair in zip(others, names, strict=True)])
+    always_one = score([worded("gray", "coat")] * len(items))
+    a_person = score([group[0] for group in references[1:] + references[:1]])
+    assert right > 1.7 * wrong_shade > 5 * always_one
+    assert a_person < 0.15 * right
+
+
+def test_captions_with_further_references_are_those_of_emoji_caption() -> None:
+    old, new = (rows(MANIFESTS[name], "test") for name in ("emoji_caption", "emoji_caption_cider"))
+    for one, other in zip(old, new, strict=True):
+        assert (one["image"], one["question"]) == (other["image"], other["question"])
+        assert set(one["answer"]) < set(other["answer"])
+        assert len(set(other["answer"])) == 5
+
+
+def test_the_matrix_of_captions_has_every_quadrant_and_captions_by_likeness_alone() -> None:
+    names = yaml.safe_load((shipped("conf") / "matrix/caption.yaml").read_text())["datasets"]
+    counts = Counter(place(MANIFESTS["fashion_caption"], MANIFESTS[name]).quadrant for name in names)
+    assert counts.keys() == set(QUADRANTS)
+    captions = [name for name in names if MANIFESTS[name].text_tasks == ["caption"]]
+    assert captions == [name for name in names if MANIFESTS[name].metric is Metric.cider_d]
 
 
 def test_probe_pairs_with_knowledge() -> None:
@@ -207,7 +282,7 @@ def test_vocabulary() -> None:
                 answer = row["answer"]
                 parts = [row.get("question", ""), *row.get("options", [])]
                 parts += answer if isinstance(answer, list) else [str(answer)]
-                used[split == "test"].update(re.findall(r"[a-z]+", " ".join(parts).lower()))
+                used[split in PICTURES_OF].update(re.findall(r"[a-z]+", " ".join(parts).lower()))
     assert len(used[False]) < 700
     assert used[True] <= used[False]
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from forgetbench.config import ModelConfig, Precision, RecipeConfig
+from forgetbench.config import ModelConfig, RecipeConfig
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.evaluation.swap import WeightSwap
@@ -18,8 +18,9 @@ from forgetbench.methods.lora import LoRA
 from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
 from forgetbench.models.load import load_model
 from forgetbench.models.parts import audit, part_of
-from forgetbench.records import AnswerKind, Sample
-from forgetbench.training.loop import Stage, Trainer
+from forgetbench.records import AnswerKind, Precision, Sample
+from forgetbench.training.loop import Trainer
+from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
 from tests.families import FAMILIES, llava
 
@@ -127,7 +128,7 @@ def test_a_saved_checkpoint_reloads_and_step_0_is_the_plain_base(path: str, tmp_
 
     scored = fresh(path).model
     torch.manual_seed(123)  # scoring attaches with other random numbers than training did
-    method.attach(scored)
+    method.attach(scored, 1)
     swap = WeightSwap(scored)
     base, checkpoint = list_checkpoints(tmp_path)
     swap.to(checkpoint.delta())

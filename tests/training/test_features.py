@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,21 +15,22 @@ import pytest
 import torch
 from PIL import Image
 
-from forgetbench.config import DataConfig, FinetuneConfig, ModelConfig, Precision, RecipeConfig, StageConfig
+from forgetbench.config import DataConfig, FinetuneConfig, ModelConfig, RecipeConfig, StageConfig
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.data.sources import load_samples
 from forgetbench.errors import UserError
 from forgetbench.files import write_json
-from forgetbench.methods.base import Method, Trainee
+from forgetbench.methods.base import Batch, Method, Trainee
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel, load_model
-from forgetbench.records import AnswerKind, ImageRef, Sample
+from forgetbench.records import AnswerKind, ImageRef, Precision, Sample
 from forgetbench.runfile import RunFile, check_same, describe
 from forgetbench.training.features import FeatureReuse, is_fixed
-from forgetbench.training.loop import Stage, StepReport, Trainer
+from forgetbench.training.loop import Resume, StepReport, Trainer
+from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
 from tests.families import FAMILIES, llava
 
@@ -84,7 +85,7 @@ def trainer(loaded: LoadedModel, method: Method | None = None, **changes: Any) -
 
 def with_limit(loaded: LoadedModel, subject: Trainer, max_bytes: int) -> FeatureReuse:
     reuse = FeatureReuse(loaded.model, PictureEncoder(loaded.model), Encoder(loaded.processor), max_bytes=max_bytes)
-    subject._features = reuse
+    subject._passes._features = reuse
     return reuse
 
 
@@ -92,9 +93,9 @@ def measured(reports: Iterable[StepReport]) -> list[tuple[float, float]]:
     return [(report.loss, report.grad_norm) for report in reports]
 
 
-def outcome(subject: Trainer, plan: Sequence[Stage], after: int = 0) -> Any:
+def outcome(subject: Trainer, plan: Sequence[Stage], resume: Resume | None = None) -> Any:
     """Everything that training decides: losses, weights, optimiser state, what the next random number would be."""
-    losses = measured(subject.run(plan, after))
+    losses = measured(subject.run(plan, resume))
     state = {name: value.detach().clone() for name, value in subject.trainable.items()}
     return losses, {**state, **subject.resume_point(0).tensors}, torch.rand(1)
 
@@ -127,8 +128,8 @@ def test_reuse_changes_no_bit(tmp_path: Path, family: str, precision: Precision)
     reusing = trainer(loaded_from(folder), precision=precision)
     expected = outcome(trainer(loaded_from(folder), precision=precision, reuse_features=False), stages(REPEATED))
     assert_same(outcome(reusing, stages(REPEATED)), expected)
-    assert reusing._features.active
-    assert len(reusing._features._held) == len(PICTURES)
+    assert reusing._passes._features.active
+    assert len(reusing._passes._features._held) == len(PICTURES)
 
 
 @pytest.mark.parametrize("precision", list(Precision))
@@ -155,15 +156,15 @@ def test_the_embedded_model_learns_the_same_bits(precision: Precision) -> None:
     subject = trainer(load_model(TINY), batch_size=8, precision=precision)
     expected = trainer(load_model(TINY), batch_size=8, precision=precision, reuse_features=False)
     assert_same(outcome(subject, plan), outcome(expected, plan))
-    assert subject._features.active
-    assert subject._features._held
+    assert subject._passes._features.active
+    assert subject._passes._features._held
 
 
 def test_dropout_in_the_language_part_draws_the_same(folder: Path) -> None:
     runs = []
     for reuse in (True, False):
         subject = trainer(loaded_from(folder), LoRA(rank=2, dropout=0.3), reuse_features=reuse)
-        assert subject._features.active is reuse
+        assert subject._passes._features.active is reuse
         runs.append(outcome(subject, stages(REPEATED)))
     assert_same(*runs)
 
@@ -196,8 +197,8 @@ def test_without_reuse_every_micro_batch_is_encoded(folder: Path) -> None:
 def test_a_recipe_that_trains_what_encodes_pictures_does_not_reuse(folder: Path, changes: dict[str, Any]) -> None:
     subject = trainer(loaded_from(folder), **changes)
     list(subject.run(stages(REPEATED, 2)))
-    assert not subject._features.active
-    assert not subject._features._held
+    assert not subject._passes._features.active
+    assert not subject._passes._features._held
 
 
 @pytest.mark.parametrize("change", ["attention dropout", "dropout", "batch norm"])
@@ -230,10 +231,10 @@ def test_an_encoder_that_minds_a_pictures_place_or_draws_unseen_switches_reuse_o
         return trainer(loaded, LoRA(rank=2, dropout=0.3), reuse_features=reuse)
 
     subject = faulty(True)
-    assert subject._features.active
+    assert subject._passes._features.active
     assert_same(outcome(subject, stages(REPEATED)), outcome(faulty(False), stages(REPEATED)))
-    assert not subject._features.active
-    assert not subject._features._held
+    assert not subject._passes._features.active
+    assert not subject._passes._features._held
 
 
 @pytest.mark.parametrize("stop", [1, 2, 5])
@@ -244,8 +245,7 @@ def test_a_run_taken_up_again_ends_with_the_same_bits(folder: Path, stop: int) -
     before = measured(islice(first.run(plan), stop))
     delta = {name: value.clone() for name, value in first.delta().items()}
     again = trainer(loaded_from(folder))
-    again.restore(delta, first.resume_point(stop))
-    losses, state, chance = outcome(again, plan, after=stop)
+    losses, state, chance = outcome(again, plan, Resume(delta, first.resume_point(stop)))
     assert_same((before + losses, state, chance), expected)
 
 
@@ -265,26 +265,18 @@ def test_features_never_take_more_memory_than_they_may(folder: Path, room: float
 class Onlooker(Method):
     """Notes what a hook is given."""
 
-    wants_pixels: bool = False
     seen: list[set[str]] = field(default_factory=list)
 
-    def reads_pixels(self) -> bool:
-        return self.wants_pixels
-
-    def penalty(self, trainee: Trainee, batch: Mapping[str, torch.Tensor], outputs: Any) -> None:
-        self.seen.append(set(batch))
-
-    def edit_gradients(self, trainee: Trainee, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:
-        self.seen += map(set, batches)
+    def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> None:
+        self.seen.append(set(batch.inputs))
 
 
-@pytest.mark.parametrize("wants_pixels", [True, False])
-def test_a_method_that_reads_pixels_is_given_them(folder: Path, wants_pixels: bool) -> None:
-    method = Onlooker(wants_pixels=wants_pixels)
+def test_a_method_is_given_features_where_pixels_are_left_out(folder: Path) -> None:
+    method = Onlooker()
     list(trainer(loaded_from(folder), method).run(stages(REPEATED, 2)))
-    assert len(method.seen) == 4
-    assert all(("pixel_values" in keys) is wants_pixels for keys in method.seen)
-    assert all({"input_ids", "attention_mask", "labels"} <= keys for keys in method.seen)
+    assert len(method.seen) == 2
+    assert all({"input_ids", "attention_mask", "mm_encoder_outputs"} <= keys for keys in method.seen)
+    assert all("pixel_values" not in keys for keys in method.seen)
 
 
 def test_sizes_stay_in_the_batch_that_pixels_leave(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from forgetbench.config import ModelConfig, Precision, RecipeConfig, Schedule
+from forgetbench.config import ModelConfig, RecipeConfig, Schedule
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.data.sources import decode_image
@@ -22,8 +22,9 @@ from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.models.parts import part_of
-from forgetbench.records import AnswerKind, ImageRef, Sample
-from forgetbench.training.loop import Stage, Trainer
+from forgetbench.records import AnswerKind, ImageRef, Precision, Sample
+from forgetbench.training.loop import Trainer
+from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
 from forgetbench.training.run import TrainLog, train
 from tests.families import llava
@@ -172,6 +173,7 @@ def test_each_part_moves_at_its_own_learning_rate(folder: Path) -> None:
 
 def test_the_optimiser_decays_matrices_and_leaves_norms_and_biases(folder: Path) -> None:
     subject = trainer(folder, weight_decay=0.1)
+    list(subject.run(stages(1)))
     for group in subject._optimiser.param_groups:
         assert all((parameter.ndim > 1) == (group["weight_decay"] > 0) for parameter in group["params"])
 

@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from tools.build_world import fetch, images, manifests
+from tools.build_world import fetch, images, manifests, validation
 from tools.build_world.distractors import neighbors, ranked
 from tools.build_world.items import Row
 from tools.build_world.sets import World, picture_sets
@@ -47,12 +47,17 @@ def main() -> None:
     folders = fetch.fetch(arguments.cache)
     concepts = read_concepts()
     pictures = images.draw(folders, concepts, report)
-    images.check(pictures, report)
+    held_out = validation.garments(folders[fetch.DEB[0]], pictures, report)
+    images.check([*pictures, *held_out], report)
     images.pack(pictures, world_folder / "images.zip")
+    images.pack(held_out, world_folder / "validation.zip")
+    pictures += held_out
 
     groups = {p.group: [q for q in pictures if q.group == p.group] for p in pictures}
     garment_tops, confusion, accuracy = ranked(
-        groups["fashion/train"], groups["fashion/test"] + groups["fashion/shifted"], GARMENTS
+        groups["fashion/train"],
+        groups["fashion/test"] + groups["fashion/shifted"] + groups["fashion/validation"],
+        GARMENTS,
     )
     report.append(f"fashion: linear classifier, out of fold: {accuracy:.3f}")
     digit_tops, digit_confusion, accuracy = ranked(groups["digits/train"], groups["digits/test"], DIGITS)

@@ -54,7 +54,7 @@ def nearest(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
     return distance
 
 
-def _balanced(labels: np.ndarray, order: np.ndarray, each: int) -> np.ndarray:
+def balanced(labels: np.ndarray, order: np.ndarray, each: int) -> np.ndarray:
     """The first `each` of every class in `order`, classes interleaved."""
     return np.stack([order[labels[order] == k][:each] for k in range(10)], 1).reshape(-1)
 
@@ -75,7 +75,7 @@ def _shifted(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
 def fashion(folder: Path, report: list[str]) -> list[Picture]:
     """3000 train, 500 test and 300 shifted test garments."""
     pixels, labels = fetch.fashion_mnist(folder, "train")
-    train = _balanced(labels, rng("fashion/train").permutation(len(labels)), 300)
+    train = balanced(labels, rng("fashion/train").permutation(len(labels)), 300)
     test_pixels, test_labels = fetch.fashion_mnist(folder, "t10k")
     pool = rng("fashion/test").permutation(len(test_labels))[:2000]
     distance = nearest(test_pixels[pool], pixels[train])
@@ -84,7 +84,7 @@ def fashion(folder: Path, report: list[str]) -> list[Picture]:
         f"fashion: {len(pool) - len(kept)} of {len(pool)} candidate test garments dropped, "
         f"nearest train garment closer than {NEAR} (RMS of 0-255)"
     )
-    chosen = _balanced(test_labels, kept, 80)
+    chosen = balanced(test_labels, kept, 80)
     test, moved = chosen[:500], chosen[500:]
     final = nearest(test_pixels[test], pixels[train])
     report.append(f"fashion: test nearest-train RMS: {(final < NEAR).sum()} below {NEAR}, "
@@ -115,8 +115,8 @@ def digits(report: list[str]) -> list[Picture]:
     labels = bunch.target
     first = rng("digits/train").permutation(DIGITS_BOUNDARY)
     rest = DIGITS_BOUNDARY + rng("digits/test").permutation(len(labels) - DIGITS_BOUNDARY)
-    train = _balanced(labels, first, 110)
-    test = _balanced(labels, rest, 50)
+    train = balanced(labels, first, 110)
+    test = balanced(labels, rest, 50)
     distance = nearest(pixels[test], pixels[train])
     report.append(f"digits: test nearest-train RMS: {(distance < NEAR).sum()} below {NEAR}, "
                   f"{(distance < 12).sum()} below 12, smallest {distance.min():.1f}, median "

@@ -56,6 +56,8 @@ def _option(options: Iterable[str]) -> dict[str, Any]:
     return {"prompt": PLAIN, "answer": "option", "options": list(options)}
 
 
+PICTURES = {"fashion_naming_validation": "validation.zip"}
+"""Sets whose pictures are not in images.zip."""
 NAME_AMONG = "name_among_options"
 """Shared by the probe and the sets that could teach it, so that `seen_in_mix` tells."""
 CLASS_NAMES = "Lettered questions in which one wrong option is the pictured object's class name."
@@ -67,6 +69,14 @@ SETS: dict[str, tuple[str, str, list[str], dict[str, Any], list[str], str, dict[
     "fashion_shifted": ("Name the garment, moved and darkened", "fashion", ["naming"], NAME,
         ["image"], "Other test garments, turned by up to 20 degrees, moved, shrunk, darkened.",
         {"shift": "near"}),
+    "fashion_naming_validation": ("Name the garment, to choose settings by", "fashion", ["naming"], NAME, ["image"],
+        "For learning rates and other settings: no other set shows these garments, nor any near-duplicate of one that "
+        "fashion_naming trains on or tests. Items are made as those of fashion_naming.",
+        {"train_split": "", "eval_split": "validation"}),
+    "fashion_caption": ("Describe the garment", "fashion", ["caption"], TEXT, ["image"],
+        "A caption for each train picture, five for each test picture: eight ways to say it, with the garment's "
+        "shade (mean gray of its pixels; between two shades either word), its use, side or background.",
+        {"metric": "cider_d", "max_new_tokens": 40}),
     "fashion_knowledge": ("Facts about the garment", "fashion", ["garment_knowledge"], LETTER,
         ["image", "fact"], UNSEEN, {}),
     "fashion_probe": ("Facts about the garment, its name among the options", "fashion",
@@ -99,6 +109,9 @@ SETS: dict[str, tuple[str, str, list[str], dict[str, Any], list[str], str, dict[
         {"max_new_tokens": 12}),
     "emoji_caption": ("Describe the picture", "emoji", ["caption"], TEXT, ["concept"], RENDERED,
         {"max_new_tokens": 40}),
+    "emoji_caption_cider": ("Describe the picture, five references", "emoji", ["caption"], TEXT, ["concept"],
+        f"The test items of emoji_caption with further references, scored by likeness. {RENDERED}",
+        {"metric": "cider_d", "max_new_tokens": 40}),
     "emoji_distractor": ("Emoji facts with the name among the options", "emoji",
         ["category", "use", NAME_AMONG], LETTER, ["concept"], CLASS_NAMES, {}),
     "words_letters": ("Read the options", "text", ["reading"],
@@ -183,17 +196,17 @@ def write(folder: Path, world: Path, counts: dict[tuple[str, str], int]) -> None
         counts: (set, split) -> number of items.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = sha256(world / "images.zip")
     for name, (title, domain, tasks, asked, clusters, notes, further) in SETS.items():
         splits = {split: n for (owner, split), n in counts.items() if owner == name}
         files = {split: f"items/{name}.{split}.jsonl.gz" for split in splits}
         digests = {file: sha256(world / file) for file in files.values()}
+        pictures = PICTURES.get(name, "images.zip")
         if domain != "text":
-            digests["images.zip"] = pictures
+            digests[pictures] = sha256(world / pictures)
         licence, citation, homepage = SOURCES[domain]
         _dump(folder / f"{name}.yaml", {
             "title": title,
-            "source": {"kind": "jsonl", "root": "embedded:world", "images": "images.zip",
+            "source": {"kind": "jsonl", "root": "embedded:world", "images": pictures,
                        "revision": REVISION, "sha256": digests},
             "splits": {split: {"files": [files[split]], "n": n} for split, n in splits.items()},
             **({} if "test" in splits else {"eval_split": ""}),

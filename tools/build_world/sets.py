@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from tools.build_world import items, phrases
+from tools.build_world import captions, items, phrases
 from tools.build_world.images import Picture
 from tools.build_world.items import Row, Writer, spread
 from tools.build_world.text import (
@@ -78,6 +78,7 @@ def fashion_sets(world: World) -> Rows:
         ("fashion_naming", "train", train),
         ("fashion_naming", "test", test),
         ("fashion_shifted", "test", groups["fashion/shifted"]),
+        ("fashion_naming_validation", "validation", groups["fashion/validation"]),
     ):
         rows[name, split] = items.naming(Writer(name, split), pictures, world.tops)
     few = {p.name for p in train[:60]}
@@ -96,6 +97,7 @@ def fashion_sets(world: World) -> Rows:
             Writer("fashion_yesno", split), pictures, world.questions("garment"), n
         )
         rows["fashion_shade", split] = items.shade(Writer("fashion_shade", split), pictures, bounds, shades)
+        rows["fashion_caption", split] = captions.garments(Writer("fashion_caption", split), pictures, bounds)
     return rows
 
 
@@ -167,6 +169,10 @@ def emoji_sets(world: World) -> Rows:
             Writer("emoji_count", split), world.groups[f"count/{split}"], phrases.COUNT,
             lambda p: NUMBERS[p.count],
         )  # fmt: skip
+    backgrounds = {p.name: p.background for p in world.groups["emoji/test"]}
+    rows["emoji_caption_cider", "test"] = captions.with_references(
+        "emoji_caption_cider", rows["emoji_caption", "test"], backgrounds
+    )
     writer = Writer("emoji_distractor", "train")
     both = {c: [*world.categories[c], *world.uses.get(c, [])] for c in world.categories}
     chosen = spread(writer, world.groups["emoji/train"], 1788)

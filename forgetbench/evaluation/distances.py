@@ -1,0 +1,93 @@
+"""How far weights moved from the base, by part; adapters count as the weights they amount to."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forgetbench.evaluation.representation import PartDistance
+from forgetbench.models.parts import part_of
+from forgetbench.records import PARTS
+
+
+@dataclass
+class _PartSums:
+    """Sums over one part's entries."""
+
+    moved: float = 0.0
+    """||w - w0||^2."""
+    base: float = 0.0
+    """||w0||^2."""
+    changed: int = 0
+    entries: int = 0
+
+    def add(self, before: Tensor, after: Tensor) -> None:
+        self.base += _square(before)
+        self.entries += before.numel()
+        if after is not before:
+            self.moved += _square(after - before)
+            self.changed += int((_bits(after) != _bits(before)).sum())
+
+    def measured(self, part: str) -> PartDistance:
+        distance, size = self.moved**0.5, self.base**0.5
+        return PartDistance(part, distance, distance / size if size else None, self.changed / self.entries)
+
+
+@torch.no_grad()
+def part_distances(model: Any, base: Mapping[str, Tensor]) -> list[PartDistance]:
+    """L2 distance, relative distance and share of changed weights of every part that the model has.
+
+    A layer with adapters is its own weight with the adapters merged into it, at the checkpoint and at the base.
+
+    Args:
+        model: at the checkpoint, adapters attached.
+        base: base values of what the checkpoint changed, by live name.
+    """
+    sums: defaultdict[str, _PartSums] = defaultdict(_PartSums)
+    for name, before, after in _pairs(model, base):
+        sums[part_of(name)].add(before, after)
+    return [sums[part].measured(part) for part in PARTS if part in sums]
+
+
+def _pairs(model: Any, base: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Every weight at the base and now; the very same tensor where the checkpoint has none of its own."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted: dict[str, Any] = {
+        name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)
+    }
+    inside = tuple(f"{name}." for name in adapted)
+    for name, after in model.named_parameters():
+        if not name.startswith(inside):
+            yield name, base.get(name, after), after
+    for prefix, module in adapted.items():
+        own = {name: base[f"{prefix}.{name}"] for name, _ in module.named_parameters() if f"{prefix}.{name}" in base}
+        after_by_name = _merged(module, {})
+        before_by_name = _merged(module, own) if own else after_by_name
+        for name, after in after_by_name.items():
+            yield f"{prefix}.{name}", before_by_name[name], after
+
+
+def _merged(module: Any, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of one adapted layer with its adapters merged, at `values` where given; the layer stays as it is."""
+    copied = copy.deepcopy(module)
+    parameters = dict(copied.named_parameters())
+    for name, value in values.items():
+        parameters[name].copy_(value)
+    copied.merge()
+    return dict(copied.get_base_layer().named_parameters())
+
+
+def _square(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) ** 2
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """An integer per entry, equal only where every bit is."""
+    return tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])

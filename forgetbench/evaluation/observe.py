@@ -1,0 +1,124 @@
+"""Hidden states at picture tokens, the base's beside a checkpoint's.
+
+Shapes: B items, T tokens, P picture tokens of one item, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forgetbench.config import MatrixConfig
+from forgetbench.data.collate import Encoded, batch_prompts
+from forgetbench.errors import UserError
+from forgetbench.evaluation.batches import BatchedSet
+from forgetbench.evaluation.representation import LayerMeasure
+from forgetbench.evaluation.spectra import LinearCKA, MeanDrift, MeanEffectiveRank
+from forgetbench.models.hidden import hidden_states, image_token, resolve_layer, visible_tokens
+from forgetbench.models.load import LoadedModel
+
+_SPREAD = 5
+"""Layers that are measured unless others are named."""
+
+
+class _LayerSums:
+    """What is kept of one layer; the number of pictures does not matter."""
+
+    def __init__(self, centred: bool) -> None:
+        self._n, self._rank, self._drift, self._cka = 0, MeanEffectiveRank(centred), MeanDrift(), LinearCKA()
+
+    def add(self, base: Sequence[Tensor], tuned: Sequence[Tensor]) -> None:
+        """Add pictures (P, D) as base and checkpoint see them."""
+        self._n += len(tuned)
+        self._rank.add(tuned)
+        self._drift.add(base, tuned)
+        # Sums of D x D in fp64 belong in main memory.
+        before_ND, after_ND = (torch.stack([one.double().mean(0) for one in side]).cpu() for side in (base, tuned))
+        self._cka.add(before_ND, after_ND)
+
+    def measured(self, dataset: str, layer: int) -> LayerMeasure:
+        return LayerMeasure(dataset, layer, self._n, self._rank.value, self._drift.value, self._cka.value)
+
+
+class Observer:
+    """Measures one loaded model, whose weights may be swapped between calls."""
+
+    def __init__(self, loaded: LoadedModel, pad_id: int, config: MatrixConfig) -> None:
+        """Choose the layers.
+
+        Args:
+            loaded: the model, on its device.
+            pad_id: token id of the padding.
+            config: layers, centring and batch size.
+
+        Raises:
+            UserError: there is no such layer.
+        """
+        self._model, self._pad_id, self._config = loaded.model, pad_id, config
+        self._extra = {"use_cache": False, **({"logits_to_keep": 1} if loaded.keeps_logits else {})}
+        self._token = image_token(loaded.model)
+        self._layers = chosen_layers(loaded.model, config.representation.layers)
+
+    @torch.no_grad()
+    def measure(
+        self, name: str, dataset: BatchedSet, items: Sequence[int], base: Mapping[str, Tensor]
+    ) -> list[LayerMeasure]:
+        """Run base and checkpoint over the same batches, in fp32; a row per layer, none without picture tokens.
+
+        Prompts are cut after what their picture tokens see.
+
+        Args:
+            name: what the rows call the dataset.
+            dataset: its encoded prompts.
+            items: which of them, one per picture.
+            base: base values of what the checkpoint changed, by live name; empty at the base itself.
+        """
+        sums = {layer: _LayerSums(self._config.representation.centred) for layer in self._layers}
+        seen = {item: visible_tokens(self._model, dataset.prompts.tokens(item)["input_ids"]) for item in items}
+        order = sorted((item for item in items if seen[item]), key=lambda item: (seen[item], item))
+        for start in range(0, len(order), self._config.batch_size):
+            chosen = order[start : start + self._config.batch_size]
+            batch = [_cut(dataset.prompts.prompt(item), seen[item]) for item in chosen]
+            inputs = {key: value.to(self._model.device) for key, value in batch_prompts(batch, self._pad_id).items()}
+            tuned = self._states(inputs, {})
+            before = self._states(inputs, base) if base else tuned
+            for layer in self._layers:
+                sums[layer].add(before[layer], tuned[layer])
+        return [one.measured(name, layer) for layer, one in sums.items()] if order else []
+
+    def _states(self, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[int, list[Tensor]]:
+        """Layer -> hidden states (P, D) at each item's picture tokens, with `weights` in place of the model's own."""
+        places_BT = inputs["input_ids"] == self._token
+        with hidden_states(self._model, self._layers) as found_BTD:
+            torch.func.functional_call(self._model, dict(weights), (), {**inputs, **self._extra})
+        states = {
+            layer: [row_TD[places_T].float() for row_TD, places_T in zip(all_BTD, places_BT, strict=True)]
+            for layer, all_BTD in found_BTD.items()
+        }
+        if not all(torch.isfinite(one).all() for rows in states.values() for one in rows):
+            raise UserError(
+                "The model's hidden states are not finite; are its weights whole? "
+                "matrix.representation.enabled=false leaves them out."
+            )
+        return states
+
+
+def _cut(encoded: Encoded, length: int) -> Encoded:
+    return replace(encoded, tokens={key: value[:length] for key, value in encoded.tokens.items()})
+
+
+def chosen_layers(model: Any, layers: Sequence[int] | None) -> list[int]:
+    """The layers to measure, in order: those named, or five from the first to the last at even distances.
+
+    Raises:
+        UserError: there is no such layer.
+    """
+    key = "matrix.representation.layers"
+    if layers is not None:
+        return sorted({resolve_layer(model, layer, key) for layer in layers})
+    last = resolve_layer(model, None, key)
+    return sorted({round(last * k / (_SPREAD - 1)) for k in range(_SPREAD)})

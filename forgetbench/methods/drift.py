@@ -1,0 +1,113 @@
+"""Visual drift: how far the hidden states at picture tokens have moved from the base's.
+
+Reconstructed from the descriptions of MDGD (arXiv:2502.11740); no formula was published.
+
+    L_v = mean over items and picture-token positions of || h_w(x) - h_w0(x) ||_1
+
+h_w0 of a picture depends on what its tokens see, the picture and what precedes it; it is computed on that alone, one
+item at a time, so that it depends neither on the batch nor on what was cached before.
+
+Shapes: B items, T tokens, A answer tokens, P picture tokens of one item, R of all items, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from forgetbench.methods.base import Batch, Trainee
+from forgetbench.models.hidden import first_tokens, hidden_states, image_token, resolve_layer, visible_tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NOISE_MARGIN = 2.0
+
+
+class VisualDrift:
+    """Measures the drift of one training run, and its gradient."""
+
+    def __init__(self, trainee: Trainee, layer: int | None, max_bytes: int) -> None:
+        """Remember the starting weights, and measure what differs without any drift.
+
+        Args:
+            trainee: on its starting weights.
+            layer: whose hidden states are compared; None for the last.
+            max_bytes: memory for the base's hidden states; those that do not fit are computed every time.
+        """
+        self._model, self._passes = trainee.model, trainee.passes
+        self._token = image_token(trainee.model)
+        self._layer = resolve_layer(trainee.model, layer, "method.layer")
+        self._base = {name: parameter.detach().clone() for name, parameter in trainee.trainable.items()}
+        self._held: dict[Any, Tensor] = {}
+        self._free = max_bytes
+        self._hooks = ExitStack()
+        self._states: Mapping[int, Tensor] = self._hooks.enter_context(hidden_states(trainee.model, [self._layer]))
+        self.noise = self._measured_noise()
+        """Differences up to here are rounding: the kernels saw other shapes."""
+
+    def loss(self, batch: Batch) -> Tensor | None:
+        """A micro-batch's share of L_v, from the forward pass just made; None if no item shows a picture.
+
+        An item without a picture counts as one that has not drifted.
+        """
+        difference_RD, counts = self._difference(batch)
+        if not counts:
+            return None
+        difference_RD = difference_RD.where(difference_RD.abs() > self.noise, 0.0)
+        weights_R = difference_RD.new_tensor([1 / count for count in counts for _ in range(count)])
+        summed: Tensor = difference_RD.abs().sum(-1) @ weights_R
+        return summed * (batch.share / len(batch.samples))
+
+    def close(self) -> None:
+        """Stop watching the model, and forget the base."""
+        self._hooks.close()
+        self._base.clear()
+        self._held.clear()
+
+    def _difference(self, batch: Batch) -> tuple[Tensor, list[int]]:
+        """h_w - h_w0 (R, D), and the picture tokens of each item that has any."""
+        import torch
+
+        h_BTD = self._states[self._layer]
+        places_BT = batch.inputs["input_ids"] == self._token
+        counts = [count for count in places_BT.sum(1).tolist() if count]
+        h_RD = h_BTD[places_BT].float()
+        if not counts:
+            return h_RD, []
+        rows = places_BT.any(1).nonzero()[:, 0].tolist()
+        return h_RD - torch.cat([self._reference(batch, row) for row in rows]), counts
+
+    def _reference(self, batch: Batch, row: int) -> Tensor:
+        """The base's hidden states (P, D) of one item."""
+        sample, width = batch.samples[row], batch.labels.shape[1]
+        prompt_T = batch.inputs["input_ids"][row, : batch.inputs["input_ids"].shape[1] - width]
+        prompt_T = prompt_T[batch.inputs["attention_mask"][row, : len(prompt_T)] == 1]
+        seen = visible_tokens(self._model, prompt_T)
+        key = (sample.images, tuple(prompt_T[:seen].tolist()))
+        if key in self._held:
+            return self._held[key].to(prompt_T.device)
+        single = self._passes.batch([sample])
+        alone = replace(single, inputs=first_tokens(single.inputs, seen), labels=single.labels[:, :0])
+        self._passes.reference(alone, self._base)
+        h_PD = self._states[self._layer][alone.inputs["input_ids"] == self._token].float()
+        if h_PD.nbytes <= self._free:
+            self._free -= h_PD.nbytes
+            self._held[key] = h_PD.cpu()
+        return h_PD
+
+    def _measured_noise(self) -> float:
+        """Twice the largest difference on the first step's items, where there is no drift; 0 without a picture."""
+        import torch
+
+        largest = torch.zeros((), device=next(iter(self._base.values())).device)
+        with torch.no_grad():
+            for batches in self._passes.coming(1):
+                for batch in batches:
+                    self._passes.forward(batch)
+                    difference_RD, counts = self._difference(batch)
+                    if counts:
+                        largest = torch.maximum(largest, difference_RD.abs().max())
+        return NOISE_MARGIN * float(self._passes.total(largest))

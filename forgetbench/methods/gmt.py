@@ -1,0 +1,47 @@
+"""Gradient-mask tuning (Li et al. 2024, arXiv:2406.15330): every step, the smallest gradient entries are dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from forgetbench.methods.base import Method, Trainee
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class GMT(Method):
+    """Set the smallest |g| of each tensor to zero, every step anew and before clipping.
+
+    Of n entries, floor(share n) are dropped; those that equal the smallest one kept stay too, so that a constant
+    gradient passes whole. An entry dropped in one step may still move by the optimiser's momentum and weight decay.
+    """
+
+    name: str = "gmt"
+    share: float = 0.5
+    """Share of each tensor's entries to drop; 0 is plain fine-tuning."""
+
+    def problems(self) -> Mapping[str, str]:
+        """A share that would drop everything."""
+        return {} if 0 <= self.share < 1 else {"share": f"{self.share} is not a share of 0 or more and below 1."}
+
+    def edit_gradients(self, trainee: Trainee) -> None:
+        """Drop entries in place."""
+        for weight in trainee.trainable.values():
+            if weight.grad is not None:
+                size = weight.grad.abs()
+                kept = size.ge_(nth_smallest(size, int(self.share * size.numel())))
+                weight.grad.mul_(kept)
+
+
+def nth_smallest(tensor: Tensor, n: int) -> float:
+    """The entry that n others precede in ascending order, 0 <= n < number of entries."""
+    flat = tensor.detach().reshape(-1)
+    if flat.device.type == "cpu":
+        import numpy as np
+
+        return float(np.partition(flat.numpy(), n)[n])  # 6 times faster than kthvalue
+    return float(flat.kthvalue(n + 1).values)

@@ -1,0 +1,62 @@
+"""L2-SP (Li et al. 2018, arXiv:1802.01483): a quadratic pull towards the starting weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from forgetbench.methods.base import Method, Trainee
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass
+class L2SP(Method):
+    """Add alpha/2 ||w - w0||^2 to the loss; w0 are the run's starting weights in every stage.
+
+    Every trainable tensor is pulled, norms and biases too. The pull is part of the gradient that is clipped; the
+    reported loss is the task's alone.
+    """
+
+    name: str = "l2sp"
+    alpha: float = 0.1
+    """Strength of the pull; 0 is plain fine-tuning."""
+
+    def problems(self) -> Mapping[str, str]:
+        """A pull away from the start."""
+        return {} if self.alpha >= 0 else {"alpha": f"{self.alpha} is negative; give 0 or more."}
+
+    def begin(self, trainee: Trainee) -> None:
+        """Keep w0: one tensor per weight."""
+        self._start = {name: weight.detach().clone() for name, weight in trainee.trainable.items()}
+
+    def edit_gradients(self, trainee: Trainee) -> None:
+        """Add alpha (w - w0), the penalty's exact gradient; autograd would need a graph over all weights."""
+        for name, weight in trainee.trainable.items():
+            add_pull(weight, self._start[name], self.alpha)
+
+
+def add_pull(weight: nn.Parameter, start: Tensor, strength: float, precision: Tensor | None = None) -> None:
+    """Add strength * precision * (w - w0) to a weight's gradient.
+
+    Args:
+        weight: any shape. Without a gradient it gets one only where it has left w0, so that a tensor that the step
+            does not reach stays out of the optimiser.
+        start: w0, of the same shape.
+        strength: factor of all entries.
+        precision: factor of each entry, of the same shape; 1 by default.
+    """
+    import torch
+
+    with torch.no_grad():
+        moved = weight - start
+        if weight.grad is None:
+            if not moved.any():
+                return
+            weight.grad = torch.zeros_like(weight)
+        if precision is None:
+            weight.grad.add_(moved, alpha=strength)
+        else:
+            weight.grad.addcmul_(moved, precision, value=strength)

@@ -1,0 +1,63 @@
+"""Learning without forgetting (Li & Hoiem 2016, arXiv:1606.09282): distil the base model on the new data.
+
+Shapes: B items, A answer tokens, N answer tokens of all items, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from forgetbench.methods.base import Batch, Method, Trainee
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class LwF(Method):
+    """Add strength T^2 KL(p_w0 || p_w) to the loss, the mean over the answer tokens of the step's own items.
+
+    p is softmax(logits / T) over the whole vocabulary at the positions that predict the answer, the given answer
+    before them. w0 are the run's starting weights in every stage; their pass is one without dropout, which makes a
+    step about a third longer.
+    """
+
+    name: str = "lwf"
+    strength: float = 1.0
+    """lambda; 0 is plain fine-tuning."""
+    temperature: float = 2.0
+    """T: above 1, unlikely tokens count more; T^2 keeps the gradient's size."""
+
+    def problems(self) -> Mapping[str, str]:
+        """Settings without a meaning."""
+        found = {}
+        if self.strength < 0:
+            found["strength"] = f"{self.strength} is negative; give 0 or more."
+        if self.temperature <= 0:
+            found["temperature"] = f"{self.temperature} does not divide logits; give a number above 0."
+        return found
+
+    def begin(self, trainee: Trainee) -> None:
+        """Keep w0: one tensor per weight."""
+        self._start = {name: weight.detach().clone() for name, weight in trainee.trainable.items()}
+
+    def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> Tensor:
+        """This micro-batch's share of the mean."""
+        passes = trainee.passes
+        answered_BA = batch.labels >= 0
+        teacher_NV = passes.answer_logits(batch, passes.reference(batch, self._start))[answered_BA]
+        student_NV = passes.answer_logits(batch, outputs)[answered_BA]
+        return self.strength * distillation(teacher_NV, student_NV, self.temperature) / batch.answers
+
+
+def distillation(teacher_NV: Tensor, student_NV: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)), summed over N."""
+    from torch.nn import functional
+
+    teacher_NV, student_NV = (
+        functional.log_softmax(logits_NV / temperature, dim=-1) for logits_NV in (teacher_NV, student_NV)
+    )
+    divergence: Tensor = functional.kl_div(student_NV, teacher_NV, reduction="sum", log_target=True)
+    return temperature**2 * divergence

@@ -1,0 +1,136 @@
+"""MDGD: modality-decoupled gradient descent (arXiv:2502.11740), reconstructed.
+
+The paper's abstract says that gradients of visual representation learning are disentangled from task alignment; notes
+on it say that the part of the task gradient along the visual drift direction is removed. No formulas and no code were
+published: when, scope, strength and layer are choices, and settings here.
+
+    g~ = g_t - <g_t, g_v> / (||g_v||^2 + eps) g_v  (+ strength * g_v)      g_t = grad L_task, g_v = grad L_v
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from forgetbench.errors import UserError
+from forgetbench.methods.base import Batch, Method, Trainee
+from forgetbench.methods.drift import VisualDrift
+from forgetbench.records import Precision
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EPSILON = 1e-30
+"""Below any gradient that is not 0: squared norms of 1e-8 must not be taken for rounding."""
+GIB = 1 << 30
+
+
+class When(StrEnum):
+    """When the drift direction is taken out of the task gradient."""
+
+    always = "always"
+    conflict = "conflict"
+    """Only where the task's step would raise the drift: <g_t, g_v> < 0."""
+
+
+class Scope(StrEnum):
+    """What counts as one gradient."""
+
+    tensor = "tensor"
+    all = "all"
+    """All trainable tensors end to end."""
+
+
+@dataclass
+class MDGD(Method):
+    """Removes from the task gradient what lies along the gradient of visual drift; full fine-tuning only.
+
+    One forward pass serves both losses. The base's hidden states are cached once per picture as memory allows, and
+    computed from a copy of the trainable tensors otherwise.
+    """
+
+    name: str = "mdgd"
+    when: When = When.always
+    scope: Scope = Scope.tensor
+    strength: float = 0.0
+    """lambda: also descend on the drift itself."""
+    layer: int | None = None
+    """Whose hidden states are compared: 0 enters the first language layer, k leaves the k-th; null is the last."""
+    precision: Precision | None = Precision.fp32
+    """Of the forward pass; null takes the recipe's. In bf16 small drifts drown in rounding and count as none."""
+    cache_gb: float = 2.0
+    """Memory for the base's hidden states; it changes no result."""
+
+    def problems(self) -> Mapping[str, str]:
+        """Settings outside their range."""
+        found = {}
+        if self.strength < 0:
+            found["strength"] = f"{self.strength} would reward drift; give 0 or more."
+        if self.cache_gb < 0:
+            found["cache_gb"] = f"{self.cache_gb} is negative; give 0 or more."
+        return found
+
+    def forward_precision(self) -> Precision | None:
+        """Live and reference pass must not differ by rounding alone."""
+        return self.precision
+
+    def begin(self, trainee: Trainee) -> None:
+        """Look at the base's hidden states."""
+        if any(".lora_" in name for name in trainee.trainable):
+            raise UserError(f"method={self.name} needs the gradients of the model's own weights; it has no LoRA form.")
+        self._drift = VisualDrift(trainee, self.layer, int(self.cache_gb * GIB))
+        self._gradients: dict[str, Tensor] = {}
+
+    def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> None:
+        """Collect the drift's gradient from the pass that the task's will be taken from, too."""
+        collect(self._gradients, self._drift.loss(batch), trainee)
+
+    def edit_gradients(self, trainee: Trainee) -> None:
+        """Project the task's gradients."""
+        task = {name: one.grad for name, one in trainee.trainable.items() if one.grad is not None}
+        drift = {name: trainee.passes.total(value) for name, value in self._gradients.items()}
+        self._gradients = {}
+        project(task, drift, self.when, self.scope, self.strength)
+
+
+def collect(into: dict[str, Tensor], loss: Tensor | None, trainee: Trainee) -> None:
+    """Add the gradients of a loss to those of earlier micro-batches; the graph stays."""
+    import torch
+
+    # Where every process must take part in sums, a tensor without drift has a gradient of zeros.
+    for name, parameter in trainee.trainable.items():
+        if name not in into:
+            into[name] = torch.zeros_like(parameter)
+    if loss is None or not loss.requires_grad or not loss.detach():
+        return
+    found = torch.autograd.grad(loss, list(trainee.trainable.values()), retain_graph=True, allow_unused=True)
+    for name, gradient in zip(trainee.trainable, found, strict=True):
+        if gradient is not None:
+            into[name] += gradient
+
+
+def project(task: Mapping[str, Tensor], drift: Mapping[str, Tensor], when: When, scope: Scope, strength: float) -> None:
+    """Take the drift direction out of the task's gradients, in place.
+
+    Args:
+        task: g_t by name.
+        drift: g_v by name; a name may be missing.
+        when: whether to leave gradients alone that lower the drift anyway.
+        scope: one projection per tensor, or one over all.
+        strength: share of g_v to add.
+    """
+    names = [name for name in task if name in drift]
+    groups = [[name] for name in names] if scope is Scope.tensor else [names]
+    for group in groups:
+        along = sum(_dot(task[name], drift[name]) for name in group)
+        length = sum(_dot(drift[name], drift[name]) for name in group)
+        removed = 0.0 if when is When.conflict and along >= 0 else along / (length + EPSILON)
+        for name in group:
+            task[name].add_(drift[name], alpha=strength - removed)
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    """Inner product in float64: the rest must be orthogonal to 1e-6."""
+    return float(a.flatten().double() @ b.flatten().double())

@@ -1,0 +1,104 @@
+"""MDGD-GM: gradient masking (arXiv:2502.11740), reconstructed: only the entries that matter most may move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from forgetbench.methods.base import Batch, Trainee
+from forgetbench.methods.mdgd import MDGD, collect, project
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass
+class MDGDGM(MDGD):
+    """Scores every entry by |g~| over a few batches, then trains the top share of each tensor on g_t.
+
+    The rest stays as it was, bit for bit, and the optimiser's state is kept for the chosen entries only. At the
+    starting weights there is no drift yet, so that there g~ is g_t and the score is the task gradient's size.
+    """
+
+    name: str = "mdgd_gm"
+    density: float = 0.1
+    """rho: share of each tensor's entries that may move."""
+    batches: int = 8
+    """K: optimiser steps' worth of batches that the score is summed over, without a step."""
+
+    def problems(self) -> Mapping[str, str]:
+        """Settings outside their range."""
+        found = dict(super().problems())
+        if not 0 < self.density <= 1:
+            found["density"] = f"{self.density} is not a share; give a number above 0, up to 1."
+        if self.batches < 1:
+            found["batches"] = f"{self.batches} is too small; give 1 or more."
+        return found
+
+    def begin(self, trainee: Trainee) -> None:
+        """Estimate which entries matter; make the compact tensors that the optimiser steps."""
+        from torch import nn
+
+        super().begin(trainee)
+        self._chosen = {name: _top(score, self.density) for name, score in self._scores(trainee).items()}
+        self._compact = {
+            name: nn.Parameter(parameter.detach().flatten()[self._chosen[name]])
+            for name, parameter in trainee.trainable.items()
+        }
+        self._drift.close()
+
+    def optimised(self, trainee: Trainee) -> Mapping[str, nn.Parameter]:
+        """The chosen entries of every tensor."""
+        return self._compact
+
+    def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> None:
+        """Nothing: after the estimate the task's gradient is all there is."""
+
+    def edit_gradients(self, trainee: Trainee) -> None:
+        """Hand the chosen entries' gradients to the optimiser's tensors; the full ones are freed."""
+        for name, parameter in trainee.trainable.items():
+            if parameter.grad is not None:
+                self._compact[name].grad = parameter.grad.flatten()[self._chosen[name]]
+                parameter.grad = None
+
+    def edit_weights(self, trainee: Trainee) -> None:
+        """Put the chosen entries back where they belong."""
+        for name, parameter in trainee.trainable.items():
+            parameter.data.view(-1)[self._chosen[name]] = self._compact[name].detach()
+
+    def state(self) -> dict[str, Tensor]:
+        """Which entries were chosen."""
+        return self._chosen
+
+    def load_state(self, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
+        """Take the same entries as before, at the weights that are back."""
+        self._chosen = dict(state)
+        for name, parameter in trainee.trainable.items():
+            self._compact[name].data.copy_(parameter.detach().flatten()[self._chosen[name]])
+
+    def _scores(self, trainee: Trainee) -> dict[str, Tensor]:
+        """Sum of |g~| over the batches, by name."""
+        import torch
+
+        passes = trainee.passes
+        scores = {name: torch.zeros_like(parameter) for name, parameter in trainee.trainable.items()}
+        for batches in passes.coming(self.batches):
+            task: dict[str, Tensor] = {}
+            drift: dict[str, Tensor] = {}
+            for batch in batches:
+                outputs = passes.forward(batch)
+                collect(drift, self._drift.loss(batch), trainee)
+                collect(task, passes.loss(batch, outputs) / batch.answers, trainee)
+            task = {name: passes.total(value) for name, value in task.items()}
+            drift = {name: passes.total(value) for name, value in drift.items()}
+            project(task, drift, self.when, self.scope, self.strength)
+            for name, gradient in task.items():
+                scores[name] += gradient.abs()
+        return scores
+
+
+def _top(score: Tensor, density: float) -> Tensor:
+    """Places of the highest scores of a flattened tensor, ascending; at least one."""
+    count = max(1, round(density * score.numel()))
+    return score.flatten().topk(count).indices.sort().values

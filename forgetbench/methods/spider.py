@@ -1,0 +1,113 @@
+"""SPIDER (ICML 2025, arXiv:2411.10928): keep updates where learning outweighs what the base model holds important.
+
+Everything is per tensor. N(a) = sigmoid((|a| - mean|a|) / std|a|), std unbiased, ranks the entries of a tensor by
+magnitude: I = N(w0) is their importance to the base, G = N(A) to the task, A the sum of the clipped gradients so far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from forgetbench.methods.base import Method, Trainee
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+_TINY = 1e-30
+_CONSTANT = 1e-6
+"""Relative spread below which a tensor is looked at closely: rounding alone gives about 1e-7."""
+
+
+@dataclass
+class Spider(Method):
+    """After every optimiser step, w <- (1 - m) w0 + m w with w0 the run's starting weights in every stage.
+
+    m = G / (I + G) where G > I and 0 elsewhere, divided by the mean of its non-zero entries and cut at 1. Entries with
+    m = 0 are w0 bit for bit; the optimiser's state is not touched. A tensor without a gradient took no step: neither A
+    nor w change. Memory: w0, I and A, three tensors per weight, and two of the size of the largest.
+    """
+
+    name: str = "spider"
+
+    def begin(self, trainee: Trainee) -> None:
+        """Keep w0 and I; A starts at 0."""
+        import torch
+
+        trainable = trainee.trainable
+        self._start = {name: weight.detach().clone() for name, weight in trainable.items()}
+        self._gradients = {name: torch.zeros_like(start) for name, start in self._start.items()}
+        # Above 0, so that no quotient is 0 / 0; in fp32 only an I below 1e-23 could tell.
+        self._importance = {name: normalised(start).clamp_(min=_TINY) for name, start in self._start.items()}
+        # Interpolation would turn -0 into 0.
+        self._negative_zeros = {name for name, start in self._start.items() if (start.signbit() & (start == 0)).any()}
+        largest = max(self._start.values(), key=lambda start: start.numel())
+        self._work = [torch.empty_like(largest.reshape(-1)) for _ in range(2)]
+
+    def edit_weights(self, trainee: Trainee) -> None:
+        """Add the gradients to A, then fold the step."""
+        import torch
+
+        with torch.no_grad():
+            for name, weight in trainee.trainable.items():
+                if weight.grad is None:
+                    continue
+                gradients, start = self._gradients[name].add_(weight.grad), self._start[name]
+                mask, selected = (work[: weight.numel()].view(weight.shape) for work in self._work)
+                mask_out(gradients, self._importance[name], mask, selected)
+                torch.lerp(start, weight, mask, out=weight)
+                if name in self._negative_zeros:
+                    torch.where(selected > 0, weight, start, out=weight)
+
+    def state(self) -> dict[str, Tensor]:
+        """A of every tensor; w0 and I come from the base."""
+        return dict(self._gradients)
+
+    def load_state(self, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
+        """Take back A."""
+        for name, gradients in state.items():
+            self._gradients[name].copy_(gradients)
+
+
+def normalised(values: Tensor, out: Tensor | None = None, work: Tensor | None = None) -> Tensor:
+    """N(a) of any shape; 0 where all of a is 0, and 1/2 where |a| is constant or a is a single entry.
+
+    Args:
+        values: a.
+        out: where to put the result.
+        work: a third tensor of the same shape, overwritten.
+    """
+    import torch
+
+    out = torch.abs(values, out=out)
+    mean = out.mean()
+    # In units of the mean, squares of small gradients do not underflow. Not `std`, which is ten times slower, nor a
+    # norm, which in fp32 is 0.4 % off over 50 million entries where a sum is not.
+    out.div_(mean).sub_(1)
+    std = torch.mul(out, out, out=work).sum().div_(max(1, out.numel() - 1)).sqrt_()
+    if not std > _CONSTANT:
+        low, high = values.abs().aminmax()
+        if low == high:
+            return out.fill_(0.5 if high > 0 else 0)
+    return out.div_(std).sigmoid_()
+
+
+def mask_out(gradients: Tensor, importance: Tensor, mask: Tensor, selected: Tensor) -> None:
+    """Write m, and 1 where G > I and 0 elsewhere.
+
+    Args:
+        gradients: A, any shape.
+        importance: I, of the same shape, above 0.
+        mask: gets m.
+        selected: gets ones and zeros.
+    """
+    import torch
+
+    normalised(gradients, selected, mask)
+    torch.add(importance, selected, out=mask)
+    torch.div(selected, mask, out=mask)
+    mask.mul_(selected.gt_(importance))
+    mean = mask.sum() / selected.sum().clamp_(min=1)
+    mask.div_(mean.clamp_(min=_TINY)).clamp_(max=1)

@@ -1,0 +1,177 @@
+"""Forward passes of a run, for the loop and for methods alike: items in, batches, outputs and losses out.
+
+Shapes: B items, A answer tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from accelerate.utils import convert_to_fp32
+from torch import Tensor
+
+from forgetbench.config import RecipeConfig
+from forgetbench.data.collate import IGNORED, PIXELS, Encoder, batch_prompts
+from forgetbench.errors import UserError
+from forgetbench.methods.base import Batch
+from forgetbench.models.features import PictureEncoder
+from forgetbench.models.load import LoadedModel
+from forgetbench.records import Precision, Sample
+from forgetbench.training.features import FeatureReuse
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from forgetbench.training.plan import Stage
+
+
+class TrainingPasses:
+    """One model's passes; implements `methods.base.Passes`."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        loaded: LoadedModel,
+        encoder: Encoder,
+        recipe: RecipeConfig,
+        seed: int,
+        precision: Precision | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            accelerator: the processes of the run.
+            loaded: the model, on its device.
+            encoder: of the same model.
+            recipe: how to train.
+            seed: of the run.
+            precision: of the forward pass; the recipe's if None.
+        """
+        self.seed = seed
+        self._accelerator, self._model, self._encoder, self._recipe = accelerator, loaded.model, encoder, recipe
+        self._keeps_logits = loaded.keeps_logits
+        self._precision = precision or recipe.precision
+        self._features = FeatureReuse(loaded.model, PictureEncoder(loaded.model), encoder, recipe.reuse_features)
+        self._stages: Sequence[Stage] = ()
+
+    def plan(self, stages: Sequence[Stage]) -> None:
+        """Say what the run trains on."""
+        self._stages = stages
+
+    def batch(self, samples: Sequence[Sample]) -> Batch:
+        """Items as one micro-batch that is a step by itself, pixels in it."""
+        return self._collate(samples, {}, 1.0, self._count(samples))
+
+    def step(self, stage: Stage, number: int) -> list[Batch]:
+        """This process's micro-batches of one optimiser step of a stage (steps count from 1)."""
+        samples = stage.stream.batch(number, self._recipe.batch_size)
+        answers = self._count(samples)
+        found = []
+        for part in self._shares(samples):
+            with self._autocast():
+                features = self._features.inputs(part, [self._encoder.prompt(one) for one in part], self._moved)
+            found.append(self._collate(part, features, len(part) / len(samples), answers))
+        return found
+
+    def expect(self, stage: Stage, steps: Iterable[int]) -> None:
+        """Say which steps of a stage come next, so that their pictures can be encoded in company."""
+        self._features.expect(self._items(stage, steps))
+
+    def coming(self, steps: int) -> Iterator[Sequence[Batch]]:
+        """This process's micro-batches of the first `steps` optimiser steps of the run."""
+        for stage in self._stages:
+            numbers = range(1, min(steps, stage.steps) + 1)
+            self.expect(stage, numbers)
+            yield from (self.step(stage, number) for number in numbers)
+            steps -= len(numbers)
+
+    def forward(self, batch: Batch, model: Any = None) -> Any:
+        """A pass that can be differentiated, in training mode; `logits` may hold the last A + 1 positions only.
+
+        Args:
+            batch: what to read.
+            model: the same model as the loop wraps it; by default the model itself.
+        """
+        limit = {"logits_to_keep": batch.labels.shape[1] + 1} if self._keeps_logits else {}
+        with self._autocast():
+            return convert_to_fp32((model or self._model)(**batch.inputs, **limit, use_cache=False))
+
+    @torch.no_grad()
+    def reference(self, batch: Batch, weights: Mapping[str, Tensor]) -> Any:
+        """A pass without graph and dropout, with `weights` in place of the model's own, by live name."""
+        limit = {"logits_to_keep": batch.labels.shape[1] + 1} if self._keeps_logits else {}
+        training = self._model.training
+        self._model.eval()
+        try:
+            with self._autocast():
+                inputs = {**batch.inputs, **limit, "use_cache": False}
+                return convert_to_fp32(torch.func.functional_call(self._model, dict(weights), (), inputs))
+        finally:
+            self._model.train(training)
+
+    def answer_logits(self, batch: Batch, outputs: Any) -> Tensor:
+        """fp32 logits (B, A, V) that predict the answer tokens."""
+        logits: Tensor = outputs.logits[:, -batch.labels.shape[1] - 1 : -1].float()
+        return logits
+
+    def loss(self, batch: Batch, outputs: Any) -> Tensor:
+        """Negative log-likelihood summed over the answer tokens."""
+        logits_BAV = self.answer_logits(batch, outputs)
+        return F.cross_entropy(logits_BAV.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum")
+
+    def backward(self, batch: Batch, outputs: Any, penalty: Tensor | None = None) -> Tensor:
+        """Back-propagate a micro-batch's share of the mean loss per answer token of its step, and of a penalty.
+
+        Returns:
+            The share of the task loss, summed over processes.
+        """
+        task_loss = self.loss(batch, outputs) / batch.answers
+        loss = task_loss if penalty is None else task_loss + penalty
+        if loss.requires_grad:
+            # Data-parallel training averages over processes; the sum is wanted.
+            self._accelerator.backward(loss * self._accelerator.num_processes)
+        elif self._accelerator.num_processes > 1:
+            raise UserError(
+                "recipe.parts: a micro-batch of text alone trains nothing in the vision tower or the projector, and "
+                "the processes would wait for each other; use a larger recipe.batch_size, or one process."
+            )
+        return self.total(task_loss.detach()).cpu()
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Sum over processes."""
+        summed: Tensor = self._accelerator.reduce(tensor, "sum")
+        return summed
+
+    def _count(self, samples: Iterable[Sample]) -> int:
+        return sum(len(self._encoder.answer_ids(sample.answer)) for sample in samples)
+
+    def _items(self, stage: Stage, steps: Iterable[int]) -> Iterator[Sample]:
+        """What this process will see of a stage."""
+        for step in steps:
+            for samples in self._shares(stage.stream.batch(step, self._recipe.batch_size)):
+                yield from samples
+
+    def _shares(self, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+        """This process's items of every micro-batch of one optimiser step."""
+        size = len(samples) // self._recipe.gradient_accumulation
+        rank, world = self._accelerator.process_index, self._accelerator.num_processes
+        for start in range(0, len(samples), size):
+            yield samples[start + rank : start + size : world]
+
+    def _collate(self, samples: Sequence[Sample], features: Mapping[str, Any], share: float, answers: int) -> Batch:
+        """One micro-batch; picture features, where there are any, stand in for its pixels."""
+        encoded = [self._encoder.prompt(sample) for sample in samples]
+        ids = [self._encoder.answer_ids(sample.answer) for sample in samples]
+        inputs = self._moved(batch_prompts(encoded, self._encoder.pad_id, ids, without=PIXELS if features else ()))
+        labels_BA = inputs.pop("labels")
+        return Batch({**inputs, **features}, labels_BA, samples, share, answers)
+
+    def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value.to(self._accelerator.device) for key, value in tensors.items()}
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = self._precision is Precision.bf16
+        return torch.autocast(self._accelerator.device.type, torch.bfloat16, enabled=bf16)

@@ -1,0 +1,175 @@
+"""Apply an operation to trained checkpoints: each result is kept beside its checkpoint as a variant of it.
+
+Adapters are merged first, so that every operation sees plain weights. In a variant the adapters add nothing: they stay
+as they are before training, and the layers below them hold the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from forgetbench.errors import UserError
+from forgetbench.methods.base import Method, Passes
+from forgetbench.methods.operation import Operation, Trained
+from forgetbench.models.checkpoint import Checkpoint, list_checkpoints, save_checkpoint
+
+_MAGNITUDE = ".lora_magnitude_vector."
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A checkpoint as plain weights."""
+
+    base: Mapping[str, Tensor]
+    """w0 of every tensor that training changed, by live name."""
+    tuned: Mapping[str, Tensor]
+    """w of the same tensors."""
+
+
+class Bench:
+    """One loaded model, on which checkpoints are taken apart."""
+
+    passes: Passes
+    """Of the same model, on the run's training data."""
+
+    def __init__(self, model: Any, method: Method, stages: int, seed: int) -> None:
+        """Attach the method's adapters to a model on its base weights.
+
+        Args:
+            model: on its base weights.
+            method: that the runs were trained with.
+            stages: of the runs.
+            seed: of the runs; adapters are drawn from it.
+        """
+        torch.manual_seed(seed)
+        known = set(map(id, model.parameters()))
+        method.attach(model, stages)
+        self.model = model
+        self._live: dict[str, nn.Parameter] = dict(model.named_parameters())
+        self._added = {name for name, one in self._live.items() if id(one) not in known}
+        for _, layer in self._adapted():
+            layer.enable_adapters(False)  # DoRA would scale every weight that an operation tries
+        self._untrained = {name: self._live[name].detach().clone() for name in self._added}
+
+    @torch.no_grad()
+    def dense(self, delta: Mapping[str, Tensor]) -> Dense:
+        """A checkpoint's changed tensors, adapters merged; the model is on its base weights before and after.
+
+        Raises:
+            UserError: the checkpoint belongs to another model.
+        """
+        if odd := [name for name, value in delta.items() if self._shape(name) != value.shape]:
+            raise UserError(f"The checkpoint's tensor '{odd[0]}' does not fit this model: was it made from another?")
+        device = next(iter(self._live.values())).device
+        plain = {name: value.to(device) for name, value in delta.items() if name not in self._added}
+        base = {name: self._live[name].detach().clone() for name in plain}
+        for name, value in delta.items():
+            self._live[name].copy_(value)
+        for name, layer in self._adapted():
+            weight = layer.get_base_layer().weight
+            base.setdefault(name, weight.detach().clone())
+            layer.merge()
+            plain[name] = weight.detach().clone()
+            layer.merged_adapters.clear()
+        self.restore(base)
+        return Dense(base, plain)
+
+    @torch.no_grad()
+    def delta(self, changed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Plain weights as a checkpoint's tensors: DoRA's magnitudes follow the weights that they scale."""
+        found = dict(changed)
+        for name in self._added:
+            layer, magnitude, _ = name.partition(_MAGNITUDE)
+            weight = f"{layer}.base_layer.weight"
+            if magnitude and weight in changed:
+                found[name] = torch.linalg.norm(changed[weight], dim=1)
+        return found
+
+    @torch.no_grad()
+    def restore(self, base: Mapping[str, Tensor]) -> None:
+        """Put the model back on its base weights, adapters as before training."""
+        for name, value in (*base.items(), *self._untrained.items()):
+            self._live[name].copy_(value)
+
+    def _shape(self, name: str) -> torch.Size | None:
+        return self._live[name].shape if name in self._live else None
+
+    def _adapted(self) -> Iterator[tuple[str, Any]]:
+        """(Name of the weight below, layer) of every layer with an adapter."""
+        if self._added:
+            from peft.tuners.tuners_utils import BaseTunerLayer
+
+            for name, module in self.model.named_modules():
+                if isinstance(module, BaseTunerLayer):
+                    yield f"{name}.base_layer.weight", module
+
+
+def chosen_steps(folder: Path, steps: Sequence[int]) -> list[Checkpoint]:
+    """A run's trained checkpoints at the given steps; the last one if none is given.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    trained = [one for one in list_checkpoints(folder) if one.path and not one.variant]
+    if not trained:
+        raise UserError(f"{folder} has no checkpoint; train it first (`forgetbench finetune name={folder.name} ...`).")
+    known = {one.step: one for one in trained}
+    if missing := set(steps) - known.keys():
+        raise UserError(
+            f"method.checkpoints: {folder} has no checkpoint at {sorted(missing)}; it has {', '.join(map(str, known))}."
+        )
+    return [known[step] for step in steps] or trained[-1:]
+
+
+def make_variants(
+    folder: Path,
+    checkpoints: Iterable[Checkpoint],
+    operation: Operation,
+    bench: Bench,
+    others: Sequence[Dense] = (),
+) -> None:
+    """Write the variants of some checkpoints of a run.
+
+    Args:
+        folder: the run's folder.
+        checkpoints: of the run.
+        operation: what to do with each.
+        bench: with the run's model.
+        others: further runs of the same base, for operations that merge several.
+    """
+    for checkpoint in checkpoints:
+        dense = bench.dense(checkpoint.delta())
+        trained = Trained(
+            model=bench.model,
+            base=dense.base,
+            tuned=dense.tuned,
+            others=[one.tuned for one in others],
+            others_base={name: value for one in others for name, value in one.base.items()},
+            passes=bench.passes,
+        )
+        for setting, changed in operation.variants(trained):
+            meta = {**checkpoint.meta, "variant": _variant(operation, setting), **_origin(operation, checkpoint)}
+            save_checkpoint(folder, checkpoint.step, bench.delta(changed), meta)
+        bench.restore(dense.base)
+
+
+def has_variants(folder: Path, checkpoint: Checkpoint, operation: Operation) -> bool:
+    """Whether the operation was done to a checkpoint already."""
+    origin = _origin(operation, checkpoint)
+    done = {one.variant for one in list_checkpoints(folder) if origin.items() <= one.meta.items()}
+    return {_variant(operation, setting) for setting in operation.settings()} <= done
+
+
+def _variant(operation: Operation, setting: str) -> str:
+    return f"{operation.name}:{setting}" if setting else operation.name
+
+
+def _origin(operation: Operation, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What decides a variant."""
+    return {"operation": {**asdict(operation), "checkpoints": [checkpoint.step]}, "source_digest": checkpoint.digest}

@@ -1,0 +1,66 @@
+"""A run that is taken up again ends with the same bytes, whatever the method keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from forgetbench.methods.base import Method
+from forgetbench.methods.ewc import EWC
+from forgetbench.methods.gmt import GMT
+from forgetbench.methods.hft import HFT
+from forgetbench.methods.l2sp import L2SP
+from forgetbench.methods.lora import LoRA
+from forgetbench.methods.lwf import LwF
+from forgetbench.methods.magnitude_mask import MagnitudeMask
+from forgetbench.methods.o_lora import OLoRA
+from forgetbench.methods.spider import Spider
+from forgetbench.models.checkpoint import load_resume, save_checkpoint, save_resume
+from forgetbench.training.loop import Resume, Trainer
+from tests.families import llava
+from tests.methods.training import ITEMS, all_same_bits, plan, snapshot, trainer
+
+METHODS: list[Callable[[], Method]] = [
+    L2SP,
+    lambda: EWC(samples=3),
+    LwF,
+    HFT,
+    GMT,
+    Spider,
+    MagnitudeMask,
+    lambda: LoRA(rank=2, dropout=0.3, weight_decomposed=True),
+    lambda: OLoRA(rank=2, dropout=0.3),
+]
+STAGES = (2, 4)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return llava(tmp_path_factory.mktemp("models") / "llava")
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method()).__name__)
+def test_six_steps_are_three_a_resume_point_on_disk_and_three(
+    folder: Path, tmp_path: Path, method: Callable[[], Method]
+) -> None:
+    def fresh() -> Trainer:
+        return trainer(folder, method(), stages=len(STAGES), read={"general": ITEMS[:4]}, weight_decay=0.1)
+
+    straight = fresh()
+    losses = [report.loss for report in straight.run(plan(*STAGES))]
+
+    first = fresh()
+    losses_again = [report.loss for report in islice(first.run(plan(*STAGES)), 3)]
+    delta = save_checkpoint(tmp_path, 3, first.delta(), {"method": {}}).delta()
+    save_resume(tmp_path, first.resume_point(3))
+    point = load_resume(tmp_path)
+    assert point is not None
+    second = fresh()
+    losses_again += [report.loss for report in second.run(plan(*STAGES), Resume(delta, point))]
+
+    assert losses_again == losses
+    assert all_same_bits(snapshot(second), snapshot(straight))
+    assert all_same_bits(dict(second.resume_point(6).tensors), dict(straight.resume_point(6).tensors))
