@@ -9,22 +9,6 @@ from typing import Any
 from omegaconf import MISSING
 
 from forgetbench.methods.base import Method
-from forgetbench.methods.dare import Dare
-from forgetbench.methods.ewc import EWC
-from forgetbench.methods.gmt import GMT
-from forgetbench.methods.grafting import Grafting
-from forgetbench.methods.hft import HFT
-from forgetbench.methods.l2sp import L2SP
-from forgetbench.methods.lora import LoRA
-from forgetbench.methods.lwf import LwF
-from forgetbench.methods.magnitude_mask import MagnitudeMask
-from forgetbench.methods.model_tailor import ModelTailor
-from forgetbench.methods.mdgd import MDGD
-from forgetbench.methods.mdgd_gm import MDGDGM
-from forgetbench.methods.o_lora import OLoRA
-from forgetbench.methods.spider import Spider
-from forgetbench.methods.ties import Ties
-from forgetbench.methods.wise_ft import WiseFT
 from forgetbench.records import Decoding, Precision
 
 
@@ -244,35 +228,3 @@ class SweepConfig(FinetuneConfig):
     """`forgetbench sweep`: train and score every point of a grid."""
 
     matrix: MatrixConfig = MISSING
-
-
-SCHEMAS: dict[str, type] = {
-    "finetune": FinetuneConfig,
-    "eval_matrix": EvalMatrixConfig,
-    "score": ScoreConfig,
-    "sweep": SweepConfig,
-    "model": ModelConfig,
-    "data": DataConfig,
-    "recipe": RecipeConfig,
-    "matrix": MatrixConfig,
-    "method/plain": Method,
-    "method/lora": LoRA,
-    "method/rslora": LoRA,
-    "method/dora": LoRA,
-    "method/o_lora": OLoRA,
-    "method/l2sp": L2SP,
-    "method/ewc": EWC,
-    "method/lwf": LwF,
-    "method/hft": HFT,
-    "method/gmt": GMT,
-    "method/spider": Spider,
-    "method/magnitude_mask": MagnitudeMask,
-    "method/mdgd": MDGD,
-    "method/mdgd_gm": MDGDGM,
-    "method/wise_ft": WiseFT,
-    "method/dare": Dare,
-    "method/ties": Ties,
-    "method/grafting": Grafting,
-    "method/model_tailor": ModelTailor,
-}
-"""What each YAML in conf/ is checked against: its first default is `/schema/<key>@_here_`."""

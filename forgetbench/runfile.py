@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from forgetbench import __version__
-from forgetbench.config import SCHEMAS, FinetuneConfig, ModelConfig
+from forgetbench.config import FinetuneConfig, ModelConfig
 from forgetbench.errors import UserError
 from forgetbench.files import read_json, write_json
 from forgetbench.methods.base import Method
 from forgetbench.paths import PACKAGE
+from forgetbench.schemas import SCHEMAS
 
 if TYPE_CHECKING:
     from forgetbench.models.load import LoadedModel

@@ -14,7 +14,7 @@ from forgetbench.runfile import RunFile, model_config, read_run, run_config
 
 if TYPE_CHECKING:
     from forgetbench.models.load import LoadedModel
-    from forgetbench.training.variants import Bench, Dense
+    from forgetbench.training.variants import Bench
 
 
 def load_base(run: RunFile, folder: Path) -> LoadedModel:
@@ -41,12 +41,16 @@ def operate(operation: Operation, folder: Path, threads: int | None) -> None:
     from forgetbench.training.variants import chosen_steps, has_variants, make_variants
 
     chosen = chosen_steps(folder, operation.checkpoints)
-    checkpoints = [one for one in chosen if not has_variants(folder, one, operation)]
+    merged = {Path(other): chosen_steps(Path(other), ())[0] for other in operation.merges()}
+    digests = [one.digest for one in merged.values()]
+    checkpoints = [one for one in chosen if not has_variants(folder, one, operation, digests)]
     if checkpoints:
         set_threads(threads)
         bench = _bench(read_run(folder), folder)
-        others = [_other(Path(other), bench, folder) for other in operation.merges()]
-        make_variants(folder, checkpoints, operation, bench, others)
+        for other in merged:
+            _check_mergeable(other, folder)
+        others = [bench.dense(one.delta()) for one in merged.values()]
+        make_variants(folder, checkpoints, operation, bench, others, digests)
     say(f"{folder}: {operation.name} is done; score it with `forgetbench eval-matrix run={folder}`.")
 
 
@@ -74,13 +78,10 @@ def _bench(run: RunFile, folder: Path) -> Bench:
     return bench
 
 
-def _other(folder: Path, bench: Bench, first: Path) -> Dense:
-    """The last checkpoint of a further run, which must have the same base."""
-    from forgetbench.training.variants import chosen_steps
-
+def _check_mergeable(folder: Path, first: Path) -> None:
+    """Refuse to merge what was not trained from one base, in plain weights."""
     run, ours = read_run(folder), read_run(first)
     if run.model_digest != ours.model_digest:
         raise UserError(f"method.merge: {folder} was not trained from the same base as {first}.")
     if run_config(run).method.adapted_parts() or run_config(ours).method.adapted_parts():
         raise UserError("method.merge: runs with adapters cannot be merged with others; merge fully trained ones.")
-    return bench.dense(chosen_steps(folder, ())[0].delta())

@@ -20,7 +20,7 @@ LAYERS = (
     {"subject", "trained"},
     {"runfile"},
     {"training", "evaluation", "analysis", "reporting"},
-    {"data", "models", "methods", "scoring"},
+    {"data", "models", "methods", "scoring", "schemas"},
     {"config", "options", "embedded", "processes"},
     {"records", "files", "paths"},
     {"errors", "__init__"},
@@ -28,7 +28,8 @@ LAYERS = (
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 EXCEPTIONS = {
     ("methods", "models"),  # a method changes a model
-    ("config", "methods"),  # a method's dataclass is its schema, and config holds the table of schemas
+    ("config", "methods"),  # a config holds a method
+    ("schemas", "methods"),  # a method's dataclass is its schema
 }
 ONLY_IN = {"hydra": "launch", "typer": "cli"}
 WITHOUT_TORCH = ("scoring", "analysis", "reporting", "records", "config", "validation", "options", "help", "inspection")

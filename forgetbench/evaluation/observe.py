@@ -93,11 +93,13 @@ class Observer:
     def _states(self, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[int, list[Tensor]]:
         """Layer -> hidden states (P, D) at each item's picture tokens, with `weights` in place of the model's own."""
         places_BT = inputs["input_ids"] == self._token
+        self._model.eval()  # adapters come in training mode, with their dropout
         with hidden_states(self._model, self._layers) as found_BTD:
             torch.func.functional_call(self._model, dict(weights), (), {**inputs, **self._extra})
+        # Taken out one by one: states of all tokens would need as much memory again.
         states = {
-            layer: [row_TD[places_T].float() for row_TD, places_T in zip(all_BTD, places_BT, strict=True)]
-            for layer, all_BTD in found_BTD.items()
+            layer: [row_TD[places_T].float() for row_TD, places_T in zip(found_BTD.pop(layer), places_BT, strict=True)]
+            for layer in self._layers
         }
         if not all(torch.isfinite(one).all() for rows in states.values() for one in rows):
             raise UserError(

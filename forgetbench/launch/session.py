@@ -22,13 +22,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from forgetbench.config import SCHEMAS, DataConfig, EvalMatrixConfig, FinetuneConfig, ScoreConfig, StageConfig
+from forgetbench.config import DataConfig, EvalMatrixConfig, FinetuneConfig, ScoreConfig, StageConfig
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.errors import UserError
 from forgetbench.launch import refusals
 from forgetbench.launch.overrides import parse
 from forgetbench.options import GROUPS, USER_CONF, USER_MANIFESTS, config_files, manifest_names
 from forgetbench.paths import shipped
+from forgetbench.schemas import SCHEMAS
 from forgetbench.validation import problems
 
 REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)

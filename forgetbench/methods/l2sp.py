@@ -21,7 +21,7 @@ class L2SP(Method):
     """
 
     name: str = "l2sp"
-    alpha: float = 0.1
+    alpha: float = 0.01
     """Strength of the pull; 0 is plain fine-tuning."""
 
     def problems(self) -> Mapping[str, str]:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Batch, Method, Trainee
-from forgetbench.methods.drift import VisualDrift
 from forgetbench.records import Precision
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from forgetbench.methods.drift import VisualDrift
 
 EPSILON = 1e-30
 """Below any gradient that is not 0: squared norms of 1e-8 must not be taken for rounding."""
@@ -78,9 +79,11 @@ class MDGD(Method):
 
     def begin(self, trainee: Trainee) -> None:
         """Look at the base's hidden states."""
+        from forgetbench.methods.drift import VisualDrift
+
         if any(".lora_" in name for name in trainee.trainable):
             raise UserError(f"method={self.name} needs the gradients of the model's own weights; it has no LoRA form.")
-        self._drift = VisualDrift(trainee, self.layer, int(self.cache_gb * GIB))
+        self._drift: VisualDrift = VisualDrift(trainee, self.layer, int(self.cache_gb * GIB))
         self._gradients: dict[str, Tensor] = {}
 
     def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> None:

@@ -41,13 +41,16 @@ class OLoRA(LoRA):
 
     def attach(self, model: Any, stages: int) -> None:
         """Insert `stages` adapters per layer, named stage1, stage2, ..., all of them active."""
-        from peft import inject_adapter_in_model
+        from peft import LoraModel
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         layers = self.adapted_layers(model)
-        adapters = [_adapter(stage) for stage in range(1, stages + 1)]
-        for adapter in adapters:
-            inject_adapter_in_model(self.peft_config(layers), model, adapter_name=adapter)
+        configs: dict[str, Any] = {_adapter(stage): self.peft_config(layers) for stage in range(1, stages + 1)}
+        first, *others = adapters = list(configs)
+        # As `inject_adapter_in_model` does for one adapter: the model's own names stay.
+        tuner = LoraModel(model, configs, first)
+        for adapter in others:
+            tuner.inject_adapter(model, adapter)
         for name, module in model.named_modules():
             if isinstance(module, BaseTunerLayer):
                 module.set_adapter(adapters)

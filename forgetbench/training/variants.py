@@ -133,6 +133,7 @@ def make_variants(
     operation: Operation,
     bench: Bench,
     others: Sequence[Dense] = (),
+    merged: Sequence[str] = (),
 ) -> None:
     """Write the variants of some checkpoints of a run.
 
@@ -142,8 +143,10 @@ def make_variants(
         operation: what to do with each.
         bench: with the run's model.
         others: further runs of the same base, for operations that merge several.
+        merged: digests of their checkpoints.
     """
     for checkpoint in checkpoints:
+        origin = _origin(operation, checkpoint, merged)
         dense = bench.dense(checkpoint.delta())
         trained = Trained(
             model=bench.model,
@@ -154,14 +157,18 @@ def make_variants(
             passes=bench.passes,
         )
         for setting, changed in operation.variants(trained):
-            meta = {**checkpoint.meta, "variant": _variant(operation, setting), **_origin(operation, checkpoint)}
+            meta = {
+                **checkpoint.meta,
+                "variant": _variant(operation, setting),
+                **_origin(operation, checkpoint, merged),
+            }
             save_checkpoint(folder, checkpoint.step, bench.delta(changed), meta)
         bench.restore(dense.base)
 
 
-def has_variants(folder: Path, checkpoint: Checkpoint, operation: Operation) -> bool:
+def has_variants(folder: Path, checkpoint: Checkpoint, operation: Operation, merged: Sequence[str] = ()) -> bool:
     """Whether the operation was done to a checkpoint already."""
-    origin = _origin(operation, checkpoint)
+    origin = _origin(operation, checkpoint, merged)
     done = {one.variant for one in list_checkpoints(folder) if origin.items() <= one.meta.items()}
     return {_variant(operation, setting) for setting in operation.settings()} <= done
 
@@ -170,6 +177,7 @@ def _variant(operation: Operation, setting: str) -> str:
     return f"{operation.name}:{setting}" if setting else operation.name
 
 
-def _origin(operation: Operation, checkpoint: Checkpoint) -> dict[str, Any]:
+def _origin(operation: Operation, checkpoint: Checkpoint, merged: Sequence[str]) -> dict[str, Any]:
     """What decides a variant."""
-    return {"operation": {**asdict(operation), "checkpoints": [checkpoint.step]}, "source_digest": checkpoint.digest}
+    settings = {**asdict(operation), "checkpoints": [checkpoint.step]}
+    return {"operation": settings, "source_digest": checkpoint.digest, "merged_digests": list(merged)}

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from forgetbench.config import SCHEMAS, EvalMatrixConfig, FinetuneConfig, RecipeConfig, ScoreConfig, SweepConfig
+from forgetbench.config import EvalMatrixConfig, FinetuneConfig, RecipeConfig, ScoreConfig, SweepConfig
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
 from forgetbench.options import USER_MANIFESTS
+from forgetbench.schemas import SCHEMAS
 from forgetbench.validation.matrix import matrix_problems
 from forgetbench.validation.problem import Problem, at_least_1, duplicates, refused
 from forgetbench.validation.recipe import recipe_problems

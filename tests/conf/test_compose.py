@@ -10,12 +10,13 @@ import pytest
 import yaml
 
 from forgetbench import launch
-from forgetbench.config import SCHEMAS, EvalMatrixConfig, FinetuneConfig, MatrixConfig, ScoreConfig, SweepConfig
+from forgetbench.config import EvalMatrixConfig, FinetuneConfig, MatrixConfig, ScoreConfig, SweepConfig
 from forgetbench.data.manifest import load_manifest
 from forgetbench.errors import UserError
 from forgetbench.launch.session import opened
 from forgetbench.options import GROUPS, manifest_names, options
 from forgetbench.paths import shipped
+from forgetbench.schemas import SCHEMAS
 
 COMMANDS = {"finetune": FinetuneConfig, "eval_matrix": EvalMatrixConfig, "score": ScoreConfig, "sweep": SweepConfig}
 CHOICES = [

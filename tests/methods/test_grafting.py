@@ -52,7 +52,9 @@ def network(micro_batches: int = 1) -> Trained:
     return regression(model, tuned, x_ND, functional_call(model, tuned, (x_ND,)).detach(), micro_batches)
 
 
-def by_autograd(trained: Trained, density: float, updates: int, lr: float, start: float, l1: float) -> dict[str, Tensor]:
+def by_autograd(
+    trained: Trained, density: float, updates: int, lr: float, start: float, l1: float
+) -> dict[str, Tensor]:
     """Gamma after gradient descent on S, with the gradient from autograd through the whole formula."""
     base, d = trained.base, {name: w - trained.base[name] for name, w in trained.tuned.items()}
     ranked = torch.cat([one.abs().flatten() for one in d.values()]).sort(descending=True).values
@@ -74,7 +76,7 @@ def by_autograd(trained: Trained, density: float, updates: int, lr: float, start
         slopes = torch.autograd.grad(loss, list(logits.values()))
         with torch.no_grad():
             for s, slope in zip(logits.values(), slopes, strict=True):
-                s -= lr * slope
+                s.sub_(lr * slope)
     return {name: one.detach() for name, one in gammas().items()}
 
 

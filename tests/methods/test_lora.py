@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from forgetbench.config import ModelConfig, RecipeConfig
+from forgetbench.config import FinetuneConfig, ModelConfig, RecipeConfig
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.evaluation.swap import WeightSwap
+from forgetbench.launch import compose
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
 from forgetbench.models.load import load_model
@@ -65,11 +66,24 @@ def disturb(model: Any) -> None:
             parameter.add_(torch.randn_like(parameter) * 0.05)
 
 
-def test_fresh_adapters_change_no_bit_of_the_output(path: str) -> None:
+VARIANTS: dict[str, dict[str, bool]] = {
+    "lora": {},
+    "rslora": {"rank_stabilised": True},
+    "dora": {"weight_decomposed": True},
+}
+
+
+@pytest.mark.parametrize("variant", ["lora", "dora"])  # rsLoRA is another factor on nothing
+def test_fresh_adapters_change_no_bit_of_the_output(path: str, variant: str) -> None:
     inputs, model = question(path), fresh(path).model
     before = logits(model, inputs)
-    prepare(model, recipe("vision", "language"), LoRA(parts=["vision", "language"], dropout=0.5), 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = logits(model, inputs)
+    method = LoRA(parts=["vision", "language"], dropout=0.5, **VARIANTS[variant])
+    prepare(model, recipe("vision", "language"), method, 0)
     assert torch.equal(logits(model, inputs), before)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(logits(model, inputs), rounded)
 
 
 def test_only_adapters_train_where_there_are_adapters(path: str) -> None:
@@ -99,27 +113,40 @@ def test_targets_are_looked_up_in_their_own_part_only(path: str) -> None:
     assert len(adapted) == 2 * len(MLP) * 2  # two layers, A and B
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
-def test_weights_merged_by_hand_give_the_same_logits(path: str) -> None:
+def test_weights_merged_by_hand_give_the_same_logits(path: str, variant: str) -> None:
     inputs, model = question(path), fresh(path).model
-    prepare(model, recipe("language", "vision"), LoRA(rank=3, alpha=5, parts=["language", "vision"]), 0)
+    method = LoRA(rank=3, alpha=5, parts=["language", "vision"], **VARIANTS[variant])
+    prepare(model, recipe("language", "vision"), method, 0)
     disturb(model)
     adapted = logits(model, inputs)
     values = dict(model.named_parameters())
     plain = fresh(path).model
     base = logits(plain, inputs)
+    scale = 5 / (3**0.5 if method.rank_stabilised else 3)
     for name, parameter in plain.named_parameters():
         module = name.removesuffix(".weight")
         if f"{module}.lora_A.default.weight" in values:
             a, b = (values[f"{module}.lora_{side}.default.weight"] for side in "AB")
-            parameter.add_(5 / 3 * b @ a)
+            parameter.add_(scale * b @ a)
+            length = values.get(f"{module}.lora_magnitude_vector.default.weight")
+            if length is not None:
+                parameter.mul_((length / parameter.norm(dim=1))[:, None])
     assert (adapted - base).abs().max() > 1e-3
     assert (logits(plain, inputs) - adapted).abs().max() < 1e-4
 
 
-def test_a_saved_checkpoint_reloads_and_step_0_is_the_plain_base(path: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["lora", "rslora", "dora"])
+def test_each_shipped_variant_is_the_class_with_its_own_name(name: str) -> None:
+    method = compose(FinetuneConfig, [f"method={name}", "method.rank=4"]).method
+    assert method == LoRA(name=name, rank=4, **VARIANTS[name])
+
+
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+def test_a_saved_checkpoint_reloads_and_step_0_is_the_plain_base(path: str, tmp_path: Path, variant: str) -> None:
     inputs = question(path)
-    method = LoRA(rank=2)
+    method = LoRA(rank=2, **VARIANTS[variant])
     trained = fresh(path).model
     prepare(trained, recipe("language", "projector"), method, 0)
     disturb(trained)

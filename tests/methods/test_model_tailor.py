@@ -22,16 +22,16 @@ from forgetbench.methods.surgeon import hessians, linear_layers
 from tests.methods.tuned import tuned_llava
 
 Matrix = NDArray[np.float64]
-O, I, N = 6, 200, 500  # more columns than a block of 128, and a last block that is not full
+ROWS, COLUMNS, INPUTS = 6, 200, 500  # more columns than a block of 128, and a last block that is not full
 
 
 def layer(seed: int = 0) -> tuple[Matrix, Matrix, Matrix]:
     """(w0, w, inputs): inputs that go together, so that one column can stand in for others."""
     rng = np.random.default_rng(seed)
-    x_NI = rng.normal(size=(N, 40)) @ rng.normal(size=(40, I)) + 0.5 * rng.normal(size=(N, I))
-    base = rng.normal(size=(O, I))
-    tuned = base + 0.3 * rng.normal(size=(O, I))
-    tuned[0, :I] = base[0] + 0.25  # a row with nothing to choose by the size of the change
+    x_NI = rng.normal(size=(INPUTS, 40)) @ rng.normal(size=(40, COLUMNS)) + 0.5 * rng.normal(size=(INPUTS, COLUMNS))
+    base = rng.normal(size=(ROWS, COLUMNS))
+    tuned = base + 0.3 * rng.normal(size=(ROWS, COLUMNS))
+    tuned[0] = base[0] + 0.25  # a row with nothing to choose by the size of the change
     return base, tuned, x_NI
 
 
@@ -43,9 +43,9 @@ def by_least_squares(
     base: Matrix, tuned: Matrix, h: Matrix, density: float, sensitivity: float, sign: float
 ) -> tuple[Matrix, Matrix]:
     """(Weight, kept entries). Column by column, the free columns F to the right move by the minimiser of the error."""
-    h = h + 0.01 * np.diag(h).mean() * np.eye(I)
+    h = h + 0.01 * np.diag(h).mean() * np.eye(COLUMNS)
     shifts, precisions = [], []
-    for i in range(I):
+    for i in range(COLUMNS):
         free = np.linalg.solve(h[i + 1 :, i + 1 :], h[i + 1 :, i])  # H_FF^-1 H_Fi
         shifts.append(free)
         precisions.append(h[i, i] - h[i, i + 1 :] @ free)  # 1 / U_ii^2
@@ -54,7 +54,7 @@ def by_least_squares(
     kept[np.argsort(-scores.ravel())[: round(density * base.size)]] = True
     kept = kept.reshape(base.shape)
     w = tuned.copy()
-    for i in range(I):
+    for i in range(COLUMNS):
         change = np.where(kept[:, i], 0.0, base[:, i] - w[:, i])
         w[:, i] += change
         w[:, i + 1 :] += sign * np.outer(change, shifts[i])
@@ -63,7 +63,7 @@ def by_least_squares(
 
 def z(values: Matrix) -> Matrix:
     found = np.zeros_like(values)
-    for row in range(O):
+    for row in range(ROWS):
         for start in (0, 128):
             block = values[row, start : start + 128]
             if block.std() > 1e-6:
@@ -78,9 +78,7 @@ def tailored(method: ModelTailor, base: Matrix, tuned: Matrix, h: Matrix) -> Mat
 
 @pytest.mark.parametrize("density", [0.1, 0.5])
 @pytest.mark.parametrize(("compensation", "sign"), [("obs", -1.0), ("authors", 1.0), ("none", 0.0)])
-def test_a_layer_is_that_of_an_independent_float64_computation(
-    density: float, compensation: str, sign: float
-) -> None:
+def test_a_layer_is_that_of_an_independent_float64_computation(density: float, compensation: str, sign: float) -> None:
     base, tuned, x_NI = layer()
     expected, kept = by_least_squares(base, tuned, hessian(x_NI), density, 0.2, sign)
     method = ModelTailor(density=density, compensation=Compensation(compensation))
@@ -93,13 +91,13 @@ def test_a_layer_is_that_of_an_independent_float64_computation(
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_kept_takes_up_what_returns(seed: int) -> None:
     base, tuned, x_NI = layer(seed)
-    h = hessian(x_NI)
     errors = {}
     for compensation in Compensation:
-        w = tailored(ModelTailor(compensation=compensation), base, tuned, h)
+        method = ModelTailor(density=0.5, compensation=compensation)
+        w = tailored(method, base, tuned, hessian(x_NI))
         errors[compensation] = np.linalg.norm((w - tuned) @ x_NI.T)
-    print(errors)
-    assert errors[Compensation.obs] < 0.8 * errors[Compensation.none] < 0.8 * errors[Compensation.authors]
+    assert errors[Compensation.obs] < 0.8 * errors[Compensation.none]
+    assert errors[Compensation.authors] > 1.2 * errors[Compensation.none]
 
 
 def test_sensitivity_weighs_the_two_scores() -> None:
@@ -113,8 +111,8 @@ def test_sensitivity_weighs_the_two_scores() -> None:
 
 def test_a_layer_that_saw_nothing_keeps_its_largest_changes_as_they_are() -> None:
     base, tuned, _ = layer()
-    found = tailored(ModelTailor(), base, tuned, np.zeros((I, I)))
-    expected, _ = by_least_squares(base, tuned, np.eye(I), 0.1, 0.0, 0.0)
+    found = tailored(ModelTailor(), base, tuned, np.zeros((COLUMNS, COLUMNS)))
+    expected, _ = by_least_squares(base, tuned, np.eye(COLUMNS), 0.1, 0.0, 0.0)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -166,10 +164,7 @@ class Shown:
         return iter([self._batches, self._batches][:steps])
 
     def batch(self, samples: Sequence[Any]) -> Batch:
-        first = self._batches[0] if len(samples) < 3 else None
-        assert first is not None
-        inputs = {key: value[: len(samples)] for key, value in first.inputs.items()}
-        return replace(first, inputs=inputs, samples=samples, labels=first.labels[: len(samples)])
+        return replace(self._batches[0], samples=samples)
 
     def reference(self, batch: Batch, weights: Mapping[str, Tensor]) -> Any:
         self.shown += 1
@@ -250,11 +245,11 @@ def test_every_linear_layer_of_a_llava_is_tailored_closer_than_without_compensat
         ((_, weights[compensation]),) = ModelTailor(calibration=16, compensation=compensation).variants(models)
     layers = linear_layers(models.model, models.tuned)
     assert {name.split(".")[1] for name in layers} == {"vision_tower", "multi_modal_projector", "language_model"}
+    # The head is tied to the embedding, whose rows are no layer's inputs.
+    assert "model.language_model.embed_tokens.weight" in models.tuned.keys() - weights[Compensation.obs].keys()
     batches = list(first_items(models.passes, 16))
     for name, h in hessians(layers, models.passes, models.tuned, batches):
-        obs, none = (((w[name] - models.tuned[name]).double() for w in weights.values()))
-        h = h.double()
-        errors = [float(((d @ h) * d).sum()) for d in (obs, none)]
-        print(name, errors)
+        obs, none = ((w[name] - models.tuned[name]).double() for w in weights.values())
+        errors = [float(((d @ h.double()) * d).sum()) for d in (obs, none)]
         assert int((weights[Compensation.obs][name] != models.base[name]).sum()) <= round(0.1 * obs.numel())
         assert errors[0] < errors[1], name
