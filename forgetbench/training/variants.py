@@ -157,11 +157,7 @@ def make_variants(
             passes=bench.passes,
         )
         for setting, changed in operation.variants(trained):
-            meta = {
-                **checkpoint.meta,
-                "variant": _variant(operation, setting),
-                **_origin(operation, checkpoint, merged),
-            }
+            meta = {**checkpoint.meta, "variant": _variant(operation, setting), **origin}
             save_checkpoint(folder, checkpoint.step, bench.delta(changed), meta)
         bench.restore(dense.base)
 
