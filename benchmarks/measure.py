@@ -1,7 +1,7 @@
 """Measure ways of doing the same work: each in a process of its own, taking turns in short rounds.
 
 A process says `ready` when it has loaded and warmed up; then it does one round for every line it is sent and answers
-with one line of JSON, {"steps_per_s": ..., "peak_memory_mb": ...}. Ratios are taken within a round, so that a busy
+with one line of JSON, {"steps_per_s": ..., "peak_memory_mb": ...} and whatever else it tells. Ratios are taken within a round, so that a busy
 moment of the machine hits both sides, and the median over rounds is told.
 """
 
@@ -27,11 +27,14 @@ class Speed:
     rounds: list[float] = field(default_factory=list)
     """Steps per second of each."""
     peak_memory_mb: float = 0.0
+    facts: dict[str, float] = field(default_factory=dict)
+    """What else the last round told."""
 
     def add(self, measured: Mapping[str, Any]) -> None:
         """Take in one round."""
         self.rounds.append(measured["steps_per_s"])
         self.peak_memory_mb = max(self.peak_memory_mb, measured["peak_memory_mb"])
+        self.facts = {key: value for key, value in measured.items() if key not in ("steps_per_s", "peak_memory_mb")}
 
     @property
     def steps_per_s(self) -> float:
@@ -40,7 +43,11 @@ class Speed:
 
     def over(self, other: Speed) -> float:
         """How many times as fast as another way: the median over rounds."""
-        return statistics.median(one / two for one, two in zip(self.rounds, other.rounds, strict=True))
+        return statistics.median(self.ratios(other))
+
+    def ratios(self, other: Speed) -> list[float]:
+        """How many times as fast as another way, round by round."""
+        return [one / two for one, two in zip(self.rounds, other.rounds, strict=True)]
 
 
 class OneRound:

@@ -94,10 +94,12 @@ def _config(way: Way) -> FinetuneConfig:
 def _stream(way: Way, config: FinetuneConfig) -> MixedStream:
     """All training items, or those of one round over and over."""
     (stage,) = plan_stages(config, Catalogue())
-    if way.fresh:
-        return stage.stream
-    items = [stage.stream[i] for i in range(way.steps * BATCH)]
-    return MixedStream([WeightedSet("round", items, 1.0)], [], 0.0, seed=0)
+    return stage.stream if way.fresh else repeated(stage.stream, way.steps * BATCH)
+
+
+def repeated(stream: MixedStream, count: int) -> MixedStream:
+    """The first items of a stream, over and over."""
+    return MixedStream([WeightedSet("round", [stream[i] for i in range(count)], 1.0)], [], 0.0, seed=0)
 
 
 def _ours(way: Way) -> Callable[[], None]:

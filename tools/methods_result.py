@@ -1,0 +1,196 @@
+"""Compare the methods of finished sweeps: choose each one's learning rate by validation, write tables and a figure.
+
+python -m tools.methods_result outputs/methods outputs/methods_data --choose     # lists what is still to run
+python -m tools.methods_result outputs/methods outputs/methods_data              # docs/results/methods.md and .svg
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from forgetbench.records import QUADRANTS
+
+OUT = Path(__file__).resolve().parents[1] / "docs/results/methods.md"
+TARGET, VALIDATION, PROBE = "fashion_naming", "fashion_naming_validation", "fashion_probe"
+OFF_TARGET = QUADRANTS[1:]
+SEEDS = (0, 1, 2)
+HEADINGS = ("ID text, OOD image", "OOD text, ID image", "OOD text, OOD image")
+
+
+def main() -> None:
+    """Write the page, or list the points that it lacks."""
+    folders = [Path(word) for word in sys.argv[1:] if not word.startswith("--")]
+    points = load(folders)
+    chosen = choose(points)
+    if "--choose" in sys.argv:
+        for method, lr in chosen.items():
+            found = points[(points["label"] == method) & (points["lr"] == lr)]
+            lacking = sorted(set(SEEDS) - set(found["seed"]))
+            print(f"{method}\t{lr:g}\t{','.join(map(str, lacking)) or 'complete'}")
+        return
+    rows = points[[chosen[label] == lr for label, lr in zip(points["label"], points["lr"], strict=True)]]
+    text = "\n\n".join(
+        [
+            "# Methods on the embedded world",
+            _intro(points),
+            "![Target against the other quadrants](methods.svg)",
+            _scores(rows, points),
+            _representation(folders, rows),
+            _grid(points, chosen),
+        ]
+    )
+    OUT.write_text(text + "\n", "utf-8")
+    _draw(rows, OUT.with_suffix(".svg"))
+    print(text)
+
+
+def load(folders: Sequence[Path]) -> pd.DataFrame:
+    """One row per run and variant at its last step: target, validation, quadrants, probe; and their bases."""
+    paths = sorted(path for folder in folders for path in folder.glob("*/scores.csv"))
+    scores = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
+    scores = scores[(scores["metric"] == "accuracy") & (scores["decoding"] == "choice")].fillna({"variant": ""})
+    last = scores[(scores["step"] > 0) & (scores["step"] == scores.groupby("run")["step"].transform("max"))]
+    rows = []
+    for (run, variant), cells in last.groupby(["run", "variant"]):
+        row = {"run": run, "label": _label(run, variant, cells), "lr": float(cells["lr"].iloc[0])}
+        row["seed"] = int(cells["seed"].iloc[0])
+        by_set = cells.set_index("dataset")
+        for name, dataset in (("target", TARGET), ("validation", VALIDATION), ("probe", PROBE)):
+            row |= {name: by_set.loc[dataset, "value"], f"{name}_base": by_set.loc[dataset, "base_value"]}
+        sources = cells[cells["quadrant"].isin(OFF_TARGET) & (cells["dataset"] != PROBE)]
+        means = sources.groupby("quadrant")[["value", "base_value"]].mean()
+        for quadrant in OFF_TARGET:
+            row |= {quadrant: means.loc[quadrant, "value"], f"{quadrant}_base": means.loc[quadrant, "base_value"]}
+        row |= {"others": means["value"].mean(), "others_base": means["base_value"].mean()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _label(run: str, variant: str, cells: pd.DataFrame) -> str:
+    """What a row is called: the method, or the recipe where that is what differs."""
+    if variant:
+        return variant
+    if "recipe-" in run.partition("--")[0]:
+        return run.partition("--")[0].removeprefix("recipe-").removeprefix("methods_")
+    return str(cells["method"].iloc[0])
+
+
+def choose(points: pd.DataFrame) -> dict[str, float]:
+    """The rate with the best validation accuracy at seed 0, by label; of equals the lower."""
+    first = points[points["seed"] == 0].sort_values(["label", "validation", "lr"], ascending=[True, False, True])
+    return {str(label): float(rows["lr"].iloc[0]) for label, rows in first.groupby("label")}
+
+
+def _order(rows: pd.DataFrame) -> list[str]:
+    means = rows.groupby("label")["others"].mean().sort_values(ascending=False)
+    return [str(label) for label in means.index]
+
+
+def _intro(points: pd.DataFrame) -> str:
+    rates = ", ".join(f"{lr:g}" for lr in sorted(points["lr"].unique()))
+    return (
+        "Made by `forgetbench sweep sweep=methods threads=1` and `sweep=methods_data`, the operations after training "
+        "on the plain runs, then `python -m tools.methods_result outputs/methods outputs/methods_data`; "
+        "docs/methods.md has the commands and says in words what is seen here. "
+        f"Target `{TARGET}`, the whole language part, 120 steps of 32, likelihood over the options. Every method's "
+        f"learning rate is the one of {rates} with the best accuracy on `{VALIDATION}` at seed 0; its other settings "
+        "are their defaults. Percentages: means over seeds and, in brackets, the change from the base plus or minus "
+        'the standard deviation between seeds. "Others" is the mean of the three quadrants beside the target quadrant.'
+    )
+
+
+def _cell(rows: pd.DataFrame, name: str) -> str:
+    change = (rows[name] - rows[f"{name}_base"]) * 100
+    spread = f" ± {change.std():.1f}" if len(change) > 1 else ""
+    return f"{rows[name].mean() * 100:.1f} ({change.mean():+.1f}{spread})"
+
+
+def _scores(rows: pd.DataFrame, points: pd.DataFrame) -> str:
+    lines = [
+        f"| method | lr | seeds | target | others | {' | '.join(HEADINGS)} | probe |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    base = points.iloc[0]
+    bases = [base[f"{name}_base"] * 100 for name in ("target", "others", *OFF_TARGET, "probe")]
+    lines.append("| base | | | " + " | ".join(f"{value:.1f}" for value in bases) + " |")
+    for label in _order(rows):
+        own = rows[rows["label"] == label]
+        cells = " | ".join(_cell(own, name) for name in ("target", "others", *OFF_TARGET, "probe"))
+        lines.append(f"| {label} | {own['lr'].iloc[0]:g} | {len(own)} | {cells} |")
+    return "\n".join(["## Target and the other quadrants", "", *lines])
+
+
+def _representation(folders: Sequence[Path], rows: pd.DataFrame) -> str:
+    """What became of hidden states at picture tokens, last layer, and of the weights."""
+    paths = sorted(path for folder in folders for path in folder.glob("*/representation.csv"))
+    found = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True).fillna({"variant": ""})
+    found = found[found["step"] == found.groupby("run")["step"].transform("max")]
+    lines = [
+        "| method | effective rank, target's pictures | effective rank, digits | drift, target's pictures "
+        "| CKA, digits | relative distance of weights, % | changed weights, % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    base = pd.read_csv(paths[0])
+    last = base["layer"].max()
+    base = base[(base["step"] == 0) & (base["layer"] == last)].set_index("dataset")["effective_rank"]
+    lines.append(f"| base | {base[TARGET]:.2f} | {base['digits_naming']:.2f} | 0 | 1 | 0 | 0 |")
+    variants = set(found["variant"])
+    for label in _order(rows):
+        runs = rows[rows["label"] == label]["run"]
+        own = found[found["run"].isin(runs) & (found["variant"] == (label if label in variants else ""))]
+        states, weights = own[own["layer"] == last], own[own["part"] == "language"]
+        target, digits = states[states["dataset"] == TARGET], states[states["dataset"] == "digits_naming"]
+        lines.append(
+            f"| {label} | {target['effective_rank'].mean():.2f} | {digits['effective_rank'].mean():.2f} "
+            f"| {target['visual_drift_l1'].mean():.1f} | {digits['linear_cka'].mean():.3f} "
+            f"| {weights['relative_distance'].mean() * 100:.1f} | {weights['changed_share'].mean() * 100:.1f} |"
+        )
+    head = "At picture tokens of the last layer, 64 pictures a set, means over seeds; weights of the language part."
+    return "\n".join(["## Representations", "", head, "", *lines])
+
+
+def _grid(points: pd.DataFrame, chosen: dict[str, float]) -> str:
+    """Every rate at seed 0: validation and others."""
+    rates = sorted(points["lr"].unique())
+    lines = [f"| method | {' | '.join(f'{lr:g}' for lr in rates)} |", "|---|" + "---|" * len(rates)]
+    first = points[points["seed"] == 0]
+    for label in sorted(chosen):
+        cells = []
+        for lr in rates:
+            row = first[(first["label"] == label) & (first["lr"] == lr)]
+            shown = "" if row.empty else f"{row['validation'].iloc[0] * 100:.1f} / {row['others'].iloc[0] * 100:.1f}"
+            cells.append(f"**{shown}**" if shown and lr == chosen[label] else shown)
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    head = "Validation accuracy / others at seed 0, by learning rate; the chosen rate in bold."
+    return "\n".join(["## The learning rates", "", head, "", *lines])
+
+
+def _draw(rows: pd.DataFrame, path: Path) -> None:
+    """Target against the other quadrants: a point per method, bars are the standard deviation between seeds."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "forgetbench"  # the same figure, the same bytes
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8.5, 6), layout="constrained")
+    start = (rows["target_base"].iloc[0] * 100, rows["others_base"].iloc[0] * 100)
+    axes.plot(*start, "k*", markersize=13)
+    axes.annotate("base", start, (7, 4), textcoords="offset points")
+    for number, label in enumerate(_order(rows)):
+        own = rows[rows["label"] == label]
+        x, y, shift = own["target"] * 100, own["others"] * 100, (5, 4 if number % 2 else -10)
+        axes.errorbar(x.mean(), y.mean(), xerr=x.std(), yerr=y.std(), fmt="o", ms=5, lw=1, color=f"C{number % 10}")
+        axes.annotate(label, (x.mean(), y.mean()), shift, textcoords="offset points", fontsize=8)
+    axes.set_xlabel("accuracy on the target, %")
+    axes.set_ylabel("mean of the other quadrants, %")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
