@@ -1,8 +1,8 @@
 """Measure ways of doing the same work: each in a process of its own, taking turns in short rounds.
 
 A process says `ready` when it has loaded and warmed up; then it does one round for every line it is sent and answers
-with one line of JSON, {"steps_per_s": ..., "peak_memory_mb": ...} and whatever else it tells. Ratios are taken within a round, so that a busy
-moment of the machine hits both sides, and the median over rounds is told.
+with one line of JSON, {"steps_per_s": ..., "peak_memory_mb": ...} and whatever else it has to tell. Ratios are taken
+within a round, so that a busy moment of the machine hits both sides, and the median over rounds is told.
 """
 
 from __future__ import annotations

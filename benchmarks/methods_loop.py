@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from forgetbench.data.collate import Encoder
 from forgetbench.launch import compose
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
-from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
+from forgetbench.models.checkpoint import save_checkpoint
 from forgetbench.models.load import load_model
 from forgetbench.processes import start_processes
 from forgetbench.training.loop import Trainer
@@ -144,8 +144,8 @@ def operation(config: FinetuneConfig, chosen: Operation) -> Measure:
     for _ in trainer.run([Stage("benchmark", stage.stream, TRAINED_STEPS, "")]):
         pass
     scratch = tempfile.TemporaryDirectory()
-    save_checkpoint(Path(scratch.name), TRAINED_STEPS, trainer.delta(), {"stage": 1})
-    (checkpoint,) = (one for one in list_checkpoints(Path(scratch.name)) if one.path)
+    meta = {"method": asdict(plain), "stage": 1}
+    checkpoint = save_checkpoint(Path(scratch.name), TRAINED_STEPS, trainer.delta(), meta)
     with torch.no_grad():
         for name, one in trainer.trainable.items():
             one.copy_(base[name])

@@ -127,12 +127,15 @@ def sweep_point(config: SweepConfig, folder: Path) -> float | None:
     """Train and score one point of a sweep.
 
     Returns:
-        The mean of the four quadrants at the last step, for sweepers that search; None if one is missing.
+        The mean of the four quadrants at the last step, over its variants if the method makes some, for sweepers that
+        search; None if a quadrant is missing.
     """
     finetune(config, folder)
     matrix = score_run(folder, config)
+    edited = matrix["variant"].fillna("") != ""
     last = matrix[
         (matrix["step"] == matrix["step"].max())
+        & (edited == isinstance(config.method, Operation))
         & (matrix["decoding"] == config.matrix.decodings[0])
         & (matrix["metric"] == Metric.accuracy)
     ]

@@ -14,6 +14,8 @@ EXAMPLES = {
         forgetbench finetune recipe=full_high_lr data=digits_naming seed=1
         forgetbench finetune recipe=lora method.rank=16 recipe.checkpoints.log_spaced=8
         forgetbench finetune recipe.parts=[language,projector] recipe.lr='{language: 1e-5, projector: 1e-4}'
+        forgetbench finetune method=spider recipe.lr=4e-4
+        forgetbench finetune method=wise_ft method.alphas=[0.25,0.5,0.75] run=outputs/my_run
         forgetbench finetune model=local model.path=my_checkpoint data=my_set
     """,
     "eval-matrix": """
@@ -22,6 +24,7 @@ EXAMPLES = {
         forgetbench eval-matrix model=tiny data=fashion_naming matrix.datasets=[digits_naming,my_set]
         forgetbench eval-matrix run=outputs/my_run matrix.decodings=[choice] matrix.steps=[100]
         forgetbench eval-matrix run=outputs/my_run matrix.class_probe=[fashion_knowledge,emoji_use]
+        forgetbench eval-matrix run=outputs/my_run matrix.representation.images=256
         torchrun --nproc_per_node 4 -m forgetbench eval-matrix run=outputs/my_run
     """,
     "score": """
@@ -33,6 +36,7 @@ EXAMPLES = {
         forgetbench sweep
         forgetbench sweep sweep=lr_x_parts
         forgetbench sweep sweep=demo seed=0,1,2
+        forgetbench sweep method=plain,l2sp,spider,wise_ft matrix=quick
         forgetbench sweep data=digits_naming recipe.lr=1e-5,1e-4 matrix=quick
         forgetbench sweep sweep=mix_ratio hydra/launcher=joblib threads=1
     """,
@@ -65,18 +69,21 @@ TRAINING_KEYS = {
     "recipe.parts": "trained parts: vision, projector, language",
     "recipe.language_last_layers": "train only the last k layers of `language`",
     "recipe.mix.data, .ratio": "auxiliary sets, and their share of the instances",
+    "recipe.replay.earlier, .samples": "earlier tasks, and how many items of each to repeat",
     "recipe.steps, .batch_size": "optimiser steps, instances a step",
     "recipe.checkpoints": "every=<n>, steps=[...] or log_spaced=<n>",
-    "method": "name and its own keys, such as method.rank",
+    "method": "name and its own keys, such as method.rank (docs/methods.md says what each does)",
     "outputs, manifests": "folder to write to, folders with your own manifests",
 }
 SCORING_KEYS = {
     "matrix.datasets, .limit": "sets to score, and how many items of each",
     "matrix.decodings": "choice (likelihood of the options), greedy, sample",
     "matrix.class_probe": "sets to score once more with the class name among the wrong options",
+    "matrix.representation": "enabled=false, images=<n>, layers=[...]: what representation.csv holds",
 }
 KEYS = {
-    "finetune": TRAINING_KEYS,
+    "finetune": TRAINING_KEYS
+    | {"run": "a trained run, for methods after training (wise_ft, dare, ties, grafting, model_tailor)"},
     "eval-matrix": {
         "run": "a run's folder; model and target are read from it (default: the base model)",
         "matrix.steps": "score these checkpoints only",

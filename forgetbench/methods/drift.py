@@ -12,7 +12,6 @@ Shapes: B items, T tokens, A answer tokens, P picture tokens of one item, R of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -44,7 +43,7 @@ class VisualDrift:
         self._held: dict[Any, Tensor] = {}
         self._free = max_bytes
         self._hooks = ExitStack()
-        self._states: Mapping[int, Tensor] = self._hooks.enter_context(hidden_states(trainee.model, [self._layer]))
+        self._states: dict[int, Tensor] = self._hooks.enter_context(hidden_states(trainee.model, [self._layer]))
         self.noise = self._measured_noise()
         """Differences up to here are rounding: the kernels saw other shapes."""
 
@@ -64,6 +63,7 @@ class VisualDrift:
     def close(self) -> None:
         """Stop watching the model, and forget the base."""
         self._hooks.close()
+        self._states.clear()  # they would keep the last pass's graph alive
         self._base.clear()
         self._held.clear()
 

@@ -98,8 +98,8 @@ class MDGD(Method):
         project(task, drift, self.when, self.scope, self.strength)
 
 
-def collect(into: dict[str, Tensor], loss: Tensor | None, trainee: Trainee) -> None:
-    """Add the gradients of a loss to those of earlier micro-batches; the graph stays."""
+def collect(into: dict[str, Tensor], loss: Tensor | None, trainee: Trainee, last: bool = False) -> None:
+    """Add the gradients of a loss to those of earlier micro-batches; the pass's graph stays unless it is the last."""
     import torch
 
     # Where every process must take part in sums, a tensor without drift has a gradient of zeros.
@@ -108,7 +108,7 @@ def collect(into: dict[str, Tensor], loss: Tensor | None, trainee: Trainee) -> N
             into[name] = torch.zeros_like(parameter)
     if loss is None or not loss.requires_grad or not loss.detach():
         return
-    found = torch.autograd.grad(loss, list(trainee.trainable.values()), retain_graph=True, allow_unused=True)
+    found = torch.autograd.grad(loss, list(trainee.trainable.values()), retain_graph=not last, allow_unused=True)
     for name, gradient in zip(trainee.trainable, found, strict=True):
         if gradient is not None:
             into[name] += gradient

@@ -89,7 +89,7 @@ class MDGDGM(MDGD):
             for batch in batches:
                 outputs = passes.forward(batch)
                 collect(drift, self._drift.loss(batch), trainee)
-                collect(task, passes.loss(batch, outputs) / batch.answers, trainee)
+                collect(task, passes.loss(batch, outputs) / batch.answers, trainee, last=True)
             task = {name: passes.total(value) for name, value in task.items()}
             drift = {name: passes.total(value) for name, value in drift.items()}
             project(task, drift, self.when, self.scope, self.strength)

@@ -104,11 +104,16 @@ def save_checkpoint(folder: Path, step: int, delta: Mapping[str, Tensor], meta: 
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """All checkpoints of a run in step order, the base (step 0) first, variants after their step."""
+    """All checkpoints of a run in step order, the base (step 0) first, variants after their step.
+
+    A variant of a checkpoint that is gone, or that was trained again to other weights, is left out.
+    """
     found = [BASE]
     for path in sorted((folder / "checkpoints").glob("step_*")):
         meta = read_json(path / "meta.json")
         found.append(Checkpoint(meta["step"], path, meta))
+    trained = {(one.step, one.digest) for one in found if not one.variant}
+    found = [one for one in found if not one.variant or (one.step, one.meta["source_digest"]) in trained]
     return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.variant))
 
 

@@ -1,8 +1,8 @@
 """The 2x2 matrix of a run, and one row per run of a sweep, as rich tables for a terminal.
 
 Reads scores.csv and matrix.csv as frames. Values are percentages; a change is marked lower or
-higher where its 95 % interval excludes 0, in words as well as in colour. Rows of edited
-checkpoints (a variant) are left out: this is the view of training itself.
+higher where its 95 % interval excludes 0, in words as well as in colour. The 2x2 is the view of
+training itself; variants of the last checkpoint have rows of their own below it.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def matrix_table(scores: pd.DataFrame, matrix: pd.DataFrame) -> RenderableType:
     The best checkpoint is the one with the highest accuracy on the target's own quadrant. A run
     of several stages is shown as its last stage.
     """
+    edited = _variant_table(matrix, scores)
     scores, matrix = _last_stage(scores), _last_stage(matrix)
     best = _best_step(matrix)
     table = Table(title=_title(matrix, best), show_lines=True, title_justify="left")
@@ -64,25 +65,53 @@ def matrix_table(scores: pd.DataFrame, matrix: pd.DataFrame) -> RenderableType:
     for text in ("id_text", "ood_text"):
         cells = [_quadrant(scores, matrix, f"{text}-{image}", best) for image in ("id_image", "ood_image")]
         table.add_row(_NAMES[text], *cells)
-    return Group(table, *_probe_lines(scores))
+    return Group(table, *_probe_lines(scores), *edited)
 
 
 def sweep_table(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "choice") -> RenderableType:
-    """One row per run: base, last and change of each quadrant, and the probe's mischoice."""
-    table = Table(title=f"base -> last, % ({decoding})", show_lines=True, title_justify="left")
-    table.add_column("run", overflow="fold")
+    """One row per run and variant: base, last and change of each quadrant, and the probe's mischoice."""
+    table = _quadrant_table(f"base -> last, % ({decoding})", "run")
+    for run in sorted(set(matrix["run"]) | set(scores["run"])):
+        rows, cells = matrix[matrix["run"] == run], scores[scores["run"] == run]
+        for variant in ("", *_variants(rows)):
+            table.add_row(Text(f"{run}\n  {variant}" if variant else run), *_ends(rows, cells, decoding, variant))
+    return table
+
+
+def _variant_table(matrix: pd.DataFrame, scores: pd.DataFrame) -> list[RenderableType]:
+    """One run's last checkpoint as trained and each variant of it; nothing if there is none."""
+    variants, decodings = _variants(matrix), sorted(set(matrix["decoding"]))
+    if not variants:
+        return []
+    table = _quadrant_table(f"variants of the last checkpoint: base -> variant, % ({decodings[0]})", "variant")
+    for variant in ("", *variants):
+        table.add_row(Text(variant or "as trained"), *_ends(matrix, scores, decodings[0], variant))
+    return [table]
+
+
+def _variants(frame: pd.DataFrame) -> list[str]:
+    """Names of the variants of the last stage."""
+    last = frame[frame["stage"] == frame["stage"].max()]
+    return sorted(set(last["variant"].dropna()) - {""})
+
+
+def _quadrant_table(title: str, first: str) -> Table:
+    table = Table(title=title, show_lines=True, title_justify="left")
+    table.add_column(first, overflow="fold")
     for quadrant in QUADRANTS:
         text, image = quadrant.split("-")
         table.add_column(f"{_NAMES[text]}\n{_NAMES[image]}", no_wrap=True)
     table.add_column("mischoice", no_wrap=True)
-    for run in sorted(set(matrix["run"]) | set(scores["run"])):
-        rows = _last_stage(matrix[matrix["run"] == run])
-        rows = rows[rows["decoding"] == decoding]
-        probe = _last_stage(scores[scores["run"] == run])
-        probe = probe[(probe["decoding"] == decoding) & (probe["metric"] == "mischoice")]
-        cells = [_sweep_cell(rows[rows["quadrant"] == quadrant]) for quadrant in QUADRANTS]
-        table.add_row(Text(run), *cells, _join(_short(part) for _, part in probe.groupby("dataset")))
     return table
+
+
+def _ends(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str, variant: str) -> list[Text]:
+    """A row's cells: every quadrant and the probe, from the base to the last step."""
+    rows, probe = _last_stage(matrix, variant), _last_stage(scores, variant)
+    rows = rows[rows["decoding"] == decoding]
+    probe = probe[(probe["decoding"] == decoding) & (probe["metric"] == "mischoice")]
+    cells = [_sweep_cell(rows[rows["quadrant"] == quadrant]) for quadrant in QUADRANTS]
+    return [*cells, _join(_short(part) for _, part in probe.groupby("dataset"))]
 
 
 def audit_table(audit: Mapping[str, Any]) -> RenderableType:
@@ -179,10 +208,10 @@ def _course(rows: pd.DataFrame, best: int | None) -> _Course:
     )
 
 
-def _last_stage(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of unedited checkpoints in the last stage; quadrants of other stages differ."""
-    plain: pd.DataFrame = frame[frame["variant"].isna() | (frame["variant"] == "")]
-    last: pd.DataFrame = plain[plain["stage"] == plain["stage"].max()]
+def _last_stage(frame: pd.DataFrame, variant: str = "") -> pd.DataFrame:
+    """Rows of one variant, or of unedited checkpoints, in the last stage; quadrants of other stages differ."""
+    edited: pd.DataFrame = frame[frame["variant"].fillna("") == variant]
+    last: pd.DataFrame = edited[edited["stage"] == edited["stage"].max()]
     return last
 
 

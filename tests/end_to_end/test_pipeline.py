@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -146,6 +147,51 @@ def test_training_again_does_nothing_and_another_recipe_under_the_same_name_is_r
     assert "recipe.lr" in errors
     assert "Traceback" not in errors
     assert files(uninterrupted) == before
+
+
+def test_an_operation_adds_variants_that_are_scored_beside_their_checkpoint(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(uninterrupted, folder)
+    soup = ["finetune", "method=wise_ft", "method.alphas=[0.0,0.5,1.0]", "run=outputs/run", "threads=1"]
+    run(folder, soup)
+    made = {path: path.stat().st_mtime_ns for path in (folder / "outputs/run/checkpoints").rglob("*@*/*")}
+    assert len(made) == 6
+    run(folder, soup)
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    run(folder, [*SCORE, "matrix.steps=[12]"])
+    scores = pd.read_csv(folder / "outputs/run/scores.csv").fillna({"variant": ""})
+    last = scores[(scores["step"] == 12) & (scores["metric"] == "accuracy")]
+    assert set(last["variant"]) == {"", "wise_ft:0.0", "wise_ft:0.5", "wise_ft:1.0"}
+    values = last.pivot_table(index=["dataset", "decoding"], columns="variant", values="value")
+    base = last.drop_duplicates(["dataset", "decoding"]).set_index(["dataset", "decoding"])["base_value"]
+    assert (values["wise_ft:1.0"] == base.loc[values.index]).all()
+    summary = pd.read_csv(folder / "outputs/run/summary.csv").fillna({"variant": ""})
+    assert set(summary["variant"]) == {"", "wise_ft:0.0", "wise_ft:0.5", "wise_ft:1.0"}
+    representation = pd.read_csv(folder / "outputs/run/representation.csv").fillna({"variant": ""})
+    ends = representation[(representation["variant"] == "wise_ft:1.0") & representation["layer"].notna()]
+    assert (ends["visual_drift_l1"] == 0).all()
+    assert len(ends)
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("method=spider", "run.*acts during training.*wise_ft"),
+        ("recipe.lr=1e-3", "recipe.lr: run=outputs/run brings its own"),
+        ("method.alphas=[2.0]", "method.alphas"),
+        ("method.checkpoints=[7]", r"method.checkpoints: outputs/run has no checkpoint at \[7\]"),
+        ("run=outputs/none", "outputs/none holds no run"),
+    ],
+)
+def test_an_operation_that_does_not_fit_is_refused(uninterrupted: Path, override: str, reason: str) -> None:
+    process = start(uninterrupted, ["finetune", "method=wise_ft", "run=outputs/run", override])
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    assert re.search(reason, errors), errors
+    assert "Traceback" not in errors
+    assert not (uninterrupted / "outputs/none").exists()
 
 
 def test_a_sweep_trains_and_scores_its_points_and_shares_the_base(tmp_path: Path) -> None:
