@@ -132,7 +132,7 @@ def sweep_point(config: SweepConfig, folder: Path) -> float | None:
     """
     finetune(config, folder)
     matrix = score_run(folder, config)
-    edited = matrix["variant"].fillna("") != ""
+    edited = matrix["variant"] != ""
     last = matrix[
         (matrix["step"] == matrix["step"].max())
         & (edited == isinstance(config.method, Operation))

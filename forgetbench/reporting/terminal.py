@@ -210,7 +210,8 @@ def _course(rows: pd.DataFrame, best: int | None) -> _Course:
 
 def _last_stage(frame: pd.DataFrame, variant: str = "") -> pd.DataFrame:
     """Rows of one variant, or of unedited checkpoints, in the last stage; quadrants of other stages differ."""
-    edited: pd.DataFrame = frame[frame["variant"].fillna("") == variant]
+    absent = frame["variant"].isna() | (frame["variant"] == "")
+    edited: pd.DataFrame = frame[frame["variant"] == variant] if variant else frame[absent]
     last: pd.DataFrame = edited[edited["stage"] == edited["stage"].max()]
     return last
 
