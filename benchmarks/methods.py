@@ -1,6 +1,6 @@
 """What each method costs beside plain fine-tuning: step time, memory, time before the first step, in one run.
 
-    python -m benchmarks.methods [--rounds 8] [--only spider mdgd] [--write docs/results/methods_speed.md]
+    python -m benchmarks.methods [--rounds 7] [--only spider mdgd] [--write docs/results/methods_speed.md]
 
 The embedded model, the recipe `methods` (the whole language part, batches of 32), one thread. Every way is a process
 of its own and takes its turn of a few steps in every round; a ratio is the median over rounds, with the lowest and the
@@ -93,7 +93,7 @@ MDGD-GM make their passes in fp32 by default, so in their table plain fine-tunin
 def main() -> None:
     """Measure everything, print the tables; the ratios, named, are the last line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=8, help="of every method that acts during training")
+    parser.add_argument("--rounds", type=int, default=7, help="of every method that acts during training")
     parser.add_argument("--only", nargs="*", help="these methods alone, by the first word of their row")
     parser.add_argument("--write", type=Path, help="write the tables, as Markdown, to this file")
     given = parser.parse_args()
@@ -109,7 +109,7 @@ def main() -> None:
     paragraphs.append("ratios: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
     print(f"\n{paragraphs[-1]}")
     if given.write:
-        command = f"    python -m benchmarks.methods --rounds {given.rounds} --write {given.write}"
+        command = f"    python -m benchmarks.methods {' '.join(sys.argv[1:])}"
         given.write.write_text("\n\n".join(["# Speed and memory of methods", command, *paragraphs]) + "\n", "utf-8")
 
 
