@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -111,20 +110,20 @@ def eval_matrix(overrides: Overrides, cfg: Cfg = False) -> None:
 @app.command(cls=Command)
 def score(overrides: Overrides, cfg: Cfg = False) -> None:
     """Make the tables from stored predictions, or from predictions made elsewhere; no model is needed."""
-    from forgetbench import config, launch, rescore
+    from forgetbench import config, launch, processes, rescore
 
     _print_if(cfg, config.ScoreConfig, overrides)
-    _alone("score")
+    processes.alone("score")
     launch.run(config.ScoreConfig, overrides, rescore.score)
 
 
 @app.command(cls=Command)
 def sweep(overrides: Overrides, cfg: Cfg = False) -> None:
     """Train and score every point of a grid; with no overrides, the demo's four recipes."""
-    from forgetbench import config, experiment, launch
+    from forgetbench import config, experiment, launch, processes
 
     _print_if(cfg, config.SweepConfig, overrides)
-    _alone("sweep")
+    processes.alone("sweep")
     failed = launch.sweep(overrides, experiment.sweep_point, experiment.summarise_sweep)
     for point in failed:
         sys.stderr.write(f"Failed: {point.folder}: {point.cause}\n  traceback: {point.folder / launch.ERROR_FILE}\n")
@@ -180,14 +179,6 @@ def _print_if(cfg: bool, kind: type[Any], overrides: Sequence[str]) -> None:
 
         typer.echo(launch.composed_yaml(kind, overrides), nl=False)
         raise typer.Exit
-
-
-def _alone(command: str) -> None:
-    """Refuse the processes of a `torchrun`, which would each do the whole work and write the same files."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UserError(
-            f"`{command}` runs in one process; start it without torchrun (`finetune` and `eval-matrix` take several)."
-        )
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:

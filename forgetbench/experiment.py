@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
-from forgetbench.processes import join_crew, set_threads
+from forgetbench.processes import alone, join_crew, set_threads
 from forgetbench.records import QUADRANTS, Metric
 from forgetbench.reporting.console import console, say
 from forgetbench.reporting.terminal import audit_table, sweep_table
@@ -44,6 +45,7 @@ def finetune(config: FinetuneConfig, folder: Path) -> None:
     if not isinstance(config.method, Operation):
         _train(config, folder)
         return
+    alone(f"method={config.method.name}")
     if config.run is None:
         _train(replace(config, method=Method()), folder)
     operate(config.method, folder, config.threads)
@@ -75,7 +77,8 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     console.print(audit_table(run.audit))
     encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
     read = read_sets(config.method, catalogue)
-    trainer = Trainer(loaded, encoder, config.method, config.recipe, config.seed, read)
+    # A copy of the method: what it keeps of this run must not stay with the configuration.
+    trainer = Trainer(loaded, encoder, replace(config.method), config.recipe, config.seed, read)
     train(folder, trainer, stages, keep, run.meta())
     say(f"{folder}: trained {keep[-1]} steps; checkpoints at {', '.join(map(str, keep))}.")
 
@@ -131,11 +134,11 @@ def sweep_point(config: SweepConfig, folder: Path) -> float | None:
         search; None if a quadrant is missing.
     """
     finetune(config, folder)
+    gc.collect()  # the trained model is in a cycle; scoring loads it anew
     matrix = score_run(folder, config)
-    edited = matrix["variant"] != ""
+    matrix = matrix[(matrix["variant"] != "") == isinstance(config.method, Operation)]
     last = matrix[
         (matrix["step"] == matrix["step"].max())
-        & (edited == isinstance(config.method, Operation))
         & (matrix["decoding"] == config.matrix.decodings[0])
         & (matrix["metric"] == Metric.accuracy)
     ]

@@ -98,6 +98,14 @@ def start_processes(micro_batch: int) -> Accelerator:
     return accelerator
 
 
+def alone(what: str) -> None:
+    """Refuse the processes of a `torchrun`, which would each do the whole work and write the same files."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(
+            f"`{what}` runs in one process; start it without torchrun (`finetune` and `eval-matrix` take several)."
+        )
+
+
 def _started() -> int:
     """How many processes were started, by what torchrun tells each."""
     started = int(os.environ.get("WORLD_SIZE", "1"))

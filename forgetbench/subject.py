@@ -75,7 +75,8 @@ class Subject:
         run, mix = self.run_columns(work.checkpoint), self.recipe.get("mix", {"data": [], "ratio": None})
         mixed = mix["data"] if mix["ratio"] else []
         replay = self.recipe.get("replay", {"samples": 0, "earlier": []})
-        also_seen = [*mixed, *(replay["earlier"] if replay["samples"] else ())]
+        earlier = self.targets[: max(0, run["stage"] - 1)]
+        also_seen = [*mixed, *(replay["earlier"] if replay["samples"] else ()), *earlier]
         auxiliary = [leaf.manifest for name in also_seen for leaf in catalogue.leaves(name)]
         counts = cell.frame["options"].map(len)
         context = RowContext(
@@ -158,6 +159,6 @@ def write_representation(subject: Subject, measured: Sequence[Measured]) -> None
 def wanted(checkpoints: Sequence[Checkpoint], steps: Sequence[int], folder: Path) -> list[Checkpoint]:
     """The checkpoints at the named steps and the base; all of them if none is named."""
     if missing := set(steps) - {one.step for one in checkpoints}:
-        found = ", ".join(str(one.step) for one in checkpoints)
+        found = ", ".join(map(str, sorted({one.step for one in checkpoints})))
         raise UserError(f"matrix.steps: {folder} has no checkpoint at {sorted(missing)}; it has {found}.")
     return [one for one in checkpoints if one.step in {0, *steps} or not steps]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,11 @@ def load_base(run: RunFile, folder: Path) -> LoadedModel:
 def operate(operation: Operation, folder: Path, threads: int | None) -> None:
     """Make the variants of a run's checkpoints that are not there yet.
 
+    Args:
+        operation: what to do.
+        folder: the run's.
+        threads: CPU threads; None leaves them to torch.
+
     Raises:
         UserError: the run has no such checkpoint, or its data or model have changed.
     """
@@ -46,7 +52,7 @@ def operate(operation: Operation, folder: Path, threads: int | None) -> None:
     checkpoints = [one for one in chosen if not has_variants(folder, one, operation, digests)]
     if checkpoints:
         set_threads(threads)
-        bench = _bench(read_run(folder), folder)
+        bench = _bench(read_run(folder), folder, operation.reads_data())
         for other in merged:
             _check_mergeable(other, folder)
         others = [bench.dense(one.delta()) for one in merged.values()]
@@ -54,26 +60,24 @@ def operate(operation: Operation, folder: Path, threads: int | None) -> None:
     say(f"{folder}: {operation.name} is done; score it with `forgetbench eval-matrix run={folder}`.")
 
 
-def _bench(run: RunFile, folder: Path) -> Bench:
+def _bench(run: RunFile, folder: Path, reads_data: bool) -> Bench:
     from forgetbench.data.collate import shared_encoder
     from forgetbench.training.passes import TrainingPasses
     from forgetbench.training.plan import plan_stages
     from forgetbench.training.variants import Bench
 
     config = run_config(run)
-    stages = plan_stages(config, Catalogue(config.manifests))
-    if [stage.data_digest for stage in stages] != list(run.data_digests):
+    stages = plan_stages(config, Catalogue(config.manifests)) if reads_data else []
+    if reads_data and [stage.data_digest for stage in stages] != list(run.data_digests):
         raise UserError(f"{folder}: its training data are no longer those it was trained on.")
     accelerator = start_processes(config.recipe.batch_size // config.recipe.gradient_accumulation)
-    if accelerator.num_processes > 1:
-        raise UserError("A method that comes after training runs in one process; start it without torchrun.")
     loaded = load_base(run, folder)
     encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
-    bench = Bench(loaded.model, config.method, len(stages), config.seed)
+    bench = Bench(loaded.model, config.method, len(config.data.stages), config.seed)
     accelerator.prepare(loaded.model)
-    bench.passes = TrainingPasses(
-        accelerator, loaded, encoder, config.recipe, config.seed, config.method.forward_precision()
-    )
+    # Features of frozen towers would be the base's, where a checkpoint may have others.
+    recipe, precision = replace(config.recipe, reuse_features=False), config.method.forward_precision()
+    bench.passes = TrainingPasses(accelerator, loaded, encoder, recipe, config.seed, precision)
     bench.passes.plan(stages)
     return bench
 

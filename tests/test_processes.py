@@ -52,6 +52,20 @@ def test_two_processes_share_every_batch_and_end_where_one_does(tmp_path: Path) 
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.parametrize("method", ["method=mdgd", "method=ewc method.samples=5 method.reference=[words_naming]"])
+def test_methods_that_sum_over_processes_end_where_one_does(tmp_path: Path, method: str) -> None:
+    weights = []
+    for name, launcher in (("one", []), ("two", torchrun())):
+        folder = tmp_path / name
+        folder.mkdir()
+        done = start(folder, launcher, [*RUN, *method.split(), "recipe.lr=1e-4"])
+        assert done.returncode == 0, done.stderr
+        weights.append(load_file(folder / "outputs/run/checkpoints/step_000004/delta.safetensors"))
+    assert weights[0].keys() == weights[1].keys()
+    assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 1e-4
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     done = start(tmp_path, torchrun(), [*RUN, "recipe.batch_size=6"])
     assert done.returncode != 0

@@ -98,8 +98,9 @@ def _intro(points: pd.DataFrame) -> str:
         "docs/methods.md has the commands and says in words what is seen here. "
         f"Target `{TARGET}`, the whole language part, 120 steps of 32, likelihood over the options. Every method's "
         f"learning rate is the one of {rates} with the best accuracy on `{VALIDATION}` at seed 0; its other settings "
-        "are their defaults. Percentages: means over seeds and, in brackets, the change from the base plus or minus "
-        'the standard deviation between seeds. "Others" is the mean of the three quadrants beside the target quadrant.'
+        "are their defaults; `mdgd` and `mdgd_gm` compute in fp32 by default, the others in bf16. Percentages: means "
+        "over seeds and, in brackets, the change from the base plus or minus the standard deviation between seeds. "
+        '"Others" is the mean of the three quadrants beside the target quadrant.'
     )
 
 

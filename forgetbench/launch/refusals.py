@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 import forgetbench.config as schemas
 from forgetbench.errors import UserError
+from forgetbench.methods.base import Method
+from forgetbench.methods.operation import Operation
 from forgetbench.options import GROUPS, config_files, nearest, options
 
 PLUGINS = "Launchers and sweepers come as extras: pip install 'forgetbench[joblib]', [slurm], [ray] or [optuna]."
@@ -110,3 +113,19 @@ def origin(key: str, given: Iterable[str], choices: Mapping[str, str | None]) ->
     if group == "data" and choice not in config_files("data"):
         return f"data_manifests/{choice}.yaml"
     return f"conf/{group}/{choice}.yaml"
+
+
+def check_operation(method: Method, recipe: str) -> None:
+    """Refuse to train plainly, for an operation after training, what the recipe means for a method of its own.
+
+    Raises:
+        UserError: names the two commands that do it.
+    """
+    if not isinstance(method, Operation):
+        return
+    content = yaml.safe_load(config_files("recipe")[recipe].read_text("utf-8"))
+    if any("override /method" in str(entry) for entry in content.get("defaults", ())):
+        raise UserError(
+            f"recipe={recipe} is for a method of its own, but method={method.name} alone would train it plainly. "
+            f"Train it first (forgetbench finetune recipe={recipe} name=<name>), then give run=outputs/<name>."
+        )

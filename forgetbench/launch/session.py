@@ -178,9 +178,11 @@ class Session:
             raise refusals.explain(error, given, choices) from error
         assert isinstance(typed, FinetuneConfig | EvalMatrixConfig | ScoreConfig)
         trains = isinstance(typed, FinetuneConfig)
-        brought = ("model", "data", *(("recipe", "seed", "name", "outputs") if trains else ()))
+        brought = ("model", "data", *(("recipe", "seed", "name", "outputs", "manifests") if trains else ()))
         ignored = [key for key in given if key.partition(".")[0] in brought]
-        if typed.run and ignored:
+        if isinstance(typed, FinetuneConfig) and typed.run is None:
+            refusals.check_operation(typed.method, str(choices.get("recipe")))
+        if typed.run and ignored and self.mode is RunMode.RUN:
             raise UserError(
                 f"{ignored[0]}: run={typed.run} brings its own {' and '.join(brought)}; drop one of the two."
             )

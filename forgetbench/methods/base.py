@@ -60,8 +60,14 @@ class Passes(Protocol):
     def coming(self, steps: int) -> Iterator[Sequence[Batch]]:
         """This process's micro-batches of the first `steps` optimiser steps of the run."""
 
+    def own(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """This process's share of some items."""
+
     def total(self, tensor: Tensor) -> Tensor:
         """Sum over processes."""
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """Largest of a single number over processes."""
 
 
 @dataclass
@@ -99,7 +105,7 @@ class Method:
         return None
 
     def reads(self) -> Sequence[str]:
-        """Sets whose training items the method needs besides the run's own."""
+        """Sets whose training items the method needs besides the run's own; its field `reference` names them."""
         return ()
 
     def attach(self, model: Any, stages: int) -> None:

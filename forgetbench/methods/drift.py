@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from forgetbench.errors import UserError
 from forgetbench.methods.base import Batch, Trainee
 from forgetbench.models.hidden import first_tokens, hidden_states, image_token, resolve_layer, visible_tokens
 
@@ -35,9 +36,14 @@ class VisualDrift:
             trainee: on its starting weights.
             layer: whose hidden states are compared; None for the last.
             max_bytes: memory for the base's hidden states; those that do not fit are computed every time.
+
+        Raises:
+            UserError: no drift can be seen: no picture tokens, or nothing that trains reaches the layer.
         """
         self._model, self._passes = trainee.model, trainee.passes
         self._token = image_token(trainee.model)
+        if self._token < 0:
+            raise UserError("method=mdgd: this model family marks no picture tokens, so there is no drift to see.")
         self._layer = resolve_layer(trainee.model, layer, "method.layer")
         self._base = {name: parameter.detach().clone() for name, parameter in trainee.trainable.items()}
         self._held: dict[Any, Tensor] = {}
@@ -103,11 +109,17 @@ class VisualDrift:
         import torch
 
         largest = torch.zeros((), device=next(iter(self._base.values())).device)
-        with torch.no_grad():
-            for batches in self._passes.coming(1):
-                for batch in batches:
-                    self._passes.forward(batch)
-                    difference_RD, counts = self._difference(batch)
-                    if counts:
-                        largest = torch.maximum(largest, difference_RD.abs().max())
-        return NOISE_MARGIN * float(self._passes.total(largest))
+        training = self._model.training
+        self._model.eval()  # dropout is no rounding
+        for batch in (batch for batches in self._passes.coming(1) for batch in batches):
+            self._passes.forward(batch)
+            difference_RD, counts = self._difference(batch)
+            if counts and not difference_RD.requires_grad:
+                raise UserError(
+                    f"method.layer: nothing that trains reaches layer {self._layer}, so that it cannot drift; "
+                    "choose a later layer, or train more."
+                )
+            if counts:
+                largest = torch.maximum(largest, difference_RD.detach().abs().max())
+        self._model.train(training)
+        return NOISE_MARGIN * float(self._passes.largest(largest))

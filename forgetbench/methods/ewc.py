@@ -77,10 +77,9 @@ def fisher(trainee: Trainee, samples: Sequence[Sample]) -> dict[str, Tensor]:
 
     names, weights = zip(*trainee.trainable.items(), strict=True)
     found = [torch.zeros_like(weight, requires_grad=False) for weight in weights]
-    rank, world = _place()
     training = trainee.model.training
     trainee.model.eval()
-    for sample in samples[rank::world]:
+    for sample in trainee.passes.own(samples):
         batch = trainee.passes.batch([sample])
         loss = trainee.passes.loss(batch, trainee.passes.forward(batch))
         if not loss.requires_grad:  # a text where only the vision tower trains
@@ -91,12 +90,3 @@ def fisher(trainee: Trainee, samples: Sequence[Sample]) -> dict[str, Tensor]:
                 total.addcmul_(gradient, gradient, value=1 / len(samples))
     trainee.model.train(training)
     return {name: trainee.passes.total(total) for name, total in zip(names, found, strict=True)}
-
-
-def _place() -> tuple[int, int]:
-    """This process's number, and how many there are."""
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1

@@ -58,6 +58,10 @@ class Grafting(Operation):
             found["l1"] = f"{self.l1} is negative; give 0 or more."
         return found
 
+    def reads_data(self) -> bool:
+        """On the run's training data."""
+        return True
+
     def variants(self, trained: Trained) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         """The grafted model."""
         import torch

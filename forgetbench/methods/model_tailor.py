@@ -77,6 +77,10 @@ class ModelTailor(Operation):
             found["hessian_gb"] = f"{self.hessian_gb} is no memory; give 1 or more."
         return found
 
+    def reads_data(self) -> bool:
+        """On the run's training data."""
+        return True
+
     def variants(self, trained: Trained) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         """The tailored model: its linear layers' weights.
 

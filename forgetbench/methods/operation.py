@@ -48,6 +48,10 @@ class Operation(Method):
         """What tells the variants of one checkpoint apart, such as `0.5`; empty where there is only one."""
         return [""]
 
+    def reads_data(self) -> bool:
+        """Whether it makes forward passes over the run's training data."""
+        return False
+
     def merges(self) -> Sequence[str]:
         """Folders of further runs of the same base, whose last checkpoints come as `Trained.others`."""
         return ()

@@ -113,7 +113,7 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
         meta = read_json(path / "meta.json")
         found.append(Checkpoint(meta["step"], path, meta))
     trained = {(one.step, one.digest) for one in found if not one.variant}
-    found = [one for one in found if not one.variant or (one.step, one.meta["source_digest"]) in trained]
+    found = [one for one in found if not one.variant or (one.step, one.meta.get("source_digest")) in trained]
     return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.variant))
 
 

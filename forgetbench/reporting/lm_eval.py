@@ -83,8 +83,7 @@ def write_lm_eval(scores: pd.DataFrame, folder: Path, settings: Mapping[str, obj
     results = {}
     for _, rows in scores.groupby(["step", "variant"], dropna=False):
         result = lm_eval_results(rows, int(rows["step"].iloc[0]), settings)
-        made = result["config"]["model_args"]
-        name = "-".join(_fields(made, ("checkpoint", "variant")).values())
+        name = str(result["config"]["model_args"]["checkpoint"])
         results[folder / "lm_eval" / name / "results.json"] = result
     shutil.rmtree(folder / "lm_eval", ignore_errors=True)  # of checkpoints that are not asked for any more
     for path, result in results.items():

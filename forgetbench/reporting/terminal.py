@@ -2,7 +2,7 @@
 
 Reads scores.csv and matrix.csv as frames. Values are percentages; a change is marked lower or
 higher where its 95 % interval excludes 0, in words as well as in colour. The 2x2 is the view of
-training itself; variants of the last checkpoint have rows of their own below it.
+training itself; variants have rows of their own below it, named after their checkpoint.
 """
 
 from __future__ import annotations
@@ -74,25 +74,25 @@ def sweep_table(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "cho
     for run in sorted(set(matrix["run"]) | set(scores["run"])):
         rows, cells = matrix[matrix["run"] == run], scores[scores["run"] == run]
         for variant in ("", *_variants(rows)):
-            table.add_row(Text(f"{run}\n  {variant}" if variant else run), *_ends(rows, cells, decoding, variant))
+            table.add_row(Text(f"{run}\n{variant}" if variant else run), *_ends(rows, cells, decoding, variant))
     return table
 
 
 def _variant_table(matrix: pd.DataFrame, scores: pd.DataFrame) -> list[RenderableType]:
-    """One run's last checkpoint as trained and each variant of it; nothing if there is none."""
+    """The last checkpoint as trained and every variant; nothing if there is none."""
     variants, decodings = _variants(matrix), sorted(set(matrix["decoding"]))
     if not variants:
         return []
-    table = _quadrant_table(f"variants of the last checkpoint: base -> variant, % ({decodings[0]})", "variant")
+    table = _quadrant_table(f"variants: base -> variant, % ({decodings[0]})", "variant")
     for variant in ("", *variants):
         table.add_row(Text(variant or "as trained"), *_ends(matrix, scores, decodings[0], variant))
     return [table]
 
 
 def _variants(frame: pd.DataFrame) -> list[str]:
-    """Names of the variants of the last stage."""
+    """Checkpoint names of the variants of the last stage."""
     last = frame[frame["stage"] == frame["stage"].max()]
-    return sorted(set(last["variant"].dropna()) - {""})
+    return sorted(set(last.loc[last["variant"].notna() & (last["variant"] != ""), "checkpoint"]))
 
 
 def _quadrant_table(title: str, first: str) -> Table:
@@ -210,9 +210,9 @@ def _course(rows: pd.DataFrame, best: int | None) -> _Course:
 
 def _last_stage(frame: pd.DataFrame, variant: str = "") -> pd.DataFrame:
     """Rows of one variant, or of unedited checkpoints, in the last stage; quadrants of other stages differ."""
-    absent = frame["variant"].isna() | (frame["variant"] == "")
-    edited: pd.DataFrame = frame[frame["variant"] == variant] if variant else frame[absent]
-    last: pd.DataFrame = edited[edited["stage"] == edited["stage"].max()]
+    unedited = frame["variant"].isna() | (frame["variant"] == "")
+    wanted: pd.DataFrame = frame[frame["checkpoint"] == variant] if variant else frame[unedited]
+    last: pd.DataFrame = wanted[wanted["stage"] == wanted["stage"].max()]
     return last
 
 

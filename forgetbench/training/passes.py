@@ -89,7 +89,7 @@ class TrainingPasses:
             steps -= len(numbers)
 
     def forward(self, batch: Batch, model: Any = None) -> Any:
-        """A pass that can be differentiated, in training mode; `logits` may hold the last A + 1 positions only.
+        """A pass that can be differentiated; `logits` may hold the last A + 1 positions only.
 
         Args:
             batch: what to read.
@@ -139,6 +139,15 @@ class TrainingPasses:
                 "the processes would wait for each other; use a larger recipe.batch_size, or one process."
             )
         return self.total(task_loss.detach()).cpu()
+
+    def own(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """This process's share of some items."""
+        return samples[self._accelerator.process_index :: self._accelerator.num_processes]
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """Largest of a single number over processes."""
+        gathered: Tensor = self._accelerator.gather(tensor.reshape(1))
+        return gathered.max()
 
     def total(self, tensor: Tensor) -> Tensor:
         """Sum over processes."""

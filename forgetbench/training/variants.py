@@ -55,6 +55,7 @@ class Bench:
         self._added = {name for name, one in self._live.items() if id(one) not in known}
         for _, layer in self._adapted():
             layer.enable_adapters(False)  # DoRA would scale every weight that an operation tries
+        model.requires_grad_(True)  # injecting adapters has frozen all of it
         self._untrained = {name: self._live[name].detach().clone() for name in self._added}
 
     @torch.no_grad()

@@ -99,7 +99,7 @@ def _further_sets(config: FinetuneConfig, catalogue: Catalogue) -> Iterator[Prob
     further = {
         "recipe.mix.data": config.recipe.mix.data,
         "recipe.replay.earlier": config.recipe.replay.earlier,
-        "method": config.method.reads(),
+        "method.reference": config.method.reads(),
     }
     for key, names in further.items():
         for name in names:
@@ -126,6 +126,10 @@ def _checkpoints(config: FinetuneConfig) -> Iterator[Problem]:
 
 def _operation(config: FinetuneConfig) -> Iterator[Problem]:
     """What does not fit together of `run` and the method."""
+    if isinstance(config.method, Operation):
+        for folder in config.method.merges():
+            if not (Path(folder) / "run.json").is_file():
+                yield Problem("method.merge", f"{folder} holds no run (no run.json); give folders of trained ones.")
     if config.run is None:
         return
     known = ", ".join(key.partition("/")[2] for key, schema in SCHEMAS.items() if issubclass(schema, Operation))

@@ -183,10 +183,12 @@ def test_an_operation_adds_variants_that_are_scored_beside_their_checkpoint(
         ("method.alphas=[2.0]", "method.alphas"),
         ("method.checkpoints=[7]", r"method.checkpoints: outputs/run has no checkpoint at \[7\]"),
         ("run=outputs/none", "outputs/none holds no run"),
+        ("method=ties method.merge=[outputs/none]", "method.merge.*outputs/none holds no run"),
+        ("run=null recipe=lora", "recipe=lora is for a method of its own"),
     ],
 )
 def test_an_operation_that_does_not_fit_is_refused(uninterrupted: Path, override: str, reason: str) -> None:
-    process = start(uninterrupted, ["finetune", "method=wise_ft", "run=outputs/run", override])
+    process = start(uninterrupted, ["finetune", "method=wise_ft", "run=outputs/run", *override.split()])
     _, errors = process.communicate()
     assert process.returncode == 2
     assert re.search(reason, errors), errors

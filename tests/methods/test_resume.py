@@ -16,6 +16,8 @@ from forgetbench.methods.l2sp import L2SP
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.lwf import LwF
 from forgetbench.methods.magnitude_mask import MagnitudeMask
+from forgetbench.methods.mdgd import MDGD
+from forgetbench.methods.mdgd_gm import MDGDGM
 from forgetbench.methods.o_lora import OLoRA
 from forgetbench.methods.spider import Spider
 from forgetbench.models.checkpoint import load_resume, save_checkpoint, save_resume
@@ -31,6 +33,8 @@ METHODS: list[Callable[[], Method]] = [
     GMT,
     Spider,
     MagnitudeMask,
+    MDGD,
+    lambda: MDGDGM(density=0.3, batches=2),
     lambda: LoRA(rank=2, dropout=0.3, weight_decomposed=True),
     lambda: OLoRA(rank=2, dropout=0.3),
 ]

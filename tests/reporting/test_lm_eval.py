@@ -113,8 +113,8 @@ def test_every_checkpoint_has_a_file_and_the_same_scores_make_the_same_bytes(tmp
 
 
 def test_an_edited_checkpoint_has_a_file_of_its_own(tmp_path: Path) -> None:
-    paths = write_lm_eval(table(row(), row(variant="merged", value=0.625)), tmp_path)
-    assert [path.parent.name for path in paths] == ["step_000020", "step_000020-merged"]
+    paths = write_lm_eval(table(row(), row(checkpoint="step_000020@merged", variant="merged", value=0.625)), tmp_path)
+    assert [path.parent.name for path in paths] == ["step_000020", "step_000020@merged"]
 
 
 def test_a_step_that_was_not_scored_is_told_with_those_that_were() -> None:

@@ -92,18 +92,19 @@ def test_the_probe_line_shows_accuracy_and_mischoice(scores: pd.DataFrame, matri
 
 
 def test_edited_checkpoints_have_rows_of_their_own(scores: pd.DataFrame, matrix: pd.DataFrame) -> None:
-    edited = pd.DataFrame([matrix_row("id_text-id_image", 200, 0.99, variant="wise_ft:0.5")])
+    names = {"variant": "wise_ft:0.5", "checkpoint": "step_000200@wise_ft-0.5"}
+    edited = pd.DataFrame([matrix_row("id_text-id_image", 200, 0.99, **names)])
     both = pd.concat([matrix, edited])
     text = rendered(matrix_table(scores, both))
-    view, _, variants = text.partition("variants of the last checkpoint")
+    view, _, variants = text.partition("variants: base -> variant")
     assert "99.0" not in view
     lines = variants.splitlines()
-    row = next(place for place, line in enumerate(lines) if "wise_ft:0.5" in line)
+    row = next(place for place, line in enumerate(lines) if "@wise_ft-0.5" in line)
     assert "50.0 -> 99.0" in lines[row]
     assert "+49.0 higher" in lines[row + 1]
     assert "50.0 -> 88.0" in next(line for line in lines if "as trained" in line)
     swept = rendered(sweep_table(both, scores))
-    assert swept.count("50.0 -> 88.0") == swept.count("50.0 -> 99.0") == swept.count("wise_ft:0.5") == 1
+    assert swept.count("50.0 -> 88.0") == swept.count("50.0 -> 99.0") == swept.count("@wise_ft-0.5") == 1
     assert "variants" not in rendered(matrix_table(scores, matrix))
 
 

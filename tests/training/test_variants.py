@@ -19,6 +19,7 @@ from forgetbench.methods.o_lora import OLoRA
 from forgetbench.methods.wise_ft import WiseFT
 from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
 from forgetbench.models.load import load_model
+from forgetbench.training.features import is_fixed
 from forgetbench.training.variants import Bench, chosen_steps, has_variants, make_variants
 from tests.families import llava
 from tests.methods.training import ITEMS, plan, trainer
@@ -75,6 +76,7 @@ def test_a_checkpoint_taken_apart_and_written_back_answers_the_same(folder: Path
     assert not any("lora_" in name for name in dense.tuned)
     base = logits(fresh(folder), inputs)
     assert torch.equal(logits(bench.model, inputs), base)  # adapters add nothing
+    assert not is_fixed(bench.model)  # or passes would be given the base's picture features
     scored = attached(folder, method, 2)
     swap = WeightSwap(scored)
     swap.to(bench.delta(dense.tuned))
