@@ -51,8 +51,8 @@ def main() -> None:
 def load(folders: Sequence[Path]) -> pd.DataFrame:
     """One row per run and variant at its last step: target, validation, quadrants, probe; and their bases."""
     paths = sorted(path for folder in folders for path in folder.glob("*/scores.csv"))
-    scores = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
-    scores = scores[(scores["metric"] == "accuracy") & (scores["decoding"] == "choice")].fillna({"variant": ""})
+    scores = pd.concat([_read(path) for path in paths], ignore_index=True)
+    scores = scores[(scores["metric"] == "accuracy") & (scores["decoding"] == "choice")]
     last = scores[(scores["step"] > 0) & (scores["step"] == scores.groupby("run")["step"].transform("max"))]
     rows = []
     for (run, variant), cells in last.groupby(["run", "variant"]):
@@ -68,6 +68,11 @@ def load(folders: Sequence[Path]) -> pd.DataFrame:
         row |= {"others": means["value"].mean(), "others_base": means["base_value"].mean()}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A table; the variant of a checkpoint as trained is empty text."""
+    return pd.read_csv(path, dtype={"variant": str}).fillna({"variant": ""})
 
 
 def _label(run: str, variant: str, cells: pd.DataFrame) -> str:
@@ -128,7 +133,7 @@ def _scores(rows: pd.DataFrame, points: pd.DataFrame) -> str:
 def _representation(folders: Sequence[Path], rows: pd.DataFrame) -> str:
     """What became of hidden states at picture tokens, last layer, and of the weights."""
     paths = sorted(path for folder in folders for path in folder.glob("*/representation.csv"))
-    found = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True).fillna({"variant": ""})
+    found = pd.concat([_read(path) for path in paths], ignore_index=True)
     found = found[found["step"] == found.groupby("run")["step"].transform("max")]
     lines = [
         "| method | effective rank, target's pictures | effective rank, digits | drift, target's pictures "

@@ -11,11 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-import forgetbench.config as schemas
+from forgetbench import config as configs
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
 from forgetbench.options import GROUPS, config_files, nearest, options
+from forgetbench.schemas import SCHEMAS
 
 PLUGINS = "Launchers and sweepers come as extras: pip install 'forgetbench[joblib]', [slurm], [ray] or [optuna]."
 
@@ -90,7 +91,8 @@ def explain(error: Exception, given: Iterable[str], choices: Mapping[str, str | 
     if "is not a ListConfig" in message:
         message = "a list is expected; write [a,b]."
     if unknown := re.match(r"Key '(.+)' not in '(.+)'", message):
-        fields = list(getattr(vars(schemas).get(unknown.group(2)), "__dataclass_fields__", {}))
+        known = {**vars(configs), **{schema.__name__: schema for schema in SCHEMAS.values()}}
+        fields = list(getattr(known.get(unknown.group(2)), "__dataclass_fields__", {}))
         message = f"there is no such key. {nearest(unknown.group(1), fields, fields)}"
     if "hydra/" in message:
         message += f"\n{PLUGINS}"

@@ -45,6 +45,7 @@ class VisualDrift:
         if self._token < 0:
             raise UserError("method=mdgd: this model family marks no picture tokens, so there is no drift to see.")
         self._layer = resolve_layer(trainee.model, layer, "method.layer")
+        self._trained = list(trainee.trainable.values())
         self._base = {name: parameter.detach().clone() for name, parameter in trainee.trainable.items()}
         self._held: dict[Any, Tensor] = {}
         self._free = max_bytes
@@ -70,6 +71,7 @@ class VisualDrift:
         """Stop watching the model, and forget the base."""
         self._hooks.close()
         self._states.clear()  # they would keep the last pass's graph alive
+        self._trained.clear()
         self._base.clear()
         self._held.clear()
 
@@ -104,6 +106,17 @@ class VisualDrift:
             self._held[key] = h_PD.cpu()
         return h_PD
 
+    def _can_drift(self, batch: Batch) -> bool:
+        """Whether what trains moves the hidden states of the pass just made."""
+        import torch
+
+        h_BTD = self._states[self._layer]
+        h_RD = h_BTD[batch.inputs["input_ids"] == self._token]
+        if not h_RD.requires_grad:
+            return False
+        found = torch.autograd.grad(h_RD.square().sum(), self._trained, retain_graph=True, allow_unused=True)
+        return any(gradient is not None and bool(gradient.any()) for gradient in found)
+
     def _measured_noise(self) -> float:
         """Twice the largest difference on the first step's items, where there is no drift; 0 without a picture."""
         import torch
@@ -113,12 +126,13 @@ class VisualDrift:
         self._model.eval()  # dropout is no rounding
         for batch in (batch for batches in self._passes.coming(1) for batch in batches):
             self._passes.forward(batch)
-            difference_RD, counts = self._difference(batch)
-            if counts and not difference_RD.requires_grad:
+            shown = bool((batch.inputs["input_ids"] == self._token).any())
+            if shown and not self._can_drift(batch):
                 raise UserError(
                     f"method.layer: nothing that trains reaches layer {self._layer}, so that it cannot drift; "
                     "choose a later layer, or train more."
                 )
+            difference_RD, counts = self._difference(batch)
             if counts:
                 largest = torch.maximum(largest, difference_RD.detach().abs().max())
         self._model.train(training)

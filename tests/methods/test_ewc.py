@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from forgetbench.errors import UserError
-from forgetbench.methods import ewc
 from forgetbench.methods.base import Batch, Method, Trainee
 from forgetbench.methods.ewc import EWC, fisher
 from forgetbench.records import AnswerKind, Sample
@@ -57,6 +56,11 @@ class Regression:
     def loss(self, batch: Batch, outputs: Tensor) -> Tensor:
         return F.cross_entropy(outputs, batch.labels, reduction="sum")
 
+    rank, world = 0, 1
+
+    def own(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        return samples[self.rank :: self.world]
+
     def total(self, tensor: Tensor) -> Tensor:
         return tensor
 
@@ -80,13 +84,13 @@ def test_fisher_is_the_mean_of_squared_gradients_of_single_items_without_dropout
     assert all(weight.grad is None for weight in trainee.trainable.values())
 
 
-def test_processes_share_the_items_and_sum_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
-    trainee = Regression(weight).trainee
+def test_processes_share_the_items_and_sum_to_the_whole() -> None:
+    passes = Regression(torch.randn(3, 4, generator=torch.Generator().manual_seed(1)))
+    trainee = passes.trainee
     whole = fisher(trainee, trainee.read["general"])["weight"]
     shares = []
-    for rank in range(4):
-        monkeypatch.setattr(ewc, "_place", lambda rank=rank: (rank, 4))
+    passes.world = 4
+    for passes.rank in range(4):
         shares.append(fisher(trainee, trainee.read["general"])["weight"])
     assert all((share < whole).any() for share in shares)
     assert (sum(shares) - whole).abs().max() < 1e-6
