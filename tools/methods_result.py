@@ -6,6 +6,7 @@ python -m tools.methods_result outputs/methods outputs/methods_data             
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,8 +80,8 @@ def _label(run: str, variant: str, cells: pd.DataFrame) -> str:
     """What a row is called: the method, or the recipe where that is what differs."""
     if variant:
         return variant
-    if "recipe-" in run.partition("--")[0]:
-        return run.partition("--")[0].removeprefix("recipe-").removeprefix("methods_")
+    if recipe := re.search(r"(?:^|--)recipe-(?:methods_)?(\w+)", run):
+        return recipe[1]
     return str(cells["method"].iloc[0])
 
 
