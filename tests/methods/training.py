@@ -43,9 +43,10 @@ def item(i: int) -> Sample:
 ITEMS = [item(i) for i in range(10)]
 
 
-def plan(*steps: int) -> list[Stage]:
+def plan(*steps: int, only_pictures: bool = False) -> list[Stage]:
     """Stages of these lengths."""
-    stream = MixedStream([WeightedSet("toy", ITEMS, 1.0)], [], 0.0, seed=3)
+    items = [one for one in ITEMS if one.images or not only_pictures]
+    stream = MixedStream([WeightedSet("toy", items, 1.0)], [], 0.0, seed=3)
     return [Stage("toy", stream, n, "digest") for n in steps]
 
 

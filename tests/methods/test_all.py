@@ -1,0 +1,42 @@
+"""Every method that acts during training takes steps on every family, whichever parts train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from forgetbench.methods.base import Method
+from forgetbench.methods.lora import LoRA
+from forgetbench.methods.operation import Operation
+from forgetbench.models.parts import part_of
+from forgetbench.schemas import SCHEMAS
+from tests.families import FAMILIES
+from tests.methods.training import ITEMS, plan, snapshot, trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+DURING: dict[str, Callable[[], Method]] = {
+    key.partition("/")[2]: cls
+    for key, cls in SCHEMAS.items()
+    if key.startswith("method/") and not issubclass(cls, Operation)
+} | {"rslora": lambda: LoRA(rank_stabilised=True), "dora": lambda: LoRA(weight_decomposed=True)}
+ADAPTERS = {"lora", "rslora", "dora", "o_lora"}
+PARTS = (["vision"], ["projector"], ["language"], ["vision", "projector", "language"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_steps_move_what_trains_and_nothing_else(tmp_path: Path, family: str) -> None:
+    folder, seen = FAMILIES[family](tmp_path / family), set()
+    for number, (name, method) in enumerate(DURING.items()):
+        adapts = name in ADAPTERS
+        parts = ["language"] if adapts else PARTS[number % len(PARTS)] if name != "hft" else ["vision", "language"]
+        subject = trainer(folder, method(), read={"general": ITEMS[:2]}, parts=parts)
+        before = snapshot(subject)
+        reports = list(subject.run(plan(2, only_pictures=True)))
+        assert all(torch.isfinite(torch.tensor(report.loss)) for report in reports), name
+        moved = {one for one, value in snapshot(subject).items() if not torch.equal(value, before[one])}
+        assert {part_of(one) for one in moved} == set(parts), name
+        seen.add(name)
+    assert seen == set(DURING)
