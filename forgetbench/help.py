@@ -11,17 +11,14 @@ WIDTH = 100
 EXAMPLES = {
     "finetune": """
         forgetbench finetune
-        forgetbench finetune recipe=full_high_lr data=digits_naming seed=1
-        forgetbench finetune recipe=lora method.rank=16 recipe.checkpoints.log_spaced=8
+        forgetbench finetune recipe=lora method.rank=16 model=local model.path=my_checkpoint data=my_set
         forgetbench finetune recipe.parts=[language,projector] recipe.lr='{language: 1e-5, projector: 1e-4}'
         forgetbench finetune method=spider recipe.lr=4e-4
         forgetbench finetune method=wise_ft method.alphas=[0.25,0.5,0.75] run=outputs/my_run
-        forgetbench finetune model=local model.path=my_checkpoint data=my_set
     """,
     "eval-matrix": """
         forgetbench eval-matrix run=outputs/fashion_naming-full_low_lr-seed0
         forgetbench eval-matrix run=outputs/my_run matrix=quick matrix.limit=50
-        forgetbench eval-matrix model=tiny data=fashion_naming matrix.datasets=[digits_naming,my_set]
         forgetbench eval-matrix run=outputs/my_run matrix.decodings=[choice] matrix.steps=[100]
         forgetbench eval-matrix run=outputs/my_run matrix.class_probe=[fashion_knowledge,emoji_use]
         forgetbench eval-matrix run=outputs/my_run matrix.representation.images=256
@@ -35,7 +32,6 @@ EXAMPLES = {
     "sweep": """
         forgetbench sweep
         forgetbench sweep sweep=lr_x_parts
-        forgetbench sweep sweep=demo seed=0,1,2
         forgetbench sweep method=plain,l2sp,spider,wise_ft matrix=quick
         forgetbench sweep data=digits_naming recipe.lr=1e-5,1e-4 matrix=quick
         forgetbench sweep sweep=mix_ratio hydra/launcher=joblib threads=1

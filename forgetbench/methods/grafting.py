@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Batch, Passes
 from forgetbench.methods.operation import Operation, Trained
-from forgetbench.methods.ties import smallest_kept
+from forgetbench.methods.ties import changes_of, smallest_kept
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,8 +100,7 @@ class Grafting(Operation):
     def _basis(self, trained: Trained) -> dict[str, Tensor]:
         """The entries that changed most; an entry that did not change is never one of them."""
         base, tuned = trained.base, trained.tuned
-        entries = sum(w.numel() for w in tuned.values())
-        threshold = smallest_kept((w - base[name] for name, w in tuned.items()), entries, self.density)
+        threshold = smallest_kept([*changes_of(base, tuned).values()], self.density)
         return {name: ((w - base[name]).abs() >= threshold) & (w != base[name]) for name, w in tuned.items()}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
+from operator import sub
 from typing import TYPE_CHECKING
 
 from forgetbench.methods.operation import Operation, Trained
@@ -75,28 +77,46 @@ class Ties(Operation):
 
     def _thresholds(self, base: Weights, tuned: Weights) -> dict[str, float]:
         """The smallest |d| that survives, per tensor."""
+        changes = changes_of(base, tuned)
         if self.scope is Scope.tensor:
-            return {name: smallest_kept([w - base[name]], w.numel(), self.density) for name, w in tuned.items()}
-        entries = sum(w.numel() for w in tuned.values())
-        return dict.fromkeys(tuned, smallest_kept((w - base[name] for name, w in tuned.items()), entries, self.density))
+            return {name: smallest_kept([change], self.density) for name, change in changes.items()}
+        return dict.fromkeys(tuned, smallest_kept([*changes.values()], self.density))
 
 
-def smallest_kept(changes: Iterable[Tensor], entries: int, density: float) -> float:
-    """The magnitude that the share `density` of all entries reaches.
+def changes_of(base: Weights, tuned: Weights) -> dict[str, Callable[[], Tensor]]:
+    """What makes d = w - w0 of each tensor of `tuned`, one at a time."""
+    return {name: partial(sub, weight, base[name]) for name, weight in tuned.items()}
+
+
+def smallest_kept(changes: Sequence[Callable[[], Tensor]], density: float) -> float:
+    """The magnitude that the share `density` of all entries reaches, exactly; 0 of nothing.
+
+    Magnitudes order like their bits, so counting by 16 bits at a time finds it: memory does not grow with the model.
 
     Args:
-        changes: tensors of any shape, looked at one by one.
-        entries: how many entries they have together.
-        density: share of them, rounded to a whole number of entries, at least one.
+        changes: each gives one tensor of any shape when it is its turn; all of one floating type.
+        density: share of the entries, rounded to a whole number of them, at least one.
     """
     import torch
 
-    kept = max(1, round(density * entries))
-    largest = torch.empty(0)
-    for change in changes:
-        both = torch.cat([largest.to(change.device), change.abs().flatten()])
-        largest = both.topk(min(kept, len(both)), sorted=False).values
-    return float(largest.min()) if len(largest) else 0.0
+    integers = {4: torch.int32, 8: torch.int64}
+    found, wanted, dtype = 0, 0, torch.float32
+    digits = changes[0]().itemsize // 2 if changes else 0
+    for digit in reversed(range(digits)):
+        counts = torch.zeros(1 << 16, dtype=torch.int64)
+        for change in changes:
+            d = change()
+            bits, dtype = d.abs().flatten().view(integers[d.itemsize]).long(), d.dtype
+            shifted = bits >> (16 * digit)
+            counts += torch.bincount(shifted[shifted >> 16 == found] & 0xFFFF, minlength=1 << 16).cpu()
+        if not counts.any():
+            return 0.0
+        wanted = wanted or max(1, round(density * int(counts.sum())))
+        from_top = counts.flip(0).cumsum(0)
+        place = int((from_top >= wanted).nonzero()[0])
+        wanted -= int(from_top[place] - counts.flip(0)[place])
+        found = (found << 16) | (len(counts) - 1 - place)
+    return float(torch.tensor(found).to(integers[2 * digits]).view(dtype)) if digits else 0.0
 
 
 def agreeing_mean(changes: Sequence[Tensor]) -> Tensor:

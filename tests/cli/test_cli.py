@@ -55,6 +55,7 @@ def test_help_shows_examples_and_every_option_of_every_group(command: str) -> No
 def test_examples_of_the_help_compose(command: str, elsewhere: Path) -> None:
     for folder in ("outputs/my_run", "outputs/fashion_naming-full_low_lr-seed0", "from_vllm"):
         (elsewhere / folder).mkdir(parents=True)
+        (elsewhere / folder / "run.json").write_text("{}")
     for line in EXAMPLES[command].split("\n"):
         words = line.replace("recipe.lr='{language: 1e-5, projector: 1e-4}'", "recipe.lr={language:1e-5}").split()
         words = words[words.index("forgetbench") :] if words else []
