@@ -19,6 +19,7 @@ OUT = Path(__file__).resolve().parents[1] / "docs/results/methods.md"
 TARGET, VALIDATION, PROBE = "fashion_naming", "fashion_naming_validation", "fashion_probe"
 OFF_TARGET = QUADRANTS[1:]
 SEEDS = (0, 1, 2)
+_MARKERS = "osD^"
 HEADINGS = ("ID text, OOD image", "OOD text, ID image", "OOD text, OOD image")
 
 
@@ -184,18 +185,24 @@ def _draw(rows: pd.DataFrame, path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "forgetbench"  # the same figure, the same bytes
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8.5, 6), layout="constrained")
+    figure, panels = pyplot.subplots(1, 2, figsize=(11.5, 5.5), layout="constrained")
     start = (rows["target_base"].iloc[0] * 100, rows["others_base"].iloc[0] * 100)
-    axes.plot(*start, "k*", markersize=13)
-    axes.annotate("base", start, (7, 4), textcoords="offset points")
-    for number, label in enumerate(_order(rows)):
-        own = rows[rows["label"] == label]
-        x, y, shift = own["target"] * 100, own["others"] * 100, (5, 4 if number % 2 else -10)
-        axes.errorbar(x.mean(), y.mean(), xerr=x.std(), yerr=y.std(), fmt="o", ms=5, lw=1, color=f"C{number % 10}")
-        axes.annotate(label, (x.mean(), y.mean()), shift, textcoords="offset points", fontsize=8)
-    axes.set_xlabel("accuracy on the target, %")
-    axes.set_ylabel("mean of the other quadrants, %")
-    axes.grid(alpha=0.3)
+    for panel in panels:
+        panel.plot(*start, "k*", markersize=13, label="base")
+        for number, label in enumerate(_order(rows)):
+            own = rows[rows["label"] == label]
+            x, y, look = own["target"] * 100, own["others"] * 100, _MARKERS[number // 10]
+            bars = {"xerr": x.std(), "yerr": y.std(), "elinewidth": 0.7}
+            panel.errorbar(x.mean(), y.mean(), fmt=look, ms=6, color=f"C{number % 10}", label=label, **bars)
+        panel.set_xlabel("accuracy on the target, %")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("mean of the other quadrants, %")
+    near = rows.groupby("label")[["target", "others"]].mean() * 100
+    near = near[near["others"] > near["others"].median() - 5]
+    panels[1].set_xlim(near["target"].min() - 1.5, near["target"].max() + 4)
+    panels[1].set_ylim(near["others"].min() - 1, start[1] + 1)
+    panels[1].set_title("the same, nearer", fontsize=10)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.savefig(path, metadata={"Date": None})
 
 

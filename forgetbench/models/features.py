@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from forgetbench.models.hidden import image_token
+
 
 class PictureEncoder:
     """The vision tower and projector of one loaded model, apart from its language model."""
@@ -20,7 +22,7 @@ class PictureEncoder:
     def __init__(self, model: Any) -> None:
         """Look at what the family offers."""
         self._encode: Callable[..., Any] | None = getattr(getattr(model, "model", None), "get_image_features", None)
-        self._token: int = getattr(model.config, "image_token_id", getattr(model.config, "image_token_index", -1))
+        self._token = image_token(model)
         self._as_list = False
         takes_features = "mm_encoder_outputs" in inspect.signature(model.forward).parameters
         # Qwen3-VL also feeds deeper layers; its features are more than one tensor.

@@ -23,7 +23,8 @@ _PREFIX_FAMILIES = {"paligemma"}
 
 def image_token(model: Any) -> int:
     """Token id that stands for a picture in a prompt; -1 where the family has none."""
-    return int(getattr(model.config, "image_token_id", getattr(model.config, "image_token_index", -1)))
+    found = getattr(model.config, "image_token_id", getattr(model.config, "image_token_index", None))
+    return -1 if found is None else int(found)
 
 
 def visible_tokens(model: Any, input_ids_T: Tensor) -> int:

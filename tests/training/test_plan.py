@@ -1,0 +1,74 @@
+"""What a stage trains on: replayed items are as frequent as if they were appended to the target's."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from forgetbench.config import DataConfig, FinetuneConfig, ModelConfig, RecipeConfig, ReplayConfig, StageConfig
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.data.mix import MixedStream, WeightedSet
+from forgetbench.methods.base import Method
+from forgetbench.methods.ewc import EWC
+from forgetbench.records import AnswerKind, Sample
+from forgetbench.training.plan import plan_stages, read_sets, replayed
+
+
+def items(name: str, count: int) -> list[Sample]:
+    return [Sample(f"{name}/{i}", "?", "A", AnswerKind.text) for i in range(count)]
+
+
+TARGET = [WeightedSet("big", items("big", 80), 3.0), WeightedSet("small", items("small", 20), 1.0)]
+EARLIER = [WeightedSet("first", items("first", 50), 7.0), WeightedSet("second", items("second", 2), 7.0)]
+
+
+def test_each_earlier_task_gives_so_many_items_or_all_it_has() -> None:
+    found = replayed(EARLIER, TARGET, 4, seed=0)
+    assert [len(one.samples) for one in found] == [4, 2]
+    assert all(len({sample.id for sample in one.samples}) == len(one.samples) for one in found)
+    assert found == replayed(EARLIER, TARGET, 4, seed=0)
+    assert found[0].samples != replayed(EARLIER, TARGET, 4, seed=1)[0].samples
+    assert replayed(EARLIER, TARGET, 0, seed=0) == replayed([], TARGET, 4, seed=0) == []
+
+
+def test_a_replayed_item_is_drawn_as_often_as_one_that_was_appended() -> None:
+    stream = MixedStream([*TARGET, *replayed(EARLIER, TARGET, 4, seed=0)], [], 0.0, seed=5)
+    epochs = 20
+    drawn = Counter(stream[i].id.partition("/")[0] for i in range(106 * epochs))
+    assert drawn["first"] == pytest.approx(4 * epochs, abs=3)
+    assert drawn["second"] == pytest.approx(2 * epochs, abs=3)
+    assert drawn["big"] == pytest.approx(3 * drawn["small"], abs=6)  # the target's own weights stay
+
+
+def config(method: Method | None = None, **replay: object) -> FinetuneConfig:
+    return FinetuneConfig(
+        name="run",
+        model=ModelConfig(path="embedded:tiny"),
+        data=DataConfig(stages=[StageConfig("digits_naming"), StageConfig("fashion_naming")]),
+        recipe=RecipeConfig(lr=1e-4, parts=["language"], replay=ReplayConfig(**replay)),  # type: ignore[arg-type]
+        method=method or Method(),
+    )
+
+
+def domains(stream: MixedStream, count: int) -> Counter[str]:
+    return Counter(stream[i].images[0].name.partition("/")[0] for i in range(count))
+
+
+def test_earlier_stages_and_sets_are_replayed_in_later_stages_only() -> None:
+    plain = plan_stages(config(), Catalogue())
+    first, second = plan_stages(config(samples=300), Catalogue())
+    assert first.data_digest == plain[0].data_digest
+    assert set(domains(first.stream, 500)) == {"digits"}
+    assert second.data_digest != plain[1].data_digest
+    assert domains(second.stream, 3300)["digits"] == pytest.approx(300, abs=3)
+    assert second.labels == plain[1].labels
+    (named, _) = plan_stages(config(samples=20, earlier=["emoji_use"]), Catalogue())
+    assert set(domains(named.stream, 3000)) == {"digits", "emoji"}
+
+
+def test_what_a_method_reads_is_part_of_the_data() -> None:
+    method = EWC(reference=["emoji_use"])
+    assert {name: len(samples) for name, samples in read_sets(method, Catalogue()).items()} == {"emoji_use": 3000}
+    plain, reading = plan_stages(config(), Catalogue()), plan_stages(config(method), Catalogue())
+    assert all(a.data_digest != b.data_digest for a, b in zip(plain, reading, strict=True))
