@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -34,13 +34,13 @@ def main() -> None:
             lacking = sorted(set(SEEDS) - set(found["seed"]))
             print(f"{method}\t{lr:g}\t{','.join(map(str, lacking)) or 'complete'}")
         return
-    rows = points[[chosen[label] == lr for label, lr in zip(points["label"], points["lr"], strict=True)]]
+    rows = _shown(points, chosen)
     text = "\n\n".join(
         [
             "# Methods on the embedded world",
             _intro(points),
             "![Target against the other quadrants](methods.svg)",
-            _scores(rows, points),
+            _scores(rows, points, _half_widths(folders)),
             _representation(folders, rows),
             _grid(points, chosen),
         ]
@@ -92,6 +92,15 @@ def choose(points: pd.DataFrame) -> dict[str, float]:
     return {str(label): float(rows["lr"].iloc[0]) for label, rows in first.groupby("label")}
 
 
+def _shown(points: pd.DataFrame, chosen: Mapping[str, float]) -> pd.DataFrame:
+    """Every method at its chosen rate, and plain fine-tuning at the other rates too, where it has all seeds."""
+    is_chosen = points["lr"] == points["label"].map(chosen)
+    others = points[(points["label"] == "plain") & ~is_chosen]
+    others = others[others.groupby("lr")["seed"].transform("nunique") == len(SEEDS)]
+    others = others.assign(label=[f"plain at {lr:g}" for lr in others["lr"]])
+    return pd.concat([points[is_chosen], others], ignore_index=True)
+
+
 def _order(rows: pd.DataFrame) -> list[str]:
     means = rows.groupby("label")["others"].mean().sort_values(ascending=False)
     return [str(label) for label in means.index]
@@ -117,7 +126,15 @@ def _cell(rows: pd.DataFrame, name: str) -> str:
     return f"{rows[name].mean() * 100:.1f} ({change.mean():+.1f}{spread})"
 
 
-def _scores(rows: pd.DataFrame, points: pd.DataFrame) -> str:
+def _half_widths(folders: Sequence[Path]) -> list[float]:
+    """Median half width, over runs, of the 95 % intervals of the target's and the sources' change: over items."""
+    paths = sorted(path for folder in folders for path in folder.glob("*/summary.csv"))
+    summary = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
+    widths = [summary[f"{side}_delta_ci_high"] - summary[f"{side}_delta_ci_low"] for side in ("target", "source")]
+    return [float(width.median()) * 50 for width in widths]
+
+
+def _scores(rows: pd.DataFrame, points: pd.DataFrame, half_widths: Sequence[float]) -> str:
     lines = [
         f"| method | lr | seeds | target | others | {' | '.join(HEADINGS)} | probe |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -129,7 +146,12 @@ def _scores(rows: pd.DataFrame, points: pd.DataFrame) -> str:
         own = rows[rows["label"] == label]
         cells = " | ".join(_cell(own, name) for name in ("target", "others", *OFF_TARGET, "probe"))
         lines.append(f"| {label} | {own['lr'].iloc[0]:g} | {len(own)} | {cells} |")
-    return "\n".join(["## Target and the other quadrants", "", *lines])
+    lines.append(f"| half width in a run | | | {' | '.join(f'{width:.1f}' for width in half_widths)} | | | | |")
+    head = (
+        "The last row has the median half width of the 95 % intervals over the items of one run: seeds share the "
+        "items, so that it does not shrink with their number."
+    )
+    return "\n".join(["## Target and the other quadrants", "", head, "", *lines])
 
 
 def _representation(folders: Sequence[Path], rows: pd.DataFrame) -> str:
