@@ -109,9 +109,9 @@ def _order(rows: pd.DataFrame) -> list[str]:
 def _intro(points: pd.DataFrame) -> str:
     rates = ", ".join(f"{lr:g}" for lr in sorted(points["lr"].unique()))
     return (
-        "Made by `forgetbench sweep sweep=methods threads=1` and `sweep=methods_data`, the operations after training "
-        "on the plain runs, then `python -m tools.methods_result outputs/methods outputs/methods_data`; "
-        "docs/methods.md has the commands and says in words what is seen here. "
+        "Made from `sweep=methods` and `sweep=methods_data` (every rate at seed 0, further seeds at the chosen one) "
+        "and the operations after training on the plain runs, by `python -m tools.methods_result outputs/methods "
+        "outputs/methods_data`; docs/methods.md has the commands and says in words what is seen here. "
         f"Target `{TARGET}`, the whole language part, 120 steps of 32, likelihood over the options. Every method's "
         f"learning rate is the one of {rates} with the best accuracy on `{VALIDATION}` at seed 0; its other settings "
         "are their defaults; `mdgd` and `mdgd_gm` compute in fp32 by default, the others in bf16. Percentages: means "
