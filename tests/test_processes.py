@@ -99,6 +99,8 @@ def test_two_processes_answer_whole_batches_each_and_give_the_rows_of_one(tmp_pa
     assert len(cell_rows(one)) == 5
     assert cell_rows(one) == cell_rows(two)
     assert scored(one) == scored(two)
+    tables = [next((folder / "outputs").glob("base-*/representation.csv")).read_text() for folder in (one, two)]
+    assert tables[0] == tables[1]
 
 
 SHARE = """

@@ -55,6 +55,7 @@ def attempt(folder, arguments, more=None, seconds=0.0):
 train = ["finetune", "model=tiny_random", "name=run", "threads=1", "recipe=full_high_lr", "recipe.steps=4",
          "recipe.batch_size=2", "recipe.checkpoints.log_spaced=null", "recipe.checkpoints.every=2"]
 score = ["eval-matrix", "run=outputs/run", "threads=1", "matrix.limit=12", "matrix.batch_size=2",
+         "matrix.representation.enabled=false",
          "matrix.datasets=[fashion_naming,fashion_knowledge,emoji_open]", "matrix.class_probe=[fashion_knowledge]"]
 alone, killed = Path(sys.argv[1]), Path(sys.argv[2])
 assert attempt(alone, train) == 0

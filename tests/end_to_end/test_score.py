@@ -17,7 +17,11 @@ from forgetbench.data.sources import load_samples
 from forgetbench.records import Sample
 
 RUN = ["model=tiny_random", "threads=1", "recipe=full_high_lr", "recipe.steps=2", "recipe.batch_size=2", "name=run"]
-MATRIX = ["matrix.datasets=[fashion_naming,fashion_knowledge,emoji_open]", "matrix.limit=8"]
+MATRIX = [
+    "matrix.datasets=[fashion_naming,fashion_knowledge,emoji_open]",
+    "matrix.limit=8",
+    "matrix.representation.enabled=false",
+]
 
 
 def call(*arguments: str) -> str:
