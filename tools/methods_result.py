@@ -1,7 +1,8 @@
 """Compare the methods of finished sweeps: choose each one's learning rate by validation, write tables and a figure.
 
-python -m tools.methods_result outputs/methods outputs/methods_data --choose     # lists what is still to run
-python -m tools.methods_result outputs/methods outputs/methods_data              # docs/results/methods.md and .svg
+folders="outputs/methods outputs/methods_data outputs/methods_fp32"
+python -m tools.methods_result $folders --choose     # lists what is still to run
+python -m tools.methods_result $folders              # writes docs/results/methods.md and .svg
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ def _label(run: str, variant: str, cells: pd.DataFrame) -> str:
         return variant
     if recipe := re.search(r"(?:^|--)recipe-(?:methods_)?(\w+)", run):
         return recipe[1]
+    if "recipe.precision-fp32" in run:
+        return "plain in fp32"
     return str(cells["method"].iloc[0])
 
 
@@ -110,12 +113,13 @@ def _intro(points: pd.DataFrame) -> str:
     rates = ", ".join(f"{lr:g}" for lr in sorted(points["lr"].unique()))
     return (
         "Made from `sweep=methods` and `sweep=methods_data` (every rate at seed 0, further seeds at the chosen one) "
-        "and the operations after training on the plain runs, by `python -m tools.methods_result outputs/methods "
-        "outputs/methods_data`; docs/methods.md has the commands and says in words what is seen here. "
+        "and the operations after training on the plain runs, by `python -m tools.methods_result`; docs/methods.md has "
+        "the commands and says in words what is seen here. "
         f"Target `{TARGET}`, the whole language part, 120 steps of 32, likelihood over the options. Every method's "
         f"learning rate is the one of {rates} with the best accuracy on `{VALIDATION}` at seed 0; its other settings "
-        "are their defaults; `mdgd` and `mdgd_gm` compute in fp32 by default, the others in bf16. Percentages: means "
-        "over seeds and, in brackets, the change from the base plus or minus the standard deviation between seeds. "
+        "are their defaults; `mdgd` and `mdgd_gm` compute in fp32 by default, the others in bf16 (`plain in fp32` is a "
+        "control at one rate). Percentages: means over seeds and, in brackets, the change from the base plus or minus "
+        "the standard deviation between seeds. "
         '"Others" is the mean of the three quadrants beside the target quadrant.'
     )
 
