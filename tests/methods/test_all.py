@@ -14,7 +14,7 @@ from forgetbench.methods.operation import Operation
 from forgetbench.models.parts import part_of
 from forgetbench.schemas import SCHEMAS
 from tests.families import FAMILIES
-from tests.methods.training import ITEMS, plan, snapshot, trainer
+from tests.runs import ITEMS, plan, snapshot, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 DURING: dict[str, Callable[[], Method]] = {

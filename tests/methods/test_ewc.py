@@ -17,7 +17,7 @@ from forgetbench.methods.base import Batch, Method, Trainee
 from forgetbench.methods.ewc import EWC, fisher
 from forgetbench.records import AnswerKind, Sample
 from tests.families import llava
-from tests.methods.training import ITEMS, all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
+from tests.runs import ITEMS, all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from torch import Tensor
 from forgetbench.methods.base import Method
 from forgetbench.methods.gmt import GMT, nth_smallest
 from tests.families import llava
-from tests.methods.training import all_same_bits, plan, snapshot, trainee_of, trainer
+from tests.runs import all_same_bits, plan, snapshot, trainee_of, trainer
 
 
 def masked(gradient: Tensor, share: float = 0.5) -> Tensor:

@@ -16,7 +16,7 @@ from forgetbench.methods.hft import HFT
 from forgetbench.models.load import load_model
 from forgetbench.models.parts import audit, linear_layers, part_of
 from tests.families import FAMILIES, llava
-from tests.methods.training import plan, same_bits, snapshot, trainer
+from tests.runs import plan, same_bits, snapshot, trainer
 
 
 def modules(**children: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ import torch
 from forgetbench.methods.base import Method
 from forgetbench.methods.l2sp import L2SP
 from tests.families import llava
-from tests.methods.training import all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
+from tests.runs import all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from forgetbench.methods.base import Batch, Method
 from forgetbench.methods.lwf import LwF, distillation
 from forgetbench.models.load import load_model
 from tests.families import llava
-from tests.methods.training import ITEMS, all_same_bits, plan, snapshot, trainee_of, trainer
+from tests.runs import ITEMS, all_same_bits, plan, snapshot, trainee_of, trainer
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from forgetbench.methods.lora import LoRA
 from forgetbench.methods.o_lora import OLoRA
 from forgetbench.models.load import load_model
 from tests.families import llava
-from tests.methods.training import ITEMS, all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
+from tests.runs import ITEMS, all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from forgetbench.methods.spider import Spider
 from forgetbench.models.checkpoint import load_resume, save_checkpoint, save_resume
 from forgetbench.training.loop import Resume, Trainer
 from tests.families import llava
-from tests.methods.training import ITEMS, all_same_bits, plan, snapshot, trainer
+from tests.runs import ITEMS, all_same_bits, plan, snapshot, trainer
 
 METHODS: list[Callable[[], Method]] = [
     L2SP,

@@ -14,7 +14,7 @@ from torch import Tensor
 from forgetbench.methods.base import Trainee
 from forgetbench.methods.spider import Spider, normalised
 from tests.families import llava
-from tests.methods.training import plan, same_bits, snapshot, trainee_of, trainer
+from tests.runs import plan, same_bits, snapshot, trainee_of, trainer
 
 SHAPES = {"matrix": (6, 5), "long": (40, 3), "bias": (7,), "norm": (4,), "zero": (5,), "scalar": (1,)}
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
-import random
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from forgetbench.config import ModelConfig, RecipeConfig, Schedule
@@ -22,12 +19,13 @@ from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.models.parts import part_of
-from forgetbench.records import AnswerKind, ImageRef, Precision, Sample
+from forgetbench.records import Precision, Sample
 from forgetbench.training.loop import Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
 from forgetbench.training.run import TrainLog, train
 from tests.families import llava
+from tests.runs import ITEMS
 
 Weights = dict[str, torch.Tensor]
 
@@ -37,20 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return llava(tmp_path_factory.mktemp("models") / "llava")
 
 
-def item(i: int) -> Sample:
-    image = Image.new("RGB", (16, 16), tuple(random.Random(i).randbytes(3)))
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    answer = ("A", "dark red", "The answer is light blue.")[i % 3]
-    images = () if i % 5 == 4 else (ImageRef("memory", f"{i}.png", stream.getvalue()),)
-    return Sample(str(i), "What is in this picture? " * (1 + i % 2), answer, AnswerKind.text, images)
-
-
-SAMPLES = [item(i) for i in range(10)]
-
-
 def stages(*steps: int) -> list[Stage]:
-    stream = MixedStream([WeightedSet("toy", SAMPLES, 1.0)], [], 0.0, seed=3)
+    stream = MixedStream([WeightedSet("toy", ITEMS, 1.0)], [], 0.0, seed=3)
     return [Stage("toy", stream, n, "digest") for n in steps]
 
 
@@ -109,7 +95,7 @@ def test_a_tensor_that_gets_no_gradient_is_not_in_the_delta(folder: Path) -> Non
 
 def test_a_micro_batch_of_text_alone_leaves_a_vision_only_run_where_it_was(folder: Path) -> None:
     subject = trainer(folder, parts=["vision"], batch_size=1)
-    stream = MixedStream([WeightedSet("text", [SAMPLES[4]], 1.0)], [], 0.0, seed=3)
+    stream = MixedStream([WeightedSet("text", [ITEMS[4]], 1.0)], [], 0.0, seed=3)
     (report,) = subject.run([Stage("text", stream, 1, "digest")])
     assert report.loss > 0
     assert report.grad_norm == 0

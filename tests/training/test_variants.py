@@ -22,7 +22,7 @@ from forgetbench.models.load import load_model
 from forgetbench.training.features import is_fixed
 from forgetbench.training.variants import Bench, chosen_steps, has_variants, make_variants
 from tests.families import llava
-from tests.methods.training import ITEMS, plan, trainer
+from tests.runs import ITEMS, plan, trainer
 
 METHODS: dict[str, Method] = {
     "plain": Method(),
