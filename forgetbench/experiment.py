@@ -24,7 +24,7 @@ from forgetbench.processes import alone, join_crew, set_threads
 from forgetbench.records import QUADRANTS, Metric
 from forgetbench.reporting.console import console, say
 from forgetbench.reporting.terminal import audit_table, sweep_table
-from forgetbench.runfile import check_same, describe, method_config, model_config, read_run, start_run
+from forgetbench.runfile import check_same, describe, method_config, model_config, read_run, release, start_run
 from forgetbench.subject import Subject, bare_subject, run_subject, wanted, write_representation, write_tables
 from forgetbench.trained import load_base, operate
 
@@ -79,7 +79,11 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     read = read_sets(config.method, catalogue)
     # A copy of the method: what it keeps of this run must not stay with the configuration.
     trainer = Trainer(loaded, encoder, replace(config.method), config.recipe, config.seed, read)
-    train(folder, trainer, stages, keep, run.meta())
+    try:
+        train(folder, trainer, stages, keep, run.meta())
+    except UserError:
+        release(folder)
+        raise
     say(f"{folder}: trained {keep[-1]} steps; checkpoints at {', '.join(map(str, keep))}.")
 
 

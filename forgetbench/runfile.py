@@ -119,6 +119,14 @@ def check_same(folder: Path, described: Mapping[str, Any], model_digest: str | N
         )
 
 
+def release(folder: Path) -> None:
+    """Free the folder of a run that was refused before its first step, so that the corrected one may have its name."""
+    log = folder / "train.csv"
+    if log.is_file() and len(log.read_text("utf-8").splitlines()) <= 1 and not (folder / "checkpoints").exists():
+        log.unlink(missing_ok=True)
+        (folder / "run.json").unlink(missing_ok=True)
+
+
 def read_run(folder: Path) -> RunFile:
     """Read run.json.
 

@@ -115,11 +115,15 @@ def chosen_steps(folder: Path, steps: Sequence[int]) -> list[Checkpoint]:
     """A run's trained checkpoints at the given steps; the last one if none is given.
 
     Raises:
-        UserError: there is no such checkpoint.
+        UserError: there is no such checkpoint, or which one is the last is open.
     """
     trained = [one for one in list_checkpoints(folder) if one.path and not one.variant]
     if not trained:
         raise UserError(f"{folder} has no checkpoint; train it first (`forgetbench finetune name={folder.name} ...`).")
+    if not steps and (folder / "resume").exists():
+        raise UserError(
+            f"{folder} is not trained to its end: run its finetune command again, or name steps (method.checkpoints)."
+        )
     known = {one.step: one for one in trained}
     if missing := set(steps) - known.keys():
         raise UserError(

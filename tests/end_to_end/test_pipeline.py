@@ -221,3 +221,14 @@ def test_the_base_alone_is_scored_without_a_run(tmp_path: Path) -> None:
     run(tmp_path, ["eval-matrix", "model=tiny_random", *MATRIX])
     (scores,) = (tmp_path / "outputs").glob("base-*/scores.csv")
     assert set(pd.read_csv(scores)["step"]) == {0}
+
+
+def test_a_run_refused_before_its_first_step_leaves_its_name_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["finetune", "model=tiny_random", "method=mdgd", "recipe.steps=4", "recipe.batch_size=2", "name=m"]
+    refused = CliRunner().invoke(app, [*command, "method.layer=9"])
+    assert refused.exit_code == 2
+    assert "there is no layer 9" in refused.stderr
+    assert not (tmp_path / "outputs/m").exists()

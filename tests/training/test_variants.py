@@ -140,6 +140,14 @@ def test_a_step_without_a_checkpoint_is_named(folder: Path, tmp_path: Path) -> N
         chosen_steps(tmp_path, [3, 4])
 
 
+def test_the_last_step_of_an_unfinished_run_is_not_known(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 4, {}, {"method": {}})
+    (tmp_path / "resume").mkdir()
+    assert [one.step for one in chosen_steps(tmp_path, [4])] == [4]
+    with pytest.raises(UserError, match="not trained to its end"):
+        chosen_steps(tmp_path, [])
+
+
 def test_a_checkpoint_of_another_model_is_refused(folder: Path) -> None:
     bench = Bench(fresh(folder), Method(), 1, seed=0)
     with pytest.raises(UserError, match="made from another"):
