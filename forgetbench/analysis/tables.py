@@ -25,6 +25,7 @@ from forgetbench.analysis.metrics import (
     label_bias,
     measures,
 )
+from forgetbench.analysis.significance import holm, sign_flip_p, t_test_p
 from forgetbench.analysis.statistics import (
     ClusteredScores,
     Estimate,
@@ -34,7 +35,7 @@ from forgetbench.analysis.statistics import (
     paired_difference,
 )
 from forgetbench.files import write_text
-from forgetbench.records import Metric
+from forgetbench.records import QUADRANTS, Metric
 
 RUN_COLUMNS = (
     "run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix", "mix_ratio",
@@ -63,18 +64,25 @@ _ORDER = ("run", "stage", "step", "variant", "quadrant", "dataset", "decoding", 
 def score_rows(cells: Sequence[CellView]) -> pd.DataFrame:
     """scores.csv: one row per cell and metric, beside the base where the run has scored it.
 
+    `p_value` is of the change: a sign-flip test over clusters, or a t test for metrics whose items do not pair.
+    `p_holm` adjusts it for the family of one run's last checkpoint, or of one variant of it: the own metric of every
+    dataset outside the target's quadrant, in every decoding.
+
     Raises:
         UserError: a cell and its base hold different items.
     """
     index = Cells(cells)
-    return _table([row for cell in cells for row in _score_rows(cell, index)], SCORE_COLUMNS)
+    rows = [(cell, row) for cell in cells for row in _score_rows(cell, index)]
+    _adjust([(cell, row) for cell, row in rows if row["metric"] == cell.context.metric], _last_steps(cells))
+    return _table([row for _, row in rows], SCORE_COLUMNS)
 
 
 def matrix_rows(cells: Sequence[CellView]) -> pd.DataFrame:
     """matrix.csv: accuracy per quadrant, the mean of its datasets' means.
 
     `accuracy` is each dataset's own metric, as long as that is a fraction of 1; one on another scale has rows of its
-    own. So have datasets whose task the mix has trained on. A delta needs every dataset's base. Raises as `score_rows`.
+    own. So have datasets whose task the mix has trained on. A delta needs every dataset's base. The family of `p_holm`
+    is the off-target rows of a run's last checkpoint, or of a variant of it. Raises as `score_rows`.
     """
     index = Cells(cells)
     groups: dict[tuple[object, ...], list[CellView]] = defaultdict(list)
@@ -83,7 +91,30 @@ def matrix_rows(cells: Sequence[CellView]) -> pd.DataFrame:
         if context.placement.quadrant and not context.probe and len(cell.frame):
             run = _fields(context, RUN_COLUMNS).values()
             groups[(*run, context.placement, context.decoding, _scale(cell))].append(cell)
-    return _table([_matrix_row(group, index) for group in groups.values()], MATRIX_COLUMNS)
+    rows = [(group[0], _matrix_row(group, index)) for group in groups.values()]
+    _adjust(rows, _last_steps(cells))
+    return _table([row for _, row in rows], MATRIX_COLUMNS)
+
+
+def _last_steps(cells: Sequence[CellView]) -> dict[str, tuple[int, int]]:
+    """Stage and step of every run's last checkpoint."""
+    last: dict[str, tuple[int, int]] = {}
+    for context in (cell.context for cell in cells):
+        last[context.run] = max((context.stage, context.step), last.get(context.run, (0, 0)))
+    return last
+
+
+def _adjust(rows: Sequence[tuple[CellView, dict[str, object]]], last: Mapping[str, tuple[int, int]]) -> None:
+    """Fill `p_holm` of off-target rows at each run's last checkpoint, a family per run and variant."""
+    families: dict[tuple[str, str], list[dict[str, object]]] = defaultdict(list)
+    for context, row in ((cell.context, row) for cell, row in rows):
+        is_last = (context.stage, context.step) == last[context.run]
+        if is_last and context.placement.quadrant != QUADRANTS[0]:
+            families[context.run, context.variant].append(row)
+    for family in families.values():
+        adjusted = holm([row.get("p_value") for row in family])  # type: ignore[misc]
+        for row, p_holm in zip(family, adjusted, strict=True):
+            row["p_holm"] = p_holm
 
 
 def _scale(cell: CellView) -> str:
@@ -132,6 +163,10 @@ def _metric_columns(
     if not context.is_base:
         difference = change(own, old, measure.paired)
         row |= _columns(_DELTA, difference) | {"mde": minimum_detectable(difference)}
+        if measure.paired and isinstance(own, ClusteredScores) and isinstance(old, ClusteredScores):
+            row["p_value"] = sign_flip_p(np.subtract(own.values, old.values), own.clusters)
+        else:
+            row["p_value"] = t_test_p(difference)
         if primary and context.metric.is_fraction:  # forgotten and gained mean right and wrong
             was, now = item_scores(before), item_scores(cell)
             flows = paired_difference(now.values, was.values, now.clusters)
@@ -164,6 +199,7 @@ def _matrix_row(group: Sequence[CellView], index: Cells) -> dict[str, object]:
     if not context.is_base:
         paired = paired_difference(own.values, before.values, own.clusters, weights, strata)
         row |= _columns(_DELTA, paired.difference)
+        row["p_value"] = sign_flip_p(np.subtract(own.values, before.values), own.clusters, weights)
     return row
 
 

@@ -5,7 +5,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from forgetbench.analysis.statistics import (
     ClusteredScores,
@@ -51,6 +53,20 @@ def test_all_right_still_has_an_interval_when_unclustered() -> None:
     estimate = clustered_mean([1] * 10, [labels("item", range(10))])
     assert estimate.ci_low == pytest.approx(0.7224672)
     assert estimate.ci_high == 1
+
+
+def test_wilson_and_clustered_errors_agree_with_statsmodels() -> None:
+    wilson = clustered_mean([1] * 13 + [0] * 24, [labels("item", range(37))])
+    assert (wilson.ci_low, wilson.ci_high) == pytest.approx(proportion_confint(13, 37, method="wilson"))
+    random = np.random.default_rng(6)
+    image, fact = random.integers(0, 25, 200), random.integers(0, 14, 200)
+    y = random.normal(size=200) + random.normal(size=25)[image] + random.normal(size=14)[fact]
+    for groups, ways in (
+        (image, [labels("image", image)]),
+        (np.column_stack([image, fact]), [labels("image", image), labels("fact", fact)]),
+    ):
+        fitted = sm.OLS(y, np.ones(200)).fit(cov_type="cluster", cov_kwds={"groups": groups})
+        assert clustered_mean(y, ways).stderr == pytest.approx(float(fitted.bse[0]))
 
 
 def test_a_difference_never_gets_the_wilson_interval() -> None:

@@ -75,7 +75,8 @@ def test_forgetting_is_the_paired_difference_from_step_0() -> None:
     # Changes -1 -1 0 1: residuals from -1/4 have squares 11/4; SE = sqrt(4/3 * 11/4) / 4.
     assert trained["delta_stderr"] == pytest.approx((11 / 3) ** 0.5 / 4)
     assert trained["mde"] == pytest.approx(2.8 * (11 / 3) ** 0.5 / 4)
-    assert pd.isna(trained["p_value"])
+    # Of the 8 equally likely sums of three signs, all are at least |-1| away from 0.
+    assert trained["p_value"] == 1
     assert pd.isna(trained["label_bias"])
 
 
@@ -218,3 +219,30 @@ def test_a_failed_write_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest
         write_csv(pd.DataFrame({"a": [1]}), path)
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_holm_adjusts_the_off_target_rows_of_the_last_checkpoint_and_of_each_variant() -> None:
+    places = {"naming": TARGET, "facts": OTHER_TEXT, "digits": replace(OTHER_TEXT, quadrant="ood_text-ood_image")}
+    middle = replace(TRAINED, checkpoint="step_000050", step=50)
+    edited = replace(TRAINED, checkpoint="step_000100@wise_ft-0.5", variant="wise_ft:0.5")
+    cells = [
+        cell(replace(context, dataset=name, placement=place), right)
+        for name, place in places.items()
+        for context, right in (
+            (CONTEXT, [1] * 12),
+            (middle, [0] * 12),
+            (TRAINED, [0] * 8 + [1] * 4 if name == "facts" else [0] * 6 + [1] * 6),
+            (edited, [0] * 7 + [1] * 5),
+        )
+    ]
+    scores = score_rows(cells).set_index(["dataset", "checkpoint"])
+    half, two_thirds, seven = 2 / 2**6, 2 / 2**8, 2 / 2**7
+    assert scores.loc[("facts", TRAINED.checkpoint), ["p_value", "p_holm"]].tolist() == [two_thirds, 2 * two_thirds]
+    assert scores.loc[("digits", TRAINED.checkpoint), ["p_value", "p_holm"]].tolist() == [half, half]
+    assert scores.loc[("digits", edited.checkpoint), ["p_value", "p_holm"]].tolist() == [seven, 2 * seven]
+    assert scores.loc[("naming", TRAINED.checkpoint), "p_value"] == half
+    absent = scores.loc[[("naming", TRAINED.checkpoint), ("facts", middle.checkpoint), ("facts", "base")], "p_holm"]
+    assert absent.isna().all()
+    matrix = matrix_rows(cells).set_index(["quadrant", "checkpoint"])
+    assert matrix.loc[("ood_text-id_image", TRAINED.checkpoint), "p_holm"] == 2 * two_thirds
+    assert pd.isna(matrix.loc[("id_text-id_image", TRAINED.checkpoint), "p_holm"])
