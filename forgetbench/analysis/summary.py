@@ -2,29 +2,19 @@
 
 A_T, A_S, H and O are the summary scores of the papers that weigh a target task against the tasks a model came with
 (SPIDER, arXiv 2411.10928, and the work it compares with). No model and no torch needed.
-
-Legend: N items of all the datasets that are pooled.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from forgetbench.analysis.cell_view import CellView, aligned
-from forgetbench.analysis.metrics import Cells, item_scores
-from forgetbench.analysis.statistics import (
-    Estimate,
-    Floats,
-    Ways,
-    clustered_mean,
-    join_ways,
-    paired_difference,
-)
+from forgetbench.analysis.metrics import Cells
+from forgetbench.analysis.pool import Pool, pool
+from forgetbench.analysis.statistics import Estimate
 from forgetbench.analysis.tables import RUN_COLUMNS
 from forgetbench.records import QUADRANTS
 
@@ -92,11 +82,15 @@ def _row(group: Sequence[CellView], index: Cells) -> dict[str, object]:
     sources = [cell for cell in group if _is_source(cell)]
     learnt, kept = _pool(target, index), _pool(sources, index)
     row: dict[str, object] = {**_run(group[0]), "decoding": context.decoding, "n_sources": len(sources)}
-    row |= {"A_T": learnt.score, "A_S": kept.score}
-    if learnt.score is not None and kept.score is not None:
-        total = learnt.score + kept.score
-        row |= {"H": 2 * learnt.score * kept.score / total if total else 0.0, "O": total / 2}
-    row |= _columns(_TARGET, learnt.base_score, learnt.delta) | _columns(_SOURCE, kept.base_score, kept.delta)
+    score_t, score_s = learnt.score.value, kept.score.value
+    row |= {"A_T": score_t, "A_S": score_s}
+    if score_t is not None and score_s is not None:
+        total = score_t + score_s
+        row |= {"H": 2 * score_t * score_s / total if total else 0.0, "O": total / 2}
+    row |= {"target_base": learnt.score_before.value, "source_base": kept.score_before.value}
+    if context.is_base:
+        return row
+    row |= _columns(_TARGET, learnt.change.difference) | _columns(_SOURCE, kept.change.difference)
     ratio = kept.retention
     return row | dict(zip(_RETENTION, (ratio.value, ratio.ci_low, ratio.ci_high), strict=True))
 
@@ -107,65 +101,11 @@ def _is_source(cell: CellView) -> bool:
     return elsewhere and not context.probe and context.metric.is_fraction and len(cell.frame) > 0
 
 
-def _columns(names: Sequence[str], base: float | None, delta: Estimate) -> dict[str, object]:
-    values = (base, delta.value, delta.stderr, delta.ci_low, delta.ci_high)
-    return dict(zip(names, values, strict=True))
+def _columns(names: Sequence[str], delta: Estimate) -> dict[str, object]:
+    values = (delta.value, delta.stderr, delta.ci_low, delta.ci_high)
+    return dict(zip(names[1:], values, strict=True))
 
 
-_ABSENT = Estimate(None, None, None, None, 0, 0)
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """The items of some datasets, each dataset with equal weight, now and at the base."""
-
-    after_N: Floats
-    before_N: Floats | None
-    """None if a dataset's base is missing."""
-    clusters: Ways
-    weights_N: Floats | None
-    strata: Sequence[str]
-    is_base: bool
-
-    @property
-    def score(self) -> float | None:
-        return self._mean(self.after_N).value
-
-    @property
-    def base_score(self) -> float | None:
-        return None if self.before_N is None else self._mean(self.before_N).value
-
-    @property
-    def delta(self) -> Estimate:
-        """The paired change from the base."""
-        if self.before_N is None or self.is_base:
-            return _ABSENT
-        return paired_difference(self.after_N, self.before_N, self.clusters, self.weights_N, self.strata).difference
-
-    @property
-    def retention(self) -> Estimate:
-        """The score over the base's: R plus the mean of (after - R before) / base, which is 0 and has R's error."""
-        score, base = self.score, self.base_score
-        if self.before_N is None or self.is_base or score is None or not base:
-            return _ABSENT
-        ratio = score / base
-        return self._mean(ratio + (self.after_N - ratio * self.before_N) / base)
-
-    def _mean(self, values_N: Floats) -> Estimate:
-        return clustered_mean(values_N, self.clusters, self.weights_N, self.strata, shares=False)
-
-
-def _pool(group: Sequence[CellView], index: Cells) -> _Pool:
-    if not group:
-        return _Pool(np.array([]), None, [[]], None, [], is_base=False)
-    sizes = [len(cell.frame) for cell in group]
-    strata = np.repeat([cell.context.dataset for cell in group], sizes).tolist()
-    weights_N = None if len(group) == 1 else np.repeat([1 / (len(group) * n) for n in sizes], sizes)
-    befores = [aligned(base, cell) for cell in group if (base := index.base(cell)) is not None]
-    before_N = _scores(befores) if len(befores) == len(group) else None
-    clusters = join_ways(*(cell.ways for cell in group))
-    return _Pool(_scores(group), before_N, clusters, weights_N, strata, group[0].context.is_base)
-
-
-def _scores(group: Sequence[CellView]) -> Floats:
-    return np.concatenate([np.asarray(item_scores(cell).values) for cell in group])
+def _pool(group: Sequence[CellView], index: Cells) -> Pool:
+    bases = [index.base(cell) for cell in group]
+    return pool([(cell, base and aligned(base, cell)) for cell, base in zip(group, bases, strict=True)])

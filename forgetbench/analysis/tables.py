@@ -25,15 +25,9 @@ from forgetbench.analysis.metrics import (
     label_bias,
     measures,
 )
+from forgetbench.analysis.pool import pool
 from forgetbench.analysis.significance import holm, sign_flip_p, t_test_p
-from forgetbench.analysis.statistics import (
-    ClusteredScores,
-    Estimate,
-    clustered_mean,
-    join_ways,
-    minimum_detectable,
-    paired_difference,
-)
+from forgetbench.analysis.statistics import ClusteredScores, Estimate, minimum_detectable, paired_difference
 from forgetbench.files import write_text
 from forgetbench.records import QUADRANTS, Metric
 
@@ -175,38 +169,21 @@ def _metric_columns(
 
 
 def _matrix_row(group: Sequence[CellView], index: Cells) -> dict[str, object]:
-    context, sizes = group[0].context, [len(cell.frame) for cell in group]
-    own = _joined(group)
-    strata = [cell.context.dataset for cell in group for _ in range(len(cell.frame))]
-    # A single dataset is a plain mean, so that its interval is the one in scores.csv.
-    weights = None if len(group) == 1 else np.repeat([1 / (len(group) * n) for n in sizes], sizes)
-    result = clustered_mean(own.values, own.clusters, weights, strata, own.shares)
+    context, before = group[0].context, [index.base(cell) for cell in group]
+    pooled = pool([(cell, base and aligned(base, cell)) for cell, base in zip(group, before, strict=True)])
     row: dict[str, object] = {
         **_fields(context, RUN_COLUMNS),
         **_fields(context.placement, ("quadrant", "seen_in_mix")),
         "decoding": context.decoding,
         "metric": _scale(group[0]),
         "n_datasets": len(group),
-        "n": result.n,
-        **_columns(_VALUE, result),
+        "n": pooled.score.n,
+        **_columns(_VALUE, pooled.score),
+        "base_value": pooled.score_before.value,
     }
-    pairs = [(index.base(cell), cell) for cell in group]
-    befores = [aligned(base, cell) for base, cell in pairs if base is not None]
-    if len(befores) < len(group):
-        return row
-    before = _joined(befores)
-    row["base_value"] = clustered_mean(before.values, own.clusters, weights, strata).value
     if not context.is_base:
-        paired = paired_difference(own.values, before.values, own.clusters, weights, strata)
-        row |= _columns(_DELTA, paired.difference)
-        row["p_value"] = sign_flip_p(np.subtract(own.values, before.values), own.clusters, weights)
+        row |= _columns(_DELTA, pooled.change.difference) | {"p_value": pooled.change_p}
     return row
-
-
-def _joined(group: Sequence[CellView]) -> ClusteredScores:
-    scores = [item_scores(cell) for cell in group]
-    values = np.concatenate([np.asarray(score.values) for score in scores])
-    return ClusteredScores(values, join_ways(*(score.clusters for score in scores)), scores[0].shares)
 
 
 def _fields(record: object, names: Iterable[str]) -> dict[str, object]:
