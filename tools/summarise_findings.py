@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from forgetbench.analysis.cell_view import ways
-from forgetbench.analysis.statistics import PairedScores, difference_in_differences
+from forgetbench.analysis.statistics import ClusteredScores, difference_of_means
 from forgetbench.records import QUADRANTS
 
 OUT = Path(__file__).resolve().parents[1] / "docs/results/findings.md"
@@ -111,10 +111,10 @@ def _interaction(scores: pd.DataFrame, folder: Path) -> str:
     base = base[(base["step"] == 0) & (base["metric"] == "accuracy")].drop_duplicates("dataset").set_index("dataset")
     for (recipe, seed), rows in accuracy.groupby(["recipe", "seed"]):
         cells = rows.set_index("dataset")["cell"]
-        named = _paired(folder, cells["fashion_naming"], base.loc["fashion_naming", "cell"], "fashion_naming")
+        named = _drop(folder, cells["fashion_naming"], base.loc["fashion_naming", "cell"], "fashion_naming")
         shown = []
         for other in ("fashion_probe", "fashion_knowledge"):
-            found = difference_in_differences(_paired(folder, cells[other], base.loc[other, "cell"], other), named)
+            found = difference_of_means(_drop(folder, cells[other], base.loc[other, "cell"], other), named)
             assert found.value is not None
             assert found.ci_low is not None
             assert found.ci_high is not None
@@ -127,11 +127,11 @@ def _interaction(scores: pd.DataFrame, folder: Path) -> str:
     return "\n".join(["## The interaction", "", head, "", *lines])
 
 
-def _paired(folder: Path, after: str, before: str, dataset: str) -> PairedScores:
-    """Scores of the same items after and before, clustered as the manifest says."""
+def _drop(folder: Path, after: str, before: str, dataset: str) -> ClusteredScores:
+    """What each item lost, clustered as the manifest says."""
     frames = [pq.read_table(folder.parent / ".cells" / f"{cell}.parquet").to_pandas() for cell in (after, before)]
     assert list(frames[0]["sample_id"]) == list(frames[1]["sample_id"])
-    return PairedScores(frames[0]["score"].to_numpy(), frames[1]["score"].to_numpy(), ways(frames[0], dataset))
+    return ClusteredScores(frames[1]["score"].to_numpy() - frames[0]["score"].to_numpy(), ways(frames[0], dataset))
 
 
 if __name__ == "__main__":

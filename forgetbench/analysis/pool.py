@@ -14,7 +14,6 @@ from forgetbench.analysis.cell_view import CellView
 from forgetbench.analysis.metrics import item_scores
 from forgetbench.analysis.significance import sign_flip_p
 from forgetbench.analysis.statistics import (
-    ClusteredScores,
     Estimate,
     Floats,
     PairedDifference,
@@ -79,12 +78,9 @@ class Pool:
         return clustered_mean(values_N, self.clusters, self.weights_N, self.strata, shares=False)
 
     @property
-    def drop(self) -> ClusteredScores:
-        """What each item lost, weighted so that the plain mean is the pool's."""
-        if self.before_N is None:
-            return ClusteredScores(np.array([]), self.clusters)
-        w_N = 1.0 if self.weights_N is None else self.weights_N * self.after_N.size
-        return ClusteredScores((self.before_N - self.after_N) * w_N, self.clusters)
+    def all_weights_N(self) -> Floats:
+        """What every item counts."""
+        return np.full(self.after_N.size, 1 / max(1, self.after_N.size)) if self.weights_N is None else self.weights_N
 
 
 def pool(pairs: Sequence[tuple[CellView, CellView | None]]) -> Pool:

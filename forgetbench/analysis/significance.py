@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special  # type: ignore[import-untyped]  # as in `statistics`
 
+from forgetbench.analysis.seeds import SeedEstimate
 from forgetbench.analysis.statistics import Estimate, Floats, Ways
 
 FLIPS = 9_999
@@ -67,7 +68,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def equivalence_p(change: Estimate, margin: float) -> float | None:
+def equivalence_p(change: Estimate | SeedEstimate, margin: float) -> float | None:
     """P-value of "the change is at least the margin, up or down": two one-sided t tests (TOST, Schuirmann 1987).
 
     A small one says that the true change lies within the margin; a large one says nothing. None without an error.
@@ -77,21 +78,21 @@ def equivalence_p(change: Estimate, margin: float) -> float | None:
     """
     if margin <= 0:
         raise ValueError(f"an equivalence margin is positive, not {margin}")
-    if change.value is None or change.stderr is None:
+    if change.value is None or change.stderr is None or change.df is None:
         return None
     if not change.stderr:
         return float(abs(change.value) >= margin)
     nearest = (margin - abs(change.value)) / change.stderr
-    return float(special.stdtr(change.n_clusters - 1, -nearest))
+    return float(special.stdtr(change.df, -nearest))
 
 
-def t_test_p(change: Estimate) -> float | None:
-    """Two-sided p-value of "the change is 0" from its standard error, for changes that items do not pair in."""
-    if change.value is None or change.stderr is None:
+def t_test_p(change: Estimate | SeedEstimate) -> float | None:
+    """Two-sided p-value of "the change is 0" from its standard error."""
+    if change.value is None or change.stderr is None or change.df is None:
         return None
     if not change.stderr:
         return float(change.value == 0)
-    return float(2 * special.stdtr(change.n_clusters - 1, -abs(change.value) / change.stderr))
+    return float(2 * special.stdtr(change.df, -abs(change.value) / change.stderr))
 
 
 def _one_way(sums_A: Floats) -> float:

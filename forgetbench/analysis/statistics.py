@@ -35,6 +35,11 @@ class Estimate:
     n_clusters: int
     """Clusters of the coarser way."""
 
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of the t interval."""
+        return self.n_clusters - 1
+
 
 @dataclass(frozen=True)
 class PairedDifference:
@@ -59,20 +64,6 @@ class ClusteredScores:
     """Scores are fractions of 1; a metric on another scale may be 0 everywhere and yet no share."""
 
 
-@dataclass(frozen=True)
-class PairedScores:
-    """Scores of the same N items before and after, and how the items cluster."""
-
-    after: ArrayLike
-    before: ArrayLike
-    clusters: Ways
-
-    @property
-    def drop(self) -> ClusteredScores:
-        """What each item lost."""
-        return ClusteredScores(_floats(self.before) - _floats(self.after), self.clusters)
-
-
 def clustered_mean(
     values: ArrayLike,
     clusters: Ways,
@@ -93,7 +84,7 @@ def clustered_mean(
         shares: whether scores of 0 and 1 are right and wrong.
     """
     y_N = _floats(values)
-    estimate = _mean(y_N, clusters, weights, strata)
+    estimate = _mean(y_N, clusters, _weights(weights, y_N.size), strata)
     unclustered = weights is None and estimate.n_clusters == estimate.n
     if estimate.value is None or estimate.stderr is None or not (shares and unclustered and _binary(y_N)):
         return estimate
@@ -113,9 +104,9 @@ def paired_difference(
     if after_N.shape != before_N.shape:
         raise ValueError(f"{after_N.size} items after and {before_N.size} before do not pair")
     change_N = after_N - before_N
-    estimate = _mean(change_N, clusters, weights, strata)
+    estimate = _mean(change_N, clusters, _weights(weights, change_N.size), strata)
     flows = after_N.size > 0 and _binary(after_N) and _binary(before_N)
-    w_N = _weights(weights, after_N.size)
+    w_N = np.full(after_N.size, 1 / max(after_N.size, 1)) if weights is None else _floats(weights)
     return PairedDifference(
         difference=estimate,
         forgotten=float(w_N @ (change_N < 0)) if flows else None,
@@ -135,13 +126,16 @@ def difference_of_means(first: ClusteredScores, second: ClusteredScores) -> Esti
     return linear_estimate(float(a_N.mean() - b_N.mean()), influences, ways)
 
 
-def difference_in_differences(first: PairedScores, second: PairedScores) -> Estimate:
-    """Mean drop on `first` minus mean drop on `second`: the interaction of two item sets.
+def contrast(values: ArrayLike, clusters: Ways, weights: ArrayLike, strata: Sequence[str]) -> Estimate:
+    """Weighted sum of N values, such as one item set's mean minus another's; weights may be negative.
 
-    With OOD-text items first and ID-text items of the same images second, a positive value says
-    that the other questions were forgotten more. Clusters are joined by label across the sets.
+    Args:
+        values: N values.
+        clusters: one or two sequences of N labels.
+        weights: N weights, of one sign within a stratum.
+        strata: N labels of fixed groups, as in `clustered_mean`.
     """
-    return difference_of_means(first.drop, second.drop)
+    return _mean(_floats(values), clusters, _floats(weights), strata)
 
 
 def linear_estimate(value: float, influences_N: Floats, clusters: Ways) -> Estimate:
@@ -171,10 +165,10 @@ def minimum_detectable(estimate: Estimate) -> float | None:
     return None if estimate.stderr is None else DETECTABLE * estimate.stderr
 
 
-def _mean(y_N: Floats, clusters: Ways, weights: ArrayLike | None, strata: Sequence[str] | None) -> Estimate:
+def _mean(y_N: Floats, clusters: Ways, weights: Floats | None, strata: Sequence[str] | None) -> Estimate:
     if not y_N.size:
         return Estimate(None, None, None, None, 0, 0)
-    w_N = _weights(weights, y_N.size)
+    w_N = np.full(y_N.size, 1 / y_N.size) if weights is None else weights
     group_N = _codes(strata) if strata is not None else np.zeros(y_N.size, dtype=np.int64)
     center_G = np.bincount(group_N, w_N * y_N) / np.bincount(group_N, w_N)
     value = float(y_N.mean() if weights is None else w_N @ y_N)  # a mean of shares is exact, a weighted sum is not
@@ -206,9 +200,9 @@ def _wilson(share: float, n: int) -> tuple[float, float]:
     return max(0.0, float(center - half)), min(1.0, float(center + half))
 
 
-def _weights(weights: ArrayLike | None, n: int) -> Floats:
+def _weights(weights: ArrayLike | None, n: int) -> Floats | None:
     if weights is None:
-        return np.full(n, 1 / max(n, 1))
+        return None
     w_N = _floats(weights)
     if w_N.size != n or not np.isclose(w_N.sum(), 1):
         raise ValueError(f"expected {n} weights that sum to 1, got {w_N.size} of {w_N.sum():g}")

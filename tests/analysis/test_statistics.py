@@ -11,9 +11,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from forgetbench.analysis.statistics import (
     ClusteredScores,
-    PairedScores,
     clustered_mean,
-    difference_in_differences,
+    contrast,
     difference_of_means,
     paired_difference,
 )
@@ -159,11 +158,13 @@ def test_the_interaction_joins_clusters_by_label() -> None:
     random = np.random.default_rng(1)
     before, after = random.integers(0, 2, (2, 30)), random.integers(0, 2, (2, 30))
     images = np.array([random.integers(0, 10, 30), random.integers(5, 15, 30)])
-    did = difference_in_differences(
-        PairedScores(after[0], before[0], [labels("image", images[0])]),
-        PairedScores(after[1], before[1], [labels("image", images[1])]),
-    )
     drops = before - after
+    ways = [labels("image", images.ravel())]
+    did = contrast(drops.ravel(), ways, [1 / 30] * 30 + [-1 / 30] * 30, ["ood"] * 30 + ["id"] * 30)
+    means = difference_of_means(
+        *(ClusteredScores(drop, [labels("image", image)]) for drop, image in zip(drops, images, strict=True))
+    )
+    assert (did.value, did.stderr) == pytest.approx((means.value, means.stderr))
     assert did.value == pytest.approx(drops[0].mean() - drops[1].mean())
     sums: dict[int, float] = {}
     for sign, drop, image in zip((1, -1), drops, images, strict=True):
