@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -62,6 +63,13 @@ Words = Annotated[
         show_default=False,
     ),
 ]
+Folder = Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a run or a sweep.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+_ADDRESS = (
+    "A run's folder (its last checkpoint), a checkpoint in it (<run>/checkpoints/step_000120, or .../base), or the "
+    "seeds of a recipe with a * in quotes."
+)
+_POINTS = [1.0, 2.0, 5.0]
 Cfg = Annotated[bool, typer.Option("--cfg", help="Print the composed config and exit.")]
 
 app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -129,6 +137,57 @@ def sweep(overrides: Overrides, cfg: Cfg = False) -> None:
         sys.stderr.write(f"Failed: {point.folder}: {point.cause}\n  traceback: {point.folder / launch.ERROR_FILE}\n")
     if failed:
         raise typer.Exit(1)
+
+
+@app.command(cls=Command)
+def report(
+    path: Folder,
+    open_page: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Make it again whenever a table changes, until Ctrl-C.")
+    ] = False,
+    flips: Annotated[int, typer.Option(help="Items in the flip explorer, at most.", min=0)] = 600,
+) -> None:
+    """Make report.html, one page that opens from disk, and its figures as SVG and PNG, in the same folder."""
+    from forgetbench import report
+
+    report.make(path, report.Options(flips, watch, open_page))
+
+
+@app.command(cls=Command)
+def show(path: Folder, as_json: Json = False) -> None:
+    """Show the summary of a run or a sweep; in a pipe as tab-separated rows."""
+    from forgetbench import readout
+
+    readout.show(path, as_json)
+
+
+@app.command(cls=Command)
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help=_ADDRESS)],
+    second: Annotated[str | None, typer.Argument(metavar="B", help="The same; without it, A beside its base.")] = None,
+    margin: Annotated[float, typer.Option(help="Points within which a change counts as none (TOST).")] = 2.0,
+    decoding: Annotated[str | None, typer.Option(help="Only this one: choice, greedy, sample.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two checkpoints, runs or recipes on the same items: datasets, quadrants, interaction, equivalence."""
+    from forgetbench import readout
+
+    readout.compare_checkpoints([first] if second is None else [first, second], margin, decoding, as_json)
+
+
+@app.command(cls=Command)
+def power(
+    path: Folder,
+    points: Annotated[list[float], typer.Option(help="A change to find, in points; may be given again.")] = _POINTS,
+    wanted: Annotated[float, typer.Option("--power", help="Probability to find it.")] = 0.8,
+    alpha: Annotated[float, typer.Option(help="Level of the two-sided test.")] = 0.05,
+    as_json: Json = False,
+) -> None:
+    """Tell how many items every dataset needs to find a change of so many points, from the variance observed in it."""
+    from forgetbench import readout
+
+    readout.power(path, points, wanted, alpha, as_json)
 
 
 @data.command("list", cls=Command)

@@ -36,6 +36,28 @@ EXAMPLES = {
         forgetbench sweep data=digits_naming recipe.lr=1e-5,1e-4 matrix=quick
         forgetbench sweep sweep=mix_ratio hydra/launcher=joblib threads=1
     """,
+    "show": """
+        forgetbench show outputs/my_run
+        forgetbench show outputs/demo
+        forgetbench show outputs/demo | cut -f 1,4,10,11
+        forgetbench show outputs/demo --json > demo.json
+    """,
+    "compare": """
+        forgetbench compare outputs/my_run
+        forgetbench compare outputs/my_run/checkpoints/step_000120 outputs/my_run
+        forgetbench compare outputs/demo/recipe-lora outputs/demo/recipe-full_low_lr --margin 1
+        forgetbench compare 'outputs/findings/recipe-lora--*' 'outputs/findings/recipe-hybrid--*' --json
+    """,
+    "report": """
+        forgetbench report outputs/demo
+        forgetbench report outputs/my_run --open
+        forgetbench report outputs/my_sweep --watch
+    """,
+    "power": """
+        forgetbench power outputs/my_run
+        forgetbench power outputs/my_run --points 0.5 --points 1 --power 0.9
+        forgetbench power outputs/demo --points 2 --alpha 0.01 --json
+    """,
     "data list": """
         forgetbench data list
         forgetbench data list manifests=[my_manifests]
@@ -103,19 +125,22 @@ KEYS = {
         "model.revision": "branch, tag or commit of the hub",
     },
 }
-COMMAND_GROUPS = {**GROUPS, "eval-matrix": GROUPS["eval_matrix"], "models": ("model",)}
+COMMAND_GROUPS = {
+    **GROUPS,
+    "eval-matrix": GROUPS["eval_matrix"],
+    "models": ("model",),
+    **dict.fromkeys(("show", "compare", "power", "report"), ()),
+}
 
 
 def epilog(command: str) -> str:
     """Examples, keys and config groups of a command, ready to print."""
+    lines = ["Examples:", textwrap.indent(textwrap.dedent(EXAMPLES[command]).strip(), "  ")]
+    if not COMMAND_GROUPS.get(command, ("data",)):  # it composes no configuration
+        return "\n".join(lines) + "\n"
     keys = KEYS[command]
     width = max(map(len, keys))
-    lines = [
-        "Examples:",
-        textwrap.indent(textwrap.dedent(EXAMPLES[command]).strip(), "  "),
-        "",
-        "Keys:",
-    ]
+    lines += ["", "Keys:"]
     lines += [f"  {key:<{width}}  {meaning}" for key, meaning in keys.items()]
     groups = COMMAND_GROUPS.get(command, ("data",))
     lines += [

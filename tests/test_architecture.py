@@ -16,8 +16,8 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"launch", "help"},
-    {"experiment", "rescore", "inspection", "validation"},
-    {"subject", "trained"},
+    {"experiment", "rescore", "readout", "report", "inspection", "validation"},
+    {"subject", "trained", "stored"},
     {"runfile"},
     {"training", "evaluation", "analysis", "reporting"},
     {"data", "models", "methods", "scoring", "schemas"},
@@ -32,7 +32,20 @@ EXCEPTIONS = {
     ("schemas", "methods"),  # a method's dataclass is its schema
 }
 ONLY_IN = {"hydra": "launch", "typer": "cli"}
-WITHOUT_TORCH = ("scoring", "analysis", "reporting", "records", "config", "validation", "options", "help", "inspection")
+WITHOUT_TORCH = (
+    "scoring",
+    "analysis",
+    "reporting",
+    "records",
+    "config",
+    "validation",
+    "options",
+    "help",
+    "inspection",
+    "stored",
+    "readout",
+    "report",
+)
 MAX_LINES = 250
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

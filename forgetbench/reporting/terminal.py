@@ -1,4 +1,4 @@
-"""The 2x2 matrix of a run, and one row per run of a sweep, as rich tables for a terminal.
+"""The 2x2 matrix of a run, and one row per run of a sweep, for a terminal of 80 columns or more.
 
 Reads scores.csv and matrix.csv as frames. Values are percentages; a change is marked lower or
 higher where its 95 % interval excludes 0, in words as well as in colour. The 2x2 is the view of
@@ -7,111 +7,98 @@ training itself; variants have rows of their own below it, named after their che
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from forgetbench.records import QUADRANTS, Metric
+from forgetbench.reporting.plain import PROBE, plain_rows
+from forgetbench.reporting.terminal_cells import DASH, Change, Fitted, change, fold, number, star_lines
+from forgetbench.reporting.terminal_ends import NAMES, SEEN, Ends, ends, ends_table
 
-_DASH = "-"
 _TARGET = "id_text-id_image"
-_NAMES = {
-    "id_text": "ID text",
-    "ood_text": "OOD text",
-    "id_image": "ID image",
-    "ood_image": "OOD image",
-}
-_SEEN = "seen in mix"
+_TEXTS = ("id_text", "ood_text")
+_IMAGES = ("id_image", "ood_image")
+_LABEL = max(len(NAMES[text]) for text in _TEXTS)
 
 
 @dataclass(frozen=True)
-class _Course:
-    """One decoding of one quadrant or probe metric, from the base to the last checkpoint."""
+class _Entry:
+    """One decoding of one quadrant."""
 
-    base: float | None
-    best: float | None
-    last: float | None
-    delta: float | None
-    ci_low: float | None
-    ci_high: float | None
-    n_datasets: int
-    is_fraction: bool = True
+    values: str
+    change: Change
+    facts: str
+    is_seen: bool
 
-    def shown(self, value: float | None) -> str:
-        """A value as a percentage, or on its metric's own scale."""
-        if value is None:
-            return _DASH
-        return f"{100 * value:.1f}" if self.is_fraction else f"{value:.2f}"
+    def on_one_line(self) -> int:
+        return len(self.values) + 2 + self.change.words(half_width=True).cell_len
+
+    def text(self, width: int, one_line: bool) -> Text:
+        note = f"  {self.facts}"
+        if self.is_seen:
+            note += f", {SEEN}" if len(f"{note}, {SEEN}") <= width else f"\n  {SEEN}"
+        return Text.assemble(
+            self.values, "  " if one_line else "\n  ", self.change.words(half_width=True), (f"\n{note}", "dim")
+        )
 
 
 def matrix_table(scores: pd.DataFrame, matrix: pd.DataFrame) -> RenderableType:
-    """One run's 2x2: a line per decoding "base -> best -> last", its change and chance.
+    """One run's 2x2: "base -> best -> last" per decoding, its change and chance.
 
     The best checkpoint is the one with the highest accuracy on the target's own quadrant. A run
     of several stages is shown as its last stage.
     """
-    edited = _variant_table(matrix, scores)
-    scores, matrix = _last_stage(scores), _last_stage(matrix)
-    best = _best_step(matrix)
-    table = Table(title=_title(matrix, best), show_lines=True, title_justify="left")
-    table.add_column("")
-    for image in ("id_image", "ood_image"):
-        table.add_column(_NAMES[image], min_width=38)
-    for text in ("id_text", "ood_text"):
-        cells = [_quadrant(scores, matrix, f"{text}-{image}", best) for image in ("id_image", "ood_image")]
-        table.add_row(_NAMES[text], *cells)
-    return Group(table, *_probe_lines(scores), *edited)
+    rows = plain_rows(matrix, scores)
+    trained = rows[rows["variant"].isna()]
+    own = _last_stage(matrix)
+    best = _best_step(own)
+    entries = {
+        f"{text}-{image}": _entries(trained[trained["quadrant"] == f"{text}-{image}"], own, scores, best)
+        for text in _TEXTS
+        for image in _IMAGES
+    }
+    probes = trained[trained["quadrant"].str.startswith(PROBE)]
+    variants = _variant_rows(rows)
+    shown = [change(row) for row in trained.to_dict("records")]
+    shown += [one for row in variants for one in row.changes()]
+
+    def draw(width: int) -> RenderableType:
+        parts: list[RenderableType] = [_folded(_title(matrix, own, best), width)]
+        if any(entries.values()):
+            parts += ["", _grid(entries, width), ""]
+        parts += _probe_lines(probes)
+        if variants:
+            heading = f"variants: base -> variant, % ({min(rows['decoding'])})"
+            parts += ["", _folded(heading, width), "", ends_table("variant", variants, width)]
+        return Group(*parts, *star_lines(shown))
+
+    return Fitted(draw)
 
 
 def sweep_table(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "choice") -> RenderableType:
     """One row per run and variant: base, last and change of each quadrant, and the probe's mischoice."""
-    table = _quadrant_table(f"base -> last, % ({decoding})", "run")
-    for run in sorted(set(matrix["run"]) | set(scores["run"])):
-        rows, cells = matrix[matrix["run"] == run], scores[scores["run"] == run]
-        for variant in ("", *_variants(rows)):
-            table.add_row(Text(f"{run}\n{variant}" if variant else run), *_ends(rows, cells, decoding, variant))
-    return table
-
-
-def _variant_table(matrix: pd.DataFrame, scores: pd.DataFrame) -> list[RenderableType]:
-    """The last checkpoint as trained and every variant; nothing if there is none."""
-    variants, decodings = _variants(matrix), sorted(set(matrix["decoding"]))
-    if not variants:
-        return []
-    table = _quadrant_table(f"variants: base -> variant, % ({decodings[0]})", "variant")
-    for variant in ("", *variants):
-        table.add_row(Text(variant or "as trained"), *_ends(matrix, scores, decodings[0], variant))
-    return [table]
-
-
-def _variants(frame: pd.DataFrame) -> list[str]:
-    """Checkpoint names of the variants of the last stage."""
-    last = frame[frame["stage"] == frame["stage"].max()]
-    return sorted(set(last.loc[last["variant"].notna() & (last["variant"] != ""), "checkpoint"]))
-
-
-def _quadrant_table(title: str, first: str) -> Table:
-    table = Table(title=title, show_lines=True, title_justify="left")
-    table.add_column(first, overflow="fold")
-    for quadrant in QUADRANTS:
-        text, image = quadrant.split("-")
-        table.add_column(f"{_NAMES[text]}\n{_NAMES[image]}", no_wrap=True)
-    table.add_column("mischoice", no_wrap=True)
-    return table
-
-
-def _ends(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str, variant: str) -> list[Text]:
-    """A row's cells: every quadrant and the probe, from the base to the last step."""
-    rows, probe = _last_stage(matrix, variant), _last_stage(scores, variant)
+    rows = plain_rows(matrix, scores)
     rows = rows[rows["decoding"] == decoding]
-    probe = probe[(probe["decoding"] == decoding) & (probe["metric"] == "mischoice")]
-    cells = [_sweep_cell(rows[rows["quadrant"] == quadrant]) for quadrant in QUADRANTS]
-    return [*cells, _join(_short(part) for _, part in probe.groupby("dataset"))]
+    lines: list[Ends] = []
+    for run in sorted({str(run) for frame in (matrix, scores) for run in frame["run"]}):
+        own = rows[rows["run"] == run]
+        trained = own[own["variant"].isna()]
+        lines += [ends(run, trained), *_variant_ends(own)]
+    if not lines:
+        return Text("no scored runs")
+    shown = [one for line in lines for one in line.changes()]
+
+    def draw(width: int) -> RenderableType:
+        title = _folded(f"base -> last, % ({decoding})", width)
+        return Group(title, "", ends_table("run", lines, width), *star_lines(shown))
+
+    return Fitted(draw)
 
 
 def audit_table(audit: Mapping[str, Any]) -> RenderableType:
@@ -125,94 +112,89 @@ def audit_table(audit: Mapping[str, Any]) -> RenderableType:
     return table
 
 
-def _quadrant(scores: pd.DataFrame, matrix: pd.DataFrame, quadrant: str, best: int | None) -> Text:
-    rows = matrix[matrix["quadrant"] == quadrant]
-    lines = []
-    for (seen, decoding, metric), part in rows.groupby(["seen_in_mix", "decoding", "metric"]):
-        course = _course(part, best)
+def training_lines(train: pd.DataFrame) -> str:
+    """How far a run has come that is not scored yet: two lines from its train.csv, a dash for what it does not say."""
+    if train.empty:
+        return "no step trained yet"
+    last = train.iloc[-1]
+    speed, memory = (pd.to_numeric(train.get(name, pd.Series())) for name in ("samples_per_s", "peak_memory_mb"))
+    return (
+        f"stage {_figure(last.get('stage'), '.0f')}, step {_figure(last.get('step'), '.0f')}: "
+        f"loss {_figure(last.get('loss'), '.4g')}\n"
+        f"mean {_figure(speed.mean(), '.1f')} samples/s, peak memory {_figure(memory.max(), '.0f')} MB"
+    )
+
+
+def _figure(value: object, form: str) -> str:
+    found = number(value)
+    return DASH if found is None else format(found, form)
+
+
+def _entries(rows: pd.DataFrame, matrix: pd.DataFrame, scores: pd.DataFrame, best: int | None) -> list[_Entry]:
+    """Of one quadrant's plain rows; the best value and chance are in the tables only."""
+    entries = []
+    keys = ["quadrant", "decoding", "metric", "seen_in_mix"]
+    for row in rows.to_dict("records"):
+        same = matrix[(matrix[keys] == [row[key] for key in keys]).all(axis=1) & (matrix["step"] == best)]
         members = scores[
-            (scores["quadrant"] == quadrant)
-            & (scores["seen_in_mix"] == seen)
-            & (scores["decoding"] == decoding)
-            & (scores["step"] == part["step"].max())
-            & ((scores["metric"] == metric) | (metric == "accuracy"))
-        ]
-        chance = course.shown(_number(members["chance"].mean()))
-        sets = f"{course.n_datasets} dataset{'s' * (course.n_datasets != 1)}"
-        path = " -> ".join(course.shown(value) for value in (course.base, course.best, course.last))
-        note = f"\n  chance {chance}, {sets}{f', {_SEEN}' * bool(seen)}"
-        name = decoding if metric == "accuracy" else f"{decoding} {metric}"
-        lines.append(Text.assemble(f"{name} {path}\n  ", _change(course), (note, "dim")))
-    return _join(lines)
+            (scores[["checkpoint", "quadrant", "decoding", "seen_in_mix"]]
+            == [row[key] for key in ("checkpoint", "quadrant", "decoding", "seen_in_mix")]).all(axis=1)
+            & ((scores["metric"] == row["metric"]) | (row["metric"] == "accuracy"))
+        ]  # fmt: skip
+        course = change(row)
+        chance, n = course.shown(number(members["chance"].mean())), row["n_datasets"]
+        name = row["decoding"] if row["metric"] == "accuracy" else f"{row['decoding']} {row['metric']}"
+        path = course.path(number(same["value"].iloc[0]) if len(same) else None)
+        facts = f"chance {chance}, {n} dataset{'s' * (n != 1)}"
+        entries.append(_Entry(f"{name} {path}", course, facts, bool(row["seen_in_mix"])))
+    return entries
 
 
-def _probe_lines(scores: pd.DataFrame) -> list[Text]:
-    """Accuracy, mischoice and what the class name costs, base -> last, of every dataset that has a mischoice."""
-    probes = scores[scores["dataset"].isin(scores.loc[scores["metric"] == "mischoice", "dataset"])]
-    lines = []
-    for (dataset, decoding), part in probes.groupby(["dataset", "decoding"]):
-        line = Text(f"probe {dataset} ({decoding})")
-        for metric in ("accuracy", "mischoice", "class_name_effect"):
-            course = _course(part[part["metric"] == metric], None)
-            if course.base is None and metric == "class_name_effect":
-                continue
-            path = f"{course.shown(course.base)} -> {course.shown(course.last)}"
-            line = Text.assemble(line, f"\n  {metric} {path}  ", _change(course))
-        lines.append(line)
-    return lines
+def _grid(entries: Mapping[str, Sequence[_Entry]], width: int) -> Table:
+    column = (width - _LABEL - 4) // 2
+    one_line = all(entry.on_one_line() <= column for cell in entries.values() for entry in cell)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), show_lines=True)
+    table.add_column("", width=_LABEL)
+    for image in _IMAGES:
+        table.add_column(NAMES[image], overflow="fold", min_width=min(column, 32), max_width=column)
+    for text in _TEXTS:
+        cells = ([entry.text(column, one_line) for entry in entries[f"{text}-{image}"]] for image in _IMAGES)
+        table.add_row(NAMES[text], *(Text("\n").join(cell) if cell else Text(DASH, "dim") for cell in cells))
+    return table
 
 
-def _sweep_cell(rows: pd.DataFrame) -> Text:
-    rows = rows[rows["metric"] == "accuracy"]
-    return _join(
-        Text.assemble(_short(part), (f"\n{_SEEN}", "dim") if seen else "") for seen, part in rows.groupby("seen_in_mix")
-    )
+def _probe_lines(probes: pd.DataFrame) -> Iterator[Text]:
+    """Accuracy, mischoice and what the class name costs, base -> last, of every class-label probe."""
+    for (quadrant, decoding), part in probes.groupby(["quadrant", "decoding"]):
+        line = Text(f"probe {str(quadrant).removeprefix(PROBE)} ({decoding})")
+        for row in part.to_dict("records"):
+            course = change(row)
+            line.append(f"\n  {row['metric']} {course.path()}  ").append_text(course.words(half_width=True))
+        yield line
 
 
-def _short(rows: pd.DataFrame) -> Text:
-    course = _course(rows, None)
-    path = f"{course.shown(course.base)} -> {course.shown(course.last)}\n"
-    return Text.assemble(path, _change(course, half_width=False))
+def _variant_rows(rows: pd.DataFrame) -> list[Ends]:
+    """The last checkpoint as trained and every variant, in the first decoding; nothing if there is no variant."""
+    rows = rows[rows["decoding"] == rows["decoding"].min()]
+    variants = _variant_ends(rows)
+    return [ends("as trained", rows[rows["variant"].isna()]), *variants] if variants else []
 
 
-def _change(course: _Course, half_width: bool = True) -> Text:
-    """Delta with its half width, in words and colour what the interval says about 0."""
-    if course.delta is None:
-        return Text(_DASH, "dim")
-    text = f"{'+' * (course.delta >= 0)}{course.shown(course.delta)}"
-    if course.ci_low is None or course.ci_high is None:
-        return Text(text, "dim")
-    if half_width:
-        text += f" +/- {course.shown((course.ci_high - course.ci_low) / 2)}"
-    if course.ci_high < 0:
-        return Text(f"{text} lower", "red")
-    if course.ci_low > 0:
-        return Text(f"{text} higher", "green")
-    return Text(f"{text} unclear", "dim")
+def _variant_ends(rows: pd.DataFrame) -> list[Ends]:
+    """Of one run's plain rows. A variant of the last checkpoint goes without its step: "@wise_ft-0.5"."""
+    trained = [f"{name}@" for name in set(rows.loc[rows["variant"].isna(), "checkpoint"])]
+    edited = rows[rows["variant"].notna()]
+    found = []
+    for checkpoint, part in edited.groupby("checkpoint"):
+        step = next((len(name) - 1 for name in trained if str(checkpoint).startswith(name)), 0)
+        found.append(ends(str(checkpoint)[step:], part))
+    return found
 
 
-def _course(rows: pd.DataFrame, best: int | None) -> _Course:
-    if rows.empty:
-        return _Course(None, None, None, None, None, None, 0)
-    last = rows.sort_values("step").iloc[-1]
-    at_best = rows.loc[rows["step"] == best, "value"]
-    return _Course(
-        base=_number(last["base_value"]),
-        best=_number(at_best.iloc[0]) if len(at_best) else None,
-        last=_number(last["value"]),
-        delta=_number(last["delta"]),
-        ci_low=_number(last["delta_ci_low"]),
-        ci_high=_number(last["delta_ci_high"]),
-        n_datasets=int(last.get("n_datasets", 1)),
-        is_fraction=last["metric"] not in set(Metric) or Metric(last["metric"]).is_fraction,
-    )
-
-
-def _last_stage(frame: pd.DataFrame, variant: str = "") -> pd.DataFrame:
-    """Rows of one variant, or of unedited checkpoints, in the last stage; quadrants of other stages differ."""
-    unedited = frame["variant"].isna() | (frame["variant"] == "")
-    wanted: pd.DataFrame = frame[frame["checkpoint"] == variant] if variant else frame[unedited]
-    last: pd.DataFrame = wanted[wanted["stage"] == wanted["stage"].max()]
+def _last_stage(matrix: pd.DataFrame) -> pd.DataFrame:
+    """Rows of checkpoints as trained, in the last stage."""
+    unedited = matrix["variant"].isna() | (matrix["variant"] == "")
+    last: pd.DataFrame = matrix[unedited & (matrix["stage"] == matrix["stage"].max())]
     return last
 
 
@@ -228,19 +210,15 @@ def _best_step(matrix: pd.DataFrame) -> int | None:
     return int(candidates.loc[candidates["value"] == candidates["value"].max(), "step"].min())
 
 
-def _title(matrix: pd.DataFrame, best: int | None) -> Text:
+def _title(matrix: pd.DataFrame, own: pd.DataFrame, best: int | None) -> str:
     if matrix.empty:
-        return Text("no scored datasets in the matrix")
-    last = matrix.sort_values("step").iloc[-1]
-    named = matrix.loc[matrix["step"] == best, "checkpoint"]
-    best_name = str(named.iloc[0]) if len(named) else _DASH
-    return Text(f"{last['run']}: % right, base -> best -> last\nbest on target {best_name}, last {last['checkpoint']}")
+        return "no scored datasets in the matrix"
+    last = own.loc[own["step"] == own["step"].max(), "checkpoint"]
+    at_best = own.loc[own["step"] == best, "checkpoint"]
+    last_name, best_name = (str(names.iloc[0]) if len(names) else DASH for names in (last, at_best))
+    run = matrix["run"].iloc[0]
+    return f"{run}: % right, base -> best -> last\nbest on target {best_name}, last {last_name}"
 
 
-def _join(parts: Iterable[Text]) -> Text:
-    lines = list(parts)
-    return Text("\n").join(lines) if lines else Text(_DASH, "dim")
-
-
-def _number(value: object) -> float | None:
-    return None if pd.isna(value) else float(value)  # type: ignore[call-overload,arg-type]
+def _folded(text: str, width: int) -> Text:
+    return Text("\n".join(part for line in text.split("\n") for part in fold(line, width)))

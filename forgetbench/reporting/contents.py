@@ -1,0 +1,132 @@
+"""What a report shows, gathered before a page or a figure is drawn: plain records and tables, nothing computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class ReportTables:
+    """The CSVs of every run that is shown, end to end; empty frames with their columns where a run has none.
+
+    Besides its own columns each has `recipe`: the name shared by runs that differ in nothing but the seed.
+    """
+
+    scores: pd.DataFrame
+    matrix: pd.DataFrame
+    summary: pd.DataFrame
+    representation: pd.DataFrame
+    train: pd.DataFrame
+    """train.csv with `run`, `recipe` and `seed` before its own columns."""
+    seeds: pd.DataFrame
+    """seeds.csv: a row per recipe, quadrant and decoding, with the error between items and between seeds."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is said of one run beside its scores."""
+
+    name: str
+    recipe: str
+    command: str
+    """A shell line that trains it again."""
+    config: str
+    """The whole configuration as YAML."""
+    environment: Mapping[str, Any]
+    """Versions, revision, threads, device."""
+    audit: Mapping[str, Any]
+    """`label`, `trainable`, `total` and `parts` -> {`total`, `trainable`}, as run.json has them; empty for a base."""
+    train_seconds: float | None
+    samples_per_s: float | None
+    peak_memory_mb: float | None
+    eval_seconds: float | None
+    """What asking the model took, summed over the cells this run's tables name."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one checkpoint answered."""
+
+    text: str
+    """As it was said, or the likeliest candidate."""
+    is_right: bool
+    is_parsed: bool
+    probabilities: tuple[float, ...] | None
+    """Of the options, in their order, summing to 1; None where text was written."""
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One item whose answer changed, or went wrong in a way worth seeing."""
+
+    run: str
+    recipe: str
+    checkpoint: str
+    dataset: str
+    quadrant: str
+    """One of records.QUADRANTS, or empty: the class-label probe and sets in no quadrant."""
+    decoding: str
+    sample_id: str
+    image: str
+    """Key into `ReportContents.pictures`; empty for none."""
+    question: str
+    options: tuple[str, ...]
+    target: str
+    class_option: int | None
+    """Index of the option that is the pictured object's class name (the probe)."""
+    before: Answer
+    after: Answer
+    kinds: tuple[str, ...]
+    """Any of FLIP_KINDS, at least one."""
+
+
+FLIP_KINDS = ("forgotten", "gained", "mischoice", "unparsed")
+
+
+@dataclass(frozen=True)
+class LeakRow:
+    """Evaluation pictures that a training set of some run shows again."""
+
+    dataset: str
+    trained_on: str
+    """Names of the training sets, joined by commas."""
+    n_pictures: int
+    identical: int
+    near: int
+    note: str
+    """Such as why it could not be checked; empty if it was."""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Which recipe to take, in words, with what supports it."""
+
+    headline: str
+    evidence: Sequence[str]
+    """Sentences."""
+
+
+@dataclass(frozen=True)
+class ReportContents:
+    """Everything on the page."""
+
+    title: str
+    """Name of the run or sweep."""
+    is_sweep: bool
+    tables: ReportTables
+    runs: Sequence[RunFacts]
+    recommendation: Recommendation | None
+    flips: Sequence[Flip]
+    n_flips: int
+    """How many there are; `flips` may hold fewer, drawn evenly over datasets, checkpoints and kinds."""
+    pictures: Mapping[str, str]
+    """Key -> data URI."""
+    leaks: Sequence[LeakRow]
+    command: str
+    """The shell line that makes this report again."""
+    refresh_s: int | None = None
+    """Seconds after which the page loads itself again, while a run goes on."""

@@ -1,0 +1,70 @@
+"""The summary of a run or a sweep as plain rows, tab-separated or JSON: for programs, where people see a table."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+
+PROBE = "probe:"
+"""Before the dataset's name in `quadrant`, in rows of a class-label probe."""
+_PROBE_METRICS = ("accuracy", "mischoice", "class_name_effect")
+_TEXTS = ("run", "checkpoint", "variant", "quadrant", "decoding", "metric")
+_FLAGS = ("seen_in_mix",)
+_INTEGERS = ("n_datasets", "n")
+_FLOATS = ("base_value", "value", "delta", "delta_ci_low", "delta_ci_high", "p_value", "p_holm")
+PLAIN_COLUMNS = (*_TEXTS, *_FLAGS, *_INTEGERS, *_FLOATS)
+
+
+def plain_rows(matrix: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Each run's last checkpoint and its variants: a row per quadrant or probe, decoding and metric.
+
+    Args:
+        matrix: matrix.csv of one run or of several.
+        scores: scores.csv of the same.
+
+    Returns:
+        PLAIN_COLUMNS, with pandas' nullable types. `variant` is absent where a checkpoint is as training left it.
+        `quadrant` is one of `records.QUADRANTS`, or `probe:` and a dataset, which has its accuracy, mischoice and,
+        if it is known, class_name_effect.
+    """
+    frame = pd.concat([_typed(last_rows(matrix)), _typed(_probe_rows(last_rows(scores)))], ignore_index=True)
+    order = ["run", "variant", "checkpoint", "quadrant", "seen_in_mix", "decoding", "metric"]
+    return frame.sort_values(order, kind="stable", ignore_index=True, na_position="first")
+
+
+def last_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of each run's last checkpoint and of every variant's last one, in the run's last stage.
+
+    Earlier stages have another target, so that their quadrants are others.
+    """
+    frame = frame[frame["stage"] == frame.groupby("run")["stage"].transform("max")]
+    variant = frame["variant"].astype(object).where(frame["variant"].notna(), "")
+    last: pd.DataFrame = frame[frame["step"] == frame.groupby(["run", variant])["step"].transform("max")]
+    return last
+
+
+def to_tsv(frame: pd.DataFrame) -> str:
+    """Tab-separated with a header: empty where absent, shortest exact floats."""
+    return frame.to_csv(sep="\t", index=False, lineterminator="\n")
+
+
+def to_json(frame: pd.DataFrame) -> str:
+    """An array with an object per row, null where a value is absent."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _probe_rows(scores: pd.DataFrame) -> pd.DataFrame:
+    """What has a mischoice is a class-label probe."""
+    probes = set(scores.loc[scores["metric"] == "mischoice", "dataset"])
+    rows = scores[scores["dataset"].isin(probes) & scores["metric"].isin(_PROBE_METRICS)]
+    return rows.assign(quadrant=PROBE + rows["dataset"].astype(str), n_datasets=1)
+
+
+def _typed(rows: pd.DataFrame) -> pd.DataFrame:
+    """PLAIN_COLUMNS of one kind each, whatever was read: a file without variants has a column of floats."""
+    frame = rows.reindex(columns=list(PLAIN_COLUMNS)).reset_index(drop=True)
+    frame["variant"] = frame["variant"].astype(object).where(frame["variant"] != "", None)
+    kinds = {_TEXTS: "string", _FLAGS: "boolean", _INTEGERS: "Int64", _FLOATS: "Float64"}
+    return frame.astype({name: kind for names, kind in kinds.items() for name in names})

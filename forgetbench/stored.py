@@ -1,0 +1,216 @@
+"""Read what runs left behind: their tables, and the cells that the tables name. No model, no torch."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from forgetbench.analysis.cell_view import CellView, RowContext
+from forgetbench.data.probe import SUFFIX
+from forgetbench.errors import UserError
+from forgetbench.evaluation.cells import Cell, CellStore
+from forgetbench.records import Axis, Metric, Placement
+from forgetbench.runfile import RunFile, read_run
+
+_TEXT = dict.fromkeys(
+    ("run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix", "quadrant", "cell"), str
+)
+_SEED = re.compile(r"(^|--|-|_)seed[-=_]?\d+")
+_NOT_RECIPE = ("name", "seed", "outputs", "manifests", "threads", "run")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """One of our CSVs, text columns as text; an empty frame where there is no file.
+
+    Raises:
+        UserError: it is not a table.
+    """
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        head = pd.read_csv(path, nrows=0).columns
+        types: Any = {column: kind for column, kind in _TEXT.items() if column in head}
+        frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read as a table ({error}); make it again with `forgetbench score`."
+        ) from error
+    texts = [column for column in types if column in frame]
+    frame[texts] = frame[texts].fillna("")
+    return frame
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A trained run, or the scores of a model that no run of ours trained."""
+
+    folder: Path
+    recipe: str = ""
+    """A name that runs share which differ in nothing but the seed."""
+
+    @property
+    def name(self) -> str:
+        """The folder's name, as the tables have it."""
+        return self.folder.name
+
+    @cached_property
+    def file(self) -> RunFile | None:
+        """run.json; None for a base model, or for predictions made elsewhere."""
+        return read_run(self.folder) if (self.folder / "run.json").is_file() else None
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """scores.csv."""
+        return read_table(self.folder / "scores.csv")
+
+    @cached_property
+    def matrix(self) -> pd.DataFrame:
+        """matrix.csv."""
+        return read_table(self.folder / "matrix.csv")
+
+    @property
+    def seed(self) -> int | None:
+        """The seed it was trained with."""
+        return None if self.file is None else int(self.file.config["seed"])
+
+    @cached_property
+    def store(self) -> CellStore:
+        """Where its cells are: the nearest `.cells` up from its folder."""
+        for folder in self.folder.resolve().parents:
+            if (folder / ".cells").is_dir():
+                return CellStore(folder)
+        raise UserError(
+            f"{self.folder}: no .cells folder above it, which holds the answers that its tables are made of."
+        )
+
+    def own_metrics(self) -> pd.DataFrame:
+        """The rows of scores.csv that hold a dataset's own metric, one per cell.
+
+        Raises:
+            UserError: it has not been scored.
+        """
+        if self.scores.empty:
+            raise UserError(f"{self.folder} has no scores yet: forgetbench eval-matrix run={self.folder}")
+        own: pd.DataFrame = self.scores[self.scores["metric"].isin(list(Metric))]
+        return own
+
+    def last(self, variant: str | None = None) -> pd.DataFrame:
+        """Its own metrics at the last checkpoint as trained (`variant` empty), at one variant, or at all of both."""
+        own = self.own_metrics()
+        own = own[own["stage"] == own["stage"].max()]
+        own = own[own["step"] == own["step"].max()]
+        last: pd.DataFrame = own if variant is None else own[own["variant"] == variant]
+        return last
+
+    def bases(self) -> pd.DataFrame:
+        """Its own metrics of the untouched model."""
+        own = self.own_metrics()
+        bases: pd.DataFrame = own[(own["step"] == 0) & (own["variant"] == "")]
+        return bases
+
+    def cell(self, row: Mapping[str, Any]) -> Cell:
+        """The stored answers behind one row of scores.csv.
+
+        Raises:
+            UserError: they are gone.
+        """
+        cell = self.store.read(str(row["cell"]), Metric(row["metric"]))
+        if cell is None:
+            raise UserError(
+                f"{self.store.path(str(row['cell']))} is missing: the answers of {self.name}, {row['checkpoint']}, "
+                f"{row['dataset']}. `forgetbench eval-matrix run={self.folder}` makes them again."
+            )
+        return cell
+
+    def views(self, rows: pd.DataFrame) -> list[CellView]:
+        """The cells of rows of scores.csv, with their context."""
+        return [self._view(row) for row in rows.to_dict("records")]
+
+    def _view(self, row: Mapping[Any, Any]) -> CellView:
+        cell = self.cell(row)
+        dataset, found = str(row["dataset"]), _typed(row)
+        context = RowContext(
+            **{name: found[name] for name in _COPIED},
+            placement=Placement(
+                Axis(row["text_axis"]), Axis(row["image_axis"]), str(row["quadrant"]), bool(row["seen_in_mix"])
+            ),
+            probe=bool(cell.frame["class_option"].notna().any()),
+            probe_of=dataset.removesuffix(SUFFIX) if dataset.endswith(SUFFIX) else "",
+            metric=cell.metric,
+            labels=frozenset(),
+        )
+        return CellView(cell.frame, replace(context, run=self.name))
+
+
+def _typed(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row's values, absent ones as None, whole numbers as integers."""
+    found = {name: None if pd.isna(value) else value for name, value in row.items()}
+    whole = {name: int(value) for name in ("seed", "stage", "step") if (value := found[name]) is not None}
+    return found | whole
+
+
+_COPIED = (
+    "run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix", "mix_ratio", "seed", "stage",
+    "step", "dataset", "image_domain", "text_task", "decoding", "chance", "seconds", "cell", "settings",
+)  # fmt: skip
+
+
+def stored_runs(path: Path) -> list[StoredRun]:
+    """The run in a folder, or every point of the sweep in it, each with the name of its recipe.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder; name a run's or a sweep's, such as outputs/demo.")
+    if (path / "run.json").is_file():
+        return named([path])
+    points = sorted(point.parent for point in path.glob("*/run.json"))
+    if points:
+        return named(points)
+    if (path / "scores.csv").is_file():
+        return named([path])
+    raise UserError(f"{path} holds neither a run (run.json) nor a sweep (folders with one) nor scores.csv.")
+
+
+def named(folders: Iterable[Path]) -> list[StoredRun]:
+    """Runs with the names of their recipes: a run's own without its seed, unless two recipes would share it."""
+    runs = [StoredRun(folder) for folder in folders]
+    recipes: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        recipes[_short(run)].add(_identity(run))
+    return [replace(run, recipe=_short(run) if len(recipes[_short(run)]) == 1 else run.name) for run in runs]
+
+
+def by_recipe(runs: Sequence[StoredRun]) -> dict[str, list[StoredRun]]:
+    """Runs that differ in nothing but the seed, by the name of their recipe."""
+    groups: dict[str, list[StoredRun]] = defaultdict(list)
+    for run in runs:
+        groups[run.recipe].append(run)
+    return dict(groups)
+
+
+def _short(run: StoredRun) -> str:
+    return run.name if run.seed is None else _SEED.sub("", run.name).strip("-_") or run.name
+
+
+def _identity(run: StoredRun) -> str:
+    if run.file is None:
+        return run.name
+    config = {key: value for key, value in run.file.config.items() if key not in _NOT_RECIPE}
+    return repr((config, list(run.file.data_digests), run.file.model_digest))
+
+
+def train_table(run: StoredRun) -> pd.DataFrame:
+    """train.csv with `run`, `recipe` and `seed` before its own columns; empty where there is none."""
+    frame = read_table(run.folder / "train.csv")
+    for place, (column, value) in enumerate((("run", run.name), ("recipe", run.recipe), ("seed", run.seed))):
+        frame.insert(place, column, value)
+    return frame

@@ -1,0 +1,92 @@
+"""Which recipe keeps most for the least target loss, or that the data cannot tell."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from forgetbench.analysis.recommendation import Name, choose
+from forgetbench.analysis.seed_table import Pairs, seed_rows
+from tests.cell_views import CONTEXT, OTHER_TEXT, TRAINED, cell
+
+ITEMS = 200
+
+
+def recipe(target: int, kept: int, seed: int = 0, seen: bool = False) -> Pairs:
+    """A run with so many of 200 right on the target (base: 100) and on other questions (base: 150)."""
+    order = np.random.default_rng(seed).permutation(ITEMS)
+    place = replace(OTHER_TEXT, seen_in_mix=seen)
+    sets = (("naming", CONTEXT.placement, 100, target), ("facts", place, 150, kept))
+    pairs = []
+    for name, placement, before, after in sets:
+        now, base = ([int(i < right) for i in order] for right in (after, before))
+        pairs.append(
+            (
+                cell(replace(TRAINED, dataset=name, placement=placement, seed=seed), now),
+                cell(replace(CONTEXT, dataset=name, placement=placement, seed=seed), base),
+            )
+        )
+    return pairs
+
+
+def runs(**recipes: Pairs) -> dict[Name, dict[int | None, Pairs]]:
+    return {(name, ""): {0: pairs} for name, pairs in recipes.items()}
+
+
+def test_the_largest_total_is_best_and_told_apart_where_the_items_say_so() -> None:
+    choice = choose(runs(high=recipe(180, 70), low=recipe(160, 148), lazy=recipe(100, 150)), "choice")
+    assert choice is not None
+    assert choice.best is not None
+    assert choice.best.name == ("low", "")
+    assert choice.best.target.value == pytest.approx(0.3)
+    assert choice.best.sources.value == pytest.approx(-0.01)
+    assert choice.best.total.value == pytest.approx(0.29)
+    (rival,) = choice.rivals  # the one that learnt nothing is none
+    assert rival.candidate.name == ("high", "")
+    assert rival.difference.value == pytest.approx(0.29 - (0.4 - 0.4))
+    assert rival.can_be_told_apart
+
+
+def test_a_difference_within_the_error_cannot_be_told() -> None:
+    choice = choose(runs(a=recipe(160, 148), b=recipe(158, 149, seed=3)), "choice")
+    assert choice is not None
+    assert not choice.rivals[0].can_be_told_apart
+
+
+def test_no_recipe_is_best_if_none_has_learnt() -> None:
+    choice = choose(runs(a=recipe(101, 150)), "choice")
+    assert choice is not None
+    assert choice.best is None
+
+
+def test_a_set_that_some_mix_has_seen_is_no_source_for_any() -> None:
+    assert choose(runs(a=recipe(160, 148), b=recipe(150, 150, seen=True)), "choice") is None
+    assert choose(runs(a=recipe(160, 148)), "greedy") is None
+
+
+def test_seeds_count_as_one_recipe() -> None:
+    seeds = {seed: recipe(160 + 10 * seed, 148 - 5 * seed, seed) for seed in range(3)}
+    choice = choose({("a", ""): seeds, ("b", ""): {0: recipe(150, 100)}}, "choice")
+    assert choice is not None
+    assert choice.best is not None
+    assert choice.best.target.n_seeds == 3
+    assert choice.best.target.value == pytest.approx(0.35)
+    assert choice.best.target.seed_sd == pytest.approx(0.05)
+
+
+def test_the_seed_table_has_a_row_per_quadrant_with_both_errors() -> None:
+    seeds = {seed: recipe(160 + 10 * seed, 148 - 5 * seed, seed) for seed in range(3)}
+    rows = seed_rows({("a", ""): seeds}).set_index("quadrant")
+    assert list(rows.index) == ["id_text-id_image", "ood_text-id_image"]
+    target = rows.loc["id_text-id_image"]
+    assert (target["n_seeds"], target["base_value"]) == (3, 0.5)
+    assert (target["value"], target["delta"], target["seed_sd"]) == pytest.approx((0.85, 0.35, 0.05))
+    assert target["ci_low"] < target["delta"] - 1.96 * target["item_stderr"]
+
+
+def test_seeds_that_were_asked_other_items_have_no_common_row() -> None:
+    short = [
+        (replace(one, frame=one.frame.iloc[:50]), replace(base, frame=base.frame.iloc[:50]))
+        for one, base in recipe(150, 140, 1)
+    ]
+    assert seed_rows({("a", ""): {0: short, 1: recipe(160, 148)}}).empty
