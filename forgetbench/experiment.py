@@ -14,6 +14,7 @@ import pandas as pd
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from forgetbench.analysis.representation_table import joined_representation
+from forgetbench.analysis.seed_table import seed_rows
 from forgetbench.analysis.tables import write_csv
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, SweepConfig
 from forgetbench.data.catalogue import Catalogue
@@ -25,6 +26,7 @@ from forgetbench.records import QUADRANTS, Metric
 from forgetbench.reporting.console import console, say
 from forgetbench.reporting.terminal import audit_table, sweep_table
 from forgetbench.runfile import check_same, describe, method_config, model_config, read_run, release, start_run
+from forgetbench.stored.recipes import last_pairs, named
 from forgetbench.subject import Subject, bare_subject, run_subject, wanted, write_representation, write_tables
 from forgetbench.trained import load_base, operate
 
@@ -162,6 +164,9 @@ def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
     measured = [path for point in points if (path := point / "representation.csv").is_file()]
     if measured:
         write_csv(joined_representation(measured), folder / "representation.csv")
+    runs = named(points)
+    if len({run.recipe for run in runs}) < len(runs):
+        write_csv(seed_rows(last_pairs(runs)), folder / "seeds.csv")
     decodings = sorted(set(tables["matrix.csv"]["decoding"]))
     if decodings:
         console.print(sweep_table(tables["matrix.csv"], tables["scores.csv"], decodings[0]))

@@ -17,7 +17,8 @@ from forgetbench.reporting.console import console, say
 from forgetbench.reporting.plain import plain_rows, to_json, to_tsv
 from forgetbench.reporting.questions import comparison_table, power_table
 from forgetbench.reporting.terminal import audit_table, matrix_table, sweep_table, training_lines
-from forgetbench.stored import StoredRun, named, read_table, stored_runs
+from forgetbench.stored.recipes import named, stored_runs
+from forgetbench.stored.runs import StoredRun, read_table
 
 _BASE = ("base", "step_000000")
 

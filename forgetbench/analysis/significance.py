@@ -71,7 +71,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def equivalence_p(change: Estimate | SeedEstimate, margin: float) -> float | None:
     """P-value of "the change is at least the margin, up or down": two one-sided t tests (TOST, Schuirmann 1987).
 
-    A small one says that the true change lies within the margin; a large one says nothing. None without an error.
+    A small one says that the true change lies within the margin; a large one says nothing. None without an error. Where
+    no answer changed, the estimated error is 0 and the t test knows nothing: a mean change of the margin needs a share
+    of clusters at least that large to change, and that none of C did then has a probability of at most (1 - margin)^C.
 
     Raises:
         ValueError: the margin is not positive.
@@ -81,7 +83,7 @@ def equivalence_p(change: Estimate | SeedEstimate, margin: float) -> float | Non
     if change.value is None or change.stderr is None or change.df is None:
         return None
     if not change.stderr:
-        return float(abs(change.value) >= margin)
+        return 1.0 if change.value else float((1 - margin) ** (change.df + 1))
     nearest = (margin - abs(change.value)) / change.stderr
     return float(special.stdtr(change.df, -nearest))
 

@@ -133,6 +133,11 @@ class CellStore:
             return self._score(digest, table.to_pylist(), metric, facts["seconds"], facts["versions"])
         return Cell(digest, _frame(table), facts["seconds"], metric)
 
+    def prompts(self, digest: str) -> dict[str, str]:
+        """What a stored cell's items asked, by id."""
+        columns = pq.read_table(self.path(digest), columns=["sample_id", "prompt"])
+        return dict(zip(*(columns[name].to_pylist() for name in columns.column_names), strict=True))
+
     def write(
         self,
         digest: str,

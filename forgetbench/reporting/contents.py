@@ -13,7 +13,8 @@ import pandas as pd
 class ReportTables:
     """The CSVs of every run that is shown, end to end; empty frames with their columns where a run has none.
 
-    Besides its own columns each has `recipe`: the name shared by runs that differ in nothing but the seed.
+    Besides its own columns each has `recipe`: the name shared by runs that differ in nothing but the seed, and all but
+    `train` have `replay`: how many items of every earlier task were repeated.
     """
 
     scores: pd.DataFrame

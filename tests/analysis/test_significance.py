@@ -119,7 +119,7 @@ def test_equivalence_agrees_with_statsmodels(margin: float) -> None:
 
 def test_equivalence_needs_an_error_and_a_positive_margin() -> None:
     assert equivalence_p(Estimate(0.1, None, None, None, 3, 1), 0.05) is None
-    assert equivalence_p(Estimate(0.0, 0.0, 0.0, 0.0, 9, 9), 0.02) == 0
+    assert equivalence_p(Estimate(0.0, 0.0, 0.0, 0.0, 9, 9), 0.02) == pytest.approx(0.98**9)
     assert equivalence_p(Estimate(-0.5, 0.0, -0.5, -0.5, 9, 9), 0.02) == 1
     with pytest.raises(ValueError, match="positive"):
         equivalence_p(Estimate(0.1, 0.1, 0.0, 0.2, 9, 9), 0)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from forgetbench.reporting.terminal import matrix_table, sweep_table, training_lines
-from forgetbench.reporting.terminal_cells import fold
+from forgetbench.reporting.terminal.cells import fold
 
 
 def matrix_row(quadrant: str, step: int, value: float, **changes: object) -> dict[str, object]:

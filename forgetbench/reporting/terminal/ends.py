@@ -12,7 +12,7 @@ from rich.text import Text
 
 from forgetbench.records import QUADRANTS
 from forgetbench.reporting.plain import PROBE
-from forgetbench.reporting.terminal_cells import DASH, Change, change, fold
+from forgetbench.reporting.terminal.cells import DASH, Change, change, fold
 
 NAMES = {
     "id_text": "ID text",

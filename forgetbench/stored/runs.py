@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,6 @@ from forgetbench.runfile import RunFile, read_run
 _TEXT = dict.fromkeys(
     ("run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix", "quadrant", "cell"), str
 )
-_SEED = re.compile(r"(^|--|-|_)seed[-=_]?\d+")
-_NOT_RECIPE = ("name", "seed", "outputs", "manifests", "threads", "run")
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -45,6 +41,17 @@ def read_table(path: Path) -> pd.DataFrame:
     texts = [column for column in types if column in frame]
     frame[texts] = frame[texts].fillna("")
     return frame
+
+
+@lru_cache(maxsize=16)
+def _store(outputs: Path) -> CellStore:
+    return CellStore(outputs)
+
+
+@lru_cache(maxsize=256)
+def _read(store: CellStore, digest: str, metric: Metric) -> Cell | None:
+    """A cell; the base's are asked for by every run."""
+    return store.read(digest, metric)
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class StoredRun:
         """Where its cells are: the nearest `.cells` up from its folder."""
         for folder in self.folder.resolve().parents:
             if (folder / ".cells").is_dir():
-                return CellStore(folder)
+                return _store(folder)
         raise UserError(
             f"{self.folder}: no .cells folder above it, which holds the answers that its tables are made of."
         )
@@ -121,7 +128,7 @@ class StoredRun:
         Raises:
             UserError: they are gone.
         """
-        cell = self.store.read(str(row["cell"]), Metric(row["metric"]))
+        cell = _read(self.store, str(row["cell"]), Metric(row["metric"]))
         if cell is None:
             raise UserError(
                 f"{self.store.path(str(row['cell']))} is missing: the answers of {self.name}, {row['checkpoint']}, "
@@ -160,52 +167,6 @@ _COPIED = (
     "run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix", "mix_ratio", "seed", "stage",
     "step", "dataset", "image_domain", "text_task", "decoding", "chance", "seconds", "cell", "settings",
 )  # fmt: skip
-
-
-def stored_runs(path: Path) -> list[StoredRun]:
-    """The run in a folder, or every point of the sweep in it, each with the name of its recipe.
-
-    Raises:
-        UserError: there is neither.
-    """
-    if not path.is_dir():
-        raise UserError(f"{path} is not a folder; name a run's or a sweep's, such as outputs/demo.")
-    if (path / "run.json").is_file():
-        return named([path])
-    points = sorted(point.parent for point in path.glob("*/run.json"))
-    if points:
-        return named(points)
-    if (path / "scores.csv").is_file():
-        return named([path])
-    raise UserError(f"{path} holds neither a run (run.json) nor a sweep (folders with one) nor scores.csv.")
-
-
-def named(folders: Iterable[Path]) -> list[StoredRun]:
-    """Runs with the names of their recipes: a run's own without its seed, unless two recipes would share it."""
-    runs = [StoredRun(folder) for folder in folders]
-    recipes: dict[str, set[str]] = defaultdict(set)
-    for run in runs:
-        recipes[_short(run)].add(_identity(run))
-    return [replace(run, recipe=_short(run) if len(recipes[_short(run)]) == 1 else run.name) for run in runs]
-
-
-def by_recipe(runs: Sequence[StoredRun]) -> dict[str, list[StoredRun]]:
-    """Runs that differ in nothing but the seed, by the name of their recipe."""
-    groups: dict[str, list[StoredRun]] = defaultdict(list)
-    for run in runs:
-        groups[run.recipe].append(run)
-    return dict(groups)
-
-
-def _short(run: StoredRun) -> str:
-    return run.name if run.seed is None else _SEED.sub("", run.name).strip("-_") or run.name
-
-
-def _identity(run: StoredRun) -> str:
-    if run.file is None:
-        return run.name
-    config = {key: value for key, value in run.file.config.items() if key not in _NOT_RECIPE}
-    return repr((config, list(run.file.data_digests), run.file.model_digest))
 
 
 def train_table(run: StoredRun) -> pd.DataFrame:

@@ -1,0 +1,86 @@
+"""`forgetbench report`: one page and its figures from a run's or a sweep's tables and stored answers. No torch."""
+
+from __future__ import annotations
+
+import time
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+
+from forgetbench.files import write_text
+from forgetbench.report.gather import gather
+from forgetbench.reporting.console import say
+from forgetbench.reporting.contents import ReportContents
+from forgetbench.reporting.page import DrawnFigure, render
+
+PAGE = "report.html"
+_POLL_S = 5.0
+_REFRESH_S = 10
+_MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    flips: int = 600
+    """Items in the flip explorer, at most."""
+    watch: bool = False
+    open_page: bool = False
+
+
+def make(path: Path, options: Options) -> None:
+    """Write report.html and figures/ into the folder of a run or a sweep; with `watch`, again at every change.
+
+    Raises:
+        UserError: there is no run, or a table is damaged.
+    """
+    if options.watch:
+        _watch(path, options)
+    else:
+        _write(path, gather(path, options.flips), with_files=True)
+        _open(path, options)
+
+
+def _write(path: Path, contents: ReportContents, with_files: bool) -> None:
+    from forgetbench.reporting.charts import figures, vega_spec  # Altair takes a second to load
+    from forgetbench.reporting.static_figures import save_figures
+
+    drawn = figures(contents.tables)
+    page = [DrawnFigure(one.name, one.title, one.caption, one.alt_text, vega_spec(one, "page")) for one in drawn]
+    html = render(contents, page)
+    write_text(path / PAGE, html)
+    files = save_figures(drawn, path / "figures") if with_files else []
+    size = len(html.encode()) / _MEGABYTE
+    beside = f"; {len(files)} files in {path / 'figures'}" if files else ""
+    say(
+        f"{path / PAGE} ({size:.1f} MB, {len(drawn)} figures, {len(contents.flips)} of {contents.n_flips} flips)"
+        + beside
+    )
+
+
+def _open(path: Path, options: Options) -> None:
+    if options.open_page:
+        webbrowser.open((path / PAGE).resolve().as_uri())
+
+
+def _watch(path: Path, options: Options) -> None:
+    """Write the page whenever a table changes, until Ctrl-C; then once more, without its refreshing itself."""
+    seen: frozenset[tuple[str, int, int]] | None = None
+    try:
+        while True:
+            if (found := _tables(path)) != seen:
+                _write(path, gather(path, options.flips, refresh_s=_REFRESH_S), with_files=False)
+                if seen is None:
+                    say("Watching; Ctrl-C ends it.")
+                    _open(path, options)
+                seen = found
+            time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        _write(path, gather(path, options.flips), with_files=True)
+
+
+def _tables(path: Path) -> frozenset[tuple[str, int, int]]:
+    """Name, time and size of every table and run.json, of the folder's run or its points."""
+    files = [file for pattern in ("*.csv", "*/*.csv", "run.json", "*/run.json") for file in path.glob(pattern)]
+    return frozenset((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)

@@ -1,0 +1,46 @@
+"""The shell line that trains a run again, from its configuration."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_PLAIN = re.compile(r"[A-Za-z_][\w./:@-]*")
+_NOT_GIVEN = {"name", "method", "run"}
+
+
+def training_command(name: str, config: Mapping[str, Any]) -> str:
+    """`forgetbench finetune` with every key of a run's configuration, so that later defaults do not change it."""
+    method = config["method"]["name"]
+    words = ["forgetbench", "finetune", f"name={_value(name)}", f"method={method}"]
+    words += [f"{key}={_value(value)}" for key, value in _leaves(config) if key.partition(".")[0] not in _NOT_GIVEN]
+    words += [f"method.{key}={_value(value)}" for key, value in _leaves(config["method"]) if key != "name"]
+    return " ".join(map(shlex.quote, words))
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values; what is free to hold any keys (one learning rate per part) is one value."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and key != "lr":
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _value(value: Any) -> str:
+    """A value in Hydra's grammar of overrides."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_value(key)}:{_value(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_value, value)) + "]"
+    if isinstance(value, str) and not _is_word(value):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return str(value)
+
+
+def _is_word(text: str) -> bool:
+    return bool(_PLAIN.fullmatch(text)) and text.lower() not in {"null", "true", "false", "nan", "inf"}

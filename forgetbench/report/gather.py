@@ -1,0 +1,116 @@
+"""From folders to what a report shows: tables, facts of every run, flips with pictures, leaks, a recommendation."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from forgetbench.analysis.recommendation import choose
+from forgetbench.analysis.seed_table import seed_rows
+from forgetbench.analysis.summary import SUMMARY_COLUMNS
+from forgetbench.analysis.tables import MATRIX_COLUMNS, SCORE_COLUMNS
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.errors import UserError
+from forgetbench.report.commands import training_command
+from forgetbench.report.flips import find_flips
+from forgetbench.report.leaks import find_leaks
+from forgetbench.report.pictures import thumbnails
+from forgetbench.report.words import recommend
+from forgetbench.reporting.console import say
+from forgetbench.reporting.contents import Flip, ReportContents, ReportTables, RunFacts
+from forgetbench.stored.recipes import Recipes, last_pairs, stored_runs
+from forgetbench.stored.runs import StoredRun, read_table, train_table
+
+
+def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportContents:
+    """Everything that the report of a run or a sweep shows.
+
+    Answers that are gone, and pictures that cannot be read, are said and left out; the tables are shown all the same.
+
+    Raises:
+        UserError: the folder holds no run, or a table is damaged.
+    """
+    runs = stored_runs(path)
+    scored = [run for run in runs if not run.scores.empty]
+    catalogue = _catalogue(
+        tuple(sorted({folder for run in runs if run.file for folder in run.file.config["manifests"]}))
+    )
+    flips: list[Flip] = []
+    n_flips, recipes = 0, Recipes()
+    try:
+        recipes = last_pairs(scored)
+        flips, n_flips = find_flips(scored, max_flips, every_checkpoint=len(runs) == 1)
+    except UserError as error:
+        say(f"Without flips, seeds and recommendation: {error}")
+    tables = _tables(runs, recipes)
+    decodings = sorted(set(tables.matrix["decoding"]))
+    decoding = "choice" if "choice" in decodings else next(iter(decodings), "")
+    choice = choose(recipes, decoding) if recipes else None
+    pictures, flips = thumbnails(flips, catalogue)
+    return ReportContents(
+        title=path.resolve().name,
+        is_sweep=len(runs) > 1,
+        tables=tables,
+        runs=[_facts(run) for run in runs],
+        recommendation=recommend(choice, recipes, decoding) if choice else None,
+        flips=flips,
+        n_flips=n_flips,
+        pictures=pictures,
+        leaks=find_leaks(scored, catalogue),
+        command=f"forgetbench report {shlex.quote(str(path))}",
+        refresh_s=refresh_s,
+    )
+
+
+@lru_cache(maxsize=8)
+def _catalogue(folders: tuple[str, ...]) -> Catalogue:
+    return Catalogue(folders)
+
+
+def _tables(runs: Sequence[StoredRun], recipes: Recipes) -> ReportTables:
+    seeds = seed_rows(recipes)
+    seeds["replay"] = seeds["recipe"].map({run.recipe: _replay(run) for run in runs})
+    return ReportTables(
+        scores=_joined([(run, run.scores) for run in runs], SCORE_COLUMNS),
+        matrix=_joined([(run, run.matrix) for run in runs], MATRIX_COLUMNS),
+        summary=_joined([(run, read_table(run.folder / "summary.csv")) for run in runs], SUMMARY_COLUMNS),
+        representation=_joined([(run, read_table(run.folder / "representation.csv")) for run in runs], ("run",)),
+        train=pd.concat([train_table(run) for run in runs], ignore_index=True),
+        seeds=seeds if len(seeds) and int(seeds["n_seeds"].max()) > 1 else seeds.iloc[:0],
+    )
+
+
+def _joined(tables: Sequence[tuple[StoredRun, pd.DataFrame]], columns: Sequence[str]) -> pd.DataFrame:
+    """Tables end to end, each with the name of its recipe."""
+    named = [frame.assign(recipe=run.recipe, replay=_replay(run)) for run, frame in tables if not frame.empty]
+    return pd.concat(named, ignore_index=True) if named else pd.DataFrame(columns=[*columns, "recipe", "replay"])
+
+
+def _replay(run: StoredRun) -> int:
+    return 0 if run.file is None else int(run.file.config["recipe"]["replay"]["samples"])
+
+
+def _facts(run: StoredRun) -> RunFacts:
+    config: Any = {} if run.file is None else run.file.config
+    train = read_table(run.folder / "train.csv")
+    seconds = run.scores.drop_duplicates("cell")["seconds"] if "cell" in run.scores else pd.Series(dtype=float)
+    speeds = train["samples_per_s"].dropna() if "samples_per_s" in train else pd.Series(dtype=float)
+    instances = config["recipe"]["batch_size"] if config else 0
+    return RunFacts(
+        name=run.name,
+        recipe=run.recipe,
+        command=training_command(run.name, config) if config else "",
+        config=yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True) if config else "",
+        environment={} if run.file is None else run.file.environment,
+        audit={} if run.file is None else run.file.audit,
+        train_seconds=float((instances / speeds).sum()) if len(speeds) and instances else None,
+        samples_per_s=float(speeds.median()) if len(speeds) else None,
+        peak_memory_mb=float(train["peak_memory_mb"].max()) if "peak_memory_mb" in train and len(train) else None,
+        eval_seconds=float(seconds.sum()) if seconds.notna().any() else None,
+    )

@@ -1,0 +1,36 @@
+"""The figures of a report, drawn with Altair: interactive on the page, and files beside it from the same charts."""
+
+from __future__ import annotations
+
+from altair.utils.schemapi import debug_mode
+
+from forgetbench.reporting.charts import mixing, pareto, probe, representation, seeds, tradeoff, training, weights
+from forgetbench.reporting.charts.figure import Chart, Figure, Theme, vega_spec
+from forgetbench.reporting.charts.groups import Groups, groups_of
+from forgetbench.reporting.charts.rows import primary_decoding
+from forgetbench.reporting.contents import ReportTables
+
+__all__ = ["Chart", "Figure", "Theme", "figures", "primary_decoding", "vega_spec"]
+
+
+def figures(tables: ReportTables) -> list[Figure]:
+    """Every figure that the tables can draw, in the order of the page."""
+    groups = groups_of(tables)
+    # Altair checks every mark and channel as it is made, which takes longer than all else; Vega-Lite checks the whole.
+    with debug_mode(False):
+        return [figure for figure in _drawn(tables, groups) if figure is not None]
+
+
+def _drawn(tables: ReportTables, groups: Groups) -> tuple[Figure | None, ...]:
+    return (
+        tradeoff.figure(tables, groups),
+        probe.shares(tables, groups),
+        probe.effect(tables, groups),
+        mixing.figure(tables),
+        pareto.figure(tables, groups),
+        seeds.figure(tables, groups),
+        representation.effective_rank(tables, groups),
+        representation.drift(tables, groups),
+        weights.figure(tables, groups),
+        training.figure(tables, groups),
+    )

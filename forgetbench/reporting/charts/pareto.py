@@ -1,0 +1,174 @@
+"""Which recipes keep most for what they learn: retention against the change on the target, and their Pareto front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import altair as alt
+import pandas as pd
+
+from forgetbench.reporting.charts.figure import GUIDE, HOLLOW, INK, Figure, layered, panels
+from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
+from forgetbench.reporting.charts.labels import ANGLE, APART, rise, spread, unit_of
+from forgetbench.reporting.charts.rows import (
+    decoding_words,
+    extent,
+    in_primary_decoding,
+    inline,
+    last_stage,
+    over_seeds,
+    percentages,
+    primary_decoding,
+    seed_means,
+)
+from forgetbench.reporting.contents import ReportTables
+
+_AXES = {
+    "x": "target_delta",
+    "x_low": "target_delta_ci_low",
+    "x_high": "target_delta_ci_high",
+    "y": "retention",
+    "y_low": "retention_ci_low",
+    "y_high": "retention_ci_high",
+}
+_TITLES = {
+    "x": "target (points)",
+    "x_low": "target, 95 % from",
+    "x_high": "target, 95 % to",
+    "y": "kept (%)",
+    "y_low": "kept, 95 % from",
+    "y_high": "kept, 95 % to",
+}
+_WIDTH, _HEIGHT = 540, 340
+"""Pixels of the plot below the names; the width that names are placed for."""
+_FEW = 12
+"""Points whose bars do not hide each other."""
+_MOST_NAMES = 22
+_NARROW = 460
+"""Pixels; below, names would overlap."""
+
+
+def figure(tables: ReportTables, groups: Groups) -> Figure | None:
+    """Retention over target change; None without a trained run that has both."""
+    seeds = _seeds(tables.summary)
+    if seeds.empty:
+        return None
+    seeds = groups.named(seeds)
+    means = seed_means(seeds, ["recipe", "variant", "group", "label"], list(_AXES))
+    means["is_front"] = pareto_front(list(zip(means["x"], means["y"], strict=True)))
+    caption = (
+        "Accuracy kept on the source sets, as a share of the base's, against what was gained on the target, "
+        f"{decoding_words(primary_decoding(tables.summary))}. Large points are recipes{over_seeds(means['n_seeds'])}, "
+        "small ones single seeds, unfilled ones variants made after training; bars are 95 % intervals over items "
+        "(of several seeds, their mean), and the line is the Pareto front (summary.csv)."
+    )
+    best = ", ".join(means.loc[means["is_front"], "label"])
+    return Figure(
+        "pareto",
+        "Retention against learning",
+        caption,
+        f"Scatter plot of retention over the change on the target for {len(means)} recipes and variants; "
+        f"on the Pareto front: {best}.",
+        panels([_chart(seeds, means, groups)], 1, legend=groups.legend_width(means["group"])),
+    )
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Which points no other one beats: at least as high in both values, and higher in one. Equal points both stay."""
+    return [
+        not any(other_x >= x and other_y >= y and (other_x > x or other_y > y) for other_x, other_y in points)
+        for x, y in points
+    ]
+
+
+def _seeds(summary: pd.DataFrame) -> pd.DataFrame:
+    rows = in_primary_decoding(summary, *_AXES.values())
+    if rows.empty:
+        return rows
+    rows = last_stage(rows[(rows["step"] > 0) & rows["target_delta"].notna() & rows["retention"].notna()])
+    return percentages(rows, _AXES)
+
+
+def _chart(seeds: pd.DataFrame, means: pd.DataFrame, groups: Groups) -> alt.LayerChart:
+    present = set(means["group"])
+    front = means[means["is_front"]].sort_values(["x", "y"], ascending=[True, False])
+    across, up = _range(means, seeds, "x", 0), _range(means, seeds, "y", 100)
+    room = rise(list(front["label"]))
+    unit = unit_of(up[1] - up[0])
+    ticks = [step * unit for step in range(math.ceil(up[0] / unit), math.floor(up[1] / unit) + 1)]
+    top = up[1] + (up[1] - up[0]) * room / _HEIGHT
+    x = alt.X(
+        "x:Q",
+        title="Change on the target (points)",
+        scale=alt.Scale(domain=across, nice=False),
+        axis=alt.Axis(tickCount=8),
+    )
+    y = alt.Y(
+        "y:Q",
+        title="Accuracy kept on the source sets (% of the base's)",
+        scale=alt.Scale(domain=[up[0], top], nice=False),
+        axis=alt.Axis(values=ticks, domain=False),
+    )
+    colour, shape = groups.colour(present), groups.shape(present)
+    shown = ["group", "label", *_AXES]
+    bars = alt.Chart(inline(means, ["group", *_AXES]), name="bars").encode(
+        colour, opacity=unless_dimmed(0.25 if len(means) > _FEW else 0.6)
+    )
+    layers: list[alt.Chart] = [
+        alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(style=GUIDE).encode(x=x),
+        alt.Chart(alt.InlineData(values=[{"y": 100}])).mark_rule(style=GUIDE).encode(y=y),
+        alt.Chart(inline(front, ["x", "y"]))
+        .mark_line(style=HOLLOW, interpolate="step-before", strokeWidth=1.2, opacity=0.7)
+        .encode(x, y, order="x:Q"),
+        bars.mark_rule(strokeWidth=1).encode(x, y="y_low:Q", y2="y_high:Q").add_params(pick()),
+        alt.Chart(inline(means, ["group", *_AXES]))
+        .mark_rule(strokeWidth=1)
+        .encode(colour, y=y, x="x_low:Q", x2="x_high:Q", opacity=bars.encoding.opacity),
+    ]
+    variant = means["variant"] != ""
+    kinds = [
+        (seeds[seeds["label"].isin(means.loc[means["n_seeds"] > 1, "label"])], [*shown, "seed"], True, 18, 0.35),
+        (means[variant], [*shown, "n_seeds"], False, 90, 0.9),
+        (means[~variant], [*shown, "n_seeds"], True, 90, 0.9),
+    ]
+    for rows, columns, filled, size, opacity in kinds:
+        if len(rows):
+            layers.append(
+                alt.Chart(inline(rows, columns))
+                .mark_point(filled=filled, size=size, strokeWidth=1.8)
+                .encode(x, y, colour, shape, opacity=unless_dimmed(opacity), tooltip=_tooltip(columns[-1]))
+            )
+    return layered(*layers, *_names(front, across, up), height=_HEIGHT + room)
+
+
+def _tooltip(last: str) -> list[alt.Tooltip]:
+    numbers = [alt.Tooltip(f"{name}:Q", title=title, format=".1f") for name, title in _TITLES.items()]
+    return [alt.Tooltip("label:N", title="recipe"), alt.Tooltip(f"{last}:Q", title=last.removeprefix("n_")), *numbers]
+
+
+def _range(means: pd.DataFrame, seeds: pd.DataFrame, axis: str, guide: float) -> tuple[float, float]:
+    """From the lowest to the highest point, bar or guide, and a little more."""
+    both = pd.concat([means, seeds[[axis]]])
+    low, high = extent(both, [axis, f"{axis}_low", f"{axis}_high"], guide)
+    margin = 0.04 * max(high - low, 1.0)
+    return round(low - margin, 1), round(high + margin, 1)
+
+
+def _names(front: pd.DataFrame, across: tuple[float, float], up: tuple[float, float]) -> list[alt.Chart]:
+    """The front's points by name, in the space above all points; too narrow a page leaves that to the tooltips."""
+    front = front.iloc[:: math.ceil(len(front) / _MOST_NAMES)]
+    per_pixel = (across[1] - across[0]) / _WIDTH
+    starts = spread(
+        list(front["x"]), APART * per_pixel, across[0], across[1] - rise(list(front["label"])[-1:]) * per_pixel
+    )
+    rows = front[["x", "y", "label"]].assign(name_x=starts, name_y=up[1])
+    names = alt.Chart(inline(rows, ["x", "y", "label", "name_x", "name_y"]))
+    shown = alt.expr(f"width < {_NARROW} ? 0 : 1")
+    faint = alt.expr(f"width < {_NARROW} ? 0 : 0.5")
+    return [
+        names.mark_rule(style=INK, strokeWidth=0.7, opacity=faint).encode(x="x:Q", y="y:Q", x2="name_x", y2="name_y"),
+        names.mark_text(style=INK, angle=ANGLE % 360, align="left", baseline="middle", dx=4, opacity=shown).encode(
+            x="name_x:Q", y="name_y:Q", text="label:N"
+        ),
+    ]

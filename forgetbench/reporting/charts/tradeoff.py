@@ -1,0 +1,167 @@
+"""What learning the target costs: its accuracy against that of each other quadrant, a point per checkpoint."""
+
+from __future__ import annotations
+
+import math
+
+import altair as alt
+import pandas as pd
+
+from forgetbench.records import QUADRANTS, Metric
+from forgetbench.reporting.charts.figure import HOLLOW, INK, Figure, layered, panels
+from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
+from forgetbench.reporting.charts.labels import unit_of
+from forgetbench.reporting.charts.rows import (
+    QUADRANT_NAMES,
+    TARGET,
+    decoding_words,
+    in_primary_decoding,
+    inline,
+    last_stage,
+    percentages,
+    primary_decoding,
+)
+from forgetbench.reporting.contents import ReportTables
+
+_KEYS = ["run", "checkpoint", "variant", "stage"]
+_VALUES = ["value", "ci_low", "ci_high"]
+_INTERVALS_UP_TO = 6
+"""Recipes; the bars of more would hide the points."""
+_FEW_POINTS = 48
+"""In a panel, of the same."""
+_COLUMNS = ["group", "run", "step", "variant", "x", "x_low", "x_high", "y", "y_low", "y_high"]
+
+
+def figure(tables: ReportTables, groups: Groups) -> Figure | None:
+    """Figure 2 of the 2x2 paper; None if no quadrant other than the target's was scored beside it."""
+    points = _points(tables.matrix)
+    shown = [name for name in QUADRANTS if name in set(points.get("quadrant", ()))]
+    if not shown:
+        return None
+    points = groups.named(points)
+    few_points = points.groupby("quadrant").size().max() <= _FEW_POINTS
+    with_intervals = bool(points["recipe"].nunique() <= _INTERVALS_UP_TO and few_points)
+    domains = _domains(points, *(("y_low", "y_high") if with_intervals else ("y", "y")))
+    present = set(points["group"])
+    charts = [
+        _panel(points[points["quadrant"] == name], name, groups, present, with_intervals, domains[name], place == 0)
+        for place, name in enumerate(shown)
+    ]
+    has_variants = (points["variant"] != "").any()
+    caption = (
+        f"Accuracy on the target's quadrant against accuracy in every other one, read "
+        f"{decoding_words(primary_decoding(tables.matrix))}; a line is a run, in the order of its checkpoints from "
+        "the base (ring) on, and the y axes span equally many points."
+        f"{' Unfilled points are variants made after training.' if has_variants else ''}"
+        f"{' Thin bars are 95 % intervals.' if with_intervals else ''}"
+        " Sets whose task was mixed in are left out of the y axes (matrix.csv)."
+    )
+    return Figure(
+        "tradeoff",
+        "Learning against forgetting",
+        caption,
+        f"{len(shown)} scatter plots of off-target accuracy over target accuracy for "
+        f"{points['run'].nunique()} runs of {points['recipe'].nunique()} recipes.",
+        panels(charts, columns=3, beside=62, legend=groups.legend_width(present)),
+    )
+
+
+def _points(matrix: pd.DataFrame) -> pd.DataFrame:
+    """A row per checkpoint and off-target quadrant, with the target's accuracy beside it."""
+    rows = in_primary_decoding(matrix, "quadrant", "metric", "seen_in_mix", *_VALUES)
+    rows = last_stage(rows[(rows["metric"] == Metric.accuracy) & rows["value"].notna()]) if len(rows) else rows
+    if rows.empty:
+        return pd.DataFrame()
+    # A mix with the target's own question marks the target as seen, which it is in every run: its accuracy stays.
+    target = rows[rows["quadrant"] == TARGET].sort_values("seen_in_mix", kind="stable").drop_duplicates(_KEYS)
+    off_target = rows[(rows["quadrant"] != TARGET) & ~rows["seen_in_mix"]]
+    names = {"value": "target_value", "ci_low": "target_low", "ci_high": "target_high"}
+    joined = off_target.merge(target[[*_KEYS, *_VALUES]].rename(columns=names), on=_KEYS)
+    axes = {"x": "target_value", "x_low": "target_low", "x_high": "target_high"}
+    return percentages(joined, axes | {"y": "value", "y_low": "ci_low", "y_high": "ci_high"})
+
+
+def _domains(points: pd.DataFrame, low: str, high: str) -> dict[str, tuple[list[float], list[float]]]:
+    """Range and ticks of every panel's y axis: equally long, ending between two ticks, room for a word above."""
+    ends = {
+        str(quadrant): (float(part[["y", low]].min().min()), float(part[["y", high]].max().max()))
+        for quadrant, part in points.groupby("quadrant")
+    }
+    longest = max(top - bottom for bottom, top in ends.values())
+    unit = unit_of(longest, most=10)
+    edges = {
+        quadrant: (math.floor(bottom / unit - 0.5), math.ceil((top + 0.06 * longest) / unit + 0.5))
+        for quadrant, (bottom, top) in ends.items()
+    }
+    most = max(top - bottom for bottom, top in edges.values())
+    domains = {}
+    for quadrant, (bottom, top) in edges.items():
+        start = bottom - (most - (top - bottom)) // 2
+        domain = [(start + 0.5) * unit, (start + most - 0.5) * unit]
+        ticks = [step * unit for step in range(start + 1, start + most)]
+        domains[quadrant] = domain, [tick for tick in ticks if 0 <= tick <= 100]
+    return domains
+
+
+def _panel(
+    points: pd.DataFrame,
+    quadrant: str,
+    groups: Groups,
+    present: set[str],
+    with_intervals: bool,
+    domain: tuple[list[float], list[float]],
+    is_first: bool,
+) -> alt.LayerChart:
+    base = points[(points["step"] == 0) & (points["variant"] == "")].drop_duplicates(["x", "y"])
+    variants, trained = points[points["variant"] != ""], points[points["variant"] == ""]
+    x = alt.X("x:Q", title="Accuracy on the target (%)", scale=alt.Scale(zero=False, nice=True, padding=8))
+    y = alt.Y(
+        "y:Q",
+        title="Accuracy in the quadrant (%)",
+        scale=alt.Scale(domain=domain[0], nice=False),
+        axis=alt.Axis(values=domain[1]),
+    )
+    colour, shape = groups.colour(present), groups.shape(present)
+    tooltip = _tooltip()
+    lines = alt.Chart(inline(trained, _COLUMNS), name=f"lines_{quadrant}")
+    layers = [
+        lines.mark_line(strokeWidth=1.2).encode(
+            x, y, colour, detail="run:N", order="step:Q", opacity=unless_dimmed(0.45)
+        )
+    ]
+    if with_intervals:
+        after = alt.Chart(inline(points[points["step"] > 0], _COLUMNS)).encode(colour, opacity=unless_dimmed(0.3))
+        layers += [
+            after.mark_rule(strokeWidth=0.8).encode(x, y="y_low:Q", y2="y_high:Q"),
+            after.mark_rule(strokeWidth=0.8).encode(y=y, x="x_low:Q", x2="x_high:Q"),
+        ]
+    done = alt.Chart(inline(trained[trained["step"] > 0], _COLUMNS))
+    layers += [
+        done.mark_point(filled=True, size=46).encode(x, y, colour, shape, opacity=unless_dimmed(0.85), tooltip=tooltip),
+    ]
+    if len(variants):
+        edited = alt.Chart(inline(variants, _COLUMNS))
+        layers.append(
+            edited.mark_point(filled=False, size=36, strokeWidth=1.4).encode(
+                x, y, colour, shape, opacity=unless_dimmed(0.85), tooltip=tooltip
+            )
+        )
+    start = alt.Chart(inline(base, ["x", "y", "x_low", "x_high", "y_low", "y_high"]))
+    layers += [
+        start.mark_point(style=HOLLOW, size=90).encode(x, y, tooltip=tooltip[3:]),
+        alt.Chart(inline(base.nlargest(1, "y"), ["x", "y"])).mark_text(style=INK, dy=-12, text="base").encode(x, y),
+    ]
+    if is_first:
+        layers[0] = layers[0].add_params(pick())
+    return layered(*layers, title=QUADRANT_NAMES[quadrant], height=270)
+
+
+def _tooltip() -> list[alt.Tooltip]:
+    shown = [alt.Tooltip("run:N"), alt.Tooltip("variant:N"), alt.Tooltip("step:Q")]
+    for axis, name in (("x", "target"), ("y", "quadrant")):
+        shown += [
+            alt.Tooltip(f"{axis}:Q", title=f"{name} (%)", format=".1f"),
+            alt.Tooltip(f"{axis}_low:Q", title=f"{name}, 95 % from", format=".1f"),
+            alt.Tooltip(f"{axis}_high:Q", title=f"{name}, 95 % to", format=".1f"),
+        ]
+    return shown

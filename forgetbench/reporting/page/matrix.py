@@ -1,0 +1,217 @@
+"""The 2x2 of each run as the page shows it: quadrants, their datasets, the class-label probe and variants.
+
+A run of several stages is shown as its last stage: the quadrants of other stages are other sets.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from forgetbench.records import QUADRANTS, Metric
+from forgetbench.reporting.contents import ReportContents, RunFacts
+from forgetbench.reporting.page.course import Course, Row, course_of, number, records, text
+
+TARGET = "id_text-id_image"
+QUADRANT_NAMES = {
+    "id_text-id_image": "ID text, ID image",
+    "id_text-ood_image": "ID text, OOD image",
+    "ood_text-id_image": "OOD text, ID image",
+    "ood_text-ood_image": "OOD text, OOD image",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a quadrant or of a table of datasets."""
+
+    name: str
+    """The dataset; empty for a quadrant's mean."""
+    decoding: str
+    seen_in_mix: bool
+    course: Course
+    n: float | None
+    n_datasets: int
+    chance: float | None
+    forgotten: float | None
+    gained: float | None
+    mde: float | None
+    unparsed: float | None
+
+
+@dataclass(frozen=True)
+class Quadrant:
+    """One cell of the 2x2, with the datasets below it."""
+
+    key: str
+    means: Sequence[Entry]
+    """A line per decoding, metric and whether the mix has shown the task."""
+    datasets: Sequence[Entry]
+
+    @property
+    def name(self) -> str:
+        """As a reader would say it."""
+        return QUADRANT_NAMES[self.key]
+
+    @property
+    def at_a_glance(self) -> list[Entry]:
+        """The means of one decoding: choice if there is one; unseen tasks first."""
+        decoding = primary_decoding(self.means)
+        return [mean for mean in self.means if mean.decoding == decoding]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The last checkpoint as trained, or what a method after training made of it."""
+
+    name: str
+    quadrants: Mapping[str, Sequence[Entry]]
+    mischoice: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """All that the page says of one run's scores."""
+
+    name: str
+    anchor: str
+    recipe: str
+    target: str
+    checkpoint: str
+    """The last one scored; empty if none is."""
+    quadrants: Mapping[str, Quadrant]
+    """By key, all four of them."""
+    probes: Sequence[Entry]
+    """Class-label probes: accuracy, mischoice and what the class name costs, per decoding."""
+    mischoice: Sequence[Entry]
+    """Of one decoding, for a table of many runs."""
+    outside: Sequence[Entry]
+    """Sets in no quadrant."""
+    others: Sequence[Entry]
+    """Further measures, such as the gap between what is said and what is known."""
+    variants: Sequence[Variant]
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether any score is there."""
+        return bool(self.checkpoint)
+
+    @property
+    def decodings(self) -> list[str]:
+        """All that its datasets were asked in."""
+        lines = [*self.outside, *(line for quadrant in self.quadrants.values() for line in quadrant.datasets)]
+        return sorted({line.decoding for line in lines})
+
+
+def run_views(contents: ReportContents) -> list[RunView]:
+    """A view of every run, in the report's order."""
+    matrix = _grouped(records(contents.tables.matrix), lambda row: row["run"])
+    scores = _grouped(records(contents.tables.scores), lambda row: row["run"])
+    return [
+        _run_view(facts, f"run-{index}", matrix.get(facts.name, []), scores.get(facts.name, []))
+        for index, facts in enumerate(contents.runs, start=1)
+    ]
+
+
+def primary_decoding(entries: Iterable[Entry]) -> str:
+    """`choice` if it is there, else the first."""
+    decodings = sorted({entry.decoding for entry in entries})
+    return "choice" if "choice" in decodings else next(iter(decodings), "")
+
+
+def _run_view(facts: RunFacts, anchor: str, all_matrix: Sequence[Row], all_scores: Sequence[Row]) -> RunView:
+    matrix, scores = _last_stage(all_matrix), _last_stage(all_scores)
+    probes = {row["dataset"] for row in scores if row["metric"] == "mischoice"}
+    lines = _entries(scores, ("dataset", "decoding", "metric"))
+    scored = [line for line in lines if line.course.metric in set(Metric) and line.name not in probes]
+    places = {row["dataset"]: text(row["quadrant"]) for row in scores}
+    last = max(scores or matrix, key=lambda row: int(row["step"]), default=None)
+    return RunView(
+        name=facts.name,
+        anchor=anchor,
+        recipe=facts.recipe,
+        target="" if last is None else text(last.get("target")),
+        checkpoint="" if last is None else text(last["checkpoint"]),
+        quadrants={
+            key: Quadrant(
+                key,
+                _means(matrix, key, scored_in := [line for line in scored if places[line.name] == key]),
+                sorted(scored_in, key=lambda line: (line.seen_in_mix, line.name, line.decoding)),
+            )
+            for key in QUADRANTS
+        },
+        probes=[line for line in lines if line.name in probes],
+        mischoice=_mischoice(lines),
+        outside=[line for line in scored if not places[line.name]],
+        others=[line for line in lines if line.course.metric not in set(Metric) and line.name not in probes],
+        variants=_variants(all_matrix, all_scores),
+    )
+
+
+def _means(matrix: Sequence[Row], quadrant: str, members: Sequence[Entry]) -> list[Entry]:
+    """A quadrant's lines, unseen tasks first; chance is the mean over the sets that have one."""
+    rows = [row for row in matrix if row["quadrant"] == quadrant]
+    return _entries(rows, ("seen_in_mix", "decoding", "metric"), members)
+
+
+def _mischoice(lines: Sequence[Entry]) -> list[Entry]:
+    found = [line for line in lines if line.course.metric == "mischoice"]
+    decoding = primary_decoding(found)
+    return [line for line in found if line.decoding == decoding]
+
+
+def _variants(matrix: Sequence[Row], scores: Sequence[Row]) -> list[Variant]:
+    """The last checkpoint as trained, then its variants; nothing if there are none."""
+    stage = max((int(row["stage"]) for row in matrix), default=0)
+    names = sorted({row["checkpoint"] for row in matrix if text(row["variant"]) and int(row["stage"]) == stage})
+    return [_variant(name, matrix, scores) for name in ("", *names)] if names else []
+
+
+def _variant(name: str, all_matrix: Sequence[Row], all_scores: Sequence[Row]) -> Variant:
+    matrix, scores = _last_stage(all_matrix, name), _last_stage(all_scores, name)
+    means = {key: Quadrant(key, _means(matrix, key, []), []).at_a_glance for key in QUADRANTS}
+    return Variant(name or "as trained", means, _mischoice(_entries(scores, ("dataset", "decoding", "metric"))))
+
+
+def _entries(rows: Sequence[Row], keys: Sequence[str], members: Sequence[Entry] = ()) -> list[Entry]:
+    groups = _grouped(rows, lambda row: tuple(row[key] for key in keys))
+    return [_entry(groups[key], members) for key in sorted(groups)]
+
+
+def _entry(rows: Sequence[Row], members: Sequence[Entry]) -> Entry:
+    last, course = max(rows, key=lambda row: int(row["step"])), course_of(rows)
+    seen, decoding = bool(number(last.get("seen_in_mix"))), str(last["decoding"])
+    alike = [
+        line.chance
+        for line in members
+        if (line.seen_in_mix, line.decoding) == (seen, decoding) and line.chance is not None
+    ]
+    return Entry(
+        name=text(last.get("dataset")),
+        decoding=decoding,
+        seen_in_mix=seen,
+        course=course,
+        n=number(last.get("n")),
+        n_datasets=int(last.get("n_datasets", 1)),
+        chance=sum(alike) / len(alike) if alike else number(last.get("chance")),
+        forgotten=number(last.get("forgotten")),
+        gained=number(last.get("gained")),
+        mde=number(last.get("mde")),
+        unparsed=number(last.get("unparsed")),
+    )
+
+
+def _last_stage(rows: Sequence[Row], variant: str = "") -> list[Row]:
+    """Rows of one variant, or of unedited checkpoints, in the last stage, as in the terminal's tables."""
+    wanted = [row for row in rows if (row["checkpoint"] == variant if variant else not text(row["variant"]))]
+    stage = max((int(row["stage"]) for row in wanted), default=0)
+    return [row for row in wanted if int(row["stage"]) == stage]
+
+
+def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    groups: dict[Any, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return dict(groups)

@@ -1,0 +1,84 @@
+"""Runs that differ in nothing but the seed share the name of a recipe."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from forgetbench.analysis.cell_view import CellView, matched
+from forgetbench.analysis.seed_table import Pairs
+from forgetbench.errors import UserError
+from forgetbench.stored.runs import StoredRun
+
+_SEED = re.compile(r"(^|--|-|_)seed[-=_]?\d+")
+_NOT_RECIPE = ("name", "seed", "outputs", "manifests", "threads", "run")
+
+
+def stored_runs(path: Path) -> list[StoredRun]:
+    """The run in a folder, or every point of the sweep in it, each with the name of its recipe.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder; name a run's or a sweep's, such as outputs/demo.")
+    if (path / "run.json").is_file():
+        return named([path])
+    points = sorted(point.parent for point in path.glob("*/run.json"))
+    if points:
+        return named(points)
+    if (path / "scores.csv").is_file():
+        return named([path])
+    raise UserError(f"{path} holds neither a run (run.json) nor a sweep (folders with one) nor scores.csv.")
+
+
+def named(folders: Iterable[Path]) -> list[StoredRun]:
+    """Runs with the names of their recipes: a run's own without its seed, unless two recipes would share it."""
+    runs = [StoredRun(folder) for folder in folders]
+    recipes: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        recipes[_short(run)].add(_identity(run))
+    return [replace(run, recipe=_short(run) if len(recipes[_short(run)]) == 1 else run.name) for run in runs]
+
+
+def _short(run: StoredRun) -> str:
+    return run.name if run.seed is None else _SEED.sub("", run.name).strip("-_") or run.name
+
+
+def _identity(run: StoredRun) -> str:
+    if run.file is None:
+        return run.name
+    config = {key: value for key, value in run.file.config.items() if key not in _NOT_RECIPE}
+    replays = config["recipe"]["replay"]["samples"]  # which items are replayed depends on the seed
+    return repr((config, [] if replays else list(run.file.data_digests), run.file.model_digest))
+
+
+Recipes = dict[tuple[str, str], dict[int | None, Pairs]]
+"""Recipe and variant -> seed -> cells of the last checkpoint, each with its base."""
+
+
+def last_pairs(runs: Sequence[StoredRun]) -> Recipes:
+    """What scored runs answered at their last checkpoint, and at every variant of it, beside their base.
+
+    Raises:
+        UserError: answers are gone.
+    """
+    found: Recipes = defaultdict(dict)
+    for run in runs:
+        bases = {_key(view): view for view in run.views(run.bases())}
+        by_variant: dict[str, list[tuple[CellView, CellView]]] = defaultdict(list)
+        for view in run.views(run.last()):
+            base = bases.get(_key(view))
+            before = None if base is None or view.context.is_base else matched(base, view)
+            if before is not None:
+                by_variant[view.context.variant].append((view, before))
+        for variant, pairs in by_variant.items():
+            found[run.recipe, variant][run.seed] = pairs
+    return dict(found)
+
+
+def _key(view: CellView) -> tuple[str, str]:
+    return view.context.dataset, view.context.decoding
