@@ -20,8 +20,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY) ## Fine-tune with four recipes, score every checkpoint, show the 2x2 (a few minutes on 2 cores).
+demo: $(READY) ## Fine-tune with four recipes, score every checkpoint, show the 2x2, make its report (a few minutes).
 	$(BIN)/forgetbench sweep
+	$(BIN)/forgetbench report outputs/demo
 
 test: $(READY) ## Run the tests (a few minutes, no network).
 	$(QUIET_RUN) $(BIN)/python -m pytest -m 'not slow' -n 2

@@ -191,12 +191,12 @@ def power(
 
 
 @data.command("list", cls=Command)
-def data_list(overrides: Overrides, cfg: Cfg = False) -> None:
+def data_list(overrides: Overrides, cfg: Cfg = False, as_json: Json = False) -> None:
     """List every dataset that can be named: image domains, text tasks, sizes."""
     from forgetbench import config, inspection, launch
 
     _print_if(cfg, config.FinetuneConfig, overrides)
-    inspection.data_list(launch.compose(config.FinetuneConfig, overrides))
+    inspection.data_list(launch.compose(config.FinetuneConfig, overrides), as_json)
 
 
 @data.command("show", cls=Command)
@@ -211,25 +211,25 @@ def data_show(words: Words, cfg: Cfg = False) -> None:
 
 
 @data.command("check", cls=Command)
-def data_check(words: Words, cfg: Cfg = False) -> None:
+def data_check(words: Words, cfg: Cfg = False, as_json: Json = False) -> None:
     """Verify datasets against their manifests: files, digests, sizes, items; with no name, all of them."""
     from forgetbench import config, inspection, launch
 
     names, overrides = _split(words)
     _print_if(cfg, config.FinetuneConfig, overrides)
-    if not inspection.data_check(launch.compose(config.FinetuneConfig, overrides), names):
+    if not inspection.data_check(launch.compose(config.FinetuneConfig, overrides), names, as_json):
         raise typer.Exit(1)
 
 
 @app.command(cls=Command)
-def models(words: Words, cfg: Cfg = False) -> None:
+def models(words: Words, cfg: Cfg = False, as_json: Json = False) -> None:
     """List a model's parts and their parameter counts; with no name, the embedded base."""
     from forgetbench import config, inspection, launch
 
     names, overrides = _split(words)
     choices = [[*overrides, f"model={name}"] for name in names] or [overrides]
     _print_if(cfg, config.FinetuneConfig, choices[0])
-    inspection.models([launch.compose(config.FinetuneConfig, choice) for choice in choices])
+    inspection.models([launch.compose(config.FinetuneConfig, choice) for choice in choices], as_json)
 
 
 def _print_if(cfg: bool, kind: type[Any], overrides: Sequence[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from rich.markup import escape
@@ -18,20 +20,32 @@ from forgetbench.errors import UserError
 from forgetbench.reporting.console import console
 
 
-def data_list(config: FinetuneConfig) -> None:
+def data_list(config: FinetuneConfig, as_json: bool) -> None:
     """A row per dataset; its quadrant relative to the configured target."""
     catalogue = Catalogue(config.manifests)
     target = catalogue.load(config.data.stages[0].set)
     table = Table(title=f"datasets (quadrants relative to {target.name})", title_justify="left")
     for column in ("name", "image domains", "text tasks", "items", "quadrant"):
         table.add_column(column, overflow="fold")
+    rows = []
     for name in catalogue.names():
         manifest = catalogue.load(name)
         sizes = ", ".join(f"{split} {described.n or '?'}" for split, described in manifest.splits.items())
-        blend = f"mixture of {len(manifest.mixture)}"
+        blend, quadrant = f"mixture of {len(manifest.mixture)}", _quadrant(target, manifest)
         domains, tasks = ", ".join(manifest.image_domains), ", ".join(manifest.text_tasks)
-        table.add_row(name, domains, tasks, sizes or blend, _quadrant(target, manifest))
-    console.print(table, markup=False)
+        table.add_row(name, domains, tasks, sizes or blend, quadrant)
+        rows.append(
+            {
+                "name": name,
+                "image_domains": manifest.image_domains,
+                "text_tasks": manifest.text_tasks,
+                "items": {split: described.n for split, described in manifest.splits.items()},
+                "mixture": manifest.mixture,
+                "target": target.name,
+                "quadrant": quadrant or None,
+            }
+        )
+    _print(table, rows, as_json)
 
 
 def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
@@ -56,7 +70,7 @@ def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
         console.print(table, markup=False)
 
 
-def data_check(config: FinetuneConfig, names: Sequence[str]) -> bool:
+def data_check(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> bool:
     """Verify datasets, and that no evaluation picture is in any training split of those checked.
 
     Returns:
@@ -69,7 +83,7 @@ def data_check(config: FinetuneConfig, names: Sequence[str]) -> bool:
     table = Table(title="datasets checked", title_justify="left")
     for column in ("name", "items", "in training: identical", f"near (< {NEAR:g})", "problems"):
         table.add_column(column, overflow="fold")
-    sound = True
+    sound, rows = True, []
     for audit in audits:
         found = leak(audit.evaluated, train)
         problems = audit.problems + [f"{found.identical} evaluation pictures are in a training split"] * bool(
@@ -79,8 +93,18 @@ def data_check(config: FinetuneConfig, names: Sequence[str]) -> bool:
         sizes = ", ".join(f"{split} {n}" for split, n in audit.sizes.items()) or "mixture"
         shown = [str(found.identical), str(found.near)] if audit.evaluated else ["", ""]
         table.add_row(audit.name, sizes, *shown, "\n".join(problems) or "none")
-    console.print(table, markup=False)
+        leaks = {"identical": found.identical, "near": found.near} if audit.evaluated else None
+        rows.append({"name": audit.name, "items": audit.sizes, "in_training": leaks, "problems": problems})
+    _print(table, rows, as_json)
     return sound
+
+
+def _print(table: Table, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
+    """The table, or its rows for a program."""
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+    else:
+        console.print(table, markup=False)
 
 
 def _audit(catalogue: Catalogue, name: str, pictures: Pictures) -> DatasetAudit:
@@ -98,17 +122,19 @@ def _audit(catalogue: Catalogue, name: str, pictures: Pictures) -> DatasetAudit:
     return result
 
 
-def models(configs: Sequence[FinetuneConfig]) -> None:
+def models(configs: Sequence[FinetuneConfig], as_json: bool) -> None:
     """Each model's parts and parameter counts, counted without reading its weights."""
+    rows: list[dict[str, object]] = []
     table = Table(title="models", title_justify="left")
     for column in ("model", "part", "parameters", "linear layers"):
         table.add_column(column, justify="left" if column in ("model", "part") else "right")
     for config in configs:
-        _model_rows(table, config.model)
-    console.print(table)
+        rows += _model_rows(table, config.model)
+    _print(table, rows, as_json)
 
 
-def _model_rows(table: Table, config: ModelConfig) -> None:
+def _model_rows(table: Table, config: ModelConfig) -> list[dict[str, object]]:
+    """Add a model's rows to the table, and return them."""
     import torch
     from transformers import AutoModelForImageTextToText
 
@@ -118,10 +144,13 @@ def _model_rows(table: Table, config: ModelConfig) -> None:
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(load_config(config))
     counted = audit(model)
+    layers, rows = language_layers(model), list[dict[str, object]]()
     for count in counted.parts:
-        table.add_row(config.path, count.part, f"{count.total:,}", str(len(linear_layers(model, count.part))))
-    layers = f"{language_layers(model)} language layers"
-    table.add_row(config.path, "all", f"{counted.total:,}", layers, end_section=True)
+        linear = len(linear_layers(model, count.part))
+        table.add_row(config.path, count.part, f"{count.total:,}", str(linear))
+        rows.append({"model": config.path, "part": count.part, "parameters": count.total, "linear_layers": linear})
+    table.add_row(config.path, "all", f"{counted.total:,}", f"{layers} language layers", end_section=True)
+    return [*rows, {"model": config.path, "part": "all", "parameters": counted.total, "language_layers": layers}]
 
 
 def _quadrant(target: Manifest, manifest: Manifest) -> str:

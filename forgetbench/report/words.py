@@ -29,14 +29,16 @@ def recommend(choice: Choice, recipes: Mapping[Name, Mapping[int | None, Pairs]]
     best = choice.best
     kept = max((best, *(rival.candidate for rival in tied)), key=lambda one: one.sources.value or 0.0)
     if not choice.rivals:
-        headline = f"Only {_name(best)} has learnt the target beyond its error: {_both(best)}."
+        headline = f"Only {_name(best)} has learnt the target beyond its error: {_short(best)}."
     elif not tied:
-        headline = f"Take {_name(best)}: {_both(best)}, more in all than any other recipe here, beyond the error."
+        headline = f"Take {_name(best)}: {_short(best)}, more in all than any other recipe here."
     else:
         others = _listed([_name(rival.candidate) for rival in tied])
-        headline = f"The data cannot tell {_name(best)} from {others}. The first has the largest total ({_both(best)})"
-        headline += "." if kept is best else f"; of them, {_name(kept)} keeps most ({_both(kept)})."
-    sentences = [_against(rival) for rival in choice.rivals[:_FEW]]
+        headline = (
+            f"The data cannot tell {_name(best)} from {others}. The largest total has {_name(best)} ({_short(best)})"
+        )
+        headline += "." if kept is best else f"; {_name(kept)} keeps most ({_short(kept)})."
+    sentences = [f"{_name(best)}: {_both(best)}.", *(_against(rival) for rival in choice.rivals[:_FEW])]
     if len(choice.rivals) > _FEW:
         worse = sum(rival.can_be_told_apart for rival in choice.rivals)
         sentences.append(f"{worse} of the {len(choice.rivals)} other recipes that learnt are worse beyond the error.")
@@ -97,10 +99,15 @@ def _against(rival: Rival) -> str:
     """How the best one's total compares."""
     difference = rival.difference
     p = "" if rival.p_holm is None else f", p {'< .001' if rival.p_holm < 0.001 else f'= {rival.p_holm:.3f}'}"
-    word = "is worse by" if rival.can_be_told_apart else "cannot be told from it:"
+    word = "worse by" if rival.can_be_told_apart else "cannot be told from the first, which has"
     total = "-" if difference.value is None else f"{100 * difference.value:.1f}"
-    shown = f"{total} {_range(difference.ci_low, difference.ci_high)}"
-    return f"{_name(rival.candidate)} ({_both(rival.candidate)}) {word} {shown} points in all{p}."
+    shown = f"{total} {_range(difference.ci_low, difference.ci_high)} points"
+    more = "" if rival.can_be_told_apart else " more"
+    return f"{_name(rival.candidate)}: {_both(rival.candidate)}; {word} {shown}{more} in all{p}."
+
+
+def _short(one: Candidate) -> str:
+    return f"{_points(one.target.value)} on the target, {_points(one.sources.value)} elsewhere"
 
 
 def _both(one: Candidate) -> str:

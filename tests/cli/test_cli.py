@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -226,3 +227,14 @@ def test_failed_points_are_named_and_the_exit_code_is_1(monkeypatch: pytest.Monk
 def _fails_at_seed_1(config: experiment.SweepConfig, folder: Path) -> None:
     if config.seed == 1:
         raise RuntimeError("no memory")
+
+
+def test_programs_get_datasets_checks_and_models_as_json() -> None:
+    listed = {row["name"]: row for row in json.loads(call("data", "list", "--json").stdout)}
+    assert listed["fashion_naming"]["items"]["test"] == 500
+    assert listed["fashion_naming"]["quadrant"] == "id_text-id_image"
+    assert listed["general"]["quadrant"] is None
+    (checked,) = json.loads(call("data", "check", "fashion_shifted", "--json").stdout)
+    assert (checked["problems"], checked["in_training"]["identical"]) == ([], 0)
+    counted = json.loads(call("models", "--json").stdout)
+    assert sum(row["parameters"] for row in counted[:-1]) == counted[-1]["parameters"]

@@ -53,7 +53,10 @@ def follow(block: Block, names: dict[str, Any]) -> None:
         Path(block.file).write_text(block.text, "utf-8")
 
 
-@pytest.mark.parametrize(("guide", "dataset"), [("data.md", "my_set"), ("scoring.md", "fashion_knowledge")])
+@pytest.mark.parametrize(
+    ("guide", "dataset"),
+    [("data.md", "my_set"), ("scoring.md", "fashion_knowledge"), ("statistics.md", "fashion_knowledge")],
+)
 def test_a_guide_works_as_written_in_an_empty_folder(
     guide: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

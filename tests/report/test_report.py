@@ -84,7 +84,7 @@ def test_a_sweep_is_compared_by_recipe_with_its_seeds(outputs: Path) -> None:
     assert set(contents.tables.seeds.loc[contents.tables.seeds["recipe"] == "low", "n_seeds"]) == {2}
     assert contents.recommendation is not None
     assert contents.recommendation.headline.startswith("Take low:")
-    assert any("high" in line and "is worse by" in line for line in contents.recommendation.evidence)
+    assert any("high" in line and "worse by" in line for line in contents.recommendation.evidence)
     assert all(flip.checkpoint == "step_000020" for flip in contents.flips)
 
 
