@@ -5,6 +5,7 @@ Legend: N items, A and B clusters of the first and second way, F flips of every 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,12 +69,16 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def equivalence_p(change: Estimate | SeedEstimate, margin: float) -> float | None:
+def equivalence_p(change: SeedEstimate, margin: float) -> float | None:
     """P-value of "the change is at least the margin, up or down": two one-sided t tests (TOST, Schuirmann 1987).
 
-    A small one says that the true change lies within the margin; a large one says nothing. None without an error. Where
-    no answer changed, the estimated error is 0 and the t test knows nothing: a mean change of the margin needs a share
-    of clusters at least that large to change, and that none of C did then has a probability of at most (1 - margin)^C.
+    A small one says that the true change lies within the margin; a large one says nothing. None without an error.
+
+    Few changed answers make a small change and a small error together, so that plain t tests claim too much. Where
+    answers are right or wrong, a true mean change of the margin m has a variance of at least m (1 - m) an item, and the
+    fewest changes that n items can have are binomial. So the standard error is at least that of the margin, and the
+    p-value at least P(Binomial(n, m) <= n |change|), with n the effective number of items. (Our own, conservative;
+    docs/results/coverage.md has what it claims.)
 
     Raises:
         ValueError: the margin is not positive.
@@ -82,18 +87,23 @@ def equivalence_p(change: Estimate | SeedEstimate, margin: float) -> float | Non
         raise ValueError(f"an equivalence margin is positive, not {margin}")
     if change.value is None or change.stderr is None or change.df is None:
         return None
-    if not change.stderr:
-        return 1.0 if change.value else float((1 - margin) ** (change.df + 1))
-    nearest = (margin - abs(change.value)) / change.stderr
-    return float(special.stdtr(change.df, -nearest))
+    n, stderr, exact = change.effective_items, change.stderr, 0.0
+    if n is not None and margin < 1:
+        stderr = max(stderr, math.sqrt(margin * (1 - margin) / n))
+        changed = min(abs(change.value) * n, n * (1 - _ROUNDING))
+        exact = float(special.betainc(n - changed, changed + 1, 1 - margin))
+    if not stderr:
+        return None  # scores on a scale of their own that did not vary
+    nearest = (margin - abs(change.value)) / stderr
+    return max(exact, float(special.stdtr(change.df, -nearest)))
 
 
 def t_test_p(change: Estimate | SeedEstimate) -> float | None:
-    """Two-sided p-value of "the change is 0" from its standard error."""
+    """Two-sided p-value of "the change is 0" from its standard error; None where a change has no variance to go by."""
     if change.value is None or change.stderr is None or change.df is None:
         return None
     if not change.stderr:
-        return float(change.value == 0)
+        return None if change.value else 1.0
     return float(2 * special.stdtr(change.df, -abs(change.value) / change.stderr))
 
 

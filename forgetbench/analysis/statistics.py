@@ -9,7 +9,8 @@ Legend: N items; labels of clusters are compared as text, so "image=x" joins dat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -73,7 +74,8 @@ def clustered_mean(
 ) -> Estimate:
     """(Weighted) mean with a clustered standard error and a t interval with C - 1 df.
 
-    Binary, unweighted items that are each their own cluster get the Wilson interval instead.
+    Binary, unweighted items that are each their own cluster get the Wilson interval instead; so do C clusters whose
+    answers are all right or all wrong, whose estimated error of 0 says nothing.
 
     Args:
         values: N scores.
@@ -86,10 +88,11 @@ def clustered_mean(
     y_N = _floats(values)
     estimate = _mean(y_N, clusters, _weights(weights, y_N.size), strata)
     unclustered = weights is None and estimate.n_clusters == estimate.n
-    if estimate.value is None or estimate.stderr is None or not (shares and unclustered and _binary(y_N)):
+    if estimate.value is None or estimate.stderr is None or not (shares and _binary(y_N)):
         return estimate
-    low, high = _wilson(estimate.value, estimate.n)
-    return Estimate(estimate.value, estimate.stderr, low, high, estimate.n, estimate.n_clusters)
+    if not unclustered and y_N.min() != y_N.max():
+        return estimate
+    return replace(estimate, **_bounds(*_wilson(estimate.value, estimate.n_clusters)))
 
 
 def paired_difference(
@@ -99,13 +102,18 @@ def paired_difference(
     weights: ArrayLike | None = None,
     strata: Sequence[str] | None = None,
 ) -> PairedDifference:
-    """Mean of after - before over the same items; the arguments are as in `clustered_mean`."""
+    """Mean of after - before over the same items; the arguments are as in `clustered_mean`.
+
+    Where scores are right or wrong and no answer changed, the interval is that of `unchanged`.
+    """
     after_N, before_N = _floats(after), _floats(before)
     if after_N.shape != before_N.shape:
         raise ValueError(f"{after_N.size} items after and {before_N.size} before do not pair")
     change_N = after_N - before_N
     estimate = _mean(change_N, clusters, _weights(weights, change_N.size), strata)
     flows = after_N.size > 0 and _binary(after_N) and _binary(before_N)
+    if flows and estimate.stderr is not None and not change_N.any():
+        estimate = unchanged(estimate)
     w_N = np.full(after_N.size, 1 / max(after_N.size, 1)) if weights is None else _floats(weights)
     return PairedDifference(
         difference=estimate,
@@ -160,9 +168,19 @@ def join_ways(*item_sets: Ways) -> list[list[str]]:
     return [[label for ways in item_sets for label in ways[min(way, len(ways) - 1)]] for way in range(n_ways)]
 
 
+def unchanged(estimate: Estimate) -> Estimate:
+    """The estimate of no change, with the interval that C clusters without any change leave: +-(1 - 0.05^(1 / C)).
+
+    A mean change of q, of answers that are right or wrong, needs at least a share q of clusters to change, and that
+    none of C does then has a probability of at most (1 - q)^C. The estimated error of 0 says nothing.
+    """
+    bound = 1 - 0.05 ** (1 / estimate.n_clusters)
+    return replace(estimate, **_bounds(-bound, bound))
+
+
 def minimum_detectable(estimate: Estimate) -> float | None:
-    """Smallest true effect this estimate's standard error would find."""
-    return None if estimate.stderr is None else DETECTABLE * estimate.stderr
+    """Smallest true effect this estimate's standard error would find; unknown where nothing varied."""
+    return DETECTABLE * estimate.stderr if estimate.stderr else None
 
 
 def _mean(y_N: Floats, clusters: Ways, weights: Floats | None, strata: Sequence[str] | None) -> Estimate:
@@ -198,6 +216,10 @@ def _wilson(share: float, n: int) -> tuple[float, float]:
     center = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     return max(0.0, float(center - half)), min(1.0, float(center + half))
+
+
+def _bounds(low: float, high: float) -> dict[str, Any]:
+    return {"ci_low": low, "ci_high": high}
 
 
 def _weights(weights: ArrayLike | None, n: int) -> Floats | None:

@@ -9,8 +9,9 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
+from forgetbench.analysis.seeds import SeedEstimate, over_seeds
 from forgetbench.analysis.significance import equivalence_p, holm, sign_flip_p, t_test_p
-from forgetbench.analysis.statistics import Estimate, clustered_mean, paired_difference
+from forgetbench.analysis.statistics import Estimate, paired_difference
 
 
 def labels(codes: object) -> list[str]:
@@ -109,20 +110,47 @@ def test_holm_agrees_with_statsmodels_and_passes_over_absent_cells() -> None:
     assert holm([]) == []
 
 
+def estimated(changes: object, seeds: int = 1) -> SeedEstimate:
+    changes = np.asarray(changes, dtype=float)
+    n = changes.size
+    return over_seeds([changes] * seeds, [labels(range(n))], np.full(n, 1 / n), [""] * n)
+
+
 @pytest.mark.parametrize("margin", [0.05, 0.2, 0.5])
-def test_equivalence_agrees_with_statsmodels(margin: float) -> None:
+def test_equivalence_of_graded_scores_agrees_with_statsmodels(margin: float) -> None:
     changes = np.random.default_rng(2).normal(0.1, 1, 60)
-    estimate = clustered_mean(changes, [labels(range(60))])
     expected = DescrStatsW(changes).ttost_mean(-margin, margin)[0]
-    assert equivalence_p(estimate, margin) == pytest.approx(expected, rel=1e-9)
+    assert equivalence_p(estimated(changes), margin) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("lost", "n", "margin"), [(0, 40, 0.02), (0, 300, 0.02), (2, 300, 0.02), (5, 400, 0.03)])
+def test_rare_losses_are_no_proof_of_equivalence(lost: int, n: int, margin: float) -> None:
+    # With so few losses the chance of as few, were the true loss the margin, is the least that p may be.
+    changes = np.r_[-np.ones(lost), np.zeros(n - lost)]
+    assert equivalence_p(estimated(changes), margin) >= stats.binom.cdf(lost, n, margin) - 1e-12
+
+
+def test_equivalence_at_the_margin_is_claimed_in_five_percent_at_most() -> None:
+    for n, margin in ((300, 0.02), (1000, 0.02), (150, 0.1)):
+        losses = np.arange(int(4 * n * margin))
+        claims = [equivalence_p(estimated(np.r_[-np.ones(k), np.zeros(n - k)]), margin) < 0.05 for k in losses]
+        assert 0.001 < stats.binom.pmf(losses, n, margin) @ claims <= 0.05
+
+
+def test_many_changes_that_balance_are_judged_by_the_t_test() -> None:
+    changes = np.r_[-np.ones(100), np.ones(100), np.zeros(4800)]
+    expected = DescrStatsW(changes).ttost_mean(-0.02, 0.02)[0]
+    assert equivalence_p(estimated(changes), 0.02) == pytest.approx(expected, rel=1e-6)
+    assert expected < 0.001
 
 
 def test_equivalence_needs_an_error_and_a_positive_margin() -> None:
-    assert equivalence_p(Estimate(0.1, None, None, None, 3, 1), 0.05) is None
-    assert equivalence_p(Estimate(0.0, 0.0, 0.0, 0.0, 9, 9), 0.02) == pytest.approx(0.98**9)
-    assert equivalence_p(Estimate(-0.5, 0.0, -0.5, -0.5, 9, 9), 0.02) == 1
+    assert equivalence_p(estimated([0.3]), 0.05) is None
+    assert equivalence_p(estimated([0.5] * 9), 0.6) is None  # graded, and all alike
+    assert equivalence_p(estimated(-np.ones(9)), 0.02) == pytest.approx(1)
+    assert equivalence_p(estimated(np.zeros(9), seeds=3), 0.02) > 0.8
     with pytest.raises(ValueError, match="positive"):
-        equivalence_p(Estimate(0.1, 0.1, 0.0, 0.2, 9, 9), 0)
+        equivalence_p(estimated([0.1, 0.2]), 0)
 
 
 def test_t_test_is_scipys_for_unclustered_items() -> None:
@@ -131,3 +159,5 @@ def test_t_test_is_scipys_for_unclustered_items() -> None:
     change = paired_difference(after, before, [labels(range(50))]).difference
     assert t_test_p(change) == pytest.approx(stats.ttest_rel(after, before).pvalue)
     assert t_test_p(Estimate(None, None, None, None, 0, 0)) is None
+    assert t_test_p(Estimate(-0.5, 0.0, -0.5, -0.5, 2, 2)) is None  # two clusters that happen to agree
+    assert t_test_p(Estimate(0.0, 0.0, 0.0, 0.0, 9, 9)) == 1

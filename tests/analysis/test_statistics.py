@@ -68,6 +68,19 @@ def test_wilson_and_clustered_errors_agree_with_statsmodels() -> None:
         assert clustered_mean(y, ways).stderr == pytest.approx(float(fitted.bse[0]))
 
 
+def test_clusters_that_are_all_right_still_have_an_interval() -> None:
+    estimate = clustered_mean([1] * 40, [labels("image", np.arange(40) // 4)])
+    assert (estimate.ci_low, estimate.ci_high) == pytest.approx(proportion_confint(10, 10, method="wilson"))
+    assert estimate.stderr == 0
+
+
+def test_no_change_in_c_clusters_leaves_room_for_one() -> None:
+    pair = paired_difference([1] * 40, [1] * 40, [labels("image", np.arange(40) // 4)])
+    # Were 26 % of clusters to change, none of 10 would in 5 % of cases.
+    assert (pair.difference.ci_low, pair.difference.ci_high) == pytest.approx((-(1 - 0.05**0.1), 1 - 0.05**0.1))
+    assert (pair.difference.value, pair.mde) == (0, None)
+
+
 def test_a_difference_never_gets_the_wilson_interval() -> None:
     change = paired_difference([1, 1, 1, 0], [1, 0, 1, 0], [labels("item", range(4))]).difference
     assert change.ci_low is not None
