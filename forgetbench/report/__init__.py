@@ -7,6 +7,7 @@ import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
+from forgetbench.errors import UserError
 from forgetbench.files import write_text
 from forgetbench.report.gather import gather
 from forgetbench.reporting.console import say
@@ -67,17 +68,24 @@ def _open(path: Path, options: Options) -> None:
 def _watch(path: Path, options: Options) -> None:
     """Write the page whenever a table changes, until Ctrl-C; then once more, without its refreshing itself."""
     seen: frozenset[tuple[str, int, int]] | None = None
+    is_shown, told = False, ""
+    say(f"Watching {path}; Ctrl-C ends it.")
     try:
         while True:
-            if (found := _tables(path)) != seen:
-                _write(path, gather(path, options.flips, refresh_s=_REFRESH_S), with_files=False)
-                if seen is None:
-                    say("Watching; Ctrl-C ends it.")
-                    _open(path, options)
-                seen = found
+            found = _tables(path)
+            if found != seen:
+                try:
+                    _write(path, gather(path, options.flips, refresh_s=_REFRESH_S), with_files=False)
+                    if not is_shown:
+                        _open(path, options)
+                    seen, is_shown = found, True
+                except UserError as error:  # not begun yet, or a log with half a line: the next look may find it whole
+                    if told != (told := str(error)):
+                        say(f"Waiting: {error}")
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
-        _write(path, gather(path, options.flips), with_files=True)
+        if is_shown:
+            _write(path, gather(path, options.flips), with_files=True)
 
 
 def _tables(path: Path) -> frozenset[tuple[str, int, int]]:

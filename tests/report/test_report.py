@@ -158,12 +158,15 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_a_watched_page_is_made_again_at_a_change_and_ends_without_refreshing(
     outputs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    folder, pages = tmp_path / "run", []
-    folder.mkdir()
-    shutil.copy(outputs / "run/run.json", folder)
-    write_train(folder, 2)
+    folder, pages, naps = tmp_path / "run", [], []
 
     def nap(_: float) -> None:
+        naps.append(0)
+        if len(naps) == 1:  # the run has not begun
+            folder.mkdir()
+            shutil.copy(outputs / "run/run.json", folder)
+            write_train(folder, 2)
+            return
         pages.append((folder / "report.html").read_text("utf-8"))
         if len(pages) == 1:
             write_train(folder, 9)
