@@ -7,7 +7,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from forgetbench.analysis.statistics import join_ways
+from forgetbench.analysis.strata import join_ways
 from forgetbench.errors import UserError
 from forgetbench.records import Metric, Placement
 

@@ -16,7 +16,7 @@ from forgetbench.analysis.cell_view import CellView
 from forgetbench.analysis.pool import Pool, pool
 from forgetbench.analysis.seeds import SeedEstimate, over_seeds
 from forgetbench.analysis.significance import equivalence_p, holm, t_test_p
-from forgetbench.analysis.statistics import Floats, join_ways
+from forgetbench.analysis.strata import Floats, join_ways
 from forgetbench.errors import UserError
 from forgetbench.records import Metric
 

@@ -16,11 +16,11 @@ from forgetbench.analysis.ratios import RatioScores, clustered_ratio, ratio_diff
 from forgetbench.analysis.statistics import (
     ClusteredScores,
     Estimate,
-    Floats,
     clustered_mean,
     difference_of_means,
     paired_difference,
 )
+from forgetbench.analysis.strata import Floats
 from forgetbench.analysis.yes_no import YesNoCounts, yes_no_counts
 from forgetbench.records import LETTERS, AnswerKind, Decoding
 from forgetbench.scoring.bias import names_label, recall_deviation

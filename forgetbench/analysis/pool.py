@@ -13,15 +13,8 @@ import numpy as np
 from forgetbench.analysis.cell_view import CellView
 from forgetbench.analysis.metrics import item_scores
 from forgetbench.analysis.significance import sign_flip_p
-from forgetbench.analysis.statistics import (
-    Estimate,
-    Floats,
-    PairedDifference,
-    Ways,
-    clustered_mean,
-    join_ways,
-    paired_difference,
-)
+from forgetbench.analysis.statistics import Estimate, PairedDifference, clustered_mean, paired_difference
+from forgetbench.analysis.strata import Floats, Ways, join_ways
 
 ABSENT = Estimate(None, None, None, None, 0, 0)
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forgetbench.analysis.statistics import Estimate, Floats, Ways, clustered_mean, linear_estimate
+from forgetbench.analysis.statistics import Estimate, clustered_mean, linear_estimate
+from forgetbench.analysis.strata import Floats, Ways
 
 
 @dataclass(frozen=True)

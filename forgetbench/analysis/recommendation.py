@@ -18,7 +18,7 @@ from forgetbench.analysis.pool import Pool, pool
 from forgetbench.analysis.seed_table import Pairs
 from forgetbench.analysis.seeds import SeedEstimate, over_seeds
 from forgetbench.analysis.significance import holm, t_test_p
-from forgetbench.analysis.statistics import Floats, join_ways
+from forgetbench.analysis.strata import Floats, join_ways
 from forgetbench.records import QUADRANTS
 
 Name = tuple[str, str]

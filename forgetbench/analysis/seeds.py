@@ -9,12 +9,13 @@ Legend: S seeds, N items, B resamples, C clusters.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import special  # type: ignore[import-untyped]  # as in `statistics`
 
-from forgetbench.analysis.statistics import Estimate, Floats, Ways, contrast, unchanged
+from forgetbench.analysis.statistics import Estimate, contrast, unchanged
+from forgetbench.analysis.strata import Floats, Stratum, Ways
 
 RESAMPLES = 2_000
 
@@ -35,8 +36,8 @@ class SeedEstimate:
     ci_high: float | None
     df: float | None
     """Degrees of freedom of the interval (Satterthwaite)."""
-    effective_items: float | None = None
-    """Independent items that would have the error between items; None unless it is a mean of right and wrong."""
+    strata: tuple[Stratum, ...] = ()
+    """The datasets behind it; none unless what changes is right or wrong."""
 
 
 def over_seeds(values: Sequence[Floats], clusters: Ways, weights: Floats, strata: Sequence[str]) -> SeedEstimate:
@@ -58,38 +59,29 @@ def over_seeds(values: Sequence[Floats], clusters: Ways, weights: Floats, strata
     if not len(values) or not len(values[0]):
         return SeedEstimate(None, len(values), None, None, None, None, None, None)
     values_SN = np.stack([np.asarray(one, dtype=np.float64) for one in values])
-    items, effective = contrast(values_SN.mean(0), clusters, weights, strata), None
-    if items.stderr is not None and np.isclose(weights.sum(), 1) and np.isin(values_SN, (-1.0, 0.0, 1.0)).all():
-        effective = _effective_items(values_SN.mean(0), items, weights, strata)
-    if not items.stderr:  # nothing varied between items, which says nothing unless answers are right or wrong
-        bound = effective is not None and not values_SN.any()
-        items = unchanged(items) if bound else replace(items, ci_low=None, ci_high=None)
+    items = contrast(values_SN.mean(0), clusters, weights, strata)
+    is_right_or_wrong = bool(np.isin(values_SN, (-1.0, 0.0, 1.0)).all())
+    if not items.stderr:  # nothing varied between items
+        items = unchanged(items, clusters, is_right_or_wrong and not values_SN.any())
+    known = items.strata if is_right_or_wrong else ()
     if len(values) == 1 or items.stderr is None or items.value is None:
-        known = (items.stderr, items.ci_low, items.ci_high, None if items.stderr is None else items.df)
-        return SeedEstimate(items.value, len(values), items.stderr, None, *known, effective)
+        error = (items.stderr, items.ci_low, items.ci_high, items.df)
+        return SeedEstimate(items.value, len(values), items.stderr, None, *error, known)
     n, seed_sd = len(values_SN), float((values_SN @ weights).std(ddof=1))
     stderr = float(_resampled(values_SN, clusters, weights, strata, items.stderr).std(ddof=1))
     df = _satterthwaite(items, seed_sd**2 / n, n - 1)
     half = float(special.stdtrit(df, 0.975)) * stderr
     bounds = (items.value - half, items.value + half) if stderr else (items.ci_low, items.ci_high)
-    return SeedEstimate(items.value, n, items.stderr, seed_sd, stderr, *bounds, df, effective)
-
-
-def _effective_items(mean_N: Floats, items: Estimate, w_N: Floats, strata: Sequence[str]) -> float:
-    """Kish's 1 / sum of w^2, less where clusters make the error larger; C where nothing varied."""
-    group_N = np.unique(np.asarray(strata, dtype=str), return_inverse=True)[1]
-    center_G = np.bincount(group_N, w_N * mean_N) / np.bincount(group_N, w_N)
-    independent = float(np.square(w_N * (mean_N - center_G[group_N])).sum())
-    most = 1 / float(np.square(w_N).sum())
-    return most * min(1.0, independent / items.stderr**2) if items.stderr else min(most, float(items.n_clusters))
+    return SeedEstimate(items.value, n, items.stderr, seed_sd, stderr, *bounds, df, known)
 
 
 def _satterthwaite(items: Estimate, seed_variance: float, seed_df: int) -> float:
     item_variance = (items.stderr or 0.0) ** 2
     total = item_variance + seed_variance
+    item_df = items.df or 1.0
     if not total:
-        return items.df
-    parts = item_variance**2 / items.df + seed_variance**2 / seed_df
+        return item_df
+    parts = item_variance**2 / item_df + seed_variance**2 / seed_df
     return total**2 / parts
 
 

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special  # type: ignore[import-untyped]  # as in `statistics`
 
 from forgetbench.analysis.seeds import SeedEstimate
-from forgetbench.analysis.statistics import Estimate, Floats, Ways
+from forgetbench.analysis.statistics import Estimate
+from forgetbench.analysis.strata import Floats, Ways
 
 FLIPS = 9_999
 """Random flips where all of them are too many; the smallest p-value is then 1 / 10,000."""
@@ -75,10 +76,10 @@ def equivalence_p(change: SeedEstimate, margin: float) -> float | None:
     A small one says that the true change lies within the margin; a large one says nothing. None without an error.
 
     Few changed answers make a small change and a small error together, so that plain t tests claim too much. Where
-    answers are right or wrong, a true mean change of the margin m has a variance of at least m (1 - m) an item, and the
-    fewest changes that n items can have are binomial. So the standard error is at least that of the margin, and the
-    p-value at least P(Binomial(n, m) <= n |change|), with n the effective number of items. (Our own, conservative;
-    docs/results/coverage.md has what it claims.)
+    answers are right or wrong, a true change of the margin m may all come from one dataset of weight w, of whose n
+    effective items a share of at least q = m / w then changes: with a variance of at least q (1 - q) / n, and so rarely
+    as was seen only with a binomial probability. So the standard error is at least the largest of these, and so is the
+    p-value. (Our own, conservative; docs/results/coverage.md has what it claims.)
 
     Raises:
         ValueError: the margin is not positive.
@@ -87,11 +88,13 @@ def equivalence_p(change: SeedEstimate, margin: float) -> float | None:
         raise ValueError(f"an equivalence margin is positive, not {margin}")
     if change.value is None or change.stderr is None or change.df is None:
         return None
-    n, stderr, exact = change.effective_items, change.stderr, 0.0
-    if n is not None and margin < 1:
-        stderr = max(stderr, math.sqrt(margin * (1 - margin) / n))
-        changed = min(abs(change.value) * n, n * (1 - _ROUNDING))
-        exact = float(special.betainc(n - changed, changed + 1, 1 - margin))
+    stderr, exact = change.stderr, 0.0
+    for stratum in change.strata:
+        share, n = margin / stratum.weight, stratum.effective_items
+        if share < 1:
+            stderr = max(stderr, stratum.weight * math.sqrt(share * (1 - share) / n))
+            changed = min(abs(change.value) / stratum.weight, 1 - _ROUNDING) * n
+            exact = max(exact, float(special.betainc(n - changed, changed + 1, 1 - share)))
     if not stderr:
         return None  # scores on a scale of their own that did not vary
     nearest = (margin - abs(change.value)) / stderr

@@ -8,17 +8,27 @@ Legend: N items; labels of clusters are compared as text, so "image=x" joins dat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special  # type: ignore[import-untyped]  # scipy ships no type stubs; its stats takes a second to load
 
-Floats = NDArray[np.float64]
-Ways = Sequence[Sequence[str]]
-"""One or two sequences of N cluster labels."""
+from forgetbench.analysis.bounds import room, wilson
+from forgetbench.analysis.strata import (
+    Codes,
+    Floats,
+    Stratum,
+    Ways,
+    codes,
+    codes_of,
+    degrees_of_freedom,
+    join_ways,
+    scaled,
+    strata_of,
+)
 
 DETECTABLE = 1.96 + 0.84
 """Standard errors a true change needs to be found with 80 % power at the 5 % level."""
@@ -35,11 +45,10 @@ class Estimate:
     n: int
     n_clusters: int
     """Clusters of the coarser way."""
-
-    @property
-    def df(self) -> float:
-        """Degrees of freedom of the t interval."""
-        return self.n_clusters - 1
+    df: float | None = None
+    """Degrees of freedom of the t interval."""
+    strata: tuple[Stratum, ...] = ()
+    """The datasets behind it."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,9 @@ def clustered_mean(
 ) -> Estimate:
     """(Weighted) mean with a clustered standard error and a t interval with C - 1 df.
 
-    Binary, unweighted items that are each their own cluster get the Wilson interval instead; so do C clusters whose
-    answers are all right or all wrong, whose estimated error of 0 says nothing.
+    Binary, unweighted items that are each their own cluster get the Wilson interval instead. Where all items score
+    alike, the estimated error of 0 says nothing: answers that are all right or all wrong get the interval that `room`
+    leaves, other scores none.
 
     Args:
         values: N scores.
@@ -87,12 +97,17 @@ def clustered_mean(
     """
     y_N = _floats(values)
     estimate = _mean(y_N, clusters, _weights(weights, y_N.size), strata)
-    unclustered = weights is None and estimate.n_clusters == estimate.n
-    if estimate.value is None or estimate.stderr is None or not (shares and _binary(y_N)):
+    if estimate.value is None or estimate.stderr is None:
         return estimate
-    if not unclustered and y_N.min() != y_N.max():
+    is_right_or_wrong = shares and _binary(y_N)
+    if is_right_or_wrong and weights is None and estimate.n_clusters == estimate.n:
+        return _within(estimate, *wilson(estimate.value, estimate.n))
+    if y_N.min() != y_N.max():
         return estimate
-    return replace(estimate, **_bounds(*_wilson(estimate.value, estimate.n_clusters)))
+    open_share = _room(estimate, clusters) if is_right_or_wrong else None
+    if open_share is None:
+        return _within(estimate, None, None)
+    return _within(estimate, max(0.0, estimate.value - open_share), min(1.0, estimate.value + open_share))
 
 
 def paired_difference(
@@ -104,7 +119,7 @@ def paired_difference(
 ) -> PairedDifference:
     """Mean of after - before over the same items; the arguments are as in `clustered_mean`.
 
-    Where scores are right or wrong and no answer changed, the interval is that of `unchanged`.
+    Where scores are right or wrong and no answer changed, the interval is what `room` leaves.
     """
     after_N, before_N = _floats(after), _floats(before)
     if after_N.shape != before_N.shape:
@@ -112,8 +127,8 @@ def paired_difference(
     change_N = after_N - before_N
     estimate = _mean(change_N, clusters, _weights(weights, change_N.size), strata)
     flows = after_N.size > 0 and _binary(after_N) and _binary(before_N)
-    if flows and estimate.stderr is not None and not change_N.any():
-        estimate = unchanged(estimate)
+    if estimate.stderr is not None and change_N.min() == change_N.max():
+        estimate = unchanged(estimate, clusters, flows and not change_N.any())
     w_N = np.full(after_N.size, 1 / max(after_N.size, 1)) if weights is None else _floats(weights)
     return PairedDifference(
         difference=estimate,
@@ -148,34 +163,19 @@ def contrast(values: ArrayLike, clusters: Ways, weights: ArrayLike, strata: Sequ
 
 def linear_estimate(value: float, influences_N: Floats, clusters: Ways) -> Estimate:
     """A value with the error that its N influences give, summed by cluster, and a t interval with C - 1 df."""
-    codes = [_codes(labels) for labels in clusters]
-    if len(codes) not in {1, 2} or any(way.size != influences_N.size for way in codes):
-        raise ValueError(f"expected 1 or 2 ways of {influences_N.size} cluster labels each")
-    n, n_clusters = influences_N.size, min(int(way.max()) + 1 for way in codes)
+    n, ways = influences_N.size, codes_of(clusters, influences_N.size)
+    n_clusters = min(int(way.max()) + 1 for way in ways)
     if n_clusters < 2:
         return Estimate(value, None, None, None, n, n_clusters)
-    stderr = float(np.sqrt(_variance(influences_N, codes)))
+    stderr = math.sqrt(_variance(influences_N, ways, np.zeros(n, dtype=np.int64)))
     half = float(special.stdtrit(n_clusters - 1, 0.975)) * stderr
-    return Estimate(value, stderr, value - half, value + half, n, n_clusters)
+    return Estimate(value, stderr, value - half, value + half, n, n_clusters, n_clusters - 1.0)
 
 
-def join_ways(*item_sets: Ways) -> list[list[str]]:
-    """The ways of several item sets end to end.
-
-    A set with one way repeats it beside sets with two: V_a + V_b - V_ab is then its one-way V.
-    """
-    n_ways = max(len(ways) for ways in item_sets)
-    return [[label for ways in item_sets for label in ways[min(way, len(ways) - 1)]] for way in range(n_ways)]
-
-
-def unchanged(estimate: Estimate) -> Estimate:
-    """The estimate of no change, with the interval that C clusters without any change leave: +-(1 - 0.05^(1 / C)).
-
-    A mean change of q, of answers that are right or wrong, needs at least a share q of clusters to change, and that
-    none of C does then has a probability of at most (1 - q)^C. The estimated error of 0 says nothing.
-    """
-    bound = 1 - 0.05 ** (1 / estimate.n_clusters)
-    return replace(estimate, **_bounds(-bound, bound))
+def unchanged(estimate: Estimate, clusters: Ways, is_right_or_wrong: bool) -> Estimate:
+    """The estimate of a change without variance: what `room` leaves of right and wrong, else no interval."""
+    open_share = _room(estimate, clusters) if is_right_or_wrong else None
+    return _within(estimate, None if open_share is None else -open_share, open_share)
 
 
 def minimum_detectable(estimate: Estimate) -> float | None:
@@ -187,39 +187,47 @@ def _mean(y_N: Floats, clusters: Ways, weights: Floats | None, strata: Sequence[
     if not y_N.size:
         return Estimate(None, None, None, None, 0, 0)
     w_N = np.full(y_N.size, 1 / y_N.size) if weights is None else weights
-    group_N = _codes(strata) if strata is not None else np.zeros(y_N.size, dtype=np.int64)
+    group_N = codes(strata) if strata is not None else np.zeros(y_N.size, dtype=np.int64)
     center_G = np.bincount(group_N, w_N * y_N) / np.bincount(group_N, w_N)
     value = float(y_N.mean() if weights is None else w_N @ y_N)  # a mean of shares is exact, a weighted sum is not
-    return linear_estimate(value, w_N * (y_N - center_G[group_N]), clusters)
+    residuals_N, ways = w_N * (y_N - center_G[group_N]), codes_of(clusters, y_N.size)
+    coarser_N = min(ways, key=np.max)
+    found = strata_of(residuals_N, w_N, coarser_N, group_N)
+    n_clusters = int(coarser_N.max()) + 1
+    if min(one.n_clusters for one in found) < 2:
+        return Estimate(value, None, None, None, y_N.size, n_clusters, None, tuple(found))
+    stderr = math.sqrt(_variance(residuals_N, ways, group_N))
+    df = degrees_of_freedom(found)
+    half = float(special.stdtrit(df, 0.975)) * stderr
+    return Estimate(value, stderr, value - half, value + half, y_N.size, n_clusters, df, tuple(found))
 
 
-def _variance(influences_N: Floats, codes: Sequence[NDArray[np.int64]]) -> float:
+def _room(estimate: Estimate, clusters: Ways) -> float | None:
+    """None where a stratum has one cluster, of which nothing can be said."""
+    if not estimate.strata or min(one.n_clusters for one in estimate.strata) < 2:
+        return None
+    return room(estimate.strata, sum(one.n_clusters for one in estimate.strata) > estimate.n_clusters)
+
+
+def _variance(influences_N: Floats, ways: Sequence[Codes], group_N: Codes) -> float:
     """V_a + V_b - V_ab (Cameron, Gelbach & Miller 2011); not positive: the larger one-way."""
-    one_way = [_one_way(influences_N, code_N) for code_N in codes]
-    if len(codes) == 1:
+    one_way = [_one_way(influences_N, code_N, group_N) for code_N in ways]
+    if len(ways) == 1:
         return one_way[0]
-    a_N, b_N = codes
-    both_N = np.unique(a_N * (b_N.max() + 1) + b_N, return_inverse=True)[1]
-    total = sum(one_way) - _one_way(influences_N, both_N)
+    a_N, b_N = ways
+    both_N = np.unique(a_N * (b_N.max() + 1) + b_N, return_inverse=True)[1].astype(np.int64)
+    total = sum(one_way) - _one_way(influences_N, both_N, group_N)
     return total if total > 0 else max(one_way)
 
 
-def _one_way(influences_N: Floats, code_N: NDArray[np.int64]) -> float:
-    """C / (C - 1) * sum of squared cluster sums."""
-    sums_C = np.bincount(code_N, influences_N)
-    return float(sums_C.size / (sums_C.size - 1) * (sums_C @ sums_C))
+def _one_way(influences_N: Floats, code_N: Codes, group_N: Codes) -> float:
+    """Sum of squared cluster sums, times C / (C - 1) in each stratum."""
+    sums_C = np.bincount(code_N, scaled(influences_N, code_N, group_N))
+    return float(sums_C @ sums_C)
 
 
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    """Low and high end of the 95 % score interval (Wilson 1927)."""
-    z2 = float(special.ndtri(0.975)) ** 2
-    center = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return max(0.0, float(center - half)), min(1.0, float(center + half))
-
-
-def _bounds(low: float, high: float) -> dict[str, Any]:
-    return {"ci_low": low, "ci_high": high}
+def _within(estimate: Estimate, low: float | None, high: float | None) -> Estimate:
+    return replace(estimate, ci_low=low, ci_high=high)
 
 
 def _weights(weights: ArrayLike | None, n: int) -> Floats | None:
@@ -229,10 +237,6 @@ def _weights(weights: ArrayLike | None, n: int) -> Floats | None:
     if w_N.size != n or not np.isclose(w_N.sum(), 1):
         raise ValueError(f"expected {n} weights that sum to 1, got {w_N.size} of {w_N.sum():g}")
     return w_N
-
-
-def _codes(labels: Sequence[str]) -> NDArray[np.int64]:
-    return np.unique(np.asarray(labels, dtype=str), return_inverse=True)[1].astype(np.int64)
 
 
 def _floats(values: ArrayLike) -> Floats:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forgetbench.analysis.ratios import RatioScores
-from forgetbench.analysis.statistics import Floats, Ways
+from forgetbench.analysis.strata import Floats, Ways
 
 
 @dataclass(frozen=True)

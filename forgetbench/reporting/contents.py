@@ -122,12 +122,15 @@ class ReportContents:
     runs: Sequence[RunFacts]
     recommendation: Recommendation | None
     flips: Sequence[Flip]
-    n_flips: int
-    """How many there are; `flips` may hold fewer, drawn evenly over datasets, checkpoints and kinds."""
+    n_flips: int | None
+    """How many there are; `flips` may hold fewer, drawn evenly over datasets, checkpoints and kinds. None where nothing
+    trained could be compared with a base."""
     pictures: Mapping[str, str]
     """Key -> data URI."""
     leaks: Sequence[LeakRow]
     command: str
     """The shell line that makes this report again."""
+    notes: Sequence[str] = ()
+    """What is not on the page, and why."""
     refresh_s: int | None = None
     """Seconds after which the page loads itself again, while a run goes on."""

@@ -159,5 +159,5 @@ def test_t_test_is_scipys_for_unclustered_items() -> None:
     change = paired_difference(after, before, [labels(range(50))]).difference
     assert t_test_p(change) == pytest.approx(stats.ttest_rel(after, before).pvalue)
     assert t_test_p(Estimate(None, None, None, None, 0, 0)) is None
-    assert t_test_p(Estimate(-0.5, 0.0, -0.5, -0.5, 2, 2)) is None  # two clusters that happen to agree
-    assert t_test_p(Estimate(0.0, 0.0, 0.0, 0.0, 9, 9)) == 1
+    assert t_test_p(Estimate(-0.5, 0.0, None, None, 2, 2, 1)) is None  # two clusters that happen to agree
+    assert t_test_p(Estimate(0.0, 0.0, 0.0, 0.0, 9, 9, 8)) == 1

@@ -82,10 +82,12 @@ def test_the_scores_by_hand() -> None:
     assert row["retention"] == pytest.approx(0.4)
     # Target changes 1 1 1 0: residuals 1/4 1/4 1/4 -3/4; SE = sqrt(4/3 * 12/16) / 4 = 1/4.
     assert row["target_delta_stderr"] == pytest.approx(0.25)
-    # Source changes 0 -1 0 0 | -1 0 less their set's mean, over 8 | 4: squares 12/16/64 + 1/2/16 = 11/256; C = 6.
-    assert row["source_delta_stderr"] == pytest.approx((6 / 5 * 11 / 256) ** 0.5)
+    # Source changes 0 -1 0 0 | -1 0 less their set's mean, over 8 | 4: squares 12/16/64 | 1/2/16; C = 4 | 2.
+    assert row["source_delta_stderr"] == pytest.approx((4 / 3 * 3 / 256 + 2 * 8 / 256) ** 0.5)
     # after - 0.4 before: .6 -.4 .6 0 | -.4 0; less .2 | -.2, over 8 | 4: squares .72/64 + .08/16; over the base .625.
-    half = stats.t.ppf(0.975, 5) * (6 / 5 * (0.72 / 64 + 0.08 / 16)) ** 0.5 / 0.625
+    variances = 4 / 3 * 0.72 / 64, 2 * 0.08 / 16
+    df = sum(variances) ** 2 / (variances[0] ** 2 / 3 + variances[1] ** 2)
+    half = stats.t.ppf(0.975, df) * sum(variances) ** 0.5 / 0.625
     assert row["retention_ci_low"] == pytest.approx(0.4 - half)
     assert row["retention_ci_high"] == pytest.approx(0.4 + half)
 

@@ -129,8 +129,9 @@ def test_a_quadrant_is_the_mean_of_dataset_means_clustered_over_shared_images() 
     base, trained = rows.to_dict("records")
     assert (base["value"], trained["value"]) == (0.875, 0.625)
     assert (trained["n_datasets"], trained["n"], trained["delta"]) == (2, 6, -0.25)
-    # Changes -1 0 | -1 0 0 1: influences -1/8 1/8 | -1/8 0 0 1/8; by image -1/4 1/8 0 1/8.
-    assert trained["delta_stderr"] == pytest.approx((4 / 3 * 6 / 64) ** 0.5)
+    # Changes -1 0 | -1 0 0 1: influences -1/8 1/8 | -1/8 0 0 1/8, times the root of C / (C - 1), summed by image.
+    two, four = 2**0.5, (4 / 3) ** 0.5
+    assert trained["delta_stderr"] == pytest.approx(((two + four) ** 2 + two**2 + four**2) ** 0.5 / 8)
 
 
 def test_a_dataset_seen_in_the_mix_has_its_own_quadrant_row() -> None:
