@@ -11,6 +11,7 @@ import pandas as pd
 from forgetbench.analysis.cell_view import CellView
 from forgetbench.analysis.comparison import Side, compare
 from forgetbench.analysis.power import items_needed
+from forgetbench.analysis.tables import MATRIX_COLUMNS, SCORE_COLUMNS
 from forgetbench.errors import UserError
 from forgetbench.records import Metric
 from forgetbench.reporting.console import console, say
@@ -31,8 +32,11 @@ def show(path: Path, as_json: bool) -> None:
     """
     runs = stored_runs(path)
     scores, matrix = (
-        pd.concat([table for table in tables if not table.empty] or [pd.DataFrame()], ignore_index=True)
-        for tables in ([run.scores for run in runs], [run.matrix for run in runs])
+        pd.concat([table for table in tables if not table.empty] or [pd.DataFrame(columns=columns)], ignore_index=True)
+        for tables, columns in (
+            ([run.scores for run in runs], SCORE_COLUMNS),
+            ([run.matrix for run in runs], MATRIX_COLUMNS),
+        )
     )
     if scores.empty and (as_json or not console.is_terminal):
         raise UserError(f"{path} has no scores yet: forgetbench eval-matrix run={path}")
@@ -69,12 +73,14 @@ def compare_checkpoints(addresses: Sequence[str], margin: float, decoding: str |
         raise UserError(f"--margin {margin:g}: give points between 0 and 100, such as 2.")
     if len(addresses) == 1:
         runs, checkpoint = _resolve(addresses[0])
+        if checkpoint in _BASE or any((run.last("")["step"] == 0).all() for run in runs):
+            raise UserError(f"{addresses[0]}: there is only the base, which has not changed; name two sides.")
         sides = [_side(f"base of {addresses[0]}", runs, _BASE[0]), _side(addresses[0], runs, checkpoint)]
     else:
         sides = [_side(address, *_resolve(address)) for address in addresses]
-    rows = compare(sides[0], sides[1], margin / 100)
     if decoding is not None:
-        rows = _only(rows, decoding)
+        sides = [_only(side, decoding) for side in sides]
+    rows = compare(sides[0], sides[1], margin / 100)
     if not _written(rows, as_json):
         console.print(comparison_table(rows, sides[0].label, sides[1].label))
 
@@ -109,11 +115,13 @@ def _written(rows: pd.DataFrame, as_json: bool) -> bool:
     return False
 
 
-def _only(rows: pd.DataFrame, decoding: str) -> pd.DataFrame:
-    chosen = rows[rows["decoding"] == decoding]
-    if chosen.empty:
-        raise UserError(f"--decoding {decoding}: scored were {', '.join(sorted(set(rows['decoding'])))}.")
-    return chosen
+def _only(side: Side, decoding: str) -> Side:
+    """A side's cells of one decoding, so that p-values are adjusted for what is shown."""
+    found = sorted({cell.context.decoding for cells in side.seeds.values() for cell in cells})
+    if decoding not in found:
+        raise UserError(f"--decoding {decoding}: {side.label} was scored by {', '.join(found)}.")
+    kept = {seed: [cell for cell in cells if cell.context.decoding == decoding] for seed, cells in side.seeds.items()}
+    return Side(side.label, kept)
 
 
 def _resolve(address: str) -> tuple[list[StoredRun], str | None]:
@@ -123,7 +131,7 @@ def _resolve(address: str) -> tuple[list[StoredRun], str | None]:
     in it several runs, which must differ in nothing but the seed.
     """
     folder, _, checkpoint = address.rstrip("/").partition("/checkpoints/")
-    if any(sign in folder for sign in "*?["):
+    if any(sign in folder for sign in "*?[") and not Path(folder).exists():
         root = Path(Path(folder).anchor)
         matches = sorted(root.glob(str(Path(folder).relative_to(root))))
         folders = [found for found in matches if (found / "scores.csv").is_file()]

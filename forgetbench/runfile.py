@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from forgetbench import __version__
 from forgetbench.config import FinetuneConfig, ModelConfig
@@ -136,10 +137,21 @@ def read_run(folder: Path) -> RunFile:
     path = folder / "run.json"
     if not path.is_file():
         raise UserError(f"{folder} holds no run (no run.json); train one with `forgetbench finetune name=...`.")
+    content = read_json(path)
     try:
-        return RunFile(**read_json(path))
-    except TypeError as error:
-        raise UserError(f"{path} is not a run of this version of forgetbench ({error}); delete {folder}.") from error
+        run = RunFile(**content)
+        lacking = {"label", "trainable", "total", "parts"} - set(run.audit)
+        if lacking or not isinstance(run.environment, dict) or not isinstance(run.data_digests, list):
+            raise ValueError(f"audit lacks {', '.join(sorted(lacking))}" if lacking else "environment or data_digests")
+        complete: Any = OmegaConf.to_container(OmegaConf.structured(run_config(run)), enum_to_str=True)
+    except (TypeError, ValueError, KeyError, AttributeError, StopIteration, OmegaConfBaseException) as error:
+        lacking = {field.name for field in fields(RunFile)} - set(content if isinstance(content, dict) else ())
+        cause = f"it lacks {', '.join(sorted(lacking))}" if lacking else str(error).strip().split("\n")[0]
+        raise UserError(
+            f"{path} is not a run of this version of forgetbench ({cause}). Move {folder} away, or train it again "
+            "under another name."
+        ) from error
+    return replace(run, config=complete)
 
 
 def model_config(run: RunFile) -> ModelConfig:

@@ -88,10 +88,17 @@ def _label(label: str, image_sha256: str, dataset: str) -> str:
     return f"id={dataset}/{value}" if field == "id" else label
 
 
+def _field(label: str) -> tuple[bool, str]:
+    """Pictures first, so that datasets which list their ways in another order join them by what they mean."""
+    field = str(label).partition("=")[0]
+    return field != "image", field
+
+
 def ways(frame: pd.DataFrame, dataset: str) -> list[list[str]]:
     """Cluster labels by way; an item that declares none is its own cluster."""
     items = [
-        [[_label(str(label), image, dataset)] for label in labels] or [[f"item={dataset}/{sample_id}"]]
+        [[_label(str(label), image, dataset)] for label in sorted(labels, key=_field)]
+        or [[f"item={dataset}/{sample_id}"]]
         for labels, sample_id, image in zip(frame["cluster"], frame["sample_id"], frame["image_sha256"], strict=True)
     ]
     return join_ways(*items) if items else [[]]
@@ -113,6 +120,8 @@ def aligned(base: CellView, cell: CellView) -> CellView:
 
 def matched(other: CellView, cell: CellView) -> CellView | None:
     """Another cell with the cell's items in the cell's order; None if it lacks one of them."""
+    if cell.frame["sample_id"].tolist() == other.frame["sample_id"].tolist() and cell.frame["sample_id"].is_unique:
+        return other
     ours, theirs = pd.Index(cell.frame["sample_id"]), pd.Index(other.frame["sample_id"])
     if not (ours.is_unique and theirs.is_unique and ours.isin(theirs).all()):
         return None

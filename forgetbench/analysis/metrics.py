@@ -113,7 +113,7 @@ def _difference(cell: CellView, other: CellView | None) -> ClusteredScores | Non
     if other is None or cell.frame.empty:
         return None
     own, theirs = item_scores(cell), item_scores(other)
-    return ClusteredScores(np.asarray(own.values) - np.asarray(theirs.values), own.clusters)
+    return ClusteredScores(np.asarray(own.values) - np.asarray(theirs.values), own.clusters, shares=False)
 
 
 def _generation_gap(cell: CellView, cells: Cells) -> Scores | None:

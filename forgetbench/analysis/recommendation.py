@@ -9,9 +9,10 @@ Legend: N items of the target and all source sets.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import special  # type: ignore[import-untyped]  # as in `statistics`
 
 from forgetbench.analysis.cell_view import CellView, matched
 from forgetbench.analysis.pool import Pool, pool
@@ -52,7 +53,7 @@ class Rival:
     difference: SeedEstimate
     """The best one's total minus this one's, on the same items."""
     p_holm: float | None
-    """Of no difference, adjusted for the number of rivals."""
+    """Of no difference, adjusted for all pairs of recipes that have learnt."""
 
     @property
     def can_be_told_apart(self) -> bool:
@@ -95,7 +96,7 @@ def choose(recipes: Mapping[Name, Mapping[int | None, Pairs]], decoding: str) ->
     sources = sorted(set.intersection(*usable) - seen)
     if not sources or any(target not in cells for cells in sets):
         return None
-    lead = sets[0]
+    lead = _usual(sets, [target, *sources])
     totals, left_out = {}, []
     for name, seeds in found.items():
         pools = {seed: _ordered(cells, lead, [target, *sources]) for seed, cells in seeds.items()}
@@ -108,8 +109,11 @@ def choose(recipes: Mapping[Name, Mapping[int | None, Pairs]], decoding: str) ->
     if not learnt:
         return Choice(None, [], candidates, sources, left_out)
     best, others = learnt[0], learnt[1:]
-    differences = [totals[best.name].minus(totals[one.name]) for one in others]
-    adjusted = holm([t_test_p(one) for one in differences])
+    spread = _seed_spread(candidates)
+    differences = [totals[best.name].minus(totals[one.name], spread) for one in others]
+    # The best one was found by looking, so that every pair counts as tried.
+    pairs = len(learnt) * (len(learnt) - 1) // 2
+    adjusted = holm([t_test_p(one) for one in differences], family=pairs)
     rivals = [Rival(*one) for one in zip(others, differences, adjusted, strict=True)]
     return Choice(best, rivals, candidates, sources, left_out)
 
@@ -141,6 +145,28 @@ def _ordered(
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How totals vary between seeds, pooled over recipes."""
+
+    variance: float
+    df: float
+
+
+def _seed_spread(candidates: Sequence[Candidate]) -> Spread | None:
+    known = [(one.total.seed_sd, one.total.n_seeds - 1) for one in candidates if one.total.seed_sd is not None]
+    df = sum(own for _, own in known)
+    return Spread(sum(sd**2 * own for sd, own in known) / df, float(df)) if df else None
+
+
+def _usual(
+    sets: Sequence[Mapping[str, tuple[CellView, CellView]]], names: Sequence[str]
+) -> Mapping[str, tuple[CellView, CellView]]:
+    """The cells whose items most runs were asked."""
+    asked = [tuple(frozenset(cells[name][0].frame["sample_id"]) for name in names) for cells in sets]
+    return sets[max(range(len(sets)), key=lambda place: asked.count(asked[place]))]
+
+
+@dataclass(frozen=True)
 class _Total:
     """A recipe's items, for each seed; those of the target first."""
 
@@ -169,12 +195,23 @@ class _Total:
         values = list(self.changes().values())
         return Candidate(name, self._estimate(values, 1, 0), self._estimate(values, 0, 1), self._estimate(values, 1, 1))
 
-    def minus(self, other: _Total) -> SeedEstimate:
-        """The difference of the totals: by seed where both have several in common, else of the means over seeds."""
+    def minus(self, other: _Total, spread: Spread | None) -> SeedEstimate:
+        """The difference of the totals, paired by seed where both have several in common.
+
+        Other seeds vary independently: their error is added to that between items. A recipe with a single seed is taken
+        to vary as the others do, if any has several.
+        """
         ours, theirs = self.changes(), other.changes()
         common = [seed for seed in ours if seed in theirs]
         if len(common) > 1:
-            values = [ours[seed] - theirs[seed] for seed in common]
-        else:
-            values = [np.mean(list(ours.values()), axis=0) - np.mean(list(theirs.values()), axis=0)]
-        return self._estimate(values, 1, 1)
+            return self._estimate([ours[seed] - theirs[seed] for seed in common], 1, 1)
+        items = self._estimate([np.mean(list(ours.values()), axis=0) - np.mean(list(theirs.values()), axis=0)], 1, 1)
+        if spread is None or items.value is None or items.stderr is None or items.df is None:
+            return items
+        parts = [(items.stderr**2, items.df), (spread.variance / len(ours) + spread.variance / len(theirs), spread.df)]
+        variance = sum(part for part, _ in parts)
+        df = variance**2 / sum(part**2 / df for part, df in parts) if variance else items.df
+        stderr = float(np.sqrt(variance))
+        half = float(special.stdtrit(df, 0.975)) * stderr
+        low, high = items.value - half, items.value + half
+        return replace(items, stderr=stderr, ci_low=low, ci_high=high, df=df, seed_sd=float(np.sqrt(spread.variance)))

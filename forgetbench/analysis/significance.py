@@ -59,13 +59,19 @@ def sign_flip_p(changes: ArrayLike, clusters: Ways, weights: ArrayLike | None = 
     return _two_ways(parts_N, codes[0], codes[1])
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """P-values adjusted for their number (Holm 1979); absent ones stay absent and do not count."""
+def holm(p_values: Sequence[float | None], family: int | None = None) -> list[float | None]:
+    """P-values adjusted for their number (Holm 1979); absent ones stay absent and do not count.
+
+    Args:
+        p_values: some p-values.
+        family: how many there are with those that are not given, which count as larger; all are given by default.
+    """
     known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
+    size = len(known) if family is None else max(family, len(known))
     for rank, (p, place) in enumerate(known):
-        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        largest = max(largest, min(1.0, (size - rank) * p))
         adjusted[place] = largest
     return adjusted
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import webbrowser
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forgetbench.errors import UserError
@@ -68,27 +70,36 @@ def _open(path: Path, options: Options) -> None:
 def _watch(path: Path, options: Options) -> None:
     """Write the page whenever a table changes, until Ctrl-C; then once more, without its refreshing itself."""
     seen: frozenset[tuple[str, int, int]] | None = None
-    is_shown, told = False, ""
+    shown: ReportContents | None = None
+    told = ""
     say(f"Watching {path}; Ctrl-C ends it.")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way of saying Ctrl-C
     try:
         while True:
             found = _tables(path)
             if found != seen:
                 try:
-                    _write(path, gather(path, options.flips, refresh_s=_REFRESH_S), with_files=False)
-                    if not is_shown:
+                    contents = gather(path, options.flips, refresh_s=_REFRESH_S)
+                    _write(path, contents, with_files=False)
+                    if shown is None:
                         _open(path, options)
-                    seen, is_shown = found, True
-                except UserError as error:  # not begun yet, or a log with half a line: the next look may find it whole
+                    seen, shown = found, contents
+                except UserError as error:  # not begun yet, or a table is damaged: the next look may find it whole
                     if told != (told := str(error)):
                         say(f"Waiting: {error}")
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
-        if is_shown:
-            _write(path, gather(path, options.flips), with_files=True)
+        if shown is not None:
+            _write(path, replace(shown, refresh_s=None), with_files=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tables(path: Path) -> frozenset[tuple[str, int, int]]:
     """Name, time and size of every table and run.json, of the folder's run or its points."""
-    files = [file for pattern in ("*.csv", "*/*.csv", "run.json", "*/run.json") for file in path.glob(pattern)]
-    return frozenset((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    found = set()
+    for pattern in ("*.csv", "*/*.csv", "run.json", "*/run.json"):
+        for file in path.glob(pattern):
+            with suppress(FileNotFoundError):  # replaced in between
+                found.add((str(file), file.stat().st_mtime_ns, file.stat().st_size))
+    return frozenset(found)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forgetbench.analysis.cell_view import CellView, matched
+from forgetbench.analysis.cell_view import CellView
 from forgetbench.evaluation.cells import CellStore
 from forgetbench.records import LETTERS, AnswerKind
 from forgetbench.reporting.contents import FLIP_KINDS, Answer, Flip
@@ -34,40 +34,25 @@ class _Found:
     kinds: tuple[str, ...]
 
 
-def find_flips(runs: Sequence[StoredRun], most: int, every_checkpoint: bool) -> tuple[list[Flip], int]:
+Answered = Sequence[tuple[StoredRun, Sequence[tuple[CellView, CellView]]]]
+"""Runs, each with cells of its checkpoints beside their base."""
+
+
+def find_flips(answered: Answered, most: int) -> tuple[list[Flip], int]:
     """At most so many items whose answers changed or went wrong, and how many there are.
 
     They are drawn evenly over runs, datasets, checkpoints, decodings and kinds, the same ones every time.
-
-    Args:
-        runs: scored runs.
-        most: how many to return.
-        every_checkpoint: of every checkpoint, or only of the last one and its variants.
-
-    Raises:
-        UserError: answers are gone.
     """
     groups: dict[tuple[object, ...], list[_Found]] = defaultdict(list)
     total = 0
-    for run in runs:
-        for found in _of_run(run, every_checkpoint):
-            total += 1
-            context = found.after.context
-            for kind in found.kinds:
-                groups[run.name, context.dataset, context.checkpoint, context.decoding, kind].append(found)
+    for run, pairs in answered:
+        for after, before in pairs:
+            context = after.context
+            for found in _of_cell(run, after, before):
+                total += 1
+                for kind in found.kinds:
+                    groups[run.name, context.dataset, context.checkpoint, context.decoding, kind].append(found)
     return [_flip(found) for found in _drawn(list(groups.values()), most)], total
-
-
-def _of_run(run: StoredRun, every_checkpoint: bool) -> Iterator[_Found]:
-    own = run.own_metrics()
-    bases = {(view.context.dataset, view.context.decoding): view for view in run.views(run.bases())}
-    rows = own[(own["step"] > 0) | (own["variant"] != "")] if every_checkpoint else run.last()
-    for row in rows.to_dict("records"):
-        (after,) = run.views(pd.DataFrame([row]))
-        base = bases.get((after.context.dataset, after.context.decoding))
-        before = None if base is None or after.context.is_base else matched(base, after)
-        if before is not None:
-            yield from _of_cell(run, after, before)
 
 
 def _of_cell(run: StoredRun, after: CellView, before: CellView) -> Iterator[_Found]:

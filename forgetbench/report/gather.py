@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from forgetbench.analysis.cell_view import CellView
 from forgetbench.analysis.recommendation import choose
 from forgetbench.analysis.seed_table import seed_rows
 from forgetbench.analysis.summary import SUMMARY_COLUMNS
@@ -23,36 +24,33 @@ from forgetbench.report.leaks import find_leaks
 from forgetbench.report.pictures import thumbnails
 from forgetbench.report.words import recommend
 from forgetbench.reporting.console import say
-from forgetbench.reporting.contents import Flip, ReportContents, ReportTables, RunFacts
-from forgetbench.stored.recipes import Recipes, last_pairs, stored_runs
+from forgetbench.reporting.contents import ReportContents, ReportTables, RunFacts
+from forgetbench.stored.recipes import Recipes, run_pairs, stored_runs
 from forgetbench.stored.runs import StoredRun, read_table, train_table
 
 
 def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportContents:
     """Everything that the report of a run or a sweep shows.
 
-    Answers that are gone, and pictures that cannot be read, are said and left out; the tables are shown all the same.
+    Answers that are gone, and pictures that cannot be read, are noted and left out; the tables are shown all the same.
 
     Raises:
         UserError: the folder holds no run, or a table is damaged.
     """
     runs = stored_runs(path)
     scored = [run for run in runs if not run.scores.empty]
-    catalogue = _catalogue(
-        tuple(sorted({folder for run in runs if run.file for folder in run.file.config["manifests"]}))
-    )
-    flips: list[Flip] = []
-    n_flips, recipes = 0, Recipes()
-    try:
-        recipes = last_pairs(scored)
-        flips, n_flips = find_flips(scored, max_flips, every_checkpoint=len(runs) == 1)
-    except UserError as error:
-        say(f"Without flips, seeds and recommendation: {error}")
+    catalogue = _catalogue(tuple(sorted({one for run in runs if run.file for one in run.file.config["manifests"]})))
+    answered, recipes, notes = _answers(scored, every_checkpoint=len(runs) == 1)
+    flips, n_flips = find_flips(answered, max_flips)
     tables = _tables(runs, recipes)
     decodings = sorted(set(tables.matrix["decoding"]))
     decoding = "choice" if "choice" in decodings else next(iter(decodings), "")
-    choice = choose(recipes, decoding) if recipes else None
+    choice = choose(recipes, decoding)
+    if recipes and choice is None:
+        notes.append("No recommendation: the runs have no target and no source sets in common to be weighed by.")
     pictures, flips = thumbnails(flips, catalogue)
+    for note in notes:
+        say(note)
     return ReportContents(
         title=path.resolve().name,
         is_sweep=len(runs) > 1,
@@ -60,12 +58,34 @@ def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportCo
         runs=[_facts(run) for run in runs],
         recommendation=recommend(choice, recipes, decoding) if choice else None,
         flips=flips,
-        n_flips=n_flips,
+        n_flips=n_flips if answered else None,
         pictures=pictures,
         leaks=find_leaks(scored, catalogue),
         command=f"forgetbench report {shlex.quote(str(path))}",
+        notes=notes,
         refresh_s=refresh_s,
     )
+
+
+def _answers(
+    runs: Sequence[StoredRun], every_checkpoint: bool
+) -> tuple[list[tuple[StoredRun, list[tuple[CellView, CellView]]]], Recipes, list[str]]:
+    """The answers of each run beside its base's: those to be shown, and those of the last checkpoint by recipe."""
+    answered, recipes, notes = [], Recipes(), []
+    for run in runs:
+        try:
+            last = run_pairs(run, run.last())
+            own = run.own_metrics()
+            earlier = own[own["step"] < own["step"].max()] if every_checkpoint else own.iloc[:0]
+            pairs = [pair for found in (run_pairs(run, earlier), last) for part in found.values() for pair in part]
+        except UserError as error:
+            notes.append(f"Without the answers of {run.name}, and what is made of them: {error}")
+            continue
+        if pairs:
+            answered.append((run, pairs))
+        for variant, part in last.items():
+            recipes.setdefault((run.recipe, variant), {})[run.seed] = part
+    return answered, recipes, notes
 
 
 @lru_cache(maxsize=8)
@@ -79,8 +99,8 @@ def _tables(runs: Sequence[StoredRun], recipes: Recipes) -> ReportTables:
     return ReportTables(
         scores=_joined([(run, run.scores) for run in runs], SCORE_COLUMNS),
         matrix=_joined([(run, run.matrix) for run in runs], MATRIX_COLUMNS),
-        summary=_joined([(run, read_table(run.folder / "summary.csv")) for run in runs], SUMMARY_COLUMNS),
-        representation=_joined([(run, read_table(run.folder / "representation.csv")) for run in runs], ("run",)),
+        summary=_joined([(run, run.table("summary.csv")) for run in runs], SUMMARY_COLUMNS),
+        representation=_joined([(run, run.table("representation.csv")) for run in runs], ("run",)),
         train=pd.concat([train_table(run) for run in runs], ignore_index=True),
         seeds=seeds if len(seeds) and int(seeds["n_seeds"].max()) > 1 else seeds.iloc[:0],
     )

@@ -31,14 +31,18 @@ def recommend(choice: Choice, recipes: Mapping[Name, Mapping[int | None, Pairs]]
     if not choice.rivals:
         headline = f"Only {_name(best)} has learnt the target beyond its error: {_short(best)}."
     elif not tied:
-        headline = f"Take {_name(best)}: {_short(best)}, more in all than any other recipe here."
+        headline = f"Take {_name(best)}: {_short(best)}, more in all than any other recipe that learnt."
     else:
-        others = _listed([_name(rival.candidate) for rival in tied])
+        others = _few([_name(rival.candidate) for rival in tied])
         headline = (
             f"The data cannot tell {_name(best)} from {others}. The largest total has {_name(best)} ({_short(best)})"
         )
         headline += "." if kept is best else f"; {_name(kept)} keeps most ({_short(kept)})."
     sentences = [f"{_name(best)}: {_both(best)}.", *(_against(rival) for rival in choice.rivals[:_FEW])]
+    if (best.total.value or 0.0) < 0:
+        sentences.insert(
+            0, "Even the best loses more elsewhere than it learns: the base as it was has the larger total."
+        )
     if len(choice.rivals) > _FEW:
         worse = sum(rival.can_be_told_apart for rival in choice.rivals)
         sentences.append(f"{worse} of the {len(choice.rivals)} other recipes that learnt are worse beyond the error.")
@@ -73,6 +77,7 @@ def _interaction(only: Candidate, recipes: Mapping[Name, Mapping[int | None, Pai
     ]
     rows = compare(sides[0], sides[1], MARGIN)
     rows = rows[(rows["level"] == "interaction") & (rows["decoding"] == decoding)]
+    rows = rows[rows["ci_high"] - rows["ci_low"] < 1]  # wider ones, of a few items, say nothing
     return [
         f"On {row['name']} the drop on OOD text less that on ID text is {_points(row['difference'])} "
         f"{_range(row['ci_low'], row['ci_high'])}."
@@ -88,8 +93,11 @@ def _how(choice: Choice, decoding: str) -> list[str]:
     ]
     if counts == {1}:
         lines.append("One seed each: the error is that between items, and another training may differ by more.")
-    elif len(counts) > 1 or counts:
-        lines.append(f"{_listed([str(n) for n in sorted(counts)])} seeds a recipe; the error holds items and seeds.")
+    else:
+        seeds = (
+            f"{_listed([str(n) for n in sorted(counts)])} seeds a recipe; errors are between items and between seeds"
+        )
+        lines.append(f"{seeds}{', pooled over recipes for those with one seed.' if 1 in counts else '.'}")
     if choice.left_out:
         lines.append(f"Asked other items, and left out: {_listed(list(choice.left_out))}.")
     return lines
@@ -132,3 +140,8 @@ def _name(one: Candidate) -> str:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+
+
+def _few(names: list[str]) -> str:
+    """The first names, and how many more."""
+    return _listed(names if len(names) <= _FEW else [*names[: _FEW - 1], f"{len(names) - _FEW + 1} others"])

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from forgetbench.analysis.cell_view import CellView, matched
 from forgetbench.analysis.seed_table import Pairs
 from forgetbench.errors import UserError
@@ -36,12 +38,17 @@ def stored_runs(path: Path) -> list[StoredRun]:
 
 
 def named(folders: Iterable[Path]) -> list[StoredRun]:
-    """Runs with the names of their recipes: a run's own without its seed, unless two recipes would share it."""
+    """Runs with the names of their recipes: a run's own without its seed, unless two would share it."""
     runs = [StoredRun(folder) for folder in folders]
-    recipes: dict[str, set[str]] = defaultdict(set)
+    kinds: dict[str, list[tuple[str, int | None]]] = defaultdict(list)
     for run in runs:
-        recipes[_short(run)].add(_identity(run))
-    return [replace(run, recipe=_short(run) if len(recipes[_short(run)]) == 1 else run.name) for run in runs]
+        kinds[_short(run)].append((_identity(run), run.seed))
+    return [replace(run, recipe=_short(run) if _is_one(kinds[_short(run)]) else run.name) for run in runs]
+
+
+def _is_one(kinds: Sequence[tuple[str, int | None]]) -> bool:
+    """The same configuration, and every seed once."""
+    return len({identity for identity, _ in kinds}) == 1 and len({seed for _, seed in kinds}) == len(kinds)
 
 
 def _short(run: StoredRun) -> str:
@@ -68,15 +75,26 @@ def last_pairs(runs: Sequence[StoredRun]) -> Recipes:
     """
     found: Recipes = defaultdict(dict)
     for run in runs:
-        bases = {_key(view): view for view in run.views(run.bases())}
-        by_variant: dict[str, list[tuple[CellView, CellView]]] = defaultdict(list)
-        for view in run.views(run.last()):
-            base = bases.get(_key(view))
-            before = None if base is None or view.context.is_base else matched(base, view)
-            if before is not None:
-                by_variant[view.context.variant].append((view, before))
-        for variant, pairs in by_variant.items():
+        for variant, pairs in run_pairs(run, run.last()).items():
             found[run.recipe, variant][run.seed] = pairs
+    return dict(found)
+
+
+def run_pairs(run: StoredRun, rows: pd.DataFrame) -> dict[str, list[tuple[CellView, CellView]]]:
+    """The cells of rows of a run's scores.csv beside their base, by variant.
+
+    The base's own are left out, and those whose base was not asked the same.
+
+    Raises:
+        UserError: answers are gone.
+    """
+    bases = {_key(view): view for view in run.views(run.bases())}
+    found: dict[str, list[tuple[CellView, CellView]]] = defaultdict(list)
+    for view in run.views(rows):
+        base = bases.get(_key(view))
+        before = None if base is None or view.context.is_base else matched(base, view)
+        if before is not None:
+            found[view.context.variant].append((view, before))
     return dict(found)
 
 

@@ -22,22 +22,43 @@ _TEXT = dict.fromkeys(
 )
 
 
+_RUN = ("run", "checkpoint", "stage", "step", "decoding", "metric")
+_COMPLETE = {
+    "scores.csv": (*_RUN, "dataset", "cell"),
+    "matrix.csv": (*_RUN, "quadrant"),
+    "summary.csv": ("run", "stage", "step", "decoding"),
+    "representation.csv": ("run", "step", "dataset"),
+    "train.csv": ("step", "stage", "loss"),
+}
+"""Columns that have a value in every row."""
+_LOG = "train.csv"
+
+
 def read_table(path: Path) -> pd.DataFrame:
-    """One of our CSVs, text columns as text; an empty frame where there is no file.
+    """One of our CSVs, text columns as text; an empty frame where there is no file, or nothing in it.
+
+    A log that is being written may end in half a line, which is left out.
 
     Raises:
-        UserError: it is not a table.
+        UserError: it is not that table, or it was cut short.
     """
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:
         return pd.DataFrame()
+    mend = f"Delete it; `forgetbench {'finetune' if path.name == _LOG else 'eval-matrix'}` makes it again."
     try:
         head = pd.read_csv(path, nrows=0).columns
         types: Any = {column: kind for column, kind in _TEXT.items() if column in head}
         frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
     except (ValueError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read as a table ({error}); make it again with `forgetbench score`."
-        ) from error
+        raise UserError(f"{path} cannot be read as a table ({error}). {mend}") from error
+    complete = list(_COMPLETE.get(path.name, ()))
+    if lacking := [column for column in complete if column not in frame]:
+        raise UserError(f"{path} is not such a table: it has no column {', '.join(lacking)}. {mend}")
+    broken = frame[complete].isna().any(axis=1)
+    if path.name == _LOG and len(frame) and broken.iloc[-1]:
+        frame, broken = frame.iloc[:-1], broken.iloc[:-1]
+    if broken.any():
+        raise UserError(f"{path}: line {int(broken.to_numpy().argmax()) + 2} is cut short. {mend}")
     texts = [column for column in types if column in frame]
     frame[texts] = frame[texts].fillna("")
     return frame
@@ -48,7 +69,7 @@ def _store(outputs: Path) -> CellStore:
     return CellStore(outputs)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _read(store: CellStore, digest: str, metric: Metric) -> Cell | None:
     """A cell; the base's are asked for by every run."""
     return store.read(digest, metric)
@@ -64,8 +85,13 @@ class StoredRun:
 
     @property
     def name(self) -> str:
-        """The folder's name, as the tables have it."""
-        return self.folder.name
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    def table(self, file: str) -> pd.DataFrame:
+        """One of its CSVs; a folder that was renamed has its present name in them."""
+        frame = read_table(self.folder / file)
+        return frame.assign(run=self.name) if "run" in frame else frame
 
     @cached_property
     def file(self) -> RunFile | None:
@@ -75,12 +101,12 @@ class StoredRun:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """scores.csv."""
-        return read_table(self.folder / "scores.csv")
+        return self.table("scores.csv")
 
     @cached_property
     def matrix(self) -> pd.DataFrame:
         """matrix.csv."""
-        return read_table(self.folder / "matrix.csv")
+        return self.table("matrix.csv")
 
     @property
     def seed(self) -> int | None:
@@ -131,8 +157,8 @@ class StoredRun:
         cell = _read(self.store, str(row["cell"]), Metric(row["metric"]))
         if cell is None:
             raise UserError(
-                f"{self.store.path(str(row['cell']))} is missing: the answers of {self.name}, {row['checkpoint']}, "
-                f"{row['dataset']}. `forgetbench eval-matrix run={self.folder}` makes them again."
+                f"{self.store.path(str(row['cell']))} is missing or damaged: the answers of {self.name}, "
+                f"{row['checkpoint']}, {row['dataset']}. `forgetbench eval-matrix run={self.folder}` makes them again."
             )
         return cell
 

@@ -74,6 +74,59 @@ def test_seeds_count_as_one_recipe() -> None:
     assert choice.best.target.seed_sd == pytest.approx(0.05)
 
 
+def test_a_single_seed_is_taken_to_vary_as_the_others_do() -> None:
+    seeds = {seed: recipe(160 + 12 * seed, 148, seed) for seed in range(3)}
+    alone = {("a", ""): {0: seeds[2]}, ("b", ""): {0: recipe(150, 148)}}
+    beside = {("a", ""): seeds, ("b", ""): {7: recipe(150, 148)}}
+    rivals = []
+    for recipes in (alone, beside):
+        choice = choose(recipes, "choice")
+        assert choice is not None
+        rivals.append(choice.rivals[0].difference)
+    spread = 0.06  # of 160, 172, 184 of 200
+    assert rivals[1].seed_sd == pytest.approx(spread)
+    assert rivals[1].stderr == pytest.approx(np.sqrt(rivals[1].item_stderr ** 2 + spread**2 * (1 / 3 + 1)))
+    assert rivals[1].df < 5 < rivals[0].df
+
+
+def test_the_best_of_many_was_found_by_looking() -> None:
+    # Of equal recipes one is best by chance, and "worse than the best" must not be said in more than 5 % of cases.
+    said = 0
+    for trial in range(40):
+        equal = {f"r{k}": drawn(trial, k) for k in range(6)}
+        choice = choose(runs(**equal), "choice")
+        assert choice is not None
+        said += any(rival.can_be_told_apart for rival in choice.rivals)
+    assert said <= 4
+
+
+def drawn(trial: int, k: int) -> Pairs:
+    random = np.random.default_rng([trial, k])
+    base = np.random.default_rng(trial).integers(0, 2, (2, 60))
+    after = np.where(random.random((2, 60)) < 0.7, base, 1), np.where(random.random((2, 60)) < 0.7, base, 0)
+    pairs = []
+    for place, (name, placement) in enumerate((("naming", CONTEXT.placement), ("facts", OTHER_TEXT))):
+        now = after[place][place].tolist()
+        pairs.append(
+            (
+                cell(replace(TRAINED, dataset=name, placement=placement), now),
+                cell(replace(CONTEXT, dataset=name, placement=placement), base[place].tolist()),
+            )
+        )
+    return pairs
+
+
+def test_recipes_that_were_asked_other_items_are_left_out_whichever_comes_first() -> None:
+    odd = [
+        (replace(one, frame=one.frame.iloc[:90]), replace(base, frame=base.frame.iloc[:90]))
+        for one, base in recipe(150, 140)
+    ]
+    choice = choose(runs(a=odd, b=recipe(160, 148), c=recipe(150, 140)), "choice")
+    assert choice is not None
+    assert list(choice.left_out) == ["a"]
+    assert len(choice.candidates) == 2
+
+
 def test_the_seed_table_has_a_row_per_quadrant_with_both_errors() -> None:
     seeds = {seed: recipe(160 + 10 * seed, 148 - 5 * seed, seed) for seed in range(3)}
     rows = seed_rows({("a", ""): seeds}).set_index("quadrant")

@@ -108,6 +108,7 @@ def test_holm_agrees_with_statsmodels_and_passes_over_absent_cells() -> None:
     assert holm(p_values) == pytest.approx(expected)
     assert holm([0.01, None, 0.04, None]) == [0.02, None, 0.04, None]
     assert holm([]) == []
+    assert holm([0.01, 0.004], family=6) == pytest.approx([0.05, 0.024])  # four larger ones are not given
 
 
 def estimated(changes: object, seeds: int = 1) -> SeedEstimate:
