@@ -155,7 +155,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     assert "is not a folder" in done.output
 
 
-def test_a_watched_page_is_made_again_at_a_change_and_ends_without_refreshing(
+def test_a_watched_page_follows_its_run_and_ends_without_refreshing(
     outputs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder, pages, naps = tmp_path / "run", [], []
@@ -170,7 +170,8 @@ def test_a_watched_page_is_made_again_at_a_change_and_ends_without_refreshing(
         pages.append((folder / "report.html").read_text("utf-8"))
         if len(pages) == 1:
             write_train(folder, 9)
-        elif len(pages) == 3:
+        elif len(pages) == 3:  # what was shown last is kept
+            (folder / "run.json").write_text("{", "utf-8")
             raise KeyboardInterrupt
 
     monkeypatch.setattr(report.time, "sleep", nap)
