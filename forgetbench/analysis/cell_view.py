@@ -97,7 +97,7 @@ def _field(label: str) -> tuple[bool, str]:
 def ways(frame: pd.DataFrame, dataset: str) -> list[list[str]]:
     """Cluster labels by way; an item that declares none is its own cluster."""
     items = [
-        [[_label(str(label), image, dataset)] for label in sorted(labels, key=_field)]
+        [[_label(str(label), image, dataset)] for label in (sorted(labels, key=_field) if len(labels) > 1 else labels)]
         or [[f"item={dataset}/{sample_id}"]]
         for labels, sample_id, image in zip(frame["cluster"], frame["sample_id"], frame["image_sha256"], strict=True)
     ]

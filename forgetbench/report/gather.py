@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,10 @@ def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportCo
     runs = stored_runs(path)
     scored = [run for run in runs if not run.scores.empty]
     catalogue = _catalogue(tuple(sorted({one for run in runs if run.file for one in run.file.config["manifests"]})))
+    tables = _tables(runs)  # what is damaged is said before the longer work
     answered, recipes, notes = _answers(scored, every_checkpoint=len(runs) == 1)
+    tables = replace(tables, seeds=_seeds(runs, recipes))
     flips, n_flips = find_flips(answered, max_flips)
-    tables = _tables(runs, recipes)
     decodings = sorted(set(tables.matrix["decoding"]))
     decoding = "choice" if "choice" in decodings else next(iter(decodings), "")
     choice = choose(recipes, decoding)
@@ -93,16 +95,21 @@ def _catalogue(folders: tuple[str, ...]) -> Catalogue:
     return Catalogue(folders)
 
 
-def _tables(runs: Sequence[StoredRun], recipes: Recipes) -> ReportTables:
+def _seeds(runs: Sequence[StoredRun], recipes: Recipes) -> pd.DataFrame:
+    """seeds.csv of these runs; empty where no recipe has two seeds."""
     seeds = seed_rows(recipes)
     seeds["replay"] = seeds["recipe"].map({run.recipe: _replay(run) for run in runs})
+    return seeds if len(seeds) and int(seeds["n_seeds"].max()) > 1 else seeds.iloc[:0]
+
+
+def _tables(runs: Sequence[StoredRun]) -> ReportTables:
     return ReportTables(
         scores=_joined([(run, run.scores) for run in runs], SCORE_COLUMNS),
         matrix=_joined([(run, run.matrix) for run in runs], MATRIX_COLUMNS),
         summary=_joined([(run, run.table("summary.csv")) for run in runs], SUMMARY_COLUMNS),
         representation=_joined([(run, run.table("representation.csv")) for run in runs], ("run",)),
         train=pd.concat([train_table(run) for run in runs], ignore_index=True),
-        seeds=seeds if len(seeds) and int(seeds["n_seeds"].max()) > 1 else seeds.iloc[:0],
+        seeds=pd.DataFrame(),
     )
 
 

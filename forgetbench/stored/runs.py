@@ -27,7 +27,7 @@ _COMPLETE = {
     "scores.csv": (*_RUN, "dataset", "cell"),
     "matrix.csv": (*_RUN, "quadrant"),
     "summary.csv": ("run", "stage", "step", "decoding"),
-    "representation.csv": ("run", "step", "dataset"),
+    "representation.csv": ("run", "step"),
     "train.csv": ("step", "stage", "loss"),
 }
 """Columns that have a value in every row."""
@@ -75,6 +75,11 @@ def _read(store: CellStore, digest: str, metric: Metric) -> Cell | None:
     return store.read(digest, metric)
 
 
+@lru_cache(maxsize=1024)
+def _run_file(folder: Path, _modified_ns: int) -> RunFile:
+    return read_run(folder)
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """A trained run, or the scores of a model that no run of ours trained."""
@@ -96,7 +101,8 @@ class StoredRun:
     @cached_property
     def file(self) -> RunFile | None:
         """run.json; None for a base model, or for predictions made elsewhere."""
-        return read_run(self.folder) if (self.folder / "run.json").is_file() else None
+        path = self.folder / "run.json"
+        return _run_file(self.folder, path.stat().st_mtime_ns) if path.is_file() else None
 
     @cached_property
     def scores(self) -> pd.DataFrame:
