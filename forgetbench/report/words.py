@@ -35,7 +35,7 @@ def recommend(choice: Choice, recipes: Mapping[Name, Mapping[int | None, Pairs]]
     else:
         others = _few([_name(rival.candidate) for rival in tied])
         headline = (
-            f"The data cannot tell {_name(best)} from {others}. The largest total has {_name(best)} ({_short(best)})"
+            f"The data cannot tell {_name(best)} from {others}. {_name(best)} has the largest total ({_short(best)})"
         )
         headline += "." if kept is best else f"; {_name(kept)} keeps most ({_short(kept)})."
     sentences = [f"{_name(best)}: {_both(best)}.", *(_against(rival) for rival in choice.rivals[:_FEW])]
