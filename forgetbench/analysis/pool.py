@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,19 +35,19 @@ class Pool:
     shares: bool = True
     """Scores are fractions of 1."""
 
-    @property
+    @cached_property
     def score(self) -> Estimate:
         """The mean now."""
         return clustered_mean(self.after_N, self.clusters, self.weights_N, self.strata, self.shares)
 
-    @property
+    @cached_property
     def score_before(self) -> Estimate:
         """The mean before."""
         if self.before_N is None:
             return ABSENT
         return clustered_mean(self.before_N, self.clusters, self.weights_N, self.strata, self.shares)
 
-    @property
+    @cached_property
     def change(self) -> PairedDifference:
         """The change, item by item."""
         if self.before_N is None:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import special  # type: ignore[import-untyped]  # as in `statistics`
 
 from forgetbench.analysis.statistics import Estimate, contrast, unchanged
-from forgetbench.analysis.strata import Floats, Stratum, Ways
+from forgetbench.analysis.strata import Floats, Stratum, Ways, codes
 
 RESAMPLES = 2_000
 
@@ -88,9 +88,8 @@ def _satterthwaite(items: Estimate, seed_variance: float, seed_df: int) -> float
 def _resampled(values_SN: Floats, clusters: Ways, w_N: Floats, strata: Sequence[str], item_stderr: float) -> Floats:
     """The deviation from the mean in each of B resamples."""
     draw, n_seeds = np.random.default_rng(0), len(values_SN)
-    codes = (np.unique(np.asarray(way, dtype=str), return_inverse=True)[1] for way in clusters)
-    code_N = min(codes, key=np.max)
-    group_N = np.unique(np.asarray(strata, dtype=str), return_inverse=True)[1]
+    code_N = min((codes(way) for way in clusters), key=np.max)
+    group_N = codes(strata)
     n_clusters, n_groups = int(code_N.max()) + 1, int(group_N.max()) + 1
     place_N = code_N * n_groups + group_N
 

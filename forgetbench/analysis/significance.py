@@ -15,7 +15,7 @@ from scipy import special  # type: ignore[import-untyped]  # as in `statistics`
 
 from forgetbench.analysis.seeds import SeedEstimate
 from forgetbench.analysis.statistics import Estimate
-from forgetbench.analysis.strata import Floats, Ways
+from forgetbench.analysis.strata import Floats, Ways, codes
 
 FLIPS = 9_999
 """Random flips where all of them are too many; the smallest p-value is then 1 / 10,000."""
@@ -50,13 +50,13 @@ def sign_flip_p(changes: ArrayLike, clusters: Ways, weights: ArrayLike | None = 
     change_N = np.asarray(changes, dtype=np.float64)
     if not change_N.size:
         return None
-    codes = sorted((np.unique(np.asarray(way, dtype=str), return_inverse=True)[1] for way in clusters), key=np.max)
+    ways = sorted((codes(way) for way in clusters), key=np.max)
     w_N = np.ones(change_N.size) if weights is None else np.asarray(weights, dtype=np.float64)
     # In units of the smallest weight a quadrant's sums are often whole numbers.
     parts_N = change_N * (w_N / w_N[w_N > 0].min())
-    if len(codes) == 1:
-        return _one_way(np.bincount(codes[0], parts_N).astype(np.float64))
-    return _two_ways(parts_N, codes[0], codes[1])
+    if len(ways) == 1:
+        return _one_way(np.bincount(ways[0], parts_N).astype(np.float64))
+    return _two_ways(parts_N, ways[0], ways[1])
 
 
 def holm(p_values: Sequence[float | None], family: int | None = None) -> list[float | None]:

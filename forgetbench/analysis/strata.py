@@ -41,8 +41,8 @@ def scaled(influences_N: Floats, code_N: Codes, group_N: Codes) -> Floats:
 
 def cluster_counts(code_N: Codes, group_N: Codes) -> Codes:
     """How many clusters each of G strata has."""
-    pairs = np.unique(np.stack([group_N, code_N]), axis=1)
-    return np.bincount(pairs[0]).astype(np.int64)
+    n_codes = int(code_N.max()) + 1
+    return np.bincount(np.unique(group_N * n_codes + code_N) // n_codes).astype(np.int64)
 
 
 def strata_of(influences_N: Floats, weights_N: Floats, code_N: Codes, group_N: Codes) -> list[Stratum]:
@@ -71,7 +71,9 @@ def degrees_of_freedom(strata: Sequence[Stratum]) -> float:
 
 def codes(labels: Sequence[Any]) -> Codes:
     """Numbers from 0 for labels, which are compared as text."""
-    return np.unique(np.asarray(labels, dtype=str), return_inverse=True)[1].astype(np.int64)
+    texts = list(map(str, labels))
+    place = {text: code for code, text in enumerate(sorted(set(texts)))}  # faster than sorting all of them in NumPy
+    return np.array([place[text] for text in texts], dtype=np.int64)
 
 
 def codes_of(clusters: Ways, n: int) -> list[Codes]:
