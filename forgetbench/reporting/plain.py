@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
+from forgetbench.records import Metric
+
 PROBE = "probe:"
 """Before the dataset's name in `quadrant`, in rows of a class-label probe."""
+MERIT = {"mischoice": -1, "mischoice_of_wrong": -1, "letter_bias": -1, "generation_gap": 0}
+"""Whether a higher value is better (1, as of everything that is not here), worse (-1) or neither (0)."""
 _PROBE_METRICS = ("accuracy", "mischoice", "class_name_effect")
 _TEXTS = ("run", "checkpoint", "variant", "quadrant", "decoding", "metric")
 _FLAGS = ("seen_in_mix",)
 _INTEGERS = ("n_datasets", "n")
 _FLOATS = ("base_value", "value", "delta", "delta_ci_low", "delta_ci_high", "p_value", "p_holm")
+_NOISE = 1e-12
 PLAIN_COLUMNS = (*_TEXTS, *_FLAGS, *_INTEGERS, *_FLOATS)
 
 
@@ -33,6 +40,19 @@ def plain_rows(matrix: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(order, kind="stable", ignore_index=True, na_position="first")
 
 
+def is_fraction(metric: str) -> bool:
+    """Whether a measure is a share of 1, as all but CIDEr-D are."""
+    return metric not in set(Metric) or Metric(metric).is_fraction
+
+
+def units(metrics: Iterable[str], said: str) -> str:
+    """What numbers are in: as said of fractions (such as "% right"), and whether some are on a scale of their own."""
+    fractions = {is_fraction(metric) for metric in metrics} or {True}
+    if True not in fractions:
+        return "metrics on their own scale"
+    return f"{said} (other metrics on their own scale)" if False in fractions else said
+
+
 def last_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of each run's last checkpoint and of every variant's last one, in the run's last stage.
 
@@ -45,14 +65,37 @@ def last_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_tsv(frame: pd.DataFrame) -> str:
-    """Tab-separated with a header: empty where absent, shortest exact floats."""
-    return frame.to_csv(sep="\t", index=False, lineterminator="\n")
+    """Tab-separated with a header: empty where absent, floats to 12 significant digits.
+
+    That takes away the noise of binary arithmetic (0.1 + 0.2 is 0.3). What is closer to 0 than 1e-12 is 0; p-values are
+    written in full.
+    """
+    return _rounded(frame).to_csv(sep="\t", index=False, lineterminator="\n")
 
 
 def to_json(frame: pd.DataFrame) -> str:
-    """An array with an object per row, null where a value is absent."""
+    """An array with an object per row, null where a value is absent; floats as in `to_tsv`."""
+    frame = _rounded(frame)
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same columns and kinds with floats to 12 significant digits."""
+    kinds = pd.api.types
+    floats = [
+        name
+        for name, kind in frame.dtypes.items()
+        if (kinds.is_object_dtype(kind) or kinds.is_float_dtype(kind)) and not str(name).startswith("p_")
+    ]
+    short = {str(name): [_short(value) for value in frame[name]] for name in floats}
+    return frame.assign(**{name: pd.Series(short[name], frame.index, frame[name].dtype) for name in short})
+
+
+def _short(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return 0.0 if abs(value) < _NOISE else float(f"{value:.12g}")
 
 
 def _probe_rows(scores: pd.DataFrame) -> pd.DataFrame:

@@ -10,15 +10,20 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from forgetbench.records import Metric
+from forgetbench.reporting.plain import is_fraction, units
+
 _DASH = "-"
 _COLOURS = {"lower": "red", "higher": "green"}
 _TITLES = {"quadrant": "quadrants", "interaction": "drop on OOD text minus drop on ID text", "dataset": "datasets"}
 
 
 def comparison_table(rows: pd.DataFrame, first: str, second: str) -> RenderableType:
-    """Rows of `compare`: quadrants, interactions, datasets; in percent and points."""
+    """Rows of `compare`: quadrants, interactions, datasets; fractions in percent and points."""
     decodings = sorted(set(rows["decoding"]))
-    parts: list[RenderableType] = [Text(f"from {first}\nto   {second}\n% right, change in points [95 % interval]")]
+    unit = units(rows["metric"], "% right")
+    change = "in points" if all(map(is_fraction, rows["metric"])) else "likewise"
+    parts: list[RenderableType] = [Text(f"from {first}\nto   {second}\n{unit}, change {change} [95 % interval]")]
     seeds = int(rows["n_seeds"].max())
     for level, title in _TITLES.items():
         found = rows[rows["level"] == level]
@@ -32,15 +37,24 @@ def comparison_table(rows: pd.DataFrame, first: str, second: str) -> RenderableT
         table.add_column("p Holm", justify="right", no_wrap=True)
         table.add_column("says", min_width=10)
         for row in found.itertuples():
+            metric = str(row.metric)
             name = (
-                f"{row.name}{f' ({row.decoding})' * (len(decodings) > 1)}{', seen in mix' * (row.seen_in_mix is True)}"
+                f"{row.name}{f' {metric}' * (metric != Metric.accuracy)}{f' ({row.decoding})' * (len(decodings) > 1)}"
+                f"{', seen in mix' * (row.seen_in_mix is True)}"
             )
-            scale = 100 if row.metric != "cider_d" else 1
-            ends = [_number(row.first, scale), _number(row.second, scale)] if level != "interaction" else []
+            scale, digits = (100, 1) if is_fraction(metric) else (1, 2)
+            ends = [_number(end, scale, digits) for end in (row.first, row.second)] if level != "interaction" else []
             verdict = str(row.verdict)
             word = Text(verdict or _DASH, _COLOURS.get(verdict.partition(",")[0], "dim"))
-            table.add_row(name, str(row.n), *ends, _interval(row, scale), _p(row.p_holm), word)
+            table.add_row(name, str(row.n), *ends, _interval(row, scale, digits), _p(row.p_holm), word)
         parts.append(table)
+    parts.append(
+        Text(
+            "higher, lower: row by row, where the 95 % interval leaves out 0; p Holm is adjusted over the rows of each "
+            "table",
+            "dim",
+        )
+    )
     margin = rows["margin"].dropna()
     if len(margin):
         parts.append(
@@ -91,16 +105,16 @@ def _table(title: str) -> Table:
     )
 
 
-def _interval(row: object, scale: float) -> str:
+def _interval(row: object, scale: float, digits: int) -> str:
     value, low, high = (getattr(row, name) for name in ("difference", "ci_low", "ci_high"))
     if pd.isna(value):
         return _DASH
-    shown = f"{scale * value:+.1f}"
-    return shown if pd.isna(low) else f"{shown} [{scale * low:.1f}, {scale * high:.1f}]"
+    shown = f"{scale * value:+.{digits}f}"
+    return shown if pd.isna(low) else f"{shown} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
 
 
-def _number(value: object, scale: float) -> str:
-    return _DASH if pd.isna(value) else f"{scale * float(value):.1f}"  # type: ignore[call-overload,arg-type]
+def _number(value: object, scale: float, digits: int = 1) -> str:
+    return _DASH if pd.isna(value) else f"{scale * float(value):.{digits}f}"  # type: ignore[call-overload,arg-type]
 
 
 def _p(value: object) -> str:

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-
-KILLS = 20
+import pytest
 
 # One process imports everything; each attempt is a fork of it, killed without warning: some at once, some as soon as so
 # many more batches are on disk, a few milliseconds later.
@@ -70,15 +69,16 @@ assert attempt(killed, score) == 0
 """
 
 
-def test_twenty_kills_at_random_points_change_no_byte_of_the_tables(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_points_change_no_byte_of_the_tables(tmp_path: Path, kills: int) -> None:
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     alone.mkdir()
     killed.mkdir()
-    command = [sys.executable, "-c", PROGRAM, str(alone), str(killed), str(KILLS)]
+    command = [sys.executable, "-c", PROGRAM, str(alone), str(killed), str(kills)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     attempts = [line.split() for line in done.stdout.splitlines()]
-    assert [was_killed for was_killed, _ in attempts] == ["True"] * KILLS
+    assert [was_killed for was_killed, _ in attempts] == ["True"] * kills
     counts = [int(batches) for _, batches in attempts]
     assert counts == sorted(counts), "a kill lost a finished batch"
     assert any(count % 6 for count in counts), "no kill fell inside a cell"

@@ -216,7 +216,7 @@ def test_a_caption_set_keeps_its_own_scale_in_every_table(elsewhere: Path) -> No
     scores = pd.read_csv("outputs/theirs/scores.csv").set_index(["dataset", "step", "metric"])
     assert scores.loc[("captions", 100, "cider_d"), "value"] == pytest.approx(10)
     assert scores.loc[("captions", 0, "cider_d"), "value"] == 0
-    assert scores.loc[("captions", 0, "cider_d"), "ci_high"] == 0
+    assert pd.isna(scores.loc[("captions", 0, "cider_d"), "ci_high"])  # all alike, which says nothing of the next
     assert pd.isna(scores.loc[("captions", 100, "cider_d"), "forgotten"])
     matrix = pd.read_csv("outputs/theirs/matrix.csv")
     assert set(matrix["metric"]) == {"accuracy", "cider_d"}

@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from forgetbench.reporting.page import render
+from forgetbench.reporting.charts import figures, vega_spec
+from forgetbench.reporting.page import DrawnFigure, render
 from tests.reporting.pages import HOSTILE, PIXEL, facts, figure, flips, single, sweep
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install '.[dev]'")
@@ -264,6 +266,28 @@ def test_a_run_of_fifty_checkpoints_is_one_line_per_score(browser: Any, folder: 
     assert len(re.findall(",", points)) == 50
     assert long.wrong == []
     long.tab.close()
+
+
+def test_the_fronts_of_several_targets_fit_a_phone_without_a_warning(browser: Any, folder: Path) -> None:
+    ends = {
+        f"{name}_ci_{end}": at for name, at in (("target_delta", 0.3), ("retention", 0.8)) for end in ("low", "high")
+    }
+    known = {"decoding": "choice", "method": "plain", "variant": None, "stage": 1, "step": 9, "seed": 0, **ends}
+    summary = pd.DataFrame(
+        known | {"run": name, "recipe": name, "target": name[0], "target_delta": 0.3, "retention": 0.8}
+        for name in ("a1", "a2", "b1")
+    )
+    (drawn,) = figures(replace(single().tables, scores=pd.DataFrame(), matrix=pd.DataFrame(), summary=summary))
+    shown = DrawnFigure(drawn.name, drawn.title, drawn.caption, drawn.alt_text, vega_spec(drawn, "page"))
+    phone = Window(browser, folder, "targets", render(single(), [shown]), viewport={"width": 390, "height": 844})
+    phone.draw_all()
+    box = phone.tab.locator(".chart svg").bounding_box()
+    assert 300 < box["width"] <= 390
+    assert phone.tab.locator(".chart").inner_text().count("Target") == 2
+    phone.tab.set_viewport_size({"width": 1100, "height": 844})
+    phone.tab.wait_for_function("document.querySelector('.chart svg').getBoundingClientRect().width > 900")
+    assert phone.wrong == []
+    phone.tab.close()
 
 
 def test_nothing_went_wrong_and_nothing_was_loaded(window: Window) -> None:

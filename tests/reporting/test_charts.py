@@ -298,6 +298,133 @@ def test_tradeoff_panels_span_equally_many_points() -> None:
     assert len({round(high - low, 6) for low, high in domains}) == 1
 
 
+def two_stages() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """matrix and scores: quadrants of the first target (the base's own rows) are others than those of the second."""
+    rows, answers = [], []
+    for place, quadrant in enumerate(QUADRANTS):
+        own, later = 0.1 + 0.1 * place, 0.9 - 0.1 * place
+        first = {"target": "a", "base_value": own}
+        rows += [matrix_row("s", 0, step, quadrant, own, **first, stage=stage) for stage, step in ((0, 0), (1, 10))]
+        last = {"target": "b", "base_value": later, "stage": 2, "delta": -0.3}
+        rows.append(matrix_row("s", 0, 20, quadrant, later - 0.3, **last))
+    for metric, base, after in (("accuracy", 0.9, 0.5), ("mischoice", 0.0, 0.3)):
+        for stage, step, target in ((0, 0, "a"), (1, 10, "a"), (2, 20, "b")):
+            row = score_row("s", step, "p", metric, after if step else base)
+            answers.append(row | {"target": target, "stage": stage, "base_value": base})
+    return pd.DataFrame(rows), pd.DataFrame(answers)
+
+
+def test_the_base_of_a_later_stage_stands_in_that_stages_quadrants() -> None:
+    rows, answers = two_stages()
+    found = drawn(figures(tables(matrix=rows, scores=answers)))
+    places = [(row["x"], row["y"]) for row in data(found["tradeoff"]) if row.get("step") == 0]
+    assert sorted(set(places)) == [(90, 60), (90, 70), (90, 80)]
+    ends = {(row["x"], row["y"]) for row in data(found["tradeoff"]) if row.get("step") == 20}
+    assert ends == {(60, 30), (60, 40), (60, 50)}
+    assert not any(row.get("step") == 10 for row in data(found["tradeoff"]))
+    assert "Of a run of several stages the last one is shown." in found["tradeoff"].caption
+    shares = {row["label"]: row["share"] for row in data(found["probe"]) if row.get("answer") == "right"}
+    assert shares == {"base": 90, "s": 50}
+
+
+def test_a_base_of_the_same_target_keeps_its_interval_and_gives_way_where_other_sets_are_compared() -> None:
+    rows = matrix({"high": {"target": "a", "base_value": 0.5}})
+    (figure,) = figures(tables(matrix=rows))
+    assert {(row["y_low"], row["y"]) for row in data(figure) if row.get("step") == 0} == {(48, 50)}
+    assert "several stages" not in figure.caption
+    assert "a ring of their own" not in figure.caption
+    rows.loc[rows["quadrant"] == QUADRANTS[2], "base_value"] = 0.6
+    (figure,) = figures(tables(matrix=rows))
+    base = {(row.get("y_low"), row["y"]) for row in data(figure) if row.get("step") == 0}
+    assert base == {(48, 50), (None, 60)}
+
+
+def test_bases_of_other_sets_are_said_to_be_several() -> None:
+    other = matrix({"low": {}})
+    other["value"] += 0.1
+    (figure,) = figures(tables(matrix=pd.concat([matrix({"high": {}}), other])))
+    assert "Runs that are scored on other sets have a ring of their own." in figure.caption
+
+
+def test_mixing_takes_changes_of_the_last_stage_and_compares_within_a_target() -> None:
+    rows, _ = two_stages()
+    mixed = rows.assign(recipe="m", run="m-0", mix="general", mix_ratio=0.5, delta=rows["delta"] + 0.1)
+    found = drawn(figures(tables(matrix=pd.concat([rows, mixed]))))["mixing"]
+    assert {row["delta"] for row in data(found) if "delta" in row} == {-30, -20}
+    other = rows.assign(target="c")
+    assert "mixing" not in drawn(figures(tables(matrix=pd.concat([other, mixed]))))
+
+
+def test_the_base_is_the_reference_of_every_stages_representation() -> None:
+    seen = representation(["high", "low"])
+    seen = seen.assign(target=["a" if step == 0 else "b" for step in seen["step"]], stage=seen["step"] // 10)
+    found = drawn(figures(tables(representation=seen)))
+    assert "base" in {row["label"] for row in data(found["effective_rank"])}
+    assert {row["visual_drift_l1"] for row in data(found["visual_drift"])} == {20}
+
+
+def test_targets_have_fronts_and_panels_of_their_own() -> None:
+    recipes: dict[str, dict[str, object]] = {name: {"target": name[0]} for name in ("a1", "a2", "b1", "b2")}
+    points = {"a1": (0.5, 0.9), "a2": (0.4, 0.8), "b1": (0.1, 0.5), "b2": (0.05, 0.6)}
+    summary = pd.DataFrame(summary_row(name, 0, *at, target=name[0]) for name, at in points.items())
+    found = drawn(figures(tables(matrix=matrix(recipes), summary=summary)))
+    pareto = vega_spec(found["pareto"], "light")
+    assert [panel["title"] for panel in pareto["concat"]] == ["Target a", "Target b"]
+    assert "on the Pareto front: of a, a1; of b, b1, b2." in found["pareto"].alt_text
+    assert "one per target" in found["pareto"].caption
+    domains = [panel["layer"][0]["encoding"]["x"]["scale"]["domain"] for panel in pareto["concat"]]
+    assert domains[0][1] > 50
+    assert domains[1][1] < 15
+    tradeoff = vega_spec(found["tradeoff"], "light")
+    titles = [panel["title"] for panel in tradeoff["concat"]]
+    assert titles[0] == "a: ID text, OOD image"
+    assert titles[5] == "b: OOD text, OOD image"
+    for place, panel in enumerate(tradeoff["concat"]):
+        runs = {
+            row["run"][0] for name in texts(panel, "name") for row in tradeoff["datasets"].get(name, ()) if "run" in row
+        }
+        assert runs == {"ab"[place // 3]}
+        assert "base" in texts(panel, "text")
+    assert "Each target has panels of its own." in found["tradeoff"].caption
+    one = drawn(figures(tables(summary=summary[summary["target"] == "a"])))["pareto"]
+    assert "concat" not in vega_spec(one, "light")
+    assert "per target" not in one.caption
+
+
+def test_panels_in_a_single_column_follow_the_container() -> None:
+    summary = pd.DataFrame(summary_row(name, 0, 0.1, 0.9, target=name) for name in "ab")
+    (figure,) = figures(tables(summary=summary))
+    spec = vega_spec(figure, "page")
+    remove, width, columns, layout = spec["usermeta"]["embedOptions"]["patch"]
+    compiled = vl_convert.vegalite_to_vega(spec, vl_version="6.4")
+    assert remove == {"op": "remove", "path": "/width"}
+    assert isinstance(compiled["width"], int)
+    assert (width["path"], width["value"]["name"]) == ("/signals/0", "width")
+    assert columns["value"]["name"] == "panel_columns"
+    assert layout["path"] == "/layout/columns"
+
+
+def test_a_target_that_is_no_fraction_is_not_in_points() -> None:
+    summary = pd.DataFrame([summary_row("high", 0, -0.5, 0.9, target="captions")])
+    own = score_row("high", 20, "captions", "cider_d", 1.2) | {"target": "captions"}
+    (figure,) = figures(tables(summary=summary, scores=pd.DataFrame([own])))
+    assert "Change on the target (cider_d)" in texts(vega_spec(figure, "light"), "title")
+    assert [row["x"] for row in data(figure) if "n_seeds" in row] == [-0.5]
+    assert [row["y"] for row in data(figure) if "n_seeds" in row] == [90]
+
+
+def test_a_base_alone_draws_its_probe_and_nothing_that_training_would_change() -> None:
+    alone = tables(
+        matrix=matrix({"high": {}}, steps=(0,)),
+        scores=scores(["high"]).query("step == 0"),
+        representation=representation(["high"]).query("step == 0"),
+    )
+    found = drawn(figures(alone))
+    assert set(found) == {"probe", "class_name_effect"}
+    assert "before any training" in found["probe"].caption
+    assert {row["label"] for row in data(found["probe"])} == {"base"}
+
+
 def test_probe_shares_of_answers_sum_to_all_items(everything: dict[str, Figure]) -> None:
     shares = [row for row in data(everything["probe"]) if "answer" in row and row["label"] == "half"]
     by_answer = {row["answer"]: row["share"] for row in shares}

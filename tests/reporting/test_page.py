@@ -160,6 +160,41 @@ def test_a_metric_on_its_own_scale_is_not_a_percentage() -> None:
     assert found.startswith("captions cider_d greedy 200 - 1.17 0.80 -0.37 lower [-0.42, -0.32]")
 
 
+CAPTIONS = {"metric": "cider_d", "decoding": "greedy", "chance": None}
+
+
+def test_what_is_no_fraction_is_never_said_to_be_in_percent_points_or_on_the_lines_scale() -> None:
+    place = ("ood_text-ood_image", 0.8, 1.17)
+    scores = [score_row("demo", step, "captions", *place, **CAPTIONS) for step in (0, 200)]
+    matrix = [matrix_row("demo", step, *place, **CAPTIONS) for step in (0, 200)]
+    greedy = [line | {"decoding": "greedy"} for line in one_run("demo")[1]]
+    both = contents_of(scores + one_run("demo")[0], matrix + greedy, [facts("demo")])
+    text = tree(both).section("matrix")
+    assert "Accuracy (other metrics on their own scale) of the base" in text
+    assert "heights are from 0 to 100 % (of other metrics, to the highest value)" in text
+    assert "% right, with the change in points (other metrics on their own scale)" in text
+    assert "OOD text, OOD image, % and points (other metrics on their own scale)" in text
+    assert "OOD text, ID image, % and points dataset" in text
+    alone = tree(contents_of(scores, matrix, [facts("demo")]))
+    assert "All sets here are scored in cider_d, which is no share of right answers" in alone.section("figures")
+    assert "demo: base → step_000200, metrics on their own scale, with 95 % intervals" in alone.section("matrix")
+    assert "their heights are from 0 to the highest value of each" in alone.section("matrix")
+    assert "% right" not in alone.section("matrix")
+    assert "All sets here" not in tree(both).texts("body")[0]
+    assert "own scale" not in tree(single()).section("matrix")
+
+
+def test_a_run_table_names_a_metric_that_is_not_accuracy() -> None:
+    known = sweep(2, 1)
+    captions = [
+        matrix_row("recipe-00--seed-0", step, "ood_text-ood_image", 0.8, 1.17, metric="cider_d") for step in (0, 200)
+    ]
+    matrix = pd.concat([known.tables.matrix, pd.DataFrame(captions)], ignore_index=True)
+    table = tree(replace(known, tables=replace(known.tables, matrix=matrix))).texts("table")[0]
+    assert "% right; the change in points (other metrics on their own scale)" in table
+    assert "1.17 -> 0.80-0.37 lowercider_d" in table
+
+
 def test_choice_is_at_a_glance_and_other_decodings_are_in_the_details() -> None:
     greedy = [matrix_row("demo", step, "id_text-id_image", 0.33, 0.31, decoding="greedy") for step in (0, 200)]
     named = [score_row("demo", step, "one_0", "id_text-id_image", 0.33, 0.31, decoding="greedy") for step in (0, 200)]
@@ -230,7 +265,13 @@ def test_a_run_without_scores_says_so_alone_and_in_a_sweep() -> None:
 def test_a_base_without_checkpoints_has_no_last_score() -> None:
     scores, matrix = one_run("demo", (0, 100))
     first = [line for line in matrix if line["step"] == 0], [line for line in scores if line["step"] == 0]
-    assert "40.0 -> - %" in tree(contents_of(first[1], first[0], [facts("demo")])).section("matrix")
+    parsed = tree(contents_of(first[1], first[0], [facts("demo")], n_flips=None))
+    assert "demo: the base, % right ID image" in parsed.section("matrix")
+    assert "the task's own 40.0 % chance 25.0" in parsed.section("matrix")
+    assert "step_000000" not in parsed.texts("body")[0]
+    assert "The untouched model tiny, nothing trained, with quadrants relative to naming" in parsed.texts("header")[0]
+    assert "fine-tuned" not in parsed.texts("body")[0]
+    assert "No answers could be compared" in parsed.section("flips")
 
 
 def test_a_page_of_a_run_that_goes_on_reloads_itself_and_says_so() -> None:
@@ -244,6 +285,32 @@ def test_the_recommendation_and_what_is_compared_are_in_the_header() -> None:
     header = tree(sweep(2, 2, recommendation=Recommendation("Take it.", ["One.", "Two."]))).texts("header")[0]
     assert "4 runs of 2 recipes of the model tiny, fine-tuned on naming, scored on 9 sets" in header
     assert "Take it. One. Two." in header
+
+
+def test_more_evidence_than_four_sentences_can_be_unfolded() -> None:
+    sentences = [f"Sentence {k}." for k in range(1, 8)]
+    parsed = tree(sweep(2, 2, recommendation=Recommendation("Take it.", sentences)))
+    folded = next(text for text in parsed.texts("details") if "Sentence" in text)
+    assert folded == "3 more sentences Sentence 5. Sentence 6. Sentence 7."
+    few = tree(sweep(2, 2, recommendation=Recommendation("Take it.", sentences[:4])))
+    assert not any("Sentence" in text for text in few.texts("details"))
+
+
+def test_what_is_not_on_the_page_is_said_only_where_something_is_missing() -> None:
+    assert "Not on this page No flips: gone." in tree(single(notes=["No flips: gone."])).texts("header")[0]
+    assert "Not on this page" not in tree(single()).texts("header")[0]
+
+
+def test_runs_of_different_targets_are_said_to_have_quadrants_of_their_own() -> None:
+    known = sweep(2, 1)
+    names = {"recipe-00": "naming", "recipe-01": "counting"}
+    scores, matrix = (
+        frame.assign(target=frame["recipe"].map(names)) for frame in (known.tables.scores, known.tables.matrix)
+    )
+    parsed = tree(replace(known, tables=replace(known.tables, scores=scores, matrix=matrix)))
+    assert "Runs have different targets, and each one's quadrants are relative to its own." in parsed.section("matrix")
+    assert "base → step_000200, quadrants relative to counting, % right" in parsed.section("run-2")
+    assert "relative to" not in tree(known).section("matrix")
 
 
 def test_hostile_names_questions_and_configurations_are_text() -> None:
@@ -293,6 +360,7 @@ def test_the_explorer_says_how_much_of_the_run_it_holds() -> None:
     assert "holds 47 of the 120 there are" in tree(single()).section("flips")
     assert "there are" not in tree(single(n_flips=47)).section("flips")
     assert "No answer changed" in tree(single(flips=(), n_flips=0)).section("flips")
+    assert "No answers could be compared" in tree(single(flips=(), n_flips=None)).section("flips")
 
 
 def test_figures_have_a_title_a_caption_and_words_for_those_who_do_not_see_them(
@@ -336,12 +404,25 @@ def test_seeds_have_both_errors_beside_each_other() -> None:
     ("leaks", "said"),
     [
         ([], "were not compared"),
-        ([LeakRow("a", "t", 9, 0, 0, ""), LeakRow("b", "t", 9, 0, 0, "")], "No evaluation picture of the 2 sets"),
-        ([LeakRow("a", "t", 9, 1, 0, ""), LeakRow("b", "t", 9, 0, 0, "")], "1 of the 2 sets checked share pictures"),
+        (
+            [LeakRow("a", "t, u", 9, 0, 0, ""), LeakRow("b", "t, u", 9, 0, 0, "")],
+            "No picture of the 2 sets checked is identical, or nearly identical, to one in a training set.",
+        ),
+        (
+            [LeakRow("a", "t", 9, 1, 0, ""), LeakRow("b", "t, u", 9, 0, 0, "")],
+            "1 of the 2 sets checked has pictures that a training set shows again: a (1 identical to those of t).",
+        ),
+        (
+            [LeakRow("a", "t", 9, 1, 2, ""), LeakRow("a", "u", 9, 0, 3, ""), LeakRow("b", "t", 9, 0, 4, "")],
+            "a (1 identical and 2 nearly identical to those of t, 3 nearly identical to those of u); "
+            "b (4 nearly identical to those of t).",
+        ),
         ([LeakRow("a", "t", 0, 0, 0, "gated")], "Not checked: a."),
     ],
 )
-def test_leakage_is_said_in_one_sentence(leaks: list[LeakRow], said: str) -> None:
+def test_leakage_is_said_in_a_sentence_that_tells_identical_from_nearly_identical(
+    leaks: list[LeakRow], said: str
+) -> None:
     assert said in tree(single(leaks=leaks)).section("leaks")
 
 

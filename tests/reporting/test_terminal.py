@@ -252,6 +252,21 @@ def test_the_verdict_is_in_words_and_in_colour(scores: pd.DataFrame, matrix: pd.
     assert "\x1b[2m+2.0 unclear" in text
 
 
+def test_mischoice_that_rises_is_red_and_still_called_higher(scores: pd.DataFrame, matrix: pd.DataFrame) -> None:
+    assert "\x1b[31m+25.0 higher" in drawn_colours(sweep_table(matrix, scores))
+    assert "\x1b[31m+25.0 +/- 5.0 higher" in drawn_colours(matrix_table(scores, matrix))
+    fewer = scores.assign(delta=-scores["delta"], delta_ci_low=-0.3, delta_ci_high=-0.2)
+    assert "\x1b[32m-25.0 lower" in drawn_colours(sweep_table(matrix, fewer))
+
+
+def test_what_is_no_fraction_is_not_said_to_be_in_percent(scores: pd.DataFrame, matrix: pd.DataFrame) -> None:
+    captions = matrix_row("ood_text-ood_image", 200, 0.9, metric="cider_d", base_value=1.2)
+    both = rendered(matrix_table(scores, pd.concat([matrix, pd.DataFrame([captions])])))
+    assert "demo: % right (other metrics on their own scale), base -> best -> last" in both
+    assert "demo: % right, base -> best -> last" in rendered(matrix_table(scores, matrix))
+    assert "demo: metrics on their own scale, base" in rendered(matrix_table(scores[:0], pd.DataFrame([captions])))
+
+
 @pytest.mark.parametrize(("p_holm", "starred"), [(0.049, True), (0.05, False), (None, False)])
 def test_a_change_that_stands_after_adjustment_has_a_star(
     scores: pd.DataFrame, matrix: pd.DataFrame, p_holm: float | None, starred: bool

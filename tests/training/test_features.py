@@ -293,7 +293,8 @@ def described(**changes: Any) -> dict[str, Any]:
 
 def test_a_run_may_be_taken_up_with_reuse_switched_off(tmp_path: Path) -> None:
     found = described()
-    run = RunFile(found["config"], "Method", [], [], "digest", {}, {})
+    audit = {"label": "language", "trainable": 1, "total": 2, "parts": {}}
+    run = RunFile(found["config"], "Method", [], [], "digest", audit, {})
     write_json(tmp_path / "run.json", asdict(run))
     check_same(tmp_path, described(reuse_features=False))
     with pytest.raises(UserError, match=r"differs in: recipe\.steps\."):

@@ -62,7 +62,7 @@ def panels(
         legend: Pixels of the widest entry of the legend.
         shares_legend: Whether a colour means the same in all panels.
     """
-    columns = 2 if len(charts) == 4 else min(columns, len(charts))
+    columns = 2 if columns > 2 and len(charts) == 4 else min(columns, len(charts))
     layout = {_LAYOUT: {"columns": columns, "beside": beside, "legend": legend}}
     if len(charts) == 1:
         return charts[0].properties(usermeta=layout)
@@ -120,8 +120,16 @@ def _fitting(spec: Mapping[str, Any], layout: Mapping[str, int], across: str) ->
     signals = [signal["name"] for signal in _compiled(spec)["signals"]]
     columns = f"clamp(floor({across} / {layout['beside'] + 150}), 1, {layout['columns']})"
     width = f"max(120, floor(({across} - 8) / panel_columns) - {layout['beside']})"
+    if layout["columns"] > 1:
+        path = f"/signals/{signals.index('childWidth')}"
+        sizes = [{"op": "replace", "path": path, "value": _on_resize("childWidth", width)}]
+    else:  # the width of a single column is the chart's own, and a number
+        sizes = [
+            {"op": "remove", "path": "/width"},
+            {"op": "add", "path": "/signals/0", "value": _on_resize("width", width)},
+        ]
     return [
-        {"op": "replace", "path": f"/signals/{signals.index('childWidth')}", "value": _on_resize("childWidth", width)},
+        *sizes,
         {"op": "add", "path": "/signals/0", "value": _on_resize("panel_columns", columns)},
         {"op": "replace", "path": "/layout/columns", "value": {"signal": "panel_columns"}},
     ]

@@ -21,7 +21,7 @@ from forgetbench.reporting.charts.rows import (
 )
 from forgetbench.reporting.contents import ReportTables
 
-_ALIKE = ["method", "parts", "lr"]
+_ALIKE = ["target", "method", "parts", "lr"]
 """What a run without a mix must share with a mixed one to be its ratio 0."""
 _NO_MIX = "none"
 _COLUMNS = ["mix", "ratio", "series", "recipe", "run", "delta", "low", "high", "seen"]
@@ -45,8 +45,8 @@ def figure(tables: ReportTables) -> Figure | None:
     bars = "95 % intervals over items and seeds" if source == "seeds.csv" else "95 % intervals over items"
     caption = (
         f"Change of accuracy from the base to the last checkpoint {what}, "
-        f"{decoding_words(primary_decoding(tables.matrix))}; runs without a mix count where method, parts and lr are "
-        f"the same. Bars are {bars}, unfilled points sets whose task the mix shows ({source})."
+        f"{decoding_words(primary_decoding(tables.matrix))}; runs without a mix count where target, method, parts and "
+        f"lr are the same. Bars are {bars}, unfilled points sets whose task the mix shows ({source})."
     )
     widest = max(map(len, series))
     return Figure(
@@ -61,7 +61,7 @@ def figure(tables: ReportTables) -> Figure | None:
 def _deltas(tables: ReportTables) -> tuple[pd.DataFrame, str]:
     """Recipes' changes over seeds if they were compared, else the runs' own; and the file they are in."""
     names = {"delta": "delta", "low": "ci_low", "high": "ci_high"}
-    columns = ("quadrant", "metric", "seen_in_mix", "mix", "mix_ratio", *_ALIKE)
+    columns = ("quadrant", "metric", "seen_in_mix", "mix", "mix_ratio", *_ALIKE[1:])
     rows, source = in_primary_decoding(tables.seeds, *columns, *names.values()), "seeds.csv"
     if rows.empty:
         names |= {"low": "delta_ci_low", "high": "delta_ci_high"}
@@ -69,6 +69,8 @@ def _deltas(tables: ReportTables) -> tuple[pd.DataFrame, str]:
         rows = last_steps(last_stage(rows))
     if rows.empty:
         return rows, source
+    targets = _targets(tables.matrix)
+    rows = rows.assign(target=[targets.get(str(recipe), "") for recipe in rows["recipe"]])
     if "replay" in rows:  # neither a mix nor without one
         rows = rows[rows["replay"] == 0]
     is_shown = rows["quadrant"].isin(QUADRANTS) & (rows["metric"] == Metric.accuracy) & (rows["variant"] == "")
@@ -76,6 +78,14 @@ def _deltas(tables: ReportTables) -> tuple[pd.DataFrame, str]:
     ratio = 100 * pd.to_numeric(rows["mix_ratio"], errors="coerce").fillna(0.0)
     seen = rows["seen_in_mix"].map({True: "yes", False: "no"})
     return rows.assign(ratio=ratio, seen=seen, run=rows.get("run", rows["recipe"])), source
+
+
+def _targets(matrix: pd.DataFrame) -> dict[str, str]:
+    """Every recipe's last target."""
+    if not {"recipe", "stage", "target"} <= set(matrix):
+        return {}
+    last = matrix.sort_values("stage", kind="stable").drop_duplicates("recipe", keep="last")
+    return dict(zip(last["recipe"], last["target"].fillna("").astype(str), strict=True))
 
 
 def _compared(rows: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import altair as alt
 import pandas as pd
@@ -17,12 +18,15 @@ from forgetbench.reporting.charts.rows import (
     in_primary_decoding,
     inline,
     last_stage,
+    of_target,
     over_seeds,
     percentages,
     primary_decoding,
     seed_means,
+    targets_of,
 )
 from forgetbench.reporting.contents import ReportTables
+from forgetbench.reporting.plain import is_fraction
 
 _AXES = {
     "x": "target_delta",
@@ -32,6 +36,7 @@ _AXES = {
     "y_low": "retention_ci_low",
     "y_high": "retention_ci_high",
 }
+_ACROSS = ("x", "x_low", "x_high")
 _TITLES = {
     "x": "target (points)",
     "x_low": "target, 95 % from",
@@ -49,29 +54,72 @@ _NARROW = 460
 """Pixels; below, names would overlap."""
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """Around one target's points."""
+
+    title: str
+    place: int
+    metric: str
+    """The target's, where it is no fraction of 1."""
+    present: set[str]
+    """Groups of all targets: their colours are shared."""
+
+
 def figure(tables: ReportTables, groups: Groups) -> Figure | None:
     """Retention over target change; None without a trained run that has both."""
     seeds = _seeds(tables.summary)
     if seeds.empty:
         return None
     seeds = groups.named(seeds)
-    means = seed_means(seeds, ["recipe", "variant", "group", "label"], list(_AXES))
-    means["is_front"] = pareto_front(list(zip(means["x"], means["y"], strict=True)))
+    targets = targets_of(seeds)
+    several = len(targets) > 1
+    by_target = {target: _means(of_target(seeds, target)) for target in targets}
+    means = pd.concat(by_target.values(), ignore_index=True)
     caption = (
         "Accuracy kept on the source sets, as a share of the base's, against what was gained on the target, "
         f"{decoding_words(primary_decoding(tables.summary))}. Large points are recipes{over_seeds(means['n_seeds'])}, "
         "small ones single seeds, unfilled ones variants made after training; bars are 95 % intervals over items "
-        "(of several seeds, their mean), and the line is the Pareto front (summary.csv)."
+        "(of several seeds, their mean), and the line is the Pareto front"
+        f"{', one per target: changes on different targets are not compared' if several else ''} (summary.csv)."
     )
-    best = ", ".join(means.loc[means["is_front"], "label"])
+    best = "; ".join(
+        f"{f'of {target}, ' if several else ''}{', '.join(own.loc[own['is_front'], 'label'])}"
+        for target, own in by_target.items()
+    )
+    charts = [
+        _chart(
+            of_target(seeds, target),
+            own,
+            groups,
+            _Frame(
+                f"Target {target}" if several else "", place, target_metric(tables.scores, target), set(means["group"])
+            ),
+        )
+        for place, (target, own) in enumerate(by_target.items())
+    ]
     return Figure(
         "pareto",
         "Retention against learning",
         caption,
         f"Scatter plot of retention over the change on the target for {len(means)} recipes and variants; "
         f"on the Pareto front: {best}.",
-        panels([_chart(seeds, means, groups)], 1, legend=groups.legend_width(means["group"])),
+        panels(charts, 1, legend=groups.legend_width(means["group"])),
     )
+
+
+def target_metric(scores: pd.DataFrame, target: str) -> str:
+    """The metric of the target's own set if that is no fraction of 1; else empty."""
+    if not {"dataset", "metric", "target"} <= set(scores):
+        return ""
+    own = scores[(scores["dataset"] == scores["target"]) & (scores["dataset"].eq(target) | (target == ""))]
+    return next((str(metric) for metric in sorted(set(own["metric"])) if not is_fraction(str(metric))), "")
+
+
+def _means(seeds: pd.DataFrame) -> pd.DataFrame:
+    means = seed_means(seeds, ["recipe", "variant", "group", "label"], list(_AXES))
+    means["is_front"] = pareto_front(list(zip(means["x"], means["y"], strict=True)))
+    return means
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -90,8 +138,10 @@ def _seeds(summary: pd.DataFrame) -> pd.DataFrame:
     return percentages(rows, _AXES)
 
 
-def _chart(seeds: pd.DataFrame, means: pd.DataFrame, groups: Groups) -> alt.LayerChart:
-    present = set(means["group"])
+def _chart(seeds: pd.DataFrame, means: pd.DataFrame, groups: Groups, frame: _Frame) -> alt.LayerChart:
+    if frame.metric:
+        seeds, means = (part.assign(**{name: part[name] / 100 for name in _ACROSS}) for part in (seeds, means))
+    present = frame.present
     front = means[means["is_front"]].sort_values(["x", "y"], ascending=[True, False])
     across, up = _range(means, seeds, "x", 0), _range(means, seeds, "y", 100)
     room = rise(list(front["label"]))
@@ -100,7 +150,7 @@ def _chart(seeds: pd.DataFrame, means: pd.DataFrame, groups: Groups) -> alt.Laye
     top = up[1] + (up[1] - up[0]) * room / _HEIGHT
     x = alt.X(
         "x:Q",
-        title="Change on the target (points)",
+        title=f"Change on the target ({frame.metric or 'points'})",
         scale=alt.Scale(domain=across, nice=False),
         axis=alt.Axis(tickCount=8),
     )
@@ -112,7 +162,7 @@ def _chart(seeds: pd.DataFrame, means: pd.DataFrame, groups: Groups) -> alt.Laye
     )
     colour, shape = groups.colour(present), groups.shape(present)
     shown = ["group", "label", *_AXES]
-    bars = alt.Chart(inline(means, ["group", *_AXES]), name="bars").encode(
+    bars = alt.Chart(inline(means, ["group", *_AXES]), name=f"bars_{frame.place}").encode(
         colour, opacity=unless_dimmed(0.25 if len(means) > _FEW else 0.6)
     )
     layers: list[alt.Chart] = [
@@ -121,7 +171,7 @@ def _chart(seeds: pd.DataFrame, means: pd.DataFrame, groups: Groups) -> alt.Laye
         alt.Chart(inline(front, ["x", "y"]))
         .mark_line(style=HOLLOW, interpolate="step-before", strokeWidth=1.2, opacity=0.7)
         .encode(x, y, order="x:Q"),
-        bars.mark_rule(strokeWidth=1).encode(x, y="y_low:Q", y2="y_high:Q").add_params(pick()),
+        bars.mark_rule(strokeWidth=1).encode(x, y="y_low:Q", y2="y_high:Q"),
         alt.Chart(inline(means, ["group", *_AXES]))
         .mark_rule(strokeWidth=1)
         .encode(colour, y=y, x="x_low:Q", x2="x_high:Q", opacity=bars.encoding.opacity),
@@ -137,13 +187,22 @@ def _chart(seeds: pd.DataFrame, means: pd.DataFrame, groups: Groups) -> alt.Laye
             layers.append(
                 alt.Chart(inline(rows, columns))
                 .mark_point(filled=filled, size=size, strokeWidth=1.8)
-                .encode(x, y, colour, shape, opacity=unless_dimmed(opacity), tooltip=_tooltip(columns[-1]))
+                .encode(
+                    x, y, colour, shape, opacity=unless_dimmed(opacity), tooltip=_tooltip(columns[-1], frame.metric)
+                )
             )
-    return layered(*layers, *_names(front, across, up), height=_HEIGHT + room)
+    if frame.place == 0:
+        layers[3] = layers[3].add_params(pick())
+    names = _names(front, across, up)
+    return layered(*layers, *names, title=frame.title, height=_HEIGHT + room)
 
 
-def _tooltip(last: str) -> list[alt.Tooltip]:
-    numbers = [alt.Tooltip(f"{name}:Q", title=title, format=".1f") for name, title in _TITLES.items()]
+def _tooltip(last: str, metric: str) -> list[alt.Tooltip]:
+    numbers = [
+        alt.Tooltip(f"{name}:Q", title=title.replace("points", metric or "points"), format=form)
+        for name, title in _TITLES.items()
+        for form in [".2f" if metric and name in _ACROSS else ".1f"]
+    ]
     return [alt.Tooltip("label:N", title="recipe"), alt.Tooltip(f"{last}:Q", title=last.removeprefix("n_")), *numbers]
 
 
@@ -151,8 +210,8 @@ def _range(means: pd.DataFrame, seeds: pd.DataFrame, axis: str, guide: float) ->
     """From the lowest to the highest point, bar or guide, and a little more."""
     both = pd.concat([means, seeds[[axis]]])
     low, high = extent(both, [axis, f"{axis}_low", f"{axis}_high"], guide)
-    margin = 0.04 * max(high - low, 1.0)
-    return round(low - margin, 1), round(high + margin, 1)
+    margin = 0.04 * (high - low or 1.0)
+    return round(low - margin, 3), round(high + margin, 3)
 
 
 def _names(front: pd.DataFrame, across: tuple[float, float], up: tuple[float, float]) -> list[alt.Chart]:

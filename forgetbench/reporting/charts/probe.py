@@ -14,12 +14,12 @@ from forgetbench.reporting.charts.rows import (
     decoding_words,
     in_primary_decoding,
     inline,
-    last_stage,
     last_steps,
     over_seeds,
     percentages,
     primary_decoding,
     seed_means,
+    with_base,
 )
 from forgetbench.reporting.contents import ReportTables
 
@@ -51,7 +51,7 @@ def shares(tables: ReportTables, groups: Groups) -> Figure | None:
     bars["end"] = bars.groupby(["dataset", "label"])["share"].cumsum()
     bars["start"] = bars["end"] - bars["share"]
     caption = (
-        f"What is answered on the class-label probe before training and after it{over_seeds(wide['n_seeds'])}, "
+        f"What is answered on the class-label probe {_when(wide)}{over_seeds(wide['n_seeds'])}, "
         f"{decoding_words(primary_decoding(tables.scores))}: shares of all items that are right, name the pictured "
         "object's class, or are wrong otherwise. Intervals are in scores.csv."
     )
@@ -81,8 +81,8 @@ def effect(tables: ReportTables, groups: Groups) -> Figure | None:
     wide["dataset"] = wide["dataset"].str.removesuffix(SUFFIX)
     caption = (
         "Accuracy on the same items without the class name among the options and with it"
-        f"{over_seeds(wide['n_seeds'])}, {decoding_words(primary_decoding(tables.scores))}, before training and after "
-        "it. The difference is class_name_effect, whose intervals are in scores.csv."
+        f"{over_seeds(wide['n_seeds'])}, {decoding_words(primary_decoding(tables.scores))}, {_when(wide)}. "
+        "The difference is class_name_effect, whose intervals are in scores.csv."
     )
     charts = [_dumbbells(wide[wide["dataset"] == name]) for name in _names(wide)]
     return Figure(
@@ -98,15 +98,19 @@ def _probe_rows(tables: ReportTables, groups: Groups) -> pd.DataFrame:
     """Rows of probes, of the base (once where all runs share it) and of every recipe's last checkpoint."""
     rows = in_primary_decoding(tables.scores, "dataset", "metric", "value")
     probes = set(rows.loc[rows["metric"] == "mischoice", "dataset"]) if len(rows) else set()
-    rows = last_stage(rows[rows["dataset"].isin(probes)]) if probes else rows.iloc[:0]
+    rows = with_base(rows[rows["dataset"].isin(probes)], "dataset", "metric") if probes else rows.iloc[:0]
     if rows.empty:
         return rows
     base, last = groups.named(base_rows(rows)), groups.named(last_steps(rows))
-    is_shared = bool((base.groupby(["dataset", "metric"])["value"].nunique() <= 1).all())
+    is_shared = bool((base["value"].round(9).groupby([base["dataset"], base["metric"]]).nunique() <= 1).all())
     base = base.assign(label=_BASE if is_shared else base["label"] + f" ({_BASE})", is_base=True)
     if is_shared:
         base = base.drop_duplicates(["dataset", "metric"])
     return pd.concat([base, last.assign(is_base=False)], ignore_index=True)
+
+
+def _when(wide: pd.DataFrame) -> str:
+    return "before any training" if wide["is_base"].all() else "before training and after it"
 
 
 def _names(wide: pd.DataFrame) -> list[str]:

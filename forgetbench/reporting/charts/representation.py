@@ -28,9 +28,9 @@ _HEIGHT = 200
 
 
 def effective_rank(tables: ReportTables, groups: Groups) -> Figure | None:
-    """By step and layer for one run, by layer and recipe for several; None without measurements."""
+    """By step and layer for one run, by layer and recipe for several; None without measurements after training."""
     rows = checkpoint_rows(tables.representation, groups, _RANK)
-    if rows.empty:
+    if rows.empty or not (rows["step"] > 0).any():
         return None
     if rows["run"].nunique() == 1:
         charts = [_by_step(rows[rows["dataset"] == name]) for name in _datasets(rows)]
@@ -72,7 +72,9 @@ def checkpoint_rows(representation: pd.DataFrame, groups: Groups, value: str, pl
     """Rows of checkpoints as trained that have a value at a layer (or part)."""
     if representation.empty or not {"recipe", "run", "step", "variant", value, place} <= set(representation):
         return representation.iloc[:0]
-    rows = last_stage(with_text(representation))
+    rows = with_text(representation)
+    # Hidden states and weights know no target: the base's rows are the base of every stage.
+    rows = rows[rows.index.isin(last_stage(rows).index) | (rows["step"] == 0)]
     rows = rows[(rows["variant"] == "") & rows[value].notna() & rows[place].notna() & (rows[place] != "")]
     return groups.named(rows) if len(rows) else rows
 

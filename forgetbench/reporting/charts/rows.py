@@ -18,6 +18,8 @@ QUADRANT_NAMES = {
     "ood_text-id_image": "OOD text, ID image",
     "ood_text-ood_image": "OOD text, OOD image",
 }
+_SAME = 1e-9
+"""Two means of the same scores may differ by rounding."""
 _DECODING_WORDS = {
     Decoding.choice: "by likelihood over the options (choice)",
     Decoding.greedy: "by what the model writes (greedy)",
@@ -57,11 +59,58 @@ def with_text(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def last_stage(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every run's base and last stage: quadrants are relative to a stage's own target."""
+    """Every run's last stage; the base is a stage of its own."""
+    return frame if frame.empty else frame[frame["stage"] == frame.groupby("run")["stage"].transform("max")]
+
+
+def with_base(frame: pd.DataFrame, *keys: str) -> pd.DataFrame:
+    """Every run's last stage, and its base at step 0 in the quadrants of that stage's target.
+
+    The base's own rows are placed relative to the first stage's target. One is kept where the last checkpoint has
+    that target and is compared with that value; elsewhere the last checkpoint's `base_value` is the base, without an
+    interval. A run with nothing trained keeps its base.
+
+    Args:
+        frame: Rows of one decoding.
+        keys: What names a score within a run.
+    """
     if frame.empty:
         return frame
-    last = frame.groupby("run")["stage"].transform("max")
-    return frame[(frame["stage"] == last) | (frame["step"] == 0)]
+    own = last_stage(frame)
+    is_trained = own["step"] > 0
+    own = own[is_trained | ~own["run"].isin(own.loc[is_trained, "run"])]
+    trained = own[own["step"] > 0].assign(is_edited=own["variant"] != "")
+    if trained.empty:
+        return own
+    names = ["run", *keys]
+    ends = trained.sort_values(["is_edited", "step"], ascending=[False, True], kind="stable")
+    ends = ends.drop(columns="is_edited").drop_duplicates(names, keep="last").set_index(names)
+    base = base_rows(frame).set_index(names)
+    base = base[base.index.isin(ends.index)]
+    compared = ends.loc[base.index]
+    is_kept = pd.Series(True, base.index)
+    if "target" in frame:
+        is_kept &= base["target"] == compared["target"]
+    if "base_value" in frame:
+        is_kept &= ~((base["value"] - compared["base_value"]).abs() > _SAME)
+    base = base[is_kept]
+    made = ends[~ends.index.isin(base.index)]
+    made = made[made["base_value"].notna()] if "base_value" in frame else made.iloc[:0]
+    as_base = {"value": made.get("base_value"), "step": 0, "stage": 0, "variant": "", "ci_low": None, "ci_high": None}
+    parts = [base, made.assign(**as_base), own.set_index(names)]
+    return pd.concat([part for part in parts if len(part)]).reset_index()[list(frame.columns)]
+
+
+def targets_of(frame: pd.DataFrame) -> list[str]:
+    """What runs were trained on, sorted; a single empty text where the table does not say."""
+    if "target" not in frame:
+        return [""]
+    return sorted({str(name) for name in frame.loc[frame["step"] > 0, "target"].dropna()}) or [""]
+
+
+def of_target(frame: pd.DataFrame, target: str) -> pd.DataFrame:
+    """Rows of one target; all rows of a table that does not say."""
+    return frame[frame["target"] == target] if target else frame
 
 
 def last_steps(frame: pd.DataFrame) -> pd.DataFrame:

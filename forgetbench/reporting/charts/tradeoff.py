@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import TypeAlias
 
 import altair as alt
 import pandas as pd
@@ -17,13 +19,17 @@ from forgetbench.reporting.charts.rows import (
     decoding_words,
     in_primary_decoding,
     inline,
-    last_stage,
+    of_target,
     percentages,
     primary_decoding,
+    targets_of,
+    with_base,
 )
 from forgetbench.reporting.contents import ReportTables
 
-_KEYS = ["run", "checkpoint", "variant", "stage"]
+_KEYS = ["run", "step", "variant", "stage"]
+_Place: TypeAlias = tuple[str, str]
+"""Target and quadrant of a panel."""
 _VALUES = ["value", "ci_low", "ci_high"]
 _INTERVALS_UP_TO = 6
 """Recipes; the bars of more would hide the points."""
@@ -33,25 +39,42 @@ _COLUMNS = ["group", "run", "step", "variant", "x", "x_low", "x_high", "y", "y_l
 
 
 def figure(tables: ReportTables, groups: Groups) -> Figure | None:
-    """Figure 2 of the 2x2 paper; None if no quadrant other than the target's was scored beside it."""
+    """Figure 2 of the 2x2 paper; None if nothing trained has a quadrant other than the target's scored beside it."""
     points = _points(tables.matrix)
-    shown = [name for name in QUADRANTS if name in set(points.get("quadrant", ()))]
-    if not shown:
+    if points.empty:
         return None
     points = groups.named(points)
-    few_points = points.groupby("quadrant").size().max() <= _FEW_POINTS
+    targets = targets_of(points)
+    several = len(targets) > 1
+    shown = [(target, name) for target in targets for name in QUADRANTS if len(_of_panel(points, target, name))]
+    few_points = max(len(_of_panel(points, *panel)) for panel in shown) <= _FEW_POINTS
     with_intervals = bool(points["recipe"].nunique() <= _INTERVALS_UP_TO and few_points)
-    domains = _domains(points, *(("y_low", "y_high") if with_intervals else ("y", "y")))
+    ends = ("y_low", "y_high") if with_intervals else ("y", "y")
+    domains = _domains({panel: _of_panel(points, *panel)[["y", *ends]] for panel in shown})
     present = set(points["group"])
     charts = [
-        _panel(points[points["quadrant"] == name], name, groups, present, with_intervals, domains[name], place == 0)
-        for place, name in enumerate(shown)
+        _panel(
+            _of_panel(points, *panel),
+            f"{panel[0]}: {QUADRANT_NAMES[panel[1]]}" if several else QUADRANT_NAMES[panel[1]],
+            groups,
+            present,
+            with_intervals,
+            domains[panel],
+            place,
+        )
+        for place, panel in enumerate(shown)
     ]
+    has_stages = (tables.matrix["stage"] > 1).any()
+    base = points[points["step"] == 0].round({"x": 6, "y": 6})
+    has_rings = any(len(_of_panel(base, *panel)[["x", "y"]].drop_duplicates()) > 1 for panel in shown)
     has_variants = (points["variant"] != "").any()
     caption = (
         f"Accuracy on the target's quadrant against accuracy in every other one, read "
         f"{decoding_words(primary_decoding(tables.matrix))}; a line is a run, in the order of its checkpoints from "
         "the base (ring) on, and the y axes span equally many points."
+        f"{' Runs that are scored on other sets have a ring of their own.' if has_rings else ''}"
+        f"{' Each target has panels of its own.' if several else ''}"
+        f"{' Of a run of several stages the last one is shown.' if has_stages else ''}"
         f"{' Unfilled points are variants made after training.' if has_variants else ''}"
         f"{' Thin bars are 95 % intervals.' if with_intervals else ''}"
         " Sets whose task was mixed in are left out of the y axes (matrix.csv)."
@@ -67,11 +90,12 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
 
 
 def _points(matrix: pd.DataFrame) -> pd.DataFrame:
-    """A row per checkpoint and off-target quadrant, with the target's accuracy beside it."""
+    """A row per checkpoint and off-target quadrant, with the target's accuracy beside it, of runs that have trained."""
     rows = in_primary_decoding(matrix, "quadrant", "metric", "seen_in_mix", *_VALUES)
-    rows = last_stage(rows[(rows["metric"] == Metric.accuracy) & rows["value"].notna()]) if len(rows) else rows
     if rows.empty:
-        return pd.DataFrame()
+        return rows
+    rows = with_base(rows[(rows["metric"] == Metric.accuracy) & rows["value"].notna()], "quadrant", "seen_in_mix")
+    rows = rows[rows["run"].isin(rows.loc[rows["step"] > 0, "run"])]
     # A mix with the target's own question marks the target as seen, which it is in every run: its accuracy stays.
     target = rows[rows["quadrant"] == TARGET].sort_values("seen_in_mix", kind="stable").drop_duplicates(_KEYS)
     off_target = rows[(rows["quadrant"] != TARGET) & ~rows["seen_in_mix"]]
@@ -81,38 +105,41 @@ def _points(matrix: pd.DataFrame) -> pd.DataFrame:
     return percentages(joined, axes | {"y": "value", "y_low": "ci_low", "y_high": "ci_high"})
 
 
-def _domains(points: pd.DataFrame, low: str, high: str) -> dict[str, tuple[list[float], list[float]]]:
+def _of_panel(points: pd.DataFrame, target: str, quadrant: str) -> pd.DataFrame:
+    rows = of_target(points, target)
+    return rows[rows["quadrant"] == quadrant]
+
+
+def _domains(shown: Mapping[_Place, pd.DataFrame]) -> dict[_Place, tuple[list[float], list[float]]]:
     """Range and ticks of every panel's y axis: equally long, ending between two ticks, room for a word above."""
-    ends = {
-        str(quadrant): (float(part[["y", low]].min().min()), float(part[["y", high]].max().max()))
-        for quadrant, part in points.groupby("quadrant")
-    }
+    ends = {place: (float(part.min().min()), float(part.max().max())) for place, part in shown.items()}
     longest = max(top - bottom for bottom, top in ends.values())
     unit = unit_of(longest, most=10)
     edges = {
-        quadrant: (math.floor(bottom / unit - 0.5), math.ceil((top + 0.06 * longest) / unit + 0.5))
-        for quadrant, (bottom, top) in ends.items()
+        place: (math.floor(bottom / unit - 0.5), math.ceil((top + 0.06 * longest) / unit + 0.5))
+        for place, (bottom, top) in ends.items()
     }
     most = max(top - bottom for bottom, top in edges.values())
     domains = {}
-    for quadrant, (bottom, top) in edges.items():
+    for place, (bottom, top) in edges.items():
         start = bottom - (most - (top - bottom)) // 2
         domain = [(start + 0.5) * unit, (start + most - 0.5) * unit]
         ticks = [step * unit for step in range(start + 1, start + most)]
-        domains[quadrant] = domain, [tick for tick in ticks if 0 <= tick <= 100]
+        domains[place] = domain, [tick for tick in ticks if 0 <= tick <= 100]
     return domains
 
 
 def _panel(
     points: pd.DataFrame,
-    quadrant: str,
+    title: str,
     groups: Groups,
     present: set[str],
     with_intervals: bool,
     domain: tuple[list[float], list[float]],
-    is_first: bool,
+    place: int,
 ) -> alt.LayerChart:
-    base = points[(points["step"] == 0) & (points["variant"] == "")].drop_duplicates(["x", "y"])
+    base = points[(points["step"] == 0) & (points["variant"] == "")]
+    base = base.round({"x": 6, "y": 6}).drop_duplicates(["x", "y"])
     variants, trained = points[points["variant"] != ""], points[points["variant"] == ""]
     x = alt.X("x:Q", title="Accuracy on the target (%)", scale=alt.Scale(zero=False, nice=True, padding=8))
     y = alt.Y(
@@ -123,7 +150,7 @@ def _panel(
     )
     colour, shape = groups.colour(present), groups.shape(present)
     tooltip = _tooltip()
-    lines = alt.Chart(inline(trained, _COLUMNS), name=f"lines_{quadrant}")
+    lines = alt.Chart(inline(trained, _COLUMNS), name=f"lines_{place}")
     layers = [
         lines.mark_line(strokeWidth=1.2).encode(
             x, y, colour, detail="run:N", order="step:Q", opacity=unless_dimmed(0.45)
@@ -151,9 +178,9 @@ def _panel(
         start.mark_point(style=HOLLOW, size=90).encode(x, y, tooltip=tooltip[3:]),
         alt.Chart(inline(base.nlargest(1, "y"), ["x", "y"])).mark_text(style=INK, dy=-12, text="base").encode(x, y),
     ]
-    if is_first:
+    if place == 0:
         layers[0] = layers[0].add_params(pick())
-    return layered(*layers, title=QUADRANT_NAMES[quadrant], height=270)
+    return layered(*layers, title=title, height=270)
 
 
 def _tooltip() -> list[alt.Tooltip]:

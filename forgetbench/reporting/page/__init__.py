@@ -31,10 +31,13 @@ from forgetbench.reporting.page.course import (
 from forgetbench.reporting.page.flips import explorer_data
 from forgetbench.reporting.page.matrix import QUADRANT_NAMES, TARGET, RunView, run_views
 from forgetbench.reporting.page.sparkline import sparkline
-from forgetbench.reporting.page.tables import compared, costs, leak_summary, seed_groups
+from forgetbench.reporting.page.tables import compared, costs, leak_summary, own_scale, seed_groups
+from forgetbench.reporting.plain import units
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _RUNS_BEFORE_A_FILTER = 12
+_EVIDENCE_SHOWN = 4
+"""Sentences; more can be unfolded."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def render(contents: ReportContents, figures: Sequence[DrawnFigure]) -> str:
             several versions of Vega-Lite.
     """
     runs = run_views(contents)
+    scored = [run for run in runs if run.is_scored]
     return (
         _environment()
         .get_template("page.html.j2")
@@ -67,6 +71,12 @@ def render(contents: ReportContents, figures: Sequence[DrawnFigure]) -> str:
             compared=compared(contents),
             runs=runs,
             by_recipe=_by_recipe(runs),
+            has_scores=bool(scored),
+            has_trained=any(run.is_trained for run in scored),
+            metrics={metric for run in runs for metric in run.metrics},
+            own_scale=own_scale(contents.tables.scores),
+            n_targets=len({run.target for run in scored if run.is_trained}),
+            has_targets=bool(len(contents.tables.scores) and contents.tables.scores["target"].nunique() > 1),
             has_filter=len(runs) > _RUNS_BEFORE_A_FILTER,
             figures=figures,
             flips=explorer_data(contents),
@@ -107,7 +117,13 @@ def _environment() -> jinja2.Environment:
         short=short_count,
     )
     environment.globals.update(
-        sparkline=sparkline, quadrants=QUADRANTS, quadrant_names=QUADRANT_NAMES, target_quadrant=TARGET, dash=DASH
+        sparkline=sparkline,
+        units=units,
+        evidence_shown=_EVIDENCE_SHOWN,
+        quadrants=QUADRANTS,
+        quadrant_names=QUADRANT_NAMES,
+        target_quadrant=TARGET,
+        dash=DASH,
     )
     return environment
 

@@ -11,13 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from forgetbench.records import Metric
+from forgetbench.reporting.plain import MERIT, is_fraction
 
 Row = Mapping[str, Any]
 DASH = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
-_MERIT = {"mischoice": -1, "mischoice_of_wrong": -1, "letter_bias": -1, "generation_gap": 0}
-"""Whether higher is better (1, as everywhere else), worse (-1) or neither (0)."""
 
 
 def records(frame: pd.DataFrame) -> list[Row]:
@@ -33,11 +31,6 @@ def number(value: object) -> float | None:
 def text(value: object) -> str:
     """A cell as text; empty where it is empty."""
     return "" if pd.isna(value) else str(value)  # type: ignore[call-overload]
-
-
-def is_fraction(metric: str) -> bool:
-    """Whether a measure is a share of 1, as all but CIDEr-D are."""
-    return metric not in set(Metric) or Metric(metric).is_fraction
 
 
 def value_text(value: float | None, metric: str = "accuracy") -> str:
@@ -126,7 +119,7 @@ class Course:
     @property
     def tone(self) -> str:
         """Whether the change is for the better, for colours; the words stay higher and lower."""
-        merit = {"higher": 1, "lower": -1}.get(self.verdict, 0) * _MERIT.get(self.metric, 1)
+        merit = {"higher": 1, "lower": -1}.get(self.verdict, 0) * MERIT.get(self.metric, 1)
         return ("flat", "better", "worse")[merit]
 
     @property

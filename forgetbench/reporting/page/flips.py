@@ -32,7 +32,7 @@ def explorer_data(contents: ReportContents) -> dict[str, Any]:
         "pictures": {
             key: uri for key, uri in contents.pictures.items() if key in shown and uri.startswith("data:image/")
         },
-        "total": contents.n_flips,
+        "total": len(contents.flips) if contents.n_flips is None else contents.n_flips,
         "whole": "in all runs" if contents.is_sweep else "in the run in all",
         "names": {"quadrant": {**QUADRANT_NAMES, OUTSIDE: "probe, or in no quadrant"}},
         "order": {"quadrant": [*QUADRANT_NAMES, OUTSIDE], "kind": list(FLIP_KINDS)},

@@ -92,6 +92,13 @@ class RunView:
     others: Sequence[Entry]
     """Further measures, such as the gap between what is said and what is known."""
     variants: Sequence[Variant]
+    is_trained: bool
+    """Whether a trained checkpoint is scored; else the base alone is."""
+
+    @property
+    def metrics(self) -> set[str]:
+        """In what the 2x2 is."""
+        return {mean.course.metric for quadrant in self.quadrants.values() for mean in quadrant.at_a_glance}
 
     @property
     def is_scored(self) -> bool:
@@ -147,6 +154,7 @@ def _run_view(facts: RunFacts, anchor: str, all_matrix: Sequence[Row], all_score
         outside=[line for line in scored if not places[line.name]],
         others=[line for line in lines if line.course.metric not in set(Metric) and line.name not in probes],
         variants=_variants(all_matrix, all_scores),
+        is_trained=any(int(row["step"]) > 0 for row in (*scores, *matrix)),
     )
 
 

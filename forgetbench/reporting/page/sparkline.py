@@ -1,13 +1,14 @@
 """A sparkline's geometry: the scores of a course over the steps, in an SVG of the given size.
 
-All fractions share one scale, 0 to 100 %, so that two lines beside each other compare.
+All fractions share one scale, 0 to 100 %, so that two lines beside each other compare; others end at their highest.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from forgetbench.reporting.page.course import Course, is_fraction, value_text
+from forgetbench.reporting.page.course import Course, value_text
+from forgetbench.reporting.plain import is_fraction
 
 _MARGIN = 3
 

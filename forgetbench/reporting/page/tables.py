@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from forgetbench.records import Metric
 from forgetbench.reporting.contents import LeakRow, ReportContents, RunFacts
 from forgetbench.reporting.page.course import Course, number, records, text
 from forgetbench.reporting.page.matrix import QUADRANT_NAMES
+from forgetbench.reporting.plain import is_fraction
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,25 @@ class PartCost:
 def compared(contents: ReportContents) -> str:
     """What is compared, in one sentence without its full stop."""
     scores, n_runs = contents.tables.scores, len(contents.runs)
-    recipes = len({run.recipe for run in contents.runs})
-    said = [f"{n_runs} run{'s' * (n_runs != 1)}"]
-    if recipes < n_runs:
-        said[0] += f" of {recipes} recipe{'s' * (recipes != 1)}"
-    for column, phrase in (("model", "of the model {}"), ("target", "fine-tuned on {}")):
-        names = _distinct(scores, column)
-        if names:
-            said.append(phrase.format(", ".join(names)))
-    n_sets = len(_distinct(scores, "dataset"))
-    if n_sets:
-        said.append(f"scored on {n_sets} set{'s' * (n_sets != 1)}")
-    return ", ".join(said).replace(", of the model", " of the model")
+    is_trained = scores.empty or bool((scores["step"] > 0).any())
+    models, recipes = ", ".join(_distinct(scores, "model")), len({run.recipe for run in contents.runs})
+    if is_trained:
+        said = f"Forgetting in {n_runs} run{'s' * (n_runs != 1)}"
+        said += f" of {recipes} recipe{'s' * (recipes != 1)}" if recipes < n_runs else ""
+        said += f" of the model {models}" if models else ""
+        scores = scores[scores["step"] > 0] if len(scores) else scores
+    else:
+        said = f"The untouched model {models}, nothing trained"
+    if targets := _distinct(scores, "target"):
+        said += f", {'fine-tuned on' if is_trained else 'with quadrants relative to'} {', '.join(targets)}"
+    n_sets = len(_distinct(contents.tables.scores, "dataset"))
+    return f"{said}, scored on {n_sets} set{'s' * (n_sets != 1)}" if n_sets else said
+
+
+def own_scale(scores: pd.DataFrame) -> str:
+    """The metrics of all sets, where none is a fraction of 1; else empty."""
+    metrics = [metric for metric in _distinct(scores, "metric") if metric in set(Metric)]
+    return "" if any(map(is_fraction, metrics)) else ", ".join(metrics)
 
 
 def seed_groups(seeds: pd.DataFrame) -> list[SeedGroup]:
@@ -119,20 +128,30 @@ def _cost(run: RunFacts) -> PartCost:
 
 
 def leak_summary(leaks: Sequence[LeakRow]) -> str:
-    """One sentence on the evaluation pictures that training sets show again."""
+    """In a sentence or two, which evaluation pictures training sets show again, exactly or nearly."""
     checked = {row.dataset for row in leaks if not row.note}
-    found = sorted({row.dataset for row in leaks if row.identical or row.near})
-    unchecked = sorted({row.dataset for row in leaks if row.note} - set(found))
-    n = len(checked | set(found))
-    if found:
-        said = f"{len(found)} of the {n} sets checked share pictures with a training set: {', '.join(found)}."
+    unchecked = list(dict.fromkeys(row.dataset for row in leaks if row.note))
+    repeated: dict[str, list[str]] = {}
+    for row in leaks:
+        if row.identical or row.near:
+            repeated.setdefault(row.dataset, []).append(_repeats(row))
+    n = len(checked)
+    sets = f"{n} set{'s' * (n != 1)} checked"
+    said = []
+    if repeated:
+        found = "; ".join(f"{name} ({', '.join(repeats)})" for name, repeats in repeated.items())
+        verb = "has" if len(repeated) == 1 else "have"
+        said.append(f"{len(repeated)} of the {sets} {verb} pictures that a training set shows again: {found}.")
     elif n:
-        said = f"No evaluation picture of the {n} set{'s' * (n != 1)} checked is in a training set."
-    else:
-        said = ""
+        said.append(f"No picture of the {sets} is identical, or nearly identical, to one in a training set.")
     if unchecked:
-        said += f" Not checked: {', '.join(unchecked)}."
-    return said.strip()
+        said.append(f"Not checked: {', '.join(unchecked)}.")
+    return " ".join(said)
+
+
+def _repeats(row: LeakRow) -> str:
+    kinds = ((row.identical, "identical"), (row.near, "nearly identical"))
+    return " and ".join(f"{n} {kind}" for n, kind in kinds if n) + f" to those of {row.trained_on}"
 
 
 def _distinct(frame: pd.DataFrame, column: str) -> list[str]:

@@ -1,7 +1,7 @@
 """The 2x2 matrix of a run, and one row per run of a sweep, for a terminal of 80 columns or more.
 
 Reads scores.csv and matrix.csv as frames. Values are percentages; a change is marked lower or
-higher where its 95 % interval excludes 0, in words as well as in colour. The 2x2 is the view of
+higher where its 95 % interval excludes 0, green for the better and red for the worse. The 2x2 is the view of
 training itself; variants have rows of their own below it, named after their checkpoint.
 """
 
@@ -17,7 +17,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from forgetbench.reporting.plain import PROBE, plain_rows
+from forgetbench.reporting.plain import PROBE, plain_rows, units
 from forgetbench.reporting.terminal.cells import DASH, Change, Fitted, change, fold, number, star_lines
 from forgetbench.reporting.terminal.ends import NAMES, SEEN, Ends, ends, ends_table
 
@@ -69,7 +69,7 @@ def matrix_table(scores: pd.DataFrame, matrix: pd.DataFrame) -> RenderableType:
     shown += [one for row in variants for one in row.changes()]
 
     def draw(width: int) -> RenderableType:
-        parts: list[RenderableType] = [_folded(_title(matrix, own, best), width)]
+        parts: list[RenderableType] = [_folded(_title(matrix, own, best, {one.metric for one in shown}), width)]
         if any(entries.values()):
             parts += ["", _grid(entries, width), ""]
         parts += _probe_lines(probes)
@@ -210,14 +210,14 @@ def _best_step(matrix: pd.DataFrame) -> int | None:
     return int(candidates.loc[candidates["value"] == candidates["value"].max(), "step"].min())
 
 
-def _title(matrix: pd.DataFrame, own: pd.DataFrame, best: int | None) -> str:
+def _title(matrix: pd.DataFrame, own: pd.DataFrame, best: int | None, metrics: set[str]) -> str:
     if matrix.empty:
         return "no scored datasets in the matrix"
     last = own.loc[own["step"] == own["step"].max(), "checkpoint"]
     at_best = own.loc[own["step"] == best, "checkpoint"]
     last_name, best_name = (str(names.iloc[0]) if len(names) else DASH for names in (last, at_best))
     run = matrix["run"].iloc[0]
-    return f"{run}: % right, base -> best -> last\nbest on target {best_name}, last {last_name}"
+    return f"{run}: {units(metrics, '% right')}, base -> best -> last\nbest on target {best_name}, last {last_name}"
 
 
 def _folded(text: str, width: int) -> Text:

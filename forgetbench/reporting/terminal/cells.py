@@ -11,7 +11,7 @@ import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from forgetbench.records import Metric
+from forgetbench.reporting.plain import MERIT, is_fraction
 
 DASH = "-"
 STAR = "* Holm-adjusted p < .05 (mischoice and the target's quadrant are not adjusted)"
@@ -29,7 +29,7 @@ class Change:
     ci_low: float | None
     ci_high: float | None
     p_holm: float | None
-    is_fraction: bool
+    metric: str
 
     @property
     def is_starred(self) -> bool:
@@ -40,7 +40,7 @@ class Change:
         """A value as a percentage, or on its metric's own scale."""
         if value is None:
             return DASH
-        return f"{100 * value:.1f}" if self.is_fraction else f"{value:.2f}"
+        return f"{100 * value:.1f}" if is_fraction(self.metric) else f"{value:.2f}"
 
     def path(self, *between: float | None) -> str:
         """Such as "41.7 -> 60.0", over the values between if there are any."""
@@ -56,11 +56,12 @@ class Change:
         if half_width:
             text += f" +/- {self.shown((self.ci_high - self.ci_low) / 2)}"
         if self.ci_high < 0:
-            verdict, style = "lower", "red"
+            verdict, sign = "lower", -1
         elif self.ci_low > 0:
-            verdict, style = "higher", "green"
+            verdict, sign = "higher", 1
         else:
-            verdict, style = "unclear", "dim"
+            verdict, sign = "unclear", 0
+        style = ("dim", "green", "red")[sign * MERIT.get(self.metric, 1)]
         return Text(f"{text} {verdict}{'*' * self.is_starred}", style)
 
 
@@ -73,7 +74,7 @@ def change(row: Mapping[Any, Any]) -> Change:
         ci_low=number(row["delta_ci_low"]),
         ci_high=number(row["delta_ci_high"]),
         p_holm=number(row["p_holm"]),
-        is_fraction=row["metric"] not in set(Metric) or Metric(row["metric"]).is_fraction,
+        metric=str(row["metric"]),
     )
 
 
