@@ -204,6 +204,16 @@ def test_details_open_by_keyboard(window: Window) -> None:
     assert not details.locator("table").is_visible()
 
 
+def test_a_click_on_a_quadrant_opens_its_datasets(window: Window) -> None:
+    cells, details = window.tab.locator(".grid tbody td"), window.tab.locator("#matrix details[id$=image]")
+    for place in (1, 2, 1):
+        if details.nth(place).get_attribute("open") is not None:
+            details.nth(place).locator("summary").click()
+        cells.nth(place).click()
+        window.tab.wait_for_function("element => element.open", arg=details.nth(place).element_handle())
+        assert details.nth(place).locator("table").is_visible()
+
+
 def test_the_first_key_goes_to_the_results(window: Window) -> None:
     window.tab.goto(window.url)
     window.tab.keyboard.press("Tab")

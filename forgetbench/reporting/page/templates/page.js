@@ -50,6 +50,9 @@
     const target = byId(location.hash.slice(1));
     if (target?.tagName === "DETAILS") target.open = true;
   }
+  addEventListener("click", (event) => {
+    if (event.target.closest?.(".cover")) setTimeout(() => { openTarget(); byId(location.hash.slice(1))?.scrollIntoView(); });
+  });
 
   // Changed answers
   const form = byId("flip-filters");
