@@ -12,7 +12,7 @@ from pathlib import Path
 from forgetbench.errors import UserError
 from forgetbench.files import write_text
 from forgetbench.report.gather import gather
-from forgetbench.reporting.console import say
+from forgetbench.reporting.console import console, say
 from forgetbench.reporting.contents import ReportContents
 from forgetbench.reporting.page import DrawnFigure, render
 
@@ -41,7 +41,9 @@ def make(path: Path, options: Options) -> None:
     if options.watch:
         _watch(path, options)
     else:
-        _write(path, gather(path, options.flips), with_files=True)
+        with console.status(f"reading the tables and answers of {path}"):
+            contents = gather(path, options.flips)
+        _write(path, contents, with_files=True)
         _open(path, options)
 
 
@@ -49,15 +51,16 @@ def _write(path: Path, contents: ReportContents, with_files: bool) -> None:
     from forgetbench.reporting.charts import figures, vega_spec  # Altair takes a second to load
     from forgetbench.reporting.static_figures import save_figures
 
-    drawn = figures(contents.tables)
+    with console.status("drawing"):
+        drawn = figures(contents.tables)
+        files = save_figures(drawn, path / "figures") if with_files else []
     page = [DrawnFigure(one.name, one.title, one.caption, one.alt_text, vega_spec(one, "page")) for one in drawn]
     html = render(contents, page)
     write_text(path / PAGE, html)
-    files = save_figures(drawn, path / "figures") if with_files else []
     size = len(html.encode()) / _MEGABYTE
     beside = f"; {len(files)} files in {path / 'figures'}" if files else ""
     say(
-        f"{path / PAGE} ({size:.1f} MB, {len(drawn)} figures, {len(contents.flips)} of {contents.n_flips} flips)"
+        f"{path / PAGE} ({size:.1f} MB, {len(drawn)} figures, {len(contents.flips)} of {contents.n_flips or 0} flips)"
         + beside
     )
 
