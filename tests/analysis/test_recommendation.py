@@ -92,12 +92,12 @@ def test_a_single_seed_is_taken_to_vary_as_the_others_do() -> None:
 def test_the_best_of_many_was_found_by_looking() -> None:
     # Of equal recipes one is best by chance, and "worse than the best" must not be said in more than 5 % of cases.
     said = 0
-    for trial in range(40):
+    for trial in range(24):
         equal = {f"r{k}": drawn(trial, k) for k in range(6)}
         choice = choose(runs(**equal), "choice")
         assert choice is not None
         said += any(rival.can_be_told_apart for rival in choice.rivals)
-    assert said <= 4
+    assert said <= 3
 
 
 def drawn(trial: int, k: int) -> Pairs:

@@ -94,7 +94,7 @@ def test_a_slightly_changed_training_picture_is_counted_as_near(folder: Path) ->
 
 
 def check(folder: Path, *names: str) -> bool:
-    return data_check(compose(FinetuneConfig, [f"manifests=[{folder}]"]), names)
+    return data_check(compose(FinetuneConfig, [f"manifests=[{folder}]"]), names, as_json=False)
 
 
 def test_a_leak_between_two_datasets_fails_the_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
