@@ -37,9 +37,12 @@ def main() -> None:
 
 
 def _photograph(page: Page, section: str | None, path: Path) -> None:
-    if section:
-        page.evaluate("selector => document.querySelector(selector).scrollIntoView()", section)
-    page.wait_for_timeout(1_500)  # charts draw when they come near
+    if section == "#flips":
+        page.select_option("#flip-filters select[name=kind]", "mischoice")
+    for _ in range(3 if section else 1):  # charts draw when they come near, and push what is below them
+        if section:
+            page.evaluate("selector => document.querySelector(selector).scrollIntoView()", section)
+        page.wait_for_timeout(1_000)
     page.screenshot(path=path)
     print(f"{path} ({path.stat().st_size / 1000:.0f} kB)")
 
