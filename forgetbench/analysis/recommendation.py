@@ -78,7 +78,7 @@ class Choice:
 
 
 def choose(recipes: Mapping[Name, Mapping[int | None, Pairs]], decoding: str) -> Choice | None:
-    """Weigh recipes by their totals; None if no recipe has a target set and sources to be weighed by.
+    """Weigh recipes by their totals; None if they have no target and no sources to be weighed by, each as an accuracy.
 
     Sources are the sets outside the target's quadrant that every recipe has and no recipe's mix has seen, scored by an
     accuracy; the class-label probe is none.
@@ -95,6 +95,8 @@ def choose(recipes: Mapping[Name, Mapping[int | None, Pairs]], decoding: str) ->
     usable = [{name for name, (cell, _) in cells.items() if _is_source(cell)} for cells in sets]
     sources = sorted(set.intersection(*usable) - seen)
     if not sources or any(target not in cells for cells in sets):
+        return None
+    if not sets[0][target][0].context.metric.is_fraction:  # a CIDEr-D has no exchange rate with accuracies
         return None
     lead = _usual(sets, [target, *sources])
     totals, left_out = {}, []

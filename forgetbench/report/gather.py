@@ -49,7 +49,7 @@ def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportCo
     decoding = "choice" if "choice" in decodings else next(iter(decodings), "")
     choice = choose(recipes, decoding)
     if recipes and choice is None:
-        notes.append("No recommendation: the runs have no target and no source sets in common to be weighed by.")
+        notes.append("No recommendation: the runs share no target and source sets that are scored by an accuracy.")
     pictures, flips = thumbnails(flips, catalogue)
     for note in notes:
         say(note)

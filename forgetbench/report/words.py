@@ -79,7 +79,7 @@ def _interaction(only: Candidate, recipes: Mapping[Name, Mapping[int | None, Pai
     rows = rows[(rows["level"] == "interaction") & (rows["decoding"] == decoding)]
     rows = rows[rows["ci_high"] - rows["ci_low"] < 1]  # wider ones, of a few items, say nothing
     return [
-        f"On {row['name']} the drop on OOD text less that on ID text is {_points(row['difference'])} "
+        f"On {row['name']}: the drop on OOD text minus that on ID text is {_points(row['difference'])} "
         f"{_range(row['ci_low'], row['ci_high'])}."
         for row in rows.to_dict("records")
     ]

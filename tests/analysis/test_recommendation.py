@@ -7,6 +7,7 @@ import pytest
 
 from forgetbench.analysis.recommendation import Name, choose
 from forgetbench.analysis.seed_table import Pairs, seed_rows
+from forgetbench.records import Metric
 from tests.cell_views import CONTEXT, OTHER_TEXT, TRAINED, cell
 
 ITEMS = 200
@@ -62,6 +63,16 @@ def test_no_recipe_is_best_if_none_has_learnt() -> None:
 def test_a_set_that_some_mix_has_seen_is_no_source_for_any() -> None:
     assert choose(runs(a=recipe(160, 148), b=recipe(150, 150, seen=True)), "choice") is None
     assert choose(runs(a=recipe(160, 148)), "greedy") is None
+
+
+def test_captions_have_no_exchange_rate_with_accuracies() -> None:
+    captions = [
+        tuple(replace(view, context=replace(view.context, metric=Metric.cider_d)) for view in pair)
+        if pair[0].context.dataset == "naming"
+        else pair
+        for pair in recipe(160, 148)
+    ]
+    assert choose({("a", ""): {0: captions}}, "choice") is None
 
 
 def test_seeds_count_as_one_recipe() -> None:
