@@ -18,6 +18,7 @@ from forgetbench.reporting.console import console, say
 from forgetbench.reporting.plain import plain_rows, to_json, to_tsv
 from forgetbench.reporting.questions import comparison_table, power_table
 from forgetbench.reporting.terminal import audit_table, matrix_table, sweep_table, training_lines
+from forgetbench.reporting.wording import first_decoding
 from forgetbench.stored.recipes import named, stored_runs
 from forgetbench.stored.runs import StoredRun, read_table
 
@@ -49,8 +50,7 @@ def show(path: Path, as_json: bool) -> None:
     elif len(runs) == 1:
         console.print(matrix_table(scores, matrix))
     else:
-        decodings = sorted(set(matrix["decoding"]))
-        console.print(sweep_table(matrix, scores, decodings[0] if decodings else "choice"))
+        console.print(sweep_table(matrix, scores, first_decoding(matrix["decoding"]) or "choice"))
         if waiting := [run.name for run in runs if run.scores.empty]:
             say(f"not scored yet: {', '.join(waiting)}")
 

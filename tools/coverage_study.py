@@ -1,7 +1,7 @@
 """How often forgetbench's intervals cover the truth and its tests reject one, by simulation: settings and page.
 
 python -m tools.coverage_study                                                  # docs/results/coverage.md and .svg
-python -m tools.coverage_study --repetitions 100 --write /tmp/coverage.md       # a smaller one, elsewhere
+python -m tools.coverage_study --repetitions 100 --write coverage_small.md      # a smaller one, elsewhere
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from forgetbench.report.pictures import thumbnails
 from forgetbench.report.words import recommend
 from forgetbench.reporting.console import say
 from forgetbench.reporting.contents import ReportContents, ReportTables, RunFacts
+from forgetbench.reporting.wording import first_decoding
 from forgetbench.stored.recipes import Recipes, run_pairs, stored_runs
 from forgetbench.stored.runs import StoredRun, read_table, train_table
 
@@ -45,8 +46,7 @@ def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportCo
     answered, recipes, notes = _answers(scored, every_checkpoint=len(runs) == 1)
     tables = replace(tables, seeds=_seeds(runs, recipes))
     flips, n_flips = find_flips(answered, max_flips)
-    decodings = sorted(set(tables.matrix["decoding"]))
-    decoding = "choice" if "choice" in decodings else next(iter(decodings), "")
+    decoding = first_decoding(tables.matrix["decoding"])
     choice = choose(recipes, decoding)
     if recipes and choice is None:
         notes.append("No recommendation: the runs share no target and source sets that are scored by an accuracy.")

@@ -10,14 +10,9 @@ import altair as alt
 import pandas as pd
 
 from forgetbench.records import QUADRANTS, Decoding
+from forgetbench.reporting.wording import first_decoding
 
 TARGET = QUADRANTS[0]
-QUADRANT_NAMES = {
-    "id_text-id_image": "ID text, ID image",
-    "id_text-ood_image": "ID text, OOD image",
-    "ood_text-id_image": "OOD text, ID image",
-    "ood_text-ood_image": "OOD text, OOD image",
-}
 _SAME = 1e-9
 """Two means of the same scores may differ by rounding."""
 _DECODING_WORDS = {
@@ -31,8 +26,7 @@ def primary_decoding(frame: pd.DataFrame) -> str:
     """The view that figures show: `choice` if there is one, else the first in sorted order; empty without rows."""
     if "decoding" not in frame:
         return ""
-    found = sorted({str(value) for value in frame["decoding"].dropna()})
-    return Decoding.choice.value if Decoding.choice.value in found else next(iter(found), "")
+    return first_decoding(frame["decoding"].dropna())
 
 
 def decoding_words(decoding: str) -> str:

@@ -9,7 +9,6 @@ from forgetbench.records import QUADRANTS, Metric
 from forgetbench.reporting.charts.figure import GUIDE, Figure, layered, panels
 from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
 from forgetbench.reporting.charts.rows import (
-    QUADRANT_NAMES,
     decoding_words,
     extent,
     in_primary_decoding,
@@ -18,6 +17,7 @@ from forgetbench.reporting.charts.rows import (
     primary_decoding,
 )
 from forgetbench.reporting.contents import ReportTables
+from forgetbench.reporting.wording import QUADRANT_NAMES
 
 _ROW = 17
 """Pixels of a recipe's line."""

@@ -14,7 +14,6 @@ from forgetbench.reporting.charts.figure import HOLLOW, INK, Figure, layered, pa
 from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
 from forgetbench.reporting.charts.labels import unit_of
 from forgetbench.reporting.charts.rows import (
-    QUADRANT_NAMES,
     TARGET,
     decoding_words,
     in_primary_decoding,
@@ -26,6 +25,7 @@ from forgetbench.reporting.charts.rows import (
     with_base,
 )
 from forgetbench.reporting.contents import ReportTables
+from forgetbench.reporting.wording import QUADRANT_NAMES
 
 _KEYS = ["run", "step", "variant", "stage"]
 _Place: TypeAlias = tuple[str, str]

@@ -29,10 +29,11 @@ from forgetbench.reporting.page.course import (
     value_text,
 )
 from forgetbench.reporting.page.flips import explorer_data
-from forgetbench.reporting.page.matrix import QUADRANT_NAMES, TARGET, RunView, run_views
+from forgetbench.reporting.page.matrix import TARGET, RunView, run_views
 from forgetbench.reporting.page.sparkline import sparkline
 from forgetbench.reporting.page.tables import compared, costs, leak_summary, own_scale, seed_groups
 from forgetbench.reporting.plain import units
+from forgetbench.reporting.wording import QUADRANT_NAMES
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _RUNS_BEFORE_A_FILTER = 12

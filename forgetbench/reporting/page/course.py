@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from forgetbench.reporting.plain import MERIT, is_fraction
+from forgetbench.reporting.wording import is_starred, number, verdict
 
 Row = Mapping[str, Any]
 DASH = "\N{EN DASH}"
@@ -21,11 +22,6 @@ _MINUS = "\N{MINUS SIGN}"
 def records(frame: pd.DataFrame) -> list[Row]:
     """The rows of a frame."""
     return [{str(column): value for column, value in row.items()} for row in frame.to_dict("records")]
-
-
-def number(value: object) -> float | None:
-    """A cell as a number; None where it is empty."""
-    return None if pd.isna(value) else float(value)  # type: ignore[call-overload,arg-type]
 
 
 def text(value: object) -> str:
@@ -112,9 +108,7 @@ class Course:
     @property
     def verdict(self) -> str:
         """What the 95 % interval says about 0, in the terminal's words; empty if there is none."""
-        if self.delta is None or self.ci_low is None or self.ci_high is None:
-            return ""
-        return "lower" if self.ci_high < 0 else "higher" if self.ci_low > 0 else "unclear"
+        return "" if self.delta is None else verdict(self.ci_low, self.ci_high)
 
     @property
     def tone(self) -> str:
@@ -125,7 +119,7 @@ class Course:
     @property
     def is_starred(self) -> bool:
         """Whether the change stands after adjustment for how many were tested."""
-        return self.p_holm is not None and self.p_holm < 0.05
+        return is_starred(self.p_holm)
 
     @property
     def unit(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from forgetbench.records import LETTERS
 from forgetbench.reporting.contents import FLIP_KINDS, Answer, Flip, ReportContents
-from forgetbench.reporting.page.matrix import QUADRANT_NAMES
+from forgetbench.reporting.wording import QUADRANT_NAMES
 
 OUTSIDE = "none"
 """What the quadrant filter calls the probe and sets in no quadrant."""

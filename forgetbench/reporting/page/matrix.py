@@ -12,15 +12,10 @@ from typing import Any
 
 from forgetbench.records import QUADRANTS, Metric
 from forgetbench.reporting.contents import ReportContents, RunFacts
-from forgetbench.reporting.page.course import Course, Row, course_of, number, records, text
+from forgetbench.reporting.page.course import Course, Row, course_of, records, text
+from forgetbench.reporting.wording import QUADRANT_NAMES, first_decoding, number
 
 TARGET = "id_text-id_image"
-QUADRANT_NAMES = {
-    "id_text-id_image": "ID text, ID image",
-    "id_text-ood_image": "ID text, OOD image",
-    "ood_text-id_image": "OOD text, ID image",
-    "ood_text-ood_image": "OOD text, OOD image",
-}
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ class Quadrant:
     @property
     def at_a_glance(self) -> list[Entry]:
         """The means of one decoding: choice if there is one; unseen tasks first."""
-        decoding = primary_decoding(self.means)
+        decoding = first_decoding(mean.decoding for mean in self.means)
         return [mean for mean in self.means if mean.decoding == decoding]
 
 
@@ -122,12 +117,6 @@ def run_views(contents: ReportContents) -> list[RunView]:
     ]
 
 
-def primary_decoding(entries: Iterable[Entry]) -> str:
-    """`choice` if it is there, else the first."""
-    decodings = sorted({entry.decoding for entry in entries})
-    return "choice" if "choice" in decodings else next(iter(decodings), "")
-
-
 def _run_view(facts: RunFacts, anchor: str, all_matrix: Sequence[Row], all_scores: Sequence[Row]) -> RunView:
     matrix, scores = _last_stage(all_matrix), _last_stage(all_scores)
     probes = {row["dataset"] for row in scores if row["metric"] == "mischoice"}
@@ -166,7 +155,7 @@ def _means(matrix: Sequence[Row], quadrant: str, members: Sequence[Entry]) -> li
 
 def _mischoice(lines: Sequence[Entry]) -> list[Entry]:
     found = [line for line in lines if line.course.metric == "mischoice"]
-    decoding = primary_decoding(found)
+    decoding = first_decoding(line.decoding for line in found)
     return [line for line in found if line.decoding == decoding]
 
 

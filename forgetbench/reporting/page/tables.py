@@ -9,9 +9,9 @@ import pandas as pd
 
 from forgetbench.records import Metric
 from forgetbench.reporting.contents import LeakRow, ReportContents, RunFacts
-from forgetbench.reporting.page.course import Course, number, records, text
-from forgetbench.reporting.page.matrix import QUADRANT_NAMES
+from forgetbench.reporting.page.course import Course, records, text
 from forgetbench.reporting.plain import is_fraction
+from forgetbench.reporting.wording import QUADRANT_NAMES, number
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from forgetbench.reporting.plain import PROBE, plain_rows, units
-from forgetbench.reporting.terminal.cells import DASH, Change, Fitted, change, fold, number, star_lines
+from forgetbench.reporting.terminal.cells import DASH, Change, Fitted, change, fold, star_lines
 from forgetbench.reporting.terminal.ends import NAMES, SEEN, Ends, ends, ends_table
+from forgetbench.reporting.wording import number
 
 _TARGET = "id_text-id_image"
 _TEXTS = ("id_text", "ood_text")

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from forgetbench.reporting.plain import MERIT, is_fraction
+from forgetbench.reporting.wording import is_starred, number, verdict
 
 DASH = "-"
 STAR = "* Holm-adjusted p < .05 (mischoice and the target's quadrant are not adjusted)"
@@ -34,7 +34,7 @@ class Change:
     @property
     def is_starred(self) -> bool:
         """Whether the change stands after adjustment for how many were tested."""
-        return self.p_holm is not None and self.p_holm < 0.05
+        return is_starred(self.p_holm)
 
     def shown(self, value: float | None) -> str:
         """A value as a percentage, or on its metric's own scale."""
@@ -55,14 +55,10 @@ class Change:
             return Text(text + "*" * self.is_starred, "dim")
         if half_width:
             text += f" +/- {self.shown((self.ci_high - self.ci_low) / 2)}"
-        if self.ci_high < 0:
-            verdict, sign = "lower", -1
-        elif self.ci_low > 0:
-            verdict, sign = "higher", 1
-        else:
-            verdict, sign = "unclear", 0
+        word = verdict(self.ci_low, self.ci_high)
+        sign = {"lower": -1, "higher": 1}.get(word, 0)
         style = ("dim", "green", "red")[sign * MERIT.get(self.metric, 1)]
-        return Text(f"{text} {verdict}{'*' * self.is_starred}", style)
+        return Text(f"{text} {word}{'*' * self.is_starred}", style)
 
 
 def change(row: Mapping[Any, Any]) -> Change:
@@ -76,11 +72,6 @@ def change(row: Mapping[Any, Any]) -> Change:
         p_holm=number(row["p_holm"]),
         metric=str(row["metric"]),
     )
-
-
-def number(value: Any) -> float | None:
-    """A float, or None for what a table marks as absent."""
-    return None if pd.isna(value) else float(value)
 
 
 def star_lines(changes: Iterable[Change]) -> list[Text]:
