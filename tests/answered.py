@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping
 from dataclasses import replace
@@ -128,8 +127,3 @@ def _prediction(sample: Sample, right: float, name: str, written: bool) -> Predi
     if written:
         return Prediction(None, "no idea at all" if draw.random() < 0.1 else sample.candidates[chosen])
     return Prediction(tuple(-0.2 if place == chosen else -3.0 - place for place in range(len(sample.candidates))), None)
-
-
-def read_json_text(text: str) -> Any:
-    """What a command wrote for programs."""
-    return json.loads(text)
