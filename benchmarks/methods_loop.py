@@ -74,7 +74,7 @@ def training(config: FinetuneConfig, way: Way) -> Measure:
     stream = repeated(stage.stream, way.steps * config.recipe.batch_size)
     lengths = [*(1 for _ in range(way.stages - 1)), ENDLESS]
     loaded = load_model(config.model)
-    prepare(loaded.model, config.recipe, method, seed=0, stages=way.stages)
+    prepare(loaded.model, [config.recipe] * way.stages, method, seed=0)
     encoder, read = Encoder(loaded.processor), read_sets(method, catalogue)
     trainer = Trainer(loaded, encoder, method, config.recipe, seed=0, read=read)
     began = timed_begin(method)
@@ -138,7 +138,7 @@ def operation(config: FinetuneConfig, chosen: Operation) -> Measure:
     """Rounds of one operation on a checkpoint of a short plain run; nothing is warmed up."""
     (stage,) = plan_stages(config, Catalogue())
     loaded, plain = load_model(config.model), Method()
-    prepare(loaded.model, config.recipe, plain, seed=0)
+    prepare(loaded.model, [config.recipe], plain, seed=0)
     trainer = Trainer(loaded, Encoder(loaded.processor), plain, config.recipe, seed=0)
     base = {name: one.detach().clone() for name, one in trainer.trainable.items()}
     for _ in trainer.run([Stage("benchmark", stage.stream, TRAINED_STEPS, "")]):

@@ -105,7 +105,7 @@ def repeated(stream: MixedStream, count: int) -> MixedStream:
 def _ours(way: Way) -> Callable[[], None]:
     config = _config(way)
     loaded = load_model(config.model)
-    prepare(loaded.model, config.recipe, config.method, seed=0)
+    prepare(loaded.model, [config.recipe], config.method, seed=0)
     trainer = Trainer(loaded, Encoder(loaded.processor), config.method, config.recipe, seed=0)
     reports = trainer.run([Stage("benchmark", _stream(way, config), ENDLESS, "")])
 
@@ -119,7 +119,7 @@ def _ours(way: Way) -> Callable[[], None]:
 def _bare(way: Way) -> Callable[[], None]:
     config = _config(way)
     loaded = load_model(config.model)
-    prepare(loaded.model, config.recipe, config.method, seed=0)
+    prepare(loaded.model, [config.recipe], config.method, seed=0)
     batches = _batches(way, Encoder(loaded.processor), _stream(way, config))
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=1e-4, foreach=False, fused=True)

@@ -128,11 +128,11 @@ def score(overrides: Overrides, cfg: Cfg = False) -> None:
 @app.command(cls=Command)
 def sweep(overrides: Overrides, cfg: Cfg = False) -> None:
     """Train and score every point of a grid; with no overrides, the demo's four recipes."""
-    from forgetbench import config, experiment, launch, processes
+    from forgetbench import config, experiment, launch, processes, sweep_tables
 
     _print_if(cfg, config.SweepConfig, overrides)
     processes.alone("sweep")
-    failed = launch.sweep(overrides, experiment.sweep_point, experiment.summarise_sweep)
+    failed = launch.sweep(overrides, experiment.sweep_point, sweep_tables.summarise_sweep)
     for point in failed:
         sys.stderr.write(f"Failed: {point.folder}: {point.cause}\n  traceback: {point.folder / launch.ERROR_FILE}\n")
     if failed:

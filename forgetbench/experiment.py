@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from forgetbench.analysis.representation_table import joined_representation
-from forgetbench.analysis.seed_table import seed_rows
-from forgetbench.analysis.tables import write_csv
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, SweepConfig
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.errors import UserError
@@ -24,10 +21,26 @@ from forgetbench.methods.operation import Operation
 from forgetbench.processes import alone, join_crew, set_threads
 from forgetbench.records import QUADRANTS, Metric
 from forgetbench.reporting.console import console, say
-from forgetbench.reporting.terminal import audit_table, sweep_table
-from forgetbench.runfile import check_same, describe, method_config, model_config, read_run, release, start_run
-from forgetbench.stored.recipes import last_pairs, named
-from forgetbench.subject import Subject, bare_subject, run_subject, wanted, write_representation, write_tables
+from forgetbench.reporting.terminal import audit_table
+from forgetbench.runfile import (
+    check_same,
+    describe,
+    method_config,
+    model_config,
+    read_run,
+    release,
+    run_config,
+    start_run,
+)
+from forgetbench.subject import (
+    Subject,
+    bare_subject,
+    run_subject,
+    wanted,
+    with_tasks,
+    write_representation,
+    write_tables,
+)
 from forgetbench.trained import load_base, operate
 
 if TYPE_CHECKING:
@@ -57,6 +70,7 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     from forgetbench.data.collate import shared_encoder
     from forgetbench.models.checkpoint import drop_resume
     from forgetbench.models.load import load_model
+    from forgetbench.models.parts import audit
     from forgetbench.training.loop import Trainer
     from forgetbench.training.plan import plan_stages, read_sets
     from forgetbench.training.prepare import prepare
@@ -68,19 +82,25 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
     described = describe(config, stages)
     check_same(folder, described)
-    if is_finished(folder, keep):
+    if keep and is_finished(folder, keep):
         drop_resume(folder)
         say(f"{folder}: already trained ({keep[-1]} steps).")
         return
     set_threads(config.threads)
     loaded = load_model(config.model, config.seed)
-    audit = prepare(loaded.model, config.recipe, config.method, config.seed, len(stages))
-    run = start_run(folder, described, stages, loaded, audit, config.method)
+    if not keep:
+        loaded.model.requires_grad_(False)
+        start_run(folder, described, stages, loaded, audit(loaded.model), config.method)
+        say(f"{folder}: nothing is trained (data.training=none).")
+        return
+    prepared = prepare(loaded.model, [stage.recipe or config.recipe for stage in stages], config.method, config.seed)
+    run = start_run(folder, described, stages, loaded, prepared.audit, config.method)
     console.print(audit_table(run.audit))
     encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
     read = read_sets(config.method, catalogue)
     # A copy of the method: what it keeps of this run must not stay with the configuration.
-    trainer = Trainer(loaded, encoder, replace(config.method), config.recipe, config.seed, read)
+    method, carry = replace(config.method), config.data.carry_optimiser
+    trainer = Trainer(loaded, encoder, method, config.recipe, config.seed, read, prepared.free, carry)
     try:
         train(folder, trainer, stages, keep, run.meta())
     except UserError:
@@ -101,11 +121,11 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
     from forgetbench.models.checkpoint import BASE
     from forgetbench.models.load import load_model
 
-    catalogue, target = Catalogue(config.manifests), config.data.stages[0].set
+    catalogue = Catalogue(config.manifests)
     set_threads(config.threads)
     loaded = load_model(config.model, config.seed)
-    folder = outputs / f"base-{config.model.name}-{target}"
-    subject = bare_subject(folder, config.model.name, target, config.seed, catalogue)
+    folder = outputs / f"base-{config.model.name}-{config.data.tasks[0]}"
+    subject = bare_subject(folder, config.model.name, config.data, config.seed, catalogue)
     _score(subject, config, catalogue, [BASE], loaded.digest, lambda: (loaded, config.model.max_pixels))
 
 
@@ -125,7 +145,7 @@ def score_run(folder: Path, config: EvalMatrixConfig | SweepConfig) -> pd.DataFr
         set_threads(config.threads)
         loaded = load_base(run, folder)
         torch.manual_seed(run.config["seed"])
-        method_config(run).attach(loaded.model, len(run.config["data"]["stages"]))
+        method_config(run).attach(loaded.model, len(run_config(run).data.targets))
         return loaded, model_config(run).max_pixels
 
     checkpoints = wanted(list_checkpoints(folder), config.matrix.steps, folder)
@@ -152,27 +172,6 @@ def sweep_point(config: SweepConfig, folder: Path) -> float | None:
     return float(means.mean()) if set(QUADRANTS) <= set(means.index) else None
 
 
-def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
-    """Combine the tables of a sweep's scored points, and show a row for each."""
-    points = sorted(point for point in points if (point / "summary.csv").is_file())
-    if not points:
-        return
-    tables = {}
-    for name in ("scores.csv", "matrix.csv", "summary.csv"):
-        tables[name] = pd.concat([pd.read_csv(point / name) for point in points], ignore_index=True)
-        write_csv(tables[name], folder / name)
-    measured = [path for point in points if (path := point / "representation.csv").is_file()]
-    if measured:
-        write_csv(joined_representation(measured), folder / "representation.csv")
-    runs = named(points)
-    if len({run.recipe for run in runs}) < len(runs):
-        write_csv(seed_rows(last_pairs(runs)), folder / "seeds.csv")
-    decodings = sorted(set(tables["matrix.csv"]["decoding"]))
-    if decodings:
-        console.print(sweep_table(tables["matrix.csv"], tables["scores.csv"], decodings[0]))
-    say(f"{len(points)} points: {folder}/scores.csv, {folder}/matrix.csv, {folder}/summary.csv")
-
-
 def _score(
     subject: Subject,
     config: EvalMatrixConfig | SweepConfig,
@@ -187,7 +186,7 @@ def _score(
     from forgetbench.evaluation.representation import measure, plan_representation
     from forgetbench.evaluation.sets import load_sets
 
-    crew, outputs, matrix = join_crew(), Path(config.outputs), config.matrix
+    crew, outputs, matrix = join_crew(), Path(config.outputs), with_tasks(config.matrix, subject, catalogue)
 
     @cache
     def asker() -> Asker:

@@ -31,6 +31,7 @@ def data_list(config: FinetuneConfig, as_json: bool) -> None:
     for name in catalogue.names():
         manifest = catalogue.load(name)
         sizes = ", ".join(f"{split} {described.n or '?'}" for split, described in manifest.splits.items())
+        sizes += "" if manifest.is_here else " (not downloaded)"
         blend, quadrant = f"mixture of {len(manifest.mixture)}", _quadrant(target, manifest)
         domains, tasks = ", ".join(manifest.image_domains), ", ".join(manifest.text_tasks)
         table.add_row(name, domains, tasks, sizes or blend, quadrant)
@@ -40,6 +41,7 @@ def data_list(config: FinetuneConfig, as_json: bool) -> None:
                 "image_domains": manifest.image_domains,
                 "text_tasks": manifest.text_tasks,
                 "items": {split: described.n for split, described in manifest.splits.items()},
+                "downloaded": manifest.is_here,
                 "mixture": manifest.mixture,
                 "target": target.name,
                 "quadrant": quadrant or None,
@@ -63,7 +65,9 @@ def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
         table.add_row("quadrant", f"{_quadrant(target, manifest)} (relative to {target.name})")
         for part, weight in manifest.mixture.items():
             table.add_row("mixture", f"{weight:g} x {part}")
-        for split in manifest.splits:
+        if not manifest.is_here:
+            table.add_row("items", f"not downloaded; {manifest.homepage}")
+        for split in manifest.splits if manifest.is_here else ():
             sample = load_samples(manifest, split, limit=1)[0]
             pictures = "".join(f"[{image.name}]\n" for image in sample.images)
             table.add_row(f"{split} item", f"{pictures}{sample.prompt}\n=> {sample.answer}", end_section=True)
@@ -73,12 +77,18 @@ def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
 def data_check(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> bool:
     """Verify datasets, and that no evaluation picture is in any training split of those checked.
 
+    Args:
+        config: names the folders of manifests.
+        names: of the datasets; without any, all that are on this machine.
+        as_json: write for a program.
+
     Returns:
         Whether everything holds.
     """
     catalogue = Catalogue(config.manifests)
     pictures = Pictures()
-    audits = [_audit(catalogue, name, pictures) for name in names or catalogue.names()]
+    chosen = names or [name for name in catalogue.names() if _is_here(catalogue, name)]
+    audits = [_audit(catalogue, name, pictures) for name in chosen]
     train = list(chain.from_iterable(audit.train.values() for audit in audits))
     table = Table(title="datasets checked", title_justify="left")
     for column in ("name", "items", "in training: identical", f"near (< {NEAR:g})", "problems"):
@@ -97,6 +107,14 @@ def data_check(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> b
         rows.append({"name": audit.name, "items": audit.sizes, "in_training": leaks, "problems": problems})
     _print(table, rows, as_json)
     return sound
+
+
+def _is_here(catalogue: Catalogue, name: str) -> bool:
+    """Whether a dataset can be checked unasked: not a public one that is yet to be downloaded."""
+    try:
+        return catalogue.load(name).is_here
+    except UserError:
+        return True  # what is wrong with its manifest is a finding of the check
 
 
 def _print(table: Table, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:

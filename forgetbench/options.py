@@ -9,10 +9,10 @@ from pathlib import Path
 from forgetbench.paths import shipped
 
 GROUPS = {
-    "finetune": ("model", "data", "recipe", "method"),
+    "finetune": ("model", "data", "recipe", "method", "strategy"),
     "eval_matrix": ("model", "data", "matrix"),
     "score": ("data", "matrix"),
-    "sweep": ("sweep", "model", "data", "recipe", "method", "matrix"),
+    "sweep": ("sweep", "model", "data", "recipe", "method", "strategy", "matrix"),
 }
 """The config groups of each command."""
 

@@ -15,7 +15,7 @@ from forgetbench.models.checkpoint import list_checkpoints
 from forgetbench.reporting.console import say
 from forgetbench.reporting.lm_eval import write_lm_eval
 from forgetbench.runfile import read_run
-from forgetbench.subject import bare_subject, run_subject, wanted, write_tables
+from forgetbench.subject import bare_subject, run_subject, wanted, with_tasks, write_tables
 
 
 def score(config: ScoreConfig, outputs: Path) -> None:
@@ -28,8 +28,10 @@ def score(config: ScoreConfig, outputs: Path) -> None:
     if config.run is not None:
         folder = Path(config.run)
         checkpoints = wanted(list_checkpoints(folder), config.matrix.steps, folder)
-        works = plan(read_run(folder).model_digest, checkpoints, load_sets(config.matrix, catalogue), config.matrix)
-        subject, cells = run_subject(folder), stored_cells(works, store)
+        subject = run_subject(folder)
+        matrix = with_tasks(config.matrix, subject, catalogue)
+        works = plan(read_run(folder).model_digest, checkpoints, load_sets(matrix, catalogue), matrix)
+        cells = stored_cells(works, store)
         if missing := len(works) - len(cells):
             say(
                 f"{missing} of {len(works)} cells are not there at these settings (matrix.batch_size, .precision and "
@@ -41,8 +43,7 @@ def score(config: ScoreConfig, outputs: Path) -> None:
             raise UserError(
                 f"name: {outputs / config.name} holds a run of its own; give these predictions another name."
             )
-        target = config.data.stages[0].set
-        subject = bare_subject(outputs / config.name, config.model_name, target, None, catalogue)
+        subject = bare_subject(outputs / config.name, config.model_name, config.data, None, catalogue)
         cells, left_out = foreign_cells(Path(config.predictions), config.matrix, catalogue, store)
         for line in left_out:
             say(line)

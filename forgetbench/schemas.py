@@ -18,6 +18,7 @@ from forgetbench.methods.ewc import EWC
 from forgetbench.methods.gmt import GMT
 from forgetbench.methods.grafting import Grafting
 from forgetbench.methods.hft import HFT
+from forgetbench.methods.inc_lora import IncLoRA
 from forgetbench.methods.l2sp import L2SP
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.lwf import LwF
@@ -25,6 +26,8 @@ from forgetbench.methods.magnitude_mask import MagnitudeMask
 from forgetbench.methods.mdgd import MDGD
 from forgetbench.methods.mdgd_gm import MDGDGM
 from forgetbench.methods.model_tailor import ModelTailor
+from forgetbench.methods.moe_lora import MoELoRA
+from forgetbench.methods.mr_lora import MRLoRA
 from forgetbench.methods.o_lora import OLoRA
 from forgetbench.methods.spider import Spider
 from forgetbench.methods.ties import Ties
@@ -43,7 +46,10 @@ SCHEMAS: dict[str, type] = {
     "method/lora": LoRA,
     "method/rslora": LoRA,
     "method/dora": LoRA,
+    "method/inc_lora": IncLoRA,
     "method/o_lora": OLoRA,
+    "method/moe_lora": MoELoRA,
+    "method/mr_lora": MRLoRA,
     "method/l2sp": L2SP,
     "method/ewc": EWC,
     "method/lwf": LwF,

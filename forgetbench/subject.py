@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from forgetbench.analysis.cell_view import CellView, RowContext
+from forgetbench.analysis.continual import continual_rows
 from forgetbench.analysis.representation_table import representation_rows
 from forgetbench.analysis.summary import summary_rows
 from forgetbench.analysis.tables import matrix_rows, score_rows, write_csv
+from forgetbench.config import DataConfig, MatrixConfig, Training, stage_recipe
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.labels import task_labels
 from forgetbench.data.probe import SUFFIX
@@ -22,7 +24,7 @@ from forgetbench.errors import UserError
 from forgetbench.records import AnswerKind
 from forgetbench.reporting.console import console, say
 from forgetbench.reporting.terminal import matrix_table
-from forgetbench.runfile import method_config, model_config, read_run
+from forgetbench.runfile import read_run, run_config
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.evaluate import ScoredCell
@@ -40,12 +42,18 @@ class Subject:
     model: str
     seed: int | None
     targets: Sequence[str]
-    """The target set of every stage."""
+    """The target set of every stage; sets that are trained jointly are joined by `+`."""
     labels: Sequence[Sequence[str]]
     """The labels that every stage trains; none where its answers are open-ended."""
     method: str = ""
     parts: str = ""
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipes: Sequence[Mapping[str, Any]] = ()
+    """Of every stage."""
+    tasks: Sequence[str] = ()
+    """The target sets of a sequence, also where they are trained jointly or not at all."""
+    strategy: str = ""
+    """What this way of continual learning is called."""
+    training: Training = Training.sequence
 
     def views(self, scored: Sequence[ScoredCell], catalogue: Catalogue) -> list[CellView]:
         """Cells with everything that the tables say about them."""
@@ -53,7 +61,9 @@ class Subject:
 
     def run_columns(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """What every table says of a checkpoint, by column."""
-        mix, stage = self.recipe.get("mix", {"data": [], "ratio": None}), int(checkpoint.meta.get("stage", 0))
+        stage = int(checkpoint.meta.get("stage", 0))
+        recipe = self._recipe(stage)
+        mix = recipe.get("mix", {"data": [], "ratio": None})
         return {
             "run": self.name,
             "model": self.model,
@@ -62,7 +72,7 @@ class Subject:
             "variant": checkpoint.variant,
             "method": self.method,
             "parts": self.parts,
-            "lr": _lr(self.recipe.get("lr", "")),
+            "lr": _lr(recipe.get("lr", "")),
             "mix": "+".join(mix["data"] if mix["ratio"] else []),
             "mix_ratio": mix["ratio"],
             "seed": self.seed,
@@ -70,13 +80,16 @@ class Subject:
             "step": checkpoint.step,
         }
 
+    def _recipe(self, stage: int) -> Mapping[str, Any]:
+        return self.recipes[max(0, stage - 1)] if self.recipes else {}
+
     def _view(self, scored: ScoredCell, catalogue: Catalogue) -> CellView:
         work, cell, manifest = scored.work, scored.cell, scored.work.dataset.manifest
-        run, mix = self.run_columns(work.checkpoint), self.recipe.get("mix", {"data": [], "ratio": None})
-        mixed = mix["data"] if mix["ratio"] else []
-        replay = self.recipe.get("replay", {"samples": 0, "earlier": []})
-        earlier = self.targets[: max(0, run["stage"] - 1)]
-        also_seen = [*mixed, *(replay["earlier"] if replay["samples"] else ()), *earlier]
+        run = self.run_columns(work.checkpoint)
+        also_seen = list(self.targets[: max(0, run["stage"] - 1)])
+        for recipe in self.recipes[: max(1, run["stage"])]:
+            mix, replay = recipe["mix"], recipe["replay"]
+            also_seen += [*(mix["data"] if mix["ratio"] else ()), *(replay["earlier"] if replay["samples"] else ())]
         auxiliary = [leaf.manifest for name in also_seen for leaf in catalogue.leaves(name)]
         counts = cell.frame["options"].map(len)
         context = RowContext(
@@ -105,24 +118,47 @@ def run_subject(folder: Path) -> Subject:
         UserError: the folder holds no run.
     """
     run = read_run(folder)
+    config = run_config(run)
+    recipes = [stage_recipe(config.recipe, stage) for stage in config.data.stages]
     return Subject(
         folder=folder,
         name=folder.name,
-        model=model_config(run).name,
-        seed=run.config["seed"],
-        targets=[stage["set"] for stage in run.config["data"]["stages"]],
+        model=config.model.name,
+        seed=config.seed,
+        targets=config.data.targets,
         labels=run.labels,
-        method=method_config(run).name,
+        method=config.method.name,
         parts=run.parts,
-        recipe=run.config["recipe"],
+        recipes=[asdict(one) for one in ([config.recipe] if config.data.training is Training.joint else recipes)],
+        tasks=config.data.tasks,
+        training=config.data.training,
+        strategy=config.strategy or config.method.name,
     )
 
 
-def bare_subject(folder: Path, model: str, target: str, seed: int | None, catalogue: Catalogue) -> Subject:
+def bare_subject(folder: Path, model: str, data: DataConfig, seed: int | None, catalogue: Catalogue) -> Subject:
     """A model that no run of ours trained; the target's labels are those of its evaluation split."""
-    manifest = catalogue.load(target)
+    manifest = catalogue.load(data.tasks[0])
     labels = task_labels(load_samples(manifest, manifest.eval_split)) if manifest.source and manifest.eval_split else []
-    return Subject(folder, folder.name, model, seed, [target], [labels])
+    return Subject(
+        folder,
+        folder.name,
+        model,
+        seed,
+        targets=data.tasks[:1],
+        labels=[labels],
+        tasks=data.tasks,
+        strategy="zero_shot",
+        training=Training.none,
+    )
+
+
+def with_tasks(matrix: MatrixConfig, subject: Subject, catalogue: Catalogue) -> MatrixConfig:
+    """A matrix and, in continual learning, every task of the sequence that has an evaluation split."""
+    if len(subject.tasks) < 2:
+        return matrix
+    tasks = [name for name in dict.fromkeys(subject.tasks) if catalogue.load(name).eval_split]
+    return replace(matrix, datasets=[*matrix.datasets, *(name for name in tasks if name not in matrix.datasets)])
 
 
 def _lr(lr: float | str | Mapping[str, float]) -> float | str:
@@ -144,6 +180,9 @@ def write_tables(subject: Subject, cells: Sequence[ScoredCell], catalogue: Catal
     write_csv(tables.scores, subject.folder / "scores.csv")
     write_csv(tables.matrix, subject.folder / "matrix.csv")
     write_csv(summary_rows(views), subject.folder / "summary.csv")
+    if len(subject.tasks) > 1:
+        rows = continual_rows(views, subject.tasks, subject.strategy, subject.training)
+        write_csv(rows, subject.folder / "continual.csv")
     console.print(matrix_table(tables.scores, tables.matrix))
     say(f"{subject.folder}: {len(cells)} cells; scores.csv, matrix.csv, summary.csv")
     return tables

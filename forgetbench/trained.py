@@ -73,7 +73,7 @@ def _bench(run: RunFile, folder: Path, reads_data: bool) -> Bench:
     accelerator = start_processes(config.recipe.batch_size // config.recipe.gradient_accumulation)
     loaded = load_base(run, folder)
     encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
-    bench = Bench(loaded.model, config.method, len(config.data.stages), config.seed)
+    bench = Bench(loaded.model, config.method, len(config.data.targets), config.seed)
     accelerator.prepare(loaded.model)
     # Features of frozen towers would be the base's, where a checkpoint may have others.
     recipe, precision = replace(config.recipe, reuse_features=False), config.method.forward_precision()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,52 @@ def answered_run(
     return folder
 
 
+TASKS = ("fashion_naming", "digits_questions", "emoji_category")
+"""Target sets of a sequence of stages."""
+
+
+def answered_course(
+    outputs: Path,
+    name: str,
+    *overrides: str,
+    tasks: Sequence[str] = TASKS,
+    seed: int = 0,
+    learnt: float = 0.9,
+    forgets: float = 0.15,
+    training: str = "sequence",
+    greedy: bool = False,
+) -> Path:
+    """The folder of a run through several tasks: four of ten are right at first, `learnt` after a task's own stage.
+
+    Every later stage takes `forgets` of the right ones away. Overrides such as `strategy=ewc` say what the run is.
+    """
+    stages = ",".join(f"{{set: {task}, steps: 10}}" for task in tasks)
+    given = [f"data.stages=[{stages}]", f"data.training={training}", *overrides]
+    config = compose(FinetuneConfig, [f"name={Path(name).name}", f"seed={seed}", *given])
+    folder, catalogue = outputs / name, Catalogue([])
+    described = _run_json(config)
+    write_json(folder / "run.json", described | {"labels": [["shirt", "coat"]] * len(config.data.targets)})
+    decodings = "choice,greedy" if greedy else "choice"
+    matrix = compose(
+        EvalMatrixConfig,
+        [f"matrix.datasets=[{','.join(sorted(tasks))}]", "matrix.limit=40", f"matrix.decodings=[{decodings}]"],
+    ).matrix
+    n_stages = {"sequence": len(tasks), "joint": 1, "none": 0}[training]
+    checkpoints = [BASE, *(_checkpoint(10 * stage, name, stage=stage) for stage in range(1, n_stages + 1))]
+    store, cells = CellStore(outputs), []
+    for work in plan("model", checkpoints, load_sets(matrix, catalogue), matrix):
+        stage = int(work.checkpoint.meta.get("stage", 0))
+        since = stage - tasks.index(work.dataset.manifest.name) - 1
+        right = (
+            0.4 if not stage else learnt if training == "joint" else learnt - forgets * since if since >= 0 else 0.42
+        )
+        cells.append(_cell(work, right, f"{name}{stage}" if stage else "base", store))
+    write_tables(replace(run_subject(folder), folder=folder), cells, catalogue)
+    if n_stages:
+        write_train(folder, 10 * n_stages)
+    return folder
+
+
 def write_train(folder: Path, steps: int) -> None:
     """A training log of so many steps."""
     head = "step,stage,loss,lr_language,grad_norm,samples_per_s,tokens_per_s,peak_memory_mb"
@@ -102,8 +148,8 @@ def _run_json(config: FinetuneConfig) -> dict[str, Any]:
     }
 
 
-def _checkpoint(step: int, run: str, variant: str = "") -> Checkpoint:
-    return Checkpoint(step, Path(run), {"delta_digest": f"{run}{step}{variant}", "stage": 1, "variant": variant})
+def _checkpoint(step: int, run: str, variant: str = "", stage: int = 1) -> Checkpoint:
+    return Checkpoint(step, Path(run), {"delta_digest": f"{run}{step}{variant}", "stage": stage, "variant": variant})
 
 
 def _cell(work: Work, right: float, name: str, store: CellStore) -> ScoredCell:

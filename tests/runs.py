@@ -69,7 +69,7 @@ def trainer(
     }
     recipe = RecipeConfig(**(values | changes))
     loaded = load_model(ModelConfig(path=str(folder)))
-    prepare(loaded.model, recipe, method, seed, stages)
+    prepare(loaded.model, [recipe] * stages, method, seed)
     return Trainer(loaded, Encoder(loaded.processor), method, recipe, seed, read)
 
 

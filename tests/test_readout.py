@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from forgetbench import experiment, readout
+from forgetbench import readout, sweep_tables
 from forgetbench.cli import app
 from tests.answered import FORGETS, KEEPS, answered_run
 
@@ -130,7 +130,7 @@ def test_what_has_no_scores_is_refused_with_the_next_step(outputs: Path, tmp_pat
 
 def test_a_sweep_with_seeds_writes_both_errors(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     points = sorted(path.parent for path in (outputs / "grid").glob("*/run.json"))
-    experiment.summarise_sweep(outputs / "grid", points)
+    sweep_tables.summarise_sweep(outputs / "grid", points)
     seeds = pd.read_csv(outputs / "grid/seeds.csv")
     assert seeds.groupby("recipe")["quadrant"].nunique().to_dict() == {"high": 4, "low": 4}
     assert set(seeds["n_seeds"]) == {2}
@@ -140,5 +140,5 @@ def test_a_sweep_with_seeds_writes_both_errors(outputs: Path, capsys: pytest.Cap
     assert high["delta"].to_dict() == pytest.approx(deltas.mean().to_dict())
     assert high["seed_sd"].to_dict() == pytest.approx(deltas.std().to_dict())
     alone = [path for path in points if path.name.endswith("seed-0")]
-    experiment.summarise_sweep(outputs / "alone", alone)
+    sweep_tables.summarise_sweep(outputs / "alone", alone)
     assert not (outputs / "alone/seeds.csv").exists()

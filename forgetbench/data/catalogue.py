@@ -37,11 +37,13 @@ class Catalogue:
         return sorted(self._paths)
 
     def load(self, name: str) -> Manifest:
-        """The manifest of one dataset, named alone or as `name:split`.
+        """The manifest of one dataset, named alone or as `name:split`, or of several joined by `+`, as one.
 
         Raises:
             UserError: there is none of that name, or it is not valid.
         """
+        if "+" in name:
+            return self._union(name)
         name = name.partition(":")[0]
         if name not in self._loaded:
             if name not in self._paths:
@@ -50,6 +52,17 @@ class Catalogue:
                 raise UserError(f"There is no dataset manifest named '{name}'. {hint}")
             self._loaded[name] = load_manifest(self._paths[name])
         return self._loaded[name]
+
+    def _union(self, name: str) -> Manifest:
+        """Several datasets as one, each with equal weight."""
+        parts = [self.load(part) for part in name.split("+")]
+        return Manifest(
+            name=name,
+            mixture=dict.fromkeys(name.split("+"), 1.0),
+            eval_split="",
+            image_domains=sorted({domain for part in parts for domain in part.image_domains}),
+            text_tasks=sorted({task for part in parts for task in part.text_tasks}),
+        )
 
     def leaves(self, name: str, split: str | None = None) -> list[Leaf]:
         """Expand a dataset into its parts with files; weights sum to 1.

@@ -6,13 +6,13 @@ import codecs
 import gzip
 import json
 import zlib
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from forgetbench.data.manifest import Manifest, SourceKind
+from forgetbench.data.manifest import DOWNLOADS, Manifest, SourceKind
 from forgetbench.errors import UserError
 
 Row = dict[str, Any]
@@ -22,15 +22,18 @@ def rows(manifest: Manifest, split: str) -> Iterator[Row]:
     """The items of one split as they are stored, mapped columns under our names too.
 
     Raises:
-        UserError: a file is missing or not readable; names the file and, where there are lines, the line.
+        UserError: a file is missing or not readable, or lacks an item's references; names the file and, where there
+            are lines, the line.
     """
     source = manifest.source
     assert source is not None
     found = _hub_rows(manifest, split) if source.kind is SourceKind.hub else _file_rows(manifest, split)
-    unseen = set(source.columns.values())
+    columns = source.columns | manifest.split(split).columns
+    with_references = _references(manifest, split)
+    unseen = set(columns.values())
     for row in found:
         unseen = unseen and unseen.difference(row)
-        yield row | {ours: row[theirs] for ours, theirs in source.columns.items() if theirs in row}
+        yield with_references(row | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row})
     if unseen:
         names = ", ".join(sorted(unseen))
         raise UserError(f"{manifest.path}: no item of split '{split}' has the column {names} (`source.columns`).")
@@ -46,7 +49,7 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
     for name in files:
         path = manifest.root / name
         if not path.is_file():
-            raise UserError(f"{manifest.path}: file {path} of split '{split}' does not exist.")
+            raise _absent(manifest, split, path)
         try:
             if kind is SourceKind.parquet:
                 yield from _parquet_rows(path)
@@ -57,6 +60,58 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
         except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
             detail = f"field {error} is missing" if isinstance(error, KeyError) else error
             raise UserError(f"{path}: not readable as {kind}: {detail}.") from error
+
+
+def _absent(manifest: Manifest, split: str, path: Path) -> UserError:
+    told = f"{manifest.path}: file {path} of split '{split}' does not exist."
+    if manifest.source and manifest.is_public:
+        folder = manifest.source.root.removeprefix("downloads:").partition("/")[0]
+        told += (
+            f"\nDownload it from {manifest.homepage}; docs/data.md shows the layout. "
+            f"If it is on this machine, set {DOWNLOADS} to the folder that holds {folder}."
+        )
+    return UserError(told)
+
+
+def _references(manifest: Manifest, split: str) -> Callable[[Row], Row]:
+    """What puts everything that the split's file of references accepts into an item's `answer`.
+
+    Two public layouts are known: COCO's captions, {images: [{id, file_name}], annotations: [{image_id, caption}]}, and
+    TextVQA's answers, {data: [{question_id, answers}]}. Without such a file, items stay as they are.
+    """
+    name = manifest.split(split).references
+    if name is None:
+        return lambda row: row
+    path = manifest.root / name
+    if not path.is_file():
+        raise _absent(manifest, split, path)
+    try:
+        held = json.loads(path.read_text("utf-8"))
+        by_picture = "annotations" in held
+        accepted = _captions(held) if by_picture else _answers(held)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: neither COCO's captions nor TextVQA's answers ({error!r}).") from error
+
+    def added(row: Row) -> Row:
+        key = PurePath(str(row.get("image"))).name if by_picture else str(row.get("id"))
+        if key not in accepted:
+            raise UserError(f"{path}: nothing on '{key}', an item of split '{split}' of {manifest.path}.")
+        return row | {"answer": accepted[key]}
+
+    return added
+
+
+def _captions(held: Row) -> dict[str, list[str]]:
+    names = {image["id"]: PurePath(image["file_name"]).name for image in held["images"]}
+    found = defaultdict[str, list[str]](list)
+    for one in held["annotations"]:
+        found[names[one["image_id"]]].append(one["caption"])
+    return dict(found)
+
+
+def _answers(held: Row) -> dict[str, list[str]]:
+    # An annotator who gave no answer agrees with none.
+    return {str(one["question_id"]): [text for text in one["answers"] if text.strip()] for one in held["data"]}
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
@@ -85,12 +140,16 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 def _llava_rows(path: Path, seen: Counter[str]) -> Iterator[Row]:
     """LLaVA-Instruct's layout: each human turn and the answer after it make one item.
 
-    Public files repeat record ids (one per picture, not per record), so a repeated one is numbered.
+    Public files repeat record ids (one per picture, not per record), so a repeated one is numbered. A record with a
+    question_id and no conversations is an item as it is: the question files of LLaVA's evaluations.
     """
     records = json.loads(path.read_text("utf-8"))
     if not isinstance(records, list):
         raise ValueError("a list of records is expected")
     for place, record in enumerate(records):
+        if "question_id" in record and "conversations" not in record:
+            yield record
+            continue
         name = str(record.get("id", place))
         seen[name] += 1
         name += f"#{seen[name]}" if seen[name] > 1 else ""

@@ -7,6 +7,7 @@ quadrant follows), how they are asked (`prompt`, `answer`) and how errors cluste
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -21,6 +22,9 @@ from forgetbench.options import nearest
 from forgetbench.paths import EMBEDDED
 from forgetbench.records import AnswerKind, Metric
 
+DOWNLOADS = "FORGETBENCH_DOWNLOADS"
+"""Environment variable: the folder that `downloads:` stands for; by default `downloads` where the command runs."""
+
 
 class SourceKind(StrEnum):
     """The layouts that items can be read from."""
@@ -30,7 +34,8 @@ class SourceKind(StrEnum):
     parquet = "parquet"
     """Parquet; pictures as a struct of bytes (the Hub's layout), raw bytes, or paths."""
     llava = "llava"
-    """LLaVA's JSON: a list of {id, image, conversations}; each human/gpt pair is an item."""
+    """LLaVA's JSON: a list of {id, image, conversations}, where each human/gpt pair is an item, or of items as they are
+    (its question files: {question_id, image, text, answer})."""
     hub = "hub"
     """A Hub dataset by id and revision, or a local folder of the same layout."""
 
@@ -41,7 +46,8 @@ class Source:
 
     kind: SourceKind = SourceKind.jsonl
     root: str = "."
-    """Folder of the files, relative to the manifest; `embedded:` is the world inside the package."""
+    """Folder of the files, relative to the manifest; `embedded:` is the world inside the package, `downloads:` the
+    folder that public sets are downloaded to."""
     images: str = "."
     """Folder or .zip that the items' image names are looked up in, relative to root."""
     hub_id: str | None = None
@@ -60,6 +66,11 @@ class Split:
     files: list[str] = field(default_factory=list)
     hub_split: str | None = None
     n: int | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    """As the source's, for this split alone: public sets often lay out training and test files differently."""
+    references: str | None = None
+    """File, relative to root, with everything that is accepted: COCO's captions, found by the picture's file name, or
+    TextVQA's lists of answers, found by the item's id."""
 
 
 @dataclass
@@ -106,7 +117,20 @@ class Manifest:
         assert self.source is not None
         if self.source.root.startswith("embedded:"):
             return EMBEDDED / self.source.root.removeprefix("embedded:")
+        if self.is_public:
+            return Path(os.environ.get(DOWNLOADS, "downloads")).resolve() / self.source.root.removeprefix("downloads:")
         return (Path(self.path).parent / self.source.root).resolve()
+
+    @property
+    def is_public(self) -> bool:
+        """Whether the files are downloaded by whoever wants them."""
+        return self.source is not None and self.source.root.startswith("downloads:")
+
+    @property
+    def is_here(self) -> bool:
+        """Whether there is something to read: false of a public set that is not downloaded."""
+        files = [name for split in self.splits.values() for name in (*split.files, split.references) if name]
+        return not self.is_public or all((self.root / name).is_file() for name in files)
 
     def split(self, name: str) -> Split:
         """One of the splits.

@@ -20,6 +20,7 @@ from forgetbench.evaluation.representation import LayerMeasure, PartDistance
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.evaluation.settings import Settings
 from forgetbench.evaluation.swap import WeightSwap
+from forgetbench.methods.experts import expert_parts
 from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.models.load import LoadedModel
 from forgetbench.models.parts import part_of
@@ -90,5 +91,6 @@ class Asker:
         return self._observer.measure(dataset.manifest.name, self.batches(dataset), items, self._swap.replaced)
 
     def distances(self) -> list[PartDistance]:
-        """How far the weights are from the base's."""
-        return part_distances(self._model, self._swap.replaced)
+        """How far the weights are from the base's; of parts with experts there is no saying."""
+        without = expert_parts(self._model)
+        return [row for row in part_distances(self._model, self._swap.replaced) if row.part not in without]

@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,7 @@ from forgetbench.evaluation.batches import BatchedSet, differ_in_last
 from forgetbench.evaluation.features import FeatureCache
 from forgetbench.evaluation.sampling import ItemNoise
 from forgetbench.evaluation.settings import Settings
+from forgetbench.methods.task_router import task_router
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel
 from forgetbench.records import Decoding, Prediction, Sample
@@ -58,6 +60,7 @@ class Engine:
         self._keeps_logits, self._reuses_prefix = loaded.keeps_logits, loaded.reuses_prefix
         self._encoder = encoder
         self._features = FeatureCache(PictureEncoder(loaded.model), feature_bytes)
+        self._router = task_router(loaded.model)
 
     def begin(self, picture_state: str) -> None:
         """Say that the weights were swapped.
@@ -82,6 +85,10 @@ class Engine:
                 candidates=[dataset.candidates[item] for item in items],
                 features=features,
             )
+            if self._router:
+                inputs = batch_prompts(batch.prompts, self._encoder.pad_id)
+                run = partial(self._forward, inputs, features, keep=1)
+                self._router.decide(self._model, run, inputs["attention_mask"])
             return self._choice(batch) if choice else self._text(batch, settings)
 
     def _choice(self, batch: _Batch) -> list[Prediction]:
@@ -132,6 +139,8 @@ class Engine:
             places_CS = next_B[rows][:, None] + torch.arange(ids_CS.shape[1])
             cache = copy.deepcopy(prefix.past_key_values)
             cache.batch_select_indices(rows.to(self._device))
+            if self._router:
+                self._router.select(rows.tolist())
             logits_CSV = self._model(
                 **self._moved(
                     {
@@ -155,6 +164,8 @@ class Engine:
                 [batch.prompts[row] for row, _ in part], self._encoder.pad_id, [ids for _, ids in part]
             )
             labels_CA = inputs.pop("labels").to(self._device)
+            if self._router:
+                self._router.select([row for row, _ in part])
             width = labels_CA.shape[1]
             logits_CAV = self._forward(inputs, {}, keep=width + 1).logits[:, -width - 1 : -1]
             totals += _picked(logits_CAV, labels_CA)

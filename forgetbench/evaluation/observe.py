@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from forgetbench.errors import UserError
 from forgetbench.evaluation.batches import BatchedSet
 from forgetbench.evaluation.representation import LayerMeasure
 from forgetbench.evaluation.spectra import LinearCKA, MeanDrift, MeanEffectiveRank
+from forgetbench.methods.task_router import task_router
 from forgetbench.models.hidden import hidden_states, image_token, resolve_layer, visible_tokens
 from forgetbench.models.load import LoadedModel
 
@@ -61,6 +63,7 @@ class Observer:
         self._model, self._pad_id, self._config = loaded.model, pad_id, config
         self._extra = {"use_cache": False, **({"logits_to_keep": 1} if loaded.keeps_logits else {})}
         self._token = image_token(loaded.model)
+        self._router = task_router(loaded.model)
         self._layers = chosen_layers(loaded.model, config.representation.layers)
 
     @torch.no_grad()
@@ -69,7 +72,8 @@ class Observer:
     ) -> list[LayerMeasure]:
         """Run base and checkpoint over the same batches, in fp32; a row per layer, none without picture tokens.
 
-        Prompts are cut after what their picture tokens see.
+        Prompts are cut after what their picture tokens see; an item's expert, where it has one, is that of its whole
+        prompt.
 
         Args:
             name: what the rows call the dataset.
@@ -83,12 +87,20 @@ class Observer:
         for start in range(0, len(order), self._config.batch_size):
             chosen = order[start : start + self._config.batch_size]
             batch = [_cut(dataset.prompts.prompt(item), seen[item]) for item in chosen]
-            inputs = {key: value.to(self._model.device) for key, value in batch_prompts(batch, self._pad_id).items()}
+            inputs = self._inputs(batch)
+            if self._router:
+                whole = self._inputs([dataset.prompts.prompt(item) for item in chosen])
+                self._model.eval()
+                run = partial(self._model, **whole, **self._extra)
+                self._router.decide(self._model, run, whole["attention_mask"])
             tuned = self._states(inputs, {})
             before = self._states(inputs, base) if base else tuned
             for layer in self._layers:
                 sums[layer].add(before[layer], tuned[layer])
         return [one.measured(name, layer) for layer, one in sums.items()] if order else []
+
+    def _inputs(self, batch: Sequence[Encoded]) -> dict[str, Tensor]:
+        return {key: value.to(self._model.device) for key, value in batch_prompts(batch, self._pad_id).items()}
 
     def _states(self, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[int, list[Tensor]]:
         """Layer -> hidden states (P, D) at each item's picture tokens, with `weights` in place of the model's own."""

@@ -189,7 +189,7 @@ class Session:
         if (
             "recipe.steps" in given
             and isinstance(typed, FinetuneConfig)
-            and all(one.steps for one in typed.data.stages)
+            and all(one.steps or one.epochs for one in typed.data.stages)
         ):
             raise UserError(
                 f"recipe.steps (command line): every stage of data={choices.data} has a length of its own; "

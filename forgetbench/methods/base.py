@@ -1,7 +1,8 @@
 """The hooks a fine-tuning method may use; each does nothing unless a method overrides it.
 
 A method is a dataclass: its fields are its configuration, its docstring the documentation, its hooks the code. The
-training loop calls every hook and never asks which method it has. In one optimiser step the order is
+training loop calls every hook and never asks which method it has: `attach` and `begin` once, `begin_stage` and
+`optimised` at the start of every stage. In one optimiser step the order is
 
     penalty (per micro-batch) -> edit_gradients -> clipping -> optimiser -> edit_weights (gradients still there)
 
@@ -77,13 +78,16 @@ class Trainee:
     model: Any
     """The unwrapped model."""
     trainable: Mapping[str, nn.Parameter]
-    """Trainable parameters by live name."""
+    """Parameters that the current stage trains, by live name; in `begin` those of all stages."""
     passes: Passes
     read: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
     """Training items of the sets that the method `reads`."""
+    targets: Sequence[Sequence[Sample]] = ()
+    """Training items of the target set of every stage."""
     step: int = 0
     """Optimiser steps done before the current one, over all stages."""
     stage: int = 1
+    """The current one, counted from 1."""
 
 
 @dataclass
@@ -118,8 +122,18 @@ class Method:
     def begin(self, trainee: Trainee) -> None:
         """Called once before the first step, on the starting weights; also before a resumed run."""
 
+    def begin_stage(self, trainee: Trainee) -> None:
+        """Called before the first step of every stage, also of a stage that is resumed, on the weights it starts from.
+
+        Weights may be changed here; those that do not train must be named by `changed`.
+        """
+
+    def changed(self, model: Any) -> Collection[str]:
+        """Names of frozen weights that the method changes, besides what trains: checkpoints hold them too."""
+        return ()
+
     def optimised(self, trainee: Trainee) -> Mapping[str, nn.Parameter]:
-        """What the optimiser steps, by live name, after `begin`.
+        """What the optimiser of a stage steps, by live name, after `begin_stage`.
 
         Tensors of the method's own get their gradients in `edit_gradients` and are copied back in `edit_weights`.
         """

@@ -18,20 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class EWC(Method):
-    """Add strength/2 sum F (w - w0)^2 to the loss, F the diagonal empirical Fisher information at w0.
+    """Add strength/2 sum_k sum F_k (w - w_k)^2 to the loss, F_k the diagonal empirical Fisher information at w_k.
 
-    F is the mean over reference items of the squared gradient of one item's log-likelihood. "Empirical": the answer
-    is the reference's own, where the true Fisher information would draw it from the model. References are training
-    items, never items of an evaluation set. F and w0 are those of the run's start in every stage.
+    The terms k are the reference sets, with w_0 the run's starting weights, and every stage that is over, with the
+    weights that it ended at: each is measured once, and held from then on. F is the mean over items of the squared
+    gradient of one item's log-likelihood. "Empirical": the answer is the item's own, where the true Fisher information
+    would draw it from the model. Items are training items, never those of an evaluation set.
     """
 
     name: str = "ewc"
     strength: float = 1000.0
     """lambda; 0 is plain fine-tuning."""
     samples: int = 128
-    """Reference items drawn from all reference sets together; all of them if there are fewer."""
+    """Items drawn from all reference sets together, and from the target set of each stage; all if there are fewer."""
     reference: list[str] = field(default_factory=lambda: ["general"])
-    """Sets whose training items stand for what must not be forgotten."""
+    """Sets whose training items stand for what must not be forgotten from before the run; in a run of several stages
+    there may be none."""
 
     def problems(self) -> Mapping[str, str]:
         """Settings that measure or hold nothing."""
@@ -40,8 +42,6 @@ class EWC(Method):
             found["strength"] = f"{self.strength} is negative; give 0 or more."
         if self.samples < 1:
             found["samples"] = f"{self.samples} items measure nothing; give 1 or more."
-        if not self.reference:
-            found["reference"] = "empty; name sets whose items must not be forgotten, such as [general]."
         return found
 
     def reads(self) -> Sequence[str]:
@@ -49,23 +49,61 @@ class EWC(Method):
         return self.reference
 
     def begin(self, trainee: Trainee) -> None:
-        """Keep w0 and measure F: two tensors per weight.
+        """Measure F on the reference sets; two tensors per weight are kept, whatever the number of terms.
 
         A resumed run measures F anew: the starting weights, the items and so the bits are the same.
 
         Raises:
-            UserError: the reference sets hold no items.
+            UserError: nothing is held: the reference sets have no items, and there is one stage.
         """
-        self._start = {name: weight.detach().clone() for name, weight in trainee.trainable.items()}
+        self._held: dict[str, Tensor] = {}
+        self._centre: dict[str, Tensor] = {}
         items = [sample for name in self.reference for sample in trainee.read[name]]
-        if not items:
+        if items:
+            self._hold(trainee, items)
+        elif len(trainee.targets) < 2:
             raise UserError(f"method.reference={self.reference}: no training items; name sets that have some.")
-        self._fisher = fisher(trainee, Random(trainee.passes.seed).sample(items, min(self.samples, len(items))))
+
+    def begin_stage(self, trainee: Trainee) -> None:
+        """Measure F on the stage that is over, at the weights that it ended at."""
+        if trainee.stage > 1:
+            self._hold(trainee, trainee.targets[trainee.stage - 2])
 
     def edit_gradients(self, trainee: Trainee) -> None:
-        """Add strength F (w - w0), the penalty's exact gradient."""
-        for name, weight in trainee.trainable.items():
-            add_pull(weight, self._start[name], self.strength, self._fisher[name])
+        """Add strength sum_k F_k (w - w_k), the penalty's exact gradient."""
+        for name in self._held.keys() & trainee.trainable.keys():
+            add_pull(trainee.trainable[name], self._centre[name], self.strength, self._held[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """What is held, and where."""
+        return {f"{kind}/{name}": one for kind, kept in self._kinds().items() for name, one in kept.items()}
+
+    def load_state(self, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
+        """Hold what was held."""
+        for kind, kept in self._kinds().items():
+            kept.clear()
+            kept |= {name.removeprefix(f"{kind}/"): one for name, one in state.items() if name.startswith(f"{kind}/")}
+
+    def _kinds(self) -> dict[str, dict[str, Tensor]]:
+        return {"fisher": self._held, "centre": self._centre}
+
+    def _hold(self, trainee: Trainee, items: Sequence[Sample]) -> None:
+        """Add a term at the present weights.
+
+        Two quadratics are one: F_1 (w - w_1) + F_2 (w - w_2) = F (w - c) with F = F_1 + F_2 and
+        c = w_1 + F_2 / F (w_2 - w_1).
+        """
+        import torch
+
+        drawn = Random(trainee.passes.seed).sample(list(items), min(self.samples, len(items)))
+        for name, fresh in fisher(trainee, drawn).items():
+            weight = trainee.trainable[name].detach()
+            if name not in self._held:
+                self._held[name], self._centre[name] = fresh, weight.clone()
+                continue
+            self._held[name] += fresh
+            share = torch.where(self._held[name] > 0, fresh / self._held[name], 0.0)
+            self._centre[name].lerp_(weight, share)
 
 
 def fisher(trainee: Trainee, samples: Sequence[Sample]) -> dict[str, Tensor]:

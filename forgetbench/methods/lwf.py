@@ -1,4 +1,4 @@
-"""Learning without forgetting (Li & Hoiem 2016, arXiv:1606.09282): distil the base model on the new data.
+"""Learning without forgetting (Li & Hoiem 2016, arXiv:1606.09282): distil the model as it was on the new data.
 
 Shapes: B items, A answer tokens, N answer tokens of all items, V vocabulary.
 """
@@ -20,8 +20,8 @@ class LwF(Method):
     """Add strength T^2 KL(p_w0 || p_w) to the loss, the mean over the answer tokens of the step's own items.
 
     p is softmax(logits / T) over the whole vocabulary at the positions that predict the answer, the given answer
-    before them. w0 are the run's starting weights in every stage; their pass is one without dropout, which makes a
-    step about a third longer.
+    before them. w0 are the weights that the stage starts from, so that each stage is taught by the one before it; their
+    pass is one without dropout, which makes a step about a third longer.
     """
 
     name: str = "lwf"
@@ -39,7 +39,7 @@ class LwF(Method):
             found["temperature"] = f"{self.temperature} does not divide logits; give a number above 0."
         return found
 
-    def begin(self, trainee: Trainee) -> None:
+    def begin_stage(self, trainee: Trainee) -> None:
         """Keep w0: one tensor per weight."""
         self._start = {name: weight.detach().clone() for name, weight in trainee.trainable.items()}
 

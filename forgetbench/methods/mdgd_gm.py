@@ -49,8 +49,8 @@ class MDGDGM(MDGD):
         self._drift.close()
 
     def optimised(self, trainee: Trainee) -> Mapping[str, nn.Parameter]:
-        """The chosen entries of every tensor."""
-        return self._compact
+        """The chosen entries of every tensor that the stage trains."""
+        return {name: self._compact[name] for name in trainee.trainable}
 
     def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> None:
         """Nothing: after the estimate the task's gradient is all there is."""

@@ -23,3 +23,8 @@ def tensors_digest(tensors: Mapping[str, Tensor], settings: Any = None) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
+
+
+def fingerprint(tensor: Tensor) -> bytes:
+    """Digest of a tensor's bits."""
+    return hashlib.sha256(tensor_bytes(tensor)).digest()

@@ -13,6 +13,8 @@ import pandas as pd
 import yaml
 
 from forgetbench.analysis.cell_view import CellView
+from forgetbench.analysis.continual import CONTINUAL_COLUMNS
+from forgetbench.analysis.continual_strategies import strategy_rows
 from forgetbench.analysis.recommendation import choose
 from forgetbench.analysis.seed_table import seed_rows
 from forgetbench.analysis.summary import SUMMARY_COLUMNS
@@ -27,6 +29,7 @@ from forgetbench.report.words import recommend
 from forgetbench.reporting.console import say
 from forgetbench.reporting.contents import ReportContents, ReportTables, RunFacts
 from forgetbench.reporting.wording import first_decoding
+from forgetbench.stored.courses import TABLE, continual_table, courses, is_continual
 from forgetbench.stored.recipes import Recipes, run_pairs, stored_runs
 from forgetbench.stored.runs import StoredRun, read_table, train_table
 
@@ -44,7 +47,9 @@ def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportCo
     catalogue = _catalogue(tuple(sorted({one for run in runs if run.file for one in run.file.config["manifests"]})))
     tables = _tables(runs)  # what is damaged is said before the longer work
     answered, recipes, notes = _answers(scored, every_checkpoint=len(runs) == 1)
-    tables = replace(tables, seeds=_seeds(runs, recipes))
+    strategies, lost = _strategies(path, scored)
+    notes += lost
+    tables = replace(tables, seeds=_seeds(runs, recipes), strategies=strategies)
     flips, n_flips = find_flips(answered, max_flips)
     decoding = first_decoding(tables.matrix["decoding"])
     choice = choose(recipes, decoding)
@@ -102,6 +107,21 @@ def _seeds(runs: Sequence[StoredRun], recipes: Recipes) -> pd.DataFrame:
     return seeds if len(seeds) and int(seeds["n_seeds"].max()) > 1 else seeds.iloc[:0]
 
 
+def _strategies(path: Path, runs: Sequence[StoredRun]) -> tuple[pd.DataFrame, list[str]]:
+    """strategies.csv of the runs of several tasks, and why it is absent; made anew where the sweep's is out of date."""
+    continual = [run for run in runs if is_continual(run)]
+    if not continual:
+        return pd.DataFrame(), []
+    made = path / "strategies.csv"
+    tables = [table for run in continual if (table := run.folder / TABLE).is_file()]
+    if made.is_file() and all(table.stat().st_mtime_ns <= made.stat().st_mtime_ns for table in tables):
+        return read_table(made), []
+    try:
+        return strategy_rows(courses(continual)), []
+    except UserError as error:
+        return pd.DataFrame(), [f"Strategies are not compared: {error}"]
+
+
 def _tables(runs: Sequence[StoredRun]) -> ReportTables:
     return ReportTables(
         scores=_joined([(run, run.scores) for run in runs], SCORE_COLUMNS),
@@ -110,6 +130,7 @@ def _tables(runs: Sequence[StoredRun]) -> ReportTables:
         representation=_joined([(run, run.table("representation.csv")) for run in runs], ("run",)),
         train=pd.concat([train_table(run) for run in runs], ignore_index=True),
         seeds=pd.DataFrame(),
+        continual=_joined([(run, continual_table(run)) for run in runs], CONTINUAL_COLUMNS),
     )
 
 

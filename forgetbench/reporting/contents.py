@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -14,7 +14,8 @@ class ReportTables:
     """The CSVs of every run that is shown, end to end; empty frames with their columns where a run has none.
 
     Besides its own columns each has `recipe`: the name shared by runs that differ in nothing but the seed, and all but
-    `train` have `replay`: how many items of every earlier task were repeated.
+    `train` have `replay`: how many items of every earlier task were repeated. `strategies` has neither: its rows are of
+    many recipes.
     """
 
     scores: pd.DataFrame
@@ -25,6 +26,10 @@ class ReportTables:
     """train.csv with `run`, `recipe` and `seed` before its own columns."""
     seeds: pd.DataFrame
     """seeds.csv: a row per recipe, quadrant and decoding, with the error between items and between seeds."""
+    continual: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """continual.csv of the runs of several tasks."""
+    strategies: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """strategies.csv: a row per strategy, decoding and measure of continual learning."""
 
 
 @dataclass(frozen=True)

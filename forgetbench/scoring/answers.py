@@ -10,12 +10,19 @@ from pathlib import Path
 
 from forgetbench.records import AnswerKind, Metric, Prediction, Sample
 from forgetbench.scoring.anls import anls
+from forgetbench.scoring.boxes import box_match
 from forgetbench.scoring.candidates import likeliest
 from forgetbench.scoring.choice import parse_choice, parse_option
 from forgetbench.scoring.cider import cider_d
+from forgetbench.scoring.containment import contains_match, lenient_match, mutual_match
 from forgetbench.scoring.exact import exact_match
 from forgetbench.scoring.relaxed import relaxed_match
+from forgetbench.scoring.science import letter_match, science_match
+from forgetbench.scoring.verbatim import caseless_match, compact_match
 from forgetbench.scoring.vqa import vqa_accuracy
+
+_Scorer = Callable[[Sequence[str], Sequence[Sample]], Sequence[float]]
+"""What was written and the items -> a score each."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +49,11 @@ def score_answers(samples: Sequence[Sample], predictions: Sequence[Prediction], 
     if not samples or samples[0].kind is not AnswerKind.text:
         right = [answer == sample.answer for answer, sample in zip(parsed, samples, strict=True)]
         return [Answer(answer, one, float(one)) for answer, one in zip(parsed, right, strict=True)]
-    texts, references = [answer or "" for answer in parsed], [sample.references for sample in samples]
-    scores = [float(score) for score in _OPEN[metric](texts, references)]
-    binary = metric in (Metric.accuracy, Metric.relaxed_accuracy)
-    return [Answer(one, bool(score) if binary else None, score) for one, score in zip(parsed, scores, strict=True)]
+    given = _OPEN[metric]([answer or "" for answer in parsed], samples)
+    return [
+        Answer(one, score if isinstance(score, bool) else None, float(score))
+        for one, score in zip(parsed, given, strict=True)
+    ]
 
 
 def read_answer(sample: Sample, prediction: Prediction) -> str | None:
@@ -69,15 +77,32 @@ def rules_digest() -> str:
     return digest.hexdigest()
 
 
-def _each(score: Callable[[str, Sequence[str]], float]) -> Callable[..., list[float]]:
-    """Score items one by one."""
-    return lambda texts, references: [score(*pair) for pair in zip(texts, references, strict=True)]
+def _each(score: Callable[[str, Sequence[str]], float]) -> _Scorer:
+    """Score items one by one; a metric that returns bools knows right and wrong only."""
+    return lambda texts, samples: [score(text, sample.references) for text, sample in zip(texts, samples, strict=True)]
 
 
-_OPEN: Mapping[Metric, Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[float]]] = {
+def _corpus(texts: Sequence[str], samples: Sequence[Sample]) -> Sequence[float]:
+    return cider_d(texts, [sample.references for sample in samples])
+
+
+def _science(texts: Sequence[str], samples: Sequence[Sample]) -> Sequence[float]:
+    pairs = zip(texts, samples, strict=True)
+    return [science_match(text, sample.references, sample.prompt) for text, sample in pairs]
+
+
+_OPEN: Mapping[Metric, _Scorer] = {
     Metric.accuracy: _each(exact_match),
     Metric.vqa_accuracy: _each(vqa_accuracy),
     Metric.anls: _each(anls),
     Metric.relaxed_accuracy: _each(relaxed_match),
-    Metric.cider_d: cider_d,
+    Metric.caseless_match: _each(caseless_match),
+    Metric.compact_match: _each(compact_match),
+    Metric.contains_match: _each(contains_match),
+    Metric.lenient_match: _each(lenient_match),
+    Metric.mutual_match: _each(mutual_match),
+    Metric.letter_match: _each(letter_match),
+    Metric.science_match: _science,
+    Metric.box_match: _each(box_match),
+    Metric.cider_d: _corpus,
 }

@@ -17,9 +17,11 @@ from forgetbench.evaluation.cells import Cell, CellStore
 from forgetbench.records import Axis, Metric, Placement
 from forgetbench.runfile import RunFile, read_run
 
-_TEXT = dict.fromkeys(
-    ("run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix", "quadrant", "cell"), str
-)
+_TEXT = {
+    **dict.fromkeys(("run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix"), str),
+    **dict.fromkeys(("quadrant", "cell", "strategy", "training", "tasks", "trained", "task", "relation"), str),
+    "reference": str,
+}
 
 
 _RUN = ("run", "checkpoint", "stage", "step", "decoding", "metric")
@@ -28,6 +30,8 @@ _COMPLETE = {
     "matrix.csv": (*_RUN, "quadrant"),
     "summary.csv": ("run", "stage", "step", "decoding"),
     "representation.csv": ("run", "step"),
+    "continual.csv": ("run", "strategy", "tasks", "decoding", "measure"),
+    "strategies.csv": ("strategy", "decoding", "measure"),
     "train.csv": ("step", "stage", "loss"),
 }
 """Columns that have a value in every row."""

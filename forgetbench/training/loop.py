@@ -1,15 +1,16 @@
 """The training loop: one for every recipe, method and number of stages.
 
 Every step is a pure function of the seed, the step's number and the weights; a run that was killed goes on from its
-newest checkpoint and ends with the same bytes.
+newest checkpoint and ends with the same bytes. A stage is a training of its own, with its own recipe and optimiser, on
+the weights that the one before left.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -22,9 +23,10 @@ from forgetbench.methods.base import Batch, Method, Trainee
 from forgetbench.models.checkpoint import ResumePoint
 from forgetbench.models.load import LoadedModel
 from forgetbench.models.parts import part_of
-from forgetbench.models.tensors import tensor_bytes
+from forgetbench.models.tensors import fingerprint
 from forgetbench.processes import start_processes
 from forgetbench.records import Sample
+from forgetbench.training.optimiser import adamw
 from forgetbench.training.passes import TrainingPasses
 from forgetbench.training.plan import Stage
 from forgetbench.training.schedule import lr_factor
@@ -51,6 +53,8 @@ class Resume:
 
     delta: Mapping[str, Tensor]
     point: ResumePoint
+    before: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the stage that it stopped in had started from, if that was not the base."""
 
 
 class Trainer:
@@ -64,6 +68,8 @@ class Trainer:
         recipe: RecipeConfig,
         seed: int,
         read: Mapping[str, Sequence[Sample]] | None = None,
+        free: Sequence[Collection[str]] = (),
+        carry_optimiser: bool = False,
     ) -> None:
         """Prepare a model.
 
@@ -74,13 +80,17 @@ class Trainer:
             recipe: how to train.
             seed: of dropout and of what the method draws.
             read: training items of the sets that the method reads.
+            free: names of what each stage trains; by default all that is free now.
+            carry_optimiser: keep the moments from stage to stage.
         """
         self.accelerator = start_processes(recipe.batch_size // recipe.gradient_accumulation)
         self._recipe, self._method, self._seed = recipe, method, seed
-        self.trainable: dict[str, nn.Parameter] = {
-            name: parameter for name, parameter in loaded.model.named_parameters() if parameter.requires_grad
-        }
-        self._starting = {name: _fingerprint(parameter) for name, parameter in self.trainable.items()}
+        self._free, self._carry_optimiser = free, carry_optimiser
+        live: dict[str, nn.Parameter] = dict(loaded.model.named_parameters())
+        self.trainable = {name: parameter for name, parameter in live.items() if parameter.requires_grad}
+        """Of all stages."""
+        self._kept = self.trainable | {name: live[name] for name in method.changed(loaded.model)}
+        self._starting = {name: fingerprint(parameter) for name, parameter in self._kept.items()}
         # What the method added is not in the base, so a checkpoint needs it even where training has not moved it.
         self._added = {name for name in self.trainable if part_of(name) in method.adapted_parts()}
         self._model = self.accelerator.prepare(loaded.model)
@@ -102,23 +112,34 @@ class Trainer:
             resume: what an earlier process left; training goes on from there.
         """
         self._begin(stages)
-        if resume:
-            self._restore(resume)
         after, before = resume.point.step if resume else 0, 0
+        within = after not in {0, *accumulate(stage.steps for stage in stages)}
+        back: Mapping[str, Tensor] = {}
+        if resume:
+            unmoved = resume.before.keys() - resume.delta.keys()
+            back = {name: self._kept[name].detach().clone() for name in unmoved} | dict(resume.delta)
+            self._put(resume.before if within else resume.delta)
+            if not within:
+                self._method.load_state(self._trainee, self._of(resume.point, "method"))
         for number, stage in enumerate(stages, start=1):
-            steps = range(max(1, after - before + 1), stage.steps + 1)
-            self._passes.expect(stage, steps)
-            for step in steps:
-                self._trainee.step, self._trainee.stage = before + step - 1, number
-                yield self._step(stage, number, before + step, step)
+            if after < before + stage.steps:
+                self._trainee.step, self._trainee.stage = before, number
+                self._begin_stage(stage)
+                if resume and before <= after and (within or self._carry_optimiser):
+                    self._restore(resume.point, back, within)
+                steps = range(max(1, after - before + 1), stage.steps + 1)
+                self._passes.expect(stage, steps)
+                for step in steps:
+                    self._trainee.step = before + step - 1
+                    yield self._step(stage, number, before + step, step)
             before += stage.steps
 
     def delta(self) -> dict[str, Tensor]:
         """Tensors that differ from the base in any bit, and all that the method added to it."""
         return {
             name: parameter.detach()
-            for name, parameter in self.trainable.items()
-            if name in self._added or _fingerprint(parameter) != self._starting[name]
+            for name, parameter in self._kept.items()
+            if name in self._added or fingerprint(parameter) != self._starting[name]
         }
 
     def resume_point(self, step: int) -> ResumePoint:
@@ -132,31 +153,65 @@ class Trainer:
         return ResumePoint(step, tensors | {f"method/{key}": value for key, value in self._method.state().items()})
 
     def _begin(self, stages: Sequence[Stage]) -> None:
-        """Let the method look at the starting weights, then make the optimiser."""
+        """Let the method look at the starting weights."""
         self._passes.plan(stages)
+        self._trainee.targets = [stage.items for stage in stages]
         self._seed_generator(0)
         self._model.train()
         self._method.begin(self._trainee)
+
+    def _begin_stage(self, stage: Stage) -> None:
+        """Free what the stage trains, let the method look at the weights, then make the optimiser."""
+        recipe = stage.recipe or self._recipe
+        changed = self._release(self._free[self._trainee.stage - 1] if self._free else self.trainable.keys())
+        if changed or self._trainee.stage > 1:
+            self._passes.begin_stage()
+        self._seed_generator(self._trainee.step)
+        self._model.train()
+        self._method.begin_stage(self._trainee)
         self._optimised = self._method.optimised(self._trainee)
-        groups = _groups(self._optimised, self.trainable, self._recipe)
-        self._optimiser = self.accelerator.prepare(torch.optim.AdamW(groups, foreach=False, fused=True))
+        moments = self._optimiser.state if self._optimiser and self._carry_optimiser else {}
+        self._optimiser = self.accelerator.prepare(adamw(self._optimised, self._trainee.trainable, recipe))
+        ours = set(self._optimised.values())
+        self._optimiser.state.update({one: state for one, state in moments.items() if one in ours})
+
+    def _release(self, names: Collection[str]) -> bool:
+        """Free these of the trainable parameters, and no others; whether that is a change."""
+        self._trainee.trainable = {name: one for name, one in self.trainable.items() if name in names}
+        if all(one.requires_grad is (name in names) for name, one in self.trainable.items()):
+            return False
+        for name, parameter in self.trainable.items():
+            parameter.requires_grad_(name in names)
+            parameter.grad = None
+        if self.accelerator.num_processes > 1:  # the wrapper around the model has noted what gets gradients
+            del self._model
+            self.accelerator.free_memory()
+            self._model = self.accelerator.prepare(self._trainee.model)
+        return True
 
     @torch.no_grad()
-    def _restore(self, resume: Resume) -> None:
-        """Take back weights, optimiser and method state of an earlier process."""
-        for name, value in resume.delta.items():
-            self.trainable[name].copy_(value)
-        method_state = {}
-        for key, value in resume.point.tensors.items():
-            owner, _, rest = key.partition("/")
-            if owner == "method":
-                method_state[rest] = value.to(self.accelerator.device)
-                continue
-            name, _, moment = rest.rpartition("/")
-            parameter = self._optimised[name]
-            # A fused optimiser keeps its step count on the device, too.
-            self._optimiser.state[parameter][moment] = value.to(parameter.device)
-        self._method.load_state(self._trainee, method_state)
+    def _put(self, delta: Mapping[str, Tensor]) -> None:
+        """Take weights of an earlier process, on the base weights."""
+        for name, value in delta.items():
+            self._kept[name].copy_(value)
+
+    @torch.no_grad()
+    def _restore(self, point: ResumePoint, weights: Mapping[str, Tensor], within: bool) -> None:
+        """Take back the moments, and in the middle of a stage weights and method state too."""
+        for key, value in self._of(point, "optimiser").items():
+            name, _, moment = key.rpartition("/")
+            if name in self._optimised:
+                parameter = self._optimised[name]
+                # A fused optimiser keeps its step count on the device, too.
+                self._optimiser.state[parameter][moment] = value.to(parameter.device)
+        if within:
+            self._put(weights)
+            self._method.load_state(self._trainee, self._of(point, "method"))
+
+    def _of(self, point: ResumePoint, owner: str) -> dict[str, Tensor]:
+        """The tensors of `optimiser` or `method`."""
+        device, start = self.accelerator.device, f"{owner}/"
+        return {key.removeprefix(start): one.to(device) for key, one in point.tensors.items() if key.startswith(start)}
 
     def _seed_generator(self, step: int) -> None:
         """Each step and process has its own generator seed, so that resuming needs no generator state."""
@@ -166,7 +221,8 @@ class Trainer:
         started = time.perf_counter()
         self._seed_generator(step)
         self._model.train()
-        factor = lr_factor(step_in_stage, stage.steps, self._recipe.warmup, self._recipe.schedule)
+        recipe = stage.recipe or self._recipe
+        factor = lr_factor(step_in_stage, stage.steps, recipe.warmup, recipe.schedule)
         for group in self._optimiser.param_groups:
             group["lr"] = group["peak_lr"] * factor
         batches = self._passes.step(stage, step_in_stage)
@@ -174,7 +230,7 @@ class Trainer:
         if not torch.isfinite(loss):
             raise UserError(f"The loss is {float(loss)} at step {step}: lower recipe.lr, or check the data.")
         self._method.edit_gradients(self._trainee)
-        norm = self.accelerator.clip_grad_norm_(self._optimised.values(), self._recipe.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(self._optimised.values(), recipe.max_grad_norm)
         self._optimiser.step()
         self._method.edit_weights(self._trainee)
         self._optimiser.zero_grad(set_to_none=True)
@@ -184,7 +240,7 @@ class Trainer:
             loss=float(loss),
             lr={group["part"]: group["lr"] for group in self._optimiser.param_groups},
             grad_norm=float(norm),
-            samples=self._recipe.batch_size,
+            samples=recipe.batch_size,
             tokens=sum(int(batch.inputs["attention_mask"].sum()) for batch in batches),
             seconds=time.perf_counter() - started,
         )
@@ -192,21 +248,3 @@ class Trainer:
     def _forward_backward(self, batch: Batch) -> Tensor:
         outputs = self._passes.forward(batch, self._model)
         return self._passes.backward(batch, outputs, self._method.penalty(self._trainee, batch, outputs))
-
-
-def _groups(
-    optimised: Mapping[str, nn.Parameter], trainable: Mapping[str, nn.Parameter], recipe: RecipeConfig
-) -> list[dict[str, Any]]:
-    """One optimiser group per part; norms and biases (one axis) are not decayed."""
-    groups: dict[tuple[str, bool], dict[str, Any]] = {}
-    for name, parameter in optimised.items():
-        part, decays = part_of(name), trainable[name].ndim > 1
-        peak = float(recipe.lr[part] if isinstance(recipe.lr, Mapping) else recipe.lr)
-        decay = recipe.weight_decay if decays else 0.0
-        fresh = {"params": [], "part": part, "lr": peak, "peak_lr": peak, "weight_decay": decay}
-        groups.setdefault((part, decays), fresh)["params"].append(parameter)
-    return list(groups.values())
-
-
-def _fingerprint(tensor: Tensor) -> bytes:
-    return hashlib.sha256(tensor_bytes(tensor)).digest()

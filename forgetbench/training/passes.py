@@ -54,12 +54,17 @@ class TrainingPasses:
         self._accelerator, self._model, self._encoder, self._recipe = accelerator, loaded.model, encoder, recipe
         self._keeps_logits = loaded.keeps_logits
         self._precision = precision or recipe.precision
-        self._features = FeatureReuse(loaded.model, PictureEncoder(loaded.model), encoder, recipe.reuse_features)
+        self._pictures = PictureEncoder(loaded.model)
+        self.begin_stage()
         self._stages: Sequence[Stage] = ()
 
     def plan(self, stages: Sequence[Stage]) -> None:
         """Say what the run trains on."""
         self._stages = stages
+
+    def begin_stage(self) -> None:
+        """See what is frozen from now on; features of earlier weights are forgotten."""
+        self._features = FeatureReuse(self._model, self._pictures, self._encoder, self._recipe.reuse_features)
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
         """Items as one micro-batch that is a step by itself, pixels in it."""
@@ -67,10 +72,10 @@ class TrainingPasses:
 
     def step(self, stage: Stage, number: int) -> list[Batch]:
         """This process's micro-batches of one optimiser step of a stage (steps count from 1)."""
-        samples = stage.stream.batch(number, self._recipe.batch_size)
+        samples = self._drawn(stage, number)
         answers = self._count(samples)
         found = []
-        for part in self._shares(samples):
+        for part in self._shares(stage, samples):
             with self._autocast():
                 features = self._features.inputs(part, [self._encoder.prompt(one) for one in part], self._moved)
             found.append(self._collate(part, features, len(part) / len(samples), answers))
@@ -160,12 +165,16 @@ class TrainingPasses:
     def _items(self, stage: Stage, steps: Iterable[int]) -> Iterator[Sample]:
         """What this process will see of a stage."""
         for step in steps:
-            for samples in self._shares(stage.stream.batch(step, self._recipe.batch_size)):
+            for samples in self._shares(stage, self._drawn(stage, step)):
                 yield from samples
 
-    def _shares(self, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+    def _drawn(self, stage: Stage, step: int) -> list[Sample]:
+        """The instances of one optimiser step."""
+        return stage.stream.batch(step, (stage.recipe or self._recipe).batch_size)
+
+    def _shares(self, stage: Stage, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
         """This process's items of every micro-batch of one optimiser step."""
-        size = len(samples) // self._recipe.gradient_accumulation
+        size = len(samples) // (stage.recipe or self._recipe).gradient_accumulation
         rank, world = self._accelerator.process_index, self._accelerator.num_processes
         for start in range(0, len(samples), size):
             yield samples[start + rank : start + size : world]

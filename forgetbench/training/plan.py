@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
-from forgetbench.config import FinetuneConfig
+from forgetbench.config import FinetuneConfig, RecipeConfig, Training, stage_recipe
 from forgetbench.data.catalogue import Catalogue, Leaf
 from forgetbench.data.labels import task_labels
 from forgetbench.data.mix import MixedStream, WeightedSet
@@ -26,30 +28,55 @@ class Stage:
     stream: MixedStream
     steps: int
     data_digest: str
+    recipe: RecipeConfig | None = None
+    """The run's, with what this stage changes; None for the run's as it is."""
     labels: Sequence[str] = ()
     """The labels that the target set teaches; none if its answers are open-ended."""
+    items: Sequence[Sample] = ()
+    """Of the target set, without those that are mixed in or replayed."""
 
 
 def plan_stages(config: FinetuneConfig, catalogue: Catalogue) -> list[Stage]:
-    """Read the training data and lay out every stage.
+    """Read the training data and lay out every stage; `data.training: none` has stages of no steps.
 
     Raises:
         UserError: a manifest or its files do not fit.
     """
-    recipe = config.recipe
     read = [WeightedSet(name, samples, 1.0) for name, samples in read_sets(config.method, catalogue).items()]
-    auxiliary = _weighted([leaf for name in recipe.mix.data for leaf in catalogue.leaves(name)])
-    earlier = _weighted([leaf for name in recipe.replay.earlier for leaf in catalogue.leaves(name)])
-    stages = []
-    for number, stage in enumerate(config.data.stages):
+
+    @cache
+    def items(name: str) -> list[WeightedSet]:
+        return _weighted(catalogue.leaves(name))
+
+    own = [items(name) for name in config.data.tasks]
+    recipes = [stage_recipe(config.recipe, stage) for stage in config.data.stages]
+    steps = [
+        stage.steps or _whole_steps(stage.epochs, one, recipe)
+        for stage, one, recipe in zip(config.data.stages, own, recipes, strict=True)
+    ]
+    if config.data.training is Training.joint:
+        joined = [replace(part, weight=part.weight * n) for one, n in zip(own, steps, strict=True) for part in one]
+        own, recipes, steps = [_merged(joined)], [config.recipe], [sum(steps)]
+    elif config.data.training is Training.none:
+        steps = [0] * len(steps)
+    stages: list[Stage] = []
+    for number, (name, target, recipe, length) in enumerate(zip(config.data.targets, own, recipes, steps, strict=True)):
         seed = config.seed * 1000 + number
-        own = _weighted(catalogue.leaves(stage.set))
-        target = [*own, *replayed(earlier, own, recipe.replay.samples, seed)]
-        stream = MixedStream(target, auxiliary, recipe.mix.ratio, seed)
-        digest = data_digest([*target, *auxiliary, *read])
-        labels = task_labels([sample for one in own for sample in one.samples])
-        stages.append(Stage(stage.set, stream, stage.steps or recipe.steps, digest, labels))
-        earlier += own
+        before = [part for names in (recipe.replay.earlier, config.data.tasks[:number]) for part in _all(items, names)]
+        target_sets = [*target, *replayed(before, target, recipe.replay.samples, seed)]
+        auxiliary = _all(items, recipe.mix.data)
+        samples = [sample for one in target for sample in one.samples]
+        stages.append(
+            Stage(
+                target=name,
+                stream=MixedStream(target_sets, auxiliary, recipe.mix.ratio, seed),
+                steps=length,
+                data_digest=data_digest([*target_sets, *auxiliary, *read]),
+                recipe=recipe,
+                labels=task_labels(samples),
+                items=samples,
+            )
+        )
     return stages
 
 
@@ -76,6 +103,25 @@ def replayed(earlier: Sequence[WeightedSet], target: Sequence[WeightedSet], coun
         samples = [one.samples[place] for place in sorted(drawn)]
         found.append(WeightedSet(f"{one.name} (replayed)", samples, per_item * len(samples)))
     return found
+
+
+def _whole_steps(epochs: float | None, own: Sequence[WeightedSet], recipe: RecipeConfig) -> int:
+    if epochs is None:
+        return recipe.steps
+    return max(1, math.ceil(epochs * sum(len(one.samples) for one in own) / recipe.batch_size))
+
+
+def _all(items: Callable[[str], list[WeightedSet]], names: Sequence[str]) -> list[WeightedSet]:
+    return [one for name in names for one in items(name)]
+
+
+def _merged(sets: Sequence[WeightedSet]) -> list[WeightedSet]:
+    """A set that several tasks share once, with their weights added."""
+    found: dict[str, WeightedSet] = {}
+    for one in sets:
+        weight = found[one.name].weight + one.weight if one.name in found else one.weight
+        found[one.name] = replace(one, weight=weight)
+    return list(found.values())
 
 
 def _weighted(leaves: Sequence[Leaf]) -> list[WeightedSet]:

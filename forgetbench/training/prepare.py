@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,22 +14,49 @@ from forgetbench.methods.base import Method
 from forgetbench.models.parts import TrainableAudit, audit, choose_trainable, part_of
 
 
-def prepare(model: Any, recipe: RecipeConfig, method: Method, seed: int, stages: int = 1) -> TrainableAudit:
-    """Attach the method and free exactly what the recipe names, less what the method keeps frozen.
+@dataclass(frozen=True)
+class Prepared:
+    """What trains."""
+
+    audit: TrainableAudit
+    """Over all stages, read from the model."""
+    free: Sequence[frozenset[str]]
+    """Names of what each stage trains."""
+
+
+def prepare(model: Any, recipes: Sequence[RecipeConfig], method: Method, seed: int) -> Prepared:
+    """Attach the method and free exactly what the recipes of the stages name, less what the method keeps frozen.
 
     A part that the method adapts keeps its own weights frozen and trains the added ones.
 
-    Returns:
-        What trains now, read from the model.
+    Args:
+        model: on its base weights.
+        recipes: one per stage.
+        method: of the run.
+        seed: of the adapters, and of what the method draws.
 
     Raises:
-        UserError: nothing trains, or a part that the recipe names does not.
+        UserError: nothing trains, or a part that a recipe names does not.
     """
     known = set(map(id, model.parameters()))
     torch.manual_seed(seed)
-    method.attach(model, stages)
-    adapted = set(method.adapted_parts())
+    method.attach(model, len(recipes))
+    free = []
+    for recipe in recipes:
+        free.append(_free(model, recipe, method, seed, known))
+        silent = set(recipe.parts) - set(audit(model).label.split("+"))
+        if silent:
+            raise UserError(f"recipe.parts={list(recipe.parts)}: nothing trains in {', '.join(sorted(silent))}.")
+    free_in_any = frozenset().union(*free)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in free_in_any)
+    return Prepared(audit(model), free)
+
+
+def _free(model: Any, recipe: RecipeConfig, method: Method, seed: int, known: set[int]) -> frozenset[str]:
+    """Free what one stage trains, and nothing else; its names."""
     choose_trainable(model, recipe.parts, recipe.language_last_layers)
+    adapted = set(method.adapted_parts())
     for name, parameter in model.named_parameters():
         if id(parameter) in known and part_of(name) in adapted:
             parameter.requires_grad_(False)
@@ -36,8 +65,4 @@ def prepare(model: Any, recipe: RecipeConfig, method: Method, seed: int, stages:
     for name, parameter in model.named_parameters():
         if name in kept:
             parameter.requires_grad_(False)
-    result = audit(model)
-    silent = set(recipe.parts) - set(result.label.split("+"))
-    if silent:
-        raise UserError(f"recipe.parts={list(recipe.parts)}: nothing trains in {', '.join(sorted(silent))}.")
-    return result
+    return frozenset(free) - kept

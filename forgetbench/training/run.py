@@ -6,6 +6,7 @@ import csv
 import resource
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -37,7 +38,7 @@ def train(
         keep: steps to checkpoint, ascending; the last one ends the run.
         meta: stored in every checkpoint.
     """
-    resume = _left(folder, keep)
+    resume = _left(folder, keep, [0, *accumulate(stage.steps for stage in stages)])
     done = resume.point.step if resume else 0
     main = trainer.accelerator.is_main_process
     with _progress(main) as progress, TrainLog(folder / "train.csv", trainer.parts, done, main) as log:
@@ -63,13 +64,20 @@ def _has(folder: Path, step: int) -> bool:
     return (folder / "checkpoints" / step_name(step) / "meta.json").is_file()
 
 
-def _left(folder: Path, keep: Sequence[int]) -> Resume | None:
-    """Where the run stopped; None if it starts anew, or if a checkpoint on the way there is gone."""
+def _left(folder: Path, keep: Sequence[int], ends: Sequence[int]) -> Resume | None:
+    """Where the run stopped; None if it starts anew, or if a checkpoint on the way there is gone.
+
+    Args:
+        folder: the run's folder.
+        keep: steps that are checkpointed.
+        ends: the last step of every stage, and 0.
+    """
     point = load_resume(folder)
     if point is None or not all(_has(folder, step) for step in keep if step <= point.step):
         return None
     checkpoints = {checkpoint.step: checkpoint for checkpoint in list_checkpoints(folder) if not checkpoint.variant}
-    return Resume(checkpoints[point.step].delta(), point)
+    before = max(end for end in ends if end <= point.step)
+    return Resume(checkpoints[point.step].delta(), point, checkpoints[before].delta() if before < point.step else {})
 
 
 def _progress(shown: bool) -> Progress:
@@ -124,7 +132,7 @@ class TrainLog:
         if self._file is None:
             return
         measured = (report.samples / report.seconds, report.tokens / report.seconds, peak_memory_mb())
-        lrs = (repr(report.lr[part]) for part in self._parts)
+        lrs = (repr(report.lr[part]) if part in report.lr else "" for part in self._parts)
         csv.writer(self._file).writerow(
             [report.step, report.stage, repr(report.loss), *lrs, repr(report.grad_norm)]
             + [f"{value:.1f}" for value in measured]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Method, Passes
+from forgetbench.methods.experts import expert_parts
 from forgetbench.methods.operation import Operation, Trained
 from forgetbench.models.checkpoint import Checkpoint, list_checkpoints, save_checkpoint
 
@@ -46,10 +47,18 @@ class Bench:
             method: that the runs were trained with.
             stages: of the runs.
             seed: of the runs; adapters are drawn from it.
+
+        Raises:
+            UserError: what the method added cannot be merged.
         """
         torch.manual_seed(seed)
         known = set(map(id, model.parameters()))
         method.attach(model, stages)
+        if expert_parts(model):
+            raise UserError(
+                f"method={method.name}: which expert counts depends on the input, so the run amounts to no plain "
+                "weights, and operations after training need these; use a run of another method."
+            )
         self.model = model
         self._live: dict[str, nn.Parameter] = dict(model.named_parameters())
         self._added = {name for name, one in self._live.items() if id(one) not in known}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from forgetbench.schemas import SCHEMAS
 from forgetbench.validation.matrix import matrix_problems
 from forgetbench.validation.problem import Problem, at_least_1, duplicates, refused
 from forgetbench.validation.recipe import recipe_problems
+from forgetbench.validation.stages import changed_recipes, stage_problems
 
 Config = FinetuneConfig | EvalMatrixConfig | ScoreConfig
 
@@ -41,6 +43,7 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from _stages(config, catalogue)
     if isinstance(config, FinetuneConfig):
         yield from recipe_problems(config.recipe)
+        yield from stage_problems(config)
         yield from _checkpoints(config)
         yield from _method(config.method, config.recipe)
         yield from _further_sets(config, catalogue)
@@ -84,6 +87,10 @@ def _stages(config: FinetuneConfig | EvalMatrixConfig, catalogue: Catalogue) -> 
     for index, stage in enumerate(config.data.stages):
         yield from refused(f"data.stages.{index}.set", partial(_training_leaves, catalogue, stage.set))
         yield from at_least_1(f"data.stages.{index}.steps", stage.steps)
+        if stage.epochs is not None and not 0 < stage.epochs < float("inf"):
+            yield Problem(f"data.stages.{index}.epochs", f"{stage.epochs} passes train nothing; give more than 0.")
+        if stage.epochs is not None and stage.steps is not None:
+            yield Problem(f"data.stages.{index}.epochs", f"steps ({stage.steps}) are given too; keep one of the two.")
 
 
 def _training_leaves(catalogue: Catalogue, name: str) -> None:
@@ -101,6 +108,8 @@ def _further_sets(config: FinetuneConfig, catalogue: Catalogue) -> Iterator[Prob
         "recipe.replay.earlier": config.recipe.replay.earlier,
         "method.reference": config.method.reads(),
     }
+    for index, recipe in changed_recipes(config):
+        further[f"data.stages.{index}.recipe"] = [*recipe.mix.data, *recipe.replay.earlier]
     for key, names in further.items():
         for name in names:
             yield from refused(key, partial(_training_leaves, catalogue, name))
@@ -108,7 +117,9 @@ def _further_sets(config: FinetuneConfig, catalogue: Catalogue) -> Iterator[Prob
 
 def _checkpoints(config: FinetuneConfig) -> Iterator[Problem]:
     key, chosen = "recipe.checkpoints", config.recipe.checkpoints
-    steps = sum(stage.steps or config.recipe.steps for stage in config.data.stages)
+    lengths = [stage.steps or config.recipe.steps for stage in config.data.stages if stage.epochs is None]
+    # How long an epoch is, is known when the data are read.
+    steps = sum(lengths) if len(lengths) == len(config.data.stages) else sys.maxsize
     given = {"every": chosen.every, "steps": chosen.steps, "log_spaced": chosen.log_spaced}
     given = {name: value for name, value in given.items() if value is not None and value != []}
     if len(given) > 1:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from forgetbench import __version__, experiment
+from forgetbench import __version__, experiment, sweep_tables
 from forgetbench.cli import app
 from forgetbench.help import COMMAND_GROUPS, EXAMPLES
 from forgetbench.options import options
@@ -217,7 +217,7 @@ def test_run_named_without_its_outputs_folder_is_told(elsewhere: Path) -> None:
 
 def test_failed_points_are_named_and_the_exit_code_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "sweep_point", _fails_at_seed_1)
-    monkeypatch.setattr(experiment, "summarise_sweep", lambda *_: None)
+    monkeypatch.setattr(sweep_tables, "summarise_sweep", lambda *_: None)
     result = call("sweep", "seed=0,1,2")
     assert result.exit_code == 1
     assert "outputs/grid-seed/seed-1: RuntimeError: no memory" in result.stderr

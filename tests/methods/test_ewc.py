@@ -119,7 +119,7 @@ def test_a_stronger_hold_moves_less_what_the_reference_needs_and_none_is_plain_t
         start = snapshot(subject)
         list(subject.run(plan(8)))
         if isinstance(method, EWC):
-            information.update(method._fisher)
+            information.update(method._held)
         end = snapshot(subject)
         return end, sum(float((information[name] * (end[name] - start[name]).square()).sum()) for name in information)
 
@@ -136,7 +136,7 @@ def test_the_items_are_drawn_from_all_reference_sets_and_again_the_same(folder: 
         method = EWC(samples=3, reference=["one", "two"])
         assert method.reads() == ["one", "two"]
         list(trainer(folder, method, seed=seed, read=read).run(plan(1)))
-        found.append(method._fisher)
+        found.append(method._held)
     assert all_same_bits(found[0], found[1])
     assert not all_same_bits(found[0], found[2])
 
@@ -144,11 +144,12 @@ def test_the_items_are_drawn_from_all_reference_sets_and_again_the_same(folder: 
 def test_a_text_alone_tells_nothing_of_a_vision_tower(folder: Path) -> None:
     method = EWC(samples=9)
     list(trainer(folder, method, read={"general": [ITEMS[4]]}, parts=["vision"]).run(plan(1)))
-    assert all((value == 0).all() for value in method._fisher.values())
+    assert all((value == 0).all() for value in method._held.values())
 
 
 def test_settings_and_sets_that_hold_nothing_are_refused() -> None:
-    assert set(EWC(strength=-1, samples=0, reference=[]).problems()) == {"strength", "samples", "reference"}
+    assert set(EWC(strength=-1, samples=0).problems()) == {"strength", "samples"}
     assert not EWC().problems()
-    with pytest.raises(UserError, match=r"method\.reference"):
-        EWC().begin(trainee_of({"w": torch.ones(1)}, read={"general": []}))
+    for nothing in (EWC(), EWC(reference=[])):
+        with pytest.raises(UserError, match=r"method\.reference"):
+            nothing.begin(trainee_of({"w": torch.ones(1)}, read={"general": []}, targets=[ITEMS]))

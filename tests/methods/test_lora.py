@@ -80,7 +80,7 @@ def test_fresh_adapters_change_no_bit_of_the_output(path: str, variant: str) -> 
     with torch.autocast("cpu", torch.bfloat16):
         rounded = logits(model, inputs)
     method = LoRA(parts=["vision", "language"], dropout=0.5, **VARIANTS[variant])
-    prepare(model, recipe("vision", "language"), method, 0)
+    prepare(model, [recipe("vision", "language")], method, 0)
     assert torch.equal(logits(model, inputs), before)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(logits(model, inputs), rounded)
@@ -88,7 +88,7 @@ def test_fresh_adapters_change_no_bit_of_the_output(path: str, variant: str) -> 
 
 def test_only_adapters_train_where_there_are_adapters(path: str) -> None:
     model = fresh(path).model
-    prepare(model, recipe("language", "projector"), LoRA(parts=["language"]), 0)
+    prepare(model, [recipe("language", "projector")], LoRA(parts=["language"]), 0)
     for name, parameter in model.named_parameters():
         trains = "lora_" in name if part_of(name) == "language" else part_of(name) == "projector"
         assert parameter.requires_grad is trains, name
@@ -99,7 +99,7 @@ def test_last_layers_restrict_the_adapters_too(path: str) -> None:
     model = fresh(path).model
     chosen = recipe("language")
     chosen.language_last_layers = 1
-    prepare(model, chosen, LoRA(), 0)
+    prepare(model, [chosen], LoRA(), 0)
     names = audit(model).names
     assert names
     assert all("lora_" in name and ".layers.1." in name for name in names)
@@ -107,7 +107,7 @@ def test_last_layers_restrict_the_adapters_too(path: str) -> None:
 
 def test_targets_are_looked_up_in_their_own_part_only(path: str) -> None:
     model = fresh(path).model
-    prepare(model, recipe("language"), LoRA(targets={"language": MLP}), 0)
+    prepare(model, [recipe("language")], LoRA(targets={"language": MLP}), 0)
     adapted = {name for name, _ in model.named_parameters() if "lora_" in name}
     assert {part_of(name) for name in adapted} == {"language"}
     assert len(adapted) == 2 * len(MLP) * 2  # two layers, A and B
@@ -118,7 +118,7 @@ def test_targets_are_looked_up_in_their_own_part_only(path: str) -> None:
 def test_weights_merged_by_hand_give_the_same_logits(path: str, variant: str) -> None:
     inputs, model = question(path), fresh(path).model
     method = LoRA(rank=3, alpha=5, parts=["language", "vision"], **VARIANTS[variant])
-    prepare(model, recipe("language", "vision"), method, 0)
+    prepare(model, [recipe("language", "vision")], method, 0)
     disturb(model)
     adapted = logits(model, inputs)
     values = dict(model.named_parameters())
@@ -148,7 +148,7 @@ def test_a_saved_checkpoint_reloads_and_step_0_is_the_plain_base(path: str, tmp_
     inputs = question(path)
     method = LoRA(rank=2, **VARIANTS[variant])
     trained = fresh(path).model
-    prepare(trained, recipe("language", "projector"), method, 0)
+    prepare(trained, [recipe("language", "projector")], method, 0)
     disturb(trained)
     delta = {name: value.detach() for name, value in trained.named_parameters() if value.requires_grad}
     save_checkpoint(tmp_path, 7, delta, {"method": {"rank": 2}})
@@ -169,7 +169,7 @@ def test_a_checkpoint_after_one_step_holds_the_adapters_whole(tmp_path: Path) ->
     folder = llava(tmp_path / "llava")
     loaded = load_model(ModelConfig(path=str(folder)))
     method, recipe = LoRA(rank=2), RecipeConfig(lr=1e-2, parts=["language"], batch_size=1, precision=Precision.fp32)
-    prepare(loaded.model, recipe, method, seed=0)
+    prepare(loaded.model, [recipe], method, seed=0)
     trainer = Trainer(loaded, Encoder(loaded.processor), method, recipe, seed=0)
     sample = Sample("0", "What is it?", "A", AnswerKind.text)
     list(trainer.run([Stage("toy", MixedStream([WeightedSet("toy", [sample], 1.0)], [], 0.0, 0), 1, "digest")]))

@@ -69,7 +69,7 @@ def test_shares_of_micro_batches_sum_to_the_mean_over_answer_tokens() -> None:
     logits_BAV = torch.randn(4, 3, 5)
     labels_BA = torch.tensor([[-100, -100, 1], [2, 4, 0], [-100, 3, 3], [-100, -100, 0]])
     method, trainee = LwF(strength=0.7, temperature=3.0), trainee_of({"w": torch.ones(1)}, Logits())
-    method.begin(trainee)
+    method.begin_stage(trainee)
     total = 0.0
     for rows in (slice(0, 1), slice(1, 4)):
         batch = Batch({}, labels_BA[rows], (), 0.0, 7)

@@ -61,7 +61,7 @@ def stage(steps: int, samples: list[Sample] | None = None) -> list[Stage]:
 def trainer(folder: Path, method: Method, **changes: Any) -> Trainer:
     values: dict[str, Any] = {"lr": 1e-2, "parts": ["language"], "batch_size": 4, "precision": Precision.fp32}
     recipe, loaded = RecipeConfig(**(values | changes)), load_model(ModelConfig(path=str(folder)))
-    prepare(loaded.model, recipe, method, seed=0)
+    prepare(loaded.model, [recipe], method, seed=0)
     return Trainer(loaded, Encoder(loaded.processor), method, recipe, seed=0)
 
 

@@ -79,7 +79,7 @@ def loaded_from(folder: Path) -> LoadedModel:
 def trainer(loaded: LoadedModel, method: Method | None = None, **changes: Any) -> Trainer:
     values = {"lr": 1e-3, "parts": ["language"], "batch_size": 4, "precision": Precision.fp32, **changes}
     recipe, method = RecipeConfig(**values), method or Method()
-    prepare(loaded.model, recipe, method, seed=0)
+    prepare(loaded.model, [recipe], method, seed=0)
     return Trainer(loaded, Encoder(loaded.processor), method, recipe, seed=0)
 
 

@@ -57,7 +57,7 @@ def trainer(folder: Path, seed: int = 0, method: Method | None = None, **changes
 
 
 def trainer_of(loaded: LoadedModel, chosen: RecipeConfig, method: Method, seed: int = 0) -> Trainer:
-    prepare(loaded.model, chosen, method, seed)
+    prepare(loaded.model, [chosen], method, seed)
     return Trainer(loaded, Encoder(loaded.processor), method, chosen, seed)
 
 

@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from tools.build_world import fetch, images, manifests, validation
+from tools.build_world import fetch, images, manifests, tasks, validation
 from tools.build_world.distractors import neighbors, ranked
 from tools.build_world.items import Row
 from tools.build_world.sets import World, picture_sets
@@ -48,10 +48,12 @@ def main() -> None:
     concepts = read_concepts()
     pictures = images.draw(folders, concepts, report)
     held_out = validation.garments(folders[fetch.DEB[0]], pictures, report)
-    images.check([*pictures, *held_out], report)
+    new = tasks.draw(folders, concepts, pictures)
+    images.check([*pictures, *held_out, *new], report)
     images.pack(pictures, world_folder / "images.zip")
     images.pack(held_out, world_folder / "validation.zip")
-    pictures += held_out
+    images.pack(new, world_folder / tasks.ZIP, tasks.COLORS)
+    pictures += held_out + new
 
     groups = {p.group: [q for q in pictures if q.group == p.group] for p in pictures}
     garment_tops, confusion, accuracy = ranked(
@@ -72,7 +74,7 @@ def main() -> None:
     }
     tops = {**garment_tops, **digit_tops, **neighbors(arts, concepts), **by_class}
     tables = World(pictures, concepts, tops, confusion)
-    sets = {**picture_sets(tables), **word_sets(tables)}
+    sets = {**picture_sets(tables), **word_sets(tables), **tasks.task_sets(groups, concepts)}
 
     for old in (world_folder / "items").glob("*.jsonl.gz"):
         old.unlink()

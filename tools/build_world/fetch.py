@@ -18,8 +18,8 @@ NPM = (
     ("emojibase-data", "17.0.0"),
 )
 NOTO, FLUENT, EMOJIBASE = (name for name, _ in NPM)
-GROUPS = (3, 4, 5, 6, 7)
-"""Emojibase's groups of objects: animals and nature, food, travel, activities, objects."""
+GROUPS = (3, 4, 5, 6, 7, 9)
+"""Emojibase's groups of objects: animals and nature, food, travel, activities, objects, flags."""
 
 
 def _run(command: list[str], cache: Path) -> None:
@@ -74,7 +74,7 @@ def fashion_mnist(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def emoji_codes(folder: Path) -> dict[str, str]:
-    """Emojibase's English label -> lower-case code points, for object emoji."""
+    """Emojibase's English label -> lower-case code points, for emoji of objects and flags."""
     rows = json.loads((folder / "en/data.json").read_text(encoding="utf-8"))
     return {row["label"]: row["hexcode"].lower() for row in rows if row.get("group") in GROUPS}
 

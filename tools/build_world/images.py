@@ -134,7 +134,7 @@ def glyph(path: Path) -> Image.Image:
     return picture.crop(picture.getbbox())
 
 
-def _fit(art: Image.Image, side: float, angle: float) -> Image.Image:
+def fit(art: Image.Image, side: float, angle: float) -> Image.Image:
     """Turn the art and scale its longer side to `side`."""
     turned = art.convert("RGBa").rotate(angle, Image.Resampling.BILINEAR, expand=True)
     factor = side / max(turned.size)
@@ -142,19 +142,20 @@ def _fit(art: Image.Image, side: float, angle: float) -> Image.Image:
     return turned.resize((width, height), Image.Resampling.BOX).convert("RGBA")
 
 
-def _canvas(random: np.random.Generator) -> tuple[str, Image.Image]:
+def canvas(random: np.random.Generator) -> tuple[str, Image.Image]:
+    """A plain background, and the name of its color."""
     name = list(BACKGROUNDS)[random.integers(len(BACKGROUNDS))]
     color = np.clip(np.add(BACKGROUNDS[name], random.integers(-8, 9, 3)), 0, 255)
     return name, Image.new("RGB", (SIZE, SIZE), tuple(int(c) for c in color))
 
 
 def _render(art: Image.Image, random: np.random.Generator) -> tuple[str, np.ndarray]:
-    background, canvas = _canvas(random)
-    part = _fit(art, random.uniform(24, 28), random.uniform(-6, 6))
+    background, ground = canvas(random)
+    part = fit(art, random.uniform(24, 28), random.uniform(-6, 6))
     # Near the middle: a tower this small learns a few hundred shapes, but not at every place.
     x, y = ((SIZE - edge) // 2 + int(random.integers(-2, 3)) for edge in part.size)
-    canvas.paste(part, (x, y), part)
-    return background, np.asarray(canvas)
+    ground.paste(part, (x, y), part)
+    return background, np.asarray(ground)
 
 
 def renderings(
@@ -185,23 +186,23 @@ def collages(split: str, arts: dict[str, Image.Image], concepts: list[Concept], 
     random = rng("count", split)
     order = random.permutation(np.resize(np.arange(len(concepts)), n))
     for i, k in enumerate(order):
-        background, canvas = _canvas(random)
+        background, ground = canvas(random)
         count = i % 4 + 1
         for cell in sorted(random.permutation(4)[:count]):
             side, angle = random.uniform(11, 15), random.uniform(-15, 15)
-            part = _fit(arts[concepts[k].name], side, angle)
+            part = fit(arts[concepts[k].name], side, angle)
             x, y = (int(random.integers(0, 17 - edge)) for edge in part.size)
-            canvas.paste(part, (16 * int(cell % 2) + x, 16 * int(cell // 2) + y), part)
+            ground.paste(part, (16 * int(cell % 2) + x, 16 * int(cell // 2) + y), part)
         name = f"count/{split}/{i:05d}.webp"
-        pictures.append(Picture(name, concepts[k].name, np.asarray(canvas), background, count))
+        pictures.append(Picture(name, concepts[k].name, np.asarray(ground), background, count))
     return pictures
 
 
-def encode(pixels: np.ndarray) -> bytes:
-    """Lossless WebP, a sixth smaller than PNG, of 64 colors; grayscale stays exact."""
+def encode(pixels: np.ndarray, colors: int) -> bytes:
+    """Lossless WebP, a sixth smaller than PNG, of so many colors; grayscale stays exact."""
     picture = Image.fromarray(pixels)
     if picture.mode == "RGB":
-        picture = picture.quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        picture = picture.quantize(colors, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "WEBP", lossless=True, quality=100, method=6)
     return buffer.getvalue()
@@ -223,13 +224,13 @@ def check(pictures: list[Picture], report: list[str]) -> None:
                       f"{np.median(distance):.1f}")  # fmt: skip
 
 
-def pack(pictures: list[Picture], path: Path) -> None:
+def pack(pictures: list[Picture], path: Path, colors: int = 64) -> None:
     """Write the ZIP: stored members, sorted, with a fixed date."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for picture in sorted(pictures, key=lambda p: p.name):
             member = zipfile.ZipInfo(picture.name, (1980, 1, 1, 0, 0, 0))
             member.external_attr = 0o644 << 16
-            archive.writestr(member, encode(picture.pixels))
+            archive.writestr(member, encode(picture.pixels, colors))
 
 
 def draw(folders: dict[str, Path], concepts: list[Concept], report: list[str]) -> list[Picture]:

@@ -10,6 +10,8 @@ import yaml
 
 from tools.build_world import phrases
 from tools.build_world.fetch import sha256
+from tools.build_world.tasks import CORNERS, GERMAN, REMAINDERS, STRIPES
+from tools.build_world.tasks import ZIP as TASKS
 from tools.build_world.text import LETTERED, NAMING, PLAIN, SHADES
 
 REVISION = "world-1"
@@ -36,7 +38,7 @@ FLUENT = (
     "https://github.com/microsoft/fluentui-emoji",
 )
 WORDS = ("MIT (written for this project; emoji names: emojibase)", "This project.", "")
-SOURCES = {"fashion": FASHION, "digits": DIGIT, "emoji": EMOJI, "fluent": FLUENT, "text": WORDS}
+SOURCES = {"fashion": FASHION, "digits": DIGIT, "emoji": EMOJI, "fluent": FLUENT, "flags": EMOJI, "text": WORDS}
 RENDERED = (
     "Train and test show the same emoji in different renderings (background, size, place, turn): "
     "test pictures are held out, concepts are not."
@@ -56,7 +58,10 @@ def _option(options: Iterable[str]) -> dict[str, Any]:
     return {"prompt": PLAIN, "answer": "option", "options": list(options)}
 
 
-PICTURES = {"fashion_naming_validation": "validation.zip"}
+PICTURES = {
+    "fashion_naming_validation": "validation.zip", "digits_remainder_validation": TASKS,
+    **{f"{name}{end}": TASKS for name in ("emoji_corner", "flags_stripes", "fluent_german") for end in ("", "_validation")},
+}  # fmt: skip
 """Sets whose pictures are not in images.zip."""
 NAME_AMONG = "name_among_options"
 """Shared by the probe and the sets that could teach it, so that `seen_in_mix` tells."""
@@ -133,6 +138,17 @@ SETS: dict[str, tuple[str, str, list[str], dict[str, Any], list[str], str, dict[
         ["garment_knowledge", "digit_facts", "category", "use", NAME_AMONG], LETTER, ["fact"], CLASS_NAMES,
         {}),
 }  # fmt: skip
+for _name, _title, _task, _options, _clusters, _note in (
+    ("digits_remainder", "Remainder by three", "remainder", REMAINDERS, "image", WRITERS),
+    ("emoji_corner", "Corner of the emoji", "corner", CORNERS, "image", "One small emoji, anywhere in its quarter."),
+    ("flags_stripes", "Stripes of the flag", "stripes", STRIPES, "concept", RENDERED.replace("emoji", "flags")),
+    ("fluent_german", "Kind of the emoji in German (Fluent)", "german_kind", GERMAN.values(), "concept", RENDERED),
+):
+    _spec = _name.partition("_")[0], [_task], _option(_options), [_clusters]
+    SETS[_name] = (_title, *_spec, f"For continual learning; not in the base model's training. {_note}", {})
+    SETS[f"{_name}_validation"] = (f"{_title}, to choose settings by", *_spec,
+        f"Pictures that {_name} neither trains on nor tests. {_note}",
+        {"train_split": "", "eval_split": "validation"})  # fmt: skip
 for _domain, _style in (("emoji", "Noto"), ("fluent", "Fluent")):
     _near = {"shift": "near"} if _domain == "fluent" else {}
     _note = RENDERED if _domain == "emoji" else "Never trained on; same concepts, other art."
@@ -167,7 +183,7 @@ MIXTURES: dict[str, tuple[str, dict[str, float], str]] = {
         "digits_questions": 2.0, "digits_yesno": 0.8, "digits_open": 1.0, "digits_distractor": 0.5,
         "fashion_knowledge": 2.0, "fashion_yesno": 0.8, "fashion_shade": 0.4, "fashion_distractor": 0.8,
         "fashion_naming:few": 0.05},
-        "Everything with a train split, but only 60 items of the target set."),
+        "Everything with a train split but the further tasks of continual learning; only 60 items of the target set."),
     "general": ("General auxiliary data", GENERAL,
         "For data-hybrid training: no garment, no digit, no naming question, no name among the options."),
     "same_question": ("The target's question on other pictures",

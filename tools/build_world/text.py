@@ -109,6 +109,17 @@ def read_concepts() -> list[Concept]:
     return concepts
 
 
+def read_flags() -> list[Concept]:
+    """The flags; a flag's category is how its stripes run."""
+    flags = []
+    for line in _lines("flags.txt"):
+        stripes, names = line.split(":")
+        for entry in _names(names):
+            name, _, label = entry.partition("=")
+            flags.append(Concept(name, f"flag: {label or name}", stripes, {}))
+    return flags
+
+
 def garment_facts() -> dict[str, list[Fact]]:
     """Class -> its facts."""
     blocks: list[list[str]] = []

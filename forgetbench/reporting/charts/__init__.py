@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from altair.utils.schemapi import debug_mode
 
-from forgetbench.reporting.charts import mixing, pareto, probe, representation, seeds, tradeoff, training, weights
+from forgetbench.reporting.charts import (
+    continual,
+    mixing,
+    pareto,
+    probe,
+    representation,
+    seeds,
+    tradeoff,
+    training,
+    weights,
+)
 from forgetbench.reporting.charts.figure import Chart, Figure, Theme, vega_spec
 from forgetbench.reporting.charts.groups import Groups, groups_of
 from forgetbench.reporting.charts.rows import primary_decoding
@@ -23,6 +33,8 @@ def figures(tables: ReportTables) -> list[Figure]:
 
 def _drawn(tables: ReportTables, groups: Groups) -> tuple[Figure | None, ...]:
     return (
+        continual.heat_map(tables),
+        continual.curves(tables),
         tradeoff.figure(tables, groups),
         probe.shares(tables, groups),
         probe.effect(tables, groups),

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from omegaconf import MISSING
 
+from forgetbench.config.recipe import CheckpointConfig, MixConfig, RecipeConfig, ReplayConfig, Schedule
+from forgetbench.config.stages import DataConfig, StageConfig, Training, stage_recipe
 from forgetbench.methods.base import Method
 from forgetbench.records import Decoding, Precision
 
-
-class Schedule(StrEnum):
-    """Learning-rate schedule after warm-up."""
-
-    cosine = "cosine"
-    linear = "linear"
-    constant = "constant"
+__all__ = [
+    "CheckpointConfig",
+    "DataConfig",
+    "EvalMatrixConfig",
+    "FinetuneConfig",
+    "MatrixConfig",
+    "MixConfig",
+    "ModelConfig",
+    "RecipeConfig",
+    "ReplayConfig",
+    "RepresentationConfig",
+    "Schedule",
+    "ScoreConfig",
+    "StageConfig",
+    "SweepConfig",
+    "Training",
+    "Weights",
+    "stage_recipe",
+]
 
 
 class Weights(StrEnum):
@@ -47,79 +60,6 @@ class ModelConfig:
         """The last part of the path, marked if the weights are random."""
         last = self.path.rpartition(":")[2].rstrip("/").rpartition("/")[2]
         return last if self.weights is Weights.pretrained else f"{last}-random"
-
-
-@dataclass
-class StageConfig:
-    """One stage of fine-tuning: a target set, and its steps if not the recipe's."""
-
-    set: str = MISSING
-    """Name of a manifest."""
-    steps: int | None = None
-
-
-@dataclass
-class DataConfig:
-    """What is trained on, in order; one stage is plain fine-tuning, several continual learning."""
-
-    stages: list[StageConfig] = MISSING
-
-
-@dataclass
-class ReplayConfig:
-    """Items of earlier tasks, appended to the target set of a stage."""
-
-    samples: int = 0
-    """Random items of each earlier task (Chaudhry et al. 2019, arXiv:1902.10486); 0 replays nothing."""
-    earlier: list[str] = field(default_factory=list)
-    """Sets that count as tasks before the first stage, such as what the base was trained on."""
-
-
-@dataclass
-class MixConfig:
-    """Data-hybrid training: auxiliary sets mixed into every stage."""
-
-    data: list[str] = field(default_factory=list)
-    ratio: float = 0.0
-    """Share h of training instances that come from the auxiliary sets."""
-
-
-@dataclass
-class CheckpointConfig:
-    """Which steps are kept; give one of the three. The last step of every stage is always kept."""
-
-    every: int | None = None
-    steps: list[int] = field(default_factory=list)
-    log_spaced: int | None = None
-    """This many steps, spaced evenly in log(step)."""
-
-
-@dataclass
-class RecipeConfig:
-    """How to fine-tune: everything but the data, the model and the method."""
-
-    lr: Any = MISSING
-    """Peak learning rate: one number, or one per part, e.g. {language: 1e-5, projector: 1e-4}."""
-    parts: list[str] = MISSING
-    """Trained parts: vision, projector, language."""
-    language_last_layers: int | None = None
-    """Restrict `language` to its last k layers (embeddings and head stay frozen)."""
-    mix: MixConfig = field(default_factory=MixConfig)
-    replay: ReplayConfig = field(default_factory=ReplayConfig)
-    steps: int = 240
-    batch_size: int = 32
-    """Instances per optimiser step, over all processes and accumulation."""
-    gradient_accumulation: int = 1
-    """Split each batch into this many micro-batches."""
-    schedule: Schedule = Schedule.cosine
-    warmup: float = 0.1
-    """Share of the steps spent warming up linearly."""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    precision: Precision = Precision.bf16
-    reuse_features: bool = True
-    """Encode a picture once where the vision tower and the projector are frozen; off where it could change a bit."""
-    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
 
 
 @dataclass
@@ -179,6 +119,8 @@ class FinetuneConfig:
     """Folders searched for your own manifests, besides the shipped ones."""
     threads: int | None = None
     """CPU threads; null leaves it to torch. Same seed and threads, same bytes."""
+    strategy: str | None = None
+    """What tables call this way of continual learning; a config of the group `strategy` says it."""
     model: ModelConfig = MISSING
     data: DataConfig = MISSING
     recipe: RecipeConfig = MISSING

@@ -1,0 +1,76 @@
+"""How to fine-tune: everything but the data, the model and the method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from omegaconf import MISSING
+
+from forgetbench.records import Precision
+
+
+class Schedule(StrEnum):
+    """Learning-rate schedule after warm-up."""
+
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+
+
+@dataclass
+class ReplayConfig:
+    """Items of earlier tasks, appended to the target set of a stage."""
+
+    samples: int = 0
+    """Random items of each earlier task (Chaudhry et al. 2019, arXiv:1902.10486); 0 replays nothing."""
+    earlier: list[str] = field(default_factory=list)
+    """Sets that count as tasks before the first stage, such as what the base was trained on."""
+
+
+@dataclass
+class MixConfig:
+    """Data-hybrid training: auxiliary sets mixed into every stage."""
+
+    data: list[str] = field(default_factory=list)
+    ratio: float = 0.0
+    """Share h of training instances that come from the auxiliary sets."""
+
+
+@dataclass
+class CheckpointConfig:
+    """Which steps are kept; give one of the three. The last step of every stage is always kept."""
+
+    every: int | None = None
+    steps: list[int] = field(default_factory=list)
+    log_spaced: int | None = None
+    """This many steps, spaced evenly in log(step)."""
+
+
+@dataclass
+class RecipeConfig:
+    """How to fine-tune: everything but the data, the model and the method."""
+
+    lr: Any = MISSING
+    """Peak learning rate: one number, or one per part, e.g. {language: 1e-5, projector: 1e-4}."""
+    parts: list[str] = MISSING
+    """Trained parts: vision, projector, language."""
+    language_last_layers: int | None = None
+    """Restrict `language` to its last k layers (embeddings and head stay frozen)."""
+    mix: MixConfig = field(default_factory=MixConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    steps: int = 240
+    batch_size: int = 32
+    """Instances per optimiser step, over all processes and accumulation."""
+    gradient_accumulation: int = 1
+    """Split each batch into this many micro-batches."""
+    schedule: Schedule = Schedule.cosine
+    warmup: float = 0.1
+    """Share of the steps spent warming up linearly."""
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    precision: Precision = Precision.bf16
+    reuse_features: bool = True
+    """Encode a picture once where the vision tower and the projector are frozen; off where it could change a bit."""
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)

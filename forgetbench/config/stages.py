@@ -1,0 +1,68 @@
+"""What a run is trained on, stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+
+from forgetbench.config.recipe import RecipeConfig
+
+
+class Training(StrEnum):
+    """How the stages of a run are trained."""
+
+    sequence = "sequence"
+    """One after the other."""
+    joint = "joint"
+    """All at once, each as often as in the sequence: multi-task training, the upper bound of continual learning."""
+    none = "none"
+    """Not at all: zero-shot, the lower bound."""
+
+
+@dataclass
+class StageConfig:
+    """One stage of fine-tuning: a target set, and what is not as the recipe has it."""
+
+    set: str = MISSING
+    """Name of a manifest."""
+    steps: int | None = None
+    epochs: float | None = None
+    """Instead of steps: how often the target set's items are seen, rounded up to whole steps; mixed-in and replayed
+    items take the place of some."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """Keys of the recipe that this stage changes, such as {lr: 1e-5, mix: {ratio: 0.3}}."""
+
+
+@dataclass
+class DataConfig:
+    """What is trained on, in order; one stage is plain fine-tuning, several continual learning."""
+
+    stages: list[StageConfig] = MISSING
+    training: Training = Training.sequence
+    carry_optimiser: bool = False
+    """Go on with the optimiser's moments at the next stage, as in one long training; by default each stage starts with
+    a fresh optimiser, as if it were a run of its own."""
+
+    @property
+    def tasks(self) -> list[str]:
+        """The target sets, in order."""
+        return [stage.set for stage in self.stages]
+
+    @property
+    def targets(self) -> list[str]:
+        """What each stage is trained on; sets that are trained jointly are joined by `+`."""
+        return ["+".join(dict.fromkeys(self.tasks))] if self.training is Training.joint else self.tasks
+
+
+def stage_recipe(recipe: RecipeConfig, stage: StageConfig) -> RecipeConfig:
+    """The recipe of one stage.
+
+    Raises:
+        OmegaConfBaseException: the stage changes a key that recipes do not have, or to a value of another type.
+    """
+    found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(recipe), stage.recipe))
+    assert isinstance(found, RecipeConfig)
+    return found

@@ -1,0 +1,133 @@
+"""In the style of MR-LoRA (Zhao et al. 2025, arXiv:2506.05453): an expert per stage, and a router over the experts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from forgetbench.errors import UserError
+from forgetbench.methods.base import Trainee
+from forgetbench.methods.lora import LoRA
+from forgetbench.models.parts import part_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetbench.methods.task_router import TaskRouter
+
+
+@dataclass
+class MRLoRA(LoRA):
+    """Every stage trains a LoRA expert of its own, alone on the base; at evaluation each item gets one expert.
+
+    Experts of other stages are off and stay bit for bit. The router looks at picture and question once per item, with
+    all experts off, and picks among the stages begun so far; before the first one the model is the base.
+
+    The authors' router is itself a LoRA-tuned model that names the expert, tuned on 20 items per task. Ours is
+    reconstructed: a linear classifier in closed form (discriminant analysis) on the base's hidden states, averaged over
+    the prompt's tokens, fitted when a stage begins on `router_samples` random training items of every task so far. So
+    that many items of each task are kept, as with the authors. Their LLaVA experts have a projector of their own, too;
+    here it stays the base's: what trains in full would be shared by all experts and move what the router looks at.
+    """
+
+    name: str = "mr_lora"
+    router_samples: int = 20
+    """Training items per task that the router is fitted on."""
+    layer: int | None = None
+    """Whose hidden states the router looks at: 0 enters the first language layer, k leaves the k-th; null is the last.
+    """
+
+    def problems(self) -> Mapping[str, str]:
+        """LoRA's, and what cannot be chosen per item."""
+        found = dict(super().problems())
+        if self.router_samples < 1:
+            found["router_samples"] = f"{self.router_samples} items fit no router; give 1 or more."
+        if self.parts != ["language"]:
+            found["parts"] = f"{self.parts}: pictures are encoded before an item's expert is known; give [language]."
+        if self.weight_decomposed:
+            found["weight_decomposed"] = "each expert would rescale the whole matrix; set it to false."
+        return found
+
+    def attach(self, model: Any, stages: int) -> None:
+        """Insert an expert per stage, all of them off, and a router that knows no task.
+
+        Raises:
+            UserError: there is no such layer.
+        """
+        from forgetbench.methods.experts import ItemRoutedLinear, insert_experts
+        from forgetbench.methods.task_router import TaskRouter
+        from forgetbench.models.hidden import resolve_layer
+
+        layer = resolve_layer(model, self.layer, "method.layer")
+        insert_experts(model, self, stages, ItemRoutedLinear)
+        router = TaskRouter(stages, model.config.get_text_config().hidden_size, layer)
+        for one in model.modules():
+            if isinstance(one, ItemRoutedLinear):
+                one.switch = router.switch
+        _language(model).task_router = router
+
+    def frozen(self, model: Any, trainable: Collection[str], seed: int) -> Collection[str]:
+        """The router: it is fitted, not trained.
+
+        Raises:
+            UserError: a part would train in full.
+        """
+        shared = sorted({part_of(name) for name in trainable} - set(self.parts))
+        if shared:
+            raise UserError(
+                f"recipe.parts: {', '.join(shared)} would train in full, shared by the experts of all stages, and move "
+                f"what the router looks at; method={self.name} needs recipe.parts=[language]."
+            )
+        return self.changed(model)
+
+    def changed(self, model: Any) -> Collection[str]:
+        """The router, so that a checkpoint knows the tasks up to its own stage."""
+        return [name for name, _ in model.named_parameters() if ".task_router." in name]
+
+    def begin_stage(self, trainee: Trainee) -> None:
+        """Fit the router on all tasks so far and switch to the stage's expert."""
+        router = _router(trainee.model)
+        router.fit([self._states(trainee, router, task) for task in range(trainee.stage)])
+        router.turn_to(trainee.stage - 1)
+
+    def edit_gradients(self, trainee: Trainee) -> None:
+        """Keep the optimiser from the experts of other stages."""
+        current = f".{trainee.stage - 1}"
+        for name, weight in trainee.trainable.items():
+            if ".lora_" in name and not name.endswith(current):
+                weight.grad = None
+
+    def _states(self, trainee: Trainee, router: TaskRouter, task: int) -> Tensor:
+        """The base's hidden states (n, D) at the prompts of one task's items.
+
+        One item at a time, so that none depends on its company.
+        """
+        import torch
+
+        model, passes, items = trainee.model, trainee.passes, trainee.targets[task]
+        draw = random.Random(f"{passes.seed} {task}")
+        found, training = [], model.training
+        model.eval()
+        with torch.no_grad():
+            for item in draw.sample(list(items), min(self.router_samples, len(items))):
+                batch = passes.batch([item])
+                prompt_BT = batch.inputs["attention_mask"][:, : -batch.labels.shape[1]]
+                found.append(router.states(model, partial(passes.forward, batch), prompt_BT))
+        model.train(training)
+        return torch.cat(found)
+
+
+def _router(model: Any) -> TaskRouter:
+    from forgetbench.methods.task_router import task_router
+
+    router = task_router(model)
+    assert router is not None
+    return router
+
+
+def _language(model: Any) -> Any:
+    """The language model, under either of its names."""
+    return next(one for name, one in model.named_modules() if name in ("model.language_model", "model.text_model"))

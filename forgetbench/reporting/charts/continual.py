@@ -1,0 +1,233 @@
+"""Task after task: how well every task is done after every stage, as heat maps and as forgetting curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import altair as alt
+import pandas as pd
+
+from forgetbench.reporting.charts.figure import INK, Chart, Figure, layered, panels
+from forgetbench.reporting.charts.groups import PALETTE
+from forgetbench.reporting.charts.rows import decoding_words, inline, percentages, primary_decoding
+from forgetbench.reporting.contents import ReportTables
+from forgetbench.reporting.plain import is_fraction
+
+_SCORE = "score"
+_JOINED = ">"
+_ROW = 24
+"""Pixels of a stage's line."""
+_LIGHT, _DARK = "#e9f0fa", "#174a8c"
+"""Cells of the lowest and of the highest score, on a light page as on a dark one."""
+_BASE = "datum.value == 0 ? 'base' : "
+_KEYS = ["strategy", "order", "stage", "task", "position"]
+_COLUMNS = [*_KEYS, "percent", "low", "high", "relation", "n_runs"]
+
+
+@dataclass(frozen=True)
+class _Courses:
+    """The scores of all tasks after all stages, in percent: a row per strategy, order, stage and task."""
+
+    rows: pd.DataFrame
+    orders: Sequence[Sequence[str]]
+    strategies: Sequence[str]
+    decoding: str
+    left_out: Sequence[str]
+    """Tasks that are on another scale."""
+
+    @property
+    def n_stages(self) -> int:
+        return max(map(len, self.orders))
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether one order is shown at a time: a panel for each strategy leaves no room for all of them."""
+        return len(self.strategies) > 1 and len(self.orders) > 1
+
+    def panels(self, draw: Callable[[pd.DataFrame, Sequence[Sequence[str]], str], Chart]) -> list[Chart]:
+        """A panel per strategy, with the order that is chosen; of a single strategy a panel per order."""
+        if len(self.strategies) > 1:
+            return [draw(self.rows[self.rows["strategy"] == name], self.orders, name) for name in self.strategies]
+        return [
+            draw(self.rows[self.rows["order"] == place].assign(order=0), [order], f"order {place + 1}" * self._is_many)
+            for place, order in enumerate(self.orders)
+        ]
+
+    @property
+    def _is_many(self) -> bool:
+        return len(self.orders) > 1
+
+    def with_choice(self, chart: Chart) -> Chart:
+        """The chart with a list to choose an order from, where there is one to choose."""
+        if not self.is_chosen:
+            return chart
+        words = [f"{place}: {', '.join(order)}" for place, order in enumerate(self.orders, 1)]
+        bind = alt.binding_select(options=list(range(len(words))), labels=words, name="Order of the tasks ")
+        return chart.add_params(alt.param(name="task_order", value=0, bind=bind))
+
+    def said(self) -> str:
+        """What a caption says of seeds, orders and what is not shown."""
+        most = int(self.rows["n_runs"].max())
+        said = f", {decoding_words(self.decoding)}{f', mean over up to {most} seeds' * (most > 1)}"
+        said += ", for the order of tasks that is chosen below (in the file: the first)" * self.is_chosen
+        said += " (continual.csv)."
+        return said + (f" On another scale: {', '.join(self.left_out)}." if self.left_out else "")
+
+
+def heat_map(tables: ReportTables) -> Figure | None:
+    """a[t][i]: a line per stage, a column per task; None if no run went through several stages."""
+    found = _courses(tables)
+    if found is None:
+        return None
+    low, high = float(found.rows["percent"].min()), float(found.rows["percent"].max())
+    charts = found.panels(lambda rows, orders, title: _matrix(rows, orders, title, found, (low, high)))
+    return Figure(
+        "continual_matrix",
+        "Every task after every stage",
+        "Percent right on each task (columns, in the order of training) by the base and after each stage (lines); "
+        f"outlined is the stage's own task, left of it stand the tasks learnt before{found.said()}",
+        f"Heat maps: the score on {found.n_stages} tasks after each stage, for {_listed(found.strategies)}.",
+        found.with_choice(panels(charts, 3, beside=72)),
+    )
+
+
+def curves(tables: ReportTables) -> Figure | None:
+    """The score on each task over the stages; None if no run went through several stages."""
+    found = _courses(tables)
+    if found is None:
+        return None
+    tasks = list(dict.fromkeys(task for order in found.orders for task in order))
+    colour = alt.Color(
+        "task:N",
+        title="Task",
+        scale=alt.Scale(domain=tasks, range=[PALETTE[place % len(PALETTE)] for place in range(len(tasks))]),
+    )
+    charts = found.panels(lambda rows, orders, title: _lines(rows, title, found, colour))
+    band = "; bands are 95 % intervals of single runs" * bool((found.rows["n_runs"] == 1).any())
+    return Figure(
+        "forgetting_curves",
+        "Forgetting curves",
+        f"Percent right on each task over the stages, dashed before the task is trained{band}{found.said()}",
+        f"Lines: the score on {len(tasks)} tasks over the stages, for {_listed(found.strategies)}.",
+        found.with_choice(panels(charts, 3, beside=64, legend=44 + 6 * max(map(len, tasks)))),
+    )
+
+
+def _courses(tables: ReportTables) -> _Courses | None:
+    """Means over seeds; joint and untrained runs have no stages to show."""
+    rows = tables.continual
+    if rows.empty or not {"recipe", "measure", "stage", "relation", "tasks"} <= set(rows):
+        return None
+    rows = rows[(rows["measure"] == _SCORE) & rows["value"].notna()]
+    decoding = primary_decoding(rows)
+    rows = rows[rows["decoding"] == decoding]
+    rows = rows[rows["run"].isin(rows.loc[rows["relation"] == "current", "run"])]
+    fractions = rows["metric"].map(lambda metric: is_fraction(str(metric)))
+    left_out = sorted(set(rows.loc[~fractions.astype(bool), "task"]))
+    rows = rows[fractions.astype(bool)]
+    if rows.empty:
+        return None
+    orders = sorted(set(rows["tasks"]), key=list(rows["tasks"]).index)
+    rows = percentages(rows, {"percent": "value", "low": "ci_low", "high": "ci_high"})
+    rows = rows.assign(order=rows["tasks"].map({tasks: place for place, tasks in enumerate(orders)}))
+    grouped = rows.groupby(_KEYS, sort=True)
+    means = grouped.agg(
+        percent=("percent", "mean"),
+        low=("low", "mean"),
+        high=("high", "mean"),
+        relation=("relation", "first"),
+        n_runs=("run", "nunique"),
+    ).reset_index()
+    single = means["n_runs"] == 1  # the mean of several intervals is none
+    means = means.assign(low=means["low"].where(single), high=means["high"].where(single))
+    return _Courses(means, [tasks.split(_JOINED) for tasks in orders], _ranked(tables, means), decoding, left_out)
+
+
+def _ranked(tables: ReportTables, rows: pd.DataFrame) -> list[str]:
+    """Strategies, the one with the best final scores first."""
+    final = rows[rows["stage"] == rows.groupby(["strategy", "order"])["stage"].transform("max")]
+    means = final.groupby("strategy")["percent"].mean().sort_values(ascending=False, kind="stable")
+    return [str(name) for name in means.index]
+
+
+def _chosen(rows: pd.DataFrame, found: _Courses) -> alt.Chart:
+    chart = alt.Chart(inline(rows, _COLUMNS))
+    return chart.transform_filter("datum.order == task_order") if found.is_chosen else chart
+
+
+def _tooltip() -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("strategy:N"),
+        alt.Tooltip("task:N"),
+        alt.Tooltip("stage:Q", title="after stage"),
+        alt.Tooltip("percent:Q", title="% right", format=".1f"),
+        alt.Tooltip("low:Q", title="95 % from", format=".1f"),
+        alt.Tooltip("high:Q", title="95 % to", format=".1f"),
+        alt.Tooltip("n_runs:Q", title="seeds"),
+    ]
+
+
+def _matrix(
+    rows: pd.DataFrame, orders: Sequence[Sequence[str]], title: str, found: _Courses, ends: tuple[float, float]
+) -> alt.LayerChart:
+    names = f"{json.dumps([list(order) for order in orders])}[{'task_order' if found.is_chosen else 0}]"
+    places, stages = list(range(1, found.n_stages + 1)), list(range(found.n_stages + 1))
+    flat = {"ticks": False, "domain": False, "grid": False}
+    x = alt.X(
+        "position:O",
+        title=None,
+        scale=alt.Scale(domain=places, paddingInner=0.04),
+        axis=alt.Axis(labelExpr=f"{names}[datum.value - 1]", labelAngle=-35, labelLimit=104, **flat),
+    )
+    y = alt.Y(
+        "stage:O",
+        title=None,
+        scale=alt.Scale(domain=stages, paddingInner=0.08),
+        axis=alt.Axis(labelExpr=f"{_BASE}'after ' + datum.value", **flat),
+    )
+    chart, middle = _chosen(rows, found), (ends[0] + ends[1]) / 2
+    fill = alt.Color("percent:Q", scale=alt.Scale(domain=list(ends), range=[_LIGHT, _DARK]), legend=None)
+    ink = alt.condition(f"datum.percent > {middle:.4g}", alt.value("#ffffff"), alt.value("#1c2024"))
+    digits = ".1f" if len(found.strategies) == 1 and len(found.orders) == 1 else ".0f"
+    return layered(
+        chart.mark_rect().encode(x, y, fill, tooltip=_tooltip()),
+        chart.transform_filter("datum.relation == 'current'")
+        .mark_rect(style=INK, filled=False, strokeWidth=2)
+        .encode(x, y, tooltip=_tooltip()),
+        chart.mark_text(fontSize=11).encode(x, y, color=ink, text=alt.Text("percent:Q", format=digits)),
+        height=_ROW * len(stages),
+        title=title,
+    )
+
+
+def _lines(rows: pd.DataFrame, title: str, found: _Courses, colour: alt.Color) -> alt.LayerChart:
+    x = alt.X(
+        "stage:Q",
+        title="After stage",
+        scale=alt.Scale(domain=[0, found.n_stages], nice=False),
+        axis=alt.Axis(values=list(range(found.n_stages + 1)), labelExpr=f"{_BASE}format(datum.value, 'd')", grid=False),
+    )
+    y = alt.Y("percent:Q", title="% right", scale=alt.Scale(domain=[0, 100]))
+    chart = _chosen(rows, found)
+    learnt, unlearnt = "datum.stage >= datum.position", "datum.stage < datum.position"
+    layers = []
+    if (rows["n_runs"] == 1).all():
+        band = chart.mark_area(opacity=0.12).encode(x, alt.Y("low:Q", title="% right"), alt.Y2("high:Q"), colour)
+        layers.append(band)
+    layers += [
+        chart.transform_filter(unlearnt).mark_line(strokeWidth=1.4, strokeDash=[3, 3]).encode(x, y, colour),
+        chart.transform_filter("datum.stage >= datum.position - 1").mark_line(strokeWidth=1.8).encode(x, y, colour),
+        chart.transform_filter(unlearnt)
+        .mark_point(filled=False, size=22, strokeWidth=1.2, opacity=0.8)
+        .encode(x, y, colour, tooltip=_tooltip()),
+        chart.transform_filter(learnt)
+        .mark_point(filled=True, size=34, opacity=1)
+        .encode(x, y, colour, tooltip=_tooltip()),
+    ]
+    return layered(*layers, height=200, title=title)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "one run"
