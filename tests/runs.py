@@ -47,7 +47,7 @@ def plan(*steps: int, only_pictures: bool = False) -> list[Stage]:
     """Stages of these lengths."""
     items = [one for one in ITEMS if one.images or not only_pictures]
     stream = MixedStream([WeightedSet("toy", items, 1.0)], [], 0.0, seed=3)
-    return [Stage("toy", stream, n, "digest") for n in steps]
+    return [Stage("toy", stream, n, "digest", items=items) for n in steps]
 
 
 def trainer(

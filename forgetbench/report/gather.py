@@ -53,7 +53,7 @@ def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportCo
     flips, n_flips = find_flips(answered, max_flips)
     decoding = first_decoding(tables.matrix["decoding"])
     choice = choose(recipes, decoding)
-    if recipes and choice is None:
+    if recipes and choice is None and strategies.empty:
         notes.append("No recommendation: the runs share no target and source sets that are scored by an accuracy.")
     pictures, flips = thumbnails(flips, catalogue)
     for note in notes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -174,7 +175,7 @@ def _matrix(
 ) -> alt.LayerChart:
     names = f"{json.dumps([list(order) for order in orders])}[{'task_order' if found.is_chosen else 0}]"
     places, stages = list(range(1, found.n_stages + 1)), list(range(found.n_stages + 1))
-    flat = {"ticks": False, "domain": False, "grid": False}
+    flat: dict[str, Any] = {"ticks": False, "domain": False, "grid": False}
     x = alt.X(
         "position:O",
         title=None,
@@ -212,13 +213,14 @@ def _lines(rows: pd.DataFrame, title: str, found: _Courses, colour: alt.Color) -
     y = alt.Y("percent:Q", title="% right", scale=alt.Scale(domain=[0, 100]))
     chart = _chosen(rows, found)
     learnt, unlearnt = "datum.stage >= datum.position", "datum.stage < datum.position"
+    known = chart.transform_filter("datum.stage >= datum.position - 1")
     layers = []
     if (rows["n_runs"] == 1).all():
-        band = chart.mark_area(opacity=0.12).encode(x, alt.Y("low:Q", title="% right"), alt.Y2("high:Q"), colour)
-        layers.append(band)
+        low, high = alt.Y("low:Q", title="% right"), alt.Y2("high:Q")
+        layers.append(known.mark_area(opacity=0.12, clip=True).encode(x, low, high, colour))
     layers += [
         chart.transform_filter(unlearnt).mark_line(strokeWidth=1.4, strokeDash=[3, 3]).encode(x, y, colour),
-        chart.transform_filter("datum.stage >= datum.position - 1").mark_line(strokeWidth=1.8).encode(x, y, colour),
+        known.mark_line(strokeWidth=1.8).encode(x, y, colour),
         chart.transform_filter(unlearnt)
         .mark_point(filled=False, size=22, strokeWidth=1.2, opacity=0.8)
         .encode(x, y, colour, tooltip=_tooltip()),

@@ -19,8 +19,10 @@ from markupsafe import Markup
 
 from forgetbench.records import QUADRANTS
 from forgetbench.reporting.contents import ReportContents
+from forgetbench.reporting.page.continual import MEASURES, strategy_tables
 from forgetbench.reporting.page.course import (
     DASH,
+    MINUS,
     count_text,
     p_text,
     seconds_text,
@@ -33,6 +35,7 @@ from forgetbench.reporting.page.matrix import TARGET, RunView, run_views
 from forgetbench.reporting.page.sparkline import sparkline
 from forgetbench.reporting.page.tables import compared, costs, leak_summary, own_scale, seed_groups
 from forgetbench.reporting.plain import units
+from forgetbench.reporting.published import LABEL, PAPER, PUBLISHED, SOURCE
 from forgetbench.reporting.wording import QUADRANT_NAMES
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -82,11 +85,13 @@ def render(contents: ReportContents, figures: Sequence[DrawnFigure]) -> str:
             figures=figures,
             flips=explorer_data(contents),
             seeds=seed_groups(contents.tables.seeds),
+            strategy_tables=strategy_tables(contents.tables.strategies),
             costs=costs(contents.runs),
             parts=sorted({part for run in contents.runs for part in run.audit.get("parts", {})}),
             leak_summary=leak_summary(contents.leaks),
             vega=_vega(_vega_lite(figures)) if figures else "",
             style=_asset("style.css"),
+            continual_style=_asset("continual.css"),
             script=_asset("page.js"),
         )
     )
@@ -124,7 +129,13 @@ def _environment() -> jinja2.Environment:
         quadrants=QUADRANTS,
         quadrant_names=QUADRANT_NAMES,
         target_quadrant=TARGET,
+        measures=MEASURES,
+        published=PUBLISHED,
+        published_label=LABEL,
+        published_source=SOURCE,
+        published_paper=PAPER,
         dash=DASH,
+        minus=MINUS,
     )
     return environment
 

@@ -16,7 +16,7 @@ from forgetbench.reporting.wording import is_starred, number, verdict
 
 Row = Mapping[str, Any]
 DASH = "\N{EN DASH}"
-_MINUS = "\N{MINUS SIGN}"
+MINUS = "\N{MINUS SIGN}"
 
 
 def records(frame: pd.DataFrame) -> list[Row]:
@@ -85,7 +85,7 @@ def seconds_text(value: float | None) -> str:
 def _written(value: float, metric: str, sign: str) -> str:
     shown, digits = (100 * value, 1) if is_fraction(metric) else (value, 2)
     # Adding 0 takes the sign from a rounded -0.
-    return f"{round(shown, digits) + 0.0:{sign}.{digits}f}".replace("-", _MINUS)
+    return f"{round(shown, digits) + 0.0:{sign}.{digits}f}".replace("-", MINUS)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""A stage is a training of its own, on the weights that the one before left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from forgetbench.config import ModelConfig, RecipeConfig
+from forgetbench.data.collate import Encoder
+from forgetbench.data.mix import MixedStream, WeightedSet
+from forgetbench.methods.base import Method
+from forgetbench.methods.lora import LoRA
+from forgetbench.models.checkpoint import load_resume, save_checkpoint, save_resume
+from forgetbench.models.load import load_model
+from forgetbench.models.parts import part_of
+from forgetbench.training.loop import Resume, Trainer
+from forgetbench.training.plan import Stage
+from forgetbench.training.prepare import prepare
+from tests.families import llava
+from tests.runs import ITEMS, all_same_bits, plan, trainer
+
+RECIPE = RecipeConfig(lr=1e-2, parts=["projector", "language"], batch_size=4, weight_decay=0.1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return llava(tmp_path_factory.mktemp("models") / "llava")
+
+
+def two_tasks(*recipes: RecipeConfig) -> list[Stage]:
+    """Three and four steps, on items of their own."""
+    streams = [MixedStream([WeightedSet("toy", items, 1.0)], [], 0.0, seed=7) for items in (ITEMS[:5], ITEMS[5:])]
+    return [
+        Stage(f"task{k}", stream, 3 + k, "digest", recipe)
+        for k, (stream, recipe) in enumerate(zip(streams, recipes, strict=True))
+    ]
+
+
+def changing(folder: Path, *recipes: RecipeConfig) -> Trainer:
+    torch.set_num_threads(1)
+    loaded = load_model(ModelConfig(path=str(folder)))
+    prepared = prepare(loaded.model, recipes, Method(), 0)
+    return Trainer(loaded, Encoder(loaded.processor), Method(), recipes[0], 0, free=prepared.free)
+
+
+@pytest.mark.parametrize("method", [Method, lambda: LoRA(rank=2)], ids=["plain", "seq_lora"])
+def test_two_stages_are_two_trainings_chained_through_a_checkpoint_to_the_bit(
+    folder: Path, tmp_path: Path, method: type[Method]
+) -> None:
+    later = replace(RECIPE, lr=3e-3, batch_size=2, warmup=0.5)
+    stages = two_tasks(RECIPE, later)
+    whole = trainer(folder, method(), weight_decay=0.1)
+    losses = [report.loss for report in whole.run(stages)]
+
+    first = trainer(folder, method(), weight_decay=0.1)
+    chained = [report.loss for report in first.run(stages[:1])]
+    saved = save_checkpoint(tmp_path, 3, first.delta(), {"method": {}}).delta()
+    second = trainer(folder, method(), weight_decay=0.1)
+    with torch.no_grad():
+        for name, value in saved.items():
+            second.trainable[name].copy_(value)
+    chained += [report.loss for report in second.run(stages[1:])]
+
+    assert chained == losses
+    assert all_same_bits(dict(whole.trainable), dict(second.trainable))
+
+
+def test_the_optimiser_is_fresh_in_each_stage_unless_it_is_carried(folder: Path) -> None:
+    def losses(carry: bool) -> list[float]:
+        loaded = load_model(ModelConfig(path=str(folder)))
+        prepare(loaded.model, [RECIPE] * 2, Method(), 0)
+        subject = Trainer(loaded, Encoder(loaded.processor), Method(), RECIPE, 0, carry_optimiser=carry)
+        found = [report.loss for report in subject.run(plan(2, 3))]
+        state = next(iter(subject._optimiser.state.values()))
+        assert int(state["step"]) == (5 if carry else 3)
+        return found
+
+    fresh, carried = losses(False), losses(True)
+    assert fresh[:3] == carried[:3]
+    assert fresh[3:] != carried[3:]
+
+
+def test_each_stage_trains_the_parts_at_the_rate_that_its_recipe_names(folder: Path) -> None:
+    projector, language = replace(RECIPE, parts=["projector"]), replace(RECIPE, parts=["language"], lr=1e-3)
+    subject = changing(folder, projector, language)
+    base = {name: one.detach().clone() for name, one in subject.trainable.items()}
+    moved: list[set[str]] = []
+    for report in subject.run(two_tasks(projector, language)):
+        moved.append({part_of(name) for name, one in subject.trainable.items() if not torch.equal(one, base[name])})
+        assert set(report.lr) == {"projector" if report.stage == 1 else "language"}
+        assert max(report.lr.values()) <= (1e-2 if report.stage == 1 else 1e-3)
+        base = {name: one.detach().clone() for name, one in subject.trainable.items()}
+    assert moved == [{"projector"}] * 3 + [{"language"}] * 4
+    assert {part_of(name) for name in subject.delta()} == {"projector", "language"}
+
+
+def test_a_run_whose_parts_change_is_resumed_in_the_second_stage(folder: Path, tmp_path: Path) -> None:
+    recipes = replace(RECIPE, parts=["projector"]), replace(RECIPE, parts=["language"], lr=1e-3)
+    straight = changing(folder, *recipes)
+    list(straight.run(two_tasks(*recipes)))
+    first = changing(folder, *recipes)
+    deltas = {}
+    for report in islice(first.run(two_tasks(*recipes)), 5):
+        deltas[report.step] = save_checkpoint(tmp_path, report.step, first.delta(), {"method": {}}).delta()
+    save_resume(tmp_path, first.resume_point(5))
+    point = load_resume(tmp_path)
+    assert point is not None
+    second = changing(folder, *recipes)
+    list(second.run(two_tasks(*recipes), Resume(deltas[5], point, deltas[3])))
+    assert all_same_bits(dict(second.delta()), dict(straight.delta()))
