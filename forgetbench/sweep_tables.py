@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from forgetbench.analysis.continual_strategies import strategy_rows
 from forgetbench.analysis.representation_table import joined_representation
 from forgetbench.analysis.seed_table import seed_rows
 from forgetbench.analysis.tables import write_csv
 from forgetbench.reporting.console import console, say
 from forgetbench.reporting.terminal import sweep_table
+from forgetbench.stored.courses import courses
 from forgetbench.stored.recipes import last_pairs, named
 
 
@@ -30,6 +32,8 @@ def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
     runs = named(points)
     if len({run.recipe for run in runs}) < len(runs):
         write_csv(seed_rows(last_pairs(runs)), folder / "seeds.csv")
+    if sequences := courses(runs):
+        write_csv(strategy_rows(sequences), folder / "strategies.csv")
     decodings = sorted(set(tables["matrix.csv"]["decoding"]))
     if decodings:
         console.print(sweep_table(tables["matrix.csv"], tables["scores.csv"], decodings[0]))

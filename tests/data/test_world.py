@@ -10,6 +10,7 @@ import re
 import zipfile
 from collections import Counter
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ MANIFESTS = {
 MIXTURES = ("curriculum", "world", "general", "same_question", "leaky")
 PICTURES_OF = {"test": ("test", "shifted"), "validation": ("validation",)}
 """Split -> the groups of pictures it may show; the others show those to train on."""
+TASKS = ("digits_remainder", "emoji_corner", "flags_stripes", "fluent_german")
+"""The further tasks of continual learning."""
+FOLDERS = {"emoji_count": "count", "emoji_corner": "corner", "fluent_german": "kind"}
+"""Sets whose pictures' folder is not named for their domain."""
 NEAR = 6.0
 """Root-mean-square pixel difference (0-255) below which two pictures are near-duplicates."""
 
@@ -50,7 +55,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 @cache
 def pictures() -> dict[str, np.ndarray]:
     found = {}
-    for file in ("images.zip", "validation.zip"):
+    for file in ("images.zip", "validation.zip", "tasks.zip"):
         with zipfile.ZipFile(WORLD / file) as archive:
             for name in archive.namelist():
                 found[name] = np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
@@ -70,7 +75,7 @@ def nearest(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 def test_size_and_sets() -> None:
     files = [path for path in WORLD.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 8.2e6
+    assert sum(path.stat().st_size for path in files) <= 9.4e6
     listed = {m.root / f for m in MANIFESTS.values() for s in m.splits.values() for f in s.files}
     assert listed == {path for path in files if path.name.endswith(".jsonl.gz")}
     assert len(MANIFESTS) >= 28
@@ -104,7 +109,7 @@ def test_items(name: str) -> None:
                 assert row["image"] is None
             else:
                 assert row["image"] in pictures()
-                folder = "count" if name == "emoji_count" else manifest.image_domains[0]
+                folder = FOLDERS.get(name.removesuffix("_validation"), manifest.image_domains[0])
                 assert row["image"].startswith(folder + "/")
                 assert row["image"].split("/")[1] in PICTURES_OF.get(split, ("train",))
             match manifest.answer:
@@ -141,7 +146,7 @@ def test_answers_are_balanced(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in MANIFESTS if n.startswith(("fashion", "digits"))])
 def test_test_sets_are_balanced_over_classes(name: str) -> None:
     manifest = MANIFESTS[name]
-    if "test" not in manifest.splits or name == "fashion_shade":
+    if "test" not in manifest.splits or name in ("fashion_shade", "digits_remainder"):
         return
     counts = Counter(row["class_name"] for row in rows(manifest, "test"))
     assert len(counts) == 10
@@ -156,7 +161,7 @@ def test_no_held_out_picture_is_a_train_picture() -> None:
     assert not train & test
 
 
-@pytest.mark.parametrize("domain", ["fashion", "digits", "emoji", "count"])
+@pytest.mark.parametrize("domain", ["fashion", "digits", "emoji", "count", "corner", "flags", "kind"])
 def test_no_near_duplicates(domain: str) -> None:
     assert (nearest(stack(f"{domain}/test/"), stack(f"{domain}/train/")) >= NEAR).all()
 
@@ -170,7 +175,7 @@ def test_validation_garments_are_in_no_other_set_and_near_to_no_garment() -> Non
         for m in MANIFESTS.values()
         for split in m.splits
         for row in rows(m, split)
-        if "/validation/" in (row["image"] or "")
+        if (row["image"] or "").startswith("fashion/validation/")
     ]
     assert {(name, split) for name, split, _ in shown} == {("fashion_naming_validation", "validation")}
     assert len({row["image"] for *_, row in shown}) == len(found) == len(shown)
@@ -187,7 +192,43 @@ def test_validation_has_the_quadrant_of_the_target_and_is_where_rates_are_chosen
     }
     assert listing.pop("validation") == ["fashion_naming_validation"]
     # The page that compares methods chooses by it, and reads the target's own row.
-    assert {name for name, datasets in listing.items() if "fashion_naming_validation" in datasets} == {"methods"}
+    choosing = {name for name, datasets in listing.items() if "fashion_naming_validation" in datasets}
+    assert choosing == {"methods", "continual_validation"}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_further_task_was_never_trained_on_and_shows_no_picture_in_two_splits(name: str) -> None:
+    target, chosen_by = MANIFESTS[name], MANIFESTS[f"{name}_validation"]
+    shown = [{row["image"] for row in rows(m, split)} for m in (target, chosen_by) for split in m.splits]
+    assert len(shown) == 3
+    assert not any(one & other for one, other in combinations(shown, 2))
+    assert place(target, chosen_by).quadrant == "id_text-id_image"
+    assert not chosen_by.train_split
+    for blend in MIXTURES:
+        mixture = load_manifest(Path(shipped("data_manifests")) / f"{blend}.yaml")
+        assert not {name, f"{name}_validation"} & {part.partition(":")[0] for part in mixture.mixture}
+        assert not set(target.text_tasks) & set(mixture.text_tasks)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_option_of_a_further_task_is_equally_often_right(name: str) -> None:
+    for manifest in (MANIFESTS[name], MANIFESTS[f"{name}_validation"]):
+        for split in manifest.splits:
+            counts = Counter(row["answer"] for row in rows(manifest, split))
+            assert counts.keys() == set(manifest.options)
+            assert len(set(counts.values())) == 1
+
+
+@pytest.mark.parametrize("folder", ["corner", "flags", "kind", "digits"])
+def test_validation_pictures_are_near_to_no_train_or_test_picture(folder: str) -> None:
+    for group in ("train", "test"):
+        assert (nearest(stack(f"{folder}/validation/"), stack(f"{folder}/{group}/")) >= NEAR).all()
+
+
+def test_remainders_are_those_of_the_digits() -> None:
+    digits = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    for row in rows(MANIFESTS["digits_remainder"], "test"):
+        assert row["answer"] == ("nothing", "one", "two")[digits.index(row["class_name"]) % 3]
 
 
 def test_captions_reward_the_garment_and_its_shade_and_not_the_template() -> None:

@@ -22,7 +22,7 @@ DURING: dict[str, Callable[[], Method]] = {
     for key, cls in SCHEMAS.items()
     if key.startswith("method/") and not issubclass(cls, Operation)
 } | {"rslora": lambda: LoRA(rank_stabilised=True), "dora": lambda: LoRA(weight_decomposed=True)}
-ADAPTERS = {"lora", "rslora", "dora", "o_lora"}
+ADAPTERS = {"lora", "rslora", "dora", "inc_lora", "o_lora", "moe_lora", "mr_lora"}
 PARTS = (["vision"], ["projector"], ["language"], ["vision", "projector", "language"])
 
 

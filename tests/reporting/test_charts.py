@@ -120,7 +120,7 @@ def full_tables(seeds: int = 2) -> ReportTables:
 
 
 def tables(**frames: pd.DataFrame) -> ReportTables:
-    names = ("scores", "matrix", "summary", "representation", "train", "seeds")
+    names = ("scores", "matrix", "summary", "representation", "train", "seeds", "continual", "strategies")
     return ReportTables(**{name: frames.get(name, pd.DataFrame()) for name in names})
 
 

@@ -42,8 +42,7 @@ class Picture:
 
 def rng(*words: object) -> np.random.Generator:
     """A generator that depends on the words alone."""
-    key = int.from_bytes("/".join(map(str, words)).encode(), "little")
-    return np.random.default_rng([SEED, key])
+    return np.random.default_rng([SEED, int.from_bytes("/".join(map(str, words)).encode(), "little")])
 
 
 def nearest(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -66,8 +65,7 @@ def _shifted(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
     turned = Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR)
     side = round(28 * scale)
     canvas = Image.new("L", (28, 28))
-    offset = (28 - side) // 2
-    place = (int(offset + dx), int(offset + dy))
+    place = (int((28 - side) // 2 + dx), int((28 - side) // 2 + dy))
     canvas.paste(turned.resize((side, side), Image.Resampling.BILINEAR), place)
     return np.round(np.asarray(canvas) * random.uniform(0.55, 0.8)).astype(np.uint8)
 

@@ -60,7 +60,8 @@ def _option(options: Iterable[str]) -> dict[str, Any]:
 
 PICTURES = {
     "fashion_naming_validation": "validation.zip", "digits_remainder_validation": TASKS,
-    **{f"{name}{end}": TASKS for name in ("emoji_corner", "flags_stripes", "fluent_german") for end in ("", "_validation")},
+    **{f"{name}{end}": TASKS
+       for name in ("emoji_corner", "flags_stripes", "fluent_german") for end in ("", "_validation")},
 }  # fmt: skip
 """Sets whose pictures are not in images.zip."""
 NAME_AMONG = "name_among_options"

@@ -87,9 +87,7 @@ def _digits(pictures: list[Picture]) -> list[Picture]:
     return [Picture(f"digits/validation/{k:05d}.webp", DIGITS[bunch.target[k]], pixels[k]) for k in kept]
 
 
-def _apart(
-    domain: str, arts: dict[str, Image.Image], concepts: list[Concept], each: dict[str, int]
-) -> list[Picture]:
+def _apart(domain: str, arts: dict[str, Image.Image], concepts: list[Concept], each: dict[str, int]) -> list[Picture]:
     """Renderings of every split, those of one split near to none of the splits before it."""
     pictures: list[Picture] = []
     for split, n in each.items():

@@ -72,7 +72,7 @@ class _Courses:
         """What a caption says of seeds, orders and what is not shown."""
         most = int(self.rows["n_runs"].max())
         said = f", {decoding_words(self.decoding)}{f', mean over up to {most} seeds' * (most > 1)}"
-        said += ", for the order of tasks that is chosen below (in the file: the first)" * self.is_chosen
+        said += ", for the order of tasks that the list names (in the file: the first)" * self.is_chosen
         said += " (continual.csv)."
         return said + (f" On another scale: {', '.join(self.left_out)}." if self.left_out else "")
 
@@ -90,7 +90,7 @@ def heat_map(tables: ReportTables) -> Figure | None:
         "Percent right on each task (columns, in the order of training) by the base and after each stage (lines); "
         f"outlined is the stage's own task, left of it stand the tasks learnt before{found.said()}",
         f"Heat maps: the score on {found.n_stages} tasks after each stage, for {_listed(found.strategies)}.",
-        found.with_choice(panels(charts, 3, beside=72)),
+        found.with_choice(panels(charts, 3, beside=72, below=104)),
     )
 
 

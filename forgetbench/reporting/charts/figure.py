@@ -51,7 +51,12 @@ def layered(*layers: alt.Chart, height: float, title: str = "") -> alt.LayerChar
 
 
 def panels(
-    charts: Sequence[Chart], columns: int, beside: int = 64, legend: int = 150, shares_legend: bool = True
+    charts: Sequence[Chart],
+    columns: int,
+    beside: int = 64,
+    legend: int = 150,
+    shares_legend: bool = True,
+    below: int = 76,
 ) -> Chart:
     """Charts beside each other, as many as the width allows; one chart stays as it is.
 
@@ -61,13 +66,14 @@ def panels(
         beside: Pixels that a panel's axis and spacing take of its width.
         legend: Pixels of the widest entry of the legend.
         shares_legend: Whether a colour means the same in all panels.
+        below: Pixels between two lines of panels, for an axis and a title.
     """
     columns = 2 if columns > 2 and len(charts) == 4 else min(columns, len(charts))
     layout = {_LAYOUT: {"columns": columns, "beside": beside, "legend": legend}}
     if len(charts) == 1:
         return charts[0].properties(usermeta=layout)
     # Flush bounds align panels by their axes; room for labels is then the spacing's to give.
-    spacing = {"row": 76, "column": beside}
+    spacing = {"row": below, "column": beside}
     own = alt.ScaleResolveMap(color="independent", strokeDash="independent")
     resolve = alt.Undefined if shares_legend else alt.Resolve(scale=own)
     return alt.concat(*charts, columns=columns, bounds="flush", spacing=spacing, resolve=resolve, usermeta=layout)

@@ -21,7 +21,7 @@ MEASURES = {
 }
 _FINAL = "MFN"
 _SIGNED = ("BWT", "FWT")
-_BOUNDS = {"joint": "upper bound: all tasks at once", "none": "lower bound: nothing trained"}
+_BOUNDS = {"joint": ("upper bound", "all tasks at once"), "none": ("lower bound", "nothing trained")}
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class StrategyLine:
     """One strategy."""
 
     name: str
-    bound: str
-    """What kind of a bound it is; empty for a strategy."""
+    bound: tuple[str, str] | None
+    """What kind of a bound it is, and why; None for a strategy."""
     runs: str
     """How many runs, and of how many orders and seeds."""
     cells: Mapping[str, str]
@@ -83,7 +83,7 @@ def _line(name: str, rows: Mapping[str, Row]) -> StrategyLine:
     tone = {"higher": "better", "lower": "worse"}.get(verdict(low, high), "flat")
     return StrategyLine(
         name=name,
-        bound=_BOUNDS.get(text(any_row["training"]), ""),
+        bound=_BOUNDS.get(text(any_row["training"])),
         runs=_runs(any_row),
         cells={measure: _cell(measure, rows.get(measure, {}), metric) for measure in MEASURES},
         final=number(final.get("value")),

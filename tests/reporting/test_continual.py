@@ -1,0 +1,161 @@
+"""Task after task: heat maps, curves and the strategy table, from made-up tables."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+import vl_convert
+from rich.console import Console
+
+from forgetbench.reporting.charts import Figure, figures, vega_spec
+from forgetbench.reporting.charts.groups import PALETTE
+from forgetbench.reporting.page import render
+from forgetbench.reporting.published import LABEL, PUBLISHED
+from forgetbench.reporting.terminal.strategies import strategy_table
+from tests.reporting.continual_tables import continual, strategies
+from tests.reporting.pages import single
+from tests.reporting.test_charts import tables, texts
+from tests.reporting.test_page import PLAIN
+
+
+def drawn(table: pd.DataFrame) -> dict[str, Figure]:
+    return {figure.name: figure for figure in figures(tables(continual=table))}
+
+
+def panels(figure: Figure) -> list[dict[str, Any]]:
+    spec = vega_spec(figure, "light")
+    return spec.get("concat", [spec])  # type: ignore[no-any-return]
+
+
+def rows(figure: Figure) -> list[dict[str, Any]]:
+    return [row for values in vega_spec(figure, "light")["datasets"].values() for row in values]
+
+
+def test_a_run_through_tasks_has_a_heat_map_and_curves_and_any_other_neither() -> None:
+    assert set(drawn(continual())) == {"continual_matrix", "forgetting_curves"}
+    assert drawn(pd.DataFrame()) == {}
+    assert drawn(continual().iloc[:0]) == {}
+
+
+def test_the_heat_map_holds_every_score_and_outlines_each_stages_own_task() -> None:
+    found = drawn(continual())["continual_matrix"]
+    known = {(row["stage"], row["task"]): row["percent"] for row in rows(found)}
+    assert (known[0, "a"], known[1, "a"], known[3, "a"], known[3, "c"]) == pytest.approx((30, 90, 50, 90))
+    assert "datum.relation == 'current'" in texts(vega_spec(found, "light"), "filter")
+    assert {(row["stage"], row["position"]) for row in rows(found) if row["relation"] == "current"} == {
+        (1, 1), (2, 2), (3, 3),
+    }  # fmt: skip
+    (labels,) = {text for text in texts(vega_spec(found, "light"), "labelExpr") if "[" in text}
+    assert labels == '[["a", "b", "c"]][0][datum.value - 1]'
+
+
+def test_strategies_have_a_panel_each_the_best_first_and_an_order_is_chosen() -> None:
+    table = continual(("seq_full", "ewc"), n_orders=2, n_seeds=2)
+    table.loc[(table["strategy"] == "ewc") & (table["relation"] == "past"), "value"] += 0.1
+    for figure in drawn(table).values():
+        spec = vega_spec(figure, "light")
+        assert [panel["title"] for panel in spec["concat"]] == ["ewc", "seq_full"]
+        (choice,) = spec["params"]
+        assert choice["bind"]["labels"] == ["1: a, b, c", "2: c, a, b"]
+        assert "datum.order == task_order" in texts(spec, "filter")
+        assert "2 seeds" in figure.caption
+
+
+def test_the_labels_of_a_chosen_order_compile() -> None:
+    figure = drawn(continual(("seq_full", "ewc"), n_orders=2))["continual_matrix"]
+    svg = vl_convert.vegalite_to_svg(vega_spec(figure, "light"), vl_version="6.4", allowed_base_urls=[])
+    assert ">after 3<" in svg
+    assert svg.count(">a<") == 2
+
+
+def test_one_strategy_has_a_panel_per_order() -> None:
+    found = drawn(continual(n_orders=2))["continual_matrix"]
+    assert [panel["title"] for panel in panels(found)] == ["order 1", "order 2"]
+    assert "params" not in vega_spec(found, "light")
+
+
+def test_bands_are_intervals_of_single_runs_only() -> None:
+    alone, seeds = (drawn(continual(n_seeds=n))["forgetting_curves"] for n in (1, 2))
+    assert "95 % intervals" in alone.caption
+    assert "area" in {mark["type"] for mark in texts(vega_spec(alone, "light"), "mark")}
+    assert "area" not in {mark["type"] for mark in texts(vega_spec(seeds, "light"), "mark")}
+    assert all("low" not in row for row in rows(seeds))
+
+
+def test_curves_are_dashed_before_a_task_is_trained_and_a_task_keeps_its_colour() -> None:
+    found = drawn(continual(("seq_full", "ewc"), n_orders=2))["forgetting_curves"]
+    spec = vega_spec(found, "light")
+    dashed = [layer for panel in panels(found) for layer in panel["layer"] if "strokeDash" in layer["mark"]]
+    assert all({"filter": "datum.stage < datum.position"} in layer["transform"] for layer in dashed)
+    ranges = [tuple(scale["range"]) for scale in texts(spec, "scale") if scale.get("domain") == ["a", "b", "c"]]
+    assert set(ranges) == {PALETTE[:3]}
+
+
+def test_joint_and_untrained_runs_have_no_stages_to_draw() -> None:
+    base = continual(("zero_shot",))
+    joint = continual(("joint",)).query("stage < 2").assign(relation="joint")
+    assert drawn(pd.concat([base[base["stage"] == 0], joint])) == {}
+
+
+def test_scores_on_another_scale_are_left_out_and_named() -> None:
+    table = continual()
+    table.loc[table["task"] == "b", "metric"] = "cider_d"
+    found = drawn(table)["continual_matrix"]
+    assert {row["task"] for row in rows(found)} == {"a", "c"}
+    assert "On another scale: b." in found.caption
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    known = single()
+    return render(replace(known, tables=replace(known.tables, strategies=strategies())), [])
+
+
+def lines(html: str) -> list[str]:
+    table = html[html.index('<table class="numbers strategies"') :]
+    found = re.findall(r"<tr.*?</tr>", table[: table.index("</table>")], re.DOTALL)
+    return [re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", line)).strip().translate(PLAIN) for line in found]
+
+
+def test_strategies_stand_by_their_final_scores_with_half_their_intervals(html: str) -> None:
+    found = lines(html)
+    assert [line.split()[0] for line in found[1:6]] == ["joint", "ewc", "seq_full", "zero_shot", "half"]
+    assert found[2] == "ewc 80.0 ±4.0 70.0 ±4.0 - -10.0 ±4.0 - - +10.0* [6.0, 14.0] 4 (2 orders, 2 seeds)"
+    assert "reference" in found[3]
+    assert found[5] == "half 80.0 ±4.0 - - - - - - 1"
+
+
+def test_bounds_are_marked(html: str) -> None:
+    joint, zero_shot = (next(line for line in lines(html) if line.startswith(name)) for name in ("joint", "zero_shot"))
+    assert "upper bound" in joint
+    assert "lower bound" in zero_shot
+    assert "-30.0 [-40.0, 10.0]" in zero_shot
+    assert html.count('class="bound"') == 2
+
+
+def test_published_rows_are_set_apart_as_another_model_and_other_data(html: str) -> None:
+    published = html[html.index('<tbody class="published">') :]
+    assert LABEL in published[: published.index("</tr>")]
+    found = lines(html)[-len(PUBLISHED) :]
+    assert found[0] == "LoRA-FT 64.98 53.00 61.13 -14.97 - - - -"
+    assert sum("with replay" in line for line in found) == 3
+
+
+def test_a_page_without_several_tasks_says_nothing_of_them() -> None:
+    html = render(single(), [])
+    for word in ("strategies", "MFN", "continual", "published"):
+        assert word not in html
+
+
+def test_the_terminal_has_the_strategies_within_eighty_columns() -> None:
+    console = Console(width=80, record=True, file=None, quiet=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(strategy_table(strategies()))
+    text = captured.get()
+    assert max(map(len, text.splitlines())) <= 80
+    (line,) = (line for line in text.splitlines() if line.strip().startswith("ewc"))
+    assert line.split() == ["ewc", "80.0±4.0", "70.0±4.0", "-10.0±4.0", "4"]
