@@ -124,7 +124,7 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
     catalogue = Catalogue(config.manifests)
     set_threads(config.threads)
     loaded = load_model(config.model, config.seed)
-    folder = outputs / f"base-{config.model.name}-{config.data.tasks[0]}"
+    folder = outputs / f"base-{config.model.name}-{config.data.sets[0]}"
     subject = bare_subject(folder, config.model.name, config.data, config.seed, catalogue)
     _score(subject, config, catalogue, [BASE], loaded.digest, lambda: (loaded, config.model.max_pixels))
 

@@ -83,6 +83,8 @@ EXAMPLES = {
 TRAINING_KEYS = {
     "name": "the folder under outputs/ (default: from data, recipe, seed and other overrides)",
     "seed, threads": "same seed and CPU threads, same bytes",
+    "data.stages": "[{set: <name>, steps: <n>, recipe: {lr: 1e-5}}, ...]: target sets in order (docs/continual.md)",
+    "data.training": "sequence, joint (all stages at once) or none (zero-shot)",
     "recipe.lr": "peak learning rate: a number, or one per part",
     "recipe.parts": "trained parts: vision, projector, language",
     "recipe.language_last_layers": "train only the last k layers of `language`",

@@ -18,7 +18,10 @@ from forgetbench.reporting.console import console, say
 from forgetbench.reporting.plain import plain_rows, to_json, to_tsv
 from forgetbench.reporting.questions import comparison_table, power_table
 from forgetbench.reporting.terminal import audit_table, matrix_table, sweep_table, training_lines
+from forgetbench.reporting.terminal.strategies import course_table, strategy_table
 from forgetbench.reporting.wording import first_decoding
+from forgetbench.stored.courses import STRATEGIES
+from forgetbench.stored.courses import TABLE as COURSE
 from forgetbench.stored.recipes import named, stored_runs
 from forgetbench.stored.runs import StoredRun, read_table
 
@@ -48,8 +51,12 @@ def show(path: Path, as_json: bool) -> None:
     if scores.empty:
         _show_unscored(runs)
     elif len(runs) == 1:
+        if (continual := runs[0].folder / COURSE).is_file():
+            console.print(course_table(read_table(continual)))
         console.print(matrix_table(scores, matrix))
     else:
+        if (strategies := path / STRATEGIES).is_file():
+            console.print(strategy_table(read_table(strategies)))
         console.print(sweep_table(matrix, scores, first_decoding(matrix["decoding"]) or "choice"))
         if waiting := [run.name for run in runs if run.scores.empty]:
             say(f"not scored yet: {', '.join(waiting)}")

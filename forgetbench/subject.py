@@ -24,6 +24,7 @@ from forgetbench.errors import UserError
 from forgetbench.records import AnswerKind
 from forgetbench.reporting.console import console, say
 from forgetbench.reporting.terminal import matrix_table
+from forgetbench.reporting.terminal.strategies import course_table
 from forgetbench.runfile import read_run, run_config
 
 if TYPE_CHECKING:
@@ -138,14 +139,14 @@ def run_subject(folder: Path) -> Subject:
 
 def bare_subject(folder: Path, model: str, data: DataConfig, seed: int | None, catalogue: Catalogue) -> Subject:
     """A model that no run of ours trained; the target's labels are those of its evaluation split."""
-    manifest = catalogue.load(data.tasks[0])
+    manifest = catalogue.load(data.sets[0])
     labels = task_labels(load_samples(manifest, manifest.eval_split)) if manifest.source and manifest.eval_split else []
     return Subject(
         folder,
         folder.name,
         model,
         seed,
-        targets=data.tasks[:1],
+        targets=data.sets[:1],
         labels=[labels],
         tasks=data.tasks,
         strategy="zero_shot",
@@ -183,6 +184,7 @@ def write_tables(subject: Subject, cells: Sequence[ScoredCell], catalogue: Catal
     if len(subject.tasks) > 1:
         rows = continual_rows(views, subject.tasks, subject.strategy, subject.training)
         write_csv(rows, subject.folder / "continual.csv")
+        console.print(course_table(rows))
     console.print(matrix_table(tables.scores, tables.matrix))
     say(f"{subject.folder}: {len(cells)} cells; scores.csv, matrix.csv, summary.csv")
     return tables

@@ -13,7 +13,8 @@ from forgetbench.analysis.seed_table import seed_rows
 from forgetbench.analysis.tables import write_csv
 from forgetbench.reporting.console import console, say
 from forgetbench.reporting.terminal import sweep_table
-from forgetbench.stored.courses import courses
+from forgetbench.reporting.terminal.strategies import strategy_table
+from forgetbench.stored.courses import STRATEGIES, courses
 from forgetbench.stored.recipes import last_pairs, named
 
 
@@ -33,7 +34,9 @@ def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
     if len({run.recipe for run in runs}) < len(runs):
         write_csv(seed_rows(last_pairs(runs)), folder / "seeds.csv")
     if sequences := courses(runs):
-        write_csv(strategy_rows(sequences), folder / "strategies.csv")
+        strategies = strategy_rows(sequences)
+        write_csv(strategies, folder / STRATEGIES)
+        console.print(strategy_table(strategies))
     decodings = sorted(set(tables["matrix.csv"]["decoding"]))
     if decodings:
         console.print(sweep_table(tables["matrix.csv"], tables["scores.csv"], decodings[0]))

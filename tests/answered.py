@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forgetbench.config import EvalMatrixConfig, FinetuneConfig
+from forgetbench.config import EvalMatrixConfig, FinetuneConfig, MatrixConfig
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.evaluation.cells import CellStore
 from forgetbench.evaluation.evaluate import ScoredCell, Work, plan
@@ -16,7 +16,7 @@ from forgetbench.evaluation.sets import load_sets
 from forgetbench.files import write_json
 from forgetbench.launch import compose
 from forgetbench.models.checkpoint import BASE, Checkpoint
-from forgetbench.records import Prediction, Sample
+from forgetbench.records import Decoding, Prediction, Sample
 from forgetbench.runfile import describe
 from forgetbench.subject import run_subject, write_tables
 
@@ -100,11 +100,8 @@ def answered_course(
     folder, catalogue = outputs / name, Catalogue([])
     described = _run_json(config)
     write_json(folder / "run.json", described | {"labels": [["shirt", "coat"]] * len(config.data.targets)})
-    decodings = "choice,greedy" if greedy else "choice"
-    matrix = compose(
-        EvalMatrixConfig,
-        [f"matrix.datasets=[{','.join(sorted(tasks))}]", "matrix.limit=40", f"matrix.decodings=[{decodings}]"],
-    ).matrix
+    decodings = [Decoding.choice, Decoding.greedy] if greedy else [Decoding.choice]
+    matrix = MatrixConfig(datasets=sorted(tasks), limit=40, decodings=decodings)
     n_stages = {"sequence": len(tasks), "joint": 1, "none": 0}[training]
     checkpoints = [BASE, *(_checkpoint(10 * stage, name, stage=stage) for stage in range(1, n_stages + 1))]
     store, cells = CellStore(outputs), []

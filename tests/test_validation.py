@@ -18,6 +18,7 @@ from forgetbench.config import (
     RecipeConfig,
     StageConfig,
     SweepConfig,
+    Training,
 )
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.base import Method
@@ -74,6 +75,19 @@ def test_good_config_has_no_problem(catalogue: Catalogue) -> None:
         ("data.stages.0.set", _set("data.stages", [StageConfig(set="targte")])),
         ("data.stages.0.set", _set("data.stages", [StageConfig(set="untrained")])),
         ("data.stages.1.steps", _set("data.stages", [StageConfig(set="target"), StageConfig(set="target", steps=0)])),
+        ("data.stages.0.epochs", _set("data.stages", [StageConfig("target", epochs=0)])),
+        ("data.stages.0.epochs", _set("data.stages", [StageConfig("target", steps=5, epochs=1)])),
+        ("data.stages.0.recipe", _set("data.stages", [StageConfig("target", recipe={"learning_rate": 1e-4})])),
+        ("data.stages.0.recipe", _set("data.stages", [StageConfig("target", recipe={"steps": 10})])),
+        (
+            "data.stages.0.recipe",
+            _set("data.stages", [StageConfig("target", recipe={"mix": {"data": ["target:test"]}})]),
+        ),
+        ("data.stages.0.recipe.lr", _set("data.stages", [StageConfig("target", recipe={"lr": 0})])),
+        (
+            "data.stages.0.recipe",
+            _set("data", DataConfig([StageConfig("target", recipe={"lr": 1e-4})], Training.joint)),
+        ),
         ("recipe.parts", _set("recipe.parts", [])),
         ("recipe.parts", _set("recipe.parts", ["languge"])),
         ("recipe.parts", _set("recipe.parts", ["language", "language"])),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import special  # type: ignore[import-untyped]  # as in `statistics`
@@ -87,7 +88,7 @@ def _satterthwaite(items: Estimate, seed_variance: float, seed_df: int) -> float
 
 def _resampled(values_SN: Floats, clusters: Ways, w_N: Floats, strata: Sequence[str], item_stderr: float) -> Floats:
     """The deviation from the mean in each of B resamples."""
-    draw, n_seeds = np.random.default_rng(0), len(values_SN)
+    n_seeds = len(values_SN)
     code_N = min((codes(way) for way in clusters), key=np.max)
     group_N = codes(strata)
     n_clusters, n_groups = int(code_N.max()) + 1, int(group_N.max()) + 1
@@ -103,8 +104,7 @@ def _resampled(values_SN: Floats, clusters: Ways, w_N: Floats, strata: Sequence[
     mean_SG = sums_SCG.sum(1) / share_G
     seed_S = (mean_SG - mean_SG.mean(0)) @ share_G * np.sqrt(n_seeds / (n_seeds - 1))
 
-    seeds_BS = draw.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), RESAMPLES) / n_seeds
-    counts_BC = draw.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), RESAMPLES).astype(np.float64)
+    seeds_BS, counts_BC = _draws(n_seeds, n_clusters)
     drawn_BG = counts_BC @ weights_CG
     sums_BSG = np.einsum("bc,scg->bsg", counts_BC, sums_SCG, optimize=True)
     # A resample without any item of a dataset leaves that dataset's mean as it is.
@@ -115,3 +115,12 @@ def _resampled(values_SN: Floats, clusters: Ways, w_N: Floats, strata: Sequence[
     spread = float(items_B.std(ddof=1))
     out: Floats = seeds_BS @ seed_S + items_B * (item_stderr / spread if spread else 0.0) + interaction_B
     return out
+
+
+@lru_cache(maxsize=2)
+def _draws(n_seeds: int, n_clusters: int) -> tuple[Floats, Floats]:
+    """How often each seed is drawn, as a share, and each cluster: the same for all that is estimated on the same items."""
+    draw = np.random.default_rng(0)
+    seeds_BS = draw.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), RESAMPLES) / n_seeds
+    counts_BC = draw.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), RESAMPLES).astype(np.float64)
+    return seeds_BS, counts_BC

@@ -47,14 +47,19 @@ class DataConfig:
     a fresh optimiser, as if it were a run of its own."""
 
     @property
-    def tasks(self) -> list[str]:
+    def sets(self) -> list[str]:
         """The target sets, in order."""
         return [stage.set for stage in self.stages]
 
     @property
+    def tasks(self) -> list[str]:
+        """What is learnt, by the dataset that it is scored on: the target sets without the names of splits."""
+        return [name.partition(":")[0] for name in self.sets]
+
+    @property
     def targets(self) -> list[str]:
         """What each stage is trained on; sets that are trained jointly are joined by `+`."""
-        return ["+".join(dict.fromkeys(self.tasks))] if self.training is Training.joint else self.tasks
+        return ["+".join(dict.fromkeys(self.sets))] if self.training is Training.joint else self.sets
 
 
 def stage_recipe(recipe: RecipeConfig, stage: StageConfig) -> RecipeConfig:

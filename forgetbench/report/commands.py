@@ -15,9 +15,18 @@ def training_command(name: str, config: Mapping[str, Any]) -> str:
     """`forgetbench finetune` with every key of a run's configuration, so that later defaults do not change it."""
     method = config["method"]["name"]
     words = ["forgetbench", "finetune", f"name={_value(name)}", f"method={method}"]
-    words += [f"{key}={_value(value)}" for key, value in _leaves(config) if key.partition(".")[0] not in _NOT_GIVEN]
+    words += [f"{key}={_value(value)}" for key, value in _leaves(config) if _is_given(key, config)]
     words += [f"method.{key}={_value(value)}" for key, value in _leaves(config["method"]) if key != "name"]
     return " ".join(map(shlex.quote, words))
+
+
+def _is_given(key: str, config: Mapping[str, Any]) -> bool:
+    """Whether a key can be set: not a strategy that there is none of, nor steps that no stage goes by."""
+    if key == "strategy":
+        return config[key] is not None
+    if key == "recipe.steps":
+        return not all(stage.get("steps") or stage.get("epochs") for stage in config["data"]["stages"])
+    return key.partition(".")[0] not in _NOT_GIVEN
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -29,7 +29,7 @@ from forgetbench.report.words import recommend
 from forgetbench.reporting.console import say
 from forgetbench.reporting.contents import ReportContents, ReportTables, RunFacts
 from forgetbench.reporting.wording import first_decoding
-from forgetbench.stored.courses import TABLE, continual_table, courses, is_continual
+from forgetbench.stored.courses import STRATEGIES, TABLE, continual_table, courses, is_continual
 from forgetbench.stored.recipes import Recipes, run_pairs, stored_runs
 from forgetbench.stored.runs import StoredRun, read_table, train_table
 
@@ -112,7 +112,7 @@ def _strategies(path: Path, runs: Sequence[StoredRun]) -> tuple[pd.DataFrame, li
     continual = [run for run in runs if is_continual(run)]
     if not continual:
         return pd.DataFrame(), []
-    made = path / "strategies.csv"
+    made = path / STRATEGIES
     tables = [table for run in continual if (table := run.folder / TABLE).is_file()]
     if made.is_file() and all(table.stat().st_mtime_ns <= made.stat().st_mtime_ns for table in tables):
         return read_table(made), []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
+from forgetbench.config import stage_recipe
 from forgetbench.data.audit import Picture, Pictures, leak
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import Manifest
@@ -12,6 +13,7 @@ from forgetbench.data.probe import SUFFIX
 from forgetbench.data.sources import load_samples
 from forgetbench.errors import UserError
 from forgetbench.reporting.contents import LeakRow
+from forgetbench.runfile import run_config
 from forgetbench.stored.runs import StoredRun
 
 MOST_PICTURES = 50_000
@@ -56,10 +58,11 @@ def _trained_on(run: StoredRun) -> Iterable[str]:
     """Target, mixed-in and replayed sets."""
     if run.file is None:
         return []
-    recipe = run.file.config["recipe"]
-    mixed = recipe["mix"]["data"] if recipe["mix"]["ratio"] else []
-    replayed = recipe["replay"]["earlier"] if recipe["replay"]["samples"] else []
-    return [*(stage["set"] for stage in run.file.config["data"]["stages"]), *mixed, *replayed]
+    config = run_config(run.file)
+    recipes = [stage_recipe(config.recipe, stage) for stage in config.data.stages]
+    mixed = [name for recipe in recipes if recipe.mix.ratio for name in recipe.mix.data]
+    replayed = [name for recipe in recipes if recipe.replay.samples for name in recipe.replay.earlier]
+    return [*config.data.sets, *mixed, *replayed]
 
 
 def _training(name: str, catalogue: Catalogue, pictures: Pictures) -> Iterator[Picture]:

@@ -3,32 +3,65 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from forgetbench.analysis.continual import JOINED
 from forgetbench.analysis.continual_course import Course, course
 from forgetbench.config import Training
+from forgetbench.runfile import run_config
 from forgetbench.stored.runs import StoredRun
 
 TABLE = "continual.csv"
+"""Of a run."""
+STRATEGIES = "strategies.csv"
+"""Of a sweep."""
 
 
 def tasks_of(run: StoredRun) -> list[str]:
     """The target set of every stage, in order; of a base model alone, those that its table names."""
     if run.file is not None:
-        return [stage["set"] for stage in run.file.config["data"]["stages"]]
+        return run_config(run.file).data.tasks
     table = run.table(TABLE)
     return [] if table.empty else str(table["tasks"].iloc[0]).split(JOINED)
 
 
-def strategy_of(run: StoredRun) -> str:
-    """What its way of learning task after task is called: as its configuration says, else as its recipe."""
+def strategy_names(runs: Sequence[StoredRun]) -> list[str]:
+    """What each run's way of learning task after task is called: as its configuration says, else as its recipe.
+
+    Where runs of one name differ in more than task order and seed, the name says in what.
+    """
+    names, settings = [_strategy(run) for run in runs], [_settings(run) for run in runs]
+    kinds: dict[str, list[Mapping[str, object]]] = defaultdict(list)
+    for name, one in zip(names, settings, strict=True):
+        kinds[name].append(one)
+    return [_told_apart(name, one, kinds[name]) for name, one in zip(names, settings, strict=True)]
+
+
+def _strategy(run: StoredRun) -> str:
     if run.file is not None:
         return str(run.file.config.get("strategy") or run.recipe)
     table = run.table(TABLE)
     return run.recipe if table.empty else str(table["strategy"].iloc[0])
+
+
+def _settings(run: StoredRun) -> dict[str, object]:
+    """Every key that makes a run of a strategy another way of it."""
+    config = {} if run.file is None else run.file.config
+    data = {key: value for key, value in config.get("data", {}).items() if key != "stages"}
+    return {
+        f"{group}.{key}": value
+        for group, content in {**config, "data": data}.items()
+        if isinstance(content, Mapping)
+        for key, value in content.items()
+    }
+
+
+def _told_apart(name: str, one: Mapping[str, object], ways: Sequence[Mapping[str, object]]) -> str:
+    differing = [key for key, value in one.items() if any(way.get(key) != value for way in ways)]
+    settings = ", ".join(f"{key.rpartition('.')[2]}={one[key]}" for key in differing)
+    return f"{name} ({settings})" if settings else name
 
 
 def training_of(run: StoredRun) -> Training:
@@ -44,9 +77,9 @@ def is_continual(run: StoredRun) -> bool:
 
 
 def continual_table(run: StoredRun) -> pd.DataFrame:
-    """continual.csv with the strategy as `strategy_of` calls it; empty for a run of one task."""
+    """continual.csv with the strategy as `strategy_names` calls it; empty for a run of one task."""
     table = run.table(TABLE) if is_continual(run) else pd.DataFrame()
-    return table.assign(strategy=strategy_of(run)) if len(table) else table
+    return table.assign(strategy=run.strategy) if len(table) else table
 
 
 def courses(runs: Sequence[StoredRun]) -> dict[str, list[Course]]:
@@ -59,10 +92,9 @@ def courses(runs: Sequence[StoredRun]) -> dict[str, list[Course]]:
     for run in runs:
         tasks = tasks_of(run)
         if len(tasks) > 1 and not run.scores.empty:
-            strategy = strategy_of(run)
-            one = course(run.views(_needed(run, tasks)), tasks, strategy, training_of(run))
+            one = course(run.views(_needed(run, tasks)), tasks, run.strategy, training_of(run))
             if one is not None:
-                found[strategy].append(one)
+                found[run.strategy].append(one)
     return dict(found)
 
 

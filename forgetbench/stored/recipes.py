@@ -13,6 +13,7 @@ import pandas as pd
 from forgetbench.analysis.cell_view import CellView, matched
 from forgetbench.analysis.seed_table import Pairs
 from forgetbench.errors import UserError
+from forgetbench.stored.courses import strategy_names
 from forgetbench.stored.runs import StoredRun
 
 _SEED = re.compile(r"(^|--|-|_)seed[-=_]?\d+")
@@ -43,7 +44,8 @@ def named(folders: Iterable[Path]) -> list[StoredRun]:
     kinds: dict[str, list[tuple[str, int | None]]] = defaultdict(list)
     for run in runs:
         kinds[_short(run)].append((_identity(run), run.seed))
-    return [replace(run, recipe=_short(run) if _is_one(kinds[_short(run)]) else run.name) for run in runs]
+    runs = [replace(run, recipe=_short(run) if _is_one(kinds[_short(run)]) else run.name) for run in runs]
+    return [replace(run, strategy=name) for run, name in zip(runs, strategy_names(runs), strict=True)]
 
 
 def _is_one(kinds: Sequence[tuple[str, int | None]]) -> bool:

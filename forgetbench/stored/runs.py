@@ -91,6 +91,8 @@ class StoredRun:
     folder: Path
     recipe: str = ""
     """A name that runs share which differ in nothing but the seed."""
+    strategy: str = ""
+    """A name that runs share which differ in nothing but the seed and the order of tasks."""
 
     @property
     def name(self) -> str:

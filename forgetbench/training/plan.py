@@ -48,7 +48,7 @@ def plan_stages(config: FinetuneConfig, catalogue: Catalogue) -> list[Stage]:
     def items(name: str) -> list[WeightedSet]:
         return _weighted(catalogue.leaves(name))
 
-    own = [items(name) for name in config.data.tasks]
+    own = [items(name) for name in config.data.sets]
     recipes = [stage_recipe(config.recipe, stage) for stage in config.data.stages]
     steps = [
         stage.steps or _whole_steps(stage.epochs, one, recipe)
@@ -62,7 +62,7 @@ def plan_stages(config: FinetuneConfig, catalogue: Catalogue) -> list[Stage]:
     stages: list[Stage] = []
     for number, (name, target, recipe, length) in enumerate(zip(config.data.targets, own, recipes, steps, strict=True)):
         seed = config.seed * 1000 + number
-        before = [part for names in (recipe.replay.earlier, config.data.tasks[:number]) for part in _all(items, names)]
+        before = [part for names in (recipe.replay.earlier, config.data.sets[:number]) for part in _all(items, names)]
         target_sets = [*target, *replayed(before, target, recipe.replay.samples, seed)]
         auxiliary = _all(items, recipe.mix.data)
         samples = [sample for one in target for sample in one.samples]

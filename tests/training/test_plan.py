@@ -6,7 +6,15 @@ from collections import Counter
 
 import pytest
 
-from forgetbench.config import DataConfig, FinetuneConfig, ModelConfig, RecipeConfig, ReplayConfig, StageConfig
+from forgetbench.config import (
+    DataConfig,
+    FinetuneConfig,
+    ModelConfig,
+    RecipeConfig,
+    ReplayConfig,
+    StageConfig,
+    Training,
+)
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.methods.base import Method
@@ -72,3 +80,62 @@ def test_what_a_method_reads_is_part_of_the_data() -> None:
     assert {name: len(samples) for name, samples in read_sets(method, Catalogue()).items()} == {"emoji_use": 3000}
     plain, reading = plan_stages(config(), Catalogue()), plan_stages(config(method), Catalogue())
     assert all(a.data_digest != b.data_digest for a, b in zip(plain, reading, strict=True))
+
+
+def sequence(training: Training, *stages: StageConfig) -> FinetuneConfig:
+    found = config()
+    found.data = DataConfig(list(stages), training)
+    return found
+
+
+def test_epochs_are_passes_over_the_target_in_whole_steps_and_recipes_are_per_stage() -> None:
+    own = {"batch_size": 16, "lr": 1e-5, "mix": {"data": ["general"], "ratio": 0.5}}
+    first, second, third = plan_stages(
+        sequence(
+            Training.sequence,
+            StageConfig("digits_naming", epochs=0.1),
+            StageConfig("fashion_naming", epochs=2, recipe=own),
+            StageConfig("emoji_use"),
+        ),
+        Catalogue(),
+    )
+    assert first.steps == 11  # 330 of 3,300 items by 32
+    assert second.steps == 375  # 6,000 by 16, half of which are mixed in
+    assert third.steps == 240
+    assert first.recipe == third.recipe == config().recipe
+    assert second.recipe is not None
+    assert (second.recipe.lr, second.recipe.batch_size, second.recipe.mix.ratio) == (1e-5, 16, 0.5)
+    assert second.recipe.parts == ["language"]
+    assert len(second.items) == 3000
+    assert domains(second.stream, 1000)["emoji"] == pytest.approx(500, abs=1)
+    assert set(domains(third.stream, 1000)) == {"emoji"}
+
+
+def test_joint_training_shows_each_task_as_often_as_the_sequence_does() -> None:
+    stages = StageConfig("digits_naming", steps=10), StageConfig("fashion_naming", steps=30)
+    (joint,) = plan_stages(sequence(Training.joint, *stages), Catalogue())
+    assert joint.target == "digits_naming+fashion_naming"
+    assert joint.steps == 40
+    seen = domains(joint.stream, 40 * 32)
+    assert seen["digits"] == pytest.approx(10 * 32, abs=2)
+    assert seen["fashion"] == pytest.approx(30 * 32, abs=2)
+    twice = StageConfig("digits_naming", steps=10), StageConfig("digits_naming", steps=30)
+    (once,) = plan_stages(sequence(Training.joint, *twice), Catalogue())
+    assert (once.target, once.steps) == ("digits_naming", 40)
+
+
+def test_nothing_is_trained_zero_shot_but_the_tasks_are_known() -> None:
+    stages = StageConfig("digits_naming"), StageConfig("fashion_naming", epochs=3)
+    found = plan_stages(sequence(Training.none, *stages), Catalogue())
+    assert [stage.target for stage in found] == ["digits_naming", "fashion_naming"]
+    assert not any(stage.steps for stage in found)
+
+
+def test_several_sets_joined_by_a_plus_are_one() -> None:
+    union = Catalogue().load("digits_naming+fashion_yesno")
+    assert union.image_domains == ["digits", "fashion"]
+    assert union.text_tasks == ["garment_yesno", "naming"]
+    assert {leaf.manifest.name: leaf.weight for leaf in Catalogue().leaves("digits_naming+fashion_yesno")} == {
+        "digits_naming": 0.5,
+        "fashion_yesno": 0.5,
+    }
