@@ -13,7 +13,7 @@ EXAMPLES = {
         forgetbench finetune
         forgetbench finetune recipe=lora method.rank=16 model=local model.path=my_checkpoint data=my_set
         forgetbench finetune recipe.parts=[language,projector] recipe.lr='{language: 1e-5, projector: 1e-4}'
-        forgetbench finetune method=spider recipe.lr=4e-4
+        forgetbench finetune data=five_tasks_a strategy=ewc
         forgetbench finetune method=wise_ft method.alphas=[0.25,0.5,0.75] run=outputs/my_run
     """,
     "eval-matrix": """
@@ -33,7 +33,7 @@ EXAMPLES = {
         forgetbench sweep
         forgetbench sweep sweep=lr_x_parts
         forgetbench sweep method=plain,l2sp,spider,wise_ft matrix=quick
-        forgetbench sweep data=digits_naming recipe.lr=1e-5,1e-4 matrix=quick
+        forgetbench sweep data=five_tasks_a strategy=seq_full,replay,ewc matrix=continual
         forgetbench sweep sweep=mix_ratio hydra/launcher=joblib threads=1
     """,
     "show": """

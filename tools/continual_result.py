@@ -17,7 +17,10 @@ from forgetbench.reporting.published import LABEL, PAPER, PUBLISHED, SOURCE
 
 OUT = Path(__file__).resolve().parents[1] / "docs/results/continual.md"
 MEASURES = ("MFN", "MFT", "MAA", "BWT", "FWT", "forgetting")
-FIGURES = {"continual_matrix": "a[t][i] by strategy and order", "continual_course": "Every task over the stages"}
+FIGURES = {
+    "continual_matrix": "Every task after every stage, order a",
+    "forgetting_curves": "Every task over the stages, order a",
+}
 """Figures of `forgetbench report outputs/continual` that the page shows."""
 
 
@@ -87,9 +90,9 @@ def _intro(strategies: pd.DataFrame, folder: Path) -> str:
         "Made by `forgetbench sweep sweep=continual_rates threads=1`, `forgetbench sweep sweep=continual threads=1`, "
         "`forgetbench report outputs/continual` and `python -m tools.continual_result outputs/continual "
         f"outputs/continual_rates`: {runs} runs of five tasks in three orders with three seeds, 40 steps of 16 a task, "
-        "150 test items of each, likelihood over the options. Points; means over runs, plus or minus half of a 95 % "
-        "interval that holds the error over items and over runs (order and seed). `run SD` is the spread of MFN between "
-        f"runs. The last column is the paired difference in MFN from `{reference}`, the best of the simple strategies "
+        "100 test items of each, likelihood over the options. Points; means over runs, plus or minus half of a 95 % "
+        "interval that holds the error over items and over runs (order and seed). `run SD` is the standard deviation of "
+        f"MFN between runs. The last column is the paired difference in MFN from `{reference}`, the best of the simple strategies "
         "(`seq_full`, `inc_lora`, `hybrid`, `replay`), with Holm's p over the strategies. `joint` and `zero_shot` are "
         "the bounds."
     )
