@@ -1,7 +1,8 @@
 """Compare the strategies of continual learning: choose each one's rate by validation, write tables and figures.
 
-python -m tools.continual_result --choose outputs/continual_rates       # the rates, best first
-python -m tools.continual_result outputs/continual outputs/continual_rates   # writes docs/results/continual.md and .svg
+rates="outputs/continual_rates outputs/continual_rates_lora"
+python -m tools.continual_result --choose $rates            # the rates of every strategy, the best in bold
+python -m tools.continual_result outputs/continual $rates   # writes docs/results/continual.md and its figures
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -27,10 +29,10 @@ FIGURES = {
 def main() -> None:
     """Print the rates, or write the page."""
     folders = [Path(word) for word in sys.argv[1:] if not word.startswith("--")]
-    rates = _rates(folders[-1])
     if "--choose" in sys.argv:
-        print(_rate_table(rates))
+        print(_rate_table(_rates(folders)))
         return
+    rates = _rates(folders[1:])
     strategies = pd.read_csv(folders[0] / "strategies.csv")
     text = "\n\n".join(
         [
@@ -55,10 +57,10 @@ def main() -> None:
     print(text)
 
 
-def _rates(folder: Path) -> pd.DataFrame:
+def _rates(folders: Sequence[Path]) -> pd.DataFrame:
     """A row per run: strategy, rate, validation accuracy after the last step."""
     rows = []
-    for path in sorted(folder.glob("*/scores.csv")):
+    for path in sorted(path for folder in folders for path in folder.glob("*/scores.csv")):
         config = json.loads((path.parent / "run.json").read_text("utf-8"))["config"]
         cells = pd.read_csv(path)
         cells = cells[(cells["step"] == cells["step"].max()) & cells["dataset"].str.endswith("_validation")]
@@ -87,14 +89,15 @@ def _intro(strategies: pd.DataFrame, folder: Path) -> str:
     runs = len(list(folder.glob("*/run.json")))
     reference = strategies["reference"].dropna().iloc[0]
     return (
-        "Made by `forgetbench sweep sweep=continual_rates threads=1`, `forgetbench sweep sweep=continual threads=1`, "
-        "`forgetbench report outputs/continual` and `python -m tools.continual_result outputs/continual "
-        f"outputs/continual_rates`: {runs} runs of five tasks in three orders with three seeds, 40 steps of 16 a task, "
-        "100 test items of each, likelihood over the options. Points; means over runs, plus or minus half of a 95 % "
-        "interval that holds the error over items and over runs (order and seed). `run SD` is the standard deviation of "
-        f"MFN between runs. The last column is the paired difference in MFN from `{reference}`, the best of the simple strategies "
-        "(`seq_full`, `inc_lora`, `hybrid`, `replay`), with Holm's p over the strategies. `joint` and `zero_shot` are "
-        "the bounds."
+        "Made by the commands in docs/continual.md (rates, `forgetbench sweep sweep=continual threads=1`, `forgetbench "
+        "report outputs/continual`), then "
+        "`python -m tools.continual_result outputs/continual outputs/continual_rates outputs/continual_rates_lora`: "
+        f"{runs} runs of five tasks in three orders with three seeds, 40 steps of 16 a task, 100 test items of each, "
+        "likelihood over the options. Points: means over runs, plus or minus half of a 95 % interval that holds the "
+        "error over items and over runs (order and seed). `run SD` is the standard deviation of MFN between runs. The "
+        f"last column is the paired difference in MFN from `{reference}`, the best of the simple strategies "
+        "(`seq_full`, `inc_lora`, `hybrid`, `replay`), with Holm's p over the pairs. `joint` and `zero_shot` are the "
+        "bounds; both are the same in every order."
     )
 
 

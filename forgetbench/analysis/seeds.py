@@ -119,7 +119,7 @@ def _resampled(values_SN: Floats, clusters: Ways, w_N: Floats, strata: Sequence[
 
 @lru_cache(maxsize=2)
 def _draws(n_seeds: int, n_clusters: int) -> tuple[Floats, Floats]:
-    """How often each seed is drawn, as a share, and each cluster: the same for all that is estimated on the same items."""
+    """How often each seed is drawn, as a share, and each cluster; the same for all that have as many."""
     draw = np.random.default_rng(0)
     seeds_BS = draw.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), RESAMPLES) / n_seeds
     counts_BC = draw.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), RESAMPLES).astype(np.float64)

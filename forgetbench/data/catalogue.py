@@ -42,7 +42,7 @@ class Catalogue:
         Raises:
             UserError: there is none of that name, or it is not valid.
         """
-        if "+" in name:
+        if "+" in name and name not in self._paths:
             return self._union(name)
         name = name.partition(":")[0]
         if name not in self._loaded:

@@ -16,12 +16,12 @@ import pandas as pd
 
 from forgetbench.errors import UserError
 from forgetbench.files import write_json
-from forgetbench.records import Decoding
+from forgetbench.records import Decoding, Metric
 
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
 _HIGHER_IS_BETTER = {
-    **dict.fromkeys(("acc", "exact_match", "vqa_accuracy", "anls", "relaxed_accuracy", "cider_d"), True),
+    **dict.fromkeys(("acc", "exact_match", *(metric.value for metric in Metric)), True),
     **dict.fromkeys(("mischoice", "mischoice_of_wrong"), False),
 }
 _CHECKPOINT = ("run", "checkpoint", "variant")
