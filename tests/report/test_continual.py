@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_a_run_of_one_task_has_no_such_tables(outputs: Path) -> None:
     (run,) = stored_runs(outputs / "plain")
     assert not is_continual(run)
     assert courses([run]) == {}
+
+
+def test_one_strategy_at_two_rates_is_two(outputs: Path, tmp_path: Path) -> None:
+    shutil.copytree(outputs, tmp_path / "outputs")
+    grid = tmp_path / "outputs/grid"
+    shutil.copytree(grid / "full", grid / "low")
+    described = json.loads((grid / "low/run.json").read_text("utf-8"))
+    described["config"]["recipe"]["lr"] = 1e-5
+    described["config"]["data"]["stages"].reverse()  # another order is the same strategy
+    (grid / "low/run.json").write_text(json.dumps(described), "utf-8")
+    assert set(courses(stored_runs(grid))) == {"joint", "seq_full (lr=0.0004)", "seq_full (lr=1e-05)"}
 
 
 def test_a_stored_table_is_read_while_it_is_up_to_date(outputs: Path, tmp_path: Path) -> None:
