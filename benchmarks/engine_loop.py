@@ -19,7 +19,8 @@ from forgetbench.data.encoded import encode
 from forgetbench.evaluation.batches import BatchedSet, batched
 from forgetbench.evaluation.engine import Engine
 from forgetbench.evaluation.settings import Settings
-from forgetbench.models.load import LoadedModel, load_model, resolve_path
+from forgetbench.models.load import LoadedModel, load_model
+from forgetbench.models.pretrained import resolve_path
 from forgetbench.records import Decoding
 
 ROUNDS, PASSES, BATCH = 5, 5, 64

@@ -70,13 +70,39 @@ EXAMPLES = {
     """,
     "data check": """
         forgetbench data check
+        forgetbench data check textvqa gqa --remote
         forgetbench data check my_set
         forgetbench data check my_set manifests=[my_manifests]
     """,
-    "models": """
-        forgetbench models
-        forgetbench models tiny smolvlm_256m
-        forgetbench models model=local model.path=my_checkpoint
+    "data audit": """
+        forgetbench data audit
+        forgetbench data audit my_set fashion_naming
+        forgetbench data audit my_set manifests=[my_manifests] --json
+    """,
+    "data build": """
+        forgetbench data build imagenet_vqa --images path/to/ILSVRC2012
+        forgetbench data build flowers102_vqa --clip openai/clip-vit-base-patch32
+        forgetbench data build stanford_cars_vqa --limit 500 --batch-size 16
+    """,
+    "models show": """
+        forgetbench models show
+        forgetbench models show tiny smolvlm_256m
+        forgetbench models show model=local model.path=my_checkpoint
+    """,
+    "models plan": """
+        forgetbench models plan
+        forgetbench models plan llava_1_5_7b recipe=lora
+        forgetbench models plan qwen2_5_vl_7b recipe.gradient_checkpointing=true model.dtype=bf16
+    """,
+    "export": """
+        forgetbench export outputs/my_run my_model
+        forgetbench export outputs/my_run/checkpoints/step_000120 my_model
+        forgetbench export outputs/my_lora my_adapter --adapter
+    """,
+    "import": """
+        forgetbench import saves/qwen2_vl/full/sft model=local model.path=my_checkpoint data=my_set name=from_trainer
+        forgetbench import saves/qwen2_vl/lora/sft model=local model.path=my_checkpoint data=my_set name=from_factory
+        forgetbench import trl_output/checkpoint-500 model=local model.path=my_checkpoint data=my_set name=from_trl
     """,
 }
 
@@ -122,16 +148,30 @@ KEYS = {
     "data list": {"manifests": "folders with your own manifests (default: [data_manifests])"},
     "data show": {"manifests": "folders with your own manifests (default: [data_manifests])"},
     "data check": {"manifests": "folders with your own manifests (default: [data_manifests])"},
-    "models": {
+    "data audit": {"manifests": "folders with your own manifests (default: [data_manifests])"},
+    "models show": {
         "model.path": "hub id or folder",
         "model.revision": "branch, tag or commit of the hub",
+    },
+    "models plan": {
+        "model.dtype, .quantisation": "how frozen weights are held: fp32 or bf16; nf4 for adapters",
+        "recipe.batch_size, .gradient_accumulation": "their quotient is the micro-batch",
+        "recipe.gradient_checkpointing, .optimiser": "activations computed again; adamw or adamw_8bit",
+        "sharding": "none or fsdp2",
+    },
+    "import": {
+        "name": "the folder under outputs/",
+        "model": "the model that training started from",
+        "data": "the set that it was trained on: quadrants are relative to it",
     },
 }
 COMMAND_GROUPS = {
     **GROUPS,
     "eval-matrix": GROUPS["eval_matrix"],
-    "models": ("model",),
-    **dict.fromkeys(("show", "compare", "power", "report"), ()),
+    "models show": ("model",),
+    "models plan": ("model", "recipe", "method"),
+    "import": ("model", "data"),
+    **dict.fromkeys(("show", "compare", "power", "report", "export", "data build"), ()),
 }
 
 

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from forgetbench.training.plan import Stage
 
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "pillow", "numpy")
-_NOT_RESULT = {"name", "outputs", "manifests", "threads", "recipe.reuse_features"}
+_NOT_RESULT = {
+    "name",
+    "outputs",
+    "manifests",
+    "threads",
+    "sharding",
+    "tracker",
+    "recipe.reuse_features",
+    "recipe.gradient_checkpointing",
+}
 """Settings that do not decide what a run is."""
 
 

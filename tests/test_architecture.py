@@ -16,7 +16,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"launch", "help"},
-    {"experiment", "sweep_tables", "rescore", "readout", "report", "inspection", "validation"},
+    {"experiment", "sweep_tables", "rescore", "readout", "report", "inspection", "validation", "building", "exchange"},
     {"subject", "trained", "stored"},
     {"runfile"},
     {"training", "evaluation", "analysis", "reporting"},

@@ -20,7 +20,8 @@ from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.experiment import eval_matrix
 from forgetbench.launch import compose
 from forgetbench.models.checkpoint import list_checkpoints
-from forgetbench.models.load import load_model, load_processor
+from forgetbench.models.load import load_model
+from forgetbench.models.pretrained import load_processor
 from forgetbench.paths import EMBEDDED
 from forgetbench.runfile import model_config, read_run
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
-from forgetbench.config.recipe import CheckpointConfig, MixConfig, RecipeConfig, ReplayConfig, Schedule
+from forgetbench.config.recipe import CheckpointConfig, MixConfig, Optimiser, RecipeConfig, ReplayConfig, Schedule
 from forgetbench.config.stages import DataConfig, StageConfig, Training, stage_recipe
 from forgetbench.methods.base import Method
 from forgetbench.records import Decoding, Precision
@@ -15,18 +15,23 @@ from forgetbench.records import Decoding, Precision
 __all__ = [
     "CheckpointConfig",
     "DataConfig",
+    "Dtype",
     "EvalMatrixConfig",
     "FinetuneConfig",
     "MatrixConfig",
     "MixConfig",
     "ModelConfig",
+    "Optimiser",
+    "Quantisation",
     "RecipeConfig",
     "ReplayConfig",
     "RepresentationConfig",
     "Schedule",
     "ScoreConfig",
+    "Sharding",
     "StageConfig",
     "SweepConfig",
+    "Tracker",
     "Training",
     "Weights",
     "stage_recipe",
@@ -41,6 +46,41 @@ class Weights(StrEnum):
     """Architecture and processor from `path`, weights initialised from the seed."""
 
 
+class Dtype(StrEnum):
+    """How frozen weights are held; what trains is always fp32."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    """Half the memory; passes through the model are then bf16, too."""
+
+
+class Quantisation(StrEnum):
+    """How the frozen base is compressed."""
+
+    none = "none"
+    nf4 = "nf4"
+    """4 bits a weight (bitsandbytes) in the language model's linear layers: for adapters only."""
+
+
+class Sharding(StrEnum):
+    """What several processes share of a model that trains."""
+
+    none = "none"
+    """Each holds all of it (DDP)."""
+    fsdp2 = "fsdp2"
+    """Each holds a slice of every tensor, its gradient and its moments (`fully_shard`)."""
+
+
+class Tracker(StrEnum):
+    """Where else training's numbers go, through accelerate; train.csv is always written."""
+
+    none = "none"
+    tensorboard = "tensorboard"
+    trackio = "trackio"
+    wandb = "wandb"
+    mlflow = "mlflow"
+
+
 @dataclass
 class ModelConfig:
     """A multimodal model: anything AutoModelForImageTextToText and AutoProcessor load."""
@@ -50,9 +90,13 @@ class ModelConfig:
     revision: str | None = None
     weights: Weights = Weights.pretrained
     attention: str = "sdpa"
-    """attn_implementation: sdpa, eager, flash_attention_2."""
+    """attn_implementation: sdpa, eager, flash_attention_2; auto is flash_attention_2 where it can run, else sdpa."""
+    dtype: Dtype = Dtype.fp32
+    quantisation: Quantisation = Quantisation.none
     max_pixels: int | None = None
     """Pictures with more pixels are shrunk first; the paper used 512*512 = 262144."""
+    chat_template: str | None = None
+    """File (.jinja) that takes the place of the checkpoint's own template."""
     trust_remote_code: bool = False
 
     @property
@@ -119,6 +163,10 @@ class FinetuneConfig:
     """Folders searched for your own manifests, besides the shipped ones."""
     threads: int | None = None
     """CPU threads; null leaves it to torch. Same seed and threads, same bytes."""
+    sharding: Sharding = Sharding.none
+    """With several processes: what each holds of the model."""
+    tracker: Tracker = Tracker.none
+    """Also send every step's numbers there; its account and address come from its own environment variables."""
     strategy: str | None = None
     """What tables call this way of continual learning; a config of the group `strategy` says it."""
     model: ModelConfig = MISSING

@@ -38,6 +38,14 @@ class MixConfig:
     """Share h of training instances that come from the auxiliary sets."""
 
 
+class Optimiser(StrEnum):
+    """What steps the weights."""
+
+    adamw = "adamw"
+    adamw_8bit = "adamw_8bit"
+    """Moments in 8 bits, block by block (bitsandbytes): 2 bytes a parameter instead of 8."""
+
+
 @dataclass
 class CheckpointConfig:
     """Which steps are kept; give one of the three. The last step of every stage is always kept."""
@@ -71,6 +79,9 @@ class RecipeConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     precision: Precision = Precision.bf16
+    optimiser: Optimiser = Optimiser.adamw
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: far less memory, about a third more time."""
     reuse_features: bool = True
     """Encode a picture once where the vision tower and the projector are frozen; off where it could change a bit."""
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)

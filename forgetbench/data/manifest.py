@@ -51,10 +51,16 @@ class Source:
     images: str = "."
     """Folder or .zip that the items' image names are looked up in, relative to root."""
     hub_id: str | None = None
+    hub_aliases: list[str] = field(default_factory=list)
+    """Other ids of the same set, tried in order where `hub_id` is not found: owners rename themselves."""
     hub_config: str | None = None
     revision: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     """Our field name -> the column's name, where they differ."""
+    adapter: str | None = None
+    """Turns a public set's own rows into items, where renaming columns is not enough; one of `data.adapters`."""
+    streaming: bool = False
+    """Read the Hub's rows as they come instead of downloading the set first; for sets larger than the disk."""
     sha256: dict[str, str] = field(default_factory=dict)
     """File, relative to root -> its digest; `forgetbench data check` verifies them."""
 
@@ -106,6 +112,9 @@ class Manifest:
     """Null: as many as the longest accepted answer needs, and a few more."""
     stop: list[str] = field(default_factory=list)
     """Texts that end a written answer."""
+    verified: bool = True
+    """False: the layout was taken from documents and never checked against the published files;
+    `forgetbench data check --remote` checks it."""
     licence: str = ""
     citation: str = ""
     homepage: str = ""

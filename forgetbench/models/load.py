@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
 import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers import AutoModelForImageTextToText
 
 from forgetbench.config import ModelConfig, Weights
 from forgetbench.errors import UserError
+from forgetbench.models.pretrained import from_pretrained, load_config, load_processor
 from forgetbench.models.tensors import tensor_bytes
-from forgetbench.paths import EMBEDDED
 
 if not sys.stderr.isatty():
     transformers.utils.logging.disable_progress_bar()  # a log has no use for one
@@ -45,21 +42,6 @@ class LoadedModel:
     """Several answers may go on from one reading of picture and question (its family is tested for it)."""
     keeps_logits: bool
     """Its forward takes `logits_to_keep`, so that only answer positions meet the vocabulary."""
-
-
-def resolve_path(path: str) -> str:
-    """Turn `embedded:<name>` into the folder inside the package; leave other paths alone."""
-    if not path.startswith("embedded:"):
-        return path
-    folder = EMBEDDED / path.removeprefix("embedded:")
-    if not folder.is_dir():
-        raise UserError(f"model.path={path}: the package ships no such model (looked in {folder}).")
-    return str(folder)
-
-
-def load_config(config: ModelConfig) -> Any:
-    """The model's own configuration (no weights are read)."""
-    return _from_pretrained(AutoConfig, config)
 
 
 def load_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
@@ -94,7 +76,7 @@ def load_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
 
 def _pretrained(config: ModelConfig) -> Any:
     """The stored weights, all of them: what a checkpoint lacks would be drawn at random, with a warning at most."""
-    model, found = _from_pretrained(
+    model, found = from_pretrained(
         AutoModelForImageTextToText,
         config,
         attn_implementation=config.attention,
@@ -108,42 +90,6 @@ def _pretrained(config: ModelConfig) -> Any:
             "is it the checkpoint of another architecture?"
         )
     return model
-
-
-def load_processor(config: ModelConfig) -> Any:
-    """Load the processor; without torchvision, an images-only one where the family also has a video processor."""
-    cls: Any = AutoProcessor
-    if importlib.util.find_spec("torchvision") is None:
-        family = load_config(config).model_type
-        name = PROCESSOR_MAPPING_NAMES.get(family)
-        known = getattr(transformers, name, None) if isinstance(name, str) else None
-        if known is not None and "video_processor" in known.get_attributes():
-            cls = _without_video(known)
-    processor = _from_pretrained(cls, config)
-    # A processor saved under an unknown class name comes back as a bare tokenizer, without a word.
-    if not isinstance(processor, ProcessorMixin):
-        raise UserError(
-            f"model.path={config.path} gave a {type(processor).__name__}, not a processor with images; "
-            "check its processor_config.json."
-        )
-    return processor
-
-
-def _without_video(parent: Any) -> Any:
-    attributes = [name for name in parent.get_attributes() if name != "video_processor"]
-    members = {"get_attributes": classmethod(lambda cls: attributes)}
-    return type(parent.__name__, (parent,), members)
-
-
-def _from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
-    path = resolve_path(config.path)
-    try:
-        return cls.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code, **kwargs)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        if not Path(path).is_dir():
-            reason = f"there is no such folder, and as a Hub id it cannot be had (downloaded? network up?): {reason}"
-        raise UserError(f"Cannot load model.path={config.path}: {reason}") from error
 
 
 def _digest(model: Any, processor: Any, config: ModelConfig) -> str:

@@ -71,7 +71,7 @@ def test_version_is_printed() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["finetune", "eval-matrix", "sweep", "models", "data list", "data show", "data check"]
+    "command", ["finetune", "eval-matrix", "sweep", "models show", "data list", "data show", "data check"]
 )
 def test_cfg_prints_the_composed_config_and_writes_nothing(command: str, elsewhere: Path) -> None:
     shown = call(*command.split(), "--cfg", "seed=3")
@@ -121,7 +121,7 @@ def test_cfg_of_a_sweep_lists_its_points() -> None:
         ("sweep recipe.lrr=1,2", ["recipe.lrr", "Did you mean recipe.lr"]),
         ("sweep matrix=quick,fashion", ["same training"]),
         ("sweep hydra.mode=RUN", ["hydra.mode"]),
-        ("models tyny", ["model=tyny", "tiny"]),
+        ("models show tyny", ["model=tyny", "tiny"]),
         ("data list manifests=[nowhere]", ["manifests", "nowhere"]),
     ],
 )
@@ -236,5 +236,5 @@ def test_programs_get_datasets_checks_and_models_as_json() -> None:
     assert listed["general"]["quadrant"] is None
     (checked,) = json.loads(call("data", "check", "fashion_shifted", "--json").stdout)
     assert (checked["problems"], checked["in_training"]["identical"]) == ([], 0)
-    counted = json.loads(call("models", "--json").stdout)
+    counted = json.loads(call("models", "show", "--json").stdout)
     assert sum(row["parameters"] for row in counted[:-1]) == counted[-1]["parameters"]

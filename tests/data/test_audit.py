@@ -13,7 +13,7 @@ from PIL import Image
 from forgetbench.config import FinetuneConfig
 from forgetbench.data.audit import DatasetAudit, Leak, Pictures, audit_dataset, leak
 from forgetbench.data.catalogue import Catalogue
-from forgetbench.inspection import data_check
+from forgetbench.inspection.datasets import data_check
 from forgetbench.launch import compose
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from forgetbench.cli import BAD_INPUT, app
+from forgetbench.cli import app
+from forgetbench.cli.shared import BAD_INPUT
 from forgetbench.help import COMMAND_GROUPS
 
 ROOT = Path(__file__).parents[2]

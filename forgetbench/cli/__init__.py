@@ -2,79 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from forgetbench import __version__
-from forgetbench.errors import UserError
-from forgetbench.help import epilog
+from forgetbench.cli.datasets import data
+from forgetbench.cli.models import models
+from forgetbench.cli.shared import Cfg, Command, Commands, Folder, Json, Overrides, print_if
 
-BAD_INPUT = 2
-INTERRUPTED = 130
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
-
-
-class Commands(TyperGroup):
-    """Commands whose user errors end in one plain message and exit code 2; bugs keep their traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            sys.stderr.write(f"{error}\n")
-            raise typer.Exit(BAD_INPUT) from None
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            sys.stderr.write(
-                f"{error}\nNothing finished is lost: make room, or choose another outputs=..., and run again.\n"
-            )
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            sys.stderr.write("Interrupted. The same command resumes where it stopped.\n")
-            raise typer.Exit(INTERRUPTED) from None
-
-
-class Command(TyperCommand):
-    """A command whose help ends in its examples, keys and config groups."""
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the epilog as it is; Click would fill its lines into paragraphs."""
-        formatter.write("\n" + epilog(ctx.command_path.partition(" ")[2]))
-
-
-Overrides = Annotated[
-    list[str],
-    typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides.", default_factory=list, show_default=False),
-]
-Words = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="[NAME|KEY=VALUE]...",
-        help="Names, Hydra overrides.",
-        default_factory=list,
-        show_default=False,
-    ),
-]
-Folder = Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a run or a sweep.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 _ADDRESS = (
     "A run's folder (its last checkpoint), a checkpoint in it (<run>/checkpoints/step_000120, or .../base), or the "
     "seeds of a recipe with a * in quotes."
 )
+_ONE_ADDRESS = "A run's folder (its last checkpoint), or a checkpoint in it: <run>/checkpoints/step_000120."
 _POINTS = [1.0, 2.0, 5.0]
-Cfg = Annotated[bool, typer.Option("--cfg", help="Print the composed config and exit.")]
 
 app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-data = typer.Typer(rich_markup_mode=None, help="List, show and check datasets.")
 app.add_typer(data, name="data")
+app.add_typer(models, name="models")
 
 
 def main() -> None:
@@ -102,7 +50,7 @@ def finetune(overrides: Overrides, cfg: Cfg = False) -> None:
     """Train one recipe on one target set; checkpoints land in outputs/<name>/."""
     from forgetbench import config, experiment, launch
 
-    _print_if(cfg, config.FinetuneConfig, overrides)
+    print_if(cfg, config.FinetuneConfig, overrides)
     launch.run(config.FinetuneConfig, overrides, experiment.finetune)
 
 
@@ -111,7 +59,7 @@ def eval_matrix(overrides: Overrides, cfg: Cfg = False) -> None:
     """Ask every checkpoint of a run, or the base model, every dataset of a matrix, and score the answers."""
     from forgetbench import config, experiment, launch
 
-    _print_if(cfg, config.EvalMatrixConfig, overrides)
+    print_if(cfg, config.EvalMatrixConfig, overrides)
     launch.run(config.EvalMatrixConfig, overrides, experiment.eval_matrix)
 
 
@@ -120,7 +68,7 @@ def score(overrides: Overrides, cfg: Cfg = False) -> None:
     """Make the tables from stored predictions, or from predictions made elsewhere; no model is needed."""
     from forgetbench import config, launch, processes, rescore
 
-    _print_if(cfg, config.ScoreConfig, overrides)
+    print_if(cfg, config.ScoreConfig, overrides)
     processes.alone("score")
     launch.run(config.ScoreConfig, overrides, rescore.score)
 
@@ -130,7 +78,7 @@ def sweep(overrides: Overrides, cfg: Cfg = False) -> None:
     """Train and score every point of a grid; with no overrides, the demo's four recipes."""
     from forgetbench import config, experiment, launch, processes, sweep_tables
 
-    _print_if(cfg, config.SweepConfig, overrides)
+    print_if(cfg, config.SweepConfig, overrides)
     processes.alone("sweep")
     failed = launch.sweep(overrides, experiment.sweep_point, sweep_tables.summarise_sweep)
     for point in failed:
@@ -152,6 +100,36 @@ def report(
     from forgetbench import report
 
     report.make(path, report.Options(flips, watch, open_page))
+
+
+@app.command(cls=Command)
+def export(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help=_ONE_ADDRESS, show_default=False)],
+    to: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; must not exist yet.", show_default=False)],
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="A PEFT adapter instead of the whole model; for runs that trained one.")
+    ] = False,
+) -> None:
+    """Write a checkpoint as a folder that transformers (or peft) loads, with a model card that holds the matrix."""
+    from forgetbench.exchange import export
+
+    export.export(path, to, adapter)
+
+
+@app.command("import", cls=Command)
+def bring_in(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Checkpoints of another trainer.", show_default=False)
+    ],
+    overrides: Overrides,
+    cfg: Cfg = False,
+) -> None:
+    """Make a run of checkpoints that LLaMA-Factory, TRL or transformers' Trainer wrote; score it like any other."""
+    from forgetbench import config, launch
+    from forgetbench.exchange import foreign
+
+    print_if(cfg, config.FinetuneConfig, overrides)
+    launch.run(config.FinetuneConfig, overrides, foreign.importer(folder))
 
 
 @app.command(cls=Command)
@@ -188,58 +166,3 @@ def power(
     from forgetbench import readout
 
     readout.power(path, points, wanted, alpha, as_json)
-
-
-@data.command("list", cls=Command)
-def data_list(overrides: Overrides, cfg: Cfg = False, as_json: Json = False) -> None:
-    """List every dataset that can be named: image domains, text tasks, sizes."""
-    from forgetbench import config, inspection, launch
-
-    _print_if(cfg, config.FinetuneConfig, overrides)
-    inspection.data_list(launch.compose(config.FinetuneConfig, overrides), as_json)
-
-
-@data.command("show", cls=Command)
-def data_show(words: Words, cfg: Cfg = False) -> None:
-    """Show datasets: manifest, sizes, a few items; with no name, the target set."""
-    from forgetbench import config, inspection, launch
-
-    names, overrides = _split(words)
-    _print_if(cfg, config.FinetuneConfig, overrides)
-    composed = launch.compose(config.FinetuneConfig, overrides)
-    inspection.data_show(composed, names or [stage.set for stage in composed.data.stages])
-
-
-@data.command("check", cls=Command)
-def data_check(words: Words, cfg: Cfg = False, as_json: Json = False) -> None:
-    """Verify datasets against their manifests: files, digests, sizes, items; with no name, all of them."""
-    from forgetbench import config, inspection, launch
-
-    names, overrides = _split(words)
-    _print_if(cfg, config.FinetuneConfig, overrides)
-    if not inspection.data_check(launch.compose(config.FinetuneConfig, overrides), names, as_json):
-        raise typer.Exit(1)
-
-
-@app.command(cls=Command)
-def models(words: Words, cfg: Cfg = False, as_json: Json = False) -> None:
-    """List a model's parts and their parameter counts; with no name, the embedded base."""
-    from forgetbench import config, inspection, launch
-
-    names, overrides = _split(words)
-    choices = [[*overrides, f"model={name}"] for name in names] or [overrides]
-    _print_if(cfg, config.FinetuneConfig, choices[0])
-    inspection.models([launch.compose(config.FinetuneConfig, choice) for choice in choices], as_json)
-
-
-def _print_if(cfg: bool, kind: type[Any], overrides: Sequence[str]) -> None:
-    if cfg:
-        from forgetbench import launch
-
-        typer.echo(launch.composed_yaml(kind, overrides), nl=False)
-        raise typer.Exit
-
-
-def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Bare names, and overrides."""
-    return [word for word in words if "=" not in word], [word for word in words if "=" in word]

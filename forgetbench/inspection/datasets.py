@@ -1,22 +1,21 @@
-"""`forgetbench data` and `forgetbench models`: what there is, before anything is run."""
+"""`forgetbench data`: what there is, before anything is run."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 from rich.markup import escape
 from rich.table import Table
 
-from forgetbench.config import FinetuneConfig, ModelConfig
+from forgetbench.config import FinetuneConfig
 from forgetbench.data.audit import NEAR, DatasetAudit, Pictures, audit_dataset, leak
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.quadrant import place
 from forgetbench.data.sources import load_samples
 from forgetbench.errors import UserError
+from forgetbench.inspection.rows import print_rows
 from forgetbench.reporting.console import console
 
 
@@ -47,7 +46,7 @@ def data_list(config: FinetuneConfig, as_json: bool) -> None:
                 "quadrant": quadrant or None,
             }
         )
-    _print(table, rows, as_json)
+    print_rows(table, rows, as_json)
 
 
 def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
@@ -105,7 +104,7 @@ def data_check(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> b
         table.add_row(audit.name, sizes, *shown, "\n".join(problems) or "none")
         leaks = {"identical": found.identical, "near": found.near} if audit.evaluated else None
         rows.append({"name": audit.name, "items": audit.sizes, "in_training": leaks, "problems": problems})
-    _print(table, rows, as_json)
+    print_rows(table, rows, as_json)
     return sound
 
 
@@ -115,14 +114,6 @@ def _is_here(catalogue: Catalogue, name: str) -> bool:
         return catalogue.load(name).is_here
     except UserError:
         return True  # what is wrong with its manifest is a finding of the check
-
-
-def _print(table: Table, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
-    """The table, or its rows for a program."""
-    if as_json:
-        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
-    else:
-        console.print(table, markup=False)
 
 
 def _audit(catalogue: Catalogue, name: str, pictures: Pictures) -> DatasetAudit:
@@ -138,37 +129,6 @@ def _audit(catalogue: Catalogue, name: str, pictures: Pictures) -> DatasetAudit:
         if found != set(getattr(manifest, field)):
             result.problems.append(f"`{field}` must list what its parts have: {', '.join(sorted(found))}")
     return result
-
-
-def models(configs: Sequence[FinetuneConfig], as_json: bool) -> None:
-    """Each model's parts and parameter counts, counted without reading its weights."""
-    rows: list[dict[str, object]] = []
-    table = Table(title="models", title_justify="left")
-    for column in ("model", "part", "parameters", "linear layers"):
-        table.add_column(column, justify="left" if column in ("model", "part") else "right")
-    for config in configs:
-        rows += _model_rows(table, config.model)
-    _print(table, rows, as_json)
-
-
-def _model_rows(table: Table, config: ModelConfig) -> list[dict[str, object]]:
-    """Add a model's rows to the table, and return them."""
-    import torch
-    from transformers import AutoModelForImageTextToText
-
-    from forgetbench.models.load import load_config
-    from forgetbench.models.parts import audit, language_layers, linear_layers
-
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(load_config(config))
-    counted = audit(model)
-    layers, rows = language_layers(model), list[dict[str, object]]()
-    for count in counted.parts:
-        linear = len(linear_layers(model, count.part))
-        table.add_row(config.path, count.part, f"{count.total:,}", str(linear))
-        rows.append({"model": config.path, "part": count.part, "parameters": count.total, "linear_layers": linear})
-    table.add_row(config.path, "all", f"{counted.total:,}", f"{layers} language layers", end_section=True)
-    return [*rows, {"model": config.path, "part": "all", "parameters": counted.total, "language_layers": layers}]
 
 
 def _quadrant(target: Manifest, manifest: Manifest) -> str:

@@ -1,0 +1,91 @@
+"""`forgetbench data`: list, show and check datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forgetbench.cli.shared import Cfg, Command, Json, Overrides, Words, print_if, split
+
+_CLIP = "openai/clip-vit-large-patch14"
+
+data = typer.Typer(rich_markup_mode=None, help="List, show, check, audit and build datasets.")
+
+
+@data.command("list", cls=Command)
+def data_list(overrides: Overrides, cfg: Cfg = False, as_json: Json = False) -> None:
+    """List every dataset that can be named: image domains, text tasks, sizes."""
+    from forgetbench import config, launch
+    from forgetbench.inspection import datasets
+
+    print_if(cfg, config.FinetuneConfig, overrides)
+    datasets.data_list(launch.compose(config.FinetuneConfig, overrides), as_json)
+
+
+@data.command("show", cls=Command)
+def data_show(words: Words, cfg: Cfg = False) -> None:
+    """Show datasets: manifest, sizes, a few items; with no name, the target set."""
+    from forgetbench import config, launch
+    from forgetbench.inspection import datasets
+
+    names, overrides = split(words)
+    print_if(cfg, config.FinetuneConfig, overrides)
+    composed = launch.compose(config.FinetuneConfig, overrides)
+    datasets.data_show(composed, names or [stage.set for stage in composed.data.stages])
+
+
+@data.command("check", cls=Command)
+def data_check(
+    words: Words,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Compare with the Hub: ids, revisions, splits, columns, sizes.")
+    ] = False,
+    cfg: Cfg = False,
+    as_json: Json = False,
+) -> None:
+    """Verify datasets against their manifests: files, digests, sizes, items; with no name, all of them."""
+    from forgetbench import config, launch
+    from forgetbench.inspection import datasets
+
+    names, overrides = split(words)
+    print_if(cfg, config.FinetuneConfig, overrides)
+    composed = launch.compose(config.FinetuneConfig, overrides)
+    if remote:
+        from forgetbench.inspection.remote import check_remote
+
+        sound = check_remote(composed, names, as_json)
+    else:
+        sound = datasets.data_check(composed, names, as_json)
+    if not sound:
+        raise typer.Exit(1)
+
+
+@data.command("audit", cls=Command)
+def data_audit(words: Words, cfg: Cfg = False, as_json: Json = False) -> None:
+    """Look for pictures and texts of evaluation sets in training sets; with no name, in all that are here."""
+    from forgetbench import config, launch
+    from forgetbench.inspection import audit
+
+    names, overrides = split(words)
+    print_if(cfg, config.FinetuneConfig, overrides)
+    if not audit.data_audit(launch.compose(config.FinetuneConfig, overrides), names, as_json):
+        raise typer.Exit(1)
+
+
+@data.command("build", cls=Command)
+def data_build(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to build, such as imagenet_vqa.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the published pictures; by default below $FORGETBENCH_DOWNLOADS.")
+    ] = None,
+    clip: Annotated[str, typer.Option(help="CLIP checkpoint that finds hard negatives: Hub id or folder.")] = _CLIP,
+    seed: Annotated[int, typer.Option(help="Draws the wrong options and their order.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Pictures in a CLIP pass.", min=1)] = 64,
+    limit: Annotated[int | None, typer.Option(help="Only so many pictures of each split.", min=1)] = None,
+) -> None:
+    """Make multiple-choice questions of a classification set, with wrong options that CLIP takes for right."""
+    from forgetbench import building
+
+    building.data_build(name, building.Options(images, clip, seed, batch_size, limit))

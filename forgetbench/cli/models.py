@@ -1,0 +1,33 @@
+"""`forgetbench models`: a model's parts, and what training it needs."""
+
+from __future__ import annotations
+
+import typer
+
+from forgetbench.cli.shared import Cfg, Command, Json, Words, print_if, split
+
+models = typer.Typer(rich_markup_mode=None, help="Show models, and plan the memory that training them needs.")
+
+
+@models.command("show", cls=Command)
+def models_show(words: Words, cfg: Cfg = False, as_json: Json = False) -> None:
+    """List a model's parts and their parameter counts; with no name, the embedded base."""
+    from forgetbench import config, launch
+    from forgetbench.inspection import models as shown
+
+    names, overrides = split(words)
+    choices = [[*overrides, f"model={name}"] for name in names] or [overrides]
+    print_if(cfg, config.FinetuneConfig, choices[0])
+    shown.models_show([launch.compose(config.FinetuneConfig, choice) for choice in choices], as_json)
+
+
+@models.command("plan", cls=Command)
+def models_plan(words: Words, cfg: Cfg = False, as_json: Json = False) -> None:
+    """Estimate the memory that a recipe needs, by what takes it, before any weight is loaded."""
+    from forgetbench import config, launch
+    from forgetbench.inspection import memory
+
+    names, overrides = split(words)
+    choices = [[*overrides, f"model={name}"] for name in names] or [overrides]
+    print_if(cfg, config.FinetuneConfig, choices[0])
+    memory.models_plan([launch.compose(config.FinetuneConfig, choice) for choice in choices], as_json)

@@ -1,0 +1,81 @@
+"""What all commands share: how errors end, how help looks, arguments."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from forgetbench.errors import UserError
+from forgetbench.help import epilog
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+
+
+class Commands(TyperGroup):
+    """Commands whose user errors end in one plain message and exit code 2; bugs keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            sys.stderr.write(f"{error}\n")
+            raise typer.Exit(BAD_INPUT) from None
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            sys.stderr.write(
+                f"{error}\nNothing finished is lost: make room, or choose another outputs=..., and run again.\n"
+            )
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            sys.stderr.write("Interrupted. The same command resumes where it stopped.\n")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+class Command(TyperCommand):
+    """A command whose help ends in its examples, keys and config groups."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the epilog as it is; Click would fill its lines into paragraphs."""
+        formatter.write("\n" + epilog(ctx.command_path.partition(" ")[2]))
+
+
+Overrides = Annotated[
+    list[str],
+    typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides.", default_factory=list, show_default=False),
+]
+Words = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[NAME|KEY=VALUE]...",
+        help="Names, Hydra overrides.",
+        default_factory=list,
+        show_default=False,
+    ),
+]
+Folder = Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a run or a sweep.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+Cfg = Annotated[bool, typer.Option("--cfg", help="Print the composed config and exit.")]
+
+
+def print_if(cfg: bool, kind: type[Any], overrides: Sequence[str]) -> None:
+    """Print the composed config and end, if that is what was asked for."""
+    if cfg:
+        from forgetbench import launch
+
+        typer.echo(launch.composed_yaml(kind, overrides), nl=False)
+        raise typer.Exit
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Bare names, and overrides."""
+    return [word for word in words if "=" not in word], [word for word in words if "=" in word]

@@ -1,0 +1,1 @@
+"""Datasets and models, looked at before anything is run."""
