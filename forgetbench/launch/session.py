@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, cast
 
 from hydra import initialize_config_dir
@@ -22,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from forgetbench.config import DataConfig, EvalMatrixConfig, FinetuneConfig, ScoreConfig, StageConfig
+from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.errors import UserError
 from forgetbench.launch import refusals
@@ -67,16 +68,22 @@ def opened(kind: type[Any], overrides: Sequence[str]) -> Iterator[Session]:
 
 def _register(manifests: Sequence[str]) -> None:
     store = ConfigStore.instance()
-    for name, schema in SCHEMAS.items():
-        group, _, option = f"schema/{name}".rpartition("/")
-        store.store(group=group, name=option, node=schema, provider="forgetbench")
+    _register_schemas()
     # The store outlives a call, and the next call may be made in another folder.
     store.repo.pop("data", None)
     files = config_files("data")
     for name in manifest_names(manifests):
         if name not in files:
-            node = DataConfig(stages=[StageConfig(set=name)])
+            # A plain node: making a typed one for each of a hundred manifests would take most of a command's start.
+            node = {"defaults": ["/schema/data@_here_", "_self_"], "stages": [{"set": name}]}
             store.store(group="data", name=name, node=node, provider="data_manifests")
+
+
+@cache
+def _register_schemas() -> None:
+    for name, schema in SCHEMAS.items():
+        group, _, option = f"schema/{name}".rpartition("/")
+        ConfigStore.instance().store(group=group, name=option, node=schema, provider="forgetbench")
 
 
 class Session:
