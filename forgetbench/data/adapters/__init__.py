@@ -1,0 +1,41 @@
+"""Turn the rows of odd public layouts into items: a manifest's `source.adapter` names one of the functions below.
+
+An adapter gets all rows of a split, mapped columns (`source.columns`) under our names too, and yields rows with our
+fields (`image`, `question`, `options`, `answer`, ...); columns that nothing replaces stay. Where a row does not have
+its layout, it raises KeyError, TypeError, ValueError or AttributeError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from forgetbench.data.adapters import answers, choices
+from forgetbench.data.adapters.choices import Row
+
+ADAPTERS: Mapping[str, Callable[[Iterator[Row]], Iterator[Row]]] = {
+    function.__name__: function
+    for function in (
+        choices.ai2d,
+        choices.cell_naming,
+        choices.iconqa_blank,
+        choices.iconqa_choice,
+        choices.imagewikiqa,
+        choices.instrument_naming,
+        choices.lettered_text,
+        choices.mmbench,
+        choices.mmmu_choice,
+        choices.mmmu_open,
+        choices.named_text,
+        choices.scienceqa,
+        choices.vmcbench,
+        choices.vmcbench_unmixed,
+        answers.annotators,
+        answers.annotators_capitalised,
+        answers.cauldron,
+        answers.coco_karpathy,
+        answers.gqa,
+        answers.ocrvqa,
+        answers.yes_no,
+    )
+}
+"""Name -> adapter."""

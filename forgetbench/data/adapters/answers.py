@@ -1,0 +1,71 @@
+"""Layouts with open answers: several people's, several questions a picture, pictures in another table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def annotators(rows: Iterator[Row]) -> Iterator[Row]:
+    """VQA's `answers`, texts or {answer, ...}; the most frequent comes first, since the first is trained on.
+
+    Someone who answered nothing agrees with no one.
+    """
+    for row in rows:
+        given = [one["answer"] if isinstance(one, dict) else one for one in row["answers"]]
+        counted = Counter(text for text in given if text.strip())
+        yield row | {"answer": [text for text, n in counted.most_common() for _ in range(n)]}
+
+
+def annotators_capitalised(rows: Iterator[Row]) -> Iterator[Row]:
+    """TextVQA and VizWiz: as `annotators`, the question with one capital at its start, as lmms-eval asks it.
+
+    TextVQA's `ocr_tokens` are also given as one text, `ocr`.
+    """
+    for row in annotators(rows):
+        tokens = {"ocr": ", ".join(row["ocr_tokens"])} if row.get("ocr_tokens") is not None else {}
+        yield row | {"question": row["question"].capitalize()} | tokens
+
+
+def ocrvqa(rows: Iterator[Row]) -> Iterator[Row]:
+    """OCR-VQA: a row is a picture with parallel lists; each question that has an answer is an item."""
+    for row in rows:
+        pairs = zip(row["questions"], row["answers"], strict=True)
+        shared = {name: value for name, value in row.items() if name not in ("questions", "answers")}
+        yield from (shared | {"question": asked, "answer": answer} for asked, answer in pairs if answer.strip())
+
+
+def gqa(rows: Iterator[Row]) -> Iterator[Row]:
+    """GQA: the pictures' rows {id, image} come first, then the questions', which name them by `imageId`."""
+    pictures = dict[str, Any]()
+    for row in rows:
+        if "question" not in row:
+            pictures[row["id"]] = row["image"]
+        elif row["imageId"] in pictures:
+            yield row | {"image": pictures[row["imageId"]]}
+        else:
+            raise ValueError(f"question {row['id']} is on picture {row['imageId']}, which no row before it holds")
+
+
+def coco_karpathy(rows: Iterator[Row]) -> Iterator[Row]:
+    """Karpathy's COCO: five `sentences`, and the picture's folder and name in COCO's 2014 archives."""
+    for row in rows:
+        yield row | {"image": f"{row['filepath']}/{row['filename']}", "answer": row["sentences"]}
+
+
+def cauldron(rows: Iterator[Row]) -> Iterator[Row]:
+    """The Cauldron: `images`, and `texts` of {user, assistant}, each of which is an item."""
+    for row in rows:
+        for turn in row["texts"]:
+            yield {"image": row["images"], "question": turn["user"], "answer": turn["assistant"]}
+
+
+def yes_no(rows: Iterator[Row]) -> Iterator[Row]:
+    """The questions that are answered by yes or no, in lower case; numbered, for a public id may recur."""
+    for row in rows:
+        answer = str(row["answer"]).strip().casefold()
+        if answer in ("yes", "no"):
+            yield row | {"id": None, "answer": answer}
