@@ -34,7 +34,7 @@ EXAMPLES = {
         forgetbench sweep sweep=lr_x_parts
         forgetbench sweep method=plain,l2sp,spider,wise_ft matrix=quick
         forgetbench sweep data=five_tasks_a strategy=seq_full,replay,ewc matrix=continual
-        forgetbench sweep sweep=mix_ratio hydra/launcher=joblib threads=1
+        forgetbench sweep sweep=mix_ratio launcher=joblib hydra.launcher.n_jobs=4
     """,
     "show": """
         forgetbench show outputs/my_run
@@ -119,6 +119,9 @@ TRAINING_KEYS = {
     "recipe.steps, .batch_size": "optimiser steps, instances a step",
     "recipe.checkpoints": "every=<n>, steps=[...] or log_spaced=<n>",
     "method": "name and its own keys, such as method.rank (docs/methods.md says what each does)",
+    "model.dtype, .quantisation": "how frozen weights are held: fp32 or bf16; nf4 for adapters (docs/models.md)",
+    "sharding": "of several processes: none (each holds the model) or fsdp2 (each holds a slice)",
+    "tracker": "tensorboard, trackio, wandb or mlflow, beside train.csv",
     "outputs, manifests": "folder to write to, folders with your own manifests",
 }
 SCORING_KEYS = {
@@ -144,11 +147,16 @@ KEYS = {
         **SCORING_KEYS,
         "outputs, manifests": TRAINING_KEYS["outputs, manifests"],
     },
-    "sweep": TRAINING_KEYS | SCORING_KEYS | {"hydra/launcher": "where points run: basic, joblib, submitit_slurm, ray"},
+    "sweep": TRAINING_KEYS
+    | SCORING_KEYS
+    | {"launcher": "where points run: one after the other here, or by joblib, Slurm or Ray (docs/clusters.md)"},
     "data list": {"manifests": "folders with your own manifests (default: [data_manifests])"},
     "data show": {"manifests": "folders with your own manifests (default: [data_manifests])"},
     "data check": {"manifests": "folders with your own manifests (default: [data_manifests])"},
-    "data audit": {"manifests": "folders with your own manifests (default: [data_manifests])"},
+    "data audit": {
+        "manifests": "folders with your own manifests (default: [data_manifests])",
+        "outputs": "pairs and contact sheet go to <outputs>/audit",
+    },
     "models show": {
         "model.path": "hub id or folder",
         "model.revision": "branch, tag or commit of the hub",

@@ -77,12 +77,12 @@ class Decoding(StrEnum):
 
 @dataclass(frozen=True)
 class ImageRef:
-    """Where one picture's encoded bytes are: a member of a folder or ZIP, or the bytes themselves."""
+    """Where one picture's encoded bytes are: a member of a folder or ZIP, a table's cell, or the bytes themselves."""
 
     container: str
-    """Path of a folder or of a .zip file; the manifest's path where `data` is set."""
+    """Path of a folder or of a .zip file; address of a table's cell; the manifest's path where `data` is set."""
     name: str
-    """File name inside the container; the digest of `data` where that is set."""
+    """File name inside the container; the bytes' digest where a table holds them."""
     data: bytes | None = None
     """The encoded picture, where a table holds it in a column."""
 

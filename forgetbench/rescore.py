@@ -12,9 +12,10 @@ from forgetbench.evaluation.elsewhere import foreign_cells
 from forgetbench.evaluation.evaluate import plan, stored_cells
 from forgetbench.evaluation.sets import load_sets
 from forgetbench.models.checkpoint import list_checkpoints
+from forgetbench.models.precision import scored_digest
 from forgetbench.reporting.console import say
 from forgetbench.reporting.lm_eval import write_lm_eval
-from forgetbench.runfile import read_run
+from forgetbench.runfile import model_config, read_run
 from forgetbench.subject import bare_subject, run_subject, wanted, with_tasks, write_tables
 
 
@@ -30,7 +31,9 @@ def score(config: ScoreConfig, outputs: Path) -> None:
         checkpoints = wanted(list_checkpoints(folder), config.matrix.steps, folder)
         subject = run_subject(folder)
         matrix = with_tasks(config.matrix, subject, catalogue)
-        works = plan(read_run(folder).model_digest, checkpoints, load_sets(matrix, catalogue), matrix)
+        run = read_run(folder)
+        digest = scored_digest(run.model_digest, model_config(run), matrix.precision)
+        works = plan(digest, checkpoints, load_sets(matrix, catalogue), matrix)
         cells = stored_cells(works, store)
         if missing := len(works) - len(cells):
             say(

@@ -62,6 +62,7 @@ def operate(operation: Operation, folder: Path, threads: int | None) -> None:
 
 def _bench(run: RunFile, folder: Path, reads_data: bool) -> Bench:
     from forgetbench.data.collate import shared_encoder
+    from forgetbench.models.precision import widen
     from forgetbench.training.passes import TrainingPasses
     from forgetbench.training.plan import plan_stages
     from forgetbench.training.variants import Bench
@@ -72,6 +73,7 @@ def _bench(run: RunFile, folder: Path, reads_data: bool) -> Bench:
         raise UserError(f"{folder}: its training data are no longer those it was trained on.")
     accelerator = start_processes(config.recipe.batch_size // config.recipe.gradient_accumulation)
     loaded = load_base(run, folder)
+    widen(loaded.model.parameters())  # operations write fp32, whatever the base is held in
     encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
     bench = Bench(loaded.model, config.method, len(config.data.targets), config.seed)
     accelerator.prepare(loaded.model)

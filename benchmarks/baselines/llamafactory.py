@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.baselines.export import eval_samples
-from forgetbench.data.sources import read_image
+from forgetbench.data.pictures import read_image
 
 VARIABLE = "FORGETBENCH_LLAMAFACTORY"
 MAX_NEW_TOKENS = 4

@@ -82,7 +82,11 @@ def sweep(overrides: Overrides, cfg: Cfg = False) -> None:
     processes.alone("sweep")
     failed = launch.sweep(overrides, experiment.sweep_point, sweep_tables.summarise_sweep)
     for point in failed:
-        sys.stderr.write(f"Failed: {point.folder}: {point.cause}\n  traceback: {point.folder / launch.ERROR_FILE}\n")
+        how = "Failed" if point.traceback else "Not finished"
+        traceback = f"  traceback: {point.traceback}\n" if point.traceback else ""
+        sys.stderr.write(f"{how}: {point.folder}: {point.cause}\n{traceback}")
+    if any(point.traceback is None for point in failed):
+        sys.stderr.write("Nothing finished is lost: the same command goes on with what is not finished.\n")
     if failed:
         raise typer.Exit(1)
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from forgetbench.data.duplicates import pixel_digest
 from forgetbench.data.manifest import Manifest
-from forgetbench.data.sources import decode_image, load_samples
+from forgetbench.data.pictures import decode_image
+from forgetbench.data.sources import load_samples
 from forgetbench.errors import UserError
 from forgetbench.records import ImageRef
 
@@ -64,8 +66,7 @@ class Pictures:
         if key not in self._seen:
             decoded = decode_image(image)
             grey = decoded.convert("L").resize((THUMBNAIL, THUMBNAIL))
-            digest = hashlib.sha256(f"{decoded.size}".encode() + decoded.tobytes()).digest()
-            self._seen[key] = Picture(digest, np.asarray(grey, dtype=np.float32).ravel() / 255)
+            self._seen[key] = Picture(pixel_digest(decoded), np.asarray(grey, dtype=np.float32).ravel() / 255)
         return self._seen[key]
 
 

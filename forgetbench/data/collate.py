@@ -8,8 +8,9 @@ Shapes: B items, T prompt tokens, A answer tokens.
 from __future__ import annotations
 
 import inspect
+import math
 from collections import OrderedDict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forgetbench.data.sources import decode_image
+from forgetbench.data.pictures import decode_image
 from forgetbench.records import ImageRef, Sample
 
 IGNORED = -100
@@ -51,7 +52,7 @@ class Encoder:
 
         Args:
             processor: any ProcessorMixin with a tokenizer and an image processor.
-            max_pixels: shrink larger pictures first.
+            max_pixels: shrink larger pictures first, and keep the image processor from enlarging them beyond it.
             cache_bytes: memory for encoded prompts, the least recently used dropped first.
         """
         self.processor = processor
@@ -63,6 +64,7 @@ class Encoder:
         self.answer_type = int(self._takes_suffix)
         """Token type of answers."""
         self._max_pixels = max_pixels
+        self._limits = {} if max_pixels is None else _limits(processor.image_processor, max_pixels)
         self._cache: OrderedDict[tuple[str, tuple[ImageRef, ...]], Encoded] = OrderedDict()
         self._free = cache_bytes
         self.answer_ids = lru_cache(maxsize=65536)(self._answer_ids)
@@ -87,10 +89,12 @@ class Encoder:
         bos = self.tokenizer.bos_token
         features = self.processor(
             text=[text],
-            images=pictures or None,
+            # Nested, as conversations give them: LLaVA-OneVision cuts one picture of a prompt into tiles, but not two.
+            images=[pictures] if pictures else None,
             return_tensors="pt",
             # A template that writes its own first token must not be given a second one.
             add_special_tokens=not (bos and text.startswith(bos)),
+            **(self._limits if pictures else {}),
         )
         features.pop("labels", None)  # some processors make them; those of a prompt say nothing
         shape = features["input_ids"].shape
@@ -135,6 +139,16 @@ class Encoder:
     def _turn_end(self, tail: str, answer: str) -> str:
         end = tail[tail.find(answer) + len(answer) :].strip()
         return end or self.tokenizer.eos_token
+
+
+def _limits(image_processor: Any, max_pixels: int) -> dict[str, Any]:
+    """Settings of an image processor that would cut even a shrunk picture into as many tiles as ever."""
+    if getattr(image_processor, "crop_to_patches", None) is not None:  # InternVL
+        tile = image_processor.size["height"] * image_processor.size["width"]
+        return {"max_patches": max(1, min(image_processor.max_patches, max_pixels // tile))}
+    if getattr(image_processor, "max_image_size", None) is not None:  # Idefics3, SmolVLM
+        return {"size": {"longest_edge": min(image_processor.size["longest_edge"], math.isqrt(max_pixels))}}
+    return {}
 
 
 _shared: dict[str, Encoder] = {}
@@ -199,16 +213,25 @@ def batch_prompts(
                 batch["token_type_ids"][row, width : width + len(ids)] = encoded[row].answer_type
         batch["labels"] = labels
     batch |= join_pictures(encoded, without)
-    if "image_grid_thw" not in batch:
-        # Explicit positions make padding invisible; families with 3-D positions compute their own.
+    if not has_own_positions(batch):
+        # Explicit positions make padding invisible.
         batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
     return batch
+
+
+def has_own_positions(batch: Mapping[str, Any]) -> bool:
+    """Whether the model computes positions itself: three-dimensional ones, where a picture's rows and columns count."""
+    return "image_grid_thw" in batch or {"target_sizes", "mm_token_type_ids"} <= batch.keys()
 
 
 def join_pictures(encoded: Sequence[Encoded], without: Container[str] = ()) -> dict[str, Tensor]:
     """The picture tensors of some prompts, in their order."""
     keys = {key: None for one in encoded for key in one.pictures if key not in without}
-    return {key: _join([one.pictures[key] for one in encoded if key in one.pictures]) for key in keys}
+    tensors = {key: [one.pictures[key] for one in encoded if key in one.pictures] for key in keys}
+    packed = "target_sizes" in keys  # MiniCPM-V lays all patches end to end in one row, and reads no other row
+    return {
+        key: torch.cat(some, -1) if packed and key == "pixel_values" else _join(some) for key, some in tensors.items()
+    }
 
 
 def _join(tensors: Sequence[Tensor]) -> Tensor:

@@ -8,11 +8,15 @@ import json
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from dataclasses import replace
+from itertools import count, pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
+from forgetbench.data.adapters import ADAPTERS
+from forgetbench.data.hub import hub_rows
 from forgetbench.data.manifest import DOWNLOADS, Manifest, SourceKind
+from forgetbench.data.tables import parquet_rows
 from forgetbench.errors import UserError
 
 Row = dict[str, Any]
@@ -28,15 +32,44 @@ def rows(manifest: Manifest, split: str) -> Iterator[Row]:
     source = manifest.source
     assert source is not None
     found = _hub_rows(manifest, split) if source.kind is SourceKind.hub else _file_rows(manifest, split)
-    columns = source.columns | manifest.split(split).columns
-    with_references = _references(manifest, split)
+    found = _mapped(manifest, split, found)
+    if source.adapter:
+        found = _adapted(manifest, split, found)
+    yield from map(_references(manifest, split), found)
+
+
+def _mapped(manifest: Manifest, split: str, found: Iterator[Row]) -> Iterator[Row]:
+    assert manifest.source is not None
+    columns = manifest.source.columns | manifest.split(split).columns
     unseen = set(columns.values())
     for row in found:
         unseen = unseen and unseen.difference(row)
-        yield with_references(row | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row})
+        yield row | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
     if unseen:
         names = ", ".join(sorted(unseen))
         raise UserError(f"{manifest.path}: no item of split '{split}' has the column {names} (`source.columns`).")
+
+
+def _hub_rows(manifest: Manifest, split: str) -> Iterator[Row]:
+    """The split's rows of each configuration in turn."""
+    source = manifest.source
+    assert source is not None
+    for config in source.hub_configs:
+        yield from hub_rows(replace(manifest, source=replace(source, hub_config=config)), split)
+
+
+def _adapted(manifest: Manifest, split: str, found: Iterator[Row]) -> Iterator[Row]:
+    assert manifest.source is not None
+    name = str(manifest.source.adapter)
+    seen = count()
+    try:
+        yield from ADAPTERS[name](row for row, _ in zip(found, seen, strict=False))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        detail = f"field {error} is missing" if isinstance(error, KeyError) else error
+        raise UserError(
+            f"{manifest.path}: row {next(seen) - 1} of split '{split}' is not laid out as the adapter '{name}' "
+            f"expects: {detail}.\nIf the published layout has changed, copy the manifest and change `source`."
+        ) from error
 
 
 def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
@@ -52,9 +85,11 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
             raise _absent(manifest, split, path)
         try:
             if kind is SourceKind.parquet:
-                yield from _parquet_rows(path)
+                yield from parquet_rows(path)
             elif kind is SourceKind.llava:
                 yield from _llava_rows(path, llava_ids)
+            elif path.suffix == ".json":
+                yield from _json_rows(path)
             else:
                 yield from _jsonl_rows(path)
         except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
@@ -67,7 +102,8 @@ def _absent(manifest: Manifest, split: str, path: Path) -> UserError:
     if manifest.source and manifest.is_public:
         folder = manifest.source.root.removeprefix("downloads:").partition("/")[0]
         told += (
-            f"\nDownload it from {manifest.homepage}; docs/data.md shows the layout. "
+            f"\nDownload it from {manifest.homepage}, or build it if `forgetbench data show {manifest.name}` says so; "
+            "docs/data.md shows the layout. "
             f"If it is on this machine, set {DOWNLOADS} to the folder that holds {folder}."
         )
     return UserError(told)
@@ -129,12 +165,18 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
             yield row
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow.parquet as pq
+def _json_rows(path: Path) -> Iterator[Row]:
+    records = _records(path)
+    if not all(isinstance(record, dict) for record in records):
+        raise ValueError("each record must be an object {...}")
+    yield from records
 
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=256):
-            yield from batch.to_pylist()
+
+def _records(path: Path) -> list[Row]:
+    records = json.loads(path.read_text("utf-8-sig"))
+    if not isinstance(records, list):
+        raise ValueError("a list of records is expected")
+    return records
 
 
 def _llava_rows(path: Path, seen: Counter[str]) -> Iterator[Row]:
@@ -143,10 +185,7 @@ def _llava_rows(path: Path, seen: Counter[str]) -> Iterator[Row]:
     Public files repeat record ids (one per picture, not per record), so a repeated one is numbered. A record with a
     question_id and no conversations is an item as it is: the question files of LLaVA's evaluations.
     """
-    records = json.loads(path.read_text("utf-8"))
-    if not isinstance(records, list):
-        raise ValueError("a list of records is expected")
-    for place, record in enumerate(records):
+    for place, record in enumerate(_records(path)):
         if "question_id" in record and "conversations" not in record:
             yield record
             continue
@@ -158,28 +197,3 @@ def _llava_rows(path: Path, seen: Counter[str]) -> Iterator[Row]:
         pairs = [pair for pair in turns if [turn["from"] for turn in pair] == ["human", "gpt"]]
         for turn, (human, gpt) in enumerate(pairs):
             yield shared | {"id": f"{name}-{turn}", "question": human["value"], "answer": gpt["value"]}
-
-
-def _hub_rows(manifest: Manifest, split: str) -> Iterator[Row]:
-    import datasets
-
-    source = manifest.source
-    assert source is not None
-    assert source.hub_id
-    local = (Path(manifest.path).parent / source.hub_id).resolve()
-    where = str(local) if local.is_dir() else source.hub_id
-    try:
-        table = datasets.load_dataset(
-            where,
-            source.hub_config,
-            revision=None if local.is_dir() else source.revision,
-            split=manifest.split(split).hub_split or split,
-        )
-    except UserError:
-        raise
-    except Exception as error:  # the library raises a different class for each failure
-        detail = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{manifest.path}: cannot load '{where}': {detail}") from error
-    # As Arrow, pictures stay encoded, in lists too.
-    for batch in table.with_format("arrow").iter(batch_size=256):
-        yield from batch.to_pylist()

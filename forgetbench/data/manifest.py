@@ -11,12 +11,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from forgetbench.data.adapters import ADAPTERS
 from forgetbench.errors import UserError
 from forgetbench.options import nearest
 from forgetbench.paths import EMBEDDED
@@ -30,7 +33,7 @@ class SourceKind(StrEnum):
     """The layouts that items can be read from."""
 
     jsonl = "jsonl"
-    """JSON lines (.jsonl or .jsonl.gz), pictures in a folder or a ZIP."""
+    """JSON lines (.jsonl or .jsonl.gz) or one list (.json), pictures in a folder or a ZIP."""
     parquet = "parquet"
     """Parquet; pictures as a struct of bytes (the Hub's layout), raw bytes, or paths."""
     llava = "llava"
@@ -54,6 +57,7 @@ class Source:
     hub_aliases: list[str] = field(default_factory=list)
     """Other ids of the same set, tried in order where `hub_id` is not found: owners rename themselves."""
     hub_config: str | None = None
+    """One of the set's configurations, or several as `a+b`, whose rows are read in turn."""
     revision: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     """Our field name -> the column's name, where they differ."""
@@ -63,6 +67,11 @@ class Source:
     """Read the Hub's rows as they come instead of downloading the set first; for sets larger than the disk."""
     sha256: dict[str, str] = field(default_factory=dict)
     """File, relative to root -> its digest; `forgetbench data check` verifies them."""
+
+    @property
+    def hub_configs(self) -> list[str | None]:
+        """The configurations that are read, [None] where none is named."""
+        return list(self.hub_config.split("+")) if self.hub_config else [None]
 
 
 @dataclass
@@ -126,20 +135,26 @@ class Manifest:
         assert self.source is not None
         if self.source.root.startswith("embedded:"):
             return EMBEDDED / self.source.root.removeprefix("embedded:")
-        if self.is_public:
+        if self.source.root.startswith("downloads:"):
             return Path(os.environ.get(DOWNLOADS, "downloads")).resolve() / self.source.root.removeprefix("downloads:")
         return (Path(self.path).parent / self.source.root).resolve()
 
     @property
+    def is_on_hub(self) -> bool:
+        """Whether the rows come from the Hub, and from no local folder of the same layout."""
+        hub_id = self.source.hub_id if self.source else None
+        return hub_id is not None and not (Path(self.path).parent / hub_id).is_dir()
+
+    @property
     def is_public(self) -> bool:
         """Whether the files are downloaded by whoever wants them."""
-        return self.source is not None and self.source.root.startswith("downloads:")
+        return self.source is not None and (self.source.root.startswith("downloads:") or self.is_on_hub)
 
     @property
     def is_here(self) -> bool:
-        """Whether there is something to read: false of a public set that is not downloaded."""
+        """Whether there is something to read without asking the network: false of a set on the Hub, cached or not."""
         files = [name for split in self.splits.values() for name in (*split.files, split.references) if name]
-        return not self.is_public or all((self.root / name).is_file() for name in files)
+        return not self.is_on_hub and (not self.is_public or all((self.root / name).is_file() for name in files))
 
     def split(self, name: str) -> Split:
         """One of the splits.
@@ -149,7 +164,10 @@ class Manifest:
         """
         if name not in self.splits:
             has = ", ".join(self.splits) or "none"
-            raise UserError(f"{self.path}: no split '{name}' (it has: {has}).")
+            what = (
+                f"no split '{name}'" if name else "none of its splits is for this; see `train_split` and `eval_split`"
+            )
+            raise UserError(f"{self.path}: {what} (it has: {has}).")
         return self.splits[name]
 
 
@@ -162,13 +180,19 @@ def load_manifest(path: Path) -> Manifest:
     own = {"name": path.stem, "path": str(path)}
     try:
         raw = OmegaConf.create(yaml.safe_load(path.read_text("utf-8")) or {})
-        manifest = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Manifest), raw, own))
+        manifest = OmegaConf.to_object(OmegaConf.merge(_schema(), raw, own))
     except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError) as error:
         raise _refusal(path, _told(error)) from error
     assert isinstance(manifest, Manifest)
     for problem in _problems(manifest, raw.get("name", path.stem)):
         raise _refusal(path, problem)
     return manifest
+
+
+@lru_cache
+def _schema() -> Any:
+    # Every command that names datasets reads over a hundred manifests; a merge leaves its first part as it is.
+    return OmegaConf.structured(Manifest)
 
 
 def _problems(manifest: Manifest, name: object) -> Iterator[str]:
@@ -184,6 +208,9 @@ def _problems(manifest: Manifest, name: object) -> Iterator[str]:
         yield "a mixture has the splits of its parts; drop `splits`."
     if source and (source.kind is SourceKind.hub) != bool(source.hub_id):
         yield "`source.hub_id` goes with `kind: hub`, and only with it."
+    if source and source.adapter and source.adapter not in ADAPTERS:
+        known = sorted(ADAPTERS)
+        yield f"`source.adapter: {source.adapter}` is unknown. {nearest(source.adapter, known, known)}"
     if not manifest.image_domains or not manifest.text_tasks:
         yield "list `image_domains` ([text] where there are no pictures) and `text_tasks`; quadrants need both."
     yield from _answer_problems(manifest)

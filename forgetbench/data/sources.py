@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import heapq
-import io
-import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from pathlib import Path, PurePath
-
-from PIL import Image
+from pathlib import PurePath
 
 from forgetbench.data.layouts import Row, rows
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.probe import with_class_name
+from forgetbench.data.tables import Stored, content_name
 from forgetbench.errors import UserError
 from forgetbench.records import LETTERS, AnswerKind, ImageRef, Sample
 
-MAX_PIXELS = 100_000_000
-"""Larger pictures are refused: one file of a public clip-art set has 169 million pixels."""
+IN_MEMORY = 512 * 2**20
+"""Bytes of a split's pictures that stay in memory where tables hold them; the others are read when they are needed."""
+_BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A")
+"""How JPEG, PNG, GIF, WebP, BMP and TIFF (of either byte order) begin in base64."""
+_LONGEST_NAME = 255
+"""Characters of a file's name; longer texts that begin so are pictures."""
 
 
 def load_samples(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> list[Sample]:
@@ -41,9 +41,10 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None, distr
         raise UserError(f"{manifest.path}: a mixture has no items of its own; name its parts.")
     folder = str(manifest.root / manifest.source.images)
     samples: dict[str, Sample] = {}
+    held = _Held(manifest)
     for index, row in _drawn(rows(manifest, split), limit):
         try:
-            sample = _sample(manifest, row, index, folder, distract)
+            sample = _sample(manifest, row, index, tuple(_images(row, folder, held)), distract)
             if sample is None:
                 continue
             if sample.id in samples:
@@ -69,59 +70,36 @@ def _drawn(found: Iterator[Row], limit: int | None) -> Iterable[tuple[int, Row]]
     return sorted(ranked, key=lambda one: one[0])
 
 
-def read_image(image: ImageRef) -> bytes:
-    """The encoded bytes of one picture.
+class _Held:
+    """The pictures that a split's tables hold, each once, and as many of them in memory as `IN_MEMORY` allows."""
 
-    Raises:
-        UserError: it is not there.
-    """
-    if image.data is not None:
-        return image.data
-    try:
-        if image.container.endswith(".zip"):
-            return _zip(image.container).read(image.name)
-        return (Path(image.container) / image.name).read_bytes()
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"Picture '{image.name}' cannot be read from {image.container} ({error}). "
-            "Names are looked up in the manifest's `source.images`."
-        ) from error
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._known: dict[str, ImageRef] = {}
+        self._n_bytes = 0
 
+    def image(self, data: bytes) -> ImageRef:
+        # Named by content: a picture of several rows is one cluster, and no two splits' pictures are confused.
+        name = content_name(data)
+        if name not in self._known:
+            self._known[name] = self._new(name, data)
+        return self._known[name]
 
-def decode_image(image: ImageRef, max_pixels: int | None = None) -> Image.Image:
-    """Decode one picture to RGB, shrunk to at most `max_pixels`.
-
-    Raises:
-        UserError: it is not there, broken or too large.
-    """
-    encoded = read_image(image)
-    too_large = f"Picture '{image.name}' of {image.container} has over {MAX_PIXELS:,} pixels; shrink it first."
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
-            opened = Image.open(io.BytesIO(encoded))
-        with opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise UserError(too_large)
-            picture = opened.convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise UserError(too_large) from error
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's plugins raise any of them for broken files
-        raise UserError(f"Picture '{image.name}' of {image.container} is broken: {error}.") from error
-    if max_pixels and picture.width * picture.height > max_pixels:
-        factor = (max_pixels / (picture.width * picture.height)) ** 0.5
-        picture = picture.resize((max(1, int(picture.width * factor)), max(1, int(picture.height * factor))))
-    return picture
+    def _new(self, name: str, data: bytes) -> ImageRef:
+        if self._n_bytes + len(data) > IN_MEMORY:
+            if isinstance(data, Stored):
+                return ImageRef(data.cell, name)
+            if self._manifest.source and self._manifest.source.streaming:
+                raise UserError(
+                    f"{self._manifest.path}: the pictures streamed fill more than {IN_MEMORY / 2**20:g} MiB and are "
+                    "stored nowhere. Score fewer items (`matrix.limit`), or drop `streaming` from the manifest."
+                )
+        self._n_bytes += len(data)
+        return ImageRef(self._manifest.path, name, bytes(data))
 
 
-@lru_cache(maxsize=8)
-def _zip(path: str) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
-
-
-def _sample(manifest: Manifest, row: Row, index: int, folder: str, distract: bool) -> Sample | None:
+def _sample(manifest: Manifest, row: Row, index: int, images: tuple[ImageRef, ...], distract: bool) -> Sample | None:
     options = _options(manifest, row)
-    images = tuple(_images(manifest, row, folder))
     answer, references = _answer(manifest.answer, row, options)
     item_id = str(index if row.get("id") is None else row["id"])
     class_name = str(row.get("class_name") or "")
@@ -181,15 +159,16 @@ def _options(manifest: Manifest, row: Row) -> tuple[str, ...]:
     return options
 
 
-def _images(manifest: Manifest, row: Row, folder: str) -> Iterator[ImageRef]:
+def _images(row: Row, folder: str, kept: _Held) -> Iterator[ImageRef]:
     value = row.get("image")
     values = value if isinstance(value, list) else [] if value is None else [value]
     for one in values:
         held = one if isinstance(one, dict) else {"bytes": one} if isinstance(one, bytes) else {"path": one}
         data, name = held.get("bytes"), held.get("path")
+        if data is None and isinstance(name, str) and len(name) > _LONGEST_NAME and name.startswith(_BASE64):
+            data = base64.b64decode(name, validate=True)
         if data is not None:
-            # Named by content: a picture of several rows is one cluster, and no two splits' pictures are confused.
-            yield ImageRef(manifest.path, hashlib.sha256(data).hexdigest()[:16], data)
+            yield kept.image(data)
             continue
         if not isinstance(name, str) or not name:
             raise ValueError(f"`image` must be a file's name or a picture's bytes, not {one!r}")

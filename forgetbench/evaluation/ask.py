@@ -24,6 +24,7 @@ from forgetbench.methods.experts import expert_parts
 from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.models.load import LoadedModel
 from forgetbench.models.parts import part_of
+from forgetbench.models.precision import at_precision, is_packed
 from forgetbench.models.tensors import tensors_digest
 from forgetbench.records import Decoding, Prediction
 
@@ -41,8 +42,12 @@ class Asker:
             encoder: of the same model.
             config: what is scored, and how.
             cache: folder of encoded prompts, shared by all runs.
+
+        Raises:
+            UserError: the model cannot run in the precision, or has no such layer to measure.
         """
         self._inputs_digest, self._encoder, self._config, self._cache = loaded.inputs_digest, encoder, config, cache
+        at_precision(loaded.model, config.precision)
         self._engine = Engine(loaded, encoder, int(config.feature_gb * GIB))
         self._model = loaded.model
         # A layer that is not there is refused before anything is asked.
@@ -91,6 +96,6 @@ class Asker:
         return self._observer.measure(dataset.manifest.name, self.batches(dataset), items, self._swap.replaced)
 
     def distances(self) -> list[PartDistance]:
-        """How far the weights are from the base's; of parts with experts there is no saying."""
-        without = expert_parts(self._model)
-        return [row for row in part_distances(self._model, self._swap.replaced) if row.part not in without]
+        """How far the weights are from the base's; of parts with experts or packed weights there is no saying."""
+        packed = {part_of(name) for name, one in self._model.named_parameters() if is_packed(one)}
+        return part_distances(self._model, self._swap.replaced, expert_parts(self._model) | packed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class _PartSums:
 
 
 @torch.no_grad()
-def part_distances(model: Any, base: Mapping[str, Tensor]) -> list[PartDistance]:
+def part_distances(model: Any, base: Mapping[str, Tensor], without: Collection[str] = ()) -> list[PartDistance]:
     """L2 distance, relative distance and share of changed weights of every part that the model has.
 
     A layer with adapters is its own weight with the adapters merged into it, at the checkpoint and at the base.
@@ -48,23 +48,26 @@ def part_distances(model: Any, base: Mapping[str, Tensor]) -> list[PartDistance]
     Args:
         model: at the checkpoint, adapters attached.
         base: base values of what the checkpoint changed, by live name.
+        without: parts to leave out.
     """
     sums: defaultdict[str, _PartSums] = defaultdict(_PartSums)
-    for name, before, after in _pairs(model, base):
+    for name, before, after in _pairs(model, base, without):
         sums[part_of(name)].add(before, after)
     return [sums[part].measured(part) for part in PARTS if part in sums]
 
 
-def _pairs(model: Any, base: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _pairs(model: Any, base: Mapping[str, Tensor], without: Collection[str]) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Every weight at the base and now; the very same tensor where the checkpoint has none of its own."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     adapted: dict[str, Any] = {
-        name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, BaseTunerLayer) and part_of(f"{name}.") not in without
     }
     inside = tuple(f"{name}." for name in adapted)
     for name, after in model.named_parameters():
-        if not name.startswith(inside):
+        if not name.startswith(inside) and part_of(name) not in without:
             yield name, base.get(name, after), after
     for prefix, module in adapted.items():
         own = {name: base[f"{prefix}.{name}"] for name, _ in module.named_parameters() if f"{prefix}.{name}" in base}
@@ -76,7 +79,7 @@ def _pairs(model: Any, base: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor
 
 def _merged(module: Any, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of one adapted layer with its adapters merged, at `values` where given; the layer stays as it is."""
-    copied = copy.deepcopy(module)
+    copied = copy.deepcopy(module).float()  # merged in bf16, small adapters would be lost
     parameters = dict(copied.named_parameters())
     for name, value in values.items():
         parameters[name].copy_(value)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessorList
 
-from forgetbench.data.collate import IGNORED, Encoded, Encoder, batch_prompts
+from forgetbench.data.collate import IGNORED, Encoded, Encoder, batch_prompts, has_own_positions
 from forgetbench.errors import UserError
 from forgetbench.evaluation.batches import BatchedSet, differ_in_last
 from forgetbench.evaluation.features import FeatureCache
@@ -48,7 +48,7 @@ class Engine:
     """Asks one loaded model; its weights may be swapped between calls."""
 
     def __init__(self, loaded: LoadedModel, encoder: Encoder, feature_bytes: int = 1 << 31) -> None:
-        """Use a model in evaluation mode, on a GPU if there is one.
+        """Use a model in evaluation mode and without gradients, on a GPU if there is one.
 
         Args:
             loaded: the model.
@@ -56,7 +56,8 @@ class Engine:
             feature_bytes: memory for picture features; 0 encodes every picture every time.
         """
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = loaded.model.to(self._device)
+        # What a method freezes must not show: torch multiplies by weights with gradients in another order of sums.
+        self._model = loaded.model.to(self._device).requires_grad_(False)
         self._keeps_logits, self._reuses_prefix = loaded.keeps_logits, loaded.reuses_prefix
         self._encoder = encoder
         self._features = FeatureCache(PictureEncoder(loaded.model), feature_bytes)
@@ -129,7 +130,7 @@ class Engine:
         totals = [float(first_BV[row, ids[0]]) for row, ids in flat]
         mask_BT = inputs["attention_mask"]
         next_B = mask_BT.sum(-1)
-        if "image_grid_thw" in inputs:  # positions are three-dimensional: a picture's rows count, not its tokens
+        if own := has_own_positions(inputs):  # three-dimensional ones: a picture's rows count, not its tokens
             next_B = next_B + self._model.model.rope_deltas[:, 0].cpu()
         longer = [k for k, (_, ids) in enumerate(flat) if len(ids) > 1]
         for part in _chunks(longer, len(batch.samples)):
@@ -146,7 +147,7 @@ class Engine:
                     {
                         "input_ids": ids_CS,
                         "attention_mask": torch.cat([mask_BT[rows], (next_CS != IGNORED).long()], 1),
-                        "position_ids": places_CS.expand(3, -1, -1) if "image_grid_thw" in inputs else places_CS,
+                        "position_ids": places_CS.expand(3, -1, -1) if own else places_CS,
                     }
                 ),
                 past_key_values=cache,

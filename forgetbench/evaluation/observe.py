@@ -22,6 +22,7 @@ from forgetbench.evaluation.spectra import LinearCKA, MeanDrift, MeanEffectiveRa
 from forgetbench.methods.task_router import task_router
 from forgetbench.models.hidden import hidden_states, image_token, resolve_layer, visible_tokens
 from forgetbench.models.load import LoadedModel
+from forgetbench.models.precision import is_narrow
 
 _SPREAD = 5
 """Layers that are measured unless others are named."""
@@ -62,7 +63,7 @@ class Observer:
         """
         self._model, self._pad_id, self._config = loaded.model, pad_id, config
         self._extra = {"use_cache": False, **({"logits_to_keep": 1} if loaded.keeps_logits else {})}
-        self._token = image_token(loaded.model)
+        self._token, self._narrow = image_token(loaded.model), is_narrow(loaded.model)
         self._router = task_router(loaded.model)
         self._layers = chosen_layers(loaded.model, config.representation.layers)
 
@@ -70,7 +71,9 @@ class Observer:
     def measure(
         self, name: str, dataset: BatchedSet, items: Sequence[int], base: Mapping[str, Tensor]
     ) -> list[LayerMeasure]:
-        """Run base and checkpoint over the same batches, in fp32; a row per layer, none without picture tokens.
+        """Run base and checkpoint over the same batches; a row per layer, none without picture tokens.
+
+        In fp32, or in bf16 where the model is held in less than fp32.
 
         Prompts are cut after what their picture tokens see; an item's expert, where it has one, is that of its whole
         prompt.
@@ -106,7 +109,8 @@ class Observer:
         """Layer -> hidden states (P, D) at each item's picture tokens, with `weights` in place of the model's own."""
         places_BT = inputs["input_ids"] == self._token
         self._model.eval()  # adapters come in training mode, with their dropout
-        with hidden_states(self._model, self._layers) as found_BTD:
+        bf16 = torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._narrow)
+        with bf16, hidden_states(self._model, self._layers) as found_BTD:
             torch.func.functional_call(self._model, dict(weights), (), {**inputs, **self._extra})
         # Taken out one by one: states of all tokens would need as much memory again.
         states = {

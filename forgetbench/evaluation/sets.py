@@ -10,8 +10,9 @@ from functools import cached_property, partial
 from forgetbench.config import MatrixConfig
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import Manifest
+from forgetbench.data.pictures import read_image
 from forgetbench.data.probe import SUFFIX
-from forgetbench.data.sources import load_samples, read_image
+from forgetbench.data.sources import load_samples
 from forgetbench.evaluation.cells import samples_digest
 from forgetbench.evaluation.settings import Settings
 from forgetbench.records import AnswerKind, Decoding, Sample
@@ -43,7 +44,7 @@ class EvaluationSet:
         """sha256 of each item's encoded pictures; empty where there is none."""
         known = {
             images: hashlib.sha256(b"".join(map(read_image, images))).hexdigest() if images else ""
-            for images in {sample.images for sample in self.samples}
+            for images in dict.fromkeys(sample.images for sample in self.samples)  # in order, as tables are read best
         }
         return [known[sample.images] for sample in self.samples]
 

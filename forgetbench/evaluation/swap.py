@@ -1,4 +1,7 @@
-"""Swap a checkpoint's weights in place: the base is loaded once per process."""
+"""Swap a checkpoint's weights in place: the base is loaded once per process.
+
+A checkpoint's tensors are fp32 and stay so, also where the base is held in bf16, which would swallow small steps.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,12 @@ class WeightSwap:
         """Take the model on its base weights, adapters attached."""
         self._live: dict[str, Tensor] = dict(model.named_parameters())
         self._base: dict[str, Tensor] = {}
-        self.replaced: dict[str, Tensor] = {}
-        """Base values of what the present checkpoint changed, by live name."""
+        self._changed: list[str] = []
+
+    @property
+    def replaced(self) -> dict[str, Tensor]:
+        """Base values in fp32 of what the present checkpoint changed, by live name."""
+        return {name: self._base[name].float() for name in self._changed}
 
     @torch.no_grad()
     def to(self, delta: Mapping[str, Tensor]) -> None:
@@ -43,9 +50,9 @@ class WeightSwap:
                     "Score the checkpoints before it (matrix.steps=[...]), and train again at a lower rate."
                 )
         for name, value in self._base.items():
-            self._live[name].copy_(value)
+            self._live[name].data = value
         for name, value in delta.items():
-            if name not in self._base:
-                self._base[name] = self._live[name].detach().clone()
-            self._live[name].copy_(value)
-        self.replaced = {name: self._base[name] for name in delta}
+            live = self._live[name]
+            self._base.setdefault(name, live.data)
+            live.data = value.to(live.device, torch.float32, copy=True)
+        self._changed = list(delta)

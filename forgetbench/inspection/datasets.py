@@ -20,17 +20,20 @@ from forgetbench.reporting.console import console
 
 
 def data_list(config: FinetuneConfig, as_json: bool) -> None:
-    """A row per dataset; its quadrant relative to the configured target."""
+    """A row per dataset, those on this machine first; its quadrant relative to the configured target."""
     catalogue = Catalogue(config.manifests)
     target = catalogue.load(config.data.stages[0].set)
     table = Table(title=f"datasets (quadrants relative to {target.name})", title_justify="left")
     for column in ("name", "image domains", "text tasks", "items", "quadrant"):
         table.add_column(column, overflow="fold")
     rows = []
-    for name in catalogue.names():
-        manifest = catalogue.load(name)
+    manifests = sorted(map(catalogue.load, catalogue.names()), key=lambda one: not one.is_here)
+    for before, manifest in zip([*manifests[:1], *manifests], manifests, strict=False):
+        if before.is_here and not manifest.is_here:
+            table.add_section()
+        name = manifest.name
         sizes = ", ".join(f"{split} {described.n or '?'}" for split, described in manifest.splits.items())
-        sizes += "" if manifest.is_here else " (not downloaded)"
+        sizes += "" if manifest.is_here else " (on the Hub)" if manifest.is_on_hub else " (not downloaded)"
         blend, quadrant = f"mixture of {len(manifest.mixture)}", _quadrant(target, manifest)
         domains, tasks = ", ".join(manifest.image_domains), ", ".join(manifest.text_tasks)
         table.add_row(name, domains, tasks, sizes or blend, quadrant)
@@ -65,7 +68,8 @@ def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
         for part, weight in manifest.mixture.items():
             table.add_row("mixture", f"{weight:g} x {part}")
         if not manifest.is_here:
-            table.add_row("items", f"not downloaded; {manifest.homepage}")
+            told = "are on the Hub and read from there" if manifest.is_on_hub else "are not downloaded"
+            table.add_row("items", f"{told}; {manifest.homepage}")
         for split in manifest.splits if manifest.is_here else ():
             sample = load_samples(manifest, split, limit=1)[0]
             pictures = "".join(f"[{image.name}]\n" for image in sample.images)

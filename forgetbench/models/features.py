@@ -1,6 +1,7 @@
 """What the vision tower and the projector make of pictures, computed once and given to the language model again.
 
-transformers' forwards take such features in place of pixels. Shapes: R picture tokens of all pictures, D hidden size.
+transformers' forwards take such features in place of pixels. Shapes: R picture tokens of all pictures, D numbers for
+each: one hidden state, and where the tower feeds several decoder layers (Qwen3-VL's DeepStack) one more per layer.
 """
 
 from __future__ import annotations
@@ -23,11 +24,10 @@ class PictureEncoder:
         """Look at what the family offers."""
         self._encode: Callable[..., Any] | None = getattr(getattr(model, "model", None), "get_image_features", None)
         self._token = image_token(model)
-        self._as_list = False
+        self._as_list, self._layers = False, 0
+        self._output: Callable[..., Any] = BaseModelOutputWithPooling
         takes_features = "mm_encoder_outputs" in inspect.signature(model.forward).parameters
-        # Qwen3-VL also feeds deeper layers; its features are more than one tensor.
-        deep = hasattr(getattr(model.config, "vision_config", None), "deepstack_visual_indexes")
-        self.usable = self._encode is not None and self._token >= 0 and takes_features and not deep
+        self.usable = self._encode is not None and self._token >= 0 and takes_features
         """Whether features can stand in for pixels; otherwise pixels are given every time."""
 
     def rows(self, input_ids: Tensor) -> int:
@@ -38,12 +38,21 @@ class PictureEncoder:
         """Features (R, D) of all pictures of some prompts, end to end."""
         assert self._encode is not None
         wanted = inspect.signature(self._encode).parameters.keys() & pictures.keys()
-        pooled = self._encode(**{key: pictures[key] for key in wanted}).pooler_output
-        self._as_list = isinstance(pooled, list | tuple)
-        parts = pooled if self._as_list else [pooled]
-        return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+        output = self._encode(**{key: pictures[key] for key in wanted})
+        deeper = getattr(output, "deepstack_features", None) or []
+        self._output, self._as_list = type(output), isinstance(output.pooler_output, list | tuple)
+        self._layers = len(deeper)
+        return torch.cat([_rows(one) for one in (output.pooler_output, *deeper)], -1)
 
     def inputs(self, features_RD: Tensor) -> dict[str, Any]:
         """Keyword arguments of a forward pass that hold features instead of pixels."""
-        pooled: Any = [features_RD] if self._as_list else features_RD
-        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)}}
+        parts = features_RD.tensor_split(1 + self._layers, -1)
+        pooled, *deeper = ([part] if self._as_list else part for part in parts)
+        more = {"deepstack_features": deeper} if deeper else {}
+        return {"mm_encoder_outputs": {"image": self._output(pooler_output=pooled, **more)}}
+
+
+def _rows(pooled: Any) -> Tensor:
+    """One row per picture token, from one tensor or from one per picture."""
+    parts = pooled if isinstance(pooled, list | tuple) else [pooled]
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])

@@ -1,10 +1,12 @@
-"""The one load path for every model: AutoModelForImageTextToText and AutoProcessor, weights in fp32."""
+"""The one load path for every model: AutoModelForImageTextToText and AutoProcessor, at the width asked for."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import inspect
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,17 +14,24 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate import init_empty_weights
 from transformers import AutoModelForImageTextToText
 
-from forgetbench.config import ModelConfig, Weights
+from forgetbench.config import Dtype, ModelConfig, Quantisation, Weights
 from forgetbench.errors import UserError
+from forgetbench.models.parts import linear_layers
+from forgetbench.models.precision import resolve_attention
 from forgetbench.models.pretrained import from_pretrained, load_config, load_processor
 from forgetbench.models.tensors import tensor_bytes
 
 if not sys.stderr.isatty():
     transformers.utils.logging.disable_progress_bar()  # a log has no use for one
 
-_REUSES_PREFIX = {"llava", "idefics3", "smolvlm", "qwen2_vl", "qwen2_5_vl", "paligemma", "gemma3"}
+_REUSES_PREFIX = {
+    *("llava", "llava_onevision", "idefics3", "smolvlm", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"),
+    *("paligemma", "gemma3"),
+}
+_WIDTHS = {Dtype.fp32: torch.float32, Dtype.bf16: torch.bfloat16}
 _NOT_CONTENT = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
 
 
@@ -31,7 +40,7 @@ class LoadedModel:
     """A model with its processor and the digest of everything that decides its outputs."""
 
     model: Any
-    """A PreTrainedModel; fp32, in evaluation mode."""
+    """A PreTrainedModel in evaluation mode; its weights are as wide as `model.dtype`, or packed."""
     processor: Any
     name: str
     digest: str
@@ -52,14 +61,17 @@ def load_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
         seed: for `weights: random`.
 
     Raises:
-        UserError: the path holds no such model, or it is on the Hub and out of reach.
+        UserError: the path holds no such model, it is on the Hub and out of reach, or what it needs is not installed.
     """
+    config = resolve_attention(config)
     processor = load_processor(config)
     if config.weights is Weights.random:
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(
             load_config(config), attn_implementation=config.attention, dtype=torch.float32
         )
+        for parameter in model.parameters():  # drawn in fp32, so that the same numbers are rounded
+            parameter.data = parameter.data.to(_WIDTHS[config.dtype])
     else:
         model = _pretrained(config)
     model.eval()
@@ -80,8 +92,9 @@ def _pretrained(config: ModelConfig) -> Any:
         AutoModelForImageTextToText,
         config,
         attn_implementation=config.attention,
-        dtype=torch.float32,
+        dtype=_WIDTHS[config.dtype],
         output_loading_info=True,
+        **(_packing(config) if config.quantisation is Quantisation.nf4 else {}),
     )
     lacking = sorted({*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])})
     if lacking:
@@ -89,7 +102,43 @@ def _pretrained(config: ModelConfig) -> Any:
             f"model.path={config.path} lacks weights for {len(lacking)} tensors, such as {lacking[0]}; "
             "is it the checkpoint of another architecture?"
         )
+    _widen_buffers(model, config)
     return model
+
+
+def _packing(config: ModelConfig) -> dict[str, Any]:
+    """Load the language model's linear layers in 4 bits (Dettmers et al. 2023, arXiv:2305.14314); the head stays.
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("model.quantisation=nf4 needs bitsandbytes: pip install 'forgetbench[bitsandbytes]'.")
+    with torch.device("meta"):
+        empty = AutoModelForImageTextToText.from_config(load_config(config))
+    settings = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=[*linear_layers(empty, "vision"), *linear_layers(empty, "projector"), "lm_head"],
+    )
+    gpu = int(os.environ.get("LOCAL_RANK", "0"))
+    return {"quantization_config": settings, "device_map": {"": gpu if torch.cuda.is_available() else "cpu"}}
+
+
+def _widen_buffers(model: Any, config: ModelConfig) -> None:
+    """Constants in fp32, as in a model that is loaded in fp32: Gemma's factor of the embeddings would be rounded."""
+    narrow = [name for name, one in model.named_buffers() if one.is_floating_point() and one.element_size() < 4]
+    if not narrow:
+        return
+    with init_empty_weights(include_buffers=False):
+        twin = AutoModelForImageTextToText.from_config(load_config(config), dtype=torch.float32)
+    stored = model.state_dict().keys()
+    for name in narrow:
+        owner, _, last = name.rpartition(".")
+        value = (model if name in stored else twin).get_buffer(name)
+        setattr(model.get_submodule(owner), last, value.to(model.get_buffer(name).device, torch.float32))
 
 
 def _digest(model: Any, processor: Any, config: ModelConfig) -> str:
@@ -103,7 +152,8 @@ def _digest(model: Any, processor: Any, config: ModelConfig) -> str:
     digest = hashlib.sha256(_sha256(described).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor_bytes(tensor))
+        # Of values: how wide they are held does not show.
+        digest.update(tensor_bytes(tensor.float() if tensor.is_floating_point() else tensor))
     return digest.hexdigest()
 
 

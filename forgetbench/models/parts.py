@@ -1,8 +1,8 @@
 """Sort every parameter of any supported family into vision, projector or language, and choose what trains.
 
-One set of three expressions covers 19 families of transformers 5.23 (LLaVA, Qwen-VL, InternVL, PaliGemma, Gemma3,
-Idefics3, SmolVLM, Mllama, MiniCPM-V, GLM-4V, ...). Judgement calls: `image_newline`, Qwen3-VL's deepstack mergers,
-MiniCPM's vit_merger and GLM's downsample count as projector.
+One set of three expressions covers most families of transformers 5.23 (LLaVA, Qwen-VL, InternVL, PaliGemma, Gemma3,
+Idefics3, SmolVLM, Mllama, MiniCPM-V, GLM-4V, ...; docs/models.md has the table). Judgement calls: `image_newline`,
+Qwen3-VL's deepstack mergers, MiniCPM's vit_merger and GLM's downsample count as projector.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def choose_trainable(model: nn.Module, parts: Iterable[str], last_layers: int | 
         if free and last_layers is not None and part_of(name) == "language":
             layer = _LAYER.match(name)
             free = layer is not None and int(layer[1]) >= n_layers - last_layers
-        parameter.requires_grad_(free)
+        parameter.requires_grad_(free and parameter.is_floating_point())  # packed 4-bit weights stay frozen
 
 
 def language_layers(model: nn.Module) -> int:
@@ -130,7 +130,7 @@ def audit(model: nn.Module) -> TrainableAudit:
     names = []
     for name, parameter in model.named_parameters():
         part = part_of(name)
-        total[part] += parameter.numel()
+        total[part] += parameter.numel() * (1 if parameter.is_floating_point() else 2)  # 4-bit: two to a byte
         if parameter.requires_grad:
             trainable[part] += parameter.numel()
             names.append(name)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
 import transformers
+from jinja2 import TemplateError
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
@@ -31,28 +32,98 @@ def load_config(config: ModelConfig) -> Any:
 
 
 def load_processor(config: ModelConfig) -> Any:
-    """Load the processor; without torchvision, an images-only one where the family also has a video processor."""
-    cls: Any = AutoProcessor
-    if importlib.util.find_spec("torchvision") is None:
-        family = load_config(config).model_type
-        name = PROCESSOR_MAPPING_NAMES.get(family)
-        known = getattr(transformers, name, None) if isinstance(name, str) else None
-        if known is not None and "video_processor" in known.get_attributes():
-            cls = _without_video(known)
-    processor = from_pretrained(cls, config)
+    """Load the processor, without its video half where the family has one, under the chosen chat template.
+
+    Raises:
+        UserError: the path holds no processor with images, or `chat_template` is no template that shows pictures.
+    """
+    family = load_config(config).model_type
+    processor = from_pretrained(_processor_class(family), config)
     # A processor saved under an unknown class name comes back as a bare tokenizer, without a word.
     if not isinstance(processor, ProcessorMixin):
         raise UserError(
             f"model.path={config.path} gave a {type(processor).__name__}, not a processor with images; "
             "check its processor_config.json."
         )
+    if config.chat_template is not None:
+        processor.chat_template = _read_template(config.chat_template)
+        _check_template(processor, config.chat_template)
     return processor
 
 
-def _without_video(parent: Any) -> Any:
-    attributes = [name for name in parent.get_attributes() if name != "video_processor"]
-    members = {"get_attributes": classmethod(lambda cls: attributes)}
-    return type(parent.__name__, (parent,), members)
+def _read_template(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"model.chat_template={path} cannot be read ({error}); give the path of a Jinja file (.jinja)."
+        ) from error
+
+
+def _check_template(processor: Any, path: str) -> None:
+    """Write one question with and without a picture; a template for text alone would drop every picture."""
+    question = {"type": "text", "text": "?"}
+    try:
+        shown, unshown = (
+            processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            for content in ([{"type": "image"}, question], [question])
+        )
+    except (TemplateError, TypeError) as error:
+        raise UserError(
+            f"model.chat_template={path} fails on a question with a picture ({error}); a message's content is a list "
+            "of parts of type `image` or `text`."
+        ) from error
+    if shown == unshown:
+        raise UserError(
+            f"model.chat_template={path} writes nothing for a picture; it must write the model's image token for every "
+            "part of type `image`."
+        )
+
+
+class _NoVideo:
+    """Stands where a processor expects its video processor; every setting of it is absent."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+_NO_VIDEO = _NoVideo()
+
+
+class _ImagesOnly(ProcessorMixin):
+    """A family's processor without its video half, which needs torchvision; mixed in after the family's own class."""
+
+    video_processor = _NO_VIDEO
+    _signature: tuple[str, ...]
+    """The parts in the order in which the family's own `__init__` takes them."""
+
+    def __init__(self, *parts: Any, **kwargs: Any) -> None:
+        heir: Any = super()
+        heir.__init__(*(part for part in parts if part is not _NO_VIDEO), **kwargs)
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        return [name for name in cls._signature if name != "video_processor"]
+
+    @classmethod
+    def from_args_and_dict(cls, args: Any, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        parts = dict(zip(cls.get_attributes(), args, strict=True))
+        whole = [parts.get(name, _NO_VIDEO) for name in cls._signature]
+        return super().from_args_and_dict(whole, processor_dict, **kwargs)
+
+
+def _processor_class(family: str) -> Any:
+    """What loads a family's processor: its own class without videos where it has them, AutoProcessor elsewhere."""
+    name = PROCESSOR_MAPPING_NAMES.get(family)
+    known = getattr(transformers, name, None) if isinstance(name, str) else None
+    if known is None or "video_processor" not in known.get_attributes():
+        return AutoProcessor
+    names = vars(sys.modules[known.__module__])
+    if "num2words" in names:
+        # SmolVLM's refuses to be made without this package, which writes the number of a video's frames.
+        names["num2words"] = names["num2words"] or _NO_VIDEO
+    return type(known.__name__, (known, _ImagesOnly), {"_signature": tuple(known.get_attributes())})
 
 
 def from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
@@ -65,7 +136,9 @@ def from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
     try:
         return cls.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code, **kwargs)
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        if not Path(path).is_dir():
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if "torchvision" in str(error).lower():
+            reason += " Its pictures need torchvision: pip install 'forgetbench[torchvision]'."
+        elif not Path(path).is_dir():
             reason = f"there is no such folder, and as a Hub id it cannot be had (downloaded? network up?): {reason}"
         raise UserError(f"Cannot load model.path={config.path}: {reason}") from error

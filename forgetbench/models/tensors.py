@@ -1,4 +1,4 @@
-"""Digests of tensors."""
+"""Tensors of one process or sliced over several (DTensor): digests, and what is whole of a slice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
@@ -28,3 +30,36 @@ def tensors_digest(tensors: Mapping[str, Tensor], settings: Any = None) -> str:
 def fingerprint(tensor: Tensor) -> bytes:
     """Digest of a tensor's bits."""
     return hashlib.sha256(tensor_bytes(tensor)).digest()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, gathered where it is sliced: then every process must ask, in the same order."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def own_slice(tensor: Tensor) -> Tensor:
+    """This process's rows of a sliced tensor, in the same memory; else the tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def total(numbers: Tensor, of: Tensor) -> Tensor:
+    """Sum of plain numbers over the slices of a tensor, in place; every process must ask."""
+    if isinstance(of, DTensor):
+        dist.all_reduce(numbers, group=of.device_mesh.get_group())
+    return numbers
+
+
+def placed_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor on the device of another, and sliced as it is; a slice of it stays as it is."""
+    if not isinstance(like, DTensor):
+        return tensor.to(like.device)
+    if isinstance(tensor, DTensor):
+        return tensor
+    # Every process has all of it, so none needs to be sent any.
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def put(target: Tensor, value: Tensor) -> None:
+    """Overwrite a tensor, whole or sliced, with a whole one."""
+    target.copy_(placed_like(value, target))

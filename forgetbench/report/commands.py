@@ -1,4 +1,4 @@
-"""The shell line that trains a run again, from its configuration."""
+"""The shell line that makes a run again, from its configuration."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ def training_command(name: str, config: Mapping[str, Any]) -> str:
     words = ["forgetbench", "finetune", f"name={_value(name)}", f"method={method}"]
     words += [f"{key}={_value(value)}" for key, value in _leaves(config) if _is_given(key, config)]
     words += [f"method.{key}={_value(value)}" for key, value in _leaves(config["method"]) if key != "name"]
+    return " ".join(map(shlex.quote, words))
+
+
+def import_command(name: str, folder: str, config: Mapping[str, Any]) -> str:
+    """`forgetbench import` of the checkpoints that a run was made of."""
+    leaves = ((key, value) for key, value in _leaves(config) if key.partition(".")[0] in {"model", "data"})
+    words = ["forgetbench", "import", folder, f"name={_value(name)}", *(f"{key}={_value(one)}" for key, one in leaves)]
     return " ".join(map(shlex.quote, words))
 
 

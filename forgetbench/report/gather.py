@@ -21,7 +21,7 @@ from forgetbench.analysis.summary import SUMMARY_COLUMNS
 from forgetbench.analysis.tables import MATRIX_COLUMNS, SCORE_COLUMNS
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.errors import UserError
-from forgetbench.report.commands import training_command
+from forgetbench.report.commands import import_command, training_command
 from forgetbench.report.flips import find_flips
 from forgetbench.report.leaks import find_leaks
 from forgetbench.report.pictures import thumbnails
@@ -29,6 +29,7 @@ from forgetbench.report.words import recommend
 from forgetbench.reporting.console import say
 from forgetbench.reporting.contents import ReportContents, ReportTables, RunFacts
 from forgetbench.reporting.wording import first_decoding
+from forgetbench.runfile import IMPORTED
 from forgetbench.stored.courses import STRATEGIES, TABLE, continual_table, courses, is_continual
 from forgetbench.stored.recipes import Recipes, run_pairs, stored_runs
 from forgetbench.stored.runs import StoredRun, read_table, train_table
@@ -153,7 +154,7 @@ def _facts(run: StoredRun) -> RunFacts:
     return RunFacts(
         name=run.name,
         recipe=run.recipe,
-        command=training_command(run.name, config) if config else "",
+        command=_command(run, config) if config else "",
         config=yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True) if config else "",
         environment={} if run.file is None else run.file.environment,
         audit={} if run.file is None else run.file.audit,
@@ -162,3 +163,8 @@ def _facts(run: StoredRun) -> RunFacts:
         peak_memory_mb=float(train["peak_memory_mb"].max()) if "peak_memory_mb" in train and len(train) else None,
         eval_seconds=float(seconds.sum()) if seconds.notna().any() else None,
     )
+
+
+def _command(run: StoredRun, config: Any) -> str:
+    origin = run.file.environment.get(IMPORTED) if run.file else None
+    return import_command(run.name, str(origin), config) if origin else training_command(run.name, config)

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from forgetbench.data.catalogue import Catalogue
+from forgetbench.data.pictures import decode_image
 from forgetbench.data.probe import SUFFIX
-from forgetbench.data.sources import decode_image, load_samples
+from forgetbench.data.sources import load_samples
 from forgetbench.errors import UserError
 from forgetbench.records import ImageRef
 from forgetbench.reporting.console import say

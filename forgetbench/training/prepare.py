@@ -12,6 +12,7 @@ from forgetbench.config import RecipeConfig
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Method
 from forgetbench.models.parts import TrainableAudit, audit, choose_trainable, part_of
+from forgetbench.models.precision import widen
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Prepared:
 def prepare(model: Any, recipes: Sequence[RecipeConfig], method: Method, seed: int) -> Prepared:
     """Attach the method and free exactly what the recipes of the stages name, less what the method keeps frozen.
 
-    A part that the method adapts keeps its own weights frozen and trains the added ones.
+    What trains, or is changed by the method, is held in fp32 from here on, however wide the model was loaded. A part
+    that the method adapts keeps its own weights frozen and trains the added ones.
 
     Args:
         model: on its base weights.
@@ -48,8 +50,15 @@ def prepare(model: Any, recipes: Sequence[RecipeConfig], method: Method, seed: i
         if silent:
             raise UserError(f"recipe.parts={list(recipe.parts)}: nothing trains in {', '.join(sorted(silent))}.")
     free_in_any = frozenset().union(*free)
+    moved = free_in_any | set(method.changed(model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in free_in_any)
+        if name in moved:  # steps of training are too small for bf16
+            widen([parameter])
+    if any(recipe.gradient_checkpointing for recipe in recipes):
+        # The kind that needs no gradient at a layer's input, so what is asked of the embeddings for it is undone.
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.disable_input_require_grads()
     return Prepared(audit(model), free)
 
 

@@ -15,9 +15,12 @@ from forgetbench.methods.operation import Operation
 from forgetbench.options import USER_MANIFESTS
 from forgetbench.schemas import SCHEMAS
 from forgetbench.validation.matrix import matrix_problems
+from forgetbench.validation.memory import memory_problems
 from forgetbench.validation.problem import Problem, at_least_1, duplicates, refused
+from forgetbench.validation.processes import process_problems
 from forgetbench.validation.recipe import recipe_problems
 from forgetbench.validation.stages import changed_recipes, stage_problems
+from forgetbench.validation.tracker import tracker_problems
 
 Config = FinetuneConfig | EvalMatrixConfig | ScoreConfig
 
@@ -48,6 +51,10 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from _method(config.method, config.recipe)
         yield from _further_sets(config, catalogue)
         yield from _operation(config)
+        yield from process_problems(config)
+        yield from tracker_problems(config.tracker)
+    if isinstance(config, FinetuneConfig | EvalMatrixConfig):
+        yield from memory_problems(config)
     if isinstance(config, SweepConfig | EvalMatrixConfig | ScoreConfig):
         yield from matrix_problems(config.matrix, catalogue)
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import DOWNLOADS, Manifest
-from forgetbench.data.sources import decode_image, load_samples
+from forgetbench.data.pictures import decode_image
+from forgetbench.data.sources import load_samples
 from forgetbench.errors import UserError
 from forgetbench.paths import shipped
 from forgetbench.records import AnswerKind, Metric, Prediction, Sample

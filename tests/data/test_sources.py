@@ -18,7 +18,8 @@ import yaml
 from PIL import Image
 
 from forgetbench.data.manifest import Manifest, load_manifest
-from forgetbench.data.sources import decode_image, load_samples, read_image
+from forgetbench.data.pictures import decode_image, read_image
+from forgetbench.data.sources import load_samples
 from forgetbench.errors import UserError
 from forgetbench.records import ImageRef, Sample
 

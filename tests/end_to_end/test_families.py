@@ -60,9 +60,10 @@ def write_dataset(folder: Path) -> Path:
     ("family", "method", "parts"),
     [
         ("idefics3", Method(), ["vision", "projector", "language"]),
-        ("qwen2_5_vl", LoRA(rank=2), ["projector", "language"]),
+        ("qwen3_vl", LoRA(rank=2), ["projector", "language"]),
+        pytest.param("minicpmv4_6", LoRA(rank=2), ["language"], marks=pytest.mark.slow),
     ],
-    ids=["idefics3", "qwen2_5_vl-lora"],
+    ids=["idefics3", "qwen3_vl-lora", "minicpmv4_6-lora"],
 )
 def test_a_family_is_trained_and_scored_end_to_end(
     tmp_path: Path, family: str, method: Method, parts: list[str]

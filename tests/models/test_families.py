@@ -1,9 +1,10 @@
-"""The contract that every family meets: parts, prompts, padding, likelihoods, greedy text."""
+"""The contract that every family meets: parts, prompts, padding, likelihoods, text, training, checkpoints, pixels."""
 
 from __future__ import annotations
 
 import io
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -16,24 +17,43 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, ProcessorMixin
 
-from forgetbench.config import ModelConfig
-from forgetbench.data.collate import Encoder, batch_prompts
-from forgetbench.data.sources import decode_image
+from forgetbench.config import ModelConfig, RecipeConfig
+from forgetbench.data.collate import IGNORED, Encoder, batch_prompts
+from forgetbench.data.mix import MixedStream, WeightedSet
+from forgetbench.data.pictures import decode_image
 from forgetbench.errors import UserError
 from forgetbench.evaluation.engine import Engine
 from forgetbench.evaluation.settings import Settings
+from forgetbench.evaluation.swap import WeightSwap
+from forgetbench.methods.base import Method
+from forgetbench.methods.lora import LoRA
+from forgetbench.models.checkpoint import save_checkpoint
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.models.parts import PARTS, audit, choose_trainable, linear_layers, part_of
-from forgetbench.records import AnswerKind, Decoding, ImageRef, Sample
+from forgetbench.records import AnswerKind, Decoding, ImageRef, Precision, Sample
+from forgetbench.training.loop import Trainer
+from forgetbench.training.plan import Stage
+from forgetbench.training.prepare import prepare
 from tests.asking import asked, choice, greedy
 from tests.families import FAMILIES
 
 # transformers' PaliGemma processor hands tensors to numpy the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-TAKES_NESTED = ("gemma3", "idefics3")
-"""Processors that take a list of pictures per prompt; the others take one list."""
+COPIES_NO_CACHE = {"minicpmv4_6", "minicpmv4_7"}
+"""Families whose cache cannot be handed to several answers: the state of linear attention has no rows to choose."""
+OTHER_REPLY_HEAD = {"llava_onevision"}
+"""Families whose template writes the head of a reply in two ways: when it asks for one, and when it shows one."""
+NEVER_TRAINED = {
+    "llava": r"vision_tower\.(encoder\.layers\.1\.|post_layernorm)",  # features are those of the last layer but one
+    "llava_onevision": r"vision_tower\.post_layernorm",  # features are those before it
+}
+"""Parameters that no loss depends on."""
+FIXED_GRID = {"llava", "paligemma", "gemma3"}
+"""Families that give every picture the same number of tokens."""
+FEW = ["llava", "qwen3_vl", "minicpmv4_6"]
+"""Positions in one and in three dimensions, and a cache of its own kind: all that generating can trip over."""
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +63,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
 def loaded(request: pytest.FixtureRequest, folder: Path) -> LoadedModel:
-    name = request.param
-    return load_model(ModelConfig(path=str(FAMILIES[name](folder / name))))
+    """Read-only: tests that train take a copy of their own."""
+    path = folder / request.param
+    return load_model(ModelConfig(path=str(path if path.exists() else FAMILIES[request.param](path))))
+
+
+@pytest.fixture
+def fresh(loaded: LoadedModel, folder: Path) -> LoadedModel:
+    return load_model(ModelConfig(path=str(folder / loaded.name)))
 
 
 @pytest.fixture
@@ -58,9 +84,12 @@ def has_template(loaded: LoadedModel) -> bool:
 
 @cache
 def picture(index: int, width: int, height: int) -> ImageRef:
+    """One colour throughout; -1 is noise."""
     colour = random.Random(index).randbytes(3)
     image = Image.new("RGB", (width, height), tuple(colour))
     image.putpixel((index % width, 0), (255, 255, 255))
+    if index == -1:
+        image = Image.frombytes("RGB", (width, height), random.Random(0).randbytes(3 * width * height))
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return ImageRef("memory", f"{index}.png", stream.getvalue())
@@ -105,9 +134,7 @@ def processed(loaded: LoadedModel, samples: Sequence[Sample], **kwargs: object) 
     """What the processor makes of whole conversations, padded on the left by its own tokenizer."""
     text = [rendered(loaded, sample) for sample in samples]
     bos = loaded.processor.tokenizer.bos_token
-    images: list[Any] = [[decode_image(image) for image in sample.images] for sample in samples]
-    if loaded.name not in TAKES_NESTED:
-        images = [image for some in images for image in some]
+    images = [[decode_image(image) for image in sample.images] for sample in samples]
     features = loaded.processor(
         text=text,
         images=images if any(images) else None,
@@ -122,12 +149,16 @@ def processed(loaded: LoadedModel, samples: Sequence[Sample], **kwargs: object) 
 
 def pictures_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Picture tensors, tiles in one row, without tiles that are padding."""
+    sizes = ("image_grid_thw", "target_sizes", "image_sizes", "batch_num_images")
+    found = {key: batch[key] for key in sizes if key in batch}
     values = batch["pixel_values"]
     if values.ndim < 5:
-        return {key: batch[key] for key in ("pixel_values", "image_grid_thw") if key in batch}
+        return {**found, "pixel_values": values}
     flat = values.flatten(0, 1)
     real = flat.flatten(1).any(1)
-    return {"pixel_values": flat[real], "mask": batch["pixel_attention_mask"].flatten(0, 1)[real]}
+    if "pixel_attention_mask" in batch:
+        found["mask"] = batch["pixel_attention_mask"].flatten(0, 1)[real]
+    return {**found, "pixel_values": flat[real]}
 
 
 @torch.no_grad()
@@ -167,30 +198,11 @@ def test_every_parameter_belongs_to_exactly_one_part_and_no_part_is_empty(loaded
     assert [count.part for count in counts.parts if count.total] == list(PARTS)
 
 
-TYPES = [
-    "llava",
-    "llava_next",
-    "llava_onevision",
-    "qwen2_vl",
-    "qwen2_5_vl",
-    "qwen3_vl",
-    "qwen3_5",
-    "internvl",
-    "paligemma",
-    "gemma3",
-    "mistral3",
-    "lfm2_vl",
-    "idefics3",
-    "smolvlm",
-    "mllama",
-    "minicpmv4_6",
-    "minicpmv4_7",
-    "glm4v",
-]
-
-
-@pytest.mark.parametrize("model_type", TYPES)
-def test_default_configurations_have_every_parameter_in_one_part(model_type: str) -> None:
+@pytest.mark.parametrize(
+    "model_type",
+    ["llava_next", "qwen3_5", "mistral3", "lfm2_vl", "mllama", "glm4v"],
+)
+def test_families_without_a_tiny_checkpoint_here_have_every_parameter_in_one_part(model_type: str) -> None:
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(model_type))
     named = [name for name, _ in model.named_parameters(remove_duplicate=False)]
@@ -230,7 +242,7 @@ def test_the_processor_reads_pictures_without_torchvision(loaded: LoadedModel) -
     assert loaded.processor.image_processor is not None
 
 
-@pytest.mark.parametrize("which", [slice(0, 9), slice(0, 2), slice(2, 3), slice(1, 5)], ids=str)
+@pytest.mark.parametrize("which", [slice(0, 9), slice(2, 3)], ids=str)
 def test_prompts_encoded_one_by_one_equal_the_processors_padded_batch(
     loaded: LoadedModel, encoder: Encoder, which: slice
 ) -> None:
@@ -243,7 +255,9 @@ def test_prompts_encoded_one_by_one_equal_the_processors_padded_batch(
     if "pixel_values" in theirs:
         mine = pictures_of(ours)
         for key, value in pictures_of(theirs).items():
-            assert torch.equal(mine[key], value), key
+            # A prompt without a picture shows none; only in a batch of the processor's is that a number.
+            expected = value[value > 0] if key == "batch_num_images" else value
+            assert torch.equal(mine[key], expected), key
     else:
         assert "pixel_values" not in ours
     with torch.no_grad():
@@ -254,8 +268,7 @@ def test_prompts_encoded_one_by_one_equal_the_processors_padded_batch(
 def test_log_probabilities_do_not_depend_on_batch_size_or_order(loaded: LoadedModel) -> None:
     samples = items(loaded)
     alone = ask(loaded, samples, 1)
-    for batch_size in (7, 32):
-        assert largest_gap(alone, ask(loaded, samples, batch_size)) < 1e-4
+    assert largest_gap(alone, ask(loaded, samples, 32)) < 1e-4
     shuffled = random.Random(0).sample(range(len(samples)), len(samples))
     again = dict(zip(shuffled, ask(loaded, [samples[i] for i in shuffled], 7), strict=True))
     again_in_order = [again[i] for i in range(len(samples))]
@@ -287,8 +300,8 @@ def test_the_picture_and_the_question_both_matter(loaded: LoadedModel) -> None:
 
 def test_greedy_answers_do_not_depend_on_the_batch_size(loaded: LoadedModel) -> None:
     samples = items(loaded)
-    texts = [[one.text for one in asked(loaded, samples, greedy(size))] for size in (1, 7, 32)]
-    assert texts[0] == texts[1] == texts[2]
+    texts = [[one.text for one in asked(loaded, samples, greedy(size))] for size in (1, 7)]
+    assert texts[0] == texts[1]
     assert len(set(texts[0])) > 1
 
 
@@ -307,24 +320,26 @@ def test_greedy_answers_are_the_likeliest_tokens_whatever_the_checkpoint_samples
     assert asked(loaded, [sample], greedy(1))[0].text == expected
 
 
-@pytest.mark.parametrize("answer", ["A", "yes", "dark red", "The answer is light blue."])
+@pytest.mark.parametrize("answer", ["A", "The answer is light blue."])
 def test_prompt_and_answer_tokens_are_those_of_the_whole_conversation(
     loaded: LoadedModel, encoder: Encoder, answer: str
 ) -> None:
     sample = items(loaded)[1]
     ours = [*encoder.prompt(sample).tokens["input_ids"].tolist(), *encoder.answer_ids(answer)]
     tokenizer = encoder.tokenizer
+    images = [[decode_image(one) for one in sample.images]]
     if not has_template(loaded):
-        image = [decode_image(one) for one in sample.images]
-        whole = loaded.processor(text=[rendered(loaded, sample)], images=image, suffix=[answer])["input_ids"][0]
+        whole = loaded.processor(text=[rendered(loaded, sample)], images=images, suffix=[answer])["input_ids"][0]
         assert ours == list(whole)
         return
     head, text = rendered(loaded, sample), rendered(loaded, sample, answer)
-    assert text.startswith(head)
-    image = [decode_image(one) for one in sample.images]
+    assert text.startswith(head) is (loaded.name not in OTHER_REPLY_HEAD)
+    if loaded.name in OTHER_REPLY_HEAD:  # what answers is what the model was asked for
+        text = head + text[text.rindex(answer) :]
     bos = tokenizer.bos_token
     special = not (bos and text.startswith(bos))
-    whole = list(loaded.processor(text=[text], images=image, add_special_tokens=special)["input_ids"][0])
+    whole = loaded.processor(text=[text], images=images, add_special_tokens=special, return_tensors="pt")["input_ids"]
+    whole = whole[0].tolist()
     assert ours == whole[: len(ours)]
     assert not tokenizer.decode(whole[len(ours) :]).strip()
     assert ours[-1] == tokenizer.eos_token_id
@@ -369,12 +384,20 @@ def test_picture_features_that_are_reused_change_nothing(loaded: LoadedModel) ->
 
 
 def test_candidates_that_go_on_from_one_prefix_score_as_whole_conversations(loaded: LoadedModel) -> None:
+    assert loaded.reuses_prefix is (loaded.name not in COPIES_NO_CACHE)
     samples = [one for one in items(loaded, 12) if one.kind is AnswerKind.option]
-    assert loaded.reuses_prefix
-    whole = replace(loaded, reuses_prefix=False)
-    assert largest_gap(ask(loaded, samples, 3), ask(whole, samples, 3)) < 1e-4
+    whole = ask(replace(loaded, reuses_prefix=False), samples, 3)
+    assert largest_gap(ask(loaded, samples, 3), whole) < 1e-4
 
 
+@pytest.mark.parametrize("loaded", ["llava_onevision"], indirect=True)
+def test_what_trains_does_not_show_in_a_bit_of_the_scores(fresh: LoadedModel) -> None:
+    samples = items(fresh, 4)
+    frozen = ask(replace(fresh, model=fresh.model.requires_grad_(False)), samples, 4)
+    assert ask(replace(fresh, model=fresh.model.requires_grad_(True)), samples, 4) == frozen
+
+
+@pytest.mark.parametrize("loaded", FEW, indirect=True)
 def test_a_stop_text_ends_an_answer_and_is_left_out(loaded: LoadedModel) -> None:
     samples = items(loaded)
     plain = [one.text or "" for one in asked(loaded, samples, greedy(4))]
@@ -383,6 +406,7 @@ def test_a_stop_text_ends_an_answer_and_is_left_out(loaded: LoadedModel) -> None
     assert stopped == [text.partition(stop)[0].strip() for text in plain]
 
 
+@pytest.mark.parametrize("loaded", FEW, indirect=True)
 def test_samples_are_drawn_item_by_item_whatever_the_batch(loaded: LoadedModel) -> None:
     samples = items(loaded)
     drawn = [
@@ -404,3 +428,127 @@ def test_pictures_of_equal_label_and_different_content_are_not_confused(loaded: 
 def test_loading_twice_gives_the_same_digest(loaded: LoadedModel, folder: Path) -> None:
     again = load_model(ModelConfig(path=str(folder / loaded.name)))
     assert again.digest == loaded.digest
+
+
+ANSWERS = ("A", "dark red", "The answer is light blue.")
+
+
+def lessons(count: int = 6) -> list[Sample]:
+    """Pictures of one size, some of them twice, with answers of one to many tokens."""
+    return [
+        Sample(str(i), "What is it? " * (1 + i % 2), ANSWERS[i % 3], AnswerKind.text, (picture(i % 4, 16, 16),))
+        for i in range(count)
+    ]
+
+
+def trainer(subject: LoadedModel, parts: Sequence[str], method: Method | None = None, **changes: Any) -> Trainer:
+    values = {"lr": 1e-2, "batch_size": 4, "warmup": 0.0, "precision": Precision.fp32, **changes}
+    recipe, method = RecipeConfig(parts=list(parts), **values), method or Method()
+    prepare(subject.model, [recipe], method, seed=0)
+    return Trainer(subject, Encoder(subject.processor), method, recipe, seed=0)
+
+
+def trained(subject: LoadedModel, parts: Sequence[str], *args: Any, steps: int = 2, **changes: Any) -> Trainer:
+    """After some steps on the lessons."""
+    found = trainer(subject, parts, *args, **changes)
+    list(found.run(stages(steps)))
+    return found
+
+
+def stages(steps: int) -> list[Stage]:
+    return [Stage("toy", MixedStream([WeightedSet("toy", lessons(), 1.0)], [], 0.0, seed=3), steps, "digest")]
+
+
+def weights(model: Any) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def moved(before: dict[str, Tensor], model: Any) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+
+
+def test_training_a_part_moves_all_of_it_and_nothing_else(fresh: LoadedModel) -> None:
+    silent = re.compile(NEVER_TRAINED.get(fresh.name, "$^"))
+    assert any(map(silent.search, weights(fresh.model))) is (fresh.name in NEVER_TRAINED)
+    for part in PARTS:
+        before = weights(fresh.model)
+        trained(fresh, [part])
+        expected = {name for name in before if part_of(name) == part and not silent.search(name)}
+        assert moved(before, fresh.model) == expected, part
+
+
+def test_the_loss_is_the_mean_over_answer_tokens_and_looks_at_nothing_else(fresh: LoadedModel) -> None:
+    subject, samples = trainer(fresh, PARTS), lessons(4)
+    encoder = Encoder(fresh.processor)
+    ids = [encoder.answer_ids(sample.answer) for sample in samples]
+    tokens = sum(map(len, ids))
+    expected = -sum(naive_logprob(fresh, sample, one) for sample, one in zip(samples, ids, strict=True)) / tokens
+    passes = subject._passes
+    batch = passes.batch(samples)
+    outputs = passes.forward(batch)
+    outputs.logits = outputs.logits.detach().requires_grad_()
+    loss = passes.loss(batch, outputs) / batch.answers
+    assert batch.answers == tokens
+    assert float(loss.detach()) == pytest.approx(expected, abs=1e-5)
+    loss.backward()
+    reached = outputs.logits.grad.abs().sum(-1) > 0
+    width = batch.labels.shape[1]
+    assert torch.equal(reached[:, -width - 1 : -1], batch.labels != IGNORED)
+    assert int(reached.sum()) == tokens
+
+
+def test_features_that_training_reuses_change_no_bit(fresh: LoadedModel, folder: Path) -> None:
+    other = load_model(ModelConfig(path=str(folder / fresh.name)))
+    reusing, expected = trained(fresh, ["language"]), trained(other, ["language"], reuse_features=False)
+    assert reusing._passes._features.active
+    assert reusing._passes._features._held
+    assert not moved(weights(other.model), fresh.model)
+    assert not expected._passes._features.active
+
+
+@torch.no_grad()
+def logits(subject: LoadedModel) -> Tensor:
+    encoder = Encoder(subject.processor)
+    batch = batch_prompts([encoder.prompt(sample) for sample in lessons(3)], encoder.pad_id)
+    return subject.model.eval()(**batch, use_cache=False).logits
+
+
+@pytest.mark.parametrize("method", [Method(), LoRA(rank=2)], ids=["full", "lora"])
+def test_a_checkpoint_comes_back_to_the_bit_in_another_model(
+    fresh: LoadedModel, folder: Path, tmp_path: Path, method: Method
+) -> None:
+    lora = isinstance(method, LoRA)
+    parts = ["language"] if lora else PARTS
+    subject = trainer(fresh, parts, method)
+    base, before = logits(fresh), weights(fresh.model)
+    list(subject.run(stages(2)))
+    if lora:
+        adapters = {name for name in before if ".lora_" in name}
+        assert moved(before, fresh.model) == adapters
+        assert {part_of(name) for name in adapters} == {"language"}
+        assert len(adapters) == 2 * len([one for one in linear_layers(fresh.model, "language") if "base_layer" in one])
+    after = logits(fresh)
+    assert not torch.equal(after, base)
+    checkpoint = save_checkpoint(tmp_path, 2, subject.delta(), {"method": {}})
+
+    other = load_model(ModelConfig(path=str(folder / fresh.name)))
+    prepare(other.model, [RecipeConfig(lr=0.0, parts=list(parts))], method, seed=5)
+    swap = WeightSwap(other.model)
+    swap.to(checkpoint.delta())
+    assert torch.equal(logits(other), after)
+    swap.to({})
+    assert torch.equal(logits(other), base)
+
+
+def test_max_pixels_makes_pictures_smaller(loaded: LoadedModel) -> None:
+    large = Sample("large", "What is it?", "A", AnswerKind.text, (picture(-1, 64, 32),))
+    whole, same, small = (Encoder(loaded.processor, max_pixels).encode(large) for max_pixels in (None, 64 * 32, 16 * 8))
+    assert whole.length == same.length
+    if loaded.name in FIXED_GRID:
+        assert small.length == whole.length
+        assert not torch.equal(small.pictures["pixel_values"], whole.pictures["pixel_values"])
+        return
+    assert small.length < whole.length
+    assert small.pictures["pixel_values"].numel() < whole.pictures["pixel_values"].numel()
+    with torch.no_grad():
+        loaded.model(**batch_prompts([whole, small], 0))  # the model finds as many tokens as it makes features

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -183,3 +184,15 @@ def test_a_watched_page_follows_its_run_and_ends_without_refreshing(
     assert pages[1] == pages[2]
     assert 'http-equiv="refresh"' in pages[2]
     assert 'http-equiv="refresh"' not in (folder / "report.html").read_text("utf-8")
+
+
+def test_an_imported_run_is_made_again_by_its_import(outputs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "outputs/run"
+    shutil.copytree(outputs, tmp_path / "outputs")
+    described = json.loads((folder / "run.json").read_text("utf-8"))
+    described["environment"] = {**described["environment"], "imported from": "/saves/my sft"}
+    (folder / "run.json").write_text(json.dumps(described))
+    (facts,) = gather(folder, 0).runs
+    words = shlex.split(facts.command)
+    assert words[:4] == ["forgetbench", "import", "/saves/my sft", "name=run"]
+    assert compose(FinetuneConfig, words[3:]).data.stages[0].set == "fashion_naming"

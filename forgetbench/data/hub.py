@@ -1,0 +1,101 @@
+"""Rows of a dataset on the Hub, or of a local folder of the same layout.
+
+A set is looked for under its id and then under its aliases. What was downloaded before is read without a network, which
+`HF_HUB_OFFLINE=1` asks for. A streamed set is passed over once and never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from forgetbench.data.manifest import Manifest, Source
+from forgetbench.data.tables import BATCH, Row, arrow_rows, table_length
+from forgetbench.errors import UserError
+
+
+def hub_rows(manifest: Manifest, split: str) -> Iterator[Row]:
+    """The rows of one split; pictures stay encoded, in lists too.
+
+    Raises:
+        UserError: the set is not there, or not readable; says what to do.
+    """
+    source = manifest.source
+    assert source is not None
+    places = local_places(manifest) or [str(source.hub_id), *source.hub_aliases]
+    name = manifest.split(split).hub_split or split
+    errors: list[Exception] = []
+    for place in places:
+        try:
+            table = _load(source, place, name)
+        except (FileNotFoundError, ConnectionError) as error:  # FileNotFoundError: there is no such repository
+            errors.append(error)
+            continue
+        except Exception as error:  # the library raises a different class for each failure
+            raise _refusal(manifest, place, error) from error
+        yield from _rows(manifest, place, table, source.streaming)
+        return
+    raise _refusal(manifest, places[0], errors[0]) from errors[0]
+
+
+def local_places(manifest: Manifest) -> list[str]:
+    """The folder that `hub_id` names, relative to the manifest, if it is one."""
+    source = manifest.source
+    assert source is not None
+    assert source.hub_id
+    local = (Path(manifest.path).parent / source.hub_id).resolve()
+    return [str(local)] if local.is_dir() else []
+
+
+def _load(source: Source, place: str, split: str) -> Any:
+    import datasets
+    import huggingface_hub as hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    revision = source.revision
+    if Path(place).is_dir():
+        revision = None
+    elif datasets.config.HF_HUB_OFFLINE:
+        # What `hf download` stored, `datasets` does not look for by itself.
+        with suppress(LocalEntryNotFoundError):
+            place = hub.snapshot_download(place, repo_type="dataset", revision=revision, local_files_only=True)
+            revision = None
+    return datasets.load_dataset(place, source.hub_config, revision=revision, split=split, streaming=source.streaming)
+
+
+def _rows(manifest: Manifest, place: str, table: Any, streaming: bool) -> Iterator[Row]:
+    files = [] if streaming else [one["filename"] for one in table.cache_files]
+    try:
+        # A slice such as train[:10%] is not all of its files, so its rows have no place of their own.
+        if files and sum(table_length(file) for file in files) == len(table):
+            for file in files:
+                yield from arrow_rows(file)
+            return
+        for batch in table.with_format("arrow").iter(batch_size=BATCH):
+            yield from batch.to_pylist()
+    except (OSError, ValueError, RuntimeError) as error:  # a stream may break off anywhere
+        raise _refusal(manifest, place, error) from error
+
+
+def _refusal(manifest: Manifest, place: str, error: Exception) -> UserError:
+    import datasets
+
+    assert manifest.source is not None
+    detail = (str(error) or type(error).__name__).splitlines()[0]
+    told = f"{manifest.path}: cannot load '{place}': {detail}"
+    if "scripts are no longer supported" in detail:
+        told += (
+            "\nThe repository is a Python script, which is not run. Use the Hub's own conversion, "
+            "`revision: refs/convert/parquet`, or another copy of the set as `hub_id`."
+        )
+    elif "gated" in detail:
+        told += f"\nAsk for access at https://huggingface.co/datasets/{place}, then run `hf auth login`."
+    elif datasets.config.HF_HUB_OFFLINE and not Path(place).is_dir():
+        revision = f" --revision {manifest.source.revision}" if manifest.source.revision else ""
+        told += (
+            f"\nHF_HUB_OFFLINE is set and the set is not on this machine. Unset it, or run where there is a network:\n"
+            f"  hf download {place} --repo-type dataset{revision}"
+        )
+    return UserError(told)

@@ -1,0 +1,119 @@
+"""Read one picture, from a folder, a ZIP, a table or memory, and decode it to RGB as a viewer would show it.
+
+What is no plain 8-bit RGB is made so by fixed rules: the camera's orientation (EXIF) is applied; transparent pixels are
+laid over `BACKGROUND`; 16-bit grey is scaled from 0..65535 to 0..255, 32-bit and float grey from its own least to its
+own greatest value; of several frames the first counts. What cannot be read is refused by name.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zipfile
+import zlib
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from forgetbench.data.tables import is_cell, read_cell
+from forgetbench.errors import UserError
+from forgetbench.records import ImageRef
+
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused: one file of a public clip-art set has 169 million pixels."""
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Others are refused: Pillow hands some (EPS) to outside programs."""
+BACKGROUND = (255, 255, 255)
+"""What transparent pixels are laid over: white, as on the pages that such pictures are made for."""
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error)
+"""What Pillow's readers raise for files that are not what they seem."""
+
+
+def read_image(image: ImageRef) -> bytes:
+    """The encoded bytes of one picture.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if image.data is not None:
+        return image.data
+    if is_cell(image.container):
+        return read_cell(image.container, image.name)
+    try:
+        if image.container.endswith(".zip"):
+            return _zip(image.container).read(image.name)
+        return (Path(image.container) / image.name).read_bytes()
+    except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"Picture '{image.name}' cannot be read from {image.container} ({error}). "
+            "Names are looked up in the manifest's `source.images`."
+        ) from error
+
+
+def decode_image(image: ImageRef, max_pixels: int | None = None) -> Image.Image:
+    """Decode one picture to RGB, shrunk to at most `max_pixels`.
+
+    Raises:
+        UserError: it is not there, broken, of another kind than `FORMATS`, or larger than `MAX_PIXELS`.
+    """
+    encoded = read_image(image)
+    told = f"Picture '{image.name}' of {image.container}"
+    if not encoded:
+        raise UserError(f"{told} is broken: the file is empty.")
+    too_large = f"{told} has over {MAX_PIXELS:,} pixels; shrink it first."
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures (MAX_PIXELS is the limit here) and of odd metadata
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
+                if opened.width * opened.height > MAX_PIXELS:
+                    raise UserError(too_large)
+                picture = _rgb(opened)
+    except Image.DecompressionBombError as error:
+        raise UserError(too_large) from error
+    except UnidentifiedImageError as error:
+        read = ", ".join(FORMATS)
+        raise UserError(f"{told} is broken, or of a kind that is not read ({read} are); convert it first.") from error
+    except _BROKEN as error:
+        raise UserError(f"{told} is broken: {error}.") from error
+    if max_pixels and picture.width * picture.height > max_pixels:
+        factor = (max_pixels / (picture.width * picture.height)) ** 0.5
+        picture = picture.resize((max(1, int(picture.width * factor)), max(1, int(picture.height * factor))))
+    return picture
+
+
+def _rgb(opened: Image.Image) -> Image.Image:
+    opened.load()
+    with suppress(*_BROKEN):  # where the camera's notes are broken, the pixels may still be whole
+        ImageOps.exif_transpose(opened, in_place=True)
+    mode = opened.mode
+    if mode.startswith("I;16") or (mode == "I" and opened.format == "PNG"):  # older Pillows: 16-bit PNGs as I
+        return _grey(np.asarray(opened, dtype=np.float64) / 65535)
+    if mode in ("I", "F"):
+        return _grey(_stretched(np.asarray(opened, dtype=np.float64)))
+    if opened.has_transparency_data:
+        whole = opened.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", whole.size, (*BACKGROUND, 255)), whole).convert("RGB")
+    return opened.convert("RGB")
+
+
+def _stretched(values_HW: np.ndarray) -> np.ndarray:
+    """From the least to the greatest finite value; a picture of one value is black."""
+    finite = np.nan_to_num(values_HW, nan=np.nan, posinf=np.nan, neginf=np.nan)
+    if np.isnan(finite).all():
+        raise ValueError("it holds no finite value")
+    low, high = np.nanmin(finite), np.nanmax(finite)
+    return np.asarray(np.nan_to_num((finite - low) / ((high - low) or 1.0)))
+
+
+def _grey(values_HW: np.ndarray) -> Image.Image:
+    """Grey values from 0 to 1 as RGB."""
+    return Image.fromarray(np.rint(values_HW * 255).astype(np.uint8)).convert("RGB")
+
+
+@lru_cache(maxsize=8)
+def _zip(path: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)

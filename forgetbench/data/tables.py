@@ -1,0 +1,158 @@
+"""Rows of Parquet and Arrow tables, whose pictures know their place and so need not stay in memory.
+
+A picture's bytes carry the cell they came from: `table.parquet#row group/row/column/...`. Whoever keeps only the cell
+reads the bytes again by `read_cell`; of Parquet, whole row groups are read, and the last few stay in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote, unquote
+
+from forgetbench.errors import UserError
+
+Row = dict[str, Any]
+GROUPS_IN_MEMORY = 256 * 2**20
+"""Bytes of row groups that stay in memory; the one read last stays however large it is."""
+BATCH = 256
+
+
+class Stored(bytes):
+    """Bytes of a table's cell, with the cell's address."""
+
+    cell: str = ""
+
+    @classmethod
+    def at(cls, data: bytes, cell: str) -> Stored:
+        """The bytes, addressed."""
+        made = cls(data)
+        made.cell = cell
+        return made
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    """The rows of a Parquet file in order, a few hundred in memory at a time.
+
+    Raises:
+        OSError, ValueError: the file is not readable as Parquet.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            row = 0
+            for batch in file.iter_batches(batch_size=BATCH, row_groups=[group]):
+                for held in batch.to_pylist():
+                    yield addressed(held, f"{path}#{group}/{row}")
+                    row += 1
+
+
+def arrow_rows(path: str) -> Iterator[Row]:
+    """The rows of a table that `datasets` has cached."""
+    table, row = _arrow(path, Path(path).stat().st_mtime_ns), 0
+    for batch in table.to_batches(max_chunksize=BATCH):
+        for held in batch.to_pylist():
+            yield addressed(held, f"{path}#0/{row}")
+            row += 1
+
+
+def table_length(path: str) -> int:
+    """How many rows a cached table has."""
+    return int(_arrow(path, Path(path).stat().st_mtime_ns).num_rows)
+
+
+def addressed(row: Row, cell: str) -> Row:
+    """The row with every bytes value addressed as a part of `cell`."""
+    return {name: _addressed(value, f"{cell}/{quote(name, safe='')}") for name, value in row.items()}
+
+
+def _addressed(value: Any, cell: str) -> Any:
+    if isinstance(value, bytes):
+        return Stored.at(value, cell)
+    if isinstance(value, list):
+        return [_addressed(one, f"{cell}/{place}") for place, one in enumerate(value)]
+    if isinstance(value, dict):
+        return addressed(value, cell)
+    return value
+
+
+def is_cell(container: str) -> bool:
+    """Whether a picture's container is a table's cell."""
+    return container.rpartition("#")[0].endswith((".parquet", ".arrow"))
+
+
+def content_name(data: bytes) -> str:
+    """What a picture is called that has no file: the first 64 bits of its sha256, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def read_cell(cell: str, name: str) -> bytes:
+    """The bytes at an address that `Stored` carries, if they still have that `content_name`.
+
+    Raises:
+        UserError: the table is gone or has changed.
+    """
+    import pyarrow as pa
+
+    path, _, inside = cell.rpartition("#")
+    group, row, column, *within = map(unquote, inside.split("/"))
+    try:
+        changed_ns = Path(path).stat().st_mtime_ns
+        arrow = path.endswith(".arrow")
+        table = _arrow(path, changed_ns) if arrow else _groups.get(path, changed_ns, int(group), column)
+        value = table.column(column)[int(row)].as_py()
+        for step in within:
+            value = value[int(step)] if isinstance(value, list) else value[step]
+        if content_name(value) != name:
+            raise ValueError("it holds other bytes")
+    except (OSError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{path} no longer holds the picture at {inside} ({error}); was it changed?") from error
+    return cast(bytes, value)
+
+
+def groups_in_memory() -> int:
+    """Bytes of the row groups that are held."""
+    return _groups.n_bytes
+
+
+class _Groups:
+    """The row groups read last, one column each."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[str, int, int, str], Any] = OrderedDict()
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(table.nbytes for table in self._held.values())
+
+    def get(self, path: str, changed_ns: int, group: int, column: str) -> Any:
+        key = (path, changed_ns, group, column)
+        if key not in self._held:
+            self._held[key] = _parquet(path, changed_ns).read_row_group(group, columns=[column])
+            while len(self._held) > 1 and self.n_bytes > GROUPS_IN_MEMORY:
+                self._held.popitem(last=False)
+        self._held.move_to_end(key)
+        return self._held[key]
+
+
+_groups = _Groups()
+
+
+@lru_cache(maxsize=256)
+def _parquet(path: str, changed_ns: int) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path)
+
+
+@lru_cache(maxsize=256)
+def _arrow(path: str, changed_ns: int) -> Any:
+    """A cached table of `datasets`, mapped into memory: pages that are not used are the system's to drop."""
+    import pyarrow as pa
+
+    return pa.ipc.open_stream(pa.memory_map(path)).read_all()

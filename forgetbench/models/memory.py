@@ -1,0 +1,198 @@
+"""What training needs of a GPU's memory, by what takes it: arithmetic on sizes, before any weight is read.
+
+Weights, gradients and moments are counted to the byte. Activations are what the backward pass reads again, token by
+token and layer by layer (after Korthikanti et al. 2022, arXiv:2205.05198, for layers without dropout whose attention
+scores are never written out), under bf16 autocast. Beside h (hidden), f (inner) and q (all queries) of a layer:
+
+    always                  4 n h  inputs of the n norms in fp32
+                         4 (q + k)  those of the norms of queries and keys (k wide), where there are some
+                              8 q  queries, keys and values (repeated to as many heads), attention's output
+                          6 f, 2 f  gate, its activation, the other projection; without a gate one of them
+                           4 a + 2 T  of a heads and T tokens: a sum per head, a row of the mask
+    its weights or adapters  10 h  a copy of its input for each of q, k, v, gate, up; without a gate 8 h; 4 h in all
+    train                          where the residual stream is bf16 already and only weights train
+                         2 q + 2 f  inputs of the output projection and of the last one
+                             14 r  between the two matrices of seven adapters of rank r
+    its RMSNorms train      4 n h  what they multiply (2 n h in a bf16 stream); 4 (q + k) again
+
+`python -m benchmarks.activations` holds them against the bytes that torch keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from forgetbench.config import Dtype, FinetuneConfig, Optimiser, Quantisation, Sharding
+from forgetbench.models.sizes import Layers, Sizes
+from forgetbench.records import PARTS, Precision
+
+GIB = 1 << 30
+PROMPT_TOKENS, ANSWER_TOKENS = 64, 8
+"""Assumed of an item, besides its picture."""
+_NF4_BYTES = 0.516
+"""4 bits, and 0.127 of constants that are packed themselves (Dettmers et al. 2023, arXiv:2305.14314)."""
+_LOGIT_BYTES = 16
+"""Of one logit in fp32: as put out, as read by the loss, its log-probability, its gradient."""
+RESERVE_SHARE, RESERVE = 0.1, 1.0
+"""Left free: a tenth for fragments and what a step holds for a moment, and 1 GiB for the CUDA context."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A recipe, as far as memory goes."""
+
+    trained: frozenset[str]
+    """Parts whose own weights train."""
+    adapted: frozenset[str]
+    """Parts with adapters."""
+    rank: int
+    micro_batch: int
+    """Items in one pass on one device."""
+    dtype: Dtype
+    packed: bool
+    eight_bit: bool
+    checkpointing: bool
+    autocast: bool
+    eager: bool
+    last_layers: int | None = None
+    devices: int = 1
+    sharded: bool = False
+    text_tokens: int = PROMPT_TOKENS + ANSWER_TOKENS
+    answer_tokens: int = ANSWER_TOKENS
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes on each device."""
+
+    weights: float
+    gradients: float
+    moments: float
+    copies: float
+    """bf16 copies that autocast makes of fp32 weights."""
+    activations: float
+    logits: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.weights + self.gradients + self.moments + self.copies + self.activations + self.logits
+
+    def fits(self, gib: float) -> bool:
+        """Whether a device of this memory holds it, the reserve left free."""
+        return self.total / GIB <= gib * (1 - RESERVE_SHARE) - RESERVE
+
+
+def setting_of(config: FinetuneConfig, devices: int = 1) -> Setting:
+    """What of a configuration decides its memory; stages are taken to be trained as the recipe says."""
+    recipe, adapted = config.recipe, frozenset(config.method.adapted_parts())
+    passes = recipe.gradient_accumulation * devices
+    return Setting(
+        trained=frozenset(recipe.parts) - adapted,
+        adapted=adapted,
+        rank=int(getattr(config.method, "rank", 0)),
+        micro_batch=max(1, -(-recipe.batch_size // passes)),
+        dtype=config.model.dtype,
+        packed=config.model.quantisation is Quantisation.nf4,
+        eight_bit=recipe.optimiser is Optimiser.adamw_8bit,
+        checkpointing=recipe.gradient_checkpointing,
+        autocast=recipe.precision is Precision.bf16,
+        eager=config.model.attention == "eager",
+        last_layers=recipe.language_last_layers,
+        devices=devices,
+        sharded=config.sharding is Sharding.fsdp2,
+    )
+
+
+def estimate(sizes: Sizes, setting: Setting) -> Estimate:
+    """Memory of one training step at its largest."""
+    trains = {part: _trained(sizes, setting, part) for part in PARTS}
+    adapters = setting.rank * sum(_stack(sizes, part).sides for part in setting.adapted - {"projector"})
+    frozen = {part: sizes.parameters[part] - trains[part] for part in PARTS}
+    packed = min(sizes.language.linear, frozen["language"]) if setting.packed else 0
+    wide = sum(trains.values()) + adapters
+    width = 2 if setting.dtype is Dtype.bf16 else 4
+    weights = 4 * wide + width * (sum(frozen.values()) - packed) + _NF4_BYTES * packed
+    gradients, moments = 4.0 * wide, (2.03 if setting.eight_bit else 8.0) * wide
+    slices = setting.devices if setting.sharded else 1
+    if setting.devices > 1 and not setting.sharded:
+        gradients *= 2  # DDP's buckets
+    # FSDP2 gathers a layer at a time, and the next one while it computes.
+    gathered = 8 * sizes.language.linear / sizes.language.count if slices > 1 else 0
+    held = {part: sizes.linear[part] if setting.dtype is Dtype.fp32 else 0 for part in _passed(setting)}
+    held |= {part: min(sizes.linear[part], trains[part]) for part in setting.trained}
+    if "language" in held and (setting.dtype is Dtype.fp32 or "language" in setting.trained):
+        held["language"] += sizes.vocabulary * sizes.language.hidden
+    if setting.packed:
+        held.pop("language", None)
+    return Estimate(
+        weights=weights / slices + gathered,
+        gradients=gradients / slices,
+        moments=moments / slices,
+        copies=2 * (sum(held.values()) + adapters) / slices if setting.autocast else 0,
+        activations=setting.micro_batch * _activations(sizes, setting),
+        logits=setting.micro_batch * _LOGIT_BYTES * sizes.vocabulary * _positions(sizes, setting),
+    )
+
+
+def _trained(sizes: Sizes, setting: Setting, part: str) -> int:
+    """Of a part's own parameters."""
+    if part not in setting.trained:
+        return 0
+    if part == "language" and setting.last_layers is not None:
+        return sizes.language.linear * setting.last_layers // sizes.language.count
+    return sizes.parameters[part]
+
+
+def _stack(sizes: Sizes, part: str) -> Layers:
+    return sizes.vision if part == "vision" else sizes.language
+
+
+def _passed(setting: Setting) -> Collection[str]:
+    """Parts that gradients pass through: the first that trains and all after it."""
+    first = min(PARTS.index(part) for part in setting.trained | setting.adapted)
+    return PARTS[first:]
+
+
+def _positions(sizes: Sizes, setting: Setting) -> int:
+    return setting.answer_tokens + 1 if sizes.keeps_logits else sizes.tokens + setting.text_tokens
+
+
+def _activations(sizes: Sizes, setting: Setting) -> float:
+    """Bytes of one item."""
+    passed, tokens = _passed(setting), sizes.tokens + setting.text_tokens
+    layers = sizes.language
+    if passed == ("language",) and setting.last_layers is not None:
+        layers = replace(layers, count=setting.last_layers)
+    found = _of_layers(layers, tokens, setting, "language") + 8 * layers.hidden * tokens  # and of the last norm
+    if "vision" in passed:
+        found += _of_layers(sizes.vision, sizes.patches, setting, "vision")
+    if "projector" in passed:
+        found += 8 * sizes.language.hidden * sizes.tokens  # two layers and what is between them
+    return found
+
+
+def _of_layers(layers: Layers, tokens: int, setting: Setting, part: str) -> float:
+    whole = tokens * _per_token(layers, tokens, setting, part)
+    if not setting.checkpointing:
+        return layers.count * whole
+    narrow = setting.dtype is Dtype.bf16 and part not in setting.trained
+    return layers.count * tokens * layers.hidden * (2 if narrow else 4) + whole
+
+
+def _per_token(layers: Layers, tokens: int, setting: Setting, part: str) -> float:
+    """Bytes of a token in one layer: the table above."""
+    h, f, q, k = layers.hidden, layers.inner, layers.query, layers.key_value
+    gated, narrow = layers.gated, layers.narrow and part not in setting.adapted
+    in_fp32 = 4.0 * layers.norms * h + (4 * (q + k) if layers.head_norms else 0)
+    found = in_fp32 + 8 * q + (6 if gated else 2) * f + 4 * layers.heads + 2 * tokens
+    if part in setting.trained | setting.adapted:
+        found += (4 if narrow else 10 if gated else 8) * h + 2 * q + 2 * f
+    if part in setting.adapted:
+        found += 14 * setting.rank
+    if part in setting.trained and gated:
+        found += in_fp32 / 2 if narrow else in_fp32
+    if setting.eager:
+        found += 6 * layers.heads * tokens  # the scores' softmax in fp32, and in bf16
+    return found if setting.autocast else 2 * found - in_fp32

@@ -1,0 +1,57 @@
+"""Pictures side by side on one sheet, to be looked at: an evaluation picture and the training picture it resembles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+SIDE = 128
+"""Pixels of each picture's place; smaller pictures are enlarged, so that eyes can compare them."""
+COLUMNS = 4
+_GAP, _LINE = 8, 14
+_INK, _PAPER, _FRAME = (20, 20, 20), (255, 255, 255), (200, 200, 200)
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Two pictures and the lines below them."""
+
+    left: Image.Image
+    right: Image.Image
+    lines: tuple[str, ...]
+
+
+def contact_sheet(twins: Sequence[Twin]) -> Image.Image:
+    """One RGB picture of all twins, row by row; lines too long for their place are cut in the middle."""
+    n_lines = max((len(twin.lines) for twin in twins), default=0)
+    width, height = 2 * SIDE + 3 * _GAP, SIDE + n_lines * _LINE + 2 * _GAP
+    n_rows = -(-len(twins) // COLUMNS)
+    sheet = Image.new("RGB", (min(COLUMNS, max(len(twins), 1)) * width, max(n_rows, 1) * height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default()
+    for place, twin in enumerate(twins):
+        x, y = place % COLUMNS * width + _GAP, place // COLUMNS * height + _GAP
+        for picture, left in ((twin.left, x), (twin.right, x + SIDE + _GAP)):
+            fitted = _fitted(picture)
+            draw.rectangle((left - 1, y - 1, left + SIDE, y + SIDE), outline=_FRAME)
+            sheet.paste(fitted, (left + (SIDE - fitted.width) // 2, y + (SIDE - fitted.height) // 2))
+        for number, line in enumerate(twin.lines):
+            text = _cut(line, draw, font, width - 2 * _GAP)
+            draw.text((x, y + SIDE + 2 + number * _LINE), text, fill=_INK, font=font)
+    return sheet
+
+
+def _fitted(picture: Image.Image) -> Image.Image:
+    factor = SIDE / max(picture.size)
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.resize(size, Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS)
+
+
+def _cut(line: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+    kept = line
+    while draw.textlength(kept, font=font) > width and len(line) > 4:
+        line = line[: len(line) // 2] + line[len(line) // 2 + 1 :]
+        kept = line[: len(line) // 2] + "..." + line[len(line) // 2 :]
+    return kept

@@ -1,0 +1,83 @@
+"""A model's sizes with its pictures, read without its weights, and a word before what cannot fit is loaded."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import math
+import os
+from typing import Any
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import CONFIG_NAME
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from forgetbench.config import FinetuneConfig, ModelConfig
+from forgetbench.data.collate import Encoder
+from forgetbench.errors import UserError
+from forgetbench.models.hidden import image_token
+from forgetbench.models.memory import GIB, estimate, setting_of
+from forgetbench.models.pretrained import load_config, load_processor
+from forgetbench.models.sizes import NOMINAL, Sizes, sizes_of
+from forgetbench.records import AnswerKind, ImageRef, Sample
+
+_PIXELS = 512 * 512
+"""Of the picture that is counted where nothing limits them."""
+
+
+def read_sizes(config: ModelConfig) -> Sizes:
+    """Sizes from the model's own configuration and processor, the written-down ones where these are not here.
+
+    Raises:
+        UserError: nothing is written down of it, and its configuration cannot be had.
+    """
+    # Nothing is downloaded for an estimate that can be had without.
+    if config.path in NOMINAL and not isinstance(try_to_load_from_cache(config.path, CONFIG_NAME), str):
+        return NOMINAL[config.path]
+    return _measured(config)
+
+
+def _measured(config: ModelConfig) -> Sizes:
+    settings, processor = load_config(config), load_processor(config)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(settings)
+    side = math.isqrt(config.max_pixels or _PIXELS)
+    stream = io.BytesIO()
+    Image.new("RGB", (side, side)).save(stream, "PNG")
+    shown = Sample("", "", "", AnswerKind.text, (ImageRef("", "blank.png", stream.getvalue()),))
+    encoded = Encoder(processor, config.max_pixels).prompt(shown)
+    return sizes_of(
+        model,
+        patches=count_patches(model, encoded.pictures["pixel_values"]),
+        tokens=int(encoded.tokens["input_ids"].eq(image_token(model)).sum()),
+        keeps_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
+    )
+
+
+def count_patches(model: Any, pixels: Tensor) -> int:
+    """Tokens of some pictures in a model's vision tower, by the values that it is given."""
+    vision = model.config.vision_config
+    side = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
+    return pixels.numel() // (3 * side**2 * getattr(vision, "temporal_patch_size", 1))
+
+
+def too_large(config: FinetuneConfig) -> str | None:
+    """What to tell before a training that will hardly fit the GPU is loaded; None where it fits, or there is none."""
+    if not torch.cuda.is_available():
+        return None
+    try:
+        sizes = read_sizes(config.model)
+    except UserError:  # told when the model is loaded
+        return None
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    needed = estimate(sizes, setting_of(config, devices))
+    if needed.fits(memory / GIB):
+        return None
+    return (
+        f"About {needed.total / GIB:.0f} GiB are needed for each GPU, which has {memory / GIB:.0f}; "
+        "`forgetbench models plan` with the same words tells what takes them, and what to change."
+    )

@@ -1,0 +1,97 @@
+"""Processors: without video, and under a chat template of the user's choice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import transformers
+from PIL import Image
+
+from forgetbench.config import ModelConfig
+from forgetbench.errors import UserError
+from forgetbench.models.load import load_model
+from forgetbench.models.pretrained import load_processor
+from tests.families import FAMILIES, llava
+
+QUESTION = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
+OTHER = (
+    "{% for message in messages %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}Q: {{ part['text'] }} A:{% endif %}{% endfor %}{% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return llava(tmp_path_factory.mktemp("models") / "llava")
+
+
+def with_template(folder: Path, path: Path, text: str) -> ModelConfig:
+    path.write_text(text)
+    return ModelConfig(path=str(folder), chat_template=str(path))
+
+
+def test_a_template_takes_the_place_of_the_checkpoints_own(folder: Path, tmp_path: Path) -> None:
+    config = with_template(folder, tmp_path / "other.jinja", OTHER)
+    processor = load_processor(config)
+    assert processor.apply_chat_template(QUESTION, add_generation_prompt=True) == "<image>Q: What is it? A:"
+    own, other = load_model(ModelConfig(path=str(folder))), load_model(config)
+    assert own.inputs_digest != other.inputs_digest
+    assert own.digest != other.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{% for message in messages %}", "fails on a question with a picture"),
+        ("{{ messages[0]['content'] + '!' }}", "fails on a question with a picture"),
+        ("{{ raise_exception('no pictures, please') }}", "no pictures, please"),
+        ("{% for message in messages %}{{ message['role'] }}: {% endfor %}", "writes nothing for a picture"),
+    ],
+    ids=["syntax", "text only", "its own refusal", "picture dropped"],
+)
+def test_a_template_that_cannot_ask_about_pictures_is_refused(
+    folder: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load_processor(with_template(folder, tmp_path / "bad.jinja", text))
+
+
+def test_a_template_that_cannot_be_read_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.chat_template=.*none\.jinja cannot be read"):
+        load_processor(ModelConfig(path=str(folder), chat_template=str(tmp_path / "none.jinja")))
+    with pytest.raises(UserError, match="cannot be read"):
+        load_processor(ModelConfig(path=str(folder), chat_template=str(tmp_path)))
+    (tmp_path / "bytes.jinja").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_processor(ModelConfig(path=str(folder), chat_template=str(tmp_path / "bytes.jinja")))
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")
+def test_a_family_whose_pictures_need_torchvision_says_so(folder: Path, tmp_path: Path) -> None:
+    transformers.Lfm2VlConfig().save_pretrained(tmp_path)
+    described = {"image_processor_type": "Lfm2VlImageProcessor", "processor_class": "Lfm2VlProcessor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(described))
+    shutil.copy(folder / "tokenizer.json", tmp_path)
+    shutil.copy(folder / "tokenizer_config.json", tmp_path)
+    with pytest.raises(UserError, match=r"pip install 'forgetbench\[torchvision\]'"):
+        load_processor(ModelConfig(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("family", ["llava_onevision", "qwen2_vl", "smolvlm", "internvl", "minicpmv4_6"])
+def test_a_processor_without_its_video_half_is_saved_and_loaded_like_any_other(tmp_path: Path, family: str) -> None:
+    folder = FAMILIES[family](tmp_path / family)
+    first = load_processor(ModelConfig(path=str(folder)))
+    assert isinstance(first, getattr(transformers, type(first).__name__))
+    assert first.get_attributes() == ["image_processor", "tokenizer"]
+    first.save_pretrained(folder)
+    second = load_processor(ModelConfig(path=str(folder)))
+    text = second.apply_chat_template(QUESTION, add_generation_prompt=True)
+    assert text == first.apply_chat_template(QUESTION, add_generation_prompt=True)
+    image = Image.new("RGB", (40, 20), (200, 30, 10))
+    one, two = (p(text=[text], images=[[image]], return_tensors="pt") for p in (first, second))
+    assert one.keys() == two.keys()
+    assert all((one[key] == two[key]).all() for key in one)
