@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from forgetbench.config import EvalMatrixConfig, FinetuneConfig, SweepConfig
+from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ModelConfig, SweepConfig
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Method
@@ -71,12 +71,14 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     from forgetbench.models.checkpoint import drop_resume
     from forgetbench.models.load import load_model
     from forgetbench.models.parts import audit
+    from forgetbench.training.footprint import too_large
     from forgetbench.training.loop import Trainer
     from forgetbench.training.plan import plan_stages, read_sets
     from forgetbench.training.prepare import prepare
     from forgetbench.training.run import is_finished, train
     from forgetbench.training.schedule import checkpoint_steps
 
+    config = replace(config, model=_attended(config))
     catalogue = Catalogue(config.manifests)
     stages = plan_stages(config, catalogue)
     keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
@@ -87,6 +89,8 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
         say(f"{folder}: already trained ({keep[-1]} steps).")
         return
     set_threads(config.threads)
+    if warning := too_large(config):
+        say(warning)
     loaded = load_model(config.model, config.seed)
     if not keep:
         loaded.model.requires_grad_(False)
@@ -100,13 +104,21 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     read = read_sets(config.method, catalogue)
     # A copy of the method: what it keeps of this run must not stay with the configuration.
     method, carry = replace(config.method), config.data.carry_optimiser
-    trainer = Trainer(loaded, encoder, method, config.recipe, config.seed, read, prepared.free, carry)
+    trainer = Trainer(loaded, encoder, method, config.recipe, config.seed, read, prepared.free, carry, config.sharding)
     try:
-        train(folder, trainer, stages, keep, run.meta())
+        train(folder, trainer, stages, keep, run.meta(), config.tracker)
     except UserError:
         release(folder)
         raise
     say(f"{folder}: trained {keep[-1]} steps; checkpoints at {', '.join(map(str, keep))}.")
+
+
+def _attended(config: FinetuneConfig) -> ModelConfig:
+    """The model with the attention kernel that will run: run.json tells what was used."""
+    from forgetbench.models.precision import resolve_attention
+
+    scoring = [config.matrix.precision] if isinstance(config, SweepConfig) else []
+    return resolve_attention(config.model, config.recipe.precision, *scoring)
 
 
 def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
@@ -120,13 +132,16 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
         return
     from forgetbench.models.checkpoint import BASE
     from forgetbench.models.load import load_model
+    from forgetbench.models.precision import resolve_attention, scored_digest
 
     catalogue = Catalogue(config.manifests)
     set_threads(config.threads)
-    loaded = load_model(config.model, config.seed)
+    model = resolve_attention(config.model, config.matrix.precision)
+    loaded = load_model(model, config.seed)
+    digest = scored_digest(loaded.digest, model, config.matrix.precision)
     folder = outputs / f"base-{config.model.name}-{config.data.sets[0]}"
     subject = bare_subject(folder, config.model.name, config.data, config.seed, catalogue)
-    _score(subject, config, catalogue, [BASE], loaded.digest, lambda: (loaded, config.model.max_pixels))
+    _score(subject, config, catalogue, [BASE], digest, lambda: (loaded, config.model.max_pixels))
 
 
 def score_run(folder: Path, config: EvalMatrixConfig | SweepConfig) -> pd.DataFrame:
@@ -136,6 +151,7 @@ def score_run(folder: Path, config: EvalMatrixConfig | SweepConfig) -> pd.DataFr
         The matrix.
     """
     from forgetbench.models.checkpoint import list_checkpoints
+    from forgetbench.models.precision import scored_digest
 
     run = read_run(folder)
 
@@ -149,7 +165,8 @@ def score_run(folder: Path, config: EvalMatrixConfig | SweepConfig) -> pd.DataFr
         return loaded, model_config(run).max_pixels
 
     checkpoints = wanted(list_checkpoints(folder), config.matrix.steps, folder)
-    return _score(run_subject(folder), config, Catalogue(config.manifests), checkpoints, run.model_digest, load)
+    digest = scored_digest(run.model_digest, model_config(run), config.matrix.precision)
+    return _score(run_subject(folder), config, Catalogue(config.manifests), checkpoints, digest, load)
 
 
 def sweep_point(config: SweepConfig, folder: Path) -> float | None:

@@ -1,4 +1,4 @@
-"""The processes of one command: as many as torchrun started, else one."""
+"""The processes of one command: as many as torchrun or accelerate started, else one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
+
+_NOT_ACCELERATES_OWN = {
+    "ACCELERATE_USE_FSDP": "leave out --use_fsdp (distributed_type: FSDP) and give sharding=fsdp2 to forgetbench",
+    "ACCELERATE_USE_DEEPSPEED": "leave out --use_deepspeed; sharding=fsdp2 slices the model, its gradients and moments",
+}
+_STARTERS = (
+    "torchrun --nproc_per_node N -m forgetbench, or accelerate launch --multi_gpu --num_processes N -m forgetbench"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ def join_crew() -> Crew:
     Raises:
         UserError: fewer processes joined than were started.
     """
-    if _started() == 1:
+    if processes_started() == 1:
         return Crew()
     import torch
     from accelerate import PartialState
@@ -77,15 +85,19 @@ def start_processes(micro_batch: int) -> Accelerator:
         micro_batch: instances per forward pass over all processes.
 
     Raises:
-        UserError: the micro-batch cannot be shared evenly, or fewer processes joined than were started.
+        UserError: the micro-batch cannot be shared evenly, fewer processes joined than were started, or accelerate is
+            set up to share the model in its own way.
     """
-    _started()
+    processes_started()
     import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
     # Text-only batches leave the vision tower without a gradient.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    for flag, instead in _NOT_ACCELERATES_OWN.items():
+        if os.environ.get(flag, "false").lower() == "true":
+            raise UserError(f"accelerate's configuration sets {flag}: {instead}.")
     # Not accelerate's own mixed precision: its state is one per process, so a sweep could not change it.
     accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available(), kwargs_handlers=[unused])
     joined = accelerator.num_processes
@@ -106,19 +118,26 @@ def alone(what: str) -> None:
         )
 
 
-def _started() -> int:
-    """How many processes were started, by what torchrun tells each."""
+def processes_started() -> int:
+    """How many processes were started, by what torchrun tells each.
+
+    Raises:
+        UserError: there are signs of several, which could not find each other.
+    """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if started > 1 and missing:
         raise UserError(
-            f"WORLD_SIZE={started} is set, but {', '.join(missing)} is not: start several processes with torchrun, "
+            f"WORLD_SIZE={started} is set, but {', '.join(missing)} is not: start several processes with {_STARTERS}; "
             "or unset WORLD_SIZE."
         )
+    # For several processes accelerate's simple launcher sets the address of the first, and then starts no other.
+    if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ:
+        raise UserError(f"`accelerate launch` started one process of several: start them with {_STARTERS} (CPUs too).")
     return started
 
 
 def _all_joined(joined: int) -> None:
-    started = _started()
+    started = processes_started()
     if started != joined:
-        raise UserError(f"{started} processes were started but {joined} joined; start them with torchrun.")
+        raise UserError(f"{started} processes were started but {joined} joined; start them with {_STARTERS}.")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from forgetbench.training.plan import Stage
 
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "pillow", "numpy")
+IMPORTED = "imported from"
+"""In a run's `environment`: the folder of another trainer's checkpoints that it was made of."""
 _NOT_RESULT = {
     "name",
     "outputs",

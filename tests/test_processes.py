@@ -1,102 +1,128 @@
-"""Two processes of one run, as torchrun starts them."""
+"""Two processes of one run, as torchrun and accelerate start them; what they do together is in tests/together.py."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
-RUN = [
-    "finetune", "model=tiny_random", "recipe=language_projector_low_lr", "recipe.steps=4", "recipe.batch_size=8",
-    "recipe.gradient_accumulation=2", "recipe.precision=fp32", "recipe.mix.data=[words_naming]",
-    "recipe.mix.ratio=0.5", "threads=1", "name=run",
-]  # fmt: skip
+from forgetbench.cli import app
+from forgetbench.models.checkpoint import list_checkpoints
+from forgetbench.records import Precision
+from tests.families import FAMILIES, llava
+from tests.together import CASES, RESUMED, SCORE, TRAIN, family_case, finish, kill_after, report_case, trainer
+
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
-def start(folder: Path, launcher: list[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", *launcher, "forgetbench", *arguments]
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=folder, env=environment, text=True, capture_output=True, timeout=240, check=False
-    )
+        [sys.executable, "-m", *command],
+        cwd=folder, env=ENVIRONMENT, text=True, capture_output=True, timeout=400, check=False,
+    )  # fmt: skip
 
 
 def torchrun() -> list[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return ["torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}", "-m"]
+    address = ["--master_addr=127.0.0.1", f"--master_port={free_port()}"]
+    return ["torch.distributed.run", "--nproc_per_node=2", *address, "-m"]
 
 
-def test_two_processes_share_every_batch_and_end_where_one_does(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    for folder, launcher in ((one, []), (two, torchrun())):
-        folder.mkdir()
-        done = start(folder, launcher, RUN)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("trained 4 steps") == 1
-    logs = [pd.read_csv(folder / "outputs/run/train.csv") for folder in (one, two)]
-    assert logs[0]["loss"].to_numpy() == pytest.approx(logs[1]["loss"].to_numpy(), abs=1e-5)
-    weights = [load_file(folder / "outputs/run/checkpoints/step_000004/delta.safetensors") for folder in (one, two)]
-    assert weights[0].keys() == weights[1].keys()
-    assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 1e-4
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return llava(tmp_path_factory.mktemp("models") / "llava")
+
+
+@pytest.fixture(scope="module")
+def two(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes made of all that they were asked for, in one start of them."""
+    folder = tmp_path_factory.mktemp("two")
+    kill_after(3, trainer(model, RESUMED), folder / "killed alone, then sliced", RESUMED)
+    done = start(Path(__file__).parents[1], *torchrun(), "tests.together", "cases", str(model), str(folder))
+    assert done.returncode == 0, done.stderr[-4000:]
+    (folder / "stdout").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def reports(folder: Path, name: str, key: str) -> Any:
+    return np.array([row[key] for row in json.loads((folder / f"{name}.json").read_text())])
+
+
+def furthest(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    """The largest difference of any entry."""
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_follow_one(model: Path, two: Path, tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    report_case(trainer(model, case), case, tmp_path / name)
+    half = case.recipe.get("precision") is Precision.bf16
+    for key in ("loss", "grad_norm"):
+        assert reports(two, name, key) == pytest.approx(reports(tmp_path, name, key), abs=5e-2 if half else 1e-5)
+    assert (reports(two, name, "samples") == reports(tmp_path, name, "samples")).all()
+    weights = [load_file(folder / f"{name}.safetensors") for folder in (tmp_path, two)]
+    # Over twenty steps of size 1e-4, Adam makes much of a rounding of gradients near 0.
+    assert furthest(*weights) < (1e-3 if half else 1e-4 if case.steps == 20 else 1e-5)
     # Two processes sum in another order; equality to the last bit would mean that they did not share the work.
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-# The second stage trains other parts than the first.
-STAGES = (
-    "data.stages=[{set:fashion_naming,steps:2,recipe:{parts:[projector],mix:{ratio:0}}},"
-    "{set:words_naming,recipe:{parts:[language]}}]"
-)
+def test_some_steps_show_one_process_a_picture_and_some_show_none_to_anyone() -> None:
+    """Such steps differ in what is exchanged, so that the cases above must hold some."""
+    steps = [CASES["fsdp2"].shown(step) for step in range(1, 21)]
+    assert any(not any(step) for step in steps)
+    assert any(any(step) and not all(step) for step in steps)
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param("method=mdgd", marks=pytest.mark.slow),
-        f"{STAGES} method=ewc method.samples=5 method.reference=[digits_naming]",
-    ],
-    ids=["mdgd", "ewc-stages"],
-)
-def test_methods_that_sum_over_processes_end_where_one_does(tmp_path: Path, method: str) -> None:
-    weights = []
-    for name, launcher in (("one", []), ("two", torchrun())):
-        folder = tmp_path / name
-        folder.mkdir()
-        done = start(folder, launcher, [*RUN, *method.split(), "recipe.lr=1e-4"])
-        assert done.returncode == 0, done.stderr
-        last = sorted((folder / "outputs/run/checkpoints").iterdir())[-1]
-        weights.append(load_file(last / "delta.safetensors"))
-    assert weights[0].keys() == weights[1].keys()
-    assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 1e-4
-    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+@pytest.mark.parametrize("begun", ["killed, then sliced", "killed alone, then sliced", "killed, then alone"])
+def test_a_killed_run_ends_the_same_with_slices_or_without(model: Path, two: Path, tmp_path: Path, begun: str) -> None:
+    folder = two / begun
+    if not folder.exists():
+        folder = shutil.copytree(two / "killed", tmp_path / "run")
+        assert (folder / "resume").is_dir()
+        finish(trainer(model, RESUMED), folder, RESUMED)
+    whole, resumed = (list_checkpoints(one) for one in (two / "whole", folder))
+    assert [one.step for one in resumed] == [0, 3, 6]
+    for expected, found in zip(whole[1:], resumed[1:], strict=True):
+        assert furthest(expected.delta(), found.delta()) < 1e-5
+    if begun == "killed, then sliced":  # a resumed run is no other run
+        assert resumed[-1].digest == whole[-1].digest
+    assert not (folder / "resume").exists()
+    log = pd.read_csv(folder / "train.csv")
+    assert log["step"].tolist() == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
-    done = start(tmp_path, torchrun(), [*RUN, "recipe.batch_size=6"])
-    assert done.returncode != 0
-    assert "cannot be shared by 2 processes" in done.stderr
-    assert not list(tmp_path.rglob("delta.safetensors"))
-
-
-EVALUATE = [
-    "eval-matrix", "model=tiny_random", "threads=1", "matrix.limit=10", "matrix.batch_size=3",
-    "matrix.datasets=[fashion_naming,fashion_yesno,emoji_open]",
-]  # fmt: skip
-
-
-def scored(folder: Path) -> str:
-    (path,) = (folder / "outputs").glob("base-*/scores.csv")
-    return pd.read_csv(path, dtype=str).drop(columns="seconds").to_csv()
+def test_what_two_processes_cannot_share_is_refused_by_name(two: Path) -> None:
+    said = json.loads((two / "refusals.json").read_text())
+    assert "cannot be shared by 2 processes" in said["uneven"]
+    assert re.match("method=lwf: .*use sharding=none", said["method"])
 
 
 def cell_rows(folder: Path) -> dict[str, str]:
@@ -104,59 +130,66 @@ def cell_rows(folder: Path) -> dict[str, str]:
     return {cell.name: pd.read_parquet(cell).to_json() for cell in cells}
 
 
-def test_two_processes_answer_whole_batches_each_and_give_the_rows_of_one(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    for folder, launcher in ((one, []), (two, torchrun())):
+def tables(folder: Path) -> list[str]:
+    run = folder / "outputs/run"
+    scores = pd.read_csv(run / "scores.csv", dtype=str).drop(columns="seconds").to_csv()
+    return [scores, (run / "representation.csv").read_text()]
+
+
+def test_a_sliced_run_is_scored_with_the_rows_of_one_process(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (two / "stdout").read_text().count("trained 4 steps") == 1
+    alone, together, apart = (two / "command" / name for name in ("alone", "together", "apart"))
+    monkeypatch.chdir(alone)
+    assert not app(SCORE, standalone_mode=False)
+    assert len(cell_rows(alone)) == 6
+    for folder in (together, apart):  # one command of two processes, and two commands at the same time
+        assert cell_rows(folder) == cell_rows(alone)
+        assert tables(folder) == tables(alone)
+        assert {path.suffix for path in (folder / "outputs/.cells").iterdir()} == {".parquet"}
+
+
+def test_the_processes_share_the_batches_of_every_cell(two: Path) -> None:
+    assert json.loads((two / "command/shares.json").read_text()) == [[0, 2], [1, 3]]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_every_family_follows_one_process_when_it_is_sliced(tmp_path: Path) -> None:
+    models, one, two = (tmp_path / name for name in ("models", "one", "two"))
+    for folder in (models, one, two):
         folder.mkdir()
-        done = start(folder, launcher, EVALUATE)
+    for name, build in FAMILIES.items():
+        build(models / name)
+    done = start(Path(__file__).parents[1], *torchrun(), "tests.together", "families", str(models), str(two))
+    assert done.returncode == 0, done.stderr[-4000:]
+    for name in FAMILIES:
+        case = family_case(name)
+        report_case(trainer(models / name, case), case, one / name)
+        assert reports(two, name, "loss") == pytest.approx(reports(one, name, "loss"), abs=1e-5), name
+        assert furthest(*(load_file(folder / f"{name}.safetensors") for folder in (one, two))) < 1e-4, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "fsdp2"])
+def test_accelerate_launch_starts_two_processes_that_train_as_one(tmp_path: Path, sharding: str) -> None:
+    two, one = tmp_path / "two", tmp_path / "one"
+    port = f"--main_process_port={free_port()}"
+    launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", port, "-m"]
+    for folder, command in (
+        (two, [*launcher, "forgetbench", *TRAIN, f"sharding={sharding}"]),
+        (one, ["forgetbench", *TRAIN]),
+    ):
+        folder.mkdir()
+        done = start(folder, *command)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("5 cells;") == 1
-    assert len(cell_rows(one)) == 5
-    assert cell_rows(one) == cell_rows(two)
-    assert scored(one) == scored(two)
-    tables = [next((folder / "outputs").glob("base-*/representation.csv")).read_text() for folder in (one, two)]
-    assert tables[0] == tables[1]
+        assert done.stdout.count("trained 4 steps") == 1
+    weights = [list_checkpoints(folder / "outputs/run")[-1].delta() for folder in (one, two)]
+    assert furthest(*weights) < 1e-4
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-SHARE = """
-import sys
-from forgetbench.evaluation import journal
-from forgetbench.processes import join_crew
-crew = join_crew()
-assert crew.size == 2, crew
-asked = []
-add = journal.Journal.add
-journal.Journal.add = lambda self, number, predictions: (asked.append(number), add(self, number, predictions))
-from forgetbench.cli import app
-app(sys.argv[1:], standalone_mode=False)
-everyone = crew.gather([sorted(asked)])
-if crew.is_main:
-    print(f"shares {everyone}")
-"""
-
-
-def test_the_processes_share_the_batches_of_every_cell(tmp_path: Path) -> None:
-    program = tmp_path / "share.py"
-    program.write_text(SHARE)
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    arguments = [*EVALUATE, "matrix.datasets=[fashion_naming]", "matrix.decodings=[choice]"]
-    command = [sys.executable, "-m", *torchrun()[:-1], str(program), *arguments]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "shares [[0, 2], [1, 3]]" in done.stdout
-
-
-def test_two_commands_on_one_folder_share_the_work_and_make_the_same_tables(tmp_path: Path) -> None:
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    alone.mkdir()
-    together.mkdir()
-    assert start(alone, [], EVALUATE).returncode == 0
-    with ThreadPoolExecutor() as pool:
-        both = list(pool.map(lambda _: start(together, [], EVALUATE), range(2)))
-    for done in both:
-        assert done.returncode == 0, done.stderr
-        assert "damaged" not in done.stderr
-    assert scored(together) == scored(alone)
-    assert sorted(path.suffix for path in (together / "outputs/.cells").iterdir()) == [".parquet"] * 5
+@pytest.mark.slow
+def test_accelerate_launch_of_a_single_process_is_told_apart(tmp_path: Path) -> None:
+    done = start(tmp_path, "accelerate.commands.launch", "--cpu", "--num_processes=2", "-m", "forgetbench", *TRAIN)
+    assert done.returncode != 0
+    assert "started one process of several" in done.stderr

@@ -104,6 +104,14 @@ class Method:
         """Parts whose own weights stay frozen because the method adds weights to them."""
         return ()
 
+    def against_sharding(self) -> str:
+        """Why it cannot run with sharding=fsdp2, which slices every tensor over the processes; empty where it can.
+
+        A method that says it can gets sliced parameters and gradients (DTensor): entry by entry they are like any
+        others, for numbers about a whole tensor there are `whole` and `total` in `forgetbench.models.tensors`.
+        """
+        return "" if type(self) is Method else "it has not been written for slices of tensors"
+
     def forward_precision(self) -> Precision | None:
         """Arithmetic of the forward pass where the method must choose it; None leaves it to the recipe."""
         return None
@@ -154,4 +162,4 @@ class Method:
         return {}
 
     def load_state(self, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` gave; the weights are back already."""
+        """Take back what `state` gave, whole and in main memory; the weights are back already."""

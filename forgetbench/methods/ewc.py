@@ -48,6 +48,10 @@ class EWC(Method):
         """The reference sets."""
         return self.reference
 
+    def against_sharding(self) -> str:
+        """F is made of one item's gradients."""
+        return "the Fisher information takes gradients of single items, outside of the processes' common step"
+
     def begin(self, trainee: Trainee) -> None:
         """Measure F on the reference sets; two tensors per weight are kept, whatever the number of terms.
 
@@ -80,9 +84,11 @@ class EWC(Method):
 
     def load_state(self, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
         """Hold what was held."""
+        device = next(iter(trainee.trainable.values())).device
         for kind, kept in self._kinds().items():
             kept.clear()
-            kept |= {name.removeprefix(f"{kind}/"): one for name, one in state.items() if name.startswith(f"{kind}/")}
+            mine = ((name, one) for name, one in state.items() if name.startswith(f"{kind}/"))
+            kept |= {name.removeprefix(f"{kind}/"): one.to(device) for name, one in mine}
 
     def _kinds(self) -> dict[str, dict[str, Tensor]]:
         return {"fisher": self._held, "centre": self._centre}

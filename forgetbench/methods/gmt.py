@@ -28,6 +28,10 @@ class GMT(Method):
         """A share that would drop everything."""
         return {} if 0 <= self.share < 1 else {"share": f"{self.share} is not a share of 0 or more and below 1."}
 
+    def against_sharding(self) -> str:
+        """Nothing: thresholds are those of whole tensors."""
+        return ""
+
     def edit_gradients(self, trainee: Trainee) -> None:
         """Drop entries in place."""
         for weight in trainee.trainable.values():
@@ -38,8 +42,10 @@ class GMT(Method):
 
 
 def nth_smallest(tensor: Tensor, n: int) -> float:
-    """The entry that n others precede in ascending order, 0 <= n < number of entries."""
-    flat = tensor.detach().reshape(-1)
+    """The entry that n others precede in ascending order, 0 <= n < number of entries; a sliced tensor is gathered."""
+    from forgetbench.models.tensors import whole
+
+    flat = whole(tensor.detach()).reshape(-1)
     if flat.device.type == "cpu":
         import numpy as np
 

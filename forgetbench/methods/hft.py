@@ -28,6 +28,10 @@ class HFT(Method):
 
     name: str = "hft"
 
+    def against_sharding(self) -> str:
+        """Nothing: matrices are frozen whole, by name."""
+        return ""
+
     def frozen(self, model: Any, trainable: Collection[str], seed: int) -> Collection[str]:
         """Weights of half of the trainable linear layers.
 

@@ -33,6 +33,10 @@ class IncLoRA(LoRA):
             found["weight_decomposed"] = "its length of rows is no part of a sum; set it to false."
         return found
 
+    def against_sharding(self) -> str:
+        """Merging needs whole matrices."""
+        return "it merges adapters into whole matrices between stages"
+
     def changed(self, model: Any) -> Collection[str]:
         """The weights below the adapters."""
         return [f"{name}.base_layer.weight" for name, _ in _adapted(model)]

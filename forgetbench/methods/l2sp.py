@@ -28,6 +28,10 @@ class L2SP(Method):
         """A pull away from the start."""
         return {} if self.alpha >= 0 else {"alpha": f"{self.alpha} is negative; give 0 or more."}
 
+    def against_sharding(self) -> str:
+        """Nothing: every entry is pulled by itself."""
+        return ""
+
     def begin(self, trainee: Trainee) -> None:
         """Keep w0: one tensor per weight."""
         self._start = {name: weight.detach().clone() for name, weight in trainee.trainable.items()}
@@ -50,10 +54,12 @@ def add_pull(weight: nn.Parameter, start: Tensor, strength: float, precision: Te
     """
     import torch
 
+    from forgetbench.models.tensors import whole
+
     with torch.no_grad():
         moved = weight - start
         if weight.grad is None:
-            if not moved.any():
+            if not whole(moved.any()):
                 return
             weight.grad = torch.zeros_like(weight)
         if precision is None:

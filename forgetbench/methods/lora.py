@@ -57,6 +57,10 @@ class LoRA(Method):
         """The parts that got adapters."""
         return self.parts
 
+    def against_sharding(self) -> str:
+        """Lengths of rows are taken in the forward pass, which was not tried."""
+        return "weight_decomposed was not tried on slices of tensors" if self.weight_decomposed else ""
+
     def attach(self, model: Any, stages: int) -> None:
         """Insert adapters that change nothing until they are trained."""
         from peft import inject_adapter_in_model

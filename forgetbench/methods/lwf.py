@@ -39,6 +39,10 @@ class LwF(Method):
             found["temperature"] = f"{self.temperature} does not divide logits; give a number above 0."
         return found
 
+    def against_sharding(self) -> str:
+        """The teacher is not among the slices."""
+        return "its teacher is a pass with other weights, which slices do not take"
+
     def begin_stage(self, trainee: Trainee) -> None:
         """Keep w0: one tensor per weight."""
         self._start = {name: weight.detach().clone() for name, weight in trainee.trainable.items()}

@@ -25,6 +25,10 @@ class MagnitudeMask(Method):
         """A share that would freeze everything."""
         return {} if 0 <= self.share < 1 else {"share": f"{self.share} is not a share of 0 or more and below 1."}
 
+    def against_sharding(self) -> str:
+        """Nothing: thresholds are those of whole tensors."""
+        return ""
+
     def begin(self, trainee: Trainee) -> None:
         """Keep w0, and 1 where an entry is free and 0 where it is frozen: two tensors per weight."""
         self._start = {name: weight.detach().clone() for name, weight in trainee.trainable.items()}

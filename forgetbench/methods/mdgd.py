@@ -73,6 +73,10 @@ class MDGD(Method):
             found["cache_gb"] = f"{self.cache_gb} is negative; give 0 or more."
         return found
 
+    def against_sharding(self) -> str:
+        """The base is not among the slices."""
+        return "its drift is measured by a pass with other weights, which slices do not take"
+
     def forward_precision(self) -> Precision | None:
         """Live and reference pass must not differ by rounding alone."""
         return self.precision

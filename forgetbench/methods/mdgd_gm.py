@@ -73,7 +73,8 @@ class MDGDGM(MDGD):
 
     def load_state(self, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
         """Take the same entries as before, at the weights that are back."""
-        self._chosen = dict(state)
+        device = next(iter(trainee.trainable.values())).device
+        self._chosen = {name: chosen.to(device) for name, chosen in state.items()}
         for name, parameter in trainee.trainable.items():
             self._compact[name].data.copy_(parameter.detach().flatten()[self._chosen[name]])
 

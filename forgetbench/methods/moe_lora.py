@@ -36,6 +36,10 @@ class MoELoRA(LoRA):
             found["weight_decomposed"] = "each expert would rescale the whole matrix; set it to false."
         return found
 
+    def against_sharding(self) -> str:
+        """Not tried."""
+        return "its experts and routers were not tried on slices of tensors"
+
     def attach(self, model: Any, stages: int) -> None:
         """Insert experts and routers; before training they change nothing."""
         from forgetbench.methods.experts import TokenRoutedLinear, insert_experts

@@ -51,6 +51,10 @@ class MRLoRA(LoRA):
             found["weight_decomposed"] = "each expert would rescale the whole matrix; set it to false."
         return found
 
+    def against_sharding(self) -> str:
+        """Not tried."""
+        return "its experts and router were not tried on slices of tensors"
+
     def attach(self, model: Any, stages: int) -> None:
         """Insert an expert per stage, all of them off, and a router that knows no task.
 

@@ -39,6 +39,10 @@ class OLoRA(LoRA):
             found["weight_decomposed"] = "each adapter would rescale the whole matrix; set it to false."
         return found
 
+    def against_sharding(self) -> str:
+        """The penalty is a product of whole matrices."""
+        return "its penalty multiplies whole adapters outside of the forward pass"
+
     def attach(self, model: Any, stages: int) -> None:
         """Insert `stages` adapters per layer, named stage1, stage2, ..., all of them active."""
         from peft import LoraModel

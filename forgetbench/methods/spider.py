@@ -32,15 +32,21 @@ class Spider(Method):
 
     name: str = "spider"
 
+    def against_sharding(self) -> str:
+        """Nothing: sums are taken over whole tensors."""
+        return ""
+
     def begin(self, trainee: Trainee) -> None:
         """Keep w0 and I; A starts at 0."""
         import torch
 
+        from forgetbench.models.tensors import own_slice
+
         trainable = trainee.trainable
-        self._start = {name: weight.detach().clone() for name, weight in trainable.items()}
-        self._gradients = {name: torch.zeros_like(start) for name, start in self._start.items()}
+        self._gradients = {name: torch.zeros_like(weight).detach() for name, weight in trainable.items()}
         # Above 0, so that no quotient is 0 / 0; in fp32 only an I below 1e-23 could tell.
-        self._importance = {name: normalised(start).clamp_(min=_TINY) for name, start in self._start.items()}
+        self._importance = {name: normalised(one.detach()).clamp_(min=_TINY) for name, one in trainable.items()}
+        self._start = {name: own_slice(weight.detach()).clone() for name, weight in trainable.items()}
         # Interpolation would turn -0 into 0.
         self._negative_zeros = {name for name, start in self._start.items() if (start.signbit() & (start == 0)).any()}
         largest = max(self._start.values(), key=lambda start: start.numel())
@@ -50,13 +56,16 @@ class Spider(Method):
         """Add the gradients to A, then fold the step."""
         import torch
 
+        from forgetbench.models.tensors import own_slice
+
         with torch.no_grad():
-            for name, weight in trainee.trainable.items():
-                if weight.grad is None:
+            for name, parameter in trainee.trainable.items():
+                if parameter.grad is None:
                     continue
-                gradients, start = self._gradients[name].add_(weight.grad), self._start[name]
-                mask, selected = (work[: weight.numel()].view(weight.shape) for work in self._work)
+                gradients, start = self._gradients[name].add_(parameter.grad), self._start[name]
+                mask, selected = (work[: start.numel()].view(start.shape) for work in self._work)
                 mask_out(gradients, self._importance[name], mask, selected)
+                weight = own_slice(parameter)
                 torch.lerp(start, weight, mask, out=weight)
                 if name in self._negative_zeros:
                     torch.where(selected > 0, weight, start, out=weight)
@@ -67,28 +76,32 @@ class Spider(Method):
 
     def load_state(self, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
         """Take back A."""
+        from forgetbench.models.tensors import put
+
         for name, gradients in state.items():
-            self._gradients[name].copy_(gradients)
+            put(self._gradients[name], gradients)
 
 
 def normalised(values: Tensor, out: Tensor | None = None, work: Tensor | None = None) -> Tensor:
     """N(a) of any shape; 0 where all of a is 0, and 1/2 where |a| is constant or a is a single entry.
 
     Args:
-        values: a.
+        values: a; of a sliced tensor the result is this process's slice of N(a).
         out: where to put the result.
         work: a third tensor of the same shape, overwritten.
     """
     import torch
 
-    out = torch.abs(values, out=out)
-    mean = out.mean()
+    from forgetbench.models.tensors import own_slice, total, whole
+
+    out = torch.abs(own_slice(values), out=out)
+    mean = total(out.sum(), values) / values.numel()
     # In units of the mean, squares of small gradients do not underflow. Not `std`, which is ten times slower, nor a
     # norm, which in fp32 is 0.4 % off over 50 million entries where a sum is not.
     out.div_(mean).sub_(1)
-    std = torch.mul(out, out, out=work).sum().div_(max(1, out.numel() - 1)).sqrt_()
+    std = total(torch.mul(out, out, out=work).sum(), values).div_(max(1, values.numel() - 1)).sqrt_()
     if not std > _CONSTANT:
-        low, high = values.abs().aminmax()
+        low, high = whole(values).abs().aminmax()
         if low == high:
             return out.fill_(0.5 if high > 0 else 0)
     return out.div_(std).sigmoid_()
@@ -98,16 +111,19 @@ def mask_out(gradients: Tensor, importance: Tensor, mask: Tensor, selected: Tens
     """Write m, and 1 where G > I and 0 elsewhere.
 
     Args:
-        gradients: A, any shape.
+        gradients: A, any shape, whole or sliced; the others are as one process's slice of it.
         importance: I, of the same shape, above 0.
         mask: gets m.
         selected: gets ones and zeros.
     """
     import torch
 
+    from forgetbench.models.tensors import total
+
     normalised(gradients, selected, mask)
     torch.add(importance, selected, out=mask)
     torch.div(selected, mask, out=mask)
     mask.mul_(selected.gt_(importance))
-    mean = mask.sum() / selected.sum().clamp_(min=1)
+    kept, count = total(torch.stack([mask.sum(), selected.sum()]), gradients)
+    mean = kept / count.clamp_(min=1)
     mask.div_(mean.clamp_(min=_TINY)).clamp_(max=1)

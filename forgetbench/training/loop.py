@@ -10,26 +10,28 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from forgetbench.config import RecipeConfig
+from forgetbench.config import RecipeConfig, Sharding
 from forgetbench.data.collate import Encoder
 from forgetbench.errors import UserError
 from forgetbench.methods.base import Batch, Method, Trainee
 from forgetbench.models.checkpoint import ResumePoint
 from forgetbench.models.load import LoadedModel
 from forgetbench.models.parts import part_of
-from forgetbench.models.tensors import fingerprint
+from forgetbench.models.tensors import whole
 from forgetbench.processes import start_processes
 from forgetbench.records import Sample
 from forgetbench.training.optimiser import adamw
 from forgetbench.training.passes import TrainingPasses
 from forgetbench.training.plan import Stage
 from forgetbench.training.schedule import lr_factor
+from forgetbench.training.spread import spread
+from forgetbench.training.weights import Kept, gathered, moments, put_moments
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Trainer:
         read: Mapping[str, Sequence[Sample]] | None = None,
         free: Sequence[Collection[str]] = (),
         carry_optimiser: bool = False,
+        sharding: Sharding = Sharding.none,
     ) -> None:
         """Prepare a model.
 
@@ -82,19 +85,26 @@ class Trainer:
             read: training items of the sets that the method reads.
             free: names of what each stage trains; by default all that is free now.
             carry_optimiser: keep the moments from stage to stage.
+            sharding: what each of several processes holds.
+
+        Raises:
+            UserError: the model or the method cannot be shared as asked.
         """
+        if sharding is not Sharding.none and (reason := method.against_sharding()):
+            raise UserError(f"method={method.name}: {reason}; use sharding=none.")
         self.accelerator = start_processes(recipe.batch_size // recipe.gradient_accumulation)
         self._recipe, self._method, self._seed = recipe, method, seed
         self._free, self._carry_optimiser = free, carry_optimiser
+        names = [name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad]
+        added = {name for name in names if part_of(name) in method.adapted_parts()}
+        self._kept = Kept(loaded.model, [*names, *sorted(set(method.changed(loaded.model)) - set(names))], added)
+        precision = method.forward_precision() or recipe.precision
+        self._spread = spread(self.accelerator, loaded.model, sharding, precision)
+        self._kept.follow(loaded.model)
         live: dict[str, nn.Parameter] = dict(loaded.model.named_parameters())
-        self.trainable = {name: parameter for name, parameter in live.items() if parameter.requires_grad}
+        self.trainable = {name: live[name] for name in names}
         """Of all stages."""
-        self._kept = self.trainable | {name: live[name] for name in method.changed(loaded.model)}
-        self._starting = {name: fingerprint(parameter) for name, parameter in self._kept.items()}
-        # What the method added is not in the base, so a checkpoint needs it even where training has not moved it.
-        self._added = {name for name in self.trainable if part_of(name) in method.adapted_parts()}
-        self._model = self.accelerator.prepare(loaded.model)
-        self._passes = TrainingPasses(self.accelerator, loaded, encoder, recipe, seed, method.forward_precision())
+        self._passes = TrainingPasses(self.accelerator, loaded, encoder, recipe, seed, precision)
         self._trainee = Trainee(loaded.model, self.trainable, self._passes, read or {})
         self._optimised: Mapping[str, nn.Parameter] = {}
         self._optimiser: Any = None
@@ -117,8 +127,8 @@ class Trainer:
         back: Mapping[str, Tensor] = {}
         if resume:
             unmoved = resume.before.keys() - resume.delta.keys()
-            back = {name: self._kept[name].detach().clone() for name in unmoved} | dict(resume.delta)
-            self._put(resume.before if within else resume.delta)
+            back = self._kept.copies(unmoved) | dict(resume.delta)
+            self._kept.put(resume.before if within else resume.delta)
             if not within:
                 self._method.load_state(self._trainee, self._of(resume.point, "method"))
         for number, stage in enumerate(stages, start=1):
@@ -135,29 +145,24 @@ class Trainer:
             before += stage.steps
 
     def delta(self) -> dict[str, Tensor]:
-        """Tensors that differ from the base in any bit, and all that the method added to it."""
-        return {
-            name: parameter.detach()
-            for name, parameter in self._kept.items()
-            if name in self._added or fingerprint(parameter) != self._starting[name]
-        }
+        """Tensors that differ from the base in any bit, and all that the method added to it.
+
+        Every process must ask; only the main one gets any.
+        """
+        return self._kept.delta(self.accelerator.is_main_process)
 
     def resume_point(self, step: int) -> ResumePoint:
-        """Optimiser and method state after `step`."""
-        names = {parameter: name for name, parameter in self._optimised.items()}
-        tensors = {
-            f"optimiser/{names[parameter]}/{key}": value
-            for parameter, state in self._optimiser.state.items()
-            for key, value in state.items()
-        }
-        return ResumePoint(step, tensors | {f"method/{key}": value for key, value in self._method.state().items()})
+        """Optimiser and method state after `step`; every process must ask, only the main one gets it."""
+        optimiser = ((f"optimiser/{key}", one) for key, one in moments(self._optimiser, self._optimised))
+        method = ((f"method/{key}", one) for key, one in self._method.state().items())
+        return ResumePoint(step, gathered(chain(optimiser, method), self.accelerator.is_main_process))
 
     def _begin(self, stages: Sequence[Stage]) -> None:
         """Let the method look at the starting weights."""
         self._passes.plan(stages)
         self._trainee.targets = [stage.items for stage in stages]
         self._seed_generator(0)
-        self._model.train()
+        self._trainee.model.train()
         self._method.begin(self._trainee)
 
     def _begin_stage(self, stage: Stage) -> None:
@@ -167,13 +172,13 @@ class Trainer:
         if changed or self._trainee.stage > 1:
             self._passes.begin_stage()
         self._seed_generator(self._trainee.step)
-        self._model.train()
+        self._trainee.model.train()
         self._method.begin_stage(self._trainee)
         self._optimised = self._method.optimised(self._trainee)
-        moments = self._optimiser.state if self._optimiser and self._carry_optimiser else {}
+        carried = self._optimiser.state if self._optimiser and self._carry_optimiser else {}
         self._optimiser = self.accelerator.prepare(adamw(self._optimised, self._trainee.trainable, recipe))
         ours = set(self._optimised.values())
-        self._optimiser.state.update({one: state for one, state in moments.items() if one in ours})
+        self._optimiser.state.update({one: state for one, state in carried.items() if one in ours})
 
     def _release(self, names: Collection[str]) -> bool:
         """Free these of the trainable parameters, and no others; whether that is a change."""
@@ -183,44 +188,33 @@ class Trainer:
         for name, parameter in self.trainable.items():
             parameter.requires_grad_(name in names)
             parameter.grad = None
-        if self.accelerator.num_processes > 1:  # the wrapper around the model has noted what gets gradients
-            del self._model
-            self.accelerator.free_memory()
-            self._model = self.accelerator.prepare(self._trainee.model)
+        self._spread.trains_another_part()
         return True
 
-    @torch.no_grad()
-    def _put(self, delta: Mapping[str, Tensor]) -> None:
-        """Take weights of an earlier process, on the base weights."""
-        for name, value in delta.items():
-            self._kept[name].copy_(value)
-
-    @torch.no_grad()
     def _restore(self, point: ResumePoint, weights: Mapping[str, Tensor], within: bool) -> None:
         """Take back the moments, and in the middle of a stage weights and method state too."""
-        for key, value in self._of(point, "optimiser").items():
-            name, _, moment = key.rpartition("/")
-            if name in self._optimised:
-                parameter = self._optimised[name]
-                # A fused optimiser keeps its step count on the device, too.
-                self._optimiser.state[parameter][moment] = value.to(parameter.device)
+        put_moments(self._optimiser, self._optimised, self._of(point, "optimiser"))
         if within:
-            self._put(weights)
+            self._kept.put(weights)
             self._method.load_state(self._trainee, self._of(point, "method"))
 
-    def _of(self, point: ResumePoint, owner: str) -> dict[str, Tensor]:
+    @staticmethod
+    def _of(point: ResumePoint, owner: str) -> dict[str, Tensor]:
         """The tensors of `optimiser` or `method`."""
-        device, start = self.accelerator.device, f"{owner}/"
-        return {key.removeprefix(start): one.to(device) for key, one in point.tensors.items() if key.startswith(start)}
+        start = f"{owner}/"
+        return {key.removeprefix(start): one for key, one in point.tensors.items() if key.startswith(start)}
 
-    def _seed_generator(self, step: int) -> None:
-        """Each step and process has its own generator seed, so that resuming needs no generator state."""
-        torch.manual_seed((self._seed * 1_000_003 + step + 7919 * self.accelerator.process_index) % 2**31)
+    def _seed_generator(self, step: int, process: int = 0) -> None:
+        """Each step has its own generator seed, so that resuming needs no generator state.
+
+        What a method draws between steps is the same in every process; dropout is not.
+        """
+        torch.manual_seed((self._seed * 1_000_003 + step + 7919 * process) % 2**31)
 
     def _step(self, stage: Stage, number: int, step: int, step_in_stage: int) -> StepReport:
         started = time.perf_counter()
-        self._seed_generator(step)
-        self._model.train()
+        self._seed_generator(step, self.accelerator.process_index)
+        self._trainee.model.train()
         recipe = stage.recipe or self._recipe
         factor = lr_factor(step_in_stage, stage.steps, recipe.warmup, recipe.schedule)
         for group in self._optimiser.param_groups:
@@ -229,6 +223,7 @@ class Trainer:
         loss = sum((self._forward_backward(batch) for batch in batches), torch.zeros(()))
         if not torch.isfinite(loss):
             raise UserError(f"The loss is {float(loss)} at step {step}: lower recipe.lr, or check the data.")
+        self._spread.settle()
         self._method.edit_gradients(self._trainee)
         norm = self.accelerator.clip_grad_norm_(self._optimised.values(), recipe.max_grad_norm)
         self._optimiser.step()
@@ -239,12 +234,13 @@ class Trainer:
             stage=number,
             loss=float(loss),
             lr={group["part"]: group["lr"] for group in self._optimiser.param_groups},
-            grad_norm=float(norm),
+            grad_norm=float(whole(norm)),
             samples=recipe.batch_size,
             tokens=sum(int(batch.inputs["attention_mask"].sum()) for batch in batches),
             seconds=time.perf_counter() - started,
         )
 
     def _forward_backward(self, batch: Batch) -> Tensor:
-        outputs = self._passes.forward(batch, self._model)
+        outputs = self._passes.forward(batch, self._spread.model)
+        self._spread.after_forward()
         return self._passes.backward(batch, outputs, self._method.penalty(self._trainee, batch, outputs))

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from forgetbench.config import Tracker
 from forgetbench.files import replacing
 from forgetbench.models.checkpoint import (
     drop_resume,
@@ -24,10 +25,16 @@ from forgetbench.models.checkpoint import (
 )
 from forgetbench.training.loop import Resume, StepReport, Trainer
 from forgetbench.training.plan import Stage
+from forgetbench.training.tracking import tracked
 
 
 def train(
-    folder: Path, trainer: Trainer, stages: Sequence[Stage], keep: Sequence[int], meta: Mapping[str, Any]
+    folder: Path,
+    trainer: Trainer,
+    stages: Sequence[Stage],
+    keep: Sequence[int],
+    meta: Mapping[str, Any],
+    tracker: Tracker = Tracker.none,
 ) -> None:
     """Train to the end of the last stage, from the newest resume point if there is one.
 
@@ -36,23 +43,38 @@ def train(
         trainer: on the starting weights.
         stages: what to train on.
         keep: steps to checkpoint, ascending; the last one ends the run.
-        meta: stored in every checkpoint.
+        meta: stored in every checkpoint; its `config` is what a tracker shows.
+        tracker: where each step's numbers go besides train.csv.
     """
     resume = _left(folder, keep, [0, *accumulate(stage.steps for stage in stages)])
     done = resume.point.step if resume else 0
     main = trainer.accelerator.is_main_process
-    with _progress(main) as progress, TrainLog(folder / "train.csv", trainer.parts, done, main) as log:
+    with (
+        _progress(main) as progress,
+        tracked(tracker if main else Tracker.none, folder, meta.get("config", {})) as connection,
+        TrainLog(folder / "train.csv", trainer.parts, done, main) as log,
+    ):
         task = progress.add_task("training", total=keep[-1], completed=done, detail="")
         for report in trainer.run(stages, resume):
-            log.add(report)
+            connection.log(report.step, log.add(report))
             progress.update(task, completed=report.step, detail=_detail(report))
-            if report.step in keep and main:
-                save_checkpoint(folder, report.step, trainer.delta(), {**meta, "stage": report.stage})
-                if report.step < keep[-1]:
-                    save_resume(folder, trainer.resume_point(report.step))
+            if report.step in keep:
+                _save(folder, trainer, report, meta, ends=report.step == keep[-1])
     if main:
         drop_resume(folder)
     trainer.accelerator.wait_for_everyone()
+
+
+def _save(folder: Path, trainer: Trainer, report: StepReport, meta: Mapping[str, Any], ends: bool) -> None:
+    """Write a checkpoint, and a resume point unless the run ends; sliced tensors need every process."""
+    main = trainer.accelerator.is_main_process
+    delta = trainer.delta()
+    if main:
+        save_checkpoint(folder, report.step, delta, {**meta, "stage": report.stage})
+    if not ends:
+        point = trainer.resume_point(report.step)
+        if main:
+            save_resume(folder, point)
 
 
 def is_finished(folder: Path, keep: Sequence[int]) -> bool:
@@ -127,16 +149,23 @@ class TrainLog:
         if self._file:
             self._file.close()
 
-    def add(self, report: StepReport) -> None:
-        """Append one step."""
+    def add(self, report: StepReport) -> dict[str, float]:
+        """Append one step; its numbers by column."""
         if self._file is None:
-            return
+            return {}
         measured = (report.samples / report.seconds, report.tokens / report.seconds, peak_memory_mb())
         lrs = (repr(report.lr[part]) if part in report.lr else "" for part in self._parts)
         csv.writer(self._file).writerow(
             [report.step, report.stage, repr(report.loss), *lrs, repr(report.grad_norm)]
             + [f"{value:.1f}" for value in measured]
         )
+        return {
+            "stage": report.stage,
+            "loss": report.loss,
+            **{f"lr_{part}": value for part, value in report.lr.items()},
+            "grad_norm": report.grad_norm,
+            **dict(zip(self.MEASURED, measured, strict=True)),
+        }
 
 
 def peak_memory_mb() -> float:

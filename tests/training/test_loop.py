@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from forgetbench.config import ModelConfig, RecipeConfig, Schedule
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
-from forgetbench.data.sources import decode_image
+from forgetbench.data.pictures import decode_image
 from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.load import LoadedModel, load_model

@@ -1,0 +1,150 @@
+"""A model that trains in one process or several: all of it in each (DDP), or a slice of every tensor (FSDP2).
+
+Either way a step's gradient is the sum over processes of what they add to the loss, and a parameter that no process
+used has none, as in a single process.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from forgetbench.config import Sharding
+from forgetbench.errors import UserError
+from forgetbench.models.parts import part_of
+from forgetbench.records import Precision
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_DECODER_LAYER = re.compile(r"model\.(?:language_model|text_model)\.layers\.\d+$")
+
+
+class Replicated:
+    """Every process holds all of the model."""
+
+    def __init__(self, accelerator: Accelerator, model: Any) -> None:
+        """Move the model to its device and wrap it, where there are several processes."""
+        self._accelerator, self._bare = accelerator, model
+        self.model = accelerator.prepare(model)
+        """What the loop calls."""
+
+    def after_forward(self) -> None:
+        """Called between a forward pass that trains and its backward pass."""
+
+    def settle(self) -> None:
+        """Called when all gradients of a step are there."""
+
+    def trains_another_part(self) -> None:
+        """Called after parameters were freed or frozen: the wrapper has noted what gets gradients."""
+        if self._accelerator.num_processes > 1:
+            del self.model
+            self._accelerator.free_memory()
+            self.model = self._accelerator.prepare(self._bare)
+
+
+class Sliced:
+    """Every process holds some rows of every tensor, and gathers the whole layer by layer.
+
+    Each decoder layer is gathered by itself, what is left with the pass as a whole: embeddings, head, and vision tower
+    and projector where they train. So every process takes part in the same exchanges, whether its items show pictures
+    or not. A vision tower and projector that are frozen stay whole in every process, which encodes its own pictures.
+    """
+
+    def __init__(self, accelerator: Accelerator, model: Any, precision: Precision) -> None:
+        """Slice a model in place; its parameters are other objects from then on.
+
+        Args:
+            accelerator: the processes of the run.
+            model: in main memory, whole in every process, trainable parameters chosen already.
+            precision: of the forward pass.
+
+        Raises:
+            UserError: there is one process, or this torch or this model cannot be sliced.
+        """
+        if accelerator.num_processes == 1:
+            raise UserError(
+                "sharding=fsdp2 needs several processes, and this is the only one: start it with torchrun "
+                "--nproc_per_node N -m forgetbench, or use sharding=none."
+            )
+        self._accelerator, self.model = accelerator, model
+        device = accelerator.device
+        by_name: dict[str, nn.Parameter] = dict(model.named_parameters())
+        pictures = {name: one for name, one in by_name.items() if part_of(name) != "language"}
+        sees = any(one.requires_grad for one in pictures.values())
+        apart = set() if sees else set(pictures.values())
+        for parameter in apart:
+            parameter.data = parameter.data.to(device)
+        _check(by_name, apart)
+        mesh = init_device_mesh(device.type, (accelerator.num_processes,))
+        # Under autocast alone a bf16 copy of every weight would be held for the backward pass.
+        half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        policy = half if precision is Precision.bf16 else MixedPrecisionPolicy()
+        layers = {name: module for name, module in model.named_modules() if _DECODER_LAYER.match(name)}
+        for layer in layers.values():
+            fully_shard(layer, mesh=mesh, mp_policy=policy)
+        fully_shard(model, mesh=mesh, reshard_after_forward=False, ignored_params=apart)
+        model.set_reduce_scatter_unused_params(True)
+        if sees:  # else a text's backward pass would end above the layers that a picture's goes through
+            model.get_input_embeddings().register_forward_hook(_differentiable)
+        inside = tuple(f"{name}." for name in layers)
+        self._outside = [name for name, one in by_name.items() if one.requires_grad and not name.startswith(inside)]
+        """Trained parameters that a pass may leave out: decoder layers are used by every token."""
+        self._unwatched, self._used = list(self._outside), set[str]()
+        self._sliced: dict[str, nn.Parameter] = dict(model.named_parameters())
+
+    def after_forward(self) -> None:
+        """Watch which parameters get gradients; whole ones are there from the first pass on."""
+        for name in self._unwatched:
+            self.model.get_parameter(name).register_post_accumulate_grad_hook(partial(self._saw, name))
+        self._unwatched = []
+
+    def settle(self) -> None:
+        """Take the zeros back that stand for the gradients of what no process used."""
+        if not self._outside:
+            return
+        used_N = torch.tensor([name in self._used for name in self._outside], device=self._accelerator.device).int()
+        users_N = self._accelerator.reduce(used_N, "sum")
+        for name, users in zip(self._outside, users_N.tolist(), strict=True):
+            if not users:
+                self._sliced[name].grad = None
+        self._used.clear()
+
+    def trains_another_part(self) -> None:
+        """Refuse: what is sliced, and how, follows from what trains.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError("sharding=fsdp2: all stages must train the same parameters; use sharding=none.")
+
+    def _saw(self, name: str, _: Tensor) -> None:
+        self._used.add(name)
+
+
+def spread(accelerator: Accelerator, model: Any, sharding: Sharding, precision: Precision) -> Replicated | Sliced:
+    """Give every process its share of a model."""
+    if sharding is Sharding.fsdp2:
+        return Sliced(accelerator, model, precision)
+    return Replicated(accelerator, model)
+
+
+def _check(by_name: dict[str, nn.Parameter], apart: set[nn.Parameter]) -> None:
+    if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
+        raise UserError(
+            f"sharding=fsdp2 needs torch 2.13; this is {torch.__version__}. Update it, or use sharding=none."
+        )
+    for name, parameter in by_name.items():
+        if parameter.ndim == 0 and parameter not in apart:
+            raise UserError(f"sharding=fsdp2: '{name}' is a single number, which cannot be sliced; use sharding=none.")
+
+
+def _differentiable(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
+    """The same values, with a gradient; a copy, as some families write pictures into them."""
+    return embedded if embedded.requires_grad or not torch.is_grad_enabled() else embedded.requires_grad_().clone()

@@ -1,0 +1,134 @@
+"""What `sharding=fsdp2` is refused for, and what the helpers do where nothing is sliced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from forgetbench.config import (
+    DataConfig,
+    FinetuneConfig,
+    ModelConfig,
+    RecipeConfig,
+    Sharding,
+    StageConfig,
+    SweepConfig,
+)
+from forgetbench.errors import UserError
+from forgetbench.methods.base import Method
+from forgetbench.methods.lora import LoRA
+from forgetbench.methods.operation import Operation
+from forgetbench.models.tensors import own_slice, placed_like, put, total, whole
+from forgetbench.processes import processes_started, start_processes
+from forgetbench.schemas import SCHEMAS
+from forgetbench.validation.processes import process_problems
+from tests.families import llava
+from tests.together import Case, trainer
+
+CAN = {"plain", "lora", "rslora", "spider", "magnitude_mask", "gmt", "l2sp", "hft"}
+DURING = {
+    key.partition("/")[2]: cls
+    for key, cls in SCHEMAS.items()
+    if key.startswith("method/") and issubclass(cls, Method) and not issubclass(cls, Operation)
+}
+TORCHRUN = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
+@pytest.fixture
+def two_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+
+
+FSDP2 = FinetuneConfig(
+    name="run",
+    sharding=Sharding.fsdp2,
+    model=ModelConfig(path="embedded:tiny"),
+    data=DataConfig(stages=[StageConfig("target")]),
+    recipe=RecipeConfig(lr=1e-4, parts=["projector", "language"]),
+    method=Method(),
+)
+
+
+def said(config: FinetuneConfig) -> dict[str, str]:
+    return {one.key: one.message for one in process_problems(config)}
+
+
+@pytest.mark.usefixtures("two_started")
+@pytest.mark.parametrize("name", [*DURING, "rslora", "dora"])
+def test_a_method_works_on_slices_or_is_refused_by_name(name: str) -> None:
+    variants = {"rslora": LoRA(rank_stabilised=True), "dora": LoRA(weight_decomposed=True)}
+    method = variants.get(name) or DURING[name]()
+    message = said(replace(FSDP2, method=method)).get("sharding", "")
+    assert (message == "") is (name in CAN)
+    assert name in CAN or (f"method={method.name}: " in message and "sharding=none" in message)
+    assert not list(process_problems(replace(FSDP2, method=method, sharding=Sharding.none)))
+
+
+@pytest.mark.usefixtures("two_started")
+def test_a_method_that_says_nothing_of_slices_is_refused() -> None:
+    @dataclass
+    class Own(Method):
+        name: str = "own"
+
+    assert "has not been written for slices" in said(replace(FSDP2, method=Own()))["sharding"]
+
+
+@pytest.mark.usefixtures("two_started")
+def test_stages_that_train_other_parts_are_refused() -> None:
+    def stages(**recipe: object) -> dict[str, str]:
+        return said(replace(FSDP2, data=DataConfig(stages=[StageConfig("a"), StageConfig("b", recipe=dict(recipe))])))
+
+    assert list(stages(parts=["language"])) == ["data.stages.1.recipe.parts"]
+    assert list(stages(language_last_layers=1)) == ["data.stages.1.recipe.language_last_layers"]
+    assert stages(lr=1e-5, parts=["language", "projector"]) == {}
+
+
+def test_one_process_cannot_slice(tmp_path: Path) -> None:
+    assert "torchrun" in said(FSDP2)["sharding"]
+    assert said(replace(FSDP2, sharding=Sharding.none)) == {}
+    with pytest.raises(UserError, match="needs several processes"):
+        trainer(llava(tmp_path / "llava"), Case(), Sharding.fsdp2)
+
+
+@pytest.mark.usefixtures("two_started")
+def test_a_sweep_and_an_operation_after_training_work_in_one_process() -> None:
+    values = {one.name: getattr(FSDP2, one.name) for one in fields(FinetuneConfig)}
+    assert "sweep" in said(SweepConfig(**values))["sharding"]
+    after = SCHEMAS["method/wise_ft"]()
+    assert "one process" in said(replace(FSDP2, method=after, run="outputs/run"))["sharding"]
+
+
+def test_processes_that_cannot_find_each_other_are_told_how_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not: start several"):
+        processes_started()
+    assert "RANK" in said(FSDP2)["sharding"]
+    monkeypatch.delenv("WORLD_SIZE")
+    assert processes_started() == 1
+    # What `accelerate launch --cpu --num_processes 2` sets in the one process that it starts.
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    assert processes_started() == 1
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(UserError, match=r"started one process of several: .*--multi_gpu"):
+        processes_started()
+
+
+@pytest.mark.parametrize("flag", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_accelerates_own_sharding_is_refused(monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
+    monkeypatch.setenv(flag, "true")
+    with pytest.raises(UserError, match=f"{flag}: leave out .*sharding=fsdp2"):
+        start_processes(2)
+
+
+def test_what_is_not_sliced_is_its_own_slice_and_its_own_whole() -> None:
+    tensor, value = torch.zeros(3), torch.arange(3.0)
+    assert whole(tensor) is tensor
+    assert own_slice(tensor) is tensor
+    assert placed_like(value, tensor) is value
+    assert total(value, tensor) is value
+    put(tensor, value)
+    assert torch.equal(tensor, value)

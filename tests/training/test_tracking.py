@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import csv
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
+
+from forgetbench.config import Tracker
+from forgetbench.errors import UserError
+from forgetbench.files import write_json
+from forgetbench.methods.base import Method
+from forgetbench.training.run import train
+from forgetbench.training.tracking import tracked
+from forgetbench.validation.tracker import tracker_problems
+from tests.families import llava
+from tests.runs import plan, trainer
+
+META = {"method": {}, "config": {"name": "run", "recipe": {"lr": 1e-2, "parts": ["language"], "warmup": None}}}
+
+
+class StandIn(GeneralTracker):
+    """Takes notes; breaks at a step if told to."""
+
+    name, requires_logging_directory = "stand-in", False
+    breaks_at: int | None = None
+    notes: list[Any]
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(_blank=True)
+        type(self).notes.append(settings)
+
+    @property
+    def tracker(self) -> Any:
+        return self
+
+    def start(self) -> None:
+        pass
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        type(self).notes.append(values)
+
+    def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+        if step == type(self).breaks_at:
+            raise ConnectionError("the network is gone")
+        type(self).notes.append(step)
+
+    def finish(self) -> None:
+        type(self).notes.append("finished")
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
+    kind = type("One", (StandIn,), {"notes": [], "breaks_at": None})
+    for name in ("wandb", "trackio", "mlflow"):
+        monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, name, kind)
+    return kind
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return llava(tmp_path_factory.mktemp("model"))
+
+
+def begun(folder: Path) -> Path:
+    write_json(folder / "run.json", META)
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "train.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tensorboard_holds_every_step_of_train_csv_once_though_the_run_was_resumed(model: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = begun(tmp_path / "run")
+    interrupted = trainer(model, Method())
+    with pytest.raises(KeyboardInterrupt):
+        train(run, Interrupted(interrupted, after=3), plan(4), [2, 4], META, Tracker.tensorboard)  # type: ignore[arg-type]
+    assert [row["step"] for row in rows(run)] == ["1", "2", "3"]
+    train(run, trainer(model, Method()), plan(4), [2, 4], META, Tracker.tensorboard)
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    logged = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    assert {"loss", "lr_language", "lr_projector", "grad_norm", "samples_per_s", "peak_memory_mb"} <= logged.keys()
+    assert [event.step for event in logged["loss"]] == [1, 2, 3, 4]
+    for tag in ("loss", "lr_language", "grad_norm"):
+        stored = [float(row[tag]) for row in rows(run)]
+        assert [event.value for event in logged[tag]] == pytest.approx(stored, rel=1e-6)
+    (settings,) = (run / "tensorboard").rglob("hparams.yml")
+    assert "recipe.lr: 0.01" in settings.read_text()
+
+
+class Interrupted:
+    """A trainer that is stopped after a step."""
+
+    def __init__(self, inner: Any, after: int) -> None:
+        self._inner, self._after = inner, after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def run(self, *arguments: Any) -> Any:
+        for report in self._inner.run(*arguments):
+            if report.step > self._after:
+                raise KeyboardInterrupt
+            yield report
+
+
+def test_a_tracker_that_breaks_is_named_once_and_training_goes_on(
+    model: Path, tmp_path: Path, stand_in: type[StandIn], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in.breaks_at = 2
+    run = begun(tmp_path / "run")
+    train(run, trainer(model, Method()), plan(4), [4], META, Tracker.wandb)
+    assert [row["step"] for row in rows(run)] == ["1", "2", "3", "4"]
+    assert (run / "checkpoints/step_000004").is_dir()
+    assert [note for note in stand_in.notes if isinstance(note, int)] == [1]
+    assert capsys.readouterr().err.count("the network is gone") == 1
+
+
+def test_a_resumed_run_goes_on_in_the_same_run_of_the_tracker(tmp_path: Path, stand_in: type[StandIn]) -> None:
+    run = begun(tmp_path / "run")
+    with tracked(Tracker.wandb, run, META["config"]) as connection:
+        connection.log(1, {"loss": 1.0})
+    (run / "train.csv").write_text("step,stage,loss\n1,1,1.0\n2,1,0.5\n3,1")  # killed in the middle of a line
+    with tracked(Tracker.wandb, run, META["config"]) as connection:
+        for step in (1, 2, 3):
+            connection.log(step, {"loss": 1.0})
+    first, settings, *notes = stand_in.notes
+    assert settings["recipe.lr"] == 1e-2
+    assert notes == [1, "finished", first, 3, "finished"]
+    assert (first["name"], first["resume"]) == ("run", "allow")
+    write_json(run / "run.json", {**META, "other": 1})
+    with tracked(Tracker.wandb, run, META["config"]):
+        pass
+    assert stand_in.notes[-2]["id"] != first["id"]
+
+
+def test_mlflows_run_is_found_again_by_its_tag(
+    tmp_path: Path, stand_in: type[StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    module = types.ModuleType("mlflow")
+
+    def search(filter_string: str, **_: Any) -> list[Any]:
+        asked.append(filter_string)
+        return [types.SimpleNamespace(info=types.SimpleNamespace(run_id="abc"))] if len(asked) > 1 else []
+
+    module.search_runs = search  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    run = begun(tmp_path / "run")
+    for _ in range(2):
+        with tracked(Tracker.mlflow, run, {}):
+            pass
+    starts = [note for note in stand_in.notes if isinstance(note, dict) and "run_id" in note]
+    assert [start["run_id"] for start in starts] == [None, "abc"]
+    assert asked[0] == f"tags.forgetbench = '{starts[0]['tags']['forgetbench']}'" == asked[1]
+
+
+def test_a_tracker_that_cannot_be_started_is_refused_before_the_first_step(
+    tmp_path: Path, stand_in: type[StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: StandIn) -> None:
+        raise RuntimeError("no API key")
+
+    monkeypatch.setattr(stand_in, "start", fails)
+    with (
+        pytest.raises(UserError, match=r"tracker=trackio cannot be started: no API key"),
+        tracked(Tracker.trackio, begun(tmp_path / "run"), {}),
+    ):
+        pass
+
+
+def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_installs_it() -> None:
+    assert list(tracker_problems(Tracker.none, find=lambda _: None)) == []
+    assert list(tracker_problems(Tracker.mlflow, find=lambda name: name)) == []
+    (problem,) = tracker_problems(Tracker.mlflow, find=lambda _: None)
+    assert "pip install 'forgetbench[mlflow]'" in problem.message
