@@ -12,7 +12,7 @@ GROUPS = {
     "finetune": ("model", "data", "recipe", "method", "strategy"),
     "eval_matrix": ("model", "data", "matrix"),
     "score": ("data", "matrix"),
-    "sweep": ("sweep", "model", "data", "recipe", "method", "strategy", "matrix"),
+    "sweep": ("sweep", "model", "data", "recipe", "method", "strategy", "matrix", "launcher"),
 }
 """The config groups of each command."""
 

@@ -6,37 +6,22 @@ The only package that knows Hydra. It ends in the same two calls as `@hydra.main
 
 from __future__ import annotations
 
-import gc
-import traceback
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig
 from forgetbench.errors import UserError
+from forgetbench.launch.launchers import check_launcher, death, told
 from forgetbench.launch.overrides import folder_name, parse
+from forgetbench.launch.points import FailedPoint, PointTask, failed_point, output_folder, point_job
 from forgetbench.launch.session import opened, without_hydra
 
 C = TypeVar("C", FinetuneConfig, EvalMatrixConfig, ScoreConfig, SweepConfig)
-
-PointTask = Callable[[SweepConfig, Path], float | None]
-
-ERROR_FILE = "error.txt"
-"""What a failed sweep point leaves in its folder."""
-
-
-@dataclass(frozen=True)
-class FailedPoint:
-    """A sweep point that raised, and what it raised."""
-
-    folder: Path
-    cause: str
 
 
 def compose(kind: type[C], overrides: Sequence[str]) -> C:
@@ -63,12 +48,12 @@ def run(kind: type[C], overrides: Sequence[str], task: Callable[[C, Path], None]
 
     def job(config: DictConfig) -> None:
         try:
-            task(cast(C, OmegaConf.to_object(config)), _output_folder())
+            task(cast(C, OmegaConf.to_object(config)), output_folder())
         except UserError as error:
             # Hydra prints a line of its own about any exception that leaves a job.
             refused.append(error)
             with suppress(OSError):  # Hydra made it; not empty, it holds a run
-                _output_folder().rmdir()
+                output_folder().rmdir()
 
     with opened(kind, overrides) as session:
         session.check(session.compose())
@@ -82,49 +67,35 @@ def sweep(
 ) -> list[FailedPoint]:
     """Run `task(config, point folder)` for every point through Hydra's multirun.
 
-    Afterwards `summarise(sweep folder, folders of the points that did not fail)`. A point that raises leaves its
+    Afterwards `summarise(sweep folder, folders of the points that ended well)`. A point that raises leaves its
     traceback in error.txt and does not stop the others. `task` must be picklable for launchers that use other
-    processes.
+    processes; if one of these dies, what the launcher had not finished is left for the next time.
+
+    Returns:
+        The points without a result.
 
     Raises:
         UserError: the configuration cannot run, or the sweep's folder holds a run.
     """
     with opened(SweepConfig, _with_grid(overrides)) as session:
         master = session.compose()
+        check_launcher(OmegaConf.to_container(master.hydra.launcher))
         known = session.check_points(master)
         folder = Path(master.hydra.sweep.dir)
         if (folder / "run.json").exists():
             raise UserError(f"{folder} holds a run, not a sweep; give the sweep another name=...")
-        session.hydra.multirun(session.name, point_job(task), session.lines)
-    points = [folder / name for name in known] or sorted(path for path in folder.glob("*") if path.is_dir())
-    failed = [point for point in points if (point / ERROR_FILE).exists()]
-    summarise(folder, [point for point in points if point not in failed])
-    return [FailedPoint(point, (point / ERROR_FILE).read_text("utf-8").splitlines()[0]) for point in failed]
-
-
-def point_job(task: PointTask) -> partial[float | None]:
-    """What Hydra runs for each point; picklable if `task` is."""
-    return partial(_point, task=task)
-
-
-def _point(config: DictConfig, *, task: PointTask) -> float | None:
-    """One job of a multirun; top-level, so that it can be pickled."""
-    folder = _output_folder()
-    error_file = folder / ERROR_FILE
-    error_file.unlink(missing_ok=True)
-    try:
-        return task(cast(SweepConfig, OmegaConf.to_object(config)), folder)
-    except Exception as error:
-        cause = str(error).splitlines()[:1] or [""]
-        error_file.write_text(f"{type(error).__name__}: {cause[0]}\n\n{traceback.format_exc()}", "utf-8")
-        return None
-    finally:
-        gc.collect()
-
-
-def _output_folder() -> Path:
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        try:
+            session.hydra.multirun(session.name, point_job(task), [*session.lines, *told(folder)])
+        except Exception as error:
+            died = death(error)
+            if died is None:
+                raise
+            sys.stderr.write(f"A process of the sweep died: {died}\n")
+    points = [folder / name for name in known] or sorted(path for path in folder.glob("[!.]*") if path.is_dir())
+    failed = [point for point in (failed_point(path) for path in points) if point is not None]
+    without = {point.folder for point in failed}
+    summarise(folder, [point for point in points if point not in without])
+    return failed
 
 
 def _with_grid(overrides: Sequence[str]) -> list[str]:

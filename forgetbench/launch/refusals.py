@@ -13,9 +13,11 @@ from yaml import MarkedYAMLError
 
 from forgetbench import config as configs
 from forgetbench.errors import UserError
+from forgetbench.launch.launchers import missing_plugin
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
-from forgetbench.options import GROUPS, config_files, nearest, options
+from forgetbench.options import GROUPS, USER_CONF, config_files, nearest, options
+from forgetbench.paths import shipped
 from forgetbench.schemas import SCHEMAS
 
 PLUGINS = "Launchers and sweepers come as extras: pip install 'forgetbench[joblib]', [slurm], [ray] or [optuna]."
@@ -94,6 +96,8 @@ def explain(error: Exception, given: Iterable[str], choices: Mapping[str, str | 
         known = {**vars(configs), **{schema.__name__: schema for schema in SCHEMAS.values()}}
         fields = list(getattr(known.get(unknown.group(2)), "__dataclass_fields__", {}))
         message = f"there is no such key. {nearest(unknown.group(1), fields, fields)}"
+    if plugin := missing_plugin(text):
+        return UserError(plugin)
     if "hydra/" in message:
         message += f"\n{PLUGINS}"
     if not found:
@@ -115,6 +119,14 @@ def origin(key: str, given: Iterable[str], choices: Mapping[str, str | None]) ->
     if group == "data" and choice not in config_files("data"):
         return f"data_manifests/{choice}.yaml"
     return f"conf/{group}/{choice}.yaml"
+
+
+def check_shadows(choices: Mapping[str, str | None]) -> None:
+    """Refuse a file of the user's that Hydra would pass over for a shipped one."""
+    for group, choice in choices.items():
+        own, ours = (folder / group / f"{choice}.yaml" for folder in (USER_CONF, shipped("conf")))
+        if own.is_file() and ours.is_file() and own.read_bytes() != ours.read_bytes():
+            raise UserError(f"{own}: '{choice}' is the name of a shipped {group}; rename your file.")
 
 
 def check_operation(method: Method, recipe: str) -> None:

@@ -173,7 +173,7 @@ class Session:
         choices = config.hydra.runtime.choices
         given = [override.key_or_group for override in self.parsed]
         plain = without_hydra(config)
-        self._check_shadows(choices)
+        refusals.check_shadows(choices)
         if missing := OmegaConf.missing_keys(plain):
             lines = [
                 f"{key} ({refusals.origin(key, (), choices)}): no value; add {key}=<value>" for key in sorted(missing)
@@ -207,13 +207,6 @@ class Session:
                 "\n".join(f"{p.key} ({refusals.origin(p.key, given, choices)}): {p.message}" for p in found)
             )
         return typed
-
-    def _check_shadows(self, choices: Any) -> None:
-        """Refuse a file of the user's that Hydra would pass over for a shipped one."""
-        for group, choice in choices.items():
-            own, ours = (folder / group / f"{choice}.yaml" for folder in (USER_CONF, shipped("conf")))
-            if own.is_file() and ours.is_file() and own.read_bytes() != ours.read_bytes():
-                raise UserError(f"{own}: '{choice}' is the name of a shipped {group}; rename your file.")
 
     def points(self, master: DictConfig) -> list[list[str]]:
         """The overrides of every point that the basic sweeper will launch; other sweepers choose as they go."""

@@ -51,6 +51,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("command", "group", "option"), list(choices()))
 def test_option_composes_into_a_config_that_can_run(command: str, group: str, option: str) -> None:
+    if group == "launcher":
+        pytest.importorskip(f"hydra_plugins.hydra_{option.removesuffix('_local')}_launcher")
     extra = ["model.path=some/folder"] if option == "local" else ["predictions=."] if command == "score" else []
     config = launch.compose(COMMANDS[command], [f"{group}={option}", *extra])
     assert isinstance(config, COMMANDS[command])
@@ -78,7 +80,7 @@ def test_every_manifest_is_a_data_option(name: str) -> None:
 def test_file_opens_with_what_it_is_and_its_schema(path: Path) -> None:
     group = path.parent.name
     lines = path.read_text("utf-8").splitlines()
-    if group in {"sweep", "strategy"}:
+    if group in {"sweep", "strategy", "launcher"}:
         assert lines[0] == "# @package _global_"
         assert lines[1].startswith("# ")
         return
