@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from forgetbench.data.manifest import Manifest, load_manifest
+from forgetbench.data.manifest import Manifest
+from forgetbench.data.manifest_file import load_manifest
 from forgetbench.errors import UserError
 from forgetbench.paths import shipped
 

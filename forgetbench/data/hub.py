@@ -1,7 +1,7 @@
 """Rows of a dataset on the Hub, or of a local folder of the same layout.
 
 A set is looked for under its id and then under its aliases. What was downloaded before is read without a network, which
-`HF_HUB_OFFLINE=1` asks for. A streamed set is passed over once and never stored.
+`HF_HUB_OFFLINE=1` asks for. A streamed set is passed over and not stored.
 """
 
 from __future__ import annotations

@@ -146,8 +146,8 @@ def _captions(held: Row) -> dict[str, list[str]]:
 
 
 def _answers(held: Row) -> dict[str, list[str]]:
-    # An annotator who gave no answer agrees with none.
-    return {str(one["question_id"]): [text for text in one["answers"] if text.strip()] for one in held["data"]}
+    # An annotator who gave no answer agrees with none; the first is the example of a right one.
+    return {str(one["question_id"]): sorted(one["answers"], key=lambda text: not text.strip()) for one in held["data"]}
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:

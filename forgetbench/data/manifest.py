@@ -8,20 +8,11 @@ quadrant follows), how they are asked (`prompt`, `answer`) and how errors cluste
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-
-from forgetbench.data.adapters import ADAPTERS
 from forgetbench.errors import UserError
-from forgetbench.options import nearest
 from forgetbench.paths import EMBEDDED
 from forgetbench.records import AnswerKind, Metric
 
@@ -81,6 +72,8 @@ class Split:
     files: list[str] = field(default_factory=list)
     hub_split: str | None = None
     n: int | None = None
+    limit: int | None = None
+    """Only so many of the items, drawn over the whole split."""
     columns: dict[str, str] = field(default_factory=dict)
     """As the source's, for this split alone: public sets often lay out training and test files differently."""
     references: str | None = None
@@ -122,8 +115,7 @@ class Manifest:
     stop: list[str] = field(default_factory=list)
     """Texts that end a written answer."""
     verified: bool = True
-    """False: the layout was taken from documents and never checked against the published files;
-    `forgetbench data check --remote` checks it."""
+    """False: the layout is from documents, never checked against the files; `data check --remote` does."""
     licence: str = ""
     citation: str = ""
     homepage: str = ""
@@ -136,7 +128,7 @@ class Manifest:
         if self.source.root.startswith("embedded:"):
             return EMBEDDED / self.source.root.removeprefix("embedded:")
         if self.source.root.startswith("downloads:"):
-            return Path(os.environ.get(DOWNLOADS, "downloads")).resolve() / self.source.root.removeprefix("downloads:")
+            return downloads() / self.source.root.removeprefix("downloads:")
         return (Path(self.path).parent / self.source.root).resolve()
 
     @property
@@ -171,75 +163,6 @@ class Manifest:
         return self.splits[name]
 
 
-def load_manifest(path: Path) -> Manifest:
-    """Read and check one manifest.
-
-    Raises:
-        UserError: a key or a value does not fit, named with the file.
-    """
-    own = {"name": path.stem, "path": str(path)}
-    try:
-        raw = OmegaConf.create(yaml.safe_load(path.read_text("utf-8")) or {})
-        manifest = OmegaConf.to_object(OmegaConf.merge(_schema(), raw, own))
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError) as error:
-        raise _refusal(path, _told(error)) from error
-    assert isinstance(manifest, Manifest)
-    for problem in _problems(manifest, raw.get("name", path.stem)):
-        raise _refusal(path, problem)
-    return manifest
-
-
-@lru_cache
-def _schema() -> Any:
-    # Every command that names datasets reads over a hundred manifests; a merge leaves its first part as it is.
-    return OmegaConf.structured(Manifest)
-
-
-def _problems(manifest: Manifest, name: object) -> Iterator[str]:
-    """What is wrong with a manifest though every value has the right type."""
-    source = manifest.source
-    if bool(source) == bool(manifest.mixture):
-        yield "give either `source` or `mixture`, not both and not neither."
-    if name != manifest.name:
-        yield f"`name` is '{name}', but a manifest is named by its file; drop it or rename the file."
-    if source and not manifest.splits:
-        yield "`splits` is empty; name a split and its files."
-    if manifest.mixture and manifest.splits:
-        yield "a mixture has the splits of its parts; drop `splits`."
-    if source and (source.kind is SourceKind.hub) != bool(source.hub_id):
-        yield "`source.hub_id` goes with `kind: hub`, and only with it."
-    if source and source.adapter and source.adapter not in ADAPTERS:
-        known = sorted(ADAPTERS)
-        yield f"`source.adapter: {source.adapter}` is unknown. {nearest(source.adapter, known, known)}"
-    if not manifest.image_domains or not manifest.text_tasks:
-        yield "list `image_domains` ([text] where there are no pictures) and `text_tasks`; quadrants need both."
-    yield from _answer_problems(manifest)
-    if len(manifest.cluster_by) not in (1, 2):
-        yield f"`cluster_by` names {len(manifest.cluster_by)} fields; name one or two."
-
-
-def _answer_problems(manifest: Manifest) -> Iterator[str]:
-    if manifest.metric is not Metric.accuracy and manifest.answer is not AnswerKind.text:
-        yield f"`metric: {manifest.metric}` scores open answers; with `answer: {manifest.answer}` leave it out."
-    if manifest.max_new_tokens is not None and manifest.max_new_tokens < 1:
-        yield f"`max_new_tokens: {manifest.max_new_tokens}` leaves no room for an answer; give 1 or more."
-    if not all(manifest.stop):
-        yield "`stop` holds an empty text, which would end every answer before it begins."
-
-
-def _told(error: Exception) -> str:
-    message = str(error).splitlines()[0]
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"line {error.problem_mark.line + 1} is not readable as YAML: {error.problem}."
-    key = getattr(error, "full_key", None)
-    if isinstance(error, ConfigKeyError) and key:
-        kind = next((kind for kind in (Source, Split) if f"'{kind.__name__}'" in message), Manifest)
-        known = [one.name for one in fields(kind)]
-        return f"there is no key '{key}'. {nearest(str(key).rpartition('.')[2], known, known)}"
-    if "is not a ListConfig" in message:
-        message = "a list is expected; write [a, b]."
-    return f"{key}: {message}" if key else message
-
-
-def _refusal(path: Path, problem: str) -> UserError:
-    return UserError(f"{path}: {problem}\nA manifest's fields are listed in docs/data.md.")
+def downloads() -> Path:
+    """Folder of public sets."""
+    return Path(os.environ.get(DOWNLOADS, "downloads")).resolve()

@@ -47,7 +47,8 @@ def read_image(image: ImageRef) -> bytes:
         if image.container.endswith(".zip"):
             return _zip(image.container).read(image.name)
         return (Path(image.container) / image.name).read_bytes()
-    except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    # RuntimeError: a ZIP with a password or an unknown compression; ValueError: a name with a zero byte.
+    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"Picture '{image.name}' cannot be read from {image.container} ({error}). "
             "Names are looked up in the manifest's `source.images`."

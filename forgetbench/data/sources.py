@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import PurePath
 
-from forgetbench.data.layouts import Row, rows
-from forgetbench.data.manifest import Manifest
+from forgetbench.data.draw import chosen_rows
+from forgetbench.data.layouts import Row
+from forgetbench.data.manifest import Manifest, downloads
 from forgetbench.data.probe import with_class_name
 from forgetbench.data.tables import Stored, content_name
 from forgetbench.errors import UserError
-from forgetbench.records import LETTERS, AnswerKind, ImageRef, Sample
+from forgetbench.files import replacing
+from forgetbench.records import LETTERS, AnswerKind, ImageRef, Metric, Sample
 
 IN_MEMORY = 512 * 2**20
 """Bytes of a split's pictures that stay in memory where tables hold them; the others are read when they are needed."""
@@ -31,7 +31,7 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None, distr
         manifest: a manifest with a source.
         split: name of one of its splits.
         limit: only so many of them, drawn over the whole file: files are often sorted by class or subject. The same
-            ones every time, and a larger limit keeps those of a smaller one.
+            ones every time, and a larger limit keeps those of a smaller one. The split's own `limit` holds, too.
         distract: put the class name among the wrong options (see `probe`); items where it cannot be are left out.
 
     Raises:
@@ -42,7 +42,7 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None, distr
     folder = str(manifest.root / manifest.source.images)
     samples: dict[str, Sample] = {}
     held = _Held(manifest)
-    for index, row in _drawn(rows(manifest, split), limit):
+    for index, row in chosen_rows(manifest, split, limit):
         try:
             sample = _sample(manifest, row, index, tuple(_images(row, folder, held)), distract)
             if sample is None:
@@ -60,14 +60,6 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None, distr
         why = "; in each, the class name is the right answer or there is one wrong option" if distract else ""
         raise UserError(f"{manifest.path}: split '{split}' has no items{' for a probe' if distract else ''}{why}.")
     return list(samples.values())
-
-
-def _drawn(found: Iterator[Row], limit: int | None) -> Iterable[tuple[int, Row]]:
-    """The rows with their places in the file; with a limit, those whose places have the smallest hashes."""
-    if limit is None:
-        return enumerate(found)
-    ranked = heapq.nsmallest(limit, enumerate(found), key=lambda one: hashlib.sha256(str(one[0]).encode()).digest())
-    return sorted(ranked, key=lambda one: one[0])
 
 
 class _Held:
@@ -90,17 +82,22 @@ class _Held:
             if isinstance(data, Stored):
                 return ImageRef(data.cell, name)
             if self._manifest.source and self._manifest.source.streaming:
-                raise UserError(
-                    f"{self._manifest.path}: the pictures streamed fill more than {IN_MEMORY / 2**20:g} MiB and are "
-                    "stored nowhere. Score fewer items (`matrix.limit`), or drop `streaming` from the manifest."
-                )
+                return self._stored(name, data)
         self._n_bytes += len(data)
         return ImageRef(self._manifest.path, name, bytes(data))
+
+    def _stored(self, name: str, data: bytes) -> ImageRef:
+        """A streamed picture in a file of its own, which the next pass over the stream finds there."""
+        path = downloads() / ".streamed" / self._manifest.name / name
+        if not path.is_file():
+            with replacing(path) as temporary:
+                temporary.write_bytes(data)
+        return ImageRef(str(path.parent), name)
 
 
 def _sample(manifest: Manifest, row: Row, index: int, images: tuple[ImageRef, ...], distract: bool) -> Sample | None:
     options = _options(manifest, row)
-    answer, references = _answer(manifest.answer, row, options)
+    answer, references = _answer(manifest, row, options)
     item_id = str(index if row.get("id") is None else row["id"])
     class_name = str(row.get("class_name") or "")
     class_option: int | None
@@ -178,14 +175,20 @@ def _images(row: Row, folder: str, kept: _Held) -> Iterator[ImageRef]:
         yield ImageRef(folder, name)
 
 
-def _answer(kind: AnswerKind, row: Row, options: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    value = row["answer"]
+def _answer(manifest: Manifest, row: Row, options: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    kind, value = manifest.answer, row["answer"]
     if value is None:
         raise ValueError("`answer` is null")
     if kind is AnswerKind.text:
         given = value if isinstance(value, list) else [value]
         references = tuple(str(one) for one in given if isinstance(one, str | int | float))
-        if not references or len(references) < len(given) or not all(text.strip() for text in references):
+        # One of several people may have answered nothing: VQA's metric counts them.
+        if (
+            not references
+            or len(references) < len(given)
+            or not references[0].strip()
+            or (manifest.metric is not Metric.vqa_accuracy and not all(text.strip() for text in references))
+        ):
             raise ValueError(f"`answer` must be a text or a list of accepted texts, not {value!r}")
         return references[0], references
     if kind is AnswerKind.option:

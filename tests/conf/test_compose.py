@@ -12,7 +12,7 @@ import yaml
 
 from forgetbench import launch
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, MatrixConfig, ScoreConfig, SweepConfig
-from forgetbench.data.manifest import load_manifest
+from forgetbench.data.manifest_file import load_manifest
 from forgetbench.errors import UserError
 from forgetbench.launch.session import opened
 from forgetbench.options import GROUPS, manifest_names, options

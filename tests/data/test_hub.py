@@ -18,7 +18,8 @@ import yaml
 from PIL import Image
 
 from forgetbench.data import sources, tables
-from forgetbench.data.manifest import Manifest, load_manifest
+from forgetbench.data.manifest import Manifest
+from forgetbench.data.manifest_file import load_manifest
 from forgetbench.data.pictures import decode_image, read_image
 from forgetbench.data.sources import load_samples
 from forgetbench.errors import UserError
@@ -185,15 +186,39 @@ def test_a_streamed_set_is_the_same_set_and_stores_nothing(offline: Path) -> Non
     assert decode_image(streamed[3].images[0]).tobytes() == decode_image(whole[3].images[0]).tobytes()
 
 
-def test_a_streamed_set_that_memory_cannot_hold_is_refused_unless_fewer_items_do(
+def test_a_streamed_set_that_memory_cannot_hold_keeps_its_pictures_in_files(
     offline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository(offline / "copy", rows())
-    made = hub_set(offline, "copy", streaming=True)
+    monkeypatch.setenv("FORGETBENCH_DOWNLOADS", str(offline / "sets"))
     monkeypatch.setattr(sources, "IN_MEMORY", 6 * len(PICTURES[0]))
-    with pytest.raises(UserError, match=r"mine.yaml: the pictures streamed fill more than .*`matrix.limit`"):
+    made = hub_set(offline, "copy", streaming=True)
+    samples = load_samples(made, "train")
+    kept = sorted(path.name for path in (offline / "sets/.streamed/mine").iterdir())
+    assert kept == sorted({one.images[0].name for one in samples if one.images[0].data is None}) != []
+    assert [read_image(one.images[0]) for one in samples] == PICTURES
+    assert [one.clusters for one in samples] == [
+        one.clusters for one in load_samples(hub_set(offline, "copy"), "train")
+    ]
+
+
+def test_a_few_items_of_a_stream_are_those_of_the_downloaded_set_and_keep_their_pictures_alone(
+    offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository(offline / "copy", rows())
+    monkeypatch.setenv("FORGETBENCH_DOWNLOADS", str(offline / "sets"))
+    monkeypatch.setattr(sources, "IN_MEMORY", 0)
+    made = hub_set(offline, "copy", streaming=True)
+    made.splits["train"].n, made.splits["train"].limit = len(PICTURES), 5
+    few = load_samples(made, "train")
+    assert [one.id for one in few] == [one.id for one in load_samples(hub_set(offline, "copy"), "train", limit=5)]
+    assert len(list((offline / "sets/.streamed/mine").iterdir())) == 5
+    assert [one.id for one in load_samples(made, "train", limit=3)] == [
+        one.id for one in load_samples(hub_set(offline, "copy"), "train", limit=3)
+    ]
+    made.splits["train"].n = len(PICTURES) + 1
+    with pytest.raises(UserError, match=f"write n: {len(PICTURES)}"):
         load_samples(made, "train")
-    assert len(load_samples(made, "train", limit=5)) == 5
 
 
 # Without a network.

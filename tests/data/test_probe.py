@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forgetbench.data.catalogue import Catalogue
-from forgetbench.data.manifest import load_manifest
+from forgetbench.data.manifest_file import load_manifest
 from forgetbench.data.probe import check_probe, with_class_name
 from forgetbench.data.sources import load_samples
 from forgetbench.errors import UserError

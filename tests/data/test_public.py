@@ -16,7 +16,8 @@ import yaml
 
 from forgetbench.config import FinetuneConfig
 from forgetbench.data.adapters import ADAPTERS
-from forgetbench.data.manifest import DOWNLOADS, Manifest, load_manifest
+from forgetbench.data.manifest import DOWNLOADS, Manifest
+from forgetbench.data.manifest_file import load_manifest
 from forgetbench.data.pictures import decode_image
 from forgetbench.data.quadrant import place
 from forgetbench.data.sources import load_samples
@@ -25,6 +26,7 @@ from forgetbench.inspection.datasets import data_list
 from forgetbench.launch import compose
 from forgetbench.paths import shipped
 from forgetbench.records import AnswerKind, ImageRef
+from forgetbench.scoring.vqa import vqa_accuracy
 from tests.data.public_rows import COLORS, FILES, HUB, Case, encoded
 
 CASES = HUB | FILES
@@ -238,9 +240,21 @@ def test_an_option_offered_twice_is_offered_once(published: Published) -> None:
     assert (second.options, second.answer, second.class_name) == (("crane", "tench", "cock"), "A", "crane")
 
 
-def test_an_answer_that_is_no_choice_of_iconqa_is_an_index(published: Published) -> None:
-    second = load_samples(published("iconqa"), "test")[1]
-    assert (second.options, second.answer) == (("yes", "no"), "B")
+def test_an_item_of_iconqa_whose_choices_are_cut_inside_is_left_out(published: Published) -> None:
+    shown = [sample.options for sample in load_samples(published("iconqa"), "test")]
+    assert shown == [("2", "3", "5"), ("yes", "no")]
+
+
+def test_an_open_answer_of_mmmu_that_only_begins_like_a_list_is_a_text() -> None:
+    rows = [{"question_type": "open", "answer": answer} for answer in ("[0, 1)", "['8/3', '2.667']", "7")]
+    assert [row["answer"] for row in ADAPTERS["mmmu_open"](iter(rows))] == ["[0, 1)", ["8/3", "2.667"], "7"]
+
+
+def test_an_annotator_who_answered_nothing_counts_in_vqa_accuracy(published: Published) -> None:
+    (sample,) = load_samples(published("vizwiz_vqa"), "validation")
+    assert sample.references == ("unanswerable", "unanswerable", "yes", "")
+    # Leaving out each in turn, the others agree 1, 1, 2 and 2 times.
+    assert vqa_accuracy("Unanswerable", sample.references) == pytest.approx((1 + 1 + 2 + 2) / 3 / 4)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +267,8 @@ def test_an_answer_that_is_no_choice_of_iconqa_is_an_index(published: Published)
         ("gqa", "imageId", "n3", "is on picture n3, which no row before it holds"),
         ("ocrvqa", "answers", ["one"], "shorter than argument 1"),
         ("bsccm", "image", "cell.jpg", "the picture's name 'cell.jpg' has no"),
+        ("imagewikiqa", "text", "Which?\nA. red\nC. blue\nB. grey", "options are not lettered line by line"),
+        ("imagewikiqa", "text", "Which?\nA. red\nB. blue\nC.\nD. grey", "options are not lettered line by line"),
         ("imagewikiqa", "text", "Which?", r"no lines 'A. ..', 'B. ..' in the question 'Which\?'"),
     ],
 )

@@ -19,7 +19,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from forgetbench.data.manifest import Manifest, load_manifest
+from forgetbench.data.manifest import Manifest
+from forgetbench.data.manifest_file import load_manifest
 from forgetbench.data.quadrant import place
 from forgetbench.paths import EMBEDDED, shipped
 from forgetbench.records import QUADRANTS, AnswerKind, Metric

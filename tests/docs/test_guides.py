@@ -12,7 +12,8 @@ import pytest
 
 from forgetbench.analysis.metrics import FURTHER
 from forgetbench.cli import app
-from forgetbench.data.manifest import Manifest, Source, Split, load_manifest
+from forgetbench.data.manifest import Manifest, Source, Split
+from forgetbench.data.manifest_file import load_manifest
 from forgetbench.paths import shipped
 from forgetbench.records import Decoding, Metric
 

@@ -12,12 +12,13 @@ Row = dict[str, Any]
 def annotators(rows: Iterator[Row]) -> Iterator[Row]:
     """VQA's `answers`, texts or {answer, ...}; the most frequent comes first, since the first is trained on.
 
-    Someone who answered nothing agrees with no one.
+    Someone who answered nothing agrees with no one, and still counts among them.
     """
     for row in rows:
         given = [one["answer"] if isinstance(one, dict) else one for one in row["answers"]]
         counted = Counter(text for text in given if text.strip())
-        yield row | {"answer": [text for text, n in counted.most_common() for _ in range(n)]}
+        silent = [""] * (len(given) - counted.total())
+        yield row | {"answer": [text for text, n in counted.most_common() for _ in range(n)] + silent}
 
 
 def annotators_capitalised(rows: Iterator[Row]) -> Iterator[Row]:
@@ -35,7 +36,9 @@ def ocrvqa(rows: Iterator[Row]) -> Iterator[Row]:
     for row in rows:
         pairs = zip(row["questions"], row["answers"], strict=True)
         shared = {name: value for name, value in row.items() if name not in ("questions", "answers")}
-        yield from (shared | {"question": asked, "answer": answer} for asked, answer in pairs if answer.strip())
+        yield from (
+            shared | {"question": asked, "answer": answer} for asked, answer in pairs if answer and answer.strip()
+        )
 
 
 def gqa(rows: Iterator[Row]) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from forgetbench.records import LETTERS
@@ -14,6 +15,7 @@ Row = dict[str, Any]
 MIXED = ("OCRVQA", "GQA", "OKVQA", "AOKVQA", "VQAv2", "TextVQA", "VizWiz")
 """Sources of VMCBench that the usual auxiliary sets (OCR-VQA, LLaVA-665K) are made from, or share pictures with."""
 _LETTERED = re.compile(r"^A\. .*(?:\n[B-Z]\. .*)+", re.MULTILINE)
+_LETTER = re.compile(r"^[A-Z]\.", re.MULTILINE)
 
 
 def lettered_text(rows: Iterator[Row]) -> Iterator[Row]:
@@ -27,7 +29,9 @@ def lettered_text(rows: Iterator[Row]) -> Iterator[Row]:
         found = _LETTERED.search(text)
         if not found:
             raise ValueError(f"no lines 'A. ..', 'B. ..' in the question {text!r}")
-        options = [line.partition(". ")[2] for line in found[0].split("\n")]
+        letters, options = zip(*(line.split(". ", 1) for line in found[0].split("\n")), strict=True)
+        if "".join(letters) != LETTERS[: len(letters)] or _LETTER.search(text, found.end()):
+            raise ValueError(f"options are not lettered line by line in the question {text!r}")
         yield _asked(row, text[: found.start()].strip(), options, _place(row["answer"]))
 
 
@@ -88,7 +92,10 @@ def mmmu_open(rows: Iterator[Row]) -> Iterator[Row]:
     """MMMU's open questions: `answer` is a text, or a string that holds a list of accepted ones."""
     for row in _mmmu(rows, "open"):
         answer = str(row["answer"])
-        yield row | {"options": None, "answer": _listed(answer) if answer.startswith("[") else answer}
+        accepted: object = answer
+        with suppress(ValueError):  # an interval, [0, 1), begins like a list
+            accepted = _listed(answer)
+        yield row | {"options": None, "answer": accepted}
 
 
 def ai2d(rows: Iterator[Row]) -> Iterator[Row]:
@@ -105,13 +112,16 @@ def scienceqa(rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def iconqa_choice(rows: Iterator[Row]) -> Iterator[Row]:
-    """IconQA's questions with texts to choose from: `choices` is one string, its commas between them."""
+    """IconQA's questions with texts to choose from: `choices` is one string, its commas between them.
+
+    Left out where a comma inside a choice shows: the answer is then none of them, or one of them is empty.
+    """
     for row in rows:
         if row["ques_type"] == "choose_txt":
             options = [option.strip() for option in str(row["choices"]).split(",")]
             answer = str(row["answer"]).strip()
-            right = options.index(answer) if answer in options else _place(answer)
-            yield _asked(row, row["question"], options, right)
+            if answer in options and all(options):
+                yield _asked(row, row["question"], options, options.index(answer))
 
 
 def iconqa_blank(rows: Iterator[Row]) -> Iterator[Row]:

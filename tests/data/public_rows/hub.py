@@ -82,7 +82,7 @@ def textvqa(image: Row, answers: list[str]) -> Row:
 TEXTVQA = {
     "n": {"train": 1, "validation": 1},
     "rows": {"train": [textvqa(BLUE, ["ncr"])], "validation": [textvqa(RED, ["", "ncr", "diebold", "ncr"])]},
-    "answer": ("ncr", "ncr", "diebold"),
+    "answer": ("ncr", "ncr", "diebold", ""),
     "clusters": ("image_id=0054c91397f2fe05",),
     "id": "34602",
     "types": {"question_id": "int32", "image_width": "int32", "image_height": "int32"},
@@ -115,7 +115,9 @@ def iconqa(kind: str, choices: str, answer: str, number: int = 1) -> Row:
 ICONQA = [
     iconqa("choose_img", "", "0"),
     iconqa("choose_txt", "2,3,5", "3"),
-    iconqa("choose_txt", "yes,no", "1", number=2),
+    iconqa("choose_txt", "1,000,2,000", "2,000", number=2),
+    iconqa("choose_txt", "2,,3", "3", number=3),
+    iconqa("choose_txt", "yes,no", "no", number=4),
     iconqa("fill_in_blank", "", "4"),
 ]
 
@@ -236,8 +238,8 @@ HUB = {
                 {
                     "image": RED,
                     "image_id": "0471014591",
-                    "questions": ["Who wrote this book?", "What is the title?", "Is this a sci-fi book?"],
-                    "answers": ["K. Nakamoto", "", "No"],
+                    "questions": ["Who wrote this book?", "What is the title?", "Is this a sci-fi book?", "Why?"],
+                    "answers": ["K. Nakamoto", "", "No", None],
                     "ocr_tokens": ["ATLAS"],
                     "ocr_info": [{"word": "ATLAS", "bounding_box": {"width": 0.1, "height": 0.1}}],
                     "title": "Atlas",
@@ -305,7 +307,7 @@ HUB = {
             "Ok. there is another picture?\n"
             f"When the provided information is insufficient, respond with 'Unanswerable'.\n{SHORT}"
         ),
-        answer=("unanswerable", "unanswerable", "yes"),
+        answer=("unanswerable", "unanswerable", "yes", ""),
     ),
     "scienceqa_img": Case(
         rows={
