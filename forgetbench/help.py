@@ -83,6 +83,8 @@ EXAMPLES = {
         forgetbench data build imagenet_vqa --images path/to/ILSVRC2012
         forgetbench data build flowers102_vqa --clip openai/clip-vit-base-patch32
         forgetbench data build stanford_cars_vqa --limit 500 --batch-size 16
+        forgetbench data build caltech101_vqa
+        forgetbench data build imagenetv2_vqa
     """,
     "models show": """
         forgetbench models show

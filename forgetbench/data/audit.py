@@ -85,9 +85,9 @@ def audit_dataset(manifest: Manifest, pictures: Pictures) -> DatasetAudit:
             result.problems.append(str(error))
             continue
         result.sizes[split] = len(samples)
-        expected = min((one for one in (described.n, described.limit) if one is not None), default=None)
-        if described.n is not None and expected != len(samples):
-            result.problems.append(f"split '{split}' has {len(samples)} items, its manifest says {expected}")
+        wanted = min((one for one in (described.n, described.limit) if one is not None), default=None)
+        if described.n is not None and wanted != len(samples):
+            result.problems.append(f"split '{split}' has {len(samples)} items, its manifest says {wanted}")
         (result.evaluated if split == manifest.eval_split else result.train).update(found)
     return result
 

@@ -133,5 +133,6 @@ def _stacked(prints: Sequence[Print]) -> tuple[np.ndarray, np.ndarray]:
     """(C, B) bits as -1 and 1, whose products count agreements; (C, V) values of mean 0 and standard deviation 1."""
     bits_CB = np.stack([one.bits_B for one in prints]).astype(np.float32) * 2 - 1
     values_CV = np.stack([one.thumbnail_V for one in prints]).astype(np.float32) / 255
-    values_CV -= values_CV.mean(1, keepdims=True)
-    return bits_CB, values_CV / np.maximum(values_CV.std(1, keepdims=True), FLAT)
+    means, spreads = values_CV.mean(1, keepdims=True), values_CV.std(1, keepdims=True)
+    # Of a flat picture brightness is all there is: black is not nearly white.
+    return bits_CB, (values_CV - means) / np.maximum(spreads, FLAT) + np.where(spreads < FLAT, means, 0)

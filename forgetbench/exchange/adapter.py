@@ -19,6 +19,7 @@ from forgetbench.config import Weights
 from forgetbench.errors import UserError
 from forgetbench.exchange.address import Address
 from forgetbench.methods.lora import LoRA
+from forgetbench.models.precision import widen
 from forgetbench.runfile import method_config, model_config
 from forgetbench.trained import load_base
 
@@ -47,10 +48,11 @@ def save_adapter(address: Address, to: Path) -> None:
     config.modules_to_save = _modules(loaded.model, full) or None
     config.lora_alpha = config.lora_alpha * len(adapters) ** (0.5 if method.rank_stabilised else 1)
     config.r *= len(adapters)
-    config.base_model_name_or_path, config.revision = model_config(run).path, model_config(run).revision
+    config.revision = model_config(run).revision  # peft itself names the base, and warns of any other name
     with quiet_peft():
         model = get_peft_model(loaded.model, config, _NAME)
     live: dict[str, nn.Parameter] = dict(model.get_base_model().named_parameters())
+    widen(live[_saved(name)] for name in full)  # peft's copies are as wide as the base, training was in fp32
     with torch.no_grad():
         for name, value in _joined(delta, adapters).items():
             live[_saved(name) if name in full else name].copy_(value)

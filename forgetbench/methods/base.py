@@ -116,6 +116,10 @@ class Method:
         """Arithmetic of the forward pass where the method must choose it; None leaves it to the recipe."""
         return None
 
+    def copies(self) -> float:
+        """fp32 values kept for each trained weight besides it, its gradient and its moments; for `models plan`."""
+        return 0.0
+
     def reads(self) -> Sequence[str]:
         """Sets whose training items the method needs besides the run's own; its field `reference` names them."""
         return ()

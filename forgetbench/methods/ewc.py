@@ -35,6 +35,10 @@ class EWC(Method):
     """Sets whose training items stand for what must not be forgotten from before the run; in a run of several stages
     there may be none."""
 
+    def copies(self) -> float:
+        """How firmly each weight is held, and where."""
+        return 2.0
+
     def problems(self) -> Mapping[str, str]:
         """Settings that measure or hold nothing."""
         found = {}

@@ -24,6 +24,10 @@ class L2SP(Method):
     alpha: float = 0.01
     """Strength of the pull; 0 is plain fine-tuning."""
 
+    def copies(self) -> float:
+        """The starting weights."""
+        return 1.0
+
     def problems(self) -> Mapping[str, str]:
         """A pull away from the start."""
         return {} if self.alpha >= 0 else {"alpha": f"{self.alpha} is negative; give 0 or more."}

@@ -30,6 +30,10 @@ class LwF(Method):
     temperature: float = 2.0
     """T: above 1, unlikely tokens count more; T^2 keeps the gradient's size."""
 
+    def copies(self) -> float:
+        """The weights that teach."""
+        return 1.0
+
     def problems(self) -> Mapping[str, str]:
         """Settings without a meaning."""
         found = {}

@@ -21,6 +21,10 @@ class MagnitudeMask(Method):
     share: float = 0.5
     """Share of each tensor's entries to freeze; 0 is plain fine-tuning."""
 
+    def copies(self) -> float:
+        """The starting weights, and a byte that says which may move."""
+        return 1.25
+
     def problems(self) -> Mapping[str, str]:
         """A share that would freeze everything."""
         return {} if 0 <= self.share < 1 else {"share": f"{self.share} is not a share of 0 or more and below 1."}

@@ -64,6 +64,10 @@ class MDGD(Method):
     cache_gb: float = 2.0
     """Memory for the base's hidden states; it changes no result."""
 
+    def copies(self) -> float:
+        """The base for the drift, and a second gradient."""
+        return 2.0
+
     def problems(self) -> Mapping[str, str]:
         """Settings outside their range."""
         found = {}

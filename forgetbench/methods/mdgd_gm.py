@@ -27,6 +27,10 @@ class MDGDGM(MDGD):
     batches: int = 8
     """K: optimiser steps' worth of batches that the score is summed over, without a step."""
 
+    def copies(self) -> float:
+        """The base for the drift, and a byte that says which may move."""
+        return 1.25
+
     def problems(self) -> Mapping[str, str]:
         """Settings outside their range."""
         found = dict(super().problems())

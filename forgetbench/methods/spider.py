@@ -32,6 +32,10 @@ class Spider(Method):
 
     name: str = "spider"
 
+    def copies(self) -> float:
+        """w0, its importance, and the sum of gradients."""
+        return 3.0
+
     def against_sharding(self) -> str:
         """Nothing: sums are taken over whole tensors."""
         return ""

@@ -24,6 +24,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from forgetbench.config import Dtype, FinetuneConfig, Optimiser, Quantisation, Sharding
+from forgetbench.errors import UserError
 from forgetbench.models.sizes import Layers, Sizes
 from forgetbench.records import PARTS, Precision
 
@@ -58,6 +59,8 @@ class Setting:
     last_layers: int | None = None
     devices: int = 1
     sharded: bool = False
+    kept: float = 0.0
+    """fp32 values that the method keeps for each weight that trains."""
     text_tokens: int = PROMPT_TOKENS + ANSWER_TOKENS
     answer_tokens: int = ANSWER_TOKENS
 
@@ -70,7 +73,7 @@ class Estimate:
     gradients: float
     moments: float
     copies: float
-    """bf16 copies that autocast makes of fp32 weights."""
+    """bf16 copies that autocast makes of fp32 weights, and what the method keeps beside each that trains."""
     activations: float
     logits: float
 
@@ -102,11 +105,21 @@ def setting_of(config: FinetuneConfig, devices: int = 1) -> Setting:
         last_layers=recipe.language_last_layers,
         devices=devices,
         sharded=config.sharding is Sharding.fsdp2,
+        kept=config.method.copies(),
     )
 
 
 def estimate(sizes: Sizes, setting: Setting) -> Estimate:
-    """Memory of one training step at its largest."""
+    """Memory of one training step at its largest.
+
+    Raises:
+        UserError: more of the last layers are to train than there are.
+    """
+    if (setting.last_layers or 0) > sizes.language.count:
+        raise UserError(
+            f"recipe.language_last_layers={setting.last_layers}, but the language model has {sizes.language.count} "
+            "layers."
+        )
     trains = {part: _trained(sizes, setting, part) for part in PARTS}
     adapters = setting.rank * sum(_stack(sizes, part).sides for part in setting.adapted - {"projector"})
     frozen = {part: sizes.parameters[part] - trains[part] for part in PARTS}
@@ -130,7 +143,7 @@ def estimate(sizes: Sizes, setting: Setting) -> Estimate:
         weights=weights / slices + gathered,
         gradients=gradients / slices,
         moments=moments / slices,
-        copies=2 * (sum(held.values()) + adapters) / slices if setting.autocast else 0,
+        copies=(4 * setting.kept * wide + (2 * (sum(held.values()) + adapters) if setting.autocast else 0)) / slices,
         activations=setting.micro_batch * _activations(sizes, setting),
         logits=setting.micro_batch * _LOGIT_BYTES * sizes.vocabulary * _positions(sizes, setting),
     )

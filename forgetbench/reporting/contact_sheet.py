@@ -30,7 +30,7 @@ def contact_sheet(twins: Sequence[Twin]) -> Image.Image:
     n_rows = -(-len(twins) // COLUMNS)
     sheet = Image.new("RGB", (min(COLUMNS, max(len(twins), 1)) * width, max(n_rows, 1) * height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default()
+    font = ImageFont.load_default(11)  # at its own 10, blanks between words close up
     for place, twin in enumerate(twins):
         x, y = place % COLUMNS * width + _GAP, place // COLUMNS * height + _GAP
         for picture, left in ((twin.left, x), (twin.right, x + SIDE + _GAP)):
@@ -50,7 +50,7 @@ def _fitted(picture: Image.Image) -> Image.Image:
 
 
 def _cut(line: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
-    kept = line
+    kept = line = " ".join(line.split())  # a file's name may hold a line break, which cannot be measured
     while draw.textlength(kept, font=font) > width and len(line) > 4:
         line = line[: len(line) // 2] + line[len(line) // 2 + 1 :]
         kept = line[: len(line) // 2] + "..." + line[len(line) // 2 :]

@@ -76,6 +76,12 @@ def test_the_same_shape_in_another_color_is_no_copy() -> None:
     assert pairs([red], [blue]) == []
 
 
+def test_flat_pictures_are_told_apart_by_their_brightness() -> None:
+    white, black, nearly = (Image.new("RGB", (64, 64), color) for color in ("white", "black", (254, 254, 254)))
+    assert pairs([black], [white]) == []
+    assert len(pairs([nearly], [white])) == 1
+
+
 def test_identical_pictures_are_no_near_ones_but_told_by_their_pixels() -> None:
     assert pairs([scene(1)], [scene(1)]) == []
     assert print_of(scene(1)).pixels == print_of(scene(1)).pixels != print_of(scene(1, 97)).pixels

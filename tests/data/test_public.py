@@ -137,6 +137,8 @@ def test_every_public_set_has_rows_to_be_tested_on() -> None:
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_set_says_where_it_is_from_and_what_is_not_known(name: str) -> None:
     manifest = MANIFESTS[name]
+    keys = re.findall(r"^(\w+):", Path(manifest.path).read_text("utf-8"), re.MULTILINE)
+    assert len(keys) == len(set(keys))
     assert not manifest.verified
     assert not manifest.is_here
     assert all((manifest.title, manifest.licence, manifest.citation, manifest.notes))

@@ -2,22 +2,28 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from forgetbench.config import Dtype
 from forgetbench.errors import UserError
+from forgetbench.exchange.address import resolve
 from forgetbench.exchange.export import export
+from forgetbench.experiment import finetune
 from forgetbench.methods.inc_lora import IncLoRA
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.moe_lora import MoELoRA
 from forgetbench.methods.mr_lora import MRLoRA
 from forgetbench.methods.o_lora import OLoRA
 from forgetbench.methods.wise_ft import WiseFT
+from forgetbench.records import Precision
 from forgetbench.trained import operate
 from tests.exchange.toys import World, base_of, inputs_of, logits, own_logits
 
@@ -96,6 +102,17 @@ def test_adapters_give_the_checkpoints_logits_merged_and_as_a_peft_adapter(
     tuned = PeftModel.from_pretrained(base, tmp_path / "adapter")
     torch.testing.assert_close(logits(tuned, inputs), wanted, atol=1e-5, rtol=1e-5)
     assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["base_model_name_or_path"]
+
+
+def test_what_trained_in_full_beside_an_adapter_keeps_its_bits_on_a_bf16_base(world: World, tmp_path: Path) -> None:
+    config = world.config("on_bf16", "llava", LoRA(rank=2), precision=Precision.bf16, steps=1)
+    run = world.outputs / config.name
+    finetune(replace(config, model=replace(config.model, dtype=Dtype.bf16)), run)
+    export(run, tmp_path / "adapter", adapter=True)
+    stored = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    trained = {name: one for name, one in resolve(run).checkpoint.delta().items() if "projector" in name}
+    assert trained
+    assert all(torch.equal(stored[f"base_model.model.{name}"], one) for name, one in trained.items())
 
 
 def test_an_adapter_merged_in_a_later_stage_is_exported_whole_and_refused_as_an_adapter(

@@ -23,7 +23,7 @@ def test_pictures_of_any_size_and_shape_stand_side_by_side() -> None:
 def test_a_row_holds_so_many_twins_and_no_name_runs_into_the_next() -> None:
     long = "a_set_with_a_long_name:train folder/within/a/folder/" + "W" * 300 + ".png"
     sheet = contact_sheet([twin((8, 8), (8, 8), long, "near")] * (COLUMNS + 1))
-    one = contact_sheet([twin((8, 8), (8, 8), long, "near")])
+    one = contact_sheet([twin((8, 8), (8, 8), long, "near\na line break of a file's name")])
     assert sheet.size == (COLUMNS * one.width, 2 * one.height)
     text = np.asarray(one)[8 + SIDE + 2 :]
     assert (text < 128).any()

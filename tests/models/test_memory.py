@@ -29,6 +29,7 @@ from forgetbench.config import (
     StageConfig,
     Weights,
 )
+from forgetbench.errors import UserError
 from forgetbench.inspection.memory import changes, usual
 from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
@@ -118,6 +119,11 @@ def test_the_last_layers_alone_take_less_than_all_of_them() -> None:
     few = of(replace(CONFIG, recipe=replace(CONFIG.recipe, language_last_layers=4)))
     assert few.activations < of(CONFIG).activations / 7
     assert few.moments < of(CONFIG).moments / 7
+
+
+def test_more_last_layers_than_there_are_have_no_estimate() -> None:
+    with pytest.raises(UserError, match="language_last_layers=999, but the language model has"):
+        of(replace(CONFIG, recipe=replace(CONFIG.recipe, language_last_layers=999)))
 
 
 @pytest.mark.parametrize("path", NOMINAL)
