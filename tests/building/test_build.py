@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, BertConfig, CLIPModel, CLIPTokenizer
 
-from forgetbench.building import Options, data_build, score
+from forgetbench.building import Options, data_build, score, tables
 from forgetbench.building.clip import Clip, load_clip
 from forgetbench.cli import app
 from forgetbench.data.catalogue import Catalogue
@@ -176,6 +177,20 @@ def test_what_clip_said_is_saved_as_it_comes_and_serves_other_seeds(
     assert everything(build(seed=0)) == first
 
 
+def test_other_pictures_under_the_same_ids_are_looked_at_again(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = flowers(tmp_path / "other")
+    for file in images.glob("jpg/*"):
+        Image.open(file).rotate(90).resize((7, 7)).save(file, "PNG")
+    expected = everything(build(downloads="fresh", images=images))
+    first = everything(build())
+    assert everything(build(images=images)) == expected != first
+    monkeypatch.setattr(Clip, "nearest", None)
+    assert everything(build()) == first
+    assert everything(build(images=images)) == expected
+
+
 def test_a_damaged_cache_is_named_and_made_again(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
     first = everything(folder := build())
     kept = list((folder / "clip_scores").glob("*/*"))
@@ -253,6 +268,23 @@ def test_pictures_in_tables_are_unpacked_byte_by_byte_those_asked_for_only(build
     for number, row in enumerate(rows(folder)):
         assert (folder / "pictures" / row["image"]).read_bytes() == picture(f"{file} {number}")
         assert row["class_name"].startswith("2012 Car ")
+
+
+def test_a_table_that_was_replaced_is_unpacked_again(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"Car {letter} 2012" for letter in "ABCDEF"]
+    kept, other = tmp_path / "downloads/stanford_cars/data/train-0.parquet", tmp_path / "other.parquet"
+    table(kept, [0, 1], names)
+    table(other, [0, 1], names)
+    os.utime(other, (1e9, 1e9))
+    build("stanford_cars_vqa")
+    other.replace(kept)
+    folder = build("stanford_cars_vqa")
+    for number, row in enumerate(rows(folder)):
+        assert (folder / "pictures" / row["image"]).read_bytes() == picture(f"other.parquet {number}")
+    monkeypatch.setattr(tables, "_unpack_table", None)
+    build("stanford_cars_vqa")
 
 
 def test_unpacked_pictures_are_not_written_over_by_a_link(build: Build, tmp_path: Path) -> None:

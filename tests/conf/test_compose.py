@@ -58,7 +58,14 @@ def test_option_composes_into_a_config_that_can_run(command: str, group: str, op
     assert isinstance(config, COMMANDS[command])
 
 
-@pytest.mark.parametrize("sweep", options("sweep"))
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        # Its values are those of the smaller sweeps of rates, and of conf/strategy, all of which are composed.
+        pytest.param(name, marks=pytest.mark.slow if name == "continual" else ())
+        for name in options("sweep")
+    ],
+)
 def test_every_value_of_a_shipped_sweep_can_run(sweep: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(SweepConfig, [f"sweep={sweep}"]) as session:
         master = session.compose()

@@ -486,6 +486,7 @@ def test_a_manifest_that_does_not_fit_is_told_where(tmp_path: Path, fields: Row,
     [
         ("title: [", "line 1 is not readable as YAML"),
         ("title: a\n\tb: c", "line 2 is not readable as YAML"),
+        ("title: a\nsource:\n  {kind: hub,\n   kind: jsonl}", "line 4 .*: the key 'kind' is on line 3 already"),
         ("- a\n- b\n", ""),
         ("just text", ""),
         ("", "either `source` or `mixture`"),
