@@ -52,16 +52,15 @@ def score(
         Picture's id -> indices of the k nearest names, best first; and, of each picture that cannot be read, why. The
         latter are tried again next time.
     """
-    kept = scores.read()
-    wanted = {picture.id for picture in pictures}
-    nearest = {picture: indices for picture, indices in kept.items() if picture in wanted}
+    sizes = {picture.id: _n_bytes(folder / picture.id) for picture in pictures}
+    nearest = scores.read(sizes)
     left = [picture.id for picture in pictures if picture.id not in nearest]
     broken: dict[str, str] = {}
     unsaved: dict[str, list[int]] = {}
     saved_at = time.monotonic()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("CLIP", total=len(wanted), completed=len(nearest))
+        task = progress.add_task("CLIP", total=len(sizes), completed=len(nearest))
         try:
             for batch in _batches(clip, left, folder, batch_size):
                 broken |= batch.broken
@@ -70,12 +69,19 @@ def score(
                     unsaved |= dict(zip(batch.ids, indices_BK.tolist(), strict=True))
                 progress.advance(task, len(batch.ids) + len(batch.broken))
                 if time.monotonic() - saved_at > SAVE_S:
-                    scores.add(unsaved)
+                    scores.add(unsaved, sizes)
                     nearest |= unsaved
                     unsaved, saved_at = {}, time.monotonic()
         finally:
-            scores.add(unsaved)
+            scores.add(unsaved, sizes)
     return nearest | unsaved, broken
+
+
+def _n_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # it will be told with the broken ones
 
 
 def _batches(clip: Clip, ids: Sequence[str], folder: Path, size: int) -> Iterator[_Batch]:

@@ -1,7 +1,7 @@
 """What CLIP said of each picture, kept on disk, so that an interrupted build goes on and another seed costs nothing.
 
 A folder per checkpoint and list of names: the texts' embeddings, and parts that are only ever added, each a file of
-JSON lines {id, nearest} named by the digest of its content.
+JSON lines {id, n_bytes, nearest} named by the digest of its content.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TEXTS = "texts.safetensors"
 
 
 class Scores:
-    """The nearest names of pictures, by the picture's id."""
+    """The nearest names of pictures, by its id and its file's size: other pictures may have the same id."""
 
     def __init__(self, folder: Path, clip: Clip, texts: tuple[str, ...]) -> None:
         """Find what was kept of this checkpoint and these texts below `folder`; embed the texts unless it is there."""
@@ -49,8 +49,15 @@ class Scores:
             save_file({"texts_ND": texts_ND.cpu()}, temporary, {"sha256": fingerprint(texts_ND).hex()})
         return texts_ND
 
-    def read(self) -> dict[str, list[int]]:
-        """Picture's id -> indices of its nearest texts, best first; a damaged part is dropped, with a word."""
+    def read(self, sizes: Mapping[str, int]) -> dict[str, list[int]]:
+        """What was kept of some pictures; a damaged part is dropped, with a word.
+
+        Args:
+            sizes: picture's id -> its file's size in bytes.
+
+        Returns:
+            Picture's id -> indices of its nearest texts, best first.
+        """
         found: dict[str, list[int]] = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             content = path.read_bytes()
@@ -59,14 +66,17 @@ class Scores:
                 path.unlink()
                 continue
             rows = map(json.loads, content.splitlines())
-            found |= {row["id"]: row["nearest"] for row in rows}
+            found |= {row["id"]: row["nearest"] for row in rows if row["n_bytes"] == sizes.get(row["id"])}
         return found
 
-    def add(self, nearest: Mapping[str, list[int]]) -> None:
-        """Keep what was found of some pictures."""
+    def add(self, nearest: Mapping[str, list[int]], sizes: Mapping[str, int]) -> None:
+        """Keep what was found of some pictures, whose files have these sizes."""
         if not nearest:
             return
-        rows = ({"id": picture, "nearest": indices} for picture, indices in sorted(nearest.items()))
+        rows = (
+            {"id": picture, "n_bytes": sizes[picture], "nearest": indices}
+            for picture, indices in sorted(nearest.items())
+        )
         content = "".join(json.dumps(row) + "\n" for row in rows)
         write_text(self.folder / f"{_digest(content.encode())}.jsonl", content)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -83,23 +84,31 @@ def _labels(file: Path) -> tuple[list[int], list[str]]:
 
 
 def _unpack(sources: dict[str, Path], pictures: Sequence[Picture], folder: Path) -> None:
-    """Write pictures out of the tables, byte by byte as they are; those written before stay.
+    """Write pictures out of the tables, byte by byte as they are; those written before from the same tables stay.
 
-    Training draws pictures in any order, and a table gives one only with its whole row group.
+    Training draws pictures in any order, and a table gives one only with its whole row group. A picture takes its
+    table's time of change, which tells it from one of a table that was replaced.
     """
+    changed_s = {shard: _changed_s(file) for shard, file in sources.items()}
     wanted = defaultdict[str, dict[int, Path]](dict)
     for picture in pictures:
         shard, _, name = picture.id.rpartition("/")
-        if not (folder / picture.id).is_file():
-            wanted[shard][int(Path(name).stem)] = folder / picture.id
+        path = folder / picture.id
+        if not path.is_file() or _changed_s(path) != changed_s[shard]:
+            wanted[shard][int(Path(name).stem)] = path
     for shard, rows in track(wanted.items(), "Unpacking", console=console, disable=not wanted):
         _unpack_table(sources[shard], rows)
+
+
+def _changed_s(path: Path) -> int:
+    return int(path.stat().st_mtime)  # whole seconds, for not every disk keeps more
 
 
 def _unpack_table(file: Path, rows: dict[int, Path]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    changed_s = _changed_s(file)
     try:
         with pq.ParquetFile(file) as table:
             place = 0
@@ -109,6 +118,7 @@ def _unpack_table(file: Path, rows: dict[int, Path]) -> None:
                     encoded = batch["image"][row - place].as_py()["bytes"]
                     with replacing(rows[row]) as temporary:
                         temporary.write_bytes(encoded)
+                        os.utime(temporary, (changed_s, changed_s))
                 place += len(batch)
     except (OSError, KeyError, TypeError, pa.ArrowException) as error:
         raise UserError(
