@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import lru_cache
@@ -49,12 +50,18 @@ def load_manifest(path: Path) -> Manifest:
     Raises:
         UserError: a key or a value does not fit, named with the file.
     """
-    own = {"name": path.stem, "path": str(path)}
     try:
-        raw = OmegaConf.create(_read(path.read_text("utf-8")) or {})
-        manifest = OmegaConf.to_object(OmegaConf.merge(_schema(), raw, own))
+        return copy.deepcopy(_checked(path, path.read_text("utf-8")))
     except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError) as error:
         raise _refusal(path, _told(error)) from error
+
+
+@lru_cache(maxsize=1024)
+def _checked(path: Path, text: str) -> Manifest:
+    """The manifest of a file that holds `text`; a grid's points name the same ones again and again."""
+    own = {"name": path.stem, "path": str(path)}
+    raw = OmegaConf.create(_read(text) or {})
+    manifest = OmegaConf.to_object(OmegaConf.merge(_schema(), raw, own))
     assert isinstance(manifest, Manifest)
     for problem in _problems(manifest, raw.get("name", path.stem)):
         raise _refusal(path, problem)

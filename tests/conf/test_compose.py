@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ import yaml
 
 from forgetbench import launch
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, MatrixConfig, ScoreConfig, SweepConfig
-from forgetbench.data.manifest_file import load_manifest
 from forgetbench.errors import UserError
 from forgetbench.launch.session import opened
 from forgetbench.options import GROUPS, manifest_names, options
@@ -39,14 +37,9 @@ def choices() -> Iterator[tuple[str, str, str]]:
 FILES = sorted(shipped("conf").rglob("*.yaml"))
 
 
-read_once = lru_cache(load_manifest)
-
-
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # Some hundred configs name the same manifests.
-    monkeypatch.setattr("forgetbench.data.catalogue.load_manifest", read_once)
 
 
 @pytest.mark.parametrize(("command", "group", "option"), list(choices()))
