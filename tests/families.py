@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 import transformers
 from tokenizers import pre_tokenizers
@@ -496,3 +497,5 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "minicpmv4_6": minicpmv,
     "minicpmv4_7": partial(minicpmv, version="4_7"),
 }
+MARKED = [pytest.param(name, marks=pytest.mark.slow) if name == "minicpmv4_7" else name for name in FAMILIES]
+"""All of them, to parametrize with; MiniCPM-V 4.7 is 4.6 but for a few lines, and slow."""

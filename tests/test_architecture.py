@@ -22,7 +22,7 @@ LAYERS = (
     {"training", "evaluation", "analysis", "reporting"},
     {"data", "models", "methods", "scoring", "schemas"},
     {"config", "options", "embedded", "processes"},
-    {"records", "files", "paths"},
+    {"records", "files", "paths", "network"},
     {"errors", "__init__"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

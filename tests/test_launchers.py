@@ -179,6 +179,18 @@ def test_launcher_that_could_not_start_a_point_is_refused(
     assert list(Path().iterdir()) == []
 
 
+def test_ray_that_does_not_run_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    Plugins.instance()  # imports the launchers anew
+    plugin = pytest.importorskip("hydra_plugins.hydra_ray_launcher.ray_launcher")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr(plugin.RayLauncher, "launch", refuse)
+    with pytest.raises(UserError, match=r"^no Ray is running here: start one with `ray start --head`, or leave out .*"):
+        launch.sweep(["launcher=ray", "hydra.launcher.ray.init.address=auto", "seed=0,1"], lambda *_: None)
+
+
 def test_slurm_gets_the_resources_the_requeue_and_the_array_of_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     bin_folder = Path("bin").absolute()

@@ -45,7 +45,7 @@ def data_check(
     cfg: Cfg = False,
     as_json: Json = False,
 ) -> None:
-    """Verify datasets against their manifests: files, digests, sizes, items; with no name, all of them."""
+    """Verify datasets against their manifests: files, digests, sizes, items; with no name, all that are here."""
     from forgetbench import config, launch
     from forgetbench.inspection import datasets
 

@@ -42,6 +42,7 @@ class DatasetAudit:
     sizes: dict[str, int] = field(default_factory=dict)
     train: dict[str, Picture] = field(default_factory=dict)
     evaluated: dict[str, Picture] = field(default_factory=dict)
+    is_mixture: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Pictures:
 
 def audit_dataset(manifest: Manifest, pictures: Pictures) -> DatasetAudit:
     """Check one dataset with a source; a mixture has nothing of its own to check."""
-    result = DatasetAudit(manifest.name)
+    result = DatasetAudit(manifest.name, is_mixture=manifest.source is None)
     if manifest.source is None:
         return result
     for name, expected in manifest.source.sha256.items():

@@ -1,19 +1,20 @@
 """Rows of a dataset on the Hub, or of a local folder of the same layout.
 
-A set is looked for under its id and then under its aliases. What was downloaded before is read without a network, which
-`HF_HUB_OFFLINE=1` asks for. A streamed set is passed over and not stored.
+A set is looked for under its id and then under its aliases. What was downloaded before is read without a network, and
+where `HF_HUB_OFFLINE=1` asks for that. A streamed set is passed over and not stored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from forgetbench.data.manifest import Manifest, Source
 from forgetbench.data.tables import BATCH, Row, arrow_rows, table_length
 from forgetbench.errors import UserError
+from forgetbench.network import absence, hub_silence
 
 
 def hub_rows(manifest: Manifest, split: str) -> Iterator[Row]:
@@ -54,15 +55,43 @@ def _load(source: Source, place: str, split: str) -> Any:
     import huggingface_hub as hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    revision = source.revision
+    revision, offline = source.revision, _silence(place) is not None
     if Path(place).is_dir():
         revision = None
-    elif datasets.config.HF_HUB_OFFLINE:
+    elif offline:
         # What `hf download` stored, `datasets` does not look for by itself.
         with suppress(LocalEntryNotFoundError):
             place = hub.snapshot_download(place, repo_type="dataset", revision=revision, local_files_only=True)
             revision = None
-    return datasets.load_dataset(place, source.hub_config, revision=revision, split=split, streaming=source.streaming)
+    with _offline(offline):
+        return datasets.load_dataset(
+            place, source.hub_config, revision=revision, split=split, streaming=source.streaming
+        )
+
+
+def _silence(place: str) -> str | None:
+    """Why the Hub tells nothing; None of a folder, and where it answers."""
+    import datasets
+    import huggingface_hub as hub
+
+    if Path(place).is_dir():
+        return None
+    if datasets.config.HF_HUB_OFFLINE and not hub.is_offline_mode():
+        return "HF_DATASETS_OFFLINE is set"
+    return hub_silence()
+
+
+@contextmanager
+def _offline(wanted: bool) -> Iterator[None]:
+    """Let `datasets` look at what it has stored alone, without asking an unreachable Hub again and again."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = wanted or before
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 def _rows(manifest: Manifest, place: str, table: Any, streaming: bool) -> Iterator[Row]:
@@ -80,11 +109,10 @@ def _rows(manifest: Manifest, place: str, table: Any, streaming: bool) -> Iterat
 
 
 def _refusal(manifest: Manifest, place: str, error: Exception) -> UserError:
-    import datasets
-
     assert manifest.source is not None
     detail = (str(error) or type(error).__name__).splitlines()[0]
     told = f"{manifest.path}: cannot load '{place}': {detail}"
+    silence = _silence(place)
     if "scripts are no longer supported" in detail:
         told += (
             "\nThe repository is a Python script, which is not run. Use the Hub's own conversion, "
@@ -92,10 +120,8 @@ def _refusal(manifest: Manifest, place: str, error: Exception) -> UserError:
         )
     elif "gated" in detail:
         told += f"\nAsk for access at https://huggingface.co/datasets/{place}, then run `hf auth login`."
-    elif datasets.config.HF_HUB_OFFLINE and not Path(place).is_dir():
+    elif silence:
         revision = f" --revision {manifest.source.revision}" if manifest.source.revision else ""
-        told += (
-            f"\nHF_HUB_OFFLINE is set and the set is not on this machine. Unset it, or run where there is a network:\n"
-            f"  hf download {place} --repo-type dataset{revision}"
-        )
+        told = told.removesuffix(detail) if isinstance(error, ConnectionError) else f"{told}\n"
+        told += absence(place, silence, f" --repo-type dataset{revision}")
     return UserError(told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import re
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -101,9 +102,10 @@ def _absent(manifest: Manifest, split: str, path: Path) -> UserError:
     told = f"{manifest.path}: file {path} of split '{split}' does not exist."
     if manifest.source and manifest.is_public:
         folder = manifest.source.root.removeprefix("downloads:").partition("/")[0]
+        built = re.search(r"forgetbench data build \w+", manifest.notes)
+        step = f"Make it with `{built[0]}`" if built else f"Download it from {manifest.homepage}"
         told += (
-            f"\nDownload it from {manifest.homepage}, or build it if `forgetbench data show {manifest.name}` says so; "
-            "docs/data.md shows the layout. "
+            f"\n{step}; docs/data.md shows the layout. "
             f"If it is on this machine, set {DOWNLOADS} to the folder that holds {folder}."
         )
     return UserError(told)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from forgetbench.errors import UserError
+from forgetbench.network import no_answer
 
 TIMEOUT_S = 60.0
 
@@ -79,11 +80,9 @@ class Hub:
                 raise UnreachableError(f"{name} has no revision {revision}") from error
             except HfHubHTTPError as error:
                 raise UnreachableError(f"{name}: {str(error).splitlines()[0]}") from error
-            except OSError as error:
-                raise _unreached(self._api.endpoint, error) from error
             except Exception as error:
-                if type(error).__module__.partition(".")[0].startswith("httpx"):  # no HTTP answer at all
-                    raise _unreached(self._api.endpoint, error) from error
+                if silence := no_answer(error):
+                    raise UserError(f"{silence}. Is there a network?") from error
                 raise
             files = tuple(one.rfilename for one in info.siblings or ())
             card = info.card_data
@@ -103,10 +102,6 @@ class Hub:
         if answer.status_code != 200:
             return {}
         return _configs([{"config_name": key, **one} for key, one in answer.json().get("dataset_info", {}).items()])
-
-
-def _unreached(endpoint: str, error: Exception) -> UserError:
-    return UserError(f"{endpoint} cannot be reached ({str(error) or type(error).__name__}). Is there a network?")
 
 
 def _configs(told: Any) -> dict[str, Described]:

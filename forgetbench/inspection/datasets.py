@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from rich.markup import escape
@@ -67,6 +67,8 @@ def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
         table.add_row("quadrant", f"{_quadrant(target, manifest)} (relative to {target.name})")
         for part, weight in manifest.mixture.items():
             table.add_row("mixture", f"{weight:g} x {part}")
+        for label, value in _origin(manifest):
+            table.add_row(label, value)
         if not manifest.is_here:
             told = "are on the Hub and read from there" if manifest.is_on_hub else "are not downloaded"
             table.add_row("items", f"{told}; {manifest.homepage}")
@@ -75,6 +77,17 @@ def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
             pictures = "".join(f"[{image.name}]\n" for image in sample.images)
             table.add_row(f"{split} item", f"{pictures}{sample.prompt}\n=> {sample.answer}", end_section=True)
         console.print(table, markup=False)
+
+
+def _origin(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Where a set comes from, and whether its files were ever seen to be laid out as its manifest says."""
+    source = manifest.source
+    if source and source.hub_id:
+        yield "hub_id", source.hub_id + (f" (revision {source.revision})" if source.revision else "")
+    if source and source.root.startswith("downloads:"):
+        yield "files in", str(manifest.root)
+    if not manifest.verified:
+        yield "verified", "no (`forgetbench data check --remote` checks it)"
 
 
 def data_check(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> bool:
@@ -103,7 +116,8 @@ def data_check(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> b
             found.identical
         )
         sound &= not problems
-        sizes = ", ".join(f"{split} {n}" for split, n in audit.sizes.items()) or "mixture"
+        sizes = ", ".join(f"{split} {n}" for split, n in audit.sizes.items())
+        sizes = sizes or ("mixture" if audit.is_mixture else "-")
         shown = [str(found.identical), str(found.near)] if audit.evaluated else ["", ""]
         table.add_row(audit.name, sizes, *shown, "\n".join(problems) or "none")
         leaks = {"identical": found.identical, "near": found.near} if audit.evaluated else None

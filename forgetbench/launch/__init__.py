@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig
 from forgetbench.errors import UserError
-from forgetbench.launch.launchers import check_launcher, death, told
+from forgetbench.launch.launchers import check_launcher, death, no_ray, told
 from forgetbench.launch.overrides import folder_name, parse
 from forgetbench.launch.points import FailedPoint, PointTask, failed_point, output_folder, point_job
 from forgetbench.launch.session import opened, without_hydra
@@ -75,11 +75,12 @@ def sweep(
         The points without a result.
 
     Raises:
-        UserError: the configuration cannot run, or the sweep's folder holds a run.
+        UserError: the configuration cannot run, the sweep's folder holds a run, or no Ray could be joined.
     """
     with opened(SweepConfig, _with_grid(overrides)) as session:
         master = session.compose()
-        check_launcher(OmegaConf.to_container(master.hydra.launcher))
+        launcher = OmegaConf.to_container(master.hydra.launcher)
+        check_launcher(launcher)
         known = session.check_points(master)
         folder = Path(master.hydra.sweep.dir)
         if (folder / "run.json").exists():
@@ -87,6 +88,8 @@ def sweep(
         try:
             session.hydra.multirun(session.name, point_job(task), [*session.lines, *told(folder)])
         except Exception as error:
+            if refusal := no_ray(error, launcher):
+                raise UserError(refusal) from error
             died = death(error)
             if died is None:
                 raise

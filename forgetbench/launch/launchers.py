@@ -82,6 +82,24 @@ def death(error: Exception) -> str | None:
     return told
 
 
+def no_ray(error: Exception, launcher: Any) -> str | None:
+    """What to say of a Ray that could not be joined; None of any other error.
+
+    Args:
+        error: what ended the sweep.
+        launcher: the node `hydra.launcher`.
+    """
+    # A point's own error that Ray passes on may be one as well, of a class of Ray's.
+    refused = isinstance(error, ConnectionError) and type(error).__module__ == "builtins"
+    if not refused or not str(launcher["_target_"]).endswith(".RayLauncher"):
+        return None
+    address = launcher["ray"]["init"]["address"]
+    return (
+        f"no Ray is running {'here' if address == 'auto' else f'at {address}'}: "
+        "start one with `ray start --head`, or leave out hydra.launcher.ray.init.address"
+    )
+
+
 def _quoted(value: str) -> str:
     """A value as Hydra's grammar quotes it, interpolation left to no one."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value).replace("${", "\\${")

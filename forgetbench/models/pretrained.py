@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from huggingface_hub import try_to_load_from_cache
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from forgetbench.config import ModelConfig
 from forgetbench.errors import UserError
+from forgetbench.network import absence, hub_silence
 from forgetbench.paths import EMBEDDED
 
 
@@ -134,6 +136,7 @@ def from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
     """
     path = resolve_path(config.path)
     try:
+        _check_at_hand(path, config)
         return cls.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code, **kwargs)
     except (OSError, ValueError, ImportError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -142,3 +145,12 @@ def from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
         elif not Path(path).is_dir():
             reason = f"there is no such folder, and as a Hub id it cannot be had (downloaded? network up?): {reason}"
         raise UserError(f"Cannot load model.path={config.path}: {reason}") from error
+
+
+def _check_at_hand(path: str, config: ModelConfig) -> None:
+    """Refuse at once what is neither a folder nor downloaded, where the Hub cannot be asked."""
+    if Path(path).is_dir() or try_to_load_from_cache(path, "config.json", revision=config.revision):
+        return
+    if silence := hub_silence():
+        revision = f" --revision {config.revision}" if config.revision else ""
+        raise UserError(f"Cannot load model.path={config.path}: {absence(path, silence, revision)}")

@@ -54,8 +54,8 @@ def test_option_composes_into_a_config_that_can_run(command: str, group: str, op
 @pytest.mark.parametrize(
     "sweep",
     [
-        # Its values are those of the smaller sweeps of rates, and of conf/strategy, all of which are composed.
-        pytest.param(name, marks=pytest.mark.slow if name == "continual" else ())
+        # Values of the slow ones are options of conf/, each of which is composed above.
+        pytest.param(name, marks=pytest.mark.slow if name in {"continual", "continual_rates", "methods"} else ())
         for name in options("sweep")
     ],
 )

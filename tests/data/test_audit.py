@@ -13,7 +13,8 @@ from PIL import Image
 from forgetbench.config import FinetuneConfig
 from forgetbench.data.audit import DatasetAudit, Leak, Pictures, audit_dataset, leak
 from forgetbench.data.catalogue import Catalogue
-from forgetbench.inspection.datasets import data_check
+from forgetbench.data.manifest import DOWNLOADS
+from forgetbench.inspection.datasets import data_check, data_show
 from forgetbench.launch import compose
 
 
@@ -117,3 +118,23 @@ def test_a_mixture_is_checked_for_its_parts_and_its_lists(folder: Path) -> None:
     assert not check(folder, "blend")
     mixture.write_text("mixture: {mien: 1}\nimage_domains: [noise]\ntext_tasks: [x]\n")
     assert not check(folder, "blend")
+
+
+def test_a_set_that_is_not_here_has_no_items_and_says_where_they_go_and_how_they_are_had(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DOWNLOADS, "/sets")
+    names = ["imagenetv2_vqa", "ucit_vizwiz", "mine", "blend"]
+    (folder / "blend.yaml").write_text("mixture: {mine: 1}\nimage_domains: [noise]\ntext_tasks: [x]\n")
+    assert not check(folder, *names)
+    printed = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines() if "│" in line]
+    assert [row[2] for row in rows if row[1] in names] == ["-", "-", "train 2, test 2", "mixture"]
+    problems = " ".join(row[-2] for row in rows)
+    assert "Make it with `forgetbench data build imagenetv2_vqa`" in problems
+    assert "Download it from https://huggingface.co/datasets/" in problems
+    data_show(compose(FinetuneConfig, []), ["imagenetv2_vqa", "okvqa"])
+    shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "│ files in │ /sets/imagenetv2_vqa │" in shown
+    assert any(line.startswith("│ hub_id │ lmms-lab-encoder/OK-VQA (revision ") for line in shown)
+    assert shown.count("│ verified │ no (`forgetbench data check --remote` checks it) │") == 2

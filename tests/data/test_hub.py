@@ -237,6 +237,24 @@ def test_what_was_not_downloaded_is_refused_with_the_command_that_downloads_it(o
     assert "hf download owner/name --repo-type dataset --revision abc" in str(told.value)
 
 
+def test_an_unreachable_hub_is_asked_once_and_what_was_downloaded_is_read(
+    offline: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    downloaded(offline, "second/name", rows()[:2])
+    assert len(load_samples(hub_set(offline, hub_aliases=["second/name"]), "train")) == 2
+    with pytest.raises(UserError, match=r"'owner/name': http://127.0.0.1:9 cannot be reached \(.+\)") as told:
+        load_samples(hub_set(offline), "train")
+    assert str(told.value).endswith("hf download owner/name --repo-type dataset")
+    assert "Retrying" not in "".join(capfd.readouterr())
+    assert datasets.config.HF_HUB_OFFLINE is False
+
+
 def test_other_ids_of_a_set_are_tried_in_order(offline: Path) -> None:
     downloaded(offline, "second/name", rows()[:2])
     downloaded(offline, "third/name", rows()[:3])

@@ -135,7 +135,7 @@ def test_a_set_that_is_not_downloaded_says_so_and_where_it_is(
     assert manifest.root.is_relative_to(tmp_path / "downloads")
     assert manifest.homepage.startswith("https://huggingface.co/datasets/")
     assert "not checked against the hub" in " ".join(manifest.notes.split())
-    with pytest.raises(UserError, match=rf"(?s)does not exist.*{manifest.homepage}.*docs/data.md.*{DOWNLOADS}"):
+    with pytest.raises(UserError, match=rf"(?s)does not exist.*{manifest.homepage}; docs/data.md.*{DOWNLOADS}"):
         load_samples(manifest, "train")
 
 

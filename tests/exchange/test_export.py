@@ -80,7 +80,7 @@ def test_the_processor_and_generation_settings_come_along(plain: Path, tmp_path:
     [
         (LoRA(rank=2), 1, ["projector", "language"]),
         pytest.param(LoRA(rank=4, rank_stabilised=True), 1, LANGUAGE, marks=pytest.mark.slow),
-        (LoRA(rank=2, weight_decomposed=True), 1, LANGUAGE),
+        pytest.param(LoRA(rank=2, weight_decomposed=True), 1, LANGUAGE, marks=pytest.mark.slow),
         (OLoRA(rank=2), 2, LANGUAGE),
         pytest.param(IncLoRA(rank=2), 1, LANGUAGE, marks=pytest.mark.slow),
     ],

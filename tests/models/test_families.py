@@ -36,7 +36,7 @@ from forgetbench.training.loop import Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
 from tests.asking import asked, choice, greedy
-from tests.families import FAMILIES
+from tests.families import FAMILIES, MARKED
 
 # transformers' PaliGemma processor hands tensors to numpy the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("families")
 
 
-@pytest.fixture(scope="module", params=list(FAMILIES))
+@pytest.fixture(scope="module", params=MARKED)
 def loaded(request: pytest.FixtureRequest, folder: Path) -> LoadedModel:
     """Read-only: tests that train take a copy of their own."""
     path = folder / request.param

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import transformers
+from huggingface_hub import constants
 from PIL import Image
 
 from forgetbench.config import ModelConfig
 from forgetbench.errors import UserError
 from forgetbench.models.load import load_model
-from forgetbench.models.pretrained import load_processor
+from forgetbench.models.pretrained import load_config, load_processor
 from tests.families import FAMILIES, llava
 
 QUESTION = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
@@ -68,6 +69,22 @@ def test_a_template_that_cannot_be_read_is_refused(folder: Path, tmp_path: Path)
     (tmp_path / "bytes.jinja").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read"):
         load_processor(ModelConfig(path=str(folder), chat_template=str(tmp_path / "bytes.jinja")))
+
+
+def test_a_model_that_is_not_here_is_refused_at_once_without_a_network(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    config = ModelConfig(path="owner/name", revision="v1")
+    for offline, reason in ((True, "HF_HUB_OFFLINE is set"), (False, r"http://127.0.0.1:9 cannot be reached \(.+\)")):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        with pytest.raises(UserError, match=reason) as told:
+            load_config(config)
+        assert "owner/name is neither a folder nor downloaded" in str(told.value)
+        assert str(told.value).endswith("hf download owner/name --revision v1")
+        assert "Unset it" in str(told.value) or not offline
+        load_config(ModelConfig(path=str(folder)))
 
 
 @pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")
