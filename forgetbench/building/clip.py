@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import CONFIG_NAME
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
@@ -19,6 +21,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 
 from forgetbench.errors import UserError
 from forgetbench.models.tensors import tensors_digest
+from forgetbench.network import absence, hub_silence
 
 PADDING = {"clip": True, "siglip": "max_length"}
 """Model type -> how its texts were padded in training; SigLIP attends to the padding."""
@@ -78,6 +81,8 @@ def load_clip(path: str) -> Clip:
         UserError: there is none, or it is a model of another kind.
     """
     try:
+        if not Path(path).is_dir() and not try_to_load_from_cache(path, CONFIG_NAME) and (silence := hub_silence()):
+            raise UserError(f"Cannot load --clip {path}: {absence(path, silence)}")
         family = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
         if family not in PADDING:
             raise UserError(
