@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 from forgetbench.config import DataConfig, Dtype, FinetuneConfig, ModelConfig, RecipeConfig
+from forgetbench.core.processes import start_processes
+from forgetbench.core.records import Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.hidden import image_token
 from forgetbench.models.load import load_model
 from forgetbench.models.memory import estimate, setting_of
-from forgetbench.processes import start_processes
-from forgetbench.records import Sample
 from forgetbench.training.footprint import count_patches, read_sizes
 from forgetbench.training.passes import TrainingPasses
 from forgetbench.training.prepare import prepare
-from tests.families import FAMILIES
-from tests.runs import ITEMS
+from tests.support.families import FAMILIES
+from tests.support.runs import ITEMS
 
 RECIPES: Mapping[str, tuple[Dtype, Method, list[str]]] = {
     "full": (Dtype.fp32, Method(), ["vision", "projector", "language"]),

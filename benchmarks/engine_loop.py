@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from benchmarks.baselines.export import eval_samples
 from forgetbench.config import ModelConfig
+from forgetbench.core.records import Decoding
 from forgetbench.data.collate import Encoder, batch_prompts
 from forgetbench.data.encoded import encode
 from forgetbench.evaluation.batches import BatchedSet, batched
@@ -21,7 +22,6 @@ from forgetbench.evaluation.engine import Engine
 from forgetbench.evaluation.settings import Settings
 from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.models.pretrained import resolve_path
-from forgetbench.records import Decoding
 
 ROUNDS, PASSES, BATCH = 5, 5, 64
 TINY = ModelConfig(path="embedded:tiny", attention="eager")

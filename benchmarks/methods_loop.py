@@ -23,15 +23,15 @@ import torch
 
 from benchmarks.measure import serve
 from benchmarks.training_loop import ENDLESS, repeated
+from forgetbench.compose import compose
 from forgetbench.config import FinetuneConfig
+from forgetbench.core.processes import start_processes
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.collate import Encoder
-from forgetbench.launch import compose
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
 from forgetbench.models.checkpoint import save_checkpoint
 from forgetbench.models.load import load_model
-from forgetbench.processes import start_processes
 from forgetbench.training.loop import Trainer
 from forgetbench.training.passes import TrainingPasses
 from forgetbench.training.plan import Stage, plan_stages, read_sets

@@ -10,43 +10,50 @@ from pathlib import Path
 
 import pytest
 
-from forgetbench.paths import PACKAGE
+from forgetbench.core.paths import PACKAGE
 
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"launch", "help"},
-    {"experiment", "sweep_tables", "rescore", "readout", "report", "inspection", "validation", "building", "exchange"},
-    {"subject", "trained", "stored"},
-    {"runfile"},
-    {"training", "evaluation", "analysis", "reporting"},
-    {"data", "models", "methods", "scoring", "schemas"},
-    {"config", "options", "embedded", "processes"},
-    {"records", "files", "paths", "network"},
-    {"errors", "__init__"},
+    {"compose", "commands"},
+    {"exchange", "reporting"},
+    {"runs"},
+    {"training", "evaluation"},
+    {"data"},
+    {"tables"},
+    {"methods", "scoring", "statistics"},
+    {"models"},
+    {"config", "terminal", "embedded"},
+    {"core"},
+    {"__init__"},
 )
+"""Rooms from top to bottom: each imports from lower ones only."""
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-EXCEPTIONS = {
-    ("methods", "models"),  # a method changes a model
-    ("config", "methods"),  # a config holds a method
-    ("schemas", "methods"),  # a method's dataclass is its schema
-}
-ONLY_IN = {"hydra": "launch", "typer": "cli"}
+EXCEPTIONS = {("config", "methods")}  # a config holds a method
+ONLY_IN = {"hydra": "compose", "typer": "cli"}
 WITHOUT_TORCH = (
-    "scoring",
-    "analysis",
-    "reporting",
-    "records",
+    "core",
     "config",
-    "validation",
-    "options",
-    "help",
-    "inspection",
-    "stored",
-    "readout",
-    "report",
+    "scoring",
+    "statistics",
+    "tables",
+    "terminal",
+    "reporting",
+    "runs",
+    "compose",
+    "commands.compare",
+    "commands.power",
+    "commands.report",
+    "commands.show",
+    "commands.data_list",
+    "commands.data_show",
+    "commands.data_check",
+    "commands.data_audit",
+    "commands.models_show",
+    "commands.models_plan",
 )
-MAX_LINES = 250
+MAX_ROOMS, MAX_IMPORTS = 18, 120
+MAX_LINES = 400
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -93,11 +100,31 @@ def test_every_component_has_a_layer() -> None:
     assert {component(module) for module in MODULES} <= set(RANK)
 
 
+def test_rooms_and_the_imports_between_them_stay_few(capsys: pytest.CaptureFixture[str]) -> None:
+    rooms = {component(module) for module in MODULES} - {"__init__", "__main__"}
+    pairs = {
+        (component(module), dotted.split(".")[1])
+        for module in MODULES
+        for dotted in imported(module)
+        if dotted.startswith("forgetbench.")
+    }
+    between = {(one, other) for one, other in pairs if one != other and {one, other} <= rooms}
+    with capsys.disabled():
+        print(f"{len(rooms)} rooms, {len(between)} imports between them")
+    assert len(rooms) <= MAX_ROOMS
+    assert len(between) <= MAX_IMPORTS
+
+
+def test_no_room_is_named_like_a_command() -> None:
+    commands = {path.stem.rstrip("_") for path in (PACKAGE / "commands").glob("*.py")}
+    assert not commands & {component(module) for module in MODULES} - {"__init__"}
+
+
 def test_tables_scores_and_reports_never_load_torch() -> None:
     modules = [
         ".".join(("forgetbench", *module.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         for module in MODULES
-        if component(module) in WITHOUT_TORCH
+        if name(module).removesuffix(".py").replace("/", ".").startswith(WITHOUT_TORCH)
     ]
     code = f"import {', '.join(modules)}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from forgetbench.options import config_files
-from forgetbench.paths import PACKAGE, shipped
+from forgetbench.core.options import config_files
+from forgetbench.core.paths import PACKAGE, shipped
 
 CHECKOUT = PACKAGE.parent
 Call = Callable[..., str]

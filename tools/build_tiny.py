@@ -23,9 +23,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from forgetbench.core.paths import EMBEDDED
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.sources import load_samples
-from forgetbench.paths import EMBEDDED
 
 FOLDER = EMBEDDED / "tiny"
 VOCABULARY = 1536

@@ -17,10 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special  # type: ignore[import-untyped]
 
-from forgetbench.analysis.seeds import RESAMPLES, SeedEstimate, over_seeds
-from forgetbench.analysis.significance import equivalence_p, sign_flip_p, t_test_p
-from forgetbench.analysis.statistics import Estimate, clustered_mean, linear_estimate, paired_difference
-from forgetbench.analysis.strata import Codes, Floats
+from forgetbench.statistics.intervals import Estimate, clustered_mean, linear_estimate, paired_difference
+from forgetbench.statistics.seeds import RESAMPLES, SeedEstimate, over_seeds
+from forgetbench.statistics.significance import equivalence_p, sign_flip_p, t_test_p
+from forgetbench.statistics.strata import Codes, Floats
 
 ITEMS_EACH = 10
 BASE, AGREEMENT = 0.6, 0.8

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from forgetbench.core.records import QUADRANTS
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.pictures import decode_image
 from forgetbench.data.quadrant import place
 from forgetbench.data.sources import load_samples
-from forgetbench.records import QUADRANTS
 
 TARGET = "fashion_naming"
 SHOWN = {

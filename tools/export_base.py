@@ -15,15 +15,15 @@ import pandas as pd
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from forgetbench.commands.eval_matrix import eval_matrix
+from forgetbench.compose import compose
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ModelConfig
+from forgetbench.core.paths import EMBEDDED
 from forgetbench.evaluation.swap import WeightSwap
-from forgetbench.experiment import eval_matrix
-from forgetbench.launch import compose
 from forgetbench.models.checkpoint import list_checkpoints
 from forgetbench.models.load import load_model
 from forgetbench.models.pretrained import load_processor
-from forgetbench.paths import EMBEDDED
-from forgetbench.runfile import model_config, read_run
+from forgetbench.runs.run_file import model_config, read_run
 
 FOLDER = EMBEDDED / "tiny"
 RESULTS = EMBEDDED.parents[1] / "docs/results/base_model"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from forgetbench.records import QUADRANTS
+from forgetbench.core.records import QUADRANTS
 
 OUT = Path(__file__).resolve().parents[1] / "docs/results/methods.md"
 TARGET, VALIDATION, PROBE = "fashion_naming", "fashion_naming_validation", "fashion_probe"

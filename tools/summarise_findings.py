@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from forgetbench.analysis.cell_view import ways
-from forgetbench.analysis.statistics import ClusteredScores, difference_of_means
-from forgetbench.records import QUADRANTS
+from forgetbench.core.records import QUADRANTS
+from forgetbench.statistics.intervals import ClusteredScores, difference_of_means
+from forgetbench.tables.cell_view import ways
 
 OUT = Path(__file__).resolve().parents[1] / "docs/results/findings.md"
 HEADINGS = ("ID text, ID image", "ID text, OOD image", "OOD text, ID image", "OOD text, OOD image")

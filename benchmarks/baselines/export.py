@@ -8,11 +8,11 @@ from typing import Any
 
 from datasets import Dataset, Features, Image, List, Value, disable_progress_bars
 
+from forgetbench.core.records import Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.pictures import read_image
 from forgetbench.data.sources import load_samples
 from forgetbench.models.load import LoadedModel
-from forgetbench.records import Sample
 
 FEATURES = Features(
     {

@@ -48,39 +48,45 @@ def root(
 @app.command(cls=Command)
 def finetune(overrides: Overrides, cfg: Cfg = False) -> None:
     """Train one recipe on one target set; checkpoints land in outputs/<name>/."""
-    from forgetbench import config, experiment, launch
+    from forgetbench import compose, config
+    from forgetbench.commands import finetune
 
     print_if(cfg, config.FinetuneConfig, overrides)
-    launch.run(config.FinetuneConfig, overrides, experiment.finetune)
+    compose.run(config.FinetuneConfig, overrides, finetune.finetune)
 
 
 @app.command("eval-matrix", cls=Command)
 def eval_matrix(overrides: Overrides, cfg: Cfg = False) -> None:
     """Ask every checkpoint of a run, or the base model, every dataset of a matrix, and score the answers."""
-    from forgetbench import config, experiment, launch
+    from forgetbench import compose, config
+    from forgetbench.commands import eval_matrix
 
     print_if(cfg, config.EvalMatrixConfig, overrides)
-    launch.run(config.EvalMatrixConfig, overrides, experiment.eval_matrix)
+    compose.run(config.EvalMatrixConfig, overrides, eval_matrix.eval_matrix)
 
 
 @app.command(cls=Command)
 def score(overrides: Overrides, cfg: Cfg = False) -> None:
     """Make the tables from stored predictions, or from predictions made elsewhere; no model is needed."""
-    from forgetbench import config, launch, processes, rescore
+    from forgetbench import compose, config
+    from forgetbench.commands import score
+    from forgetbench.core import processes
 
     print_if(cfg, config.ScoreConfig, overrides)
     processes.alone("score")
-    launch.run(config.ScoreConfig, overrides, rescore.score)
+    compose.run(config.ScoreConfig, overrides, score.score)
 
 
 @app.command(cls=Command)
 def sweep(overrides: Overrides, cfg: Cfg = False) -> None:
     """Train and score every point of a grid; with no overrides, the demo's four recipes."""
-    from forgetbench import config, experiment, launch, processes, sweep_tables
+    from forgetbench import compose, config
+    from forgetbench.commands import sweep
+    from forgetbench.core import processes
 
     print_if(cfg, config.SweepConfig, overrides)
     processes.alone("sweep")
-    failed = launch.sweep(overrides, experiment.sweep_point, sweep_tables.summarise_sweep)
+    failed = compose.sweep(overrides, sweep.sweep_point, sweep.summarise_sweep)
     for point in failed:
         how = "Failed" if point.traceback else "Not finished"
         traceback = f"  traceback: {point.traceback}\n" if point.traceback else ""
@@ -101,7 +107,7 @@ def report(
     flips: Annotated[int, typer.Option(help="Items in the flip explorer, at most.", min=0)] = 600,
 ) -> None:
     """Make report.html, one page that opens from disk, and its figures as SVG and PNG, in the same folder."""
-    from forgetbench import report
+    from forgetbench.commands import report
 
     report.make(path, report.Options(flips, watch, open_page))
 
@@ -115,7 +121,7 @@ def export(
     ] = False,
 ) -> None:
     """Write a checkpoint as a folder that transformers (or peft) loads, with a model card that holds the matrix."""
-    from forgetbench.exchange import export
+    from forgetbench.commands import export
 
     export.export(path, to, adapter)
 
@@ -129,19 +135,19 @@ def bring_in(
     cfg: Cfg = False,
 ) -> None:
     """Make a run of checkpoints that LLaMA-Factory, TRL or transformers' Trainer wrote; score it like any other."""
-    from forgetbench import config, launch
-    from forgetbench.exchange import foreign
+    from forgetbench import compose, config
+    from forgetbench.commands import import_
 
     print_if(cfg, config.FinetuneConfig, overrides)
-    launch.run(config.FinetuneConfig, overrides, foreign.importer(folder))
+    compose.run(config.FinetuneConfig, overrides, import_.importer(folder))
 
 
 @app.command(cls=Command)
 def show(path: Folder, as_json: Json = False) -> None:
     """Show the summary of a run or a sweep; in a pipe as tab-separated rows."""
-    from forgetbench import readout
+    from forgetbench.commands import show
 
-    readout.show(path, as_json)
+    show.show(path, as_json)
 
 
 @app.command(cls=Command)
@@ -153,9 +159,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two checkpoints, runs or recipes on the same items: datasets, quadrants, interaction, equivalence."""
-    from forgetbench import readout
+    from forgetbench.commands import compare
 
-    readout.compare_checkpoints([first] if second is None else [first, second], margin, decoding, as_json)
+    compare.compare_checkpoints([first] if second is None else [first, second], margin, decoding, as_json)
 
 
 @app.command(cls=Command)
@@ -167,6 +173,6 @@ def power(
     as_json: Json = False,
 ) -> None:
     """Tell how many items every dataset needs to find a change of so many points, from the variance observed in it."""
-    from forgetbench import readout
+    from forgetbench.commands import power
 
-    readout.power(path, points, wanted, alpha, as_json)
+    power.power(path, points, wanted, alpha, as_json)

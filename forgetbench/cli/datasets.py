@@ -17,23 +17,23 @@ data = typer.Typer(rich_markup_mode=None, help="List, show, check, audit and bui
 @data.command("list", cls=Command)
 def data_list(overrides: Overrides, cfg: Cfg = False, as_json: Json = False) -> None:
     """List every dataset that can be named: image domains, text tasks, sizes."""
-    from forgetbench import config, launch
-    from forgetbench.inspection import datasets
+    from forgetbench import compose, config
+    from forgetbench.commands import data_list
 
     print_if(cfg, config.FinetuneConfig, overrides)
-    datasets.data_list(launch.compose(config.FinetuneConfig, overrides), as_json)
+    data_list.data_list(compose.compose(config.FinetuneConfig, overrides), as_json)
 
 
 @data.command("show", cls=Command)
 def data_show(words: Words, cfg: Cfg = False) -> None:
     """Show datasets: manifest, sizes, a few items; with no name, the target set."""
-    from forgetbench import config, launch
-    from forgetbench.inspection import datasets
+    from forgetbench import compose, config
+    from forgetbench.commands import data_show
 
     names, overrides = split(words)
     print_if(cfg, config.FinetuneConfig, overrides)
-    composed = launch.compose(config.FinetuneConfig, overrides)
-    datasets.data_show(composed, names or [stage.set for stage in composed.data.stages])
+    composed = compose.compose(config.FinetuneConfig, overrides)
+    data_show.data_show(composed, names or [stage.set for stage in composed.data.stages])
 
 
 @data.command("check", cls=Command)
@@ -46,18 +46,16 @@ def data_check(
     as_json: Json = False,
 ) -> None:
     """Verify datasets against their manifests: files, digests, sizes, items; with no name, all that are here."""
-    from forgetbench import config, launch
-    from forgetbench.inspection import datasets
+    from forgetbench import compose, config
+    from forgetbench.commands import data_check
 
     names, overrides = split(words)
     print_if(cfg, config.FinetuneConfig, overrides)
-    composed = launch.compose(config.FinetuneConfig, overrides)
+    composed = compose.compose(config.FinetuneConfig, overrides)
     if remote:
-        from forgetbench.inspection.remote import check_remote
-
-        sound = check_remote(composed, names, as_json)
+        sound = data_check.check_remote(composed, names, as_json)
     else:
-        sound = datasets.data_check(composed, names, as_json)
+        sound = data_check.data_check(composed, names, as_json)
     if not sound:
         raise typer.Exit(1)
 
@@ -65,12 +63,12 @@ def data_check(
 @data.command("audit", cls=Command)
 def data_audit(words: Words, cfg: Cfg = False, as_json: Json = False) -> None:
     """Look for pictures and texts of evaluation sets in training sets; with no name, in all that are here."""
-    from forgetbench import config, launch
-    from forgetbench.inspection import audit
+    from forgetbench import compose, config
+    from forgetbench.commands import data_audit
 
     names, overrides = split(words)
     print_if(cfg, config.FinetuneConfig, overrides)
-    if not audit.data_audit(launch.compose(config.FinetuneConfig, overrides), names, as_json):
+    if not data_audit.data_audit(compose.compose(config.FinetuneConfig, overrides), names, as_json):
         raise typer.Exit(1)
 
 
@@ -86,6 +84,7 @@ def data_build(
     limit: Annotated[int | None, typer.Option(help="Only so many pictures of each split.", min=1)] = None,
 ) -> None:
     """Make multiple-choice questions of a classification set, with wrong options that CLIP takes for right."""
-    from forgetbench import building
+    from forgetbench.commands import data_build
+    from forgetbench.data.build import Options
 
-    building.data_build(name, building.Options(images, clip, seed, batch_size, limit))
+    data_build.data_build(name, Options(images, clip, seed, batch_size, limit))

@@ -12,22 +12,22 @@ models = typer.Typer(rich_markup_mode=None, help="Show models, and plan the memo
 @models.command("show", cls=Command)
 def models_show(words: Words, cfg: Cfg = False, as_json: Json = False) -> None:
     """List a model's parts and their parameter counts; with no name, the embedded base."""
-    from forgetbench import config, launch
-    from forgetbench.inspection import models as shown
+    from forgetbench import compose, config
+    from forgetbench.commands import models_show
 
     names, overrides = split(words)
     choices = [[*overrides, f"model={name}"] for name in names] or [overrides]
     print_if(cfg, config.FinetuneConfig, choices[0])
-    shown.models_show([launch.compose(config.FinetuneConfig, choice) for choice in choices], as_json)
+    models_show.models_show([compose.compose(config.FinetuneConfig, choice) for choice in choices], as_json)
 
 
 @models.command("plan", cls=Command)
 def models_plan(words: Words, cfg: Cfg = False, as_json: Json = False) -> None:
     """Estimate the memory that a recipe needs, by what takes it, before any weight is loaded."""
-    from forgetbench import config, launch
-    from forgetbench.inspection import memory
+    from forgetbench import compose, config
+    from forgetbench.commands import models_plan
 
     names, overrides = split(words)
     choices = [[*overrides, f"model={name}"] for name in names] or [overrides]
     print_if(cfg, config.FinetuneConfig, choices[0])
-    memory.models_plan([launch.compose(config.FinetuneConfig, choice) for choice in choices], as_json)
+    models_plan.models_plan([compose.compose(config.FinetuneConfig, choice) for choice in choices], as_json)

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from forgetbench.errors import UserError
-from forgetbench.help import epilog
+from forgetbench.cli.help import epilog
+from forgetbench.core.errors import UserError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -70,9 +70,9 @@ Cfg = Annotated[bool, typer.Option("--cfg", help="Print the composed config and 
 def print_if(cfg: bool, kind: type[Any], overrides: Sequence[str]) -> None:
     """Print the composed config and end, if that is what was asked for."""
     if cfg:
-        from forgetbench import launch
+        from forgetbench import compose
 
-        typer.echo(launch.composed_yaml(kind, overrides), nl=False)
+        typer.echo(compose.composed_yaml(kind, overrides), nl=False)
         raise typer.Exit
 
 

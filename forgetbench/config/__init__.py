@@ -9,8 +9,8 @@ from omegaconf import MISSING
 
 from forgetbench.config.recipe import CheckpointConfig, MixConfig, Optimiser, RecipeConfig, ReplayConfig, Schedule
 from forgetbench.config.stages import DataConfig, StageConfig, Training, stage_recipe
+from forgetbench.core.records import Decoding, Precision
 from forgetbench.methods.base import Method
-from forgetbench.records import Decoding, Precision
 
 __all__ = [
     "CheckpointConfig",

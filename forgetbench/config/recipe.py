@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from forgetbench.records import Precision
+from forgetbench.core.records import Precision
 
 
 class Schedule(StrEnum):

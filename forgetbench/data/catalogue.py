@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.paths import shipped
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.manifest_file import load_manifest
-from forgetbench.errors import UserError
-from forgetbench.paths import shipped
 
 
 @dataclass(frozen=True)

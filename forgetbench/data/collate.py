@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from forgetbench.core.records import ImageRef, Sample
 from forgetbench.data.pictures import decode_image
-from forgetbench.records import ImageRef, Sample
 
 IGNORED = -100
 PIXELS = ("pixel_values", "pixel_attention_mask")

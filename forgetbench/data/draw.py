@@ -6,9 +6,9 @@ import hashlib
 import heapq
 from collections.abc import Iterable, Iterator
 
+from forgetbench.core.errors import UserError
 from forgetbench.data.layouts import Row, rows
 from forgetbench.data.manifest import Manifest
-from forgetbench.errors import UserError
 
 
 def chosen_rows(manifest: Manifest, split: str, limit: int | None) -> Iterable[tuple[int, Row]]:

@@ -20,10 +20,10 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.files import read_json, replacing, write_json
+from forgetbench.core.records import ImageRef, Sample
 from forgetbench.data.collate import PIXELS, Encoded, Encoder
-from forgetbench.errors import UserError
-from forgetbench.files import read_json, replacing, write_json
-from forgetbench.records import ImageRef, Sample
 
 _SCHEMA = pa.schema(
     [

@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.network import absence, hub_silence
 from forgetbench.data.manifest import Manifest, Source
 from forgetbench.data.tables import BATCH, Row, arrow_rows, table_length
-from forgetbench.errors import UserError
-from forgetbench.network import absence, hub_silence
 
 
 def hub_rows(manifest: Manifest, split: str) -> Iterator[Row]:

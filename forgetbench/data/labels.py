@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forgetbench.records import AnswerKind, Sample
+from forgetbench.core.records import AnswerKind, Sample
 
 MAX_LABELS = 5000
 """A task with more different answers has no set of labels; ImageNet has 1000."""

@@ -14,11 +14,11 @@ from itertools import count, pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
+from forgetbench.core.errors import UserError
 from forgetbench.data.adapters import ADAPTERS
 from forgetbench.data.hub import hub_rows
 from forgetbench.data.manifest import DOWNLOADS, Manifest, SourceKind
 from forgetbench.data.tables import parquet_rows
-from forgetbench.errors import UserError
 
 Row = dict[str, Any]
 

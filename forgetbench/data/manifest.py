@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from forgetbench.errors import UserError
-from forgetbench.paths import EMBEDDED
-from forgetbench.records import AnswerKind, Metric
+from forgetbench.core.errors import UserError
+from forgetbench.core.paths import EMBEDDED
+from forgetbench.core.records import AnswerKind, Metric
 
 DOWNLOADS = "FORGETBENCH_DOWNLOADS"
 """Environment variable: the folder that `downloads:` stands for; by default `downloads` where the command runs."""

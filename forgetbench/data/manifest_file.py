@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml.constructor import ConstructorError, SafeConstructor
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.options import nearest
+from forgetbench.core.records import AnswerKind, Metric
 from forgetbench.data.adapters import ADAPTERS
 from forgetbench.data.manifest import Manifest, Source, SourceKind, Split
-from forgetbench.errors import UserError
-from forgetbench.options import nearest
-from forgetbench.records import AnswerKind, Metric
 
 
 class _KeysOnce(SafeConstructor):

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from forgetbench.records import Sample
+from forgetbench.core.records import Sample
 
 
 @dataclass(frozen=True)

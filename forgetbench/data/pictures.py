@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import ImageRef
 from forgetbench.data.tables import is_cell, read_cell
-from forgetbench.errors import UserError
-from forgetbench.records import ImageRef
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused: one file of a public clip-art set has 169 million pixels."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 
 Row = dict[str, Any]
 

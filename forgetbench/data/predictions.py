@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import LETTERS, Decoding, Prediction, Sample
 from forgetbench.data.prediction_layouts import Answer, read_answers
-from forgetbench.errors import UserError
-from forgetbench.records import LETTERS, Decoding, Prediction, Sample
 
 MISMATCHES = 0.05
 """Share of a file's targets that may differ from ours: a few labels may be written otherwise, misaligned ones are not

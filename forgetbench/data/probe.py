@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import AnswerKind
 from forgetbench.data.manifest import Manifest
-from forgetbench.errors import UserError
-from forgetbench.records import AnswerKind
 
 SUFFIX = "+class_name"
 """Marks the name of a dataset that was made into a probe."""

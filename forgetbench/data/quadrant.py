@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from forgetbench.core.records import Axis, Placement
 from forgetbench.data.manifest import Manifest
-from forgetbench.records import Axis, Placement
 
 
 def axis(target: Iterable[str], other: Iterable[str]) -> Axis:
@@ -29,3 +29,14 @@ def place(target: Manifest, evaluated: Manifest, auxiliary: Iterable[Manifest] =
     whole = Axis.partial not in (text, image) and not evaluated.probe
     seen = any(not set(aux.text_tasks).isdisjoint(evaluated.text_tasks) for aux in auxiliary)
     return Placement(text, image, f"{text}_text-{image}_image" if whole else "", seen)
+
+
+def quadrant_label(target: Manifest, manifest: Manifest) -> str:
+    """The quadrant of a set for people, or why it is in none; empty for a mixture."""
+    if manifest.mixture:
+        return ""
+    placement = place(target, manifest)
+    if placement.quadrant:
+        return placement.quadrant + (" (near)" if manifest.shift else "")
+    reason = "probe" if manifest.probe else "partial overlap"
+    return f"none ({reason}: {placement.text_axis} text, {placement.image_axis} image)"

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from forgetbench.errors import UserError
-from forgetbench.network import no_answer
+from forgetbench.core.errors import UserError
+from forgetbench.core.network import no_answer
 
 TIMEOUT_S = 60.0
 

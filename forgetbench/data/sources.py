@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePath
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.files import replacing
+from forgetbench.core.records import LETTERS, AnswerKind, ImageRef, Metric, Sample
 from forgetbench.data.draw import chosen_rows
 from forgetbench.data.layouts import Row
 from forgetbench.data.manifest import Manifest, downloads
 from forgetbench.data.probe import with_class_name
 from forgetbench.data.tables import Stored, content_name
-from forgetbench.errors import UserError
-from forgetbench.files import replacing
-from forgetbench.records import LETTERS, AnswerKind, ImageRef, Metric, Sample
 
 IN_MEMORY = 512 * 2**20
 """Bytes of a split's pictures that stay in memory where tables hold them; the others are read when they are needed."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, unquote
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 
 Row = dict[str, Any]
 GROUPS_IN_MEMORY = 256 * 2**20

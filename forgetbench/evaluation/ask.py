@@ -10,6 +10,7 @@ from pathlib import Path
 import transformers
 
 from forgetbench.config import MatrixConfig
+from forgetbench.core.records import Decoding, Prediction
 from forgetbench.data.collate import Encoder
 from forgetbench.data.encoded import encode
 from forgetbench.evaluation.batches import BatchedSet, batched
@@ -26,7 +27,6 @@ from forgetbench.models.load import LoadedModel
 from forgetbench.models.parts import part_of
 from forgetbench.models.precision import at_precision, is_packed
 from forgetbench.models.tensors import tensors_digest
-from forgetbench.records import Decoding, Prediction
 
 GIB = 1 << 30
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from forgetbench.core.records import ImageRef, Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.data.encoded import EncodedSet
-from forgetbench.records import ImageRef, Sample
 
 Pictures = tuple[ImageRef, ...]
 

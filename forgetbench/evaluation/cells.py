@@ -22,9 +22,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from forgetbench.core.files import replacing
+from forgetbench.core.records import AnswerKind, Metric, Prediction, Sample
 from forgetbench.evaluation.settings import Settings
-from forgetbench.files import replacing
-from forgetbench.records import AnswerKind, Metric, Prediction, Sample
 from forgetbench.scoring.answers import rules_digest, score_answers
 
 _STALE_S = 600.0

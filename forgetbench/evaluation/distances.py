@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from forgetbench.core.records import PARTS
 from forgetbench.evaluation.representation import PartDistance
 from forgetbench.models.parts import part_of
-from forgetbench.records import PARTS
 
 
 @dataclass

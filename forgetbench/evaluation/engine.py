@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessorList
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import Decoding, Prediction, Sample
 from forgetbench.data.collate import IGNORED, Encoded, Encoder, batch_prompts, has_own_positions
-from forgetbench.errors import UserError
 from forgetbench.evaluation.batches import BatchedSet, differ_in_last
 from forgetbench.evaluation.features import FeatureCache
 from forgetbench.evaluation.sampling import ItemNoise
@@ -26,7 +27,6 @@ from forgetbench.evaluation.settings import Settings
 from forgetbench.methods.task_router import task_router
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel
-from forgetbench.records import Decoding, Prediction, Sample
 
 T = TypeVar("T")
 Candidate = tuple[int, tuple[int, ...]]

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from forgetbench.config import MatrixConfig
+from forgetbench.core.processes import Crew
+from forgetbench.core.records import Prediction
 from forgetbench.evaluation.cells import Cell, CellKey, CellStore
 from forgetbench.evaluation.journal import Entry, Journal
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.evaluation.settings import Settings
 from forgetbench.models.checkpoint import Checkpoint
-from forgetbench.processes import Crew
-from forgetbench.records import Prediction
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.ask import Asker

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from forgetbench.records import Prediction
+from forgetbench.core.records import Prediction
 
 
 @dataclass(frozen=True)

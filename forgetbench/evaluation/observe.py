@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from forgetbench.config import MatrixConfig
+from forgetbench.core.errors import UserError
 from forgetbench.data.collate import Encoded, batch_prompts
-from forgetbench.errors import UserError
 from forgetbench.evaluation.batches import BatchedSet
 from forgetbench.evaluation.representation import LayerMeasure
 from forgetbench.evaluation.spectra import LinearCKA, MeanDrift, MeanEffectiveRank

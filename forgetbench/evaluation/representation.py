@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from forgetbench.config import MatrixConfig
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
+from forgetbench.core.files import read_json, write_json
+from forgetbench.core.processes import Crew
 from forgetbench.evaluation.sets import EvaluationSet
-from forgetbench.files import read_json, write_json
 from forgetbench.models.checkpoint import Checkpoint
-from forgetbench.processes import Crew
 
 _FORMULAS = 1
 """Raised when a stored figure would come out differently."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from forgetbench.config import MatrixConfig
+from forgetbench.core.records import AnswerKind, Decoding, Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.pictures import read_image
@@ -15,7 +16,6 @@ from forgetbench.data.probe import SUFFIX
 from forgetbench.data.sources import load_samples
 from forgetbench.evaluation.cells import samples_digest
 from forgetbench.evaluation.settings import Settings
-from forgetbench.records import AnswerKind, Decoding, Sample
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from forgetbench.records import Decoding
+from forgetbench.core.records import Decoding
 
 
 @dataclass(frozen=True)

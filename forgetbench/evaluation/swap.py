@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 
 
 class WeightSwap:

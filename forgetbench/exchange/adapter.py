@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.config import Weights
-from forgetbench.errors import UserError
-from forgetbench.exchange.address import Address
+from forgetbench.core.errors import UserError
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.precision import widen
-from forgetbench.runfile import method_config, model_config
-from forgetbench.trained import load_base
+from forgetbench.runs.address import Address
+from forgetbench.runs.base import load_base
+from forgetbench.runs.run_file import method_config, model_config
 
 _ADDED = re.compile(r"(?P<layer>.+)\.lora_(?P<kind>A|B|magnitude_vector)\.(?P<adapter>\w+)\.weight")
 _NAME = "default"

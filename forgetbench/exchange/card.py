@@ -10,11 +10,11 @@ import yaml
 
 from forgetbench import __version__
 from forgetbench.config import ModelConfig, Weights
-from forgetbench.exchange.address import NOT_KNOWN, Address
 from forgetbench.exchange.base_files import base_file
-from forgetbench.reporting.model_card import CardFacts, model_card
-from forgetbench.runfile import model_config, run_config
-from forgetbench.stored.runs import StoredRun
+from forgetbench.exchange.model_card import CardFacts, model_card
+from forgetbench.runs.address import NOT_KNOWN, Address
+from forgetbench.runs.run_file import model_config, run_config
+from forgetbench.runs.stored import StoredRun
 
 
 def write_card(address: Address, to: Path, title: str, adapter: bool) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _SETTING = re.compile(r"^- (\w+): (.+)$", re.MULTILINE)

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from forgetbench.records import Precision, Sample
+from forgetbench.core.records import Precision, Sample
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.methods.base import Batch, Trainee
 from forgetbench.models.hidden import first_tokens, hidden_states, image_token, resolve_layer, visible_tokens
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import Sample
 from forgetbench.methods.base import Method, Trainee
 from forgetbench.methods.l2sp import add_pull
-from forgetbench.records import Sample
 
 if TYPE_CHECKING:
     from torch import Tensor

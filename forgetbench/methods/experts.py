@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.models.parts import part_of
 
 if TYPE_CHECKING:

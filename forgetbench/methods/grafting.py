@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.methods.base import Batch, Passes
 from forgetbench.methods.operation import Operation, Trained
 from forgetbench.methods.ties import changes_of, smallest_kept

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.methods.base import Method
 
 
@@ -50,8 +50,8 @@ class HFT(Method):
 
 def _blocks(model: Any, trainable: Collection[str]) -> dict[str, list[str]]:
     """Module -> names of the trainable weights of its linear layers."""
+    from forgetbench.core.records import PARTS
     from forgetbench.models.parts import linear_layers
-    from forgetbench.records import PARTS
 
     blocks: dict[str, list[str]] = {}
     for layer in (layer for part in PARTS for layer in linear_layers(model, part)):

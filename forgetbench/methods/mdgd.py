@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import Precision
 from forgetbench.methods.base import Batch, Method, Trainee
-from forgetbench.records import Precision
 
 if TYPE_CHECKING:
     from torch import Tensor

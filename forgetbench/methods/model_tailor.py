@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.methods.base import Batch, Passes
 from forgetbench.methods.operation import Operation, Trained
 from forgetbench.methods.surgeon import compensate, hessians, inverse_factor, linear_layers

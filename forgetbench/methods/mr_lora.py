@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.methods.base import Trainee
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.parts import part_of

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.methods.base import Batch, Trainee
 from forgetbench.methods.lora import LoRA
 

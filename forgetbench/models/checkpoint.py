@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forgetbench.errors import UserError
-from forgetbench.files import read_json, replacing
+from forgetbench.core.errors import UserError
+from forgetbench.core.files import read_json, replacing
 
 if TYPE_CHECKING:  # listing checkpoints needs no torch, and a finished matrix is read again without it
     from torch import Tensor

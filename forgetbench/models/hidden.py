@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.models.parts import language_layers
 
 _DECODER_LAYER = re.compile(r"model\.(?:language_model|text_model)\.layers\.(\d+)$")

@@ -18,7 +18,7 @@ from accelerate import init_empty_weights
 from transformers import AutoModelForImageTextToText
 
 from forgetbench.config import Dtype, ModelConfig, Quantisation, Weights
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.models.parts import linear_layers
 from forgetbench.models.precision import resolve_attention
 from forgetbench.models.pretrained import from_pretrained, load_config, load_processor

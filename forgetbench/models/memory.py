@@ -24,9 +24,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from forgetbench.config import Dtype, FinetuneConfig, Optimiser, Quantisation, Sharding
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import PARTS, Precision
 from forgetbench.models.sizes import Layers, Sizes
-from forgetbench.records import PARTS, Precision
 
 GIB = 1 << 30
 PROMPT_TOKENS, ANSWER_TOKENS = 64, 8

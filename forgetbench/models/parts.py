@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from forgetbench.errors import UserError
-from forgetbench.records import PARTS
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import PARTS
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.config import Dtype, ModelConfig, Quantisation
-from forgetbench.errors import UserError
-from forgetbench.records import Precision
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import Precision
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,9 +13,9 @@ from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from forgetbench.config import ModelConfig
-from forgetbench.errors import UserError
-from forgetbench.network import absence, hub_silence
-from forgetbench.paths import EMBEDDED
+from forgetbench.core.errors import UserError
+from forgetbench.core.network import absence, hub_silence
+from forgetbench.core.paths import EMBEDDED
 
 
 def resolve_path(path: str) -> str:

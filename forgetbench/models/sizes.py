@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from forgetbench.records import PARTS
+from forgetbench.core.records import PARTS
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import vl_convert
 
-from forgetbench.files import replacing, write_text
+from forgetbench.core.files import replacing, write_text
 from forgetbench.reporting.charts import Figure, vega_spec
 from forgetbench.reporting.charts.figure import VEGA_LITE
 

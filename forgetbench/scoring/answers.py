@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from forgetbench.records import AnswerKind, Metric, Prediction, Sample
+from forgetbench.core.records import AnswerKind, Metric, Prediction, Sample
 from forgetbench.scoring.anls import anls
 from forgetbench.scoring.boxes import box_match
 from forgetbench.scoring.candidates import likeliest

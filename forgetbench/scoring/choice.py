@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
-from forgetbench.records import LETTERS
+from forgetbench.core.records import LETTERS
 
 # Stands for an option's text once found, so that "Vitamin C" is not also read as the letter C.
 _NAMED = "\x00"

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import ImageRef, Sample
 from forgetbench.data.collate import PIXELS, Encoded, Encoder, join_pictures
-from forgetbench.errors import UserError
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.parts import part_of
-from forgetbench.records import ImageRef, Sample
 
 MAX_BYTES = 2 << 30
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from forgetbench.config import FinetuneConfig, ModelConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import AnswerKind, ImageRef, Sample
 from forgetbench.data.collate import Encoder
-from forgetbench.errors import UserError
 from forgetbench.models.hidden import image_token
 from forgetbench.models.memory import GIB, estimate, setting_of
 from forgetbench.models.pretrained import load_config, load_processor
 from forgetbench.models.sizes import NOMINAL, Sizes, sizes_of
-from forgetbench.records import AnswerKind, ImageRef, Sample
 
 _PIXELS = 512 * 512
 """Of the picture that is counted where nothing limits them."""

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.config import RecipeConfig, Sharding
+from forgetbench.core.errors import UserError
+from forgetbench.core.processes import start_processes
+from forgetbench.core.records import Sample
 from forgetbench.data.collate import Encoder
-from forgetbench.errors import UserError
 from forgetbench.methods.base import Batch, Method, Trainee
 from forgetbench.models.checkpoint import ResumePoint
 from forgetbench.models.load import LoadedModel
 from forgetbench.models.parts import part_of
 from forgetbench.models.tensors import whole
-from forgetbench.processes import start_processes
-from forgetbench.records import Sample
 from forgetbench.training.optimiser import adamw
 from forgetbench.training.passes import TrainingPasses
 from forgetbench.training.plan import Stage

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from forgetbench.config import Optimiser, RecipeConfig
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.models.parts import part_of
 
 

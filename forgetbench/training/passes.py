@@ -14,12 +14,12 @@ from accelerate.utils import convert_to_fp32
 from torch import Tensor
 
 from forgetbench.config import RecipeConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import Precision, Sample
 from forgetbench.data.collate import IGNORED, PIXELS, Encoder, batch_prompts
-from forgetbench.errors import UserError
 from forgetbench.methods.base import Batch
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel
-from forgetbench.records import Precision, Sample
 from forgetbench.training.features import FeatureReuse
 
 if TYPE_CHECKING:

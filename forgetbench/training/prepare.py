@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from forgetbench.config import RecipeConfig
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.methods.base import Method
 from forgetbench.models.parts import TrainableAudit, audit, choose_trainable, part_of
 from forgetbench.models.precision import widen

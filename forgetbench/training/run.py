@@ -14,7 +14,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from forgetbench.config import Tracker
-from forgetbench.files import replacing
+from forgetbench.core.files import replacing
 from forgetbench.models.checkpoint import (
     drop_resume,
     list_checkpoints,

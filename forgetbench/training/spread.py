@@ -16,9 +16,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from forgetbench.config import Sharding
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import Precision
 from forgetbench.models.parts import part_of
-from forgetbench.records import Precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

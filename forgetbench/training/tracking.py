@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetbench.config import Tracker
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 
 PROJECT = "forgetbench"
 """What trackers call all runs together, unless their environment variable says otherwise."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.methods.base import Method, Passes
 from forgetbench.methods.experts import expert_parts
 from forgetbench.methods.operation import Operation, Trained

@@ -11,10 +11,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from forgetbench import __version__, experiment, sweep_tables
+from forgetbench import __version__
 from forgetbench.cli import app
-from forgetbench.help import COMMAND_GROUPS, EXAMPLES
-from forgetbench.options import options
+from forgetbench.cli.help import COMMAND_GROUPS, EXAMPLES
+from forgetbench.commands import finetune, sweep
+from forgetbench.config import SweepConfig
+from forgetbench.core.options import options
 
 HEAVY = ("torch", "hydra", "omegaconf", "pandas", "transformers")
 
@@ -147,7 +149,7 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "finetune", interrupted)
+    monkeypatch.setattr(finetune, "finetune", interrupted)
     result = call("finetune")
     assert result.exit_code == 130
     assert "The same command resumes" in result.stderr
@@ -157,7 +159,7 @@ def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(experiment, "finetune", broken)
+    monkeypatch.setattr(finetune, "finetune", broken)
     result = call("finetune")
     assert result.exit_code == 1
     assert isinstance(result.exception, ZeroDivisionError)
@@ -216,15 +218,15 @@ def test_run_named_without_its_outputs_folder_is_told(elsewhere: Path) -> None:
 
 
 def test_failed_points_are_named_and_the_exit_code_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment, "sweep_point", _fails_at_seed_1)
-    monkeypatch.setattr(sweep_tables, "summarise_sweep", lambda *_: None)
+    monkeypatch.setattr(sweep, "sweep_point", _fails_at_seed_1)
+    monkeypatch.setattr(sweep, "summarise_sweep", lambda *_: None)
     result = call("sweep", "seed=0,1,2")
     assert result.exit_code == 1
     assert "outputs/grid-seed/seed-1: RuntimeError: no memory" in result.stderr
     assert "seed-0" not in result.stderr
 
 
-def _fails_at_seed_1(config: experiment.SweepConfig, folder: Path) -> None:
+def _fails_at_seed_1(config: SweepConfig, folder: Path) -> None:
     if config.seed == 1:
         raise RuntimeError("no memory")
 

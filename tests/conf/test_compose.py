@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from forgetbench import launch
+from forgetbench import compose
+from forgetbench.compose.session import opened
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, MatrixConfig, ScoreConfig, SweepConfig
-from forgetbench.errors import UserError
-from forgetbench.launch.session import opened
-from forgetbench.options import GROUPS, manifest_names, options
-from forgetbench.paths import shipped
-from forgetbench.schemas import SCHEMAS
+from forgetbench.core.errors import UserError
+from forgetbench.core.options import GROUPS, manifest_names, options
+from forgetbench.core.paths import shipped
+from forgetbench.methods.registry import SCHEMAS
 
 COMMANDS = {"finetune": FinetuneConfig, "eval_matrix": EvalMatrixConfig, "score": ScoreConfig, "sweep": SweepConfig}
 OPTIONS = [
@@ -47,7 +47,7 @@ def test_option_composes_into_a_config_that_can_run(command: str, group: str, op
     if group == "launcher":
         pytest.importorskip(f"hydra_plugins.hydra_{option.removesuffix('_local')}_launcher")
     extra = ["model.path=some/folder"] if option == "local" else ["predictions=."] if command == "score" else []
-    config = launch.compose(COMMANDS[command], [f"{group}={option}", *extra])
+    config = compose.compose(COMMANDS[command], [f"{group}={option}", *extra])
     assert isinstance(config, COMMANDS[command])
 
 
@@ -92,7 +92,7 @@ def test_file_opens_with_what_it_is_and_its_schema(path: Path) -> None:
 
 
 def test_defaults_are_the_demo_world() -> None:
-    config = launch.compose(FinetuneConfig, [])
+    config = compose.compose(FinetuneConfig, [])
     assert config.model.path == "embedded:tiny"
     assert [stage.set for stage in config.data.stages] == ["fashion_naming"]
     assert (config.recipe.parts, config.recipe.lr) == (["language"], 5e-5)
@@ -102,13 +102,13 @@ def test_defaults_are_the_demo_world() -> None:
 
 
 def test_lora_recipe_selects_its_method_and_an_explicit_method_wins() -> None:
-    assert launch.compose(FinetuneConfig, ["recipe=lora"]).method.name == "lora"
-    assert launch.compose(FinetuneConfig, ["recipe=lora", "method=plain"]).method.name == "plain"
+    assert compose.compose(FinetuneConfig, ["recipe=lora"]).method.name == "lora"
+    assert compose.compose(FinetuneConfig, ["recipe=lora", "method=plain"]).method.name == "plain"
 
 
 def test_name_tells_runs_with_different_results_apart() -> None:
     def name(*overrides: str) -> str:
-        return launch.compose(FinetuneConfig, overrides).name
+        return compose.compose(FinetuneConfig, overrides).name
 
     assert name() == name("outputs=elsewhere", "threads=1") == "fashion_naming-full_low_lr-seed0"
     variants = [
@@ -128,7 +128,7 @@ def test_name_tells_runs_with_different_results_apart() -> None:
 
 def test_long_names_are_cut_and_stay_different() -> None:
     names = [
-        launch.compose(FinetuneConfig, [f"data.stages=[{'{set: digits_naming},' * 20}{{set: {last}}}]"]).name
+        compose.compose(FinetuneConfig, [f"data.stages=[{'{set: digits_naming},' * 20}{{set: {last}}}]"]).name
         for last in ("digits_naming", "emoji_naming")
     ]
     assert len(set(names)) == 2
@@ -137,7 +137,7 @@ def test_long_names_are_cut_and_stay_different() -> None:
 
 def test_config_file_of_your_own_is_an_option() -> None:
     _write("conf/recipe/mine.yaml", "lr: {language: 2e-4, projector: 1e-3}\nparts: [language, projector]\n")
-    config = launch.compose(FinetuneConfig, ["recipe=mine"])
+    config = compose.compose(FinetuneConfig, ["recipe=mine"])
     assert config.recipe.lr == {"language": 2e-4, "projector": 1e-3}
     assert config.recipe.steps == 240
 
@@ -150,23 +150,23 @@ def test_config_file_of_your_own_is_an_option() -> None:
 def test_mistake_in_a_file_of_your_own_names_the_key_and_the_file(schema: str, line: str, named: str) -> None:
     _write("conf/recipe/mine.yaml", f"{schema}{line}\n")
     with pytest.raises(UserError, match=named) as raised:
-        launch.compose(FinetuneConfig, ["recipe=mine"])
+        compose.compose(FinetuneConfig, ["recipe=mine"])
     assert "conf/recipe/mine.yaml" in str(raised.value)
 
 
 def test_file_with_the_name_of_a_shipped_one_is_refused_instead_of_passed_over() -> None:
     _write("conf/recipe/full_low_lr.yaml", "lr: 1.0\nparts: [vision]\n")
     with pytest.raises(UserError, match="rename your file"):
-        launch.compose(FinetuneConfig, [])
+        compose.compose(FinetuneConfig, [])
 
 
 def test_manifest_of_your_own_is_a_target_and_a_matrix_entry_without_any_other_file() -> None:
     described = "image_domains: [photos]\ntext_tasks: [naming]\nsource: {kind: jsonl}\n"
     _write("mine/my_set.yaml", f"{described}splits: {{train: {{files: [a.jsonl]}}, test: {{files: [b.jsonl]}}}}\n")
-    config = launch.compose(SweepConfig, ["manifests=[mine]", "data=my_set", "matrix.datasets=[my_set]"])
+    config = compose.compose(SweepConfig, ["manifests=[mine]", "data=my_set", "matrix.datasets=[my_set]"])
     assert [stage.set for stage in config.data.stages] == config.matrix.datasets == ["my_set"]
     with pytest.raises(UserError, match="my_set"):
-        launch.compose(SweepConfig, ["data=my_set"])
+        compose.compose(SweepConfig, ["data=my_set"])
 
 
 def _write(path: str, text: str) -> None:

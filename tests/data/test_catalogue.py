@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from forgetbench.core.errors import UserError
 from forgetbench.data.catalogue import Catalogue
-from forgetbench.errors import UserError
 
 LISTS = "image_domains: [a]\ntext_tasks: [b]\n"
 SET = "source: {}\nsplits: {train: {files: [x]}, few: {files: [y]}, test: {files: [z]}}\n" + LISTS

@@ -17,12 +17,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from forgetbench.core.errors import UserError
 from forgetbench.data import sources, tables
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.manifest_file import load_manifest
 from forgetbench.data.pictures import decode_image, read_image
 from forgetbench.data.sources import load_samples
-from forgetbench.errors import UserError
 
 Row = dict[str, Any]
 

@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forgetbench.core.records import AnswerKind, Sample
 from forgetbench.data.mix import MixedStream, WeightedSet
-from forgetbench.records import AnswerKind, Sample
 
 SEEDS = st.integers(0, 2**31)
 RATIOS = st.floats(0, 1)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import ImageRef
 from forgetbench.data.pictures import decode_image
-from forgetbench.errors import UserError
-from forgetbench.records import ImageRef
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 ORIENTATION = 0x0112

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import AnswerKind, Decoding, Prediction, Sample
 from forgetbench.data.predictions import ForeignPredictions, find_checkpoints, find_file, read_predictions
-from forgetbench.errors import UserError
-from forgetbench.records import AnswerKind, Decoding, Prediction, Sample
 
 Row = dict[str, Any]
 PETS = ("cat", "dog", "owl")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import LETTERS
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest_file import load_manifest
 from forgetbench.data.probe import check_probe, with_class_name
 from forgetbench.data.sources import load_samples
-from forgetbench.errors import UserError
-from forgetbench.records import LETTERS
 
 OPTIONS = ("cotton", "iron", "glass", "wood")
 

@@ -14,18 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from forgetbench.commands.data_list import data_list
+from forgetbench.compose import compose
 from forgetbench.config import FinetuneConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.paths import shipped
+from forgetbench.core.records import AnswerKind, ImageRef
 from forgetbench.data.adapters import ADAPTERS
 from forgetbench.data.manifest import DOWNLOADS, Manifest
 from forgetbench.data.manifest_file import load_manifest
 from forgetbench.data.pictures import decode_image
 from forgetbench.data.quadrant import place
 from forgetbench.data.sources import load_samples
-from forgetbench.errors import UserError
-from forgetbench.inspection.datasets import data_list
-from forgetbench.launch import compose
-from forgetbench.paths import shipped
-from forgetbench.records import AnswerKind, ImageRef
 from forgetbench.scoring.vqa import vqa_accuracy
 from tests.data.public_rows import COLORS, FILES, HUB, Case, encoded
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from forgetbench.core.records import Axis
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.quadrant import axis, place
-from forgetbench.records import Axis
 
 TARGET = Manifest(name="target", image_domains=["fashion"], text_tasks=["naming"])
 

@@ -12,13 +12,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.paths import shipped
+from forgetbench.core.records import AnswerKind, Metric, Prediction, Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import DOWNLOADS, Manifest
 from forgetbench.data.pictures import decode_image
 from forgetbench.data.sources import load_samples
-from forgetbench.errors import UserError
-from forgetbench.paths import shipped
-from forgetbench.records import AnswerKind, Metric, Prediction, Sample
 from forgetbench.scoring.answers import score_answers
 
 Row = dict[str, Any]

@@ -19,11 +19,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from forgetbench.core.paths import EMBEDDED, shipped
+from forgetbench.core.records import QUADRANTS, AnswerKind, Metric
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.manifest_file import load_manifest
 from forgetbench.data.quadrant import place
-from forgetbench.paths import EMBEDDED, shipped
-from forgetbench.records import QUADRANTS, AnswerKind, Metric
 from forgetbench.scoring.cider import cider_d
 
 WORLD = EMBEDDED / "world"

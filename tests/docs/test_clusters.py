@@ -13,9 +13,9 @@ import yaml
 from typer.testing import CliRunner
 
 from forgetbench.cli import app
-from forgetbench.launch.launchers import PASSED_ON
-from forgetbench.options import options
-from forgetbench.paths import shipped
+from forgetbench.compose.launchers import PASSED_ON
+from forgetbench.core.options import options
+from forgetbench.core.paths import shipped
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/clusters.md").read_text("utf-8")

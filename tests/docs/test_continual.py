@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from forgetbench.analysis.continual_course import MEASURES
 from forgetbench.cli import app
-from forgetbench.options import options
+from forgetbench.core.options import options
+from forgetbench.tables.continual_course import MEASURES
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/continual.md").read_text("utf-8")

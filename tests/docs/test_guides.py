@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from forgetbench.analysis.metrics import FURTHER
 from forgetbench.cli import app
+from forgetbench.core.paths import shipped
+from forgetbench.core.records import Decoding, Metric
 from forgetbench.data.manifest import Manifest, Source, Split
 from forgetbench.data.manifest_file import load_manifest
-from forgetbench.paths import shipped
-from forgetbench.records import Decoding, Metric
+from forgetbench.tables.metrics import FURTHER
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = DOCS / "data.md"

@@ -12,7 +12,7 @@ from forgetbench.cli import app
 from forgetbench.cli.shared import BAD_INPUT
 from forgetbench.config import Tracker
 from forgetbench.methods.lora import LoRA
-from forgetbench.schemas import SCHEMAS
+from forgetbench.methods.registry import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/interoperability.md").read_text("utf-8")

@@ -11,7 +11,7 @@ import pytest
 
 from forgetbench.cli import app
 from forgetbench.methods.operation import Operation
-from forgetbench.schemas import SCHEMAS
+from forgetbench.methods.registry import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/methods.md").read_text("utf-8")

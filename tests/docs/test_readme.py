@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from forgetbench.cli import app
+from forgetbench.cli.help import COMMAND_GROUPS, EXAMPLES
 from forgetbench.cli.shared import BAD_INPUT
-from forgetbench.help import COMMAND_GROUPS, EXAMPLES
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text("utf-8")

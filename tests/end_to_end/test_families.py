@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from forgetbench.commands.eval_matrix import eval_matrix
+from forgetbench.commands.finetune import finetune
 from forgetbench.config import (
     CheckpointConfig,
     DataConfig,
@@ -19,10 +21,9 @@ from forgetbench.config import (
     RecipeConfig,
     StageConfig,
 )
-from forgetbench.experiment import eval_matrix, finetune
 from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
-from tests.families import FAMILIES
+from tests.support.families import FAMILIES
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 40), "blue": (30, 30, 230), "dark red": (110, 10, 10)}
 MANIFEST = """

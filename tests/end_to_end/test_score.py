@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from forgetbench.cli import app
+from forgetbench.core.records import Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.sources import load_samples
-from forgetbench.records import Sample
 
 RUN = ["model=tiny_random", "threads=1", "recipe=full_high_lr", "recipe.steps=2", "recipe.batch_size=2", "name=run"]
 MATRIX = [

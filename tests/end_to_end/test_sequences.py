@@ -9,6 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from forgetbench.commands.eval_matrix import eval_matrix
+from forgetbench.commands.finetune import finetune
+from forgetbench.commands.sweep import summarise_sweep
 from forgetbench.config import (
     DataConfig,
     EvalMatrixConfig,
@@ -21,16 +24,14 @@ from forgetbench.config import (
     StageConfig,
     Training,
 )
-from forgetbench.experiment import eval_matrix, finetune
+from forgetbench.core.records import Decoding
 from forgetbench.methods.base import Method
 from forgetbench.methods.ewc import EWC
 from forgetbench.methods.mr_lora import MRLoRA
 from forgetbench.models.checkpoint import list_checkpoints
-from forgetbench.records import Decoding
-from forgetbench.sweep_tables import summarise_sweep
 from forgetbench.training import loop
 from tests.end_to_end.test_families import write_dataset
-from tests.families import llava
+from tests.support.families import llava
 
 STAGES = [
     StageConfig("toy_letter", steps=2),

@@ -14,16 +14,16 @@ from PIL import Image
 from torch import Tensor
 
 from forgetbench.config import ModelConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import AnswerKind, ImageRef, Sample
 from forgetbench.data.collate import PIXELS, Encoder
 from forgetbench.data.encoded import EncodedSet, encode
-from forgetbench.errors import UserError
 from forgetbench.evaluation.batches import BatchedSet, batched
 from forgetbench.evaluation.engine import Engine
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel, load_model
-from forgetbench.records import AnswerKind, ImageRef, Sample
-from tests.asking import choice
+from tests.support.asking import choice
 
 PICTURES = 5
 

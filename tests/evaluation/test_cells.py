@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from forgetbench.core.records import AnswerKind, Decoding, Metric, Prediction, Sample
 from forgetbench.evaluation import cells
 from forgetbench.evaluation.cells import CellKey, CellStore
 from forgetbench.evaluation.settings import Settings
-from forgetbench.records import AnswerKind, Decoding, Metric, Prediction, Sample
 from forgetbench.scoring.answers import Answer
 
 SETTINGS = Settings(Decoding.greedy, "fp32", 64, 12, ("\n",))

@@ -11,6 +11,8 @@ import pytest
 from filelock import FileLock
 
 from forgetbench.config import MatrixConfig
+from forgetbench.core.processes import Crew
+from forgetbench.core.records import AnswerKind, Decoding, Prediction, Sample
 from forgetbench.data.manifest import Manifest
 from forgetbench.evaluation import evaluate
 from forgetbench.evaluation.cells import CellStore
@@ -19,8 +21,6 @@ from forgetbench.evaluation.journal import Entry, Journal
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.evaluation.settings import Settings
 from forgetbench.models.checkpoint import BASE, Checkpoint
-from forgetbench.processes import Crew
-from forgetbench.records import AnswerKind, Decoding, Prediction, Sample
 
 SAMPLES = [Sample(f"i{i}", f"question {i}", f"i{i}", AnswerKind.text, references=(f"i{i}",)) for i in range(7)]
 DATASET = EvaluationSet(Manifest(name="facts", image_domains=["x"], text_tasks=["y"]), SAMPLES, lambda: SAMPLES)

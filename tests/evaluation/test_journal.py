@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from forgetbench.core.records import Prediction
 from forgetbench.evaluation.journal import Entry, Journal
-from forgetbench.records import Prediction
 
 FIRST = Entry(
     "a1", 0.25, [Prediction(option_logprobs=(-0.1, -2.5, -1 / 3)), Prediction(text='a "quoted"\nanswer \u00e9')]

@@ -17,17 +17,14 @@ from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
 from torch import Tensor
 
-from forgetbench.analysis.representation_table import (
-    REPRESENTATION_COLUMNS,
-    joined_representation,
-    representation_rows,
-)
-from forgetbench.analysis.tables import RUN_COLUMNS, write_csv
+from forgetbench.compose.checks.matrix import matrix_problems
 from forgetbench.config import MatrixConfig, ModelConfig, RepresentationConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.processes import Crew
+from forgetbench.core.records import AnswerKind, ImageRef, Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.collate import Encoder
 from forgetbench.data.manifest import Manifest
-from forgetbench.errors import UserError
 from forgetbench.evaluation.ask import Asker
 from forgetbench.evaluation.representation import (
     Job,
@@ -43,10 +40,13 @@ from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.models.checkpoint import BASE, Checkpoint, save_checkpoint
 from forgetbench.models.load import load_model
 from forgetbench.models.parts import part_of
-from forgetbench.processes import Crew
-from forgetbench.records import AnswerKind, ImageRef, Sample
-from forgetbench.validation.matrix import matrix_problems
-from tests.families import FAMILIES
+from forgetbench.tables.representation import (
+    REPRESENTATION_COLUMNS,
+    joined_representation,
+    representation_rows,
+)
+from forgetbench.tables.scores import RUN_COLUMNS, write_csv
+from tests.support.families import FAMILIES
 
 # What PaliGemma's processor does to a torch tensor when it makes labels.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from forgetbench.config import MatrixConfig, ModelConfig, RepresentationConfig
+from forgetbench.core.records import AnswerKind, ImageRef, Prediction, Sample
 from forgetbench.data.collate import Encoder, batch_prompts
 from forgetbench.data.manifest import Manifest
 from forgetbench.evaluation.ask import Asker
@@ -22,9 +23,8 @@ from forgetbench.methods.mr_lora import MRLoRA
 from forgetbench.methods.task_router import TaskRouter, task_router
 from forgetbench.models.checkpoint import BASE, save_checkpoint
 from forgetbench.models.load import LoadedModel, load_model
-from forgetbench.records import AnswerKind, ImageRef, Prediction, Sample
-from tests.asking import asked, choice, greedy
-from tests.families import FAMILIES
+from tests.support.asking import asked, choice, greedy
+from tests.support.families import FAMILIES
 
 # transformers' PaliGemma processor hands tensors to numpy the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -11,10 +11,10 @@ import torch
 from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.operation import Operation
+from forgetbench.methods.registry import SCHEMAS
 from forgetbench.models.parts import part_of
-from forgetbench.schemas import SCHEMAS
-from tests.families import FAMILIES, MARKED
-from tests.runs import ITEMS, plan, snapshot, trainer
+from tests.support.families import FAMILIES, MARKED
+from tests.support.runs import ITEMS, plan, snapshot, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 DURING: dict[str, Callable[[], Method]] = {

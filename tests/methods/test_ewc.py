@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import AnswerKind, Sample
 from forgetbench.methods.base import Batch, Method, Trainee
 from forgetbench.methods.ewc import EWC, fisher
-from forgetbench.records import AnswerKind, Sample
-from tests.families import llava
-from tests.runs import ITEMS, all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
+from tests.support.families import llava
+from tests.support.runs import ITEMS, all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.config import ModelConfig
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.methods.experts import ItemRoutedLinear, Switch, TokenRoutedLinear
 from forgetbench.methods.lora import LoRA
@@ -27,8 +27,8 @@ from forgetbench.models.parts import part_of
 from forgetbench.training.loop import Resume, Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.variants import Bench
-from tests.families import FAMILIES, llava
-from tests.runs import ITEMS, all_same_bits, plan, same_bits, snapshot, trainer
+from tests.support.families import FAMILIES, llava
+from tests.support.runs import ITEMS, all_same_bits, plan, same_bits, snapshot, trainer
 
 SHORT = [item for item in ITEMS if len(item.prompt) < 30]
 LONG = [item for item in ITEMS if len(item.prompt) > 30]

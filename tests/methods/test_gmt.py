@@ -11,8 +11,8 @@ from torch import Tensor
 
 from forgetbench.methods.base import Method
 from forgetbench.methods.gmt import GMT, nth_smallest
-from tests.families import llava
-from tests.runs import all_same_bits, plan, snapshot, trainee_of, trainer
+from tests.support.families import llava
+from tests.support.runs import all_same_bits, plan, snapshot, trainee_of, trainer
 
 
 def masked(gradient: Tensor, share: float = 0.5) -> Tensor:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.methods.base import Batch
 from forgetbench.methods.grafting import Grafting
 from forgetbench.methods.operation import Trained
-from tests.methods.tuned import tuned_llava
+from tests.support.tuned import tuned_llava
 
 
 class Regression:

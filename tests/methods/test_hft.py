@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from forgetbench.config import ModelConfig
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.methods.hft import HFT
 from forgetbench.models.load import load_model
 from forgetbench.models.parts import audit, linear_layers, part_of
-from tests.families import FAMILIES, llava
-from tests.runs import plan, same_bits, snapshot, trainer
+from tests.support.families import FAMILIES, llava
+from tests.support.runs import plan, same_bits, snapshot, trainer
 
 
 def modules(**children: nn.Module) -> nn.Module:

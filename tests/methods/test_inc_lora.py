@@ -12,8 +12,8 @@ from forgetbench.config import ModelConfig
 from forgetbench.data.collate import Encoder, batch_prompts
 from forgetbench.methods.inc_lora import IncLoRA
 from forgetbench.models.load import load_model
-from tests.families import llava
-from tests.runs import ITEMS, all_same_bits, plan, trainer
+from tests.support.families import llava
+from tests.support.runs import ITEMS, all_same_bits, plan, trainer
 
 
 @pytest.fixture(scope="module")

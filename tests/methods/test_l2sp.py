@@ -9,8 +9,8 @@ import torch
 
 from forgetbench.methods.base import Method
 from forgetbench.methods.l2sp import L2SP
-from tests.families import llava
-from tests.runs import all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
+from tests.support.families import llava
+from tests.support.runs import all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
 
 
 @pytest.fixture(scope="module")

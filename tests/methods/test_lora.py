@@ -10,20 +10,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from forgetbench.compose import compose
 from forgetbench.config import FinetuneConfig, ModelConfig, RecipeConfig
+from forgetbench.core.records import AnswerKind, Precision, Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.evaluation.swap import WeightSwap
-from forgetbench.launch import compose
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
 from forgetbench.models.load import load_model
 from forgetbench.models.parts import audit, part_of
-from forgetbench.records import AnswerKind, Precision, Sample
 from forgetbench.training.loop import Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
-from tests.families import FAMILIES, llava
+from tests.support.families import FAMILIES, llava
 
 MLP = ["gate_proj", "up_proj", "down_proj"]
 

@@ -15,8 +15,8 @@ from forgetbench.config import ModelConfig
 from forgetbench.methods.base import Batch, Method
 from forgetbench.methods.lwf import LwF, distillation
 from forgetbench.models.load import load_model
-from tests.families import llava
-from tests.runs import ITEMS, all_same_bits, plan, snapshot, trainee_of, trainer
+from tests.support.families import llava
+from tests.support.runs import ITEMS, all_same_bits, plan, snapshot, trainee_of, trainer
 
 
 @pytest.fixture(scope="module")

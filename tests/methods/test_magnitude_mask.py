@@ -10,8 +10,8 @@ import torch
 
 from forgetbench.methods.base import Method
 from forgetbench.methods.magnitude_mask import MagnitudeMask
-from tests.families import llava
-from tests.runs import all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
+from tests.support.families import llava
+from tests.support.runs import all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
 
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (7,), (3, 5), (4, 8)])

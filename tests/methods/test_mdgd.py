@@ -16,20 +16,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from forgetbench.config import ModelConfig, RecipeConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import AnswerKind, ImageRef, Precision, Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
-from forgetbench.errors import UserError
 from forgetbench.methods.base import Batch, Method, Trainee
 from forgetbench.methods.drift import VisualDrift
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.mdgd import MDGD, Scope, When, project
 from forgetbench.methods.mdgd_gm import MDGDGM
 from forgetbench.models.load import load_model
-from forgetbench.records import AnswerKind, ImageRef, Precision, Sample
 from forgetbench.training.loop import Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
-from tests.families import FAMILIES
+from tests.support.families import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 Gradients = dict[str, Tensor]

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.methods.base import Batch
 from forgetbench.methods.model_tailor import Compensation, ModelTailor, first_items
 from forgetbench.methods.operation import Trained
 from forgetbench.methods.surgeon import hessians, linear_layers
-from tests.methods.tuned import tuned_llava
+from tests.support.tuned import tuned_llava
 
 Matrix = NDArray[np.float64]
 ROWS, COLUMNS, INPUTS = 6, 200, 500  # more columns than a block of 128, and a last block that is not full

@@ -15,8 +15,8 @@ from forgetbench.methods.base import Batch
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.o_lora import OLoRA
 from forgetbench.models.load import load_model
-from tests.families import llava
-from tests.runs import ITEMS, all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
+from tests.support.families import llava
+from tests.support.runs import ITEMS, all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
 
 
 @pytest.fixture(scope="module")

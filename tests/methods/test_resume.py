@@ -23,8 +23,8 @@ from forgetbench.methods.o_lora import OLoRA
 from forgetbench.methods.spider import Spider
 from forgetbench.models.checkpoint import load_resume, save_checkpoint, save_resume
 from forgetbench.training.loop import Resume, Trainer
-from tests.families import llava
-from tests.runs import ITEMS, all_same_bits, plan, trainer
+from tests.support.families import llava
+from tests.support.runs import ITEMS, all_same_bits, plan, trainer
 
 METHODS: list[Callable[[], Method]] = [
     L2SP,

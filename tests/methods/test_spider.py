@@ -13,8 +13,8 @@ from torch import Tensor
 
 from forgetbench.methods.base import Trainee
 from forgetbench.methods.spider import Spider, normalised
-from tests.families import llava
-from tests.runs import plan, same_bits, snapshot, trainee_of, trainer
+from tests.support.families import llava
+from tests.support.runs import plan, same_bits, snapshot, trainee_of, trainer
 
 SHAPES = {"matrix": (6, 5), "long": (40, 3), "bias": (7,), "norm": (4,), "zero": (5,), "scalar": (1,)}
 

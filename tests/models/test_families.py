@@ -18,10 +18,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, ProcessorMixin
 
 from forgetbench.config import ModelConfig, RecipeConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import AnswerKind, Decoding, ImageRef, Precision, Sample
 from forgetbench.data.collate import IGNORED, Encoder, batch_prompts
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.data.pictures import decode_image
-from forgetbench.errors import UserError
 from forgetbench.evaluation.engine import Engine
 from forgetbench.evaluation.settings import Settings
 from forgetbench.evaluation.swap import WeightSwap
@@ -31,12 +32,11 @@ from forgetbench.models.checkpoint import save_checkpoint
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.models.parts import PARTS, audit, choose_trainable, linear_layers, part_of
-from forgetbench.records import AnswerKind, Decoding, ImageRef, Precision, Sample
 from forgetbench.training.loop import Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
-from tests.asking import asked, choice, greedy
-from tests.families import FAMILIES, MARKED
+from tests.support.asking import asked, choice, greedy
+from tests.support.families import FAMILIES, MARKED
 
 # transformers' PaliGemma processor hands tensors to numpy the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from benchmarks.activations import RECIPES, measured
 from forgetbench.cli import app
+from forgetbench.commands.models_plan import changes, usual
+from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.config import (
     DataConfig,
     Dtype,
@@ -29,8 +31,9 @@ from forgetbench.config import (
     StageConfig,
     Weights,
 )
-from forgetbench.errors import UserError
-from forgetbench.inspection.memory import changes, usual
+from forgetbench.core.errors import UserError
+from forgetbench.core.paths import shipped
+from forgetbench.core.records import PARTS, Precision
 from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.mdgd import MDGD
@@ -38,12 +41,9 @@ from forgetbench.methods.moe_lora import MoELoRA
 from forgetbench.methods.wise_ft import WiseFT
 from forgetbench.models.memory import GIB, Estimate, estimate, setting_of
 from forgetbench.models.sizes import NOMINAL
-from forgetbench.paths import shipped
-from forgetbench.records import PARTS, Precision
 from forgetbench.training.footprint import too_large
-from forgetbench.validation.memory import memory_problems
-from tests.families import FAMILIES
-from tests.runs import ITEMS
+from tests.support.families import FAMILIES
+from tests.support.runs import ITEMS
 
 # transformers' PaliGemma processor hands tensors to numpy the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from forgetbench.config import Dtype, MatrixConfig, ModelConfig, Optimiser, Quantisation, RecipeConfig, Weights
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import Precision
 from forgetbench.data.collate import Encoder
-from forgetbench.errors import UserError
 from forgetbench.evaluation.ask import Asker
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.methods.base import Method
@@ -24,13 +25,12 @@ from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
 from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.models.parts import linear_layers
 from forgetbench.models.precision import FLASH, at_precision, resolve_attention, scored_digest
-from forgetbench.records import Precision
 from forgetbench.training.loop import Resume, Trainer
 from forgetbench.training.optimiser import adamw
 from forgetbench.training.prepare import prepare
-from tests.asking import asked, greedy
-from tests.families import FAMILIES
-from tests.runs import ITEMS, all_same_bits, plan, snapshot
+from tests.support.asking import asked, greedy
+from tests.support.families import FAMILIES
+from tests.support.runs import ITEMS, all_same_bits, plan, snapshot
 
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="pip install 'forgetbench[bitsandbytes]'"

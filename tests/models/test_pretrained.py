@@ -13,10 +13,10 @@ from huggingface_hub import constants
 from PIL import Image
 
 from forgetbench.config import ModelConfig
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.models.load import load_model
 from forgetbench.models.pretrained import load_config, load_processor
-from tests.families import FAMILIES, llava
+from tests.support.families import FAMILIES, llava
 
 QUESTION = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
 OTHER = (

@@ -15,7 +15,7 @@ import pytest
 
 from forgetbench.reporting.charts import figures, vega_spec
 from forgetbench.reporting.page import DrawnFigure, render
-from tests.reporting.pages import HOSTILE, PIXEL, facts, figure, flips, single, sweep
+from tests.support.pages import HOSTILE, PIXEL, facts, figure, flips, single, sweep
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install '.[dev]'")
 

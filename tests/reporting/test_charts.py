@@ -12,7 +12,7 @@ import pytest
 import vl_convert
 from PIL import Image
 
-from forgetbench.records import QUADRANTS
+from forgetbench.core.records import QUADRANTS
 from forgetbench.reporting.charts import Figure, figures, primary_decoding, vega_spec
 from forgetbench.reporting.charts.groups import PALETTE, SHAPES, groups_of, short_names
 from forgetbench.reporting.charts.labels import spread

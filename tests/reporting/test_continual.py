@@ -15,11 +15,11 @@ from forgetbench.reporting.charts import Figure, figures, vega_spec
 from forgetbench.reporting.charts.groups import PALETTE
 from forgetbench.reporting.page import render
 from forgetbench.reporting.published import LABEL, PUBLISHED
-from forgetbench.reporting.terminal.strategies import strategy_table
-from tests.reporting.continual_tables import continual, strategies
-from tests.reporting.pages import single
+from forgetbench.terminal.strategies import strategy_table
 from tests.reporting.test_charts import tables, texts
 from tests.reporting.test_page import PLAIN
+from tests.support.continual_tables import continual, strategies
+from tests.support.pages import single
 
 
 def drawn(table: pd.DataFrame) -> dict[str, Figure]:

@@ -15,7 +15,7 @@ from forgetbench.reporting import page
 from forgetbench.reporting.contents import LeakRow, Recommendation, ReportContents
 from forgetbench.reporting.page import render
 from forgetbench.reporting.page.course import seconds_text, short_count, signed_text, value_text
-from tests.reporting.pages import (
+from tests.support.pages import (
     HOSTILE,
     PIXEL,
     contents_of,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from forgetbench.options import config_files
+from forgetbench.core.options import config_files
 from tools.scaling import (
     FIGURE_2,
     Gpu,

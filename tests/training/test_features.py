@@ -16,23 +16,23 @@ import torch
 from PIL import Image
 
 from forgetbench.config import DataConfig, FinetuneConfig, ModelConfig, RecipeConfig, StageConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.files import write_json
+from forgetbench.core.records import AnswerKind, ImageRef, Precision, Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.data.sources import load_samples
-from forgetbench.errors import UserError
-from forgetbench.files import write_json
 from forgetbench.methods.base import Batch, Method, Trainee
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel, load_model
-from forgetbench.records import AnswerKind, ImageRef, Precision, Sample
-from forgetbench.runfile import RunFile, check_same, describe
+from forgetbench.runs.run_file import RunFile, check_same, describe
 from forgetbench.training.features import FeatureReuse, is_fixed
 from forgetbench.training.loop import Resume, StepReport, Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
-from tests.families import FAMILIES, llava
+from tests.support.families import FAMILIES, llava
 
 # transformers' PaliGemma processor hands tensors to numpy the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from forgetbench.config import ModelConfig, RecipeConfig, Schedule
+from forgetbench.core.records import Precision, Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.data.pictures import decode_image
@@ -19,13 +20,12 @@ from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.models.parts import part_of
-from forgetbench.records import Precision, Sample
 from forgetbench.training.loop import Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
 from forgetbench.training.run import TrainLog, train
-from tests.families import llava
-from tests.runs import ITEMS
+from tests.support.families import llava
+from tests.support.runs import ITEMS
 
 Weights = dict[str, torch.Tensor]
 

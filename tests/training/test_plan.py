@@ -15,11 +15,11 @@ from forgetbench.config import (
     StageConfig,
     Training,
 )
+from forgetbench.core.records import AnswerKind, Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.methods.base import Method
 from forgetbench.methods.ewc import EWC
-from forgetbench.records import AnswerKind, Sample
 from forgetbench.training.plan import plan_stages, read_sets, replayed
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from forgetbench.compose.checks.processes import process_problems
 from forgetbench.config import (
     DataConfig,
     FinetuneConfig,
@@ -17,16 +18,15 @@ from forgetbench.config import (
     StageConfig,
     SweepConfig,
 )
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
+from forgetbench.core.processes import processes_started, start_processes
 from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.operation import Operation
+from forgetbench.methods.registry import SCHEMAS
 from forgetbench.models.tensors import own_slice, placed_like, put, total, whole
-from forgetbench.processes import processes_started, start_processes
-from forgetbench.schemas import SCHEMAS
-from forgetbench.validation.processes import process_problems
-from tests.families import llava
-from tests.together import Case, trainer
+from tests.support.families import llava
+from tests.support.together import Case, trainer
 
 CAN = {"plain", "lora", "rslora", "spider", "magnitude_mask", "gmt", "l2sp", "hft"}
 DURING = {

@@ -20,8 +20,8 @@ from forgetbench.models.parts import part_of
 from forgetbench.training.loop import Resume, Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
-from tests.families import llava
-from tests.runs import ITEMS, all_same_bits, plan, trainer
+from tests.support.families import llava
+from tests.support.runs import ITEMS, all_same_bits, plan, trainer
 
 RECIPE = RecipeConfig(lr=1e-2, parts=["projector", "language"], batch_size=4, weight_decay=0.1)
 

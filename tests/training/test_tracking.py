@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
+from forgetbench.compose.checks.tracker import tracker_problems
 from forgetbench.config import Tracker
-from forgetbench.errors import UserError
-from forgetbench.files import write_json
+from forgetbench.core.errors import UserError
+from forgetbench.core.files import write_json
 from forgetbench.methods.base import Method
 from forgetbench.training.run import train
 from forgetbench.training.tracking import tracked
-from forgetbench.validation.tracker import tracker_problems
-from tests.families import llava
-from tests.runs import plan, trainer
+from tests.support.families import llava
+from tests.support.runs import plan, trainer
 
 META = {"method": {}, "config": {"name": "run", "recipe": {"lr": 1e-2, "parts": ["language"], "warmup": None}}}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from forgetbench.config import ModelConfig
-from forgetbench.errors import UserError
+from forgetbench.core.errors import UserError
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
@@ -21,8 +21,8 @@ from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
 from forgetbench.models.load import load_model
 from forgetbench.training.features import is_fixed
 from forgetbench.training.variants import Bench, chosen_steps, has_variants, make_variants
-from tests.families import llava
-from tests.runs import ITEMS, plan, trainer
+from tests.support.families import llava
+from tests.support.runs import ITEMS, plan, trainer
 
 METHODS: dict[str, Method] = {
     "plain": Method(),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from forgetbench.records import LETTERS
+from forgetbench.core.records import LETTERS
 
 Row = dict[str, Any]
 

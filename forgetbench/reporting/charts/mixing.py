@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from forgetbench.records import QUADRANTS, Metric
+from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.reporting.charts.figure import GUIDE, Figure, layered, panels
 from forgetbench.reporting.charts.groups import PALETTE, SHAPES
 from forgetbench.reporting.charts.rows import (
@@ -19,7 +19,7 @@ from forgetbench.reporting.charts.rows import (
     primary_decoding,
 )
 from forgetbench.reporting.contents import ReportTables
-from forgetbench.reporting.wording import QUADRANT_NAMES
+from forgetbench.terminal.wording import QUADRANT_NAMES
 
 _ALIKE = ["target", "method", "parts", "lr"]
 """What a run without a mix must share with a mixed one to be its ratio 0."""

@@ -26,7 +26,7 @@ from forgetbench.reporting.charts.rows import (
     targets_of,
 )
 from forgetbench.reporting.contents import ReportTables
-from forgetbench.reporting.plain import is_fraction
+from forgetbench.terminal.plain import is_fraction
 
 _AXES = {
     "x": "target_delta",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
+from forgetbench.core.records import Metric
 from forgetbench.data.probe import SUFFIX
-from forgetbench.records import Metric
 from forgetbench.reporting.charts.figure import INK, Figure, layered, panels
 from forgetbench.reporting.charts.groups import PALETTE, Groups
 from forgetbench.reporting.charts.rows import (

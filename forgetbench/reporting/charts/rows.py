@@ -9,8 +9,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from forgetbench.records import QUADRANTS, Decoding
-from forgetbench.reporting.wording import first_decoding
+from forgetbench.core.records import QUADRANTS, Decoding
+from forgetbench.terminal.wording import first_decoding
 
 TARGET = QUADRANTS[0]
 _SAME = 1e-9

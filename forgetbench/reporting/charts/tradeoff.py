@@ -9,7 +9,7 @@ from typing import TypeAlias
 import altair as alt
 import pandas as pd
 
-from forgetbench.records import QUADRANTS, Metric
+from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.reporting.charts.figure import HOLLOW, INK, Figure, layered, panels
 from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
 from forgetbench.reporting.charts.labels import unit_of
@@ -25,7 +25,7 @@ from forgetbench.reporting.charts.rows import (
     with_base,
 )
 from forgetbench.reporting.contents import ReportTables
-from forgetbench.reporting.wording import QUADRANT_NAMES
+from forgetbench.terminal.wording import QUADRANT_NAMES
 
 _KEYS = ["run", "step", "variant", "stage"]
 _Place: TypeAlias = tuple[str, str]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from forgetbench.records import PARTS
+from forgetbench.core.records import PARTS
 from forgetbench.reporting.charts.figure import INK, Figure, layered, panels
 from forgetbench.reporting.charts.groups import PALETTE, SHAPES, Groups
 from forgetbench.reporting.charts.representation import checkpoint_rows, recipe_means

@@ -17,7 +17,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from forgetbench.records import QUADRANTS
+from forgetbench.core.records import QUADRANTS
 from forgetbench.reporting.contents import ReportContents
 from forgetbench.reporting.page.continual import MEASURES, strategy_tables
 from forgetbench.reporting.page.course import (
@@ -34,9 +34,9 @@ from forgetbench.reporting.page.flips import explorer_data
 from forgetbench.reporting.page.matrix import TARGET, RunView, run_views
 from forgetbench.reporting.page.sparkline import sparkline
 from forgetbench.reporting.page.tables import compared, costs, leak_summary, own_scale, seed_groups
-from forgetbench.reporting.plain import units
 from forgetbench.reporting.published import LABEL, PAPER, PUBLISHED, SOURCE
-from forgetbench.reporting.wording import QUADRANT_NAMES
+from forgetbench.terminal.plain import units
+from forgetbench.terminal.wording import QUADRANT_NAMES
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _RUNS_BEFORE_A_FILTER = 12

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from forgetbench.reporting.page.course import DASH, Row, interval_text, records, signed_text, text, value_text
-from forgetbench.reporting.wording import first_decoding, is_starred, number, verdict
+from forgetbench.terminal.wording import first_decoding, is_starred, number, verdict
 
 MEASURES = {
     "MFT": "mean over tasks of the score right after the task's own stage",

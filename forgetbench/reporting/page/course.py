@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from forgetbench.reporting.plain import MERIT, is_fraction
-from forgetbench.reporting.wording import is_starred, number, verdict
+from forgetbench.terminal.plain import MERIT, is_fraction
+from forgetbench.terminal.wording import is_starred, number, verdict
 
 Row = Mapping[str, Any]
 DASH = "\N{EN DASH}"

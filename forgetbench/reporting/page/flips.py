@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from forgetbench.records import LETTERS
+from forgetbench.core.records import LETTERS
 from forgetbench.reporting.contents import FLIP_KINDS, Answer, Flip, ReportContents
-from forgetbench.reporting.wording import QUADRANT_NAMES
+from forgetbench.terminal.wording import QUADRANT_NAMES
 
 OUTSIDE = "none"
 """What the quadrant filter calls the probe and sets in no quadrant."""

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forgetbench.records import QUADRANTS, Metric
+from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.reporting.contents import ReportContents, RunFacts
 from forgetbench.reporting.page.course import Course, Row, course_of, records, text
-from forgetbench.reporting.wording import QUADRANT_NAMES, first_decoding, number
+from forgetbench.terminal.wording import QUADRANT_NAMES, first_decoding, number
 
 TARGET = "id_text-id_image"
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from forgetbench.records import Metric
+from forgetbench.core.records import Metric
 from forgetbench.reporting.contents import LeakRow, ReportContents, RunFacts
 from forgetbench.reporting.page.course import Course, records, text
-from forgetbench.reporting.plain import is_fraction
-from forgetbench.reporting.wording import QUADRANT_NAMES, number
+from forgetbench.terminal.plain import is_fraction
+from forgetbench.terminal.wording import QUADRANT_NAMES, number
 
 
 @dataclass(frozen=True)

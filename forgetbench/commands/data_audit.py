@@ -1,0 +1,109 @@
+"""`forgetbench data audit`: what training sets and evaluation sets share, and which quadrants that contradicts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+from forgetbench.config import FinetuneConfig
+from forgetbench.core.records import ImageRef
+from forgetbench.data.audit.contradictions import Shared
+from forgetbench.data.audit.duplicates import Pair, Prints, near_pairs
+from forgetbench.data.audit.findings import Compared, Item, Split, findings_table, row, write_findings
+from forgetbench.data.audit.overlap import Texts, asked, overlap
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.data.manifest import Manifest
+from forgetbench.data.sources import load_samples
+from forgetbench.terminal.console import print_rows, say
+
+Place = tuple[Manifest, str]
+"""A dataset and one of its splits."""
+
+
+def data_audit(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> bool:
+    """Compare every training set with every evaluation set, and write what they share under `<outputs>/audit`.
+
+    Args:
+        config: names the folders of manifests, and `outputs`.
+        names: of the datasets; without any, all that are on this machine. Of mixtures, the parts.
+        as_json: write for a program.
+
+    Returns:
+        Whether no evaluation picture or item is in training as it is, and no quadrant is contradicted.
+
+    Raises:
+        UserError: a set cannot be read.
+    """
+    catalogue = Catalogue(config.manifests)
+    chosen = names or [name for name in catalogue.names() if catalogue.load(name).is_here]
+    trained, scored = _splits(catalogue, chosen)
+    prints = Prints()
+    training = [_read(one, split, prints) for one, split in trained]
+    evaluated = [_read(one, split, prints) for one, split in scored]
+    found = _compared(training, evaluated, prints)
+    folder = Path(config.outputs) / "audit"
+    written = write_findings(found, folder)
+    table = findings_table(found, f"{len(training)} training splits beside {len(evaluated)} evaluation splits")
+    print_rows(table, [row(one) for one in found], as_json)
+    if not as_json:
+        say(f"Written: {', '.join(map(str, written))}")
+    return not any(one.shared.is_leak or one.contradictions for one in found)
+
+
+def _splits(catalogue: Catalogue, names: Sequence[str]) -> tuple[list[Place], list[Place]]:
+    """What is trained on and what is scored, each once; a mixture is trained on as its parts."""
+    trained, scored = dict[tuple[str, str], Place](), dict[tuple[str, str], Place]()
+    for name in names:
+        manifest = catalogue.load(name)
+        if manifest.mixture or manifest.train_split in manifest.splits:
+            for leaf in catalogue.leaves(name):
+                trained[leaf.manifest.name, leaf.split] = (leaf.manifest, leaf.split)
+        if manifest.eval_split in manifest.splits:
+            scored[manifest.name, manifest.eval_split] = (manifest, manifest.eval_split)
+    return list(trained.values()), list(scored.values())
+
+
+def _read(manifest: Manifest, split: str, prints: Prints) -> Split:
+    pictures, items = dict[bytes, ImageRef](), list[Item]()
+    for sample in load_samples(manifest, split):
+        shown = [prints.get(image) for image in sample.images]
+        pictures |= {one.pixels: image for one, image in zip(shown, sample.images, strict=True)}
+        items.append((tuple(one.pixels for one in shown), asked(sample)))
+    return Split(manifest, split, items, pictures)
+
+
+def _compared(training: Sequence[Split], evaluated: Sequence[Split], prints: Prints) -> list[Compared]:
+    """Every training set beside every evaluation set, as far as they share anything."""
+    by_digest = prints.by_digest()
+    shown = [by_digest[digest] for digest in dict.fromkeys(chain.from_iterable(one.pictures for one in evaluated))]
+    known = [by_digest[digest] for digest in dict.fromkeys(chain.from_iterable(one.pictures for one in training))]
+    near = defaultdict[bytes, list[Pair]](list)
+    for pair in near_pairs(shown, known) if shown and known else []:
+        near[pair.evaluated].append(pair)
+    found = []
+    for one in training:
+        texts, items = Texts(text for _, text in one.items), frozenset(one.items)
+        for other in evaluated:
+            pairs = list(_nearest(other, one, near))
+            identical = sum(pair.is_identical for pair in pairs)
+            shared = Shared(
+                pictures=len(other.pictures),
+                identical=identical,
+                near=len(pairs) - identical,
+                texts=overlap([text for _, text in other.items], texts),
+                items=sum(item in items for item in other.items),
+            )
+            if not shared.is_empty:
+                found.append(Compared(one, other, shared, pairs))
+    return found
+
+
+def _nearest(evaluated: Split, training: Split, near: Mapping[bytes, Sequence[Pair]]) -> Iterator[Pair]:
+    """For each evaluation picture the same or else the nearest training picture, if there is one."""
+    for digest in evaluated.pictures:
+        if digest in training.pictures:
+            yield Pair(digest, digest, 0, 0.0)
+        elif pairs := [pair for pair in near.get(digest, ()) if pair.known in training.pictures]:
+            yield min(pairs, key=lambda pair: pair.rms)

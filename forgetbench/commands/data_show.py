@@ -1,0 +1,53 @@
+"""`forgetbench data show`: manifests, sizes, a few items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from forgetbench.config import FinetuneConfig
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.data.manifest import Manifest
+from forgetbench.data.quadrant import quadrant_label
+from forgetbench.data.sources import load_samples
+from forgetbench.terminal.console import console
+
+
+def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
+    """A dataset's manifest and one item of each split, as the model will see it."""
+    catalogue = Catalogue(config.manifests)
+    target = catalogue.load(config.data.stages[0].set)
+    for name in names:
+        manifest = catalogue.load(name)
+        table = Table(title=escape(f"{name}: {manifest.title}"), show_header=False, title_justify="left")
+        for field in ("path", "licence", "citation", "homepage", "metric", "cluster_by", "notes"):
+            if value := getattr(manifest, field):
+                table.add_row(field, ", ".join(value) if isinstance(value, list) else str(value))
+        table.add_row("image domains", ", ".join(manifest.image_domains) + (" (near shift)" * bool(manifest.shift)))
+        table.add_row("text tasks", ", ".join(manifest.text_tasks))
+        table.add_row("quadrant", f"{quadrant_label(target, manifest)} (relative to {target.name})")
+        for part, weight in manifest.mixture.items():
+            table.add_row("mixture", f"{weight:g} x {part}")
+        for label, value in _origin(manifest):
+            table.add_row(label, value)
+        if not manifest.is_here:
+            told = "are on the Hub and read from there" if manifest.is_on_hub else "are not downloaded"
+            table.add_row("items", f"{told}; {manifest.homepage}")
+        for split in manifest.splits if manifest.is_here else ():
+            sample = load_samples(manifest, split, limit=1)[0]
+            pictures = "".join(f"[{image.name}]\n" for image in sample.images)
+            table.add_row(f"{split} item", f"{pictures}{sample.prompt}\n=> {sample.answer}", end_section=True)
+        console.print(table, markup=False)
+
+
+def _origin(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Where a set comes from, and whether its files were ever seen to be laid out as its manifest says."""
+    source = manifest.source
+    if source and source.hub_id:
+        yield "hub_id", source.hub_id + (f" (revision {source.revision})" if source.revision else "")
+    if source and source.root.startswith("downloads:"):
+        yield "files in", str(manifest.root)
+    if not manifest.verified:
+        yield "verified", "no (`forgetbench data check --remote` checks it)"

@@ -1,0 +1,144 @@
+"""`forgetbench eval-matrix`: score every checkpoint over the matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from forgetbench.config import EvalMatrixConfig, SweepConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.processes import join_crew, set_threads
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.runs.base import load_base
+from forgetbench.runs.run_file import (
+    method_config,
+    model_config,
+    read_run,
+    run_config,
+)
+from forgetbench.runs.subject import (
+    Subject,
+    bare_subject,
+    run_subject,
+    wanted,
+    with_tasks,
+    write_representation,
+    write_tables,
+)
+from forgetbench.terminal.console import console
+
+if TYPE_CHECKING:
+    from forgetbench.evaluation.ask import Asker
+    from forgetbench.models.checkpoint import Checkpoint
+    from forgetbench.models.load import LoadedModel
+
+
+def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
+    """Score a run's checkpoints (or the base model alone) on every dataset of the matrix.
+
+    Raises:
+        UserError: there is no such run, or the data or the model do not fit.
+    """
+    if config.run is not None:
+        score_run(Path(config.run), config)
+        return
+    from forgetbench.models.checkpoint import BASE
+    from forgetbench.models.load import load_model
+    from forgetbench.models.precision import resolve_attention, scored_digest
+
+    catalogue = Catalogue(config.manifests)
+    set_threads(config.threads)
+    model = resolve_attention(config.model, config.matrix.precision)
+    loaded = load_model(model, config.seed)
+    digest = scored_digest(loaded.digest, model, config.matrix.precision)
+    folder = outputs / f"base-{config.model.name}-{config.data.sets[0]}"
+    subject = bare_subject(folder, config.model.name, config.data, config.seed, catalogue)
+    _score(subject, config, catalogue, [BASE], digest, lambda: (loaded, config.model.max_pixels))
+
+
+def score_run(folder: Path, config: EvalMatrixConfig | SweepConfig) -> pd.DataFrame:
+    """Score a run's checkpoints; the model is loaded only if a cell is missing.
+
+    Returns:
+        The matrix.
+    """
+    from forgetbench.models.checkpoint import list_checkpoints
+    from forgetbench.models.precision import scored_digest
+
+    run = read_run(folder)
+
+    def load() -> tuple[LoadedModel, int | None]:
+        import torch
+
+        set_threads(config.threads)
+        loaded = load_base(run, folder)
+        torch.manual_seed(run.config["seed"])
+        method_config(run).attach(loaded.model, len(run_config(run).data.targets))
+        return loaded, model_config(run).max_pixels
+
+    checkpoints = wanted(list_checkpoints(folder), config.matrix.steps, folder)
+    digest = scored_digest(run.model_digest, model_config(run), config.matrix.precision)
+    return _score(run_subject(folder), config, Catalogue(config.manifests), checkpoints, digest, load)
+
+
+def _score(
+    subject: Subject,
+    config: EvalMatrixConfig | SweepConfig,
+    catalogue: Catalogue,
+    checkpoints: Sequence[Checkpoint],
+    model_digest: str,
+    load: Callable[[], tuple[LoadedModel, int | None]],
+) -> pd.DataFrame:
+    """Score a subject, write its tables, show its 2x2; return the matrix."""
+    from forgetbench.evaluation.cells import CellStore
+    from forgetbench.evaluation.evaluate import Evaluator, plan
+    from forgetbench.evaluation.representation import measure, plan_representation
+    from forgetbench.evaluation.sets import load_sets
+
+    crew, outputs, matrix = join_crew(), Path(config.outputs), with_tasks(config.matrix, subject, catalogue)
+
+    @cache
+    def asker() -> Asker:
+        from forgetbench.data.collate import shared_encoder
+        from forgetbench.evaluation.ask import Asker
+
+        loaded, max_pixels = load()
+        encoder = shared_encoder(loaded.processor, max_pixels, loaded.inputs_digest)
+        return Asker(loaded, encoder, matrix, outputs / ".cache")
+
+    sets = load_sets(matrix, catalogue)
+    works = plan(model_digest, checkpoints, sets, matrix)
+    if not works:
+        raise UserError("matrix.decodings: none of them applies to these datasets; open answers are decoded greedily.")
+    evaluator = Evaluator(asker, CellStore(outputs), crew)
+    with _progress("scoring", sum(len(work.dataset.samples) for work in works)) as advance:
+        cells = evaluator.score(works, advance)
+    scored = write_tables(subject, cells, catalogue).matrix if crew.is_main else pd.DataFrame()
+    if matrix.representation.enabled:
+        jobs = plan_representation(model_digest, checkpoints, sets, matrix)
+        with _progress("measuring", len(jobs)) as advance:
+            measured = measure(jobs, asker, outputs / ".representation", crew, advance)
+        if crew.is_main:
+            write_representation(subject, measured)
+    return scored
+
+
+@contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[str, int], None]]:
+    """A bar over what is to be done; the current piece is named."""
+    columns = (TextColumn(f"[bold]{title}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal or console.quiet,
+        transient=True,
+    ) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda label, n: progress.update(task, advance=n, description=label)

@@ -1,0 +1,102 @@
+"""Write a checkpoint as a folder that transformers or peft loads, with a model card that holds its matrix."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from forgetbench.config import Quantisation
+from forgetbench.core.errors import UserError
+from forgetbench.core.files import replacing
+from forgetbench.core.processes import alone
+from forgetbench.evaluation.swap import WeightSwap
+from forgetbench.exchange.adapter import save_adapter
+from forgetbench.exchange.base_files import base_file
+from forgetbench.exchange.card import write_card
+from forgetbench.methods.experts import expert_parts
+from forgetbench.runs.address import Address, resolve
+from forgetbench.runs.base import load_base
+from forgetbench.runs.run_file import method_config, model_config, run_config
+from forgetbench.terminal.console import say
+
+_FOR_VIDEOS = ("preprocessor_config.json", "video_preprocessor_config.json")
+
+
+def export(path: Path, to: Path, adapter: bool) -> None:
+    """Write one checkpoint; the folder is there whole or not at all.
+
+    Args:
+        path: a run's folder (its last checkpoint), or a checkpoint in it.
+        to: the new folder.
+        adapter: write what was added to the base, instead of the whole model.
+
+    Raises:
+        UserError: there is something at `to`, no such checkpoint, or the method's result has no such form.
+    """
+    alone("export")
+    if to.exists() or to.is_symlink():
+        raise UserError(f"{to} exists already; name a new folder, or delete that one.")
+    address = resolve(path)
+    with replacing(to) as temporary:
+        temporary.mkdir()
+        if adapter:
+            save_adapter(address, temporary)
+        else:
+            _save_model(address, temporary)
+        write_card(address, temporary, to.resolve().name, adapter)
+    kind = "PEFT adapter" if adapter else "model"
+    say(f"{to}: {kind} of {address.folder.name}, {address.checkpoint.name}; README.md says how to load it.")
+
+
+def _save_model(address: Address, to: Path) -> None:
+    """Weights (fp32, adapters merged), configuration, generation settings, tokenizer and processor."""
+    run = address.run
+    if model_config(run).quantisation is not Quantisation.none:
+        raise UserError(
+            f"{address.folder}: its base is compressed (model.quantisation={model_config(run).quantisation}), and "
+            "merging into the weights as they were before would give another model. Export with --adapter, and load "
+            "it on the base compressed alike."
+        )
+    loaded = load_base(run, address.folder)
+    model = loaded.model.float()  # what was trained is fp32, and bf16 values are exact in it
+    if address.checkpoint.path:
+        _put(model, address)
+    model.save_pretrained(to)
+    loaded.processor.save_pretrained(to)
+    for name in _FOR_VIDEOS:  # without torchvision the processor at hand knows pictures only
+        source = base_file(model_config(run), name)
+        if source and not (to / name).exists():
+            shutil.copyfile(source, to / name)
+
+
+@torch.no_grad()
+def _put(model: Any, address: Address) -> None:
+    """Put a checkpoint into a model on its base weights, and leave nothing of the method but plain weights."""
+    run = address.run
+    method = method_config(run)
+    torch.manual_seed(run.config["seed"])
+    method.attach(model, len(run_config(run).data.targets))
+    if expert_parts(model):
+        raise UserError(
+            f"{address.folder}: method={method.name} chooses among experts by the input, so the run amounts to no "
+            "plain weights that transformers or peft could load. Score it here, or export a run of another method."
+        )
+    WeightSwap(model).to(address.checkpoint.delta())
+    for parent, name, layer in list(_adapted(model)):
+        layer.merge()
+        setattr(parent, name, layer.get_base_layer())
+
+
+def _adapted(model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
+    """Every layer with adapters: the module that holds it, its name there, itself."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            parent, _, last = name.rpartition(".")
+            yield model.get_submodule(parent), last, module

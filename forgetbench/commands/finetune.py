@@ -1,0 +1,169 @@
+"""`forgetbench finetune`: train one run to its end, and what is made of its checkpoints after training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forgetbench.config import FinetuneConfig, ModelConfig, SweepConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.processes import alone, set_threads
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.methods.base import Method
+from forgetbench.methods.operation import Operation
+from forgetbench.runs.base import load_base
+from forgetbench.runs.run_file import (
+    check_same,
+    describe,
+    read_run,
+    release,
+    run_config,
+    start_run,
+)
+from forgetbench.terminal import audit_table
+from forgetbench.terminal.console import console, say
+
+if TYPE_CHECKING:
+    pass
+
+
+from typing import TYPE_CHECKING
+
+from forgetbench.core.processes import start_processes
+from forgetbench.runs.run_file import RunFile
+
+if TYPE_CHECKING:
+    from forgetbench.training.variants import Bench
+
+
+def finetune(config: FinetuneConfig, folder: Path) -> None:
+    """Train one run to its end in `folder`, from where it stopped if it was begun.
+
+    A method that comes after training works on the run in `folder`, which is trained plainly first if there is none.
+
+    Raises:
+        UserError: the folder holds another run, or the data or the model do not fit.
+    """
+    if not isinstance(config.method, Operation):
+        _train(config, folder)
+        return
+    alone(f"method={config.method.name}")
+    if config.run is None:
+        _train(replace(config, method=Method()), folder)
+    operate(config.method, folder, config.threads)
+
+
+def _train(config: FinetuneConfig, folder: Path) -> None:
+    from forgetbench.data.collate import shared_encoder
+    from forgetbench.models.checkpoint import drop_resume
+    from forgetbench.models.load import load_model
+    from forgetbench.models.parts import audit
+    from forgetbench.training.footprint import too_large
+    from forgetbench.training.loop import Trainer
+    from forgetbench.training.plan import plan_stages, read_sets
+    from forgetbench.training.prepare import prepare
+    from forgetbench.training.run import is_finished, train
+    from forgetbench.training.schedule import checkpoint_steps
+
+    config = replace(config, model=_attended(config))
+    catalogue = Catalogue(config.manifests)
+    stages = plan_stages(config, catalogue)
+    keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
+    described = describe(config, stages)
+    check_same(folder, described)
+    if keep and is_finished(folder, keep):
+        drop_resume(folder)
+        say(f"{folder}: already trained ({keep[-1]} steps).")
+        return
+    set_threads(config.threads)
+    if warning := too_large(config):
+        say(warning)
+    loaded = load_model(config.model, config.seed)
+    if not keep:
+        loaded.model.requires_grad_(False)
+        start_run(folder, described, stages, loaded, audit(loaded.model), config.method)
+        say(f"{folder}: nothing is trained (data.training=none).")
+        return
+    prepared = prepare(loaded.model, [stage.recipe or config.recipe for stage in stages], config.method, config.seed)
+    run = start_run(folder, described, stages, loaded, prepared.audit, config.method)
+    console.print(audit_table(run.audit))
+    encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
+    read = read_sets(config.method, catalogue)
+    # A copy of the method: what it keeps of this run must not stay with the configuration.
+    method, carry = replace(config.method), config.data.carry_optimiser
+    trainer = Trainer(loaded, encoder, method, config.recipe, config.seed, read, prepared.free, carry, config.sharding)
+    try:
+        train(folder, trainer, stages, keep, run.meta(), config.tracker)
+    except UserError:
+        release(folder)
+        raise
+    say(f"{folder}: trained {keep[-1]} steps; checkpoints at {', '.join(map(str, keep))}.")
+
+
+def _attended(config: FinetuneConfig) -> ModelConfig:
+    """The model with the attention kernel that will run: run.json tells what was used."""
+    from forgetbench.models.precision import resolve_attention
+
+    scoring = [config.matrix.precision] if isinstance(config, SweepConfig) else []
+    return resolve_attention(config.model, config.recipe.precision, *scoring)
+
+
+def operate(operation: Operation, folder: Path, threads: int | None) -> None:
+    """Make the variants of a run's checkpoints that are not there yet.
+
+    Args:
+        operation: what to do.
+        folder: the run's.
+        threads: CPU threads; None leaves them to torch.
+
+    Raises:
+        UserError: the run has no such checkpoint, or its data or model have changed.
+    """
+    from forgetbench.training.variants import chosen_steps, has_variants, make_variants
+
+    chosen = chosen_steps(folder, operation.checkpoints)
+    merged = {Path(other): chosen_steps(Path(other), ())[0] for other in operation.merges()}
+    digests = [one.digest for one in merged.values()]
+    checkpoints = [one for one in chosen if not has_variants(folder, one, operation, digests)]
+    if checkpoints:
+        set_threads(threads)
+        bench = _bench(read_run(folder), folder, operation.reads_data())
+        for other in merged:
+            _check_mergeable(other, folder)
+        others = [bench.dense(one.delta()) for one in merged.values()]
+        make_variants(folder, checkpoints, operation, bench, others, digests)
+    say(f"{folder}: {operation.name} is done; score it with `forgetbench eval-matrix run={folder}`.")
+
+
+def _bench(run: RunFile, folder: Path, reads_data: bool) -> Bench:
+    from forgetbench.data.collate import shared_encoder
+    from forgetbench.models.precision import widen
+    from forgetbench.training.passes import TrainingPasses
+    from forgetbench.training.plan import plan_stages
+    from forgetbench.training.variants import Bench
+
+    config = run_config(run)
+    stages = plan_stages(config, Catalogue(config.manifests)) if reads_data else []
+    if reads_data and [stage.data_digest for stage in stages] != list(run.data_digests):
+        raise UserError(f"{folder}: its training data are no longer those it was trained on.")
+    accelerator = start_processes(config.recipe.batch_size // config.recipe.gradient_accumulation)
+    loaded = load_base(run, folder)
+    widen(loaded.model.parameters())  # operations write fp32, whatever the base is held in
+    encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
+    bench = Bench(loaded.model, config.method, len(config.data.targets), config.seed)
+    accelerator.prepare(loaded.model)
+    # Features of frozen towers would be the base's, where a checkpoint may have others.
+    recipe, precision = replace(config.recipe, reuse_features=False), config.method.forward_precision()
+    bench.passes = TrainingPasses(accelerator, loaded, encoder, recipe, config.seed, precision)
+    bench.passes.plan(stages)
+    return bench
+
+
+def _check_mergeable(folder: Path, first: Path) -> None:
+    """Refuse to merge what was not trained from one base, in plain weights."""
+    run, ours = read_run(folder), read_run(first)
+    if run.model_digest != ours.model_digest:
+        raise UserError(f"method.merge: {folder} was not trained from the same base as {first}.")
+    if run_config(run).method.adapted_parts() or run_config(ours).method.adapted_parts():
+        raise UserError("method.merge: runs with adapters cannot be merged with others; merge fully trained ones.")

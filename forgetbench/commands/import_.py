@@ -1,0 +1,216 @@
+"""Make a run of checkpoints that another trainer wrote, so that everything that works on runs works on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, fields, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from forgetbench.config import (
+    CheckpointConfig,
+    FinetuneConfig,
+    Quantisation,
+    RecipeConfig,
+    Schedule,
+    StageConfig,
+    Training,
+)
+from forgetbench.core.errors import UserError
+from forgetbench.core.files import replacing, write_json
+from forgetbench.core.processes import alone, set_threads
+from forgetbench.core.records import PARTS
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.exchange.layouts import ForeignRun, read_layout
+from forgetbench.exchange.other_trainers import Changed, changed, remarks
+from forgetbench.methods.base import Method
+from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
+from forgetbench.models.load import LoadedModel, load_model
+from forgetbench.models.parts import PartCount, TrainableAudit, part_of
+from forgetbench.models.precision import resolve_attention
+from forgetbench.models.tensors import tensors_digest
+from forgetbench.runs.address import NOT_KNOWN
+from forgetbench.runs.run_file import IMPORTED, RunFile, check_same, describe, read_run, start_run
+from forgetbench.terminal import audit_table
+from forgetbench.terminal.console import console, say
+from forgetbench.training.plan import plan_stages
+
+_SAID_BY_USER = {"parts", "mix", "replay", "language_last_layers", "checkpoints", "reuse_features"}
+
+
+def importer(folder: Path) -> Callable[[FinetuneConfig, Path], None]:
+    """The task of `forgetbench import`, for one folder of checkpoints."""
+    return partial(_bring_in, folder)
+
+
+def _bring_in(source: Path, config: FinetuneConfig, folder: Path) -> None:
+    """Make `folder` a run of the checkpoints in `source`; if it is one already, check that it is the same.
+
+    Raises:
+        UserError: the checkpoints do not fit the base, or `folder` holds something else.
+    """
+    alone("import")
+    _check_config(config)
+    config = replace(config, model=resolve_attention(config.model))
+    is_run = (folder / "run.json").is_file()
+    if not is_run and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds something that is no run; give the import a name of its own (name=...).")
+    foreign = read_layout(source)
+    config, unknown = _as_trained(config, foreign)
+    set_threads(config.threads)
+    loaded = load_model(config.model, config.seed)
+    found: Iterator[tuple[int, Changed]] = _compared(loaded, config, foreign)
+    step, last = next(found)
+    found = chain([(step, last)], found)
+    config = replace(
+        config,
+        method=Method(name=last.method),
+        recipe=replace(config.recipe, parts=_parts(last) or config.recipe.parts),
+    )
+    for remark in remarks(loaded, config.model, foreign.checkpoints[-1]):
+        say(f"{source}: {remark}")
+    stages = plan_stages(config, Catalogue(config.manifests))
+    described = describe(config, stages)
+    if is_run:
+        _verify(folder, described, loaded, found)
+        return
+    notes = {IMPORTED: str(source), NOT_KNOWN: ", ".join(f"recipe.{name}" for name in unknown) or None}
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        run = start_run(temporary, described, stages, loaded, _audit(loaded.model, last), config.method)
+        run = replace(run, environment={**run.environment, **notes})
+        write_json(temporary / "run.json", asdict(run))
+        _write_log(foreign, run, temporary / "train.csv")
+        for step, one in found:
+            _refuse_another(temporary, step, one, config.method.name)
+            save_checkpoint(temporary, step, one.delta, {**run.meta(), "stage": 1})
+        steps = [one.step for one in list_checkpoints(temporary) if one.path]
+    console.print(audit_table(run.audit))
+    say(f"{folder}: imported {source}; checkpoints at {', '.join(map(str, steps))}.")
+
+
+def _check_config(config: FinetuneConfig) -> None:
+    if len(config.data.stages) != 1 or config.data.training is not Training.sequence:
+        raise UserError("data: import one training on one target set at a time; import each stage under its own name.")
+    if config.model.quantisation is not Quantisation.none:
+        raise UserError(
+            f"model.quantisation={config.model.quantisation}: weights are compared with those of an uncompressed base; "
+            "leave it out."
+        )
+    if type(config.method) is not Method:
+        raise UserError(f"method={config.method.name}: what the checkpoints hold says how they were trained; drop it.")
+
+
+def _as_trained(config: FinetuneConfig, foreign: ForeignRun) -> tuple[FinetuneConfig, list[str]]:
+    """The configuration with what the trainer's files say in place of defaults, and the settings they do not say."""
+    steps = sorted({one.step for one in foreign.checkpoints})
+    said = dict(_said(foreign, steps[-1]))
+    seed = int(foreign.settings["seed"]) if foreign.settings.get("seed", "").isdigit() else config.seed
+    recipe = replace(
+        config.recipe,
+        **({"lr": None} | said),
+        checkpoints=CheckpointConfig(steps=steps),
+    )
+    stage = StageConfig(set=config.data.stages[0].set)
+    unknown = [one.name for one in fields(RecipeConfig) if one.name not in {*said, *_SAID_BY_USER}]
+    return replace(config, seed=seed, recipe=recipe, data=replace(config.data, stages=[stage])), unknown
+
+
+def _said(foreign: ForeignRun, steps: int) -> Iterator[tuple[str, Any]]:
+    """Settings of the recipe that the trainer's log and card say."""
+    yield "steps", steps
+    rates = [row["learning_rate"] for row in foreign.log if "learning_rate" in row]
+    settings = foreign.settings
+    if "learning_rate" in settings:
+        yield "lr", float(settings["learning_rate"])
+    elif rates:
+        yield "lr", float(max(rates))
+    if "total_train_batch_size" in settings or "train_batch_size" in settings:
+        yield "batch_size", int(settings.get("total_train_batch_size", settings.get("train_batch_size", 0)))
+    if "gradient_accumulation_steps" in settings:
+        yield "gradient_accumulation", int(settings["gradient_accumulation_steps"])
+    if settings.get("lr_scheduler_type") in set(Schedule):
+        yield "schedule", Schedule(settings["lr_scheduler_type"])
+    if "lr_scheduler_warmup_ratio" in settings:
+        yield "warmup", float(settings["lr_scheduler_warmup_ratio"])
+    elif "lr_scheduler_warmup_steps" in settings:
+        warmup = float(settings["lr_scheduler_warmup_steps"])
+        yield "warmup", warmup / steps if warmup >= 1 else warmup
+
+
+def _compared(loaded: LoadedModel, config: FinetuneConfig, foreign: ForeignRun) -> Iterator[tuple[int, Changed]]:
+    """Every checkpoint beside the base, the last one first: it tells what trained. One is in memory at a time."""
+    for checkpoint in sorted(foreign.checkpoints, key=lambda one: one.step, reverse=True):
+        yield checkpoint.step, changed(loaded, config.model, config.seed, checkpoint)
+
+
+def _parts(last: Changed) -> list[str]:
+    trained = {part_of(name) for name in last.trained}
+    return [part for part in PARTS if part in trained]
+
+
+def _audit(model: Any, last: Changed) -> TrainableAudit:
+    """What trained: tensors that moved, or the adapter's own parameters."""
+    total, trained = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    for name, parameter in model.named_parameters():
+        total[part_of(name)] += parameter.numel()
+        if name in last.trained:
+            trained[part_of(name)] += parameter.numel()
+    counted: Mapping[str, int] = last.added or trained
+    return TrainableAudit(
+        tuple(PartCount(part, total[part], counted[part]) for part in PARTS), tuple(sorted(last.trained))
+    )
+
+
+def _digest(delta: Mapping[str, Tensor], method: str) -> str:
+    return tensors_digest({name: value.contiguous() for name, value in delta.items()}, asdict(Method(name=method)))
+
+
+def _refuse_another(folder: Path, step: int, one: Changed, method: str) -> bool:
+    """Whether a step is there with these very weights.
+
+    Raises:
+        UserError: it is there with others.
+    """
+    there = {one.step: one.digest for one in list_checkpoints(folder) if one.path and not one.variant}
+    if step in there and there[step] != _digest(one.delta, method):
+        raise UserError(
+            f"step {step} is there twice with different weights. The final weights may be the best checkpoint's "
+            "instead of the last one's (load_best_model_at_end): import the checkpoint-<step> folders from a folder of "
+            "their own. If the files have changed since an earlier import, give this one another name=..."
+        )
+    return step in there
+
+
+def _verify(
+    folder: Path, described: Mapping[str, Any], loaded: LoadedModel, found: Iterable[tuple[int, Changed]]
+) -> None:
+    """Check that a folder holds the same import already."""
+    if IMPORTED not in read_run(folder).environment:
+        raise UserError(f"{folder} holds a run that was trained here; give the import another name=...")
+    check_same(folder, described, loaded.digest)
+    for step, one in found:
+        if not _refuse_another(folder, step, one, described["config"]["method"]["name"]):
+            raise UserError(f"{folder} lacks its checkpoint at step {step}; delete the folder and import again.")
+    say(f"{folder}: already imported.")
+
+
+def _write_log(foreign: ForeignRun, run: RunFile, path: Path) -> None:
+    """train.csv, of the steps that were logged; what was not logged is empty."""
+    rows = [
+        {
+            "step": row["step"],
+            "stage": 1,
+            "loss": row["loss"],
+            **{f"lr_{part}": row.get("learning_rate") for part in run.parts.split("+") if part},
+            "grad_norm": row.get("grad_norm"),
+        }
+        for row in foreign.log
+    ]
+    if rows:
+        pd.DataFrame(rows).drop_duplicates("step", keep="last").to_csv(path, index=False)

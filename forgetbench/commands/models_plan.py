@@ -1,0 +1,127 @@
+"""`forgetbench models plan`: what training a model takes of a GPU's memory, before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from rich.table import Table
+
+from forgetbench.config import Dtype, FinetuneConfig, ModelConfig, Optimiser, Quantisation, Sharding
+from forgetbench.core.records import PARTS
+from forgetbench.methods.base import Method
+from forgetbench.methods.lora import LoRA
+from forgetbench.models.memory import ANSWER_TOKENS, GIB, PROMPT_TOKENS, RESERVE, RESERVE_SHARE, estimate, setting_of
+from forgetbench.models.sizes import Sizes
+from forgetbench.terminal.console import print_rows
+
+CARDS = (24, 80)
+"""GiB of memory."""
+DEVICES = (1, 8)
+"""One alone; several that shard the model (`sharding=fsdp2`) where it can be sharded."""
+_TAKERS = ("weights", "gradients", "moments", "copies", "activations", "logits")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way of training, as the table calls it."""
+
+    name: str
+    config: FinetuneConfig
+
+
+def models_plan(configs: Sequence[FinetuneConfig], as_json: bool) -> None:
+    """Memory on each GPU by what takes it: the recipe as given, changes that would help, and the usual recipes."""
+    from forgetbench.training.footprint import read_sizes
+
+    rows: list[dict[str, object]] = []
+    for config in configs:
+        sizes = read_sizes(config.model)
+        table = _table(config.model, config.recipe.batch_size // config.recipe.gradient_accumulation, sizes)
+        cases = [Case("as given", config), *changes(config), *usual(config)]
+        for case in cases:
+            found = [plan_row(case, sizes, devices) for devices in DEVICES]
+            rows += found
+            _add(table, found[0], found[-1], end=case in (cases[0], cases[-len(list(usual(config))) - 1]))
+        if not as_json:
+            print_rows(table, [], as_json=False)
+    if as_json:
+        print_rows(Table(), rows, as_json=True)
+
+
+def plan_row(case: Case, sizes: Sizes, devices: int) -> dict[str, object]:
+    """One case on some devices, in GiB on each."""
+    config, model = case.config, case.config.model
+    whole = model.quantisation is Quantisation.nf4 or config.recipe.optimiser is Optimiser.adamw_8bit
+    config = replace(config, sharding=Sharding.none if devices == 1 or whole else Sharding.fsdp2)
+    found = estimate(sizes, setting_of(config, devices))
+    return {
+        "model": model.path,
+        "recipe": case.name,
+        "devices": devices,
+        "sharding": str(config.sharding),
+        **{name: round(value / GIB, 3) for name, value in asdict(found).items()},
+        "total": round(found.total / GIB, 3),
+        **{f"fits_{card}": found.fits(card) for card in CARDS},
+        "sizes": "nominal" if sizes.nominal else "read",
+    }
+
+
+def changes(config: FinetuneConfig) -> Iterator[Case]:
+    """What takes less than the recipe as given: each change by itself, then those of the recipe together."""
+    recipe, model = config.recipe, config.model
+    once = {"gradient_accumulation": recipe.batch_size}
+    steps: Mapping[str, Mapping[str, object]] = {
+        f"gradient_accumulation={recipe.batch_size}": once,
+        "gradient_checkpointing=true": {"gradient_checkpointing": True},
+        "optimiser=adamw_8bit": {"optimiser": Optimiser.adamw_8bit},
+        "these three": {**once, "gradient_checkpointing": True, "optimiser": Optimiser.adamw_8bit},
+    }
+    for name, changed in steps.items():
+        after = replace(recipe, **changed)  # type: ignore[arg-type]
+        if after != recipe:
+            yield Case(name, replace(config, recipe=after))
+    if model.dtype is Dtype.fp32:
+        yield Case("model.dtype=bf16", replace(config, model=replace(model, dtype=Dtype.bf16)))
+
+
+def usual(config: FinetuneConfig) -> Iterator[Case]:
+    """The recipes one chooses from, on the same model and with the rest of the recipe as given."""
+    lora = config.method if isinstance(config.method, LoRA) else LoRA()
+    kinds: Mapping[str, tuple[Sequence[str], Method, Mapping[str, object]]] = {
+        "full": (PARTS, Method(), {}),
+        "language": (["language"], Method(), {}),
+        "projector": (["projector"], Method(), {}),
+        "lora": (["language"], replace(lora, parts=["language"], targets=None), {}),
+        "qlora": (
+            ["language"],
+            replace(lora, parts=["language"], targets=None),
+            {"dtype": Dtype.bf16, "quantisation": Quantisation.nf4},
+        ),
+    }
+    for name, (parts, method, held) in kinds.items():
+        recipe = replace(config.recipe, parts=list(parts), language_last_layers=None)
+        model = replace(config.model, quantisation=Quantisation.none)
+        yield Case(name, replace(config, recipe=recipe, method=method, model=replace(model, **held)))  # type: ignore[arg-type]
+
+
+def _table(model: ModelConfig, micro_batch: int, sizes: Sizes) -> Table:
+    source = "nominal sizes, as its configuration is not here" if sizes.nominal else "its configuration"
+    caption = (
+        f"GiB on one GPU, from {source}: {micro_batch} items in a pass, each {PROMPT_TOKENS + ANSWER_TOKENS} tokens "
+        f"and a picture of {sizes.tokens}. Fits: cards of {CARDS[0]} or {CARDS[1]} GB, {RESERVE_SHARE:.0%} and "
+        f"{RESERVE:g} GiB left free. 8 GPUs: each of them, under sharding=fsdp2; under DDP where weights or moments "
+        "are packed."
+    )
+    if sizes.recurrent:
+        caption += " Its linear attention keeps more than is counted here: measure a step."
+    table = Table(title=f"{model.path}, held in {model.dtype}", title_justify="left", caption=caption)
+    for column in ("recipe", *_TAKERS, "total", "fits", "8 GPUs"):
+        table.add_column(column, justify="left" if column == "recipe" else "right")
+    return table
+
+
+def _add(table: Table, alone: Mapping[str, object], shared: Mapping[str, object], end: bool) -> None:
+    cells = [f"{alone[name]:.1f}" for name in (*_TAKERS, "total")]
+    fits = " ".join(str(card) for card in CARDS if alone[f"fits_{card}"])
+    table.add_row(str(alone["recipe"]), *cells, fits or "-", f"{shared['total']:.1f}", end_section=end)

@@ -1,0 +1,41 @@
+"""`forgetbench models show`: a model's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from forgetbench.config import FinetuneConfig, ModelConfig
+from forgetbench.terminal.console import print_rows
+
+
+def models_show(configs: Sequence[FinetuneConfig], as_json: bool) -> None:
+    """Each model's parts and parameter counts, counted without reading its weights."""
+    rows: list[dict[str, object]] = []
+    table = Table(title="models", title_justify="left")
+    for column in ("model", "part", "parameters", "linear layers"):
+        table.add_column(column, justify="left" if column in ("model", "part") else "right")
+    for config in configs:
+        rows += _model_rows(table, config.model)
+    print_rows(table, rows, as_json)
+
+
+def _model_rows(table: Table, config: ModelConfig) -> list[dict[str, object]]:
+    """Add a model's rows to the table, and return them."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from forgetbench.models.parts import audit, language_layers, linear_layers
+    from forgetbench.models.pretrained import load_config
+
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(load_config(config))
+    counted = audit(model)
+    layers, rows = language_layers(model), list[dict[str, object]]()
+    for count in counted.parts:
+        linear = len(linear_layers(model, count.part))
+        table.add_row(config.path, count.part, f"{count.total:,}", str(linear))
+        rows.append({"model": config.path, "part": count.part, "parameters": count.total, "linear_layers": linear})
+    table.add_row(config.path, "all", f"{counted.total:,}", f"{layers} language layers", end_section=True)
+    return [*rows, {"model": config.path, "part": "all", "parameters": counted.total, "language_layers": layers}]

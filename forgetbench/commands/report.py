@@ -1,0 +1,108 @@
+"""`forgetbench report`: one page and its figures from a run's or a sweep's tables and stored answers. No torch."""
+
+from __future__ import annotations
+
+import signal
+import time
+import webbrowser
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from forgetbench.core.errors import UserError
+from forgetbench.core.files import write_text
+from forgetbench.reporting.contents import ReportContents
+from forgetbench.reporting.gather import gather
+from forgetbench.reporting.page import DrawnFigure, render
+from forgetbench.terminal.console import console, say
+
+PAGE = "report.html"
+_POLL_S = 5.0
+_REFRESH_S = 10
+_MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    flips: int = 600
+    """Items in the flip explorer, at most."""
+    watch: bool = False
+    open_page: bool = False
+
+
+def make(path: Path, options: Options) -> None:
+    """Write report.html and figures/ into the folder of a run or a sweep; with `watch`, again at every change.
+
+    Raises:
+        UserError: there is no run, or a table is damaged.
+    """
+    if options.watch:
+        _watch(path, options)
+    else:
+        with console.status(f"reading the tables and answers of {path}"):
+            contents = gather(path, options.flips)
+        _write(path, contents, with_files=True)
+        _open(path, options)
+
+
+def _write(path: Path, contents: ReportContents, with_files: bool) -> None:
+    from forgetbench.reporting.charts import figures, vega_spec  # Altair takes a second to load
+    from forgetbench.reporting.static_figures import save_figures
+
+    with console.status("drawing"):
+        drawn = figures(contents.tables)
+        files = save_figures(drawn, path / "figures") if with_files else []
+    page = [DrawnFigure(one.name, one.title, one.caption, one.alt_text, vega_spec(one, "page")) for one in drawn]
+    html = render(contents, page)
+    write_text(path / PAGE, html)
+    size = len(html.encode()) / _MEGABYTE
+    beside = f"; {len(files)} files in {path / 'figures'}" if files else ""
+    say(
+        f"{path / PAGE} ({size:.1f} MB, {len(drawn)} figures, {len(contents.flips)} of {contents.n_flips or 0} flips)"
+        + beside
+    )
+
+
+def _open(path: Path, options: Options) -> None:
+    if options.open_page:
+        webbrowser.open((path / PAGE).resolve().as_uri())
+
+
+def _watch(path: Path, options: Options) -> None:
+    """Write the page whenever a table changes, until Ctrl-C; then once more, without its refreshing itself."""
+    seen: frozenset[tuple[str, int, int]] | None = None
+    shown: ReportContents | None = None
+    told = ""
+    say(f"Watching {path}; Ctrl-C ends it.")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way of saying Ctrl-C
+    try:
+        while True:
+            found = _tables(path)
+            if found != seen:
+                try:
+                    contents = gather(path, options.flips, refresh_s=_REFRESH_S)
+                    _write(path, contents, with_files=False)
+                    if shown is None:
+                        _open(path, options)
+                    seen, shown = found, contents
+                except UserError as error:  # not begun yet, or a table is damaged: the next look may find it whole
+                    if told != (told := str(error)):
+                        say(f"Waiting: {error}")
+            time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        if shown is not None:
+            _write(path, replace(shown, refresh_s=None), with_files=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tables(path: Path) -> frozenset[tuple[str, int, int]]:
+    """Name, time and size of every table and run.json, of the folder's run or its points."""
+    found = set()
+    for pattern in ("*.csv", "*/*.csv", "run.json", "*/run.json"):
+        for file in path.glob(pattern):
+            with suppress(FileNotFoundError):  # replaced in between
+                found.add((str(file), file.stat().st_mtime_ns, file.stat().st_size))
+    return frozenset(found)

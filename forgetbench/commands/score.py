@@ -1,0 +1,58 @@
+"""Score without a model: stored predictions by the present rules, and predictions that were made elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forgetbench.config import ScoreConfig
+from forgetbench.core.errors import UserError
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.evaluation.cells import CellStore
+from forgetbench.evaluation.elsewhere import foreign_cells
+from forgetbench.evaluation.evaluate import plan, stored_cells
+from forgetbench.evaluation.sets import load_sets
+from forgetbench.exchange.lm_eval import write_lm_eval
+from forgetbench.models.checkpoint import list_checkpoints
+from forgetbench.models.precision import scored_digest
+from forgetbench.runs.run_file import model_config, read_run
+from forgetbench.runs.subject import bare_subject, run_subject, wanted, with_tasks, write_tables
+from forgetbench.terminal.console import say
+
+
+def score(config: ScoreConfig, outputs: Path) -> None:
+    """Make the tables again from stored predictions, or from predictions made elsewhere; no model is loaded.
+
+    Raises:
+        UserError: there are no such predictions, or they do not fit the data.
+    """
+    catalogue, store = Catalogue(config.manifests), CellStore(outputs)
+    if config.run is not None:
+        folder = Path(config.run)
+        checkpoints = wanted(list_checkpoints(folder), config.matrix.steps, folder)
+        subject = run_subject(folder)
+        matrix = with_tasks(config.matrix, subject, catalogue)
+        run = read_run(folder)
+        digest = scored_digest(run.model_digest, model_config(run), matrix.precision)
+        works = plan(digest, checkpoints, load_sets(matrix, catalogue), matrix)
+        cells = stored_cells(works, store)
+        if missing := len(works) - len(cells):
+            say(
+                f"{missing} of {len(works)} cells are not there at these settings (matrix.batch_size, .precision and "
+                f"others count); `forgetbench eval-matrix run={folder}` makes them."
+            )
+    else:
+        assert config.predictions is not None
+        if (outputs / config.name / "run.json").is_file():
+            raise UserError(
+                f"name: {outputs / config.name} holds a run of its own; give these predictions another name."
+            )
+        subject = bare_subject(outputs / config.name, config.model_name, config.data, None, catalogue)
+        cells, left_out = foreign_cells(Path(config.predictions), config.matrix, catalogue, store)
+        for line in left_out:
+            say(line)
+    if not cells:
+        raise UserError("No predictions to score: name other datasets (matrix=..., matrix.datasets=[...]) or folders.")
+    tables = write_tables(subject, cells, catalogue)
+    if config.lm_eval:
+        write_lm_eval(tables.scores, subject.folder)
+        say(f"{subject.folder}/lm_eval: results in lm-evaluation-harness's layout")

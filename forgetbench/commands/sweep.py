@@ -1,0 +1,75 @@
+"""`forgetbench sweep`: one point of a grid, and the tables of all of them end to end."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from forgetbench.commands.eval_matrix import score_run
+from forgetbench.commands.finetune import finetune
+from forgetbench.config import SweepConfig
+from forgetbench.core.records import QUADRANTS, Metric
+from forgetbench.methods.operation import Operation
+from forgetbench.terminal.console import console, say
+
+if TYPE_CHECKING:
+    pass
+
+
+from forgetbench.runs.courses import STRATEGIES, courses
+from forgetbench.runs.recipes import last_pairs, named
+from forgetbench.tables.continual_strategies import strategy_rows
+from forgetbench.tables.representation import joined_representation
+from forgetbench.tables.scores import write_csv
+from forgetbench.tables.seeds import seed_rows
+from forgetbench.terminal import sweep_table
+from forgetbench.terminal.strategies import strategy_table
+
+
+def sweep_point(config: SweepConfig, folder: Path) -> float | None:
+    """Train and score one point of a sweep.
+
+    Returns:
+        The mean of the four quadrants at the last step, over its variants if the method makes some, for sweepers that
+        search; None if a quadrant is missing.
+    """
+    finetune(config, folder)
+    gc.collect()  # the trained model is in a cycle; scoring loads it anew
+    matrix = score_run(folder, config)
+    matrix = matrix[(matrix["variant"] != "") == isinstance(config.method, Operation)]
+    last = matrix[
+        (matrix["step"] == matrix["step"].max())
+        & (matrix["decoding"] == config.matrix.decodings[0])
+        & (matrix["metric"] == Metric.accuracy)
+    ]
+    means = last.groupby("quadrant")["value"].mean()
+    return float(means.mean()) if set(QUADRANTS) <= set(means.index) else None
+
+
+def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
+    """Combine the tables of a sweep's scored points, and show a row for each."""
+    points = sorted(point for point in points if (point / "summary.csv").is_file())
+    if not points:
+        return
+    tables = {}
+    for name in ("scores.csv", "matrix.csv", "summary.csv"):
+        tables[name] = pd.concat([pd.read_csv(point / name) for point in points], ignore_index=True)
+        write_csv(tables[name], folder / name)
+    measured = [path for point in points if (path := point / "representation.csv").is_file()]
+    if measured:
+        write_csv(joined_representation(measured), folder / "representation.csv")
+    runs = named(points)
+    if len({run.recipe for run in runs}) < len(runs):
+        write_csv(seed_rows(last_pairs(runs)), folder / "seeds.csv")
+    if sequences := courses(runs):
+        strategies = strategy_rows(sequences)
+        write_csv(strategies, folder / STRATEGIES)
+        console.print(strategy_table(strategies))
+    decodings = sorted(set(tables["matrix.csv"]["decoding"]))
+    if decodings:
+        console.print(sweep_table(tables["matrix.csv"], tables["scores.csv"], decodings[0]))
+    say(f"{len(points)} points: {folder}/scores.csv, {folder}/matrix.csv, {folder}/summary.csv")

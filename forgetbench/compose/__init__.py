@@ -1,0 +1,114 @@
+"""Compose a command's config and hand its task to Hydra's own run and multirun.
+
+The only package that knows Hydra. It ends in the same two calls as `@hydra.main`, so launcher and sweeper plugins
+(joblib, submitit, ray, optuna) work unchanged. A config is checked in full before Hydra makes its first folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from forgetbench.compose.launchers import check_launcher, death, no_ray, told
+from forgetbench.compose.overrides import folder_name, parse
+from forgetbench.compose.points import FailedPoint, PointTask, failed_point, output_folder, point_job
+from forgetbench.compose.session import opened, without_hydra
+from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig
+from forgetbench.core.errors import UserError
+
+C = TypeVar("C", FinetuneConfig, EvalMatrixConfig, ScoreConfig, SweepConfig)
+
+
+def compose(kind: type[C], overrides: Sequence[str]) -> C:
+    """The checked config of one command; writes nothing.
+
+    Raises:
+        UserError: the overrides or the files they choose cannot run; the message lists everything that is wrong.
+    """
+    with opened(kind, overrides) as session:
+        return cast(C, session.check(session.compose()))
+
+
+def composed_yaml(kind: type[C], overrides: Sequence[str]) -> str:
+    """What `--cfg` prints: the composed config, each missing value as ???; for a sweep, its points as comments."""
+    with opened(kind, _with_grid(overrides) if kind is SweepConfig else overrides) as session:
+        config = session.compose()
+        points = [f"# point: {' '.join(point)}\n" for point in session.points(config)]
+        return "".join(points) + OmegaConf.to_yaml(without_hydra(config), resolve=True)
+
+
+def run(kind: type[C], overrides: Sequence[str], task: Callable[[C, Path], None]) -> None:
+    """Run `task(config, run folder)` once, through Hydra's run."""
+    refused: list[UserError] = []
+
+    def job(config: DictConfig) -> None:
+        try:
+            task(cast(C, OmegaConf.to_object(config)), output_folder())
+        except UserError as error:
+            # Hydra prints a line of its own about any exception that leaves a job.
+            refused.append(error)
+            with suppress(OSError):  # Hydra made it; not empty, it holds a run
+                output_folder().rmdir()
+
+    with opened(kind, overrides) as session:
+        session.check(session.compose())
+        session.hydra.run(session.name, job, session.lines)
+    if refused:
+        raise refused[0]
+
+
+def sweep(
+    overrides: Sequence[str], task: PointTask, summarise: Callable[[Path, Sequence[Path]], None] = lambda *_: None
+) -> list[FailedPoint]:
+    """Run `task(config, point folder)` for every point through Hydra's multirun.
+
+    Afterwards `summarise(sweep folder, folders of the points that ended well)`. A point that raises leaves its
+    traceback in error.txt and does not stop the others. `task` must be picklable for launchers that use other
+    processes; if one of these dies, what the launcher had not finished is left for the next time.
+
+    Returns:
+        The points without a result.
+
+    Raises:
+        UserError: the configuration cannot run, the sweep's folder holds a run, or no Ray could be joined.
+    """
+    with opened(SweepConfig, _with_grid(overrides)) as session:
+        master = session.compose()
+        launcher = OmegaConf.to_container(master.hydra.launcher)
+        check_launcher(launcher)
+        known = session.check_points(master)
+        folder = Path(master.hydra.sweep.dir)
+        if (folder / "run.json").exists():
+            raise UserError(f"{folder} holds a run, not a sweep; give the sweep another name=...")
+        try:
+            session.hydra.multirun(session.name, point_job(task), [*session.lines, *told(folder)])
+        except Exception as error:
+            if refusal := no_ray(error, launcher):
+                raise UserError(refusal) from error
+            died = death(error)
+            if died is None:
+                raise
+            sys.stderr.write(f"A process of the sweep died: {died}\n")
+    points = [folder / name for name in known] or sorted(path for path in folder.glob("[!.]*") if path.is_dir())
+    failed = [point for point in (failed_point(path) for path in points) if point is not None]
+    without = {point.folder for point in failed}
+    summarise(folder, [point for point in points if point not in without])
+    return failed
+
+
+def _with_grid(overrides: Sequence[str]) -> list[str]:
+    """A user's own swept override takes the place of the default sweep, under a name of its own."""
+    if any("=" not in word for word in overrides):
+        return list(overrides)  # refused when the session opens
+    parsed = parse(overrides)
+    swept = {override.key_or_group for override in parsed if override.is_sweep_override()}
+    given = {override.key_or_group for override in parsed}
+    if not swept or "sweep" in given:
+        return list(overrides)
+    name = [] if "name" in given else [f"name=grid-{folder_name(*sorted(swept))}"]
+    return [*overrides, "sweep=grid", *name]

@@ -1,0 +1,87 @@
+"""What is wrong with a recipe on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates
+from forgetbench.config import RecipeConfig
+from forgetbench.core.records import PARTS
+
+
+def recipe_problems(recipe: RecipeConfig) -> Iterator[Problem]:
+    """What is wrong with a recipe on its own."""
+    yield from _parts(recipe)
+    yield from _learning_rates(recipe)
+    yield from _mix(recipe)
+    for key in ("steps", "batch_size", "gradient_accumulation"):
+        yield from at_least_1(f"recipe.{key}", getattr(recipe, key))
+    if recipe.gradient_accumulation > 0 and recipe.batch_size % recipe.gradient_accumulation:
+        yield Problem(
+            "recipe.gradient_accumulation",
+            f"batch_size {recipe.batch_size} does not split into {recipe.gradient_accumulation} equal micro-batches.",
+        )
+    if not 0 <= recipe.warmup <= 1:
+        yield Problem(
+            "recipe.warmup",
+            f"{recipe.warmup} is not a share of the steps; give a number from 0 to 1.",
+        )
+    if recipe.weight_decay < 0:
+        yield Problem("recipe.weight_decay", f"{recipe.weight_decay} is negative; give 0 or more.")
+    if recipe.max_grad_norm <= 0:
+        yield Problem(
+            "recipe.max_grad_norm",
+            f"{recipe.max_grad_norm} would stop every step; give a number above 0.",
+        )
+
+
+def _parts(recipe: RecipeConfig) -> Iterator[Problem]:
+    if not recipe.parts:
+        yield Problem("recipe.parts", f"empty, so nothing is trainable; give some of [{', '.join(PARTS)}].")
+    yield from duplicates("recipe.parts", recipe.parts)
+    if unknown := [part for part in recipe.parts if part not in PARTS]:
+        yield Problem("recipe.parts", f"there is no part '{unknown[0]}'; the parts are {', '.join(PARTS)}.")
+    if recipe.language_last_layers is not None:
+        yield from at_least_1("recipe.language_last_layers", recipe.language_last_layers)
+        if "language" not in recipe.parts:
+            yield Problem(
+                "recipe.language_last_layers",
+                "restricts `language`, which recipe.parts does not train.",
+            )
+
+
+def _learning_rates(recipe: RecipeConfig) -> Iterator[Problem]:
+    rates = recipe.lr if isinstance(recipe.lr, dict) else dict.fromkeys(recipe.parts, recipe.lr)
+    for part in recipe.parts:
+        if part not in rates:
+            yield Problem("recipe.lr", f"no rate for the trained part '{part}'; add {part}: <rate>.")
+    for part in rates:
+        if part not in recipe.parts:
+            yield Problem(
+                "recipe.lr",
+                f"a rate for '{part}', which recipe.parts does not train; drop one or add the other.",
+            )
+    for rate in dict.fromkeys(rates.values()) if isinstance(recipe.lr, dict) else (recipe.lr,):
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
+            yield Problem(
+                "recipe.lr",
+                f"{rate!r} is not a learning rate; give a number above 0, such as 1e-5.",
+            )
+
+
+def _mix(recipe: RecipeConfig) -> Iterator[Problem]:
+    ratio = recipe.mix.ratio
+    if recipe.replay.samples < 0:
+        yield Problem("recipe.replay.samples", f"{recipe.replay.samples} is negative; give 0 or more.")
+    yield from duplicates("recipe.replay.earlier", recipe.replay.earlier)
+    yield from duplicates("recipe.mix.data", recipe.mix.data)
+    if not 0 <= ratio <= 1:
+        yield Problem(
+            "recipe.mix.ratio",
+            f"{ratio} is not a share of the instances; give a number from 0 to 1.",
+        )
+    elif ratio > 0 and not recipe.mix.data:
+        yield Problem(
+            "recipe.mix.data",
+            f"empty, but recipe.mix.ratio is {ratio}; name auxiliary sets or set the ratio to 0.",
+        )

@@ -1,0 +1,57 @@
+"""What is wrong with the stages of a run: what they change of the recipe, and how they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from omegaconf.errors import OmegaConfBaseException
+
+from forgetbench.compose.checks.problem import Problem
+from forgetbench.compose.checks.recipe import recipe_problems
+from forgetbench.config import FinetuneConfig, RecipeConfig, Training, stage_recipe
+
+_WHOLE_RUN = {
+    "checkpoints": "counts steps of the whole run",
+    "precision": "is one for the whole run",
+    "reuse_features": "is one for the whole run",
+    "steps": "is given as the stage's own `steps` or `epochs`",
+}
+"""Keys of the recipe that a stage cannot change, and why."""
+
+
+def stage_problems(config: FinetuneConfig) -> Iterator[Problem]:
+    """What is wrong with each stage beside its data."""
+    for index, stage in enumerate(config.data.stages):
+        key = f"data.stages.{index}.recipe"
+        for name in _WHOLE_RUN.keys() & stage.recipe.keys():
+            yield Problem(key, f"recipe.{name} {_WHOLE_RUN[name]}; take it out of the stage.")
+        if stage.recipe and config.data.training is Training.joint:
+            yield Problem(key, "stages that are trained jointly have one recipe; set data.training=sequence.")
+        try:
+            recipe = stage_recipe(config.recipe, stage)
+        except OmegaConfBaseException as error:
+            yield Problem(key, str(error).split("\n")[0])
+            continue
+        if stage.recipe:
+            yield from (
+                Problem(f"{key}.{one.key.removeprefix('recipe.')}", one.message) for one in recipe_problems(recipe)
+            )
+            yield from _adapted(config, key, recipe)
+
+
+def changed_recipes(config: FinetuneConfig) -> Iterator[tuple[int, RecipeConfig]]:
+    """The recipes of stages that change something, with the stage's index; those that do not compose are left out."""
+    for index, stage in enumerate(config.data.stages):
+        if stage.recipe:
+            try:
+                yield index, stage_recipe(config.recipe, stage)
+            except OmegaConfBaseException:
+                continue
+
+
+def _adapted(config: FinetuneConfig, key: str, recipe: RecipeConfig) -> Iterator[Problem]:
+    for part in config.method.adapted_parts():
+        if part not in recipe.parts:
+            yield Problem(
+                key, f"{config.method.name} on '{part}', which this stage's parts {recipe.parts} leave frozen."
+            )

@@ -1,0 +1,51 @@
+"""Config groups and their options, read from file names alone, so that `--help` needs neither Hydra nor torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from forgetbench.core.paths import shipped
+
+GROUPS = {
+    "finetune": ("model", "data", "recipe", "method", "strategy"),
+    "eval_matrix": ("model", "data", "matrix"),
+    "score": ("data", "matrix"),
+    "sweep": ("sweep", "model", "data", "recipe", "method", "strategy", "matrix", "launcher"),
+}
+"""The config groups of each command."""
+
+USER_CONF = Path("conf")
+"""Your own configs, in the working folder: conf/recipe/<name>.yaml and so on."""
+USER_MANIFESTS = ("data_manifests",)
+"""Your own manifests, in the working folder, unless `manifests=[...]` says otherwise."""
+
+
+def config_files(group: str) -> dict[str, Path]:
+    """Option -> YAML file of one config group; a shipped file before one of yours."""
+    folders = (USER_CONF / group, shipped("conf") / group)
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def manifest_names(folders: Iterable[str] = USER_MANIFESTS) -> list[str]:
+    """Names of the shipped manifests and of those in `folders`."""
+    every = (shipped("data_manifests"), *map(Path, folders))
+    return sorted({path.stem for folder in every for path in folder.glob("*.yaml")})
+
+
+def options(group: str, manifests: Iterable[str] = USER_MANIFESTS) -> list[str]:
+    """What `group=` may be; every manifest is an option of `data`."""
+    names = set(config_files(group))
+    return sorted(names.union(manifest_names(manifests)) if group == "data" else names)
+
+
+def nearest(given: str, known: Sequence[str], fallback: Sequence[str]) -> str:
+    """A sentence naming what was probably meant, or else what there is."""
+    last = given.rpartition(".")[2]
+    close = difflib.get_close_matches(given, known, n=2, cutoff=0.75)
+    # A key is often given without its group: `lr` for `recipe.lr`.
+    close = close or [key for key in known if key.rpartition(".")[2] == last][:3]
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"Known: {', '.join(fallback)}." if fallback else ""

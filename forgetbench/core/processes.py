@@ -1,0 +1,143 @@
+"""The processes of one command: as many as torchrun or accelerate started, else one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from forgetbench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+
+_NOT_ACCELERATES_OWN = {
+    "ACCELERATE_USE_FSDP": "leave out --use_fsdp (distributed_type: FSDP) and give sharding=fsdp2 to forgetbench",
+    "ACCELERATE_USE_DEEPSPEED": "leave out --use_deepspeed; sharding=fsdp2 slices the model, its gradients and moments",
+}
+_STARTERS = (
+    "torchrun --nproc_per_node N -m forgetbench, or accelerate launch --multi_gpu --num_processes N -m forgetbench"
+)
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Processes that score together: each takes whole batches, one of them keeps what all have made."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process reads and writes files for all."""
+        return self.rank == 0
+
+    def agree(self, value: T) -> T:
+        """The main process's value, in every process."""
+        if self.size == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        shared = [value]
+        broadcast_object_list(shared)
+        return shared[0]
+
+    def gather(self, values: Sequence[T]) -> list[T]:
+        """The values of all processes, by rank."""
+        if self.size == 1:
+            return list(values)
+        from accelerate.utils import gather_object
+
+        return list(gather_object(list(values)))
+
+
+def set_threads(threads: int | None) -> None:
+    """Fix the CPU threads; the same seed gives the same bytes at the same number of threads."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def join_crew() -> Crew:
+    """Join the other processes of this command, if there are any.
+
+    Raises:
+        UserError: fewer processes joined than were started.
+    """
+    if processes_started() == 1:
+        return Crew()
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    _all_joined(state.num_processes)
+    return Crew(state.process_index, state.num_processes)
+
+
+def start_processes(micro_batch: int) -> Accelerator:
+    """Join the other processes of a training run, if there are any.
+
+    Args:
+        micro_batch: instances per forward pass over all processes.
+
+    Raises:
+        UserError: the micro-batch cannot be shared evenly, fewer processes joined than were started, or accelerate is
+            set up to share the model in its own way.
+    """
+    processes_started()
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    # Text-only batches leave the vision tower without a gradient.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    for flag, instead in _NOT_ACCELERATES_OWN.items():
+        if os.environ.get(flag, "false").lower() == "true":
+            raise UserError(f"accelerate's configuration sets {flag}: {instead}.")
+    # Not accelerate's own mixed precision: its state is one per process, so a sweep could not change it.
+    accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available(), kwargs_handlers=[unused])
+    joined = accelerator.num_processes
+    _all_joined(joined)
+    if micro_batch % joined:
+        raise UserError(
+            f"recipe.batch_size / recipe.gradient_accumulation = {micro_batch} cannot be shared by {joined} processes; "
+            f"make it a multiple of {joined}."
+        )
+    return accelerator
+
+
+def alone(what: str) -> None:
+    """Refuse the processes of a `torchrun`, which would each do the whole work and write the same files."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(
+            f"`{what}` runs in one process; start it without torchrun (`finetune` and `eval-matrix` take several)."
+        )
+
+
+def processes_started() -> int:
+    """How many processes were started, by what torchrun tells each.
+
+    Raises:
+        UserError: there are signs of several, which could not find each other.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if started > 1 and missing:
+        raise UserError(
+            f"WORLD_SIZE={started} is set, but {', '.join(missing)} is not: start several processes with {_STARTERS}; "
+            "or unset WORLD_SIZE."
+        )
+    # For several processes accelerate's simple launcher sets the address of the first, and then starts no other.
+    if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ:
+        raise UserError(f"`accelerate launch` started one process of several: start them with {_STARTERS} (CPUs too).")
+    return started
+
+
+def _all_joined(joined: int) -> None:
+    started = processes_started()
+    if started != joined:
+        raise UserError(f"{started} processes were started but {joined} joined; start them with {_STARTERS}.")

@@ -1,0 +1,142 @@
+"""Build one target set: list its pictures, find their hard negatives, write the questions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+import transformers
+
+import forgetbench
+from forgetbench.core.errors import UserError
+from forgetbench.core.files import replacing, write_json
+from forgetbench.data.build import Options, published
+from forgetbench.data.build.clip import Clip, load_clip
+from forgetbench.data.build.pictures import Published
+from forgetbench.data.build.questions import CANDIDATES, TEMPLATE, WRONG, distinct, letter, options
+from forgetbench.data.build.score import score
+from forgetbench.data.build.scores import Scores
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.terminal.console import say
+
+SCORES = "clip_scores"
+PICTURES = "pictures"
+RECORD = "build.json"
+_SHOWN = 10
+
+
+def build(name: str, given: Options) -> None:
+    """Write a set's questions and the record of how they were made; see `building.data_build`."""
+    folder = Catalogue().load(name).root
+    source = published.read(name, given.images or folder.parent / published.target(name).folder).limited(given.limit)
+    names = distinct(source.names)
+    if len(names) <= WRONG:
+        raise UserError(f"{source.folder} has {len(names)} classes of different names; a question needs {WRONG + 1}.")
+    clip = load_clip(given.clip)
+    pictures = _place(source, folder)
+    scores = Scores(folder / SCORES, clip, tuple(TEMPLATE.format(name=name) for name in names))
+    # One more than the candidates, for the right name is mostly among them.
+    nearest, broken = score(clip, scores, source.pictures, pictures, CANDIDATES + 1, given.batch_size)
+    if not nearest:
+        raise UserError(f"{name}: none of {len(broken)} pictures can be read. {next(iter(broken.values()))}")
+    (folder / RECORD).unlink(missing_ok=True)  # it describes the files that are now replaced
+    counts = {
+        split: _write(folder / f"{split}.jsonl", _questions(source, split, names, nearest, given.seed))
+        for split in source.splits
+    }
+    for stale in {"train", "test"} - set(counts):
+        (folder / f"{stale}.jsonl").unlink(missing_ok=True)
+    write_json(folder / RECORD, _record(name, source, clip, given, counts, broken))
+    _tell(name, folder, counts, broken)
+
+
+def _place(source: Published, folder: Path) -> Path:
+    """Put the pictures where the manifest looks for them: by a link to their folder, or unpacked from tables."""
+    place = folder / PICTURES
+    home = source.folder.resolve()
+    if source.unpack is None and place.resolve() == home:
+        return place
+    if place.is_symlink():
+        place.unlink()
+    if source.unpack is not None:
+        say(f"Unpacking pictures of {home} into {place}.")
+        source.unpack(source.pictures, place)
+        return place
+    if place.exists():
+        raise UserError(f"{place} holds pictures unpacked from tables; to use those of {home}, move it away.")
+    folder.mkdir(parents=True, exist_ok=True)
+    # Relative inside the folder of downloads, so that this can be moved as a whole.
+    inside = home.is_relative_to(folder.parent)
+    place.symlink_to(os.path.relpath(home, folder) if inside else home, target_is_directory=True)
+    return place
+
+
+def _questions(
+    source: Published, split: str, names: tuple[str, ...], nearest: Mapping[str, list[int]], seed: int
+) -> Iterator[dict[str, Any]]:
+    """The questions of one split, sorted by id; pictures that could not be read are left out."""
+    for picture in source.pictures:
+        if picture.split != split or picture.id not in nearest:
+            continue
+        answer = source.names[picture.label].strip()
+        shown = options(answer, [names[index] for index in nearest[picture.id]], f"{seed}\0{picture.id}")
+        wnid = {"wnid": source.wnids[picture.label]} if source.wnids else {}
+        yield {
+            "id": picture.id,
+            "image": picture.id,
+            "options": list(shown),
+            "answer": letter(shown, answer),
+            "class_name": answer,
+            "label": picture.label,
+            **wnid,
+        }
+
+
+def _write(path: Path, rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """Write JSON lines; returns how many and the file's sha256."""
+    n, digest = 0, hashlib.sha256()
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        for n, row in enumerate(rows, start=1):  # noqa: B007 - n is what is counted
+            line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+            digest.update(line)
+            file.write(line)
+    return {"n": n, "sha256": digest.hexdigest()}
+
+
+def _record(
+    name: str, source: Published, clip: Clip, given: Options, counts: Mapping[str, Any], broken: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "source": {"layout": source.layout, "folder": str(source.folder.resolve())},
+        "clip": {"path": clip.path, "sha256": clip.digest, "template": TEMPLATE},
+        "candidates": CANDIDATES,
+        "wrong_options": WRONG,
+        "seed": given.seed,
+        "limit": given.limit,
+        "splits": counts,
+        "left_out": broken,
+        "versions": {
+            "forgetbench": forgetbench.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "pillow": PIL.__version__,
+        },
+    }
+
+
+def _tell(name: str, folder: Path, counts: Mapping[str, Any], broken: Mapping[str, str]) -> None:
+    for why in list(broken.values())[:_SHOWN]:
+        say(why)
+    if broken:
+        say(f"{len(broken)} pictures were left out, as listed in {folder / RECORD}; repair them and build again.")
+    sizes = ", ".join(f"{split} {count['n']:,}" for split, count in counts.items())
+    say(f"{name}: {sizes} questions in {folder}. Next: forgetbench data check {name}")

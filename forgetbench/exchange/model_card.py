@@ -1,0 +1,152 @@
+"""The model card of an exported checkpoint: Markdown with the Hub's YAML head, and the 2x2 matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from forgetbench.core.records import Metric
+from forgetbench.terminal.wording import QUADRANT_NAMES, number
+
+DASH = "-"
+_LOAD_MODEL = """\
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained("{title}")
+processor = AutoProcessor.from_pretrained("{title}")
+"""
+_LOAD_ADAPTER = """\
+{imports}from peft import PeftModel
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+base = AutoModelForImageTextToText.from_pretrained({base}{revision})
+model = PeftModel.from_pretrained(base, "{title}")
+processor = AutoProcessor.from_pretrained({base}{revision})
+"""
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says besides scores."""
+
+    title: str
+    base: str
+    """`model.path` of the run."""
+    base_on_hub: bool
+    revision: str | None
+    licence: str | None
+    """The base's, as its own card declares it."""
+    adapter: bool
+    run: str
+    checkpoint: str
+    step: int
+    method: str
+    parts: str
+    recipe: Mapping[str, Any]
+    digests: Mapping[str, str]
+    versions: Mapping[str, Any]
+    max_pixels: int | None
+
+
+def model_card(facts: CardFacts, matrix: pd.DataFrame) -> str:
+    """README.md.
+
+    Args:
+        facts: of the checkpoint.
+        matrix: its rows of matrix.csv; empty where it has not been scored.
+    """
+    sections = [
+        f"---\n{yaml.safe_dump(_head(facts), sort_keys=False)}---\n\n# {facts.title}",
+        _what(facts),
+        "## Load it\n\n```python\n" + _loading(facts) + "```" + _pixels(facts),
+        "## What it learnt and forgot\n\n" + "\n\n".join(_tables(matrix)),
+        "## How it was trained\n\n```yaml\n" + yaml.safe_dump(dict(facts.recipe), sort_keys=False) + "```",
+        "## Digests and versions\n\n" + _pairs(facts.digests) + "\n\n" + _pairs(facts.versions),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(facts: CardFacts) -> dict[str, Any]:
+    """What the Hub reads; a key that is not known is left out."""
+    head: dict[str, Any] = {
+        "base_model": facts.base if facts.base_on_hub else None,
+        "base_model_relation": ("adapter" if facts.adapter else "finetune") if facts.base_on_hub else None,
+        "library_name": "peft" if facts.adapter else "transformers",
+        "pipeline_tag": "image-text-to-text",
+        "license": facts.licence,
+        "tags": ["forgetbench", "catastrophic-forgetting", facts.method],
+    }
+    return {key: value for key, value in head.items() if value is not None}
+
+
+def _what(facts: CardFacts) -> str:
+    trained = f"trained parts: {facts.parts}; " if facts.parts else ""
+    return (
+        f"{'A PEFT adapter' if facts.adapter else 'A model'} from `{facts.base}`, step {facts.step} "
+        f"(`{facts.checkpoint}`) of the forgetbench run `{facts.run}`; {trained}method: {facts.method}. "
+        f"Licence: {facts.licence or 'that of the base'}."
+    )
+
+
+def _loading(facts: CardFacts) -> str:
+    revision = f', revision="{facts.revision}"' if facts.revision else ""
+    ships = facts.base.startswith("embedded:")
+    return (_LOAD_ADAPTER if facts.adapter else _LOAD_MODEL).format(
+        title=facts.title,
+        base=f'resolve_path("{facts.base}")' if ships else f'"{facts.base}"',
+        revision=revision,
+        imports="from forgetbench.models.pretrained import resolve_path\n" if ships else "",
+    )
+
+
+def _pixels(facts: CardFacts) -> str:
+    if facts.max_pixels is None:
+        return ""
+    return f"\n\nIn training and scoring, pictures with more than {facts.max_pixels} pixels were shrunk first."
+
+
+def _tables(matrix: pd.DataFrame) -> Iterator[str]:
+    """A 2x2 for every decoding and scale."""
+    if matrix.empty:
+        yield "This checkpoint was not scored: nothing is known of what it forgot."
+        return
+    yield (
+        "Each cell: score [95 % interval], then its change from the base, item by item. Whether text and images are "
+        "in or out of distribution is relative to what the checkpoint was trained on."
+    )
+    for (decoding, metric), rows in matrix.groupby(["decoding", "metric"], sort=True):
+        scale = 1 if metric == Metric.cider_d else 100
+        cells = {name: _cell(rows[rows["quadrant"] == name], scale) for name in QUADRANT_NAMES}
+        yield (
+            f"**{metric}{', %' if scale == 100 else ''}** ({decoding})\n\n"
+            "| | ID image | OOD image |\n|---|---|---|\n"
+            f"| **ID text** | {cells['id_text-id_image']} | {cells['id_text-ood_image']} |\n"
+            f"| **OOD text** | {cells['ood_text-id_image']} | {cells['ood_text-ood_image']} |"
+        )
+
+
+def _cell(rows: pd.DataFrame, scale: int) -> str:
+    """One quadrant; sets whose task was seen in the training mix stand apart."""
+    lines = []
+    for row in rows.sort_values("seen_in_mix").to_dict("records"):
+        value = _with_interval(row, ("value", "ci_low", "ci_high"), scale, sign="")
+        change = _with_interval(row, ("delta", "delta_ci_low", "delta_ci_high"), scale, sign="+")
+        seen = " (seen in mix)" if row["seen_in_mix"] else ""
+        lines.append(f"{value}<br>{change}{seen}")
+    return "<br>".join(lines) or DASH
+
+
+def _with_interval(row: Mapping[Any, Any], names: tuple[str, str, str], scale: int, sign: str) -> str:
+    value, low, high = (number(row[name]) for name in names)
+    if value is None:
+        return DASH
+    shown = f"{scale * value:{sign}.1f}"
+    return shown if low is None or high is None else f"{shown} [{scale * low:.1f}, {scale * high:.1f}]"
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"- {key}: {DASH if value in (None, '') else f'`{value}`'}" for key, value in values.items())

@@ -1,0 +1,197 @@
+"""What another trainer's checkpoint changed of its base: tensors by live name, and nothing but tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+from forgetbench.config import Dtype, ModelConfig, Quantisation, Weights
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import PARTS
+from forgetbench.exchange.adapter import quiet_peft
+from forgetbench.exchange.layouts import ForeignCheckpoint
+from forgetbench.models.load import LoadedModel, load_model
+from forgetbench.models.parts import part_of
+from forgetbench.models.pretrained import from_pretrained
+from forgetbench.models.tensors import fingerprint
+
+_NOT_ARCHITECTURE = {
+    "_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "pad_token_id",
+    "bos_token_id", "eos_token_id", "_attn_implementation", "attn_implementation", "_attn_implementation_autoset",
+    "hidden_size", "vocab_size", "tie_word_embeddings", "auto_map", "quantization_config",
+}  # fmt: skip
+"""Settings that trainers write without changing what the weights compute, or that tensors' shapes tell better."""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A checkpoint beside its base."""
+
+    delta: Mapping[str, Tensor]
+    """fp32 values of every tensor that differs in a bit."""
+    trained: frozenset[str]
+    """Those of them that differ by more than the rounding of the base to the checkpoint's type."""
+    added: Mapping[str, int]
+    """Parameters of an adapter, by part; empty for full weights."""
+    method: str
+
+
+def changed(loaded: LoadedModel, config: ModelConfig, seed: int, checkpoint: ForeignCheckpoint) -> Changed:
+    """Compare a checkpoint with its base, both as transformers loads them.
+
+    Args:
+        loaded: the base.
+        config: of the base.
+        seed: of the base, if its weights are drawn.
+        checkpoint: full weights, or an adapter, which is merged.
+
+    Raises:
+        UserError: more than tensors' values differs.
+    """
+    _check_tokens(loaded, checkpoint.path)
+    if checkpoint.is_adapter:
+        tuned, added, method = _merged(load_model(config, seed).model.float(), checkpoint.path)
+    else:
+        tuned, added, method = _full(loaded.model, config, checkpoint.path), {}, "plain"
+    base = dict(loaded.model.named_parameters())
+    live = dict(tuned.named_parameters())
+    if odd := sorted(base.keys() ^ live.keys()) or [name for name in base if base[name].shape != live[name].shape]:
+        sizes = " and ".join(str(tuple(one[odd[0]].shape)) if odd[0] in one else "absent" for one in (base, live))
+        raise UserError(
+            f"{checkpoint.path} has other tensors than the base {config.path}, such as {odd[0]} ({sizes}): a resized "
+            "vocabulary or another architecture. Give the base that training started from (model.path=...), with the "
+            "same vocabulary."
+        )
+    delta = {name: live[name].detach() for name in base if not _same(live[name], base[name])}
+    return Changed(delta, frozenset(name for name in delta if not _is_rounding(live[name], base[name])), added, method)
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    """Equal to the bit."""
+    return torch.equal(first.detach().float().view(torch.int32), second.detach().float().view(torch.int32))
+
+
+def _is_rounding(tuned: Tensor, base: Tensor) -> bool:
+    """Whether saving in 16 bits explains the whole difference."""
+    return any(_same(tuned, base.to(kind)) for kind in (torch.bfloat16, torch.float16))
+
+
+def _plain(config: ModelConfig) -> ModelConfig:
+    """The same model, uncompressed fp32."""
+    return replace(config, dtype=Dtype.fp32, quantisation=Quantisation.none)
+
+
+def _full(base: Any, config: ModelConfig, path: Path) -> Any:
+    """The model of a checkpoint with full weights."""
+    own = replace(_plain(config), path=str(path), revision=None, weights=Weights.pretrained, trust_remote_code=False)
+    model, found = from_pretrained(
+        AutoModelForImageTextToText,
+        own,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        ignore_mismatched_sizes=True,  # told below, by live name
+        output_loading_info=True,
+    )
+    kinds = base.config.model_type, model.config.model_type
+    if kinds[0] != kinds[1]:
+        raise UserError(f"{path} is a {kinds[1]} model, and the base {config.path} a {kinds[0]}; give its own base.")
+    sizes = [f"{key[0]} {tuple(key[1])} for {tuple(key[2])}" for key in found["mismatched_keys"]]
+    lacking = [*sizes, *sorted(found["missing_keys"]), *sorted(found["unexpected_keys"])]
+    if lacking:
+        raise UserError(f"{path}: its weights do not fit its own config.json, such as {lacking[0]}; save it again.")
+    differing = sorted(_differences(base.config.to_dict(), model.config.to_dict()))
+    if differing:
+        raise UserError(
+            f"{path}: its config.json differs from that of the base {config.path} in {', '.join(differing[:5])}, so "
+            "the same weights would compute something else. Give a base with these settings (model.path=...)."
+        )
+    return model
+
+
+def _merged(model: Any, path: Path) -> tuple[Any, dict[str, int], str]:
+    """A base with an adapter merged into it, the adapter's parameters by part, and its kind."""
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    settings = PeftConfig.from_pretrained(str(path))
+    kind = str(settings.peft_type.value).lower()
+    if settings.is_prompt_learning:
+        raise UserError(f"{path}: a {kind} adapter changes the prompt and not the weights, so it cannot be merged.")
+    known = set(map(id, model.parameters()))
+    stored = {fingerprint(value.float()) for value in load_file(path / "adapter_model.safetensors").values()}
+    try:
+        with quiet_peft():
+            tuned = PeftModel.from_pretrained(model, str(path), local_files_only=True)
+            taken = get_peft_model_state_dict(tuned, save_embedding_layers=False)
+    except (ValueError, RuntimeError, KeyError, UserWarning) as error:
+        raise _misfit(path, str(error).splitlines()[0]) from error
+    if stored != {fingerprint(value.float()) for value in taken.values()}:
+        raise _misfit(path, "some of its tensors have no place in the model, or the other way round")
+    added = dict.fromkeys(PARTS, 0)
+    for name, parameter in tuned.named_parameters():
+        if id(parameter) not in known:
+            added[part_of(name.removeprefix("base_model.model."))] += parameter.numel()
+    return tuned.merge_and_unload(), added, "dora" if getattr(settings, "use_dora", False) else kind
+
+
+def _misfit(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"{path}: the adapter does not fit the base ({reason}). Is model.path the model that it was trained on? If its "
+        "names are those of an older transformers, merge it there (merge_and_unload, save_pretrained) and import that."
+    )
+
+
+def _differences(base: Any, other: Any, key: str = "") -> Iterator[str]:
+    """Dotted keys in which two configurations differ."""
+    if isinstance(base, Mapping) and isinstance(other, Mapping):
+        for name in (base.keys() | other.keys()) - _NOT_ARCHITECTURE:
+            yield from _differences(base.get(name), other.get(name), f"{key}.{name}".strip("."))
+    elif base != other:
+        yield key
+
+
+def _check_tokens(loaded: LoadedModel, path: Path) -> None:
+    """Refuse a checkpoint whose tokenizer gives other tokens than its base's."""
+    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        return
+    try:
+        own = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: its tokenizer cannot be read ({str(error).splitlines()[0]}).") from error
+    if _tokens(own) != _tokens(loaded.processor.tokenizer):
+        raise UserError(
+            f"{path}: its tokenizer is not that of the base {loaded.name} (added tokens, another vocabulary). Give a "
+            "base with the same tokenizer (model.path=...)."
+        )
+
+
+def remarks(loaded: LoadedModel, config: ModelConfig, checkpoint: ForeignCheckpoint) -> list[str]:
+    """What is no reason to refuse a checkpoint, but may not be meant: another base's name, another chat template."""
+    found = []
+    if checkpoint.is_adapter:
+        from peft import PeftConfig
+
+        named = str(PeftConfig.from_pretrained(str(checkpoint.path)).base_model_name_or_path or config.path)
+        if Path(named).name.lower() != Path(config.path).name.lower():
+            found.append(f"its adapter names {named} as its base, not {config.path}.")
+    template = checkpoint.path / "chat_template.jinja"
+    ours = loaded.processor.chat_template or getattr(loaded.processor.tokenizer, "chat_template", None)
+    if template.is_file() and template.read_text("utf-8").strip() != str(ours).strip():
+        found.append(
+            f"its chat template is not the base's, which prompts are made with; model.chat_template={template}"
+        )
+    return found
+
+
+def _tokens(tokenizer: Any) -> dict[str, Any]:
+    """What turns text into tokens; how batches are padded and cut is left out."""
+    described: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    return {key: value for key, value in described.items() if key not in ("padding", "truncation")}

@@ -1,1 +1,0 @@
-"""Datasets and models, looked at before anything is run."""

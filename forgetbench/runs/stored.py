@@ -1,0 +1,215 @@
+"""Read what runs left behind: their tables, and the cells that the tables name. No model, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import Axis, Metric, Placement
+from forgetbench.data.probe import SUFFIX
+from forgetbench.evaluation.cells import Cell, CellStore
+from forgetbench.runs.run_file import RunFile, read_run
+from forgetbench.tables.cell_view import CellView, RowContext
+
+_TEXT = {
+    **dict.fromkeys(("run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix"), str),
+    **dict.fromkeys(("quadrant", "cell", "strategy", "training", "tasks", "trained", "task", "relation"), str),
+    "reference": str,
+}
+
+
+_RUN = ("run", "checkpoint", "stage", "step", "decoding", "metric")
+_COMPLETE = {
+    "scores.csv": (*_RUN, "dataset", "cell"),
+    "matrix.csv": (*_RUN, "quadrant"),
+    "summary.csv": ("run", "stage", "step", "decoding"),
+    "representation.csv": ("run", "step"),
+    "continual.csv": ("run", "strategy", "tasks", "decoding", "measure"),
+    "strategies.csv": ("strategy", "decoding", "measure"),
+    "train.csv": ("step", "stage", "loss"),
+}
+"""Columns that have a value in every row."""
+_LOG = "train.csv"
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """One of our CSVs, text columns as text; an empty frame where there is no file, or nothing in it.
+
+    A log that is being written may end in half a line, which is left out.
+
+    Raises:
+        UserError: it is not that table, or it was cut short.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return pd.DataFrame()
+    mend = f"Delete it; `forgetbench {'finetune' if path.name == _LOG else 'eval-matrix'}` makes it again."
+    try:
+        head = pd.read_csv(path, nrows=0).columns
+        types: Any = {column: kind for column, kind in _TEXT.items() if column in head}
+        frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as a table ({error}). {mend}") from error
+    complete = list(_COMPLETE.get(path.name, ()))
+    if lacking := [column for column in complete if column not in frame]:
+        raise UserError(f"{path} is not such a table: it has no column {', '.join(lacking)}. {mend}")
+    broken = frame[complete].isna().any(axis=1)
+    if path.name == _LOG and len(frame) and broken.iloc[-1]:
+        frame, broken = frame.iloc[:-1], broken.iloc[:-1]
+    if broken.any():
+        raise UserError(f"{path}: line {int(broken.to_numpy().argmax()) + 2} is cut short. {mend}")
+    texts = [column for column in types if column in frame]
+    frame[texts] = frame[texts].fillna("")
+    return frame
+
+
+@lru_cache(maxsize=16)
+def _store(outputs: Path) -> CellStore:
+    return CellStore(outputs)
+
+
+@lru_cache(maxsize=64)
+def _read(store: CellStore, digest: str, metric: Metric) -> Cell | None:
+    """A cell; the base's are asked for by every run."""
+    return store.read(digest, metric)
+
+
+@lru_cache(maxsize=1024)
+def _run_file(folder: Path, _modified_ns: int) -> RunFile:
+    return read_run(folder)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A trained run, or the scores of a model that no run of ours trained."""
+
+    folder: Path
+    recipe: str = ""
+    """A name that runs share which differ in nothing but the seed."""
+    strategy: str = ""
+    """A name that runs share which differ in nothing but the seed and the order of tasks."""
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    def table(self, file: str) -> pd.DataFrame:
+        """One of its CSVs; a folder that was renamed has its present name in them."""
+        frame = read_table(self.folder / file)
+        return frame.assign(run=self.name) if "run" in frame else frame
+
+    @cached_property
+    def file(self) -> RunFile | None:
+        """run.json; None for a base model, or for predictions made elsewhere."""
+        path = self.folder / "run.json"
+        return _run_file(self.folder, path.stat().st_mtime_ns) if path.is_file() else None
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """scores.csv."""
+        return self.table("scores.csv")
+
+    @cached_property
+    def matrix(self) -> pd.DataFrame:
+        """matrix.csv."""
+        return self.table("matrix.csv")
+
+    @property
+    def seed(self) -> int | None:
+        """The seed it was trained with."""
+        return None if self.file is None else int(self.file.config["seed"])
+
+    @cached_property
+    def store(self) -> CellStore:
+        """Where its cells are: the nearest `.cells` up from its folder."""
+        for folder in self.folder.resolve().parents:
+            if (folder / ".cells").is_dir():
+                return _store(folder)
+        raise UserError(
+            f"{self.folder}: no .cells folder above it, which holds the answers that its tables are made of."
+        )
+
+    def own_metrics(self) -> pd.DataFrame:
+        """The rows of scores.csv that hold a dataset's own metric, one per cell.
+
+        Raises:
+            UserError: it has not been scored.
+        """
+        if self.scores.empty:
+            raise UserError(f"{self.folder} has no scores yet: forgetbench eval-matrix run={self.folder}")
+        own: pd.DataFrame = self.scores[self.scores["metric"].isin(list(Metric))]
+        return own
+
+    def last(self, variant: str | None = None) -> pd.DataFrame:
+        """Its own metrics at the last checkpoint as trained (`variant` empty), at one variant, or at all of both."""
+        own = self.own_metrics()
+        own = own[own["stage"] == own["stage"].max()]
+        own = own[own["step"] == own["step"].max()]
+        last: pd.DataFrame = own if variant is None else own[own["variant"] == variant]
+        return last
+
+    def bases(self) -> pd.DataFrame:
+        """Its own metrics of the untouched model."""
+        own = self.own_metrics()
+        bases: pd.DataFrame = own[(own["step"] == 0) & (own["variant"] == "")]
+        return bases
+
+    def cell(self, row: Mapping[str, Any]) -> Cell:
+        """The stored answers behind one row of scores.csv.
+
+        Raises:
+            UserError: they are gone.
+        """
+        cell = _read(self.store, str(row["cell"]), Metric(row["metric"]))
+        if cell is None:
+            raise UserError(
+                f"{self.store.path(str(row['cell']))} is missing or damaged: the answers of {self.name}, "
+                f"{row['checkpoint']}, {row['dataset']}. `forgetbench eval-matrix run={self.folder}` makes them again."
+            )
+        return cell
+
+    def views(self, rows: pd.DataFrame) -> list[CellView]:
+        """The cells of rows of scores.csv, with their context."""
+        return [self._view(row) for row in rows.to_dict("records")]
+
+    def _view(self, row: Mapping[Any, Any]) -> CellView:
+        cell = self.cell(row)
+        dataset, found = str(row["dataset"]), _typed(row)
+        context = RowContext(
+            **{name: found[name] for name in _COPIED},
+            placement=Placement(
+                Axis(row["text_axis"]), Axis(row["image_axis"]), str(row["quadrant"]), bool(row["seen_in_mix"])
+            ),
+            probe=bool(cell.frame["class_option"].notna().any()),
+            probe_of=dataset.removesuffix(SUFFIX) if dataset.endswith(SUFFIX) else "",
+            metric=cell.metric,
+            labels=frozenset(),
+        )
+        return CellView(cell.frame, replace(context, run=self.name))
+
+
+def _typed(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row's values, absent ones as None, whole numbers as integers."""
+    found = {name: None if pd.isna(value) else value for name, value in row.items()}
+    whole = {name: int(value) for name in ("seed", "stage", "step") if (value := found[name]) is not None}
+    return found | whole
+
+
+_COPIED = (
+    "run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix", "mix_ratio", "seed", "stage",
+    "step", "dataset", "image_domain", "text_task", "decoding", "chance", "seconds", "cell", "settings",
+)  # fmt: skip
+
+
+def train_table(run: StoredRun) -> pd.DataFrame:
+    """train.csv with `run`, `recipe` and `seed` before its own columns; empty where there is none."""
+    frame = read_table(run.folder / "train.csv")
+    for place, (column, value) in enumerate((("run", run.name), ("recipe", run.recipe), ("seed", run.seed))):
+        frame.insert(place, column, value)
+    return frame

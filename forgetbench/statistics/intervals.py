@@ -1,0 +1,247 @@
+"""Means and paired differences with standard errors clustered one or two ways.
+
+Every estimate here is linear in the items: it is a value plus one influence per item (what the
+item adds to the estimate's error), and its variance comes from influences summed by cluster.
+
+Legend: N items; labels of clusters are compared as text, so "image=x" joins data sets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special  # type: ignore[import-untyped]  # scipy ships no type stubs; its stats takes a second to load
+
+from forgetbench.statistics.bounds import room, wilson
+from forgetbench.statistics.strata import (
+    Codes,
+    Floats,
+    Stratum,
+    Ways,
+    codes,
+    codes_of,
+    degrees_of_freedom,
+    join_ways,
+    scaled,
+    strata_of,
+)
+
+DETECTABLE = 1.96 + 0.84
+"""Standard errors a true change needs to be found with 80 % power at the 5 % level."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval; None where it cannot be known."""
+
+    value: float | None
+    stderr: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    n_clusters: int
+    """Clusters of the coarser way."""
+    df: float | None = None
+    """Degrees of freedom of the t interval."""
+    strata: tuple[Stratum, ...] = ()
+    """The datasets behind it."""
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """The change of the same items between two checkpoints."""
+
+    difference: Estimate
+    forgotten: float | None
+    """Share of all items once right and now wrong; None unless scores are 0 or 1."""
+    gained: float | None
+    """Share of all items once wrong and now right; None unless scores are 0 or 1."""
+    mde: float | None
+    """Minimum detectable effect."""
+
+
+@dataclass(frozen=True)
+class ClusteredScores:
+    """Scores of N items and how the items cluster."""
+
+    values: ArrayLike
+    clusters: Ways
+    shares: bool = True
+    """Scores are fractions of 1; a metric on another scale may be 0 everywhere and yet no share."""
+
+
+def clustered_mean(
+    values: ArrayLike,
+    clusters: Ways,
+    weights: ArrayLike | None = None,
+    strata: Sequence[str] | None = None,
+    shares: bool = True,
+) -> Estimate:
+    """(Weighted) mean with a clustered standard error and a t interval with C - 1 df.
+
+    Binary, unweighted items that are each their own cluster get the Wilson interval instead. Where all items score
+    alike, the estimated error of 0 says nothing: answers that are all right or all wrong get the interval that `room`
+    leaves, other scores none.
+
+    Args:
+        values: N scores.
+        clusters: one or two sequences of N labels.
+        weights: N weights that sum to 1; equal ones by default.
+        strata: N labels of fixed groups (the data sets of a quadrant). Residuals are then taken
+            from the group's mean: that data sets differ in difficulty is no sampling error.
+        shares: whether scores of 0 and 1 are right and wrong.
+    """
+    y_N = _floats(values)
+    estimate = _mean(y_N, clusters, _weights(weights, y_N.size), strata)
+    if estimate.value is None or estimate.stderr is None:
+        return estimate
+    is_right_or_wrong = shares and _binary(y_N)
+    if is_right_or_wrong and weights is None and estimate.n_clusters == estimate.n:
+        return _within(estimate, *wilson(estimate.value, estimate.n))
+    if y_N.min() != y_N.max():
+        return estimate
+    open_share = _room(estimate, clusters) if is_right_or_wrong else None
+    if open_share is None:
+        return _within(estimate, None, None)
+    return _within(estimate, max(0.0, estimate.value - open_share), min(1.0, estimate.value + open_share))
+
+
+def paired_difference(
+    after: ArrayLike,
+    before: ArrayLike,
+    clusters: Ways,
+    weights: ArrayLike | None = None,
+    strata: Sequence[str] | None = None,
+) -> PairedDifference:
+    """Mean of after - before over the same items; the arguments are as in `clustered_mean`.
+
+    Where scores are right or wrong and no answer changed, the interval is what `room` leaves.
+    """
+    after_N, before_N = _floats(after), _floats(before)
+    if after_N.shape != before_N.shape:
+        raise ValueError(f"{after_N.size} items after and {before_N.size} before do not pair")
+    change_N = after_N - before_N
+    estimate = _mean(change_N, clusters, _weights(weights, change_N.size), strata)
+    flows = after_N.size > 0 and _binary(after_N) and _binary(before_N)
+    if estimate.stderr is not None and change_N.min() == change_N.max():
+        estimate = unchanged(estimate, clusters, flows and not change_N.any())
+    w_N = np.full(after_N.size, 1 / max(after_N.size, 1)) if weights is None else _floats(weights)
+    return PairedDifference(
+        difference=estimate,
+        forgotten=float(w_N @ (change_N < 0)) if flows else None,
+        gained=float(w_N @ (change_N > 0)) if flows else None,
+        mde=minimum_detectable(estimate),
+    )
+
+
+def difference_of_means(first: ClusteredScores, second: ClusteredScores) -> Estimate:
+    """Mean of `first` minus mean of `second`, which may share clusters or even items."""
+    a_N, b_N = _floats(first.values), _floats(second.values)
+    n = a_N.size + b_N.size
+    if not a_N.size or not b_N.size:
+        return Estimate(None, None, None, None, n, 0)
+    influences = np.concatenate([(a_N - a_N.mean()) / a_N.size, (b_N.mean() - b_N) / b_N.size])
+    ways = join_ways(first.clusters, second.clusters)
+    return linear_estimate(float(a_N.mean() - b_N.mean()), influences, ways)
+
+
+def contrast(values: ArrayLike, clusters: Ways, weights: ArrayLike, strata: Sequence[str]) -> Estimate:
+    """Weighted sum of N values, such as one item set's mean minus another's; weights may be negative.
+
+    Args:
+        values: N values.
+        clusters: one or two sequences of N labels.
+        weights: N weights, of one sign within a stratum.
+        strata: N labels of fixed groups, as in `clustered_mean`.
+    """
+    return _mean(_floats(values), clusters, _floats(weights), strata)
+
+
+def linear_estimate(value: float, influences_N: Floats, clusters: Ways) -> Estimate:
+    """A value with the error that its N influences give, summed by cluster, and a t interval with C - 1 df."""
+    n, ways = influences_N.size, codes_of(clusters, influences_N.size)
+    n_clusters = min(int(way.max()) + 1 for way in ways)
+    if n_clusters < 2:
+        return Estimate(value, None, None, None, n, n_clusters)
+    stderr = math.sqrt(_variance(influences_N, ways, np.zeros(n, dtype=np.int64)))
+    half = float(special.stdtrit(n_clusters - 1, 0.975)) * stderr
+    return Estimate(value, stderr, value - half, value + half, n, n_clusters, n_clusters - 1.0)
+
+
+def unchanged(estimate: Estimate, clusters: Ways, is_right_or_wrong: bool) -> Estimate:
+    """The estimate of a change without variance: what `room` leaves of right and wrong, else no interval."""
+    open_share = _room(estimate, clusters) if is_right_or_wrong else None
+    return _within(estimate, None if open_share is None else -open_share, open_share)
+
+
+def minimum_detectable(estimate: Estimate) -> float | None:
+    """Smallest true effect this estimate's standard error would find; unknown where nothing varied."""
+    return DETECTABLE * estimate.stderr if estimate.stderr else None
+
+
+def _mean(y_N: Floats, clusters: Ways, weights: Floats | None, strata: Sequence[str] | None) -> Estimate:
+    if not y_N.size:
+        return Estimate(None, None, None, None, 0, 0)
+    w_N = np.full(y_N.size, 1 / y_N.size) if weights is None else weights
+    group_N = codes(strata) if strata is not None else np.zeros(y_N.size, dtype=np.int64)
+    center_G = np.bincount(group_N, w_N * y_N) / np.bincount(group_N, w_N)
+    value = float(y_N.mean() if weights is None else w_N @ y_N)  # a mean of shares is exact, a weighted sum is not
+    residuals_N, ways = w_N * (y_N - center_G[group_N]), codes_of(clusters, y_N.size)
+    coarser_N = min(ways, key=np.max)
+    found = strata_of(residuals_N, w_N, coarser_N, group_N)
+    n_clusters = int(coarser_N.max()) + 1
+    if min(one.n_clusters for one in found) < 2:
+        return Estimate(value, None, None, None, y_N.size, n_clusters, None, tuple(found))
+    stderr = math.sqrt(_variance(residuals_N, ways, group_N))
+    df = degrees_of_freedom(found)
+    half = float(special.stdtrit(df, 0.975)) * stderr
+    return Estimate(value, stderr, value - half, value + half, y_N.size, n_clusters, df, tuple(found))
+
+
+def _room(estimate: Estimate, clusters: Ways) -> float | None:
+    """None where a stratum has one cluster, of which nothing can be said."""
+    if not estimate.strata or min(one.n_clusters for one in estimate.strata) < 2:
+        return None
+    return room(estimate.strata, sum(one.n_clusters for one in estimate.strata) > estimate.n_clusters)
+
+
+def _variance(influences_N: Floats, ways: Sequence[Codes], group_N: Codes) -> float:
+    """V_a + V_b - V_ab (Cameron, Gelbach & Miller 2011); not positive: the larger one-way."""
+    one_way = [_one_way(influences_N, code_N, group_N) for code_N in ways]
+    if len(ways) == 1:
+        return one_way[0]
+    a_N, b_N = ways
+    both_N = np.unique(a_N * (b_N.max() + 1) + b_N, return_inverse=True)[1].astype(np.int64)
+    total = sum(one_way) - _one_way(influences_N, both_N, group_N)
+    return total if total > 0 else max(one_way)
+
+
+def _one_way(influences_N: Floats, code_N: Codes, group_N: Codes) -> float:
+    """Sum of squared cluster sums, times C / (C - 1) in each stratum."""
+    sums_C = np.bincount(code_N, scaled(influences_N, code_N, group_N))
+    return float(sums_C @ sums_C)
+
+
+def _within(estimate: Estimate, low: float | None, high: float | None) -> Estimate:
+    return replace(estimate, ci_low=low, ci_high=high)
+
+
+def _weights(weights: ArrayLike | None, n: int) -> Floats | None:
+    if weights is None:
+        return None
+    w_N = _floats(weights)
+    if w_N.size != n or not np.isclose(w_N.sum(), 1):
+        raise ValueError(f"expected {n} weights that sum to 1, got {w_N.size} of {w_N.sum():g}")
+    return w_N
+
+
+def _floats(values: ArrayLike) -> Floats:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _binary(y_N: Floats) -> bool:
+    return bool(np.isin(y_N, (0.0, 1.0)).all())

@@ -1,0 +1,128 @@
+"""What the tables are made from: a cell's items with their context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import pandas as pd
+
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import Metric, Placement
+from forgetbench.statistics.strata import join_ways
+
+
+@dataclass(frozen=True)
+class RowContext:
+    """What a table says about a cell beside its scores."""
+
+    run: str
+    model: str
+    target: str
+    checkpoint: str
+    variant: str
+    """What was done to the checkpoint after training; empty for nothing."""
+    method: str
+    parts: str
+    lr: float | str
+    """One rate, or one per part as text."""
+    mix: str
+    mix_ratio: float | None
+    seed: int | None
+    stage: int
+    step: int
+    dataset: str
+    image_domain: str
+    text_task: str
+    placement: Placement
+    probe: bool
+    """The class-label probe: it has its own metrics and enters no quadrant."""
+    probe_of: str
+    """The dataset that this one is, with class names among its options; empty for all others."""
+    decoding: str
+    metric: Metric
+    """How `score` was made."""
+    labels: frozenset[str]
+    """The labels that the target trains; empty if its answers are open-ended."""
+    chance: float | None
+    """Accuracy of guessing."""
+    seconds: float | None
+    cell: str
+    """Digest of the stored predictions."""
+    settings: str
+    """How they were made, as JSON."""
+
+    @property
+    def is_base(self) -> bool:
+        """The untouched model."""
+        return self.step == 0 and not self.variant
+
+    @property
+    def base_key(self) -> tuple[str, str, str]:
+        """What a cell and its base share."""
+        return self.run, self.dataset, self.decoding
+
+    def sibling_key(self, dataset: str, decoding: str) -> tuple[object, ...]:
+        """Identity of a cell of the same checkpoint."""
+        return self.run, self.stage, self.step, self.variant, dataset, decoding
+
+
+@dataclass(frozen=True)
+class CellView:
+    """A cell's items (columns: design of outputs/.cells, plus class_option) and its context."""
+
+    frame: pd.DataFrame
+    context: RowContext
+
+    @cached_property
+    def ways(self) -> list[list[str]]:
+        """Cluster labels of the items, by way."""
+        return ways(self.frame, self.context.dataset)
+
+
+def _label(label: str, image_sha256: str, dataset: str) -> str:
+    """A label that is equal across datasets only where it means the same: pictures are told apart by content."""
+    field, _, value = label.partition("=")
+    if field == "image":
+        return f"image={image_sha256 or f'{dataset}/{value}'}"
+    return f"id={dataset}/{value}" if field == "id" else label
+
+
+def _field(label: str) -> tuple[bool, str]:
+    """Pictures first, so that datasets which list their ways in another order join them by what they mean."""
+    field = str(label).partition("=")[0]
+    return field != "image", field
+
+
+def ways(frame: pd.DataFrame, dataset: str) -> list[list[str]]:
+    """Cluster labels by way; an item that declares none is its own cluster."""
+    items = [
+        [[_label(str(label), image, dataset)] for label in (sorted(labels, key=_field) if len(labels) > 1 else labels)]
+        or [[f"item={dataset}/{sample_id}"]]
+        for labels, sample_id, image in zip(frame["cluster"], frame["sample_id"], frame["image_sha256"], strict=True)
+    ]
+    return join_ways(*items) if items else [[]]
+
+
+def aligned(base: CellView, cell: CellView) -> CellView:
+    """The base with its items in the cell's order."""
+    found = matched(base, cell)
+    if found is None or len(base.frame) != len(cell.frame):
+        ours, theirs = set(cell.frame["sample_id"]), set(base.frame["sample_id"])
+        odd = sorted(map(str, ours ^ theirs))[:3] or ["repeated ids"]
+        raise UserError(
+            f"{cell.context.run}: {cell.context.checkpoint} and the base hold different items of "
+            f"{cell.context.dataset} ({len(cell.frame)} and {len(base.frame)}; e.g. {', '.join(odd)}). "
+            "Forgetting is paired by item: run eval-matrix again with the same data for both."
+        )
+    return found
+
+
+def matched(other: CellView, cell: CellView) -> CellView | None:
+    """Another cell with the cell's items in the cell's order; None if it lacks one of them."""
+    if cell.frame["sample_id"].tolist() == other.frame["sample_id"].tolist() and cell.frame["sample_id"].is_unique:
+        return other
+    ours, theirs = pd.Index(cell.frame["sample_id"]), pd.Index(other.frame["sample_id"])
+    if not (ours.is_unique and theirs.is_unique and ours.isin(theirs).all()):
+        return None
+    return replace(other, frame=other.frame.iloc[theirs.get_indexer(ours)].reset_index(drop=True))

@@ -1,0 +1,248 @@
+"""Two checkpoints of the same items, cell by cell, by quadrant, and their interaction; over seeds where there are any.
+
+Legend: S seeds, N items.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import Metric
+from forgetbench.statistics.seeds import SeedEstimate, over_seeds
+from forgetbench.statistics.significance import equivalence_p, holm, t_test_p
+from forgetbench.statistics.strata import Floats, join_ways
+from forgetbench.tables.cell_view import CellView
+from forgetbench.tables.pool import Pool, pool
+
+COLUMNS = (
+    "level", "name", "quadrant", "decoding", "metric", "seen_in_mix", "n", "n_seeds", "first", "second", "difference",
+    "item_stderr", "seed_sd", "stderr", "ci_low", "ci_high", "forgotten", "gained", "p_value", "p_holm", "margin",
+    "p_equivalence", "verdict",
+)  # fmt: skip
+_SIGNIFICANT = 0.05
+_IMAGES = {"id_image": "ID images", "ood_image": "OOD images"}
+
+Key = tuple[str, str]
+"""Dataset and decoding."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One checkpoint of a recipe, with each of its seeds."""
+
+    label: str
+    seeds: Mapping[int | None, Sequence[CellView]]
+
+
+def compare(first: Side, second: Side, margin: float) -> pd.DataFrame:
+    """What changes from the first to the second, by COLUMNS; a row per dataset, quadrant and interaction.
+
+    Items are paired by id; those that only one side has are left out. A quadrant is the mean of its datasets, those
+    that either side's mix has seen apart; a dataset that the two sides place differently is in none. An interaction is
+    the drop on OOD text minus the drop on ID text, in points of accuracy, for the quadrants of one kind of pictures,
+    and once more for the pictures that both have. Intervals are 95 %; with several seeds they hold both errors.
+    `p_value` is of a sign-flip test over clusters, or of the t test for interactions and several seeds; `p_holm`
+    adjusts for the rows of the same level; `p_equivalence` is TOST's, for the margin (a fraction of 1).
+
+    Raises:
+        UserError: nothing is common to both.
+    """
+    seeds = _common_seeds(first, second)
+    pairs = _pairs(first, second, seeds)
+    if not pairs:
+        raise UserError(f"{first.label} and {second.label} have no dataset and decoding in common.")
+    rows = [_row("dataset", key[0], found, margin) for key, found in pairs.items()]
+    groups = _quadrants(pairs)
+    rows += [_row("quadrant", quadrant, found, margin) for (quadrant, *_), found in groups.items()]
+    rows += _interactions(groups, margin)
+    for level in {row["level"] for row in rows}:
+        family = [row for row in rows if row["level"] == level]
+        for row, adjusted in zip(family, holm([row["p_value"] for row in family]), strict=True):  # type: ignore[misc]
+            row["p_holm"] = adjusted
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@dataclass(frozen=True)
+class _Paired:
+    """Cells of one or more datasets, the first and the second side's, for every seed."""
+
+    seeds: Sequence[Sequence[tuple[CellView, CellView]]]
+    """S lists of (second, first), items in the same order in all."""
+
+    def pools(self) -> list[Pool]:
+        return [pool(pairs) for pairs in self.seeds]
+
+    def only(self, images: set[str]) -> _Paired:
+        """The items with these pictures; datasets without any of them are left out."""
+        kept = [[(_with(one, images), _with(other, images)) for one, other in pairs] for pairs in self.seeds]
+        return _Paired([[pair for pair in pairs if len(pair[0].frame)] for pairs in kept])
+
+    @property
+    def images(self) -> set[str]:
+        return {image for one, _ in self.seeds[0] for image in one.frame["image_sha256"] if image}
+
+    @property
+    def cell(self) -> CellView:
+        return self.seeds[0][0][0]
+
+    @property
+    def is_seen(self) -> bool:
+        return any(view.context.placement.seen_in_mix for view in self.seeds[0][0])
+
+
+def _with(view: CellView, images: set[str]) -> CellView:
+    return replace(view, frame=view.frame[view.frame["image_sha256"].isin(images)].reset_index(drop=True))
+
+
+def _common_seeds(first: Side, second: Side) -> list[tuple[int | None, int | None]]:
+    if len(first.seeds) == 1 and len(second.seeds) == 1:
+        return [(next(iter(first.seeds)), next(iter(second.seeds)))]
+    common = [seed for seed in first.seeds if seed in second.seeds]
+    if not common:
+        raise UserError(
+            f"{first.label} (seeds {_listed(first.seeds)}) and {second.label} (seeds {_listed(second.seeds)}) have no "
+            "seed in common; several seeds are paired by seed."
+        )
+    return [(seed, seed) for seed in common]
+
+
+def _listed(seeds: Iterable[int | None]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _pairs(first: Side, second: Side, seeds: Sequence[tuple[int | None, int | None]]) -> dict[Key, _Paired]:
+    """For every dataset and decoding that all have: the cells of common items, in one order."""
+    indexed = [(_by_key(second.seeds[two]), _by_key(first.seeds[one])) for one, two in seeds]
+    common = set.intersection(*(set(cells) for pair in indexed for cells in pair))
+    found = {}
+    for key in sorted(common):
+        cells = [cell[key] for pair in indexed for cell in pair]
+        ids = set.intersection(*(set(cell.frame["sample_id"]) for cell in cells))
+        if ids:
+            cells = [_ordered(cell, ids) for cell in cells]
+            if any(list(cell.frame["target"]) != list(cells[0].frame["target"]) for cell in cells):
+                raise UserError(f"{key[0]}: the two sides call different items by the same ids; score both again.")
+            found[key] = _Paired([[(cells[i], cells[i + 1])] for i in range(0, len(cells), 2)])
+    return found
+
+
+def _by_key(cells: Iterable[CellView]) -> dict[Key, CellView]:
+    return {(cell.context.dataset, cell.context.decoding): cell for cell in cells}
+
+
+def _ordered(cell: CellView, ids: set[str]) -> CellView:
+    frame = cell.frame[cell.frame["sample_id"].isin(ids)].sort_values("sample_id", ignore_index=True)
+    return replace(cell, frame=frame)
+
+
+def _quadrants(pairs: Mapping[Key, _Paired]) -> dict[tuple[str, str, bool], _Paired]:
+    """Datasets by quadrant, decoding and whether a mix has seen them; accuracies only."""
+    groups: dict[tuple[str, str, bool], list[_Paired]] = defaultdict(list)
+    for (_, decoding), found in pairs.items():
+        second, first = (view.context for view in found.seeds[0][0])
+        quadrant = second.placement.quadrant
+        if quadrant and quadrant == first.placement.quadrant and not second.probe and second.metric.is_fraction:
+            groups[quadrant, decoding, found.is_seen].append(found)
+    return {
+        key: _Paired([[pair for one in group for pair in one.seeds[seed]] for seed in range(len(group[0].seeds))])
+        for key, group in sorted(groups.items())
+    }
+
+
+def _row(level: str, name: str, found: _Paired, margin: float) -> dict[str, object]:
+    context, pools = found.cell.context, found.pools()
+    changes = [one.after_N - _before(one) for one in pools]
+    estimate = over_seeds(changes, pools[0].clusters, pools[0].all_weights_N, pools[0].strata)
+    flows = [one.change for one in pools]
+    seconds, firsts = [one.score.value for one in pools], [one.score_before.value for one in pools]
+    p_value = pools[0].change_p if len(pools) == 1 else t_test_p(estimate)
+    return {
+        "level": level,
+        "name": name,
+        "quadrant": context.placement.quadrant,
+        "decoding": context.decoding,
+        "metric": context.metric.value if level == "dataset" else Metric.accuracy.value,
+        "seen_in_mix": found.is_seen,
+        "n": pools[0].after_N.size,
+        "first": _mean(firsts),
+        "second": _mean(seconds),
+        "forgotten": _mean([flow.forgotten for flow in flows]),
+        "gained": _mean([flow.gained for flow in flows]),
+        "p_value": p_value,
+        **_estimated(estimate, margin if context.metric.is_fraction else None),
+    }
+
+
+def _interactions(groups: Mapping[tuple[str, str, bool], _Paired], margin: float) -> list[dict[str, object]]:
+    rows = []
+    for (quadrant, decoding, seen), other in groups.items():
+        text, _, image = quadrant.partition("-")
+        same = groups.get((f"id_text-{image}", decoding, False))
+        if text != "ood_text" or seen or same is None:
+            continue
+        rows.append(_interaction(_IMAGES[image], decoding, other, same, margin))
+        if shared := other.images & same.images:
+            name = f"{_IMAGES[image]}, the same pictures"
+            rows.append(_interaction(name, decoding, other.only(shared), same.only(shared), margin))
+    return rows
+
+
+def _interaction(name: str, decoding: str, ood: _Paired, named: _Paired, margin: float) -> dict[str, object]:
+    """Drop on OOD text minus drop on ID text."""
+    sides = list(zip(ood.pools(), named.pools(), strict=True))
+    drops = [np.concatenate([_before(one) - one.after_N for one in side]) for side in sides]
+    other, same = sides[0]
+    weights = np.concatenate([other.all_weights_N, -same.all_weights_N])
+    strata = [*(f"ood/{one}" for one in other.strata), *(f"id/{one}" for one in same.strata)]
+    estimate = over_seeds(drops, join_ways(other.clusters, same.clusters), weights, strata)
+    return {
+        "level": "interaction",
+        "name": name,
+        "decoding": decoding,
+        "metric": Metric.accuracy.value,
+        "n": len(strata),
+        "p_value": t_test_p(estimate),
+        **_estimated(estimate, margin),
+    }
+
+
+def _estimated(estimate: SeedEstimate, margin: float | None) -> dict[str, object]:
+    p_equivalence = None if margin is None else equivalence_p(estimate, margin)
+    return {
+        "n_seeds": estimate.n_seeds,
+        "difference": estimate.value,
+        "item_stderr": estimate.item_stderr,
+        "seed_sd": estimate.seed_sd,
+        "stderr": estimate.stderr,
+        "ci_low": estimate.ci_low,
+        "ci_high": estimate.ci_high,
+        "margin": margin,
+        "p_equivalence": p_equivalence,
+        "verdict": verdict(estimate.ci_low, estimate.ci_high, p_equivalence),
+    }
+
+
+def verdict(ci_low: float | None, ci_high: float | None, p_equivalence: float | None) -> str:
+    """What the interval and the equivalence test say, in words; empty where there is no interval."""
+    if ci_low is None or ci_high is None:
+        return ""
+    same = p_equivalence is not None and p_equivalence < _SIGNIFICANT
+    if ci_high < 0 or ci_low > 0:
+        return ("lower" if ci_high < 0 else "higher") + ", within the margin" * same
+    return "equivalent" if same else "unclear"
+
+
+def _before(one: Pool) -> Floats:
+    assert one.before_N is not None
+    return one.before_N
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None

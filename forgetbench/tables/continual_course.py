@@ -1,0 +1,217 @@
+"""One run through a sequence of tasks, and what its items add to the measures of continual learning.
+
+a[t][i] is the score of task i's evaluation set after stage t of T; t = 0 is the base model and task i the target set of
+stage i. Every measure is the mean over tasks of a mean over items of what each item adds, so that items pair exactly:
+tasks are strata of equal weight, as datasets are in a quadrant, and errors come from the same machinery. Tasks to which
+a measure does not apply (the last one has no backward transfer) are left out and count neither in error nor in degrees
+of freedom.
+
+MFT, MFN and MAA are as MLLM-CL prints them (arXiv:2506.05453); BWT and FWT are of Lopez-Paz & Ranzato (2017,
+arXiv:1706.08840), FWT beside the base instead of a random model; forgetting is of Chaudhry et al. (2018,
+arXiv:1801.10112).
+
+Legend: N items of all the tasks together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from forgetbench.config import Training
+from forgetbench.core.records import Metric
+from forgetbench.statistics.intervals import Estimate
+from forgetbench.statistics.strata import Floats, Ways, codes, join_ways
+from forgetbench.tables.cell_view import CellView, RowContext
+from forgetbench.tables.metrics import item_scores
+from forgetbench.tables.pool import Pool
+
+CHANGES = ("BWT", "FWT", "forgetting")
+"""Measures that compare two stages; the others are scores."""
+
+Term = tuple[float, int]
+"""What an item's score after a stage counts, and the stage."""
+Items = dict[str, tuple[Floats, Floats]]
+"""Task -> scores of its items that count for a measure, and those that count against it."""
+
+
+def _forgetting(i: int, n: int, means: Mapping[int, float]) -> list[Term]:
+    """The best stage is chosen by the items that are then compared, so that the figure leans upward.
+
+    A stage that was not scored might have been the best: it is taken, and its absence makes the measure absent.
+    """
+    return [(1, max(range(1, n), key=lambda t: means.get(t, math.inf))), (-1, n)] if i < n else []
+
+
+_TERMS: Mapping[str, Callable[[int, int, Mapping[int, float]], list[Term]]] = {
+    "MFT": lambda i, n, means: [(1, i)],
+    "MFN": lambda i, n, means: [(1, n)],
+    # The mean over i of the sum over t >= i of a[t][i] / t is the mean over t of the mean over i <= t of a[t][i].
+    "MAA": lambda i, n, means: [(1 / t, t) for t in range(i, n + 1)],
+    "BWT": lambda i, n, means: [(1, n), (-1, i)] if i < n else [],
+    "FWT": lambda i, n, means: [(1, i - 1), (-1, 0)] if i > 1 else [],
+    "forgetting": _forgetting,
+}
+"""What task i of n adds to a measure, given its mean after each stage; empty where the measure leaves it out."""
+MEASURES = tuple(_TERMS)
+
+
+@dataclass(frozen=True)
+class Course:
+    """One run through a sequence of tasks."""
+
+    run: str
+    strategy: str
+    tasks: tuple[str, ...]
+    """In the order of training; of a joint or an untrained run, in the order of its sequence."""
+    training: Training
+    seed: int | None
+    cells: Mapping[tuple[str, int, str], CellView]
+    """By decoding, stage (0: the base) and task, at the last step of the stage."""
+
+    @property
+    def decodings(self) -> list[str]:
+        """In sorted order."""
+        return sorted({decoding for decoding, _, _ in self.cells})
+
+    def leads(self, decoding: str) -> dict[str, CellView]:
+        """The first cell of each task, whose items set the order."""
+        return {place[2]: self.cells[place] for place in sorted(self.cells, reverse=True) if place[0] == decoding}
+
+    def scale(self, decoding: str) -> str:
+        """What all tasks are scored by: `accuracy` for fractions of 1, or one metric; empty if they share none."""
+        metrics = {cell.context.metric for (one, _, _), cell in self.cells.items() if one == decoding}
+        scales = {Metric.accuracy if metric.is_fraction else metric for metric in metrics}
+        return scales.pop().value if len(scales) == 1 else ""
+
+    def items(self, measure: str, decoding: str, leads: Mapping[str, CellView]) -> Items | None:
+        """What the items of each task add to a measure, in the order of the leads.
+
+        None where the measure is not defined, where a cell it needs is missing or holds other items than its lead, and
+        where the tasks are not scored on one scale. A task that comes back later has no single place: None too.
+        """
+        if not self.scale(decoding) or len(set(self.tasks)) < len(self.tasks):
+            return None
+        found = {}
+        for i, task in enumerate(self.tasks, 1):
+            ids = leads[task].frame["sample_id"].tolist() if task in leads else []
+            known = {stage: self._scores((decoding, stage, task), ids) for stage in range(len(self.tasks) + 1)}
+            scores = {stage: values for stage, values in known.items() if values is not None}
+            terms = self._terms(measure, i, {stage: float(values.mean()) for stage, values in scores.items()})
+            if any(stage not in scores for _, stage in terms):
+                return None
+            if terms:
+                after = sum(weight * scores[stage] for weight, stage in terms if weight > 0)
+                before = sum(-weight * scores[stage] for weight, stage in terms if weight < 0)
+                found[task] = np.asarray(after), np.broadcast_to(before, np.shape(after))
+        return found or None
+
+    def pool(self, measure: str, decoding: str) -> Pool | None:
+        """A measure's items, each task with equal weight; None where it has no value."""
+        leads = self.leads(decoding)
+        found = self.items(measure, decoding, leads)
+        if found is None:
+            return None
+        after, before = zip(*found.values(), strict=True)
+        layout = lay_out({task: leads[task] for task in found})
+        is_share = self.scale(decoding) == Metric.accuracy and measure != "MAA"
+        after_N, before_N = np.concatenate(after), np.concatenate(before) if measure in CHANGES else None
+        weights_N = layout.weights_N if len(found) > 1 else None
+        return Pool(after_N, before_N, layout.clusters, weights_N, layout.strata, is_share)
+
+    def _terms(self, measure: str, i: int, means: Mapping[int, float]) -> list[Term]:
+        if self.training is Training.sequence:
+            return _TERMS[measure](i, len(self.tasks), means)
+        return [(1, int(self.training is Training.joint))] if measure == "MFN" else []
+
+    @cached_property
+    def _answers(self) -> dict[tuple[str, int, str], tuple[list[str], Floats]]:
+        """Ids and scores of every cell's items; those whose ids repeat cannot be paired."""
+        found = {}
+        for place, cell in self.cells.items():
+            ids, scores = cell.frame["sample_id"].tolist(), np.asarray(item_scores(cell).values)
+            if ids and len(set(ids)) == len(ids):
+                found[place] = ids, scores
+        return found
+
+    def _scores(self, place: tuple[str, int, str], ids: list[str]) -> Floats | None:
+        """Scores of the items with these ids; None unless the cell holds them and no other."""
+        own, scores = self._answers.get(place, ([], np.array([])))
+        if own == ids:
+            return scores if ids else None
+        order = {one: number for number, one in enumerate(own)}
+        return scores[[order[one] for one in ids]] if order.keys() == set(ids) else None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How N items of several tasks cluster and count."""
+
+    clusters: Ways
+    weights_N: Floats
+    strata: Sequence[str]
+
+
+def lay_out(leads: Mapping[str, CellView]) -> Layout:
+    """The items of each task, tasks with equal weight."""
+    sizes = [len(lead.frame) for lead in leads.values()]
+    return Layout(
+        clusters=join_ways(*(lead.ways for lead in leads.values())),
+        weights_N=np.repeat([1 / (len(sizes) * n) for n in sizes], sizes),
+        strata=np.repeat(list(leads), sizes).tolist(),
+    )
+
+
+def estimate_pool(pool: Pool) -> Estimate:
+    """A measure's value and interval; without an interval if every task's items score alike but tasks differ."""
+    if pool.before_N is not None:
+        return pool.change.difference
+    group_N = codes(pool.strata)
+    spreads = [np.ptp(pool.after_N[group_N == group]) for group in range(int(group_N.max()) + 1)]
+    if not any(spreads) and np.ptp(pool.after_N):
+        return replace(pool.score, ci_low=None, ci_high=None)
+    return pool.score
+
+
+def course(
+    views: Sequence[CellView], tasks: Sequence[str], strategy: str, training: Training | None = None
+) -> Course | None:
+    """What one run scores on its tasks; None if it has scored none of them.
+
+    Of each stage the last step that was scored counts, as trained: what was done to it afterwards (`variant`) does not.
+
+    Args:
+        views: cells of one run.
+        tasks: the target set of every stage, in order.
+        strategy: how the run deals with earlier tasks.
+        training: by default what the cells say: `none` if all are of the base, `joint` if a target is `t1+t2+...`.
+    """
+    trained = [one for one in views if not one.context.variant]
+    last: dict[int, int] = {}
+    for context in (one.context for one in trained):
+        last[_stage(context)] = max(context.step, last.get(_stage(context), 0))
+    cells = {
+        (one.context.decoding, _stage(one.context), one.context.dataset): one
+        for one in trained
+        if one.context.dataset in tasks and one.context.step == last[_stage(one.context)]
+    }
+    if not cells:
+        return None
+    first = next(iter(cells.values())).context
+    return Course(first.run, strategy, tuple(tasks), training or _training(trained, tasks), first.seed, cells)
+
+
+def _stage(context: RowContext) -> int:
+    return 0 if context.is_base else context.stage
+
+
+def _training(views: Sequence[CellView], tasks: Sequence[str]) -> Training:
+    targets = {one.context.target for one in views if not one.context.is_base}
+    if not targets:
+        return Training.none
+    is_joint = len(tasks) > 1 and any(set(one.split("+")) == set(tasks) for one in targets)
+    return Training.joint if is_joint else Training.sequence

@@ -1,0 +1,225 @@
+"""The 2x2 matrix of a run, and one row per run of a sweep, for a terminal of 80 columns or more.
+
+Reads scores.csv and matrix.csv as frames. Values are percentages; a change is marked lower or
+higher where its 95 % interval excludes 0, green for the better and red for the worse. The 2x2 is the view of
+training itself; variants have rows of their own below it, named after their checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from forgetbench.terminal.cells import DASH, Change, Fitted, change, fold, star_lines
+from forgetbench.terminal.ends import NAMES, SEEN, Ends, ends, ends_table
+from forgetbench.terminal.plain import PROBE, plain_rows, units
+from forgetbench.terminal.wording import number
+
+_TARGET = "id_text-id_image"
+_TEXTS = ("id_text", "ood_text")
+_IMAGES = ("id_image", "ood_image")
+_LABEL = max(len(NAMES[text]) for text in _TEXTS)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One decoding of one quadrant."""
+
+    values: str
+    change: Change
+    facts: str
+    is_seen: bool
+
+    def on_one_line(self) -> int:
+        return len(self.values) + 2 + self.change.words(half_width=True).cell_len
+
+    def text(self, width: int, one_line: bool) -> Text:
+        note = f"  {self.facts}"
+        if self.is_seen:
+            note += f", {SEEN}" if len(f"{note}, {SEEN}") <= width else f"\n  {SEEN}"
+        return Text.assemble(
+            self.values, "  " if one_line else "\n  ", self.change.words(half_width=True), (f"\n{note}", "dim")
+        )
+
+
+def matrix_table(scores: pd.DataFrame, matrix: pd.DataFrame) -> RenderableType:
+    """One run's 2x2: "base -> best -> last" per decoding, its change and chance.
+
+    The best checkpoint is the one with the highest accuracy on the target's own quadrant. A run
+    of several stages is shown as its last stage.
+    """
+    rows = plain_rows(matrix, scores)
+    trained = rows[rows["variant"].isna()]
+    own = _last_stage(matrix)
+    best = _best_step(own)
+    entries = {
+        f"{text}-{image}": _entries(trained[trained["quadrant"] == f"{text}-{image}"], own, scores, best)
+        for text in _TEXTS
+        for image in _IMAGES
+    }
+    probes = trained[trained["quadrant"].str.startswith(PROBE)]
+    variants = _variant_rows(rows)
+    shown = [change(row) for row in trained.to_dict("records")]
+    shown += [one for row in variants for one in row.changes()]
+
+    def draw(width: int) -> RenderableType:
+        parts: list[RenderableType] = [_folded(_title(matrix, own, best, {one.metric for one in shown}), width)]
+        if any(entries.values()):
+            parts += ["", _grid(entries, width), ""]
+        parts += _probe_lines(probes)
+        if variants:
+            heading = f"variants: base -> variant, % ({min(rows['decoding'])})"
+            parts += ["", _folded(heading, width), "", ends_table("variant", variants, width)]
+        return Group(*parts, *star_lines(shown))
+
+    return Fitted(draw)
+
+
+def sweep_table(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "choice") -> RenderableType:
+    """One row per run and variant: base, last and change of each quadrant, and the probe's mischoice."""
+    rows = plain_rows(matrix, scores)
+    rows = rows[rows["decoding"] == decoding]
+    lines: list[Ends] = []
+    for run in sorted({str(run) for frame in (matrix, scores) for run in frame["run"]}):
+        own = rows[rows["run"] == run]
+        trained = own[own["variant"].isna()]
+        lines += [ends(run, trained), *_variant_ends(own)]
+    if not lines:
+        return Text("no scored runs")
+    shown = [one for line in lines for one in line.changes()]
+
+    def draw(width: int) -> RenderableType:
+        title = _folded(f"base -> last, % ({decoding})", width)
+        return Group(title, "", ends_table("run", lines, width), *star_lines(shown))
+
+    return Fitted(draw)
+
+
+def audit_table(audit: Mapping[str, Any]) -> RenderableType:
+    """What trains: parameters by part, as run.json keeps them."""
+    table = Table(title=f"trains {audit['trainable']:,} of {audit['total']:,} parameters", title_justify="left")
+    table.add_column("part")
+    table.add_column("parameters", justify="right")
+    table.add_column("trainable", justify="right")
+    for part, count in audit["parts"].items():
+        table.add_row(part, f"{count['total']:,}", f"{count['trainable']:,}")
+    return table
+
+
+def training_lines(train: pd.DataFrame) -> str:
+    """How far a run has come that is not scored yet: two lines from its train.csv, a dash for what it does not say."""
+    if train.empty:
+        return "no step trained yet"
+    last = train.iloc[-1]
+    speed, memory = (pd.to_numeric(train.get(name, pd.Series())) for name in ("samples_per_s", "peak_memory_mb"))
+    return (
+        f"stage {_figure(last.get('stage'), '.0f')}, step {_figure(last.get('step'), '.0f')}: "
+        f"loss {_figure(last.get('loss'), '.4g')}\n"
+        f"mean {_figure(speed.mean(), '.1f')} samples/s, peak memory {_figure(memory.max(), '.0f')} MB"
+    )
+
+
+def _figure(value: object, form: str) -> str:
+    found = number(value)
+    return DASH if found is None else format(found, form)
+
+
+def _entries(rows: pd.DataFrame, matrix: pd.DataFrame, scores: pd.DataFrame, best: int | None) -> list[_Entry]:
+    """Of one quadrant's plain rows; the best value and chance are in the tables only."""
+    entries = []
+    keys = ["quadrant", "decoding", "metric", "seen_in_mix"]
+    for row in rows.to_dict("records"):
+        same = matrix[(matrix[keys] == [row[key] for key in keys]).all(axis=1) & (matrix["step"] == best)]
+        members = scores[
+            (scores[["checkpoint", "quadrant", "decoding", "seen_in_mix"]]
+            == [row[key] for key in ("checkpoint", "quadrant", "decoding", "seen_in_mix")]).all(axis=1)
+            & ((scores["metric"] == row["metric"]) | (row["metric"] == "accuracy"))
+        ]  # fmt: skip
+        course = change(row)
+        chance, n = course.shown(number(members["chance"].mean())), row["n_datasets"]
+        name = row["decoding"] if row["metric"] == "accuracy" else f"{row['decoding']} {row['metric']}"
+        path = course.path(number(same["value"].iloc[0]) if len(same) else None)
+        facts = f"chance {chance}, {n} dataset{'s' * (n != 1)}"
+        entries.append(_Entry(f"{name} {path}", course, facts, bool(row["seen_in_mix"])))
+    return entries
+
+
+def _grid(entries: Mapping[str, Sequence[_Entry]], width: int) -> Table:
+    column = (width - _LABEL - 4) // 2
+    one_line = all(entry.on_one_line() <= column for cell in entries.values() for entry in cell)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), show_lines=True)
+    table.add_column("", width=_LABEL)
+    for image in _IMAGES:
+        table.add_column(NAMES[image], overflow="fold", min_width=min(column, 32), max_width=column)
+    for text in _TEXTS:
+        cells = ([entry.text(column, one_line) for entry in entries[f"{text}-{image}"]] for image in _IMAGES)
+        table.add_row(NAMES[text], *(Text("\n").join(cell) if cell else Text(DASH, "dim") for cell in cells))
+    return table
+
+
+def _probe_lines(probes: pd.DataFrame) -> Iterator[Text]:
+    """Accuracy, mischoice and what the class name costs, base -> last, of every class-label probe."""
+    for (quadrant, decoding), part in probes.groupby(["quadrant", "decoding"]):
+        line = Text(f"probe {str(quadrant).removeprefix(PROBE)} ({decoding})")
+        for row in part.to_dict("records"):
+            course = change(row)
+            line.append(f"\n  {row['metric']} {course.path()}  ").append_text(course.words(half_width=True))
+        yield line
+
+
+def _variant_rows(rows: pd.DataFrame) -> list[Ends]:
+    """The last checkpoint as trained and every variant, in the first decoding; nothing if there is no variant."""
+    rows = rows[rows["decoding"] == rows["decoding"].min()]
+    variants = _variant_ends(rows)
+    return [ends("as trained", rows[rows["variant"].isna()]), *variants] if variants else []
+
+
+def _variant_ends(rows: pd.DataFrame) -> list[Ends]:
+    """Of one run's plain rows. A variant of the last checkpoint goes without its step: "@wise_ft-0.5"."""
+    trained = [f"{name}@" for name in set(rows.loc[rows["variant"].isna(), "checkpoint"])]
+    edited = rows[rows["variant"].notna()]
+    found = []
+    for checkpoint, part in edited.groupby("checkpoint"):
+        step = next((len(name) - 1 for name in trained if str(checkpoint).startswith(name)), 0)
+        found.append(ends(str(checkpoint)[step:], part))
+    return found
+
+
+def _last_stage(matrix: pd.DataFrame) -> pd.DataFrame:
+    """Rows of checkpoints as trained, in the last stage."""
+    unedited = matrix["variant"].isna() | (matrix["variant"] == "")
+    last: pd.DataFrame = matrix[unedited & (matrix["stage"] == matrix["stage"].max())]
+    return last
+
+
+def _best_step(matrix: pd.DataFrame) -> int | None:
+    """First step of the highest target accuracy, in unmixed rows and the first decoding."""
+    target = matrix[(matrix["quadrant"] == _TARGET) & matrix["value"].notna() & (matrix["metric"] == "accuracy")]
+    if target.empty:
+        return None
+    first = target.sort_values(["seen_in_mix", "decoding"], kind="stable").iloc[0]
+    target = target[(target["seen_in_mix"] == first["seen_in_mix"]) & (target["decoding"] == first["decoding"])]
+    trained = target[target["step"] > 0]
+    candidates = target if trained.empty else trained
+    return int(candidates.loc[candidates["value"] == candidates["value"].max(), "step"].min())
+
+
+def _title(matrix: pd.DataFrame, own: pd.DataFrame, best: int | None, metrics: set[str]) -> str:
+    if matrix.empty:
+        return "no scored datasets in the matrix"
+    last = own.loc[own["step"] == own["step"].max(), "checkpoint"]
+    at_best = own.loc[own["step"] == best, "checkpoint"]
+    last_name, best_name = (str(names.iloc[0]) if len(names) else DASH for names in (last, at_best))
+    run = matrix["run"].iloc[0]
+    return f"{run}: {units(metrics, '% right')}, base -> best -> last\nbest on target {best_name}, last {last_name}"
+
+
+def _folded(text: str, width: int) -> Text:
+    return Text("\n".join(part for line in text.split("\n") for part in fold(line, width)))

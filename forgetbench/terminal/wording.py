@@ -1,0 +1,39 @@
+"""What every table, page and figure says alike: names of quadrants, the view shown first, what an interval means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from forgetbench.core.records import Decoding
+
+QUADRANT_NAMES = {
+    "id_text-id_image": "ID text, ID image",
+    "id_text-ood_image": "ID text, OOD image",
+    "ood_text-id_image": "OOD text, ID image",
+    "ood_text-ood_image": "OOD text, OOD image",
+}
+
+
+def first_decoding(decodings: Iterable[object]) -> str:
+    """The view that is shown first: `choice` if it is there, else the first in sorted order; empty without any."""
+    found = sorted({str(decoding) for decoding in decodings})
+    return Decoding.choice.value if Decoding.choice.value in found else next(iter(found), "")
+
+
+def verdict(ci_low: float | None, ci_high: float | None) -> str:
+    """What the 95 % interval of a change says about 0; empty if there is none."""
+    if ci_low is None or ci_high is None:
+        return ""
+    return "lower" if ci_high < 0 else "higher" if ci_low > 0 else "unclear"
+
+
+def is_starred(p_holm: float | None) -> bool:
+    """Whether a change stands after adjustment for how many were tested."""
+    return p_holm is not None and p_holm < 0.05
+
+
+def number(value: object) -> float | None:
+    """A cell of a table as a number; None where it is empty."""
+    return None if pd.isna(value) else float(value)  # type: ignore[call-overload,arg-type]

@@ -1,0 +1,175 @@
+"""Hydra's run and multirun with fake tasks."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from forgetbench import compose
+from forgetbench.commands import sweep
+from forgetbench.compose.overrides import folder_name
+from forgetbench.config import EvalMatrixConfig, FinetuneConfig, SweepConfig
+from forgetbench.core.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def files(folder: str) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+
+
+def test_task_gets_its_typed_config_and_its_folder() -> None:
+    seen: list[tuple[FinetuneConfig, Path]] = []
+    compose.run(FinetuneConfig, ["seed=7"], lambda config, folder: seen.append((config, folder)))
+    [(config, folder)] = seen
+    assert config.seed == 7
+    assert folder == Path("outputs/fashion_naming-full_low_lr-seed7")
+
+
+def test_hydra_leaves_no_files_of_its_own() -> None:
+    compose.run(FinetuneConfig, ["name=mine"], lambda *_: None)
+    assert files("outputs") == []
+
+
+def test_run_stays_in_the_working_folder() -> None:
+    folders: list[Path] = []
+    compose.run(FinetuneConfig, [], lambda *_: folders.append(Path.cwd()))
+    assert folders == [Path.cwd()]
+
+
+def test_scoring_leaves_no_files_of_its_own() -> None:
+    compose.run(EvalMatrixConfig, [], lambda *_: None)
+    assert files("outputs") == []
+
+
+def test_user_error_of_a_task_passes_and_hydra_adds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("the folder holds another run")
+
+    with pytest.raises(UserError, match="another run"):
+        compose.run(FinetuneConfig, [], refuse)
+    assert capsys.readouterr().err == ""
+
+
+def test_refused_config_leaves_nothing() -> None:
+    with pytest.raises(UserError):
+        compose.run(FinetuneConfig, ["recipe.warmup=2"], lambda *_: None)
+    with pytest.raises(UserError):
+        compose.sweep(["recipe.lr=1e-4,-1"], lambda *_: None)
+    assert list(Path().iterdir()) == []
+
+
+def test_every_point_of_a_grid_runs_in_a_folder_named_after_it() -> None:
+    seen: list[tuple[float, int, str]] = []
+    failed = compose.sweep(
+        ["recipe.lr=1e-5,1e-4", "seed=0,1", "data=digits_naming"],
+        lambda config, folder: seen.append((config.recipe.lr, config.seed, folder.as_posix())),
+    )
+    assert failed == []
+    base = "outputs/grid-recipe.lr--seed/data-digits_naming--recipe.lr"
+    assert seen == [
+        (1e-05, 0, f"{base}-1e-05--seed-0"),
+        (1e-05, 1, f"{base}-1e-05--seed-1"),
+        (1e-04, 0, f"{base}-0.0001--seed-0"),
+        (1e-04, 1, f"{base}-0.0001--seed-1"),
+    ]
+
+
+def test_sweep_without_overrides_is_the_demo() -> None:
+    seen: list[tuple[str, str]] = []
+    compose.sweep([], lambda config, folder: seen.append((folder.as_posix(), config.method.name)))
+    assert seen == [
+        ("outputs/demo/recipe-full_high_lr", "plain"),
+        ("outputs/demo/recipe-full_low_lr", "plain"),
+        ("outputs/demo/recipe-lora", "lora"),
+        ("outputs/demo/recipe-hybrid", "plain"),
+    ]
+
+
+def test_named_sweep_keeps_its_points_when_a_key_is_swept_too() -> None:
+    seen: list[str] = []
+    compose.sweep(["sweep=demo", "seed=0,1"], lambda _, folder: seen.append(folder.as_posix()))
+    assert len(seen) == 8
+    assert "outputs/demo/recipe-hybrid--seed-1" in seen
+
+
+def test_failing_point_is_named_and_the_others_complete() -> None:
+    done: list[int] = []
+    summarised: list[list[int]] = []
+
+    def task(config: SweepConfig, folder: Path) -> None:
+        if config.seed == 1:
+            raise RuntimeError("out of memory")
+        done.append(config.seed)
+
+    failed = compose.sweep(["seed=0,1,2"], task, lambda *_: summarised.append(list(done)))
+    assert done == [0, 2]
+    assert summarised == [[0, 2]]
+    [point] = failed
+    assert point.folder == Path("outputs/grid-seed/seed-1")
+    assert point.cause == "RuntimeError: out of memory"
+    assert "Traceback" in (point.folder / "error.txt").read_text("utf-8")
+
+
+def test_error_is_forgotten_when_the_point_succeeds() -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    assert len(compose.sweep(["seed=0,1"], fail)) == 2
+    assert compose.sweep(["seed=0,1"], lambda *_: None) == []
+    assert [name for name in files("outputs") if name.endswith("error.txt")] == []
+
+
+def test_errors_of_another_grid_in_the_folder_are_not_this_ones() -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    compose.sweep(["seed=0,1", "name=shared"], fail)
+    for path in Path("outputs/shared").glob("*/error.txt"):
+        os.utime(path, (0, 0))
+    assert compose.sweep(["seed=2,3", "name=shared"], lambda *_: None) == []
+
+
+def test_interrupt_stops_every_point() -> None:
+    seen: list[int] = []
+
+    def interrupted(config: SweepConfig, folder: Path) -> None:
+        seen.append(config.seed)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compose.sweep(["seed=0,1"], interrupted)
+    assert seen == [0]
+
+
+def test_job_can_be_sent_to_another_process() -> None:
+    job = compose.point_job(sweep.sweep_point)
+    assert pickle.loads(pickle.dumps(job)).keywords["task"] is sweep.sweep_point
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        (["recipe=lora"], "recipe-lora"),
+        (["a", "", "b"], "a--b"),
+        (["recipe.parts-[vision, projector]"], "recipe.parts-vision+projector"),
+        (["model.path-/some/where/../x"], "model.path--some-where-..-x"),
+        (["'quoted text'"], "quotedtext"),
+        ([""], "point"),
+        (["..."], "point"),
+    ],
+)
+def test_folder_name_is_safe(items: list[str], expected: str) -> None:
+    assert folder_name(*items) == expected
+
+
+def test_long_folder_names_end_in_a_digest() -> None:
+    first, second = folder_name("x" * 300), folder_name("x" * 301)
+    assert first != second
+    assert len(first) == len(second) == 150

@@ -1,0 +1,155 @@
+"""Near-duplicates of pictures and of texts: what is told apart, and what is not."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+from forgetbench.core.records import AnswerKind, Sample
+from forgetbench.data.audit import duplicates
+from forgetbench.data.audit.duplicates import Pair, near_pairs, print_of
+from forgetbench.data.audit.overlap import Texts, answer_words, asked, overlap, question_words
+
+
+@cache
+def scene(seed: int, side: int = 96) -> Image.Image:
+    """Coloured noise with most of its energy in low frequencies, as photographs have."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        np.asarray(
+            Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize((side, side)), np.float64
+        )
+        / cells
+        for cells in (3, 6, 12, 24)
+    ]
+    summed = np.sum(layers, axis=0)
+    return Image.fromarray(np.uint8(255 * (summed - summed.min()) / np.ptp(summed)))
+
+
+def recompressed(picture: Image.Image) -> Image.Image:
+    held = io.BytesIO()
+    picture.save(held, "JPEG", quality=40)
+    return Image.open(held).convert("RGB")
+
+
+def cropped(picture: Image.Image, margin: int) -> Image.Image:
+    return picture.crop((margin, margin, picture.width - margin, picture.height - margin))
+
+
+def pairs(evaluated: list[Image.Image], known: list[Image.Image]) -> list[Pair]:
+    return near_pairs([print_of(one) for one in evaluated], [print_of(one) for one in known])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        recompressed,
+        lambda picture: picture.resize((60, 60)),
+        lambda picture: picture.resize((200, 190)),
+        lambda picture: ImageEnhance.Brightness(picture).enhance(1.2),
+        lambda picture: ImageEnhance.Contrast(picture).enhance(0.7),
+        lambda picture: cropped(picture, 2),
+    ],
+)
+def test_a_changed_copy_is_found_and_nothing_else(change: Callable[[Image.Image], Image.Image]) -> None:
+    known = [scene(seed) for seed in range(40)]
+    found = pairs([change(one) for one in known[:15]], known)
+    wanted = [(print_of(change(one)).pixels, print_of(one).pixels) for one in known[:15]]
+    assert [(pair.evaluated, pair.known) for pair in found] == wanted
+
+
+@pytest.mark.parametrize("change", [ImageOps.mirror, ImageOps.flip, ImageOps.invert, lambda one: cropped(one, 24)])
+def test_what_shows_something_else_is_no_copy(change: Callable[[Image.Image], Image.Image]) -> None:
+    known = [scene(seed) for seed in range(15)]
+    assert pairs([change(one) for one in known], known) == []
+
+
+def test_the_same_shape_in_another_color_is_no_copy() -> None:
+    red, blue = Image.new("RGB", (64, 64), "white"), Image.new("RGB", (64, 64), "white")
+    red.paste("red", (16, 16, 48, 40))
+    blue.paste("blue", (16, 16, 48, 40))
+    assert pairs([red], [blue]) == []
+
+
+def test_flat_pictures_are_told_apart_by_their_brightness() -> None:
+    white, black, nearly = (Image.new("RGB", (64, 64), color) for color in ("white", "black", (254, 254, 254)))
+    assert pairs([black], [white]) == []
+    assert len(pairs([nearly], [white])) == 1
+
+
+def test_identical_pictures_are_no_near_ones_but_told_by_their_pixels() -> None:
+    assert pairs([scene(1)], [scene(1)]) == []
+    assert print_of(scene(1)).pixels == print_of(scene(1)).pixels != print_of(scene(1, 97)).pixels
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [scene(seed, 48) for seed in range(20)]
+    shown = [recompressed(one) for one in known]
+    whole = {(pair.evaluated, pair.known) for pair in pairs(shown, known)}
+    monkeypatch.setattr(duplicates, "CHUNK", 3)
+    monkeypatch.setattr(duplicates, "KNOWN_CHUNK", 7)
+    assert {(pair.evaluated, pair.known) for pair in pairs(shown, known)} == whole
+    assert len(whole) >= 20
+
+
+def test_of_many_look_alikes_the_nearest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "MOST_NEIGHBOURS", 2)
+    known = [ImageEnhance.Contrast(scene(0)).enhance(1 - k / 100) for k in range(1, 30)]
+    assert len(pairs([scene(0)], known)) == 2
+
+
+@pytest.mark.slow
+def test_twenty_thousand_pictures_are_compared_with_as_many_in_a_minute_or_two() -> None:
+    rng = np.random.default_rng(0)
+    known = [
+        duplicates.Print(rng.bytes(32), rng.random(64) < 0.5, rng.integers(0, 256, 768, dtype=np.uint8))
+        for _ in range(20_000)
+    ]
+    copies = [duplicates.Print(rng.bytes(32), one.bits_B, one.thumbnail_V) for one in known]
+    assert len(near_pairs(copies, known)) == 20_000
+
+
+# Texts.
+
+
+def lettered(question: str, options: tuple[str, ...], answer: str) -> Sample:
+    listed = "\n".join(f"{letter}. {option}" for letter, option in zip("ABC", options, strict=False))
+    return Sample("0", f"{question}\n{listed}", answer, AnswerKind.letter, options=options)
+
+
+def test_options_case_and_punctuation_are_no_part_of_a_question() -> None:
+    one, other = lettered("What is it?", ("cat", "dog"), "A"), lettered("what is  it", ("owl", "Cat!"), "B")
+    assert question_words(one) == question_words(other) == "what is it"
+    assert answer_words(one) == answer_words(other) == "cat"
+
+
+LONG = "which of the four people in the front row wears a hat made of straw"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "counts"),
+    [
+        (LONG, "anna", (1, 1, 0)),
+        (LONG, "bert", (1, 0, 0)),
+        (LONG.replace("which", "tell me which"), "anna", (0, 0, 1)),
+        (LONG.replace("row", "line"), "anna", (0, 0, 0)),
+        ("who wears a hat", "anna", (0, 0, 0)),
+        ("", "anna", (0, 0, 0)),
+    ],
+)
+def test_questions_are_the_same_or_share_most_of_their_runs_of_words(
+    question: str, answer: str, counts: tuple[int, int, int]
+) -> None:
+    known = Texts([(LONG, "anna"), ("who has a hat", "anna")])
+    found = overlap([(question, answer)], known)
+    assert (found.items, found.questions, found.answered, found.near) == (1, *counts)
+
+
+def test_a_training_set_without_items_shares_nothing() -> None:
+    found = overlap([asked(lettered("What is it?", ("cat", "dog"), "A")), ("", "")], Texts([]))
+    assert (found.questions, found.near) == (0, 0)

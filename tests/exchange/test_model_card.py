@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from forgetbench.exchange.model_card import CardFacts, model_card
+
+FACTS: dict[str, Any] = {
+    "title": "mine",
+    "base": "someone/base",
+    "base_on_hub": True,
+    "revision": "abc",
+    "licence": "apache-2.0",
+    "adapter": True,
+    "run": "run",
+    "checkpoint": "step_000010",
+    "step": 10,
+    "method": "lora",
+    "parts": "language",
+    "recipe": {"lr": 1e-4},
+    "digests": {"base": "d1"},
+    "versions": {"torch": "2", "git_revision": None},
+    "max_pixels": None,
+}
+ROW = {
+    "decoding": "choice", "metric": "accuracy", "quadrant": "id_text-id_image", "seen_in_mix": False, "value": 0.5,
+    "ci_low": 0.4, "ci_high": 0.6, "delta": -0.1, "delta_ci_low": -0.2, "delta_ci_high": 0.0,
+}  # fmt: skip
+
+
+def test_the_head_is_what_the_hub_reads() -> None:
+    head = yaml.safe_load(model_card(CardFacts(**FACTS), pd.DataFrame()).split("---\n")[1])
+    assert head["base_model"] == "someone/base"
+    assert head["base_model_relation"] == "adapter"
+    assert head["library_name"] == "peft"
+    assert head["license"] == "apache-2.0"
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("base", ["someone/base", "embedded:tiny"])
+def test_the_code_that_loads_it_is_python(base: str, adapter: bool) -> None:
+    text = model_card(CardFacts(**{**FACTS, "base": base, "adapter": adapter}), pd.DataFrame())
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    ast.parse(code)
+    assert ("resolve_path" in code) == (adapter and base.startswith("embedded:"))
+    assert ('revision="abc"' in code) == adapter
+
+
+def test_absent_cells_are_dashes_and_other_scales_and_seen_sets_stand_apart() -> None:
+    rows = [
+        ROW,
+        {**ROW, "quadrant": "ood_text-ood_image", "delta": None, "delta_ci_low": None, "delta_ci_high": None},
+        {**ROW, "quadrant": "id_text-ood_image", "seen_in_mix": True},
+        {**ROW, "metric": "cider_d", "value": 1.25},
+    ]
+    text = model_card(CardFacts(**FACTS), pd.DataFrame(rows))
+    assert "| **ID text** | 50.0 [40.0, 60.0]<br>-10.0 [-20.0, 0.0] | 50.0" in text
+    assert "(seen in mix) |" in text
+    assert "| **OOD text** | - | 50.0 [40.0, 60.0]<br>- |" in text
+    assert "**cider_d** (choice)" in text
+    assert "1.2 [0.4, 0.6]" in text
+    assert "- git_revision: -" in text

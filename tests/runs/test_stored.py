@@ -1,0 +1,166 @@
+"""Runs read back: renamed, linked, damaged or of another shape."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from forgetbench.cli import app
+from forgetbench.core.errors import UserError
+from forgetbench.reporting.gather import gather
+from forgetbench.runs.recipes import named, stored_runs
+from forgetbench.runs.stored import read_table
+from tests.support.answered import KEEPS, answered_run
+
+FEW = {name: KEEPS[name] for name in ("fashion_naming", "fashion_knowledge")}
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return answered_run(tmp_path_factory.mktemp("stored") / "outputs", "run", FEW)
+
+
+@pytest.fixture
+def run(scored: Path, tmp_path: Path) -> Path:
+    shutil.copytree(scored.parent, tmp_path / "outputs")
+    return tmp_path / "outputs/run"
+
+
+def refused(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == 2, (done.output, done.exception)
+    return done.output
+
+
+def test_a_renamed_or_linked_folder_has_its_present_name(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    renamed, link = run.parent / "renamed", run.parent / "link"
+    run.rename(renamed)
+    link.symlink_to(renamed)
+    monkeypatch.chdir(renamed)
+    for path in (renamed, link, Path()):
+        contents = gather(path, 5)
+        assert {*contents.tables.scores["run"], *contents.tables.matrix["run"], contents.runs[0].name} == {"renamed"}
+        assert contents.title == "renamed"
+
+
+def test_runs_that_only_differ_in_the_seed_share_a_recipe(run: Path) -> None:
+    def copy(name: str, **changes: Any) -> Path:
+        folder = run.parent / name
+        shutil.copytree(run, folder)
+        content = json.loads((folder / "run.json").read_text("utf-8"))
+        content["config"] |= changes
+        (folder / "run.json").write_text(json.dumps(content), "utf-8")
+        return folder
+
+    folders = [copy("a--seed-0", seed=0), copy("a--seed-1", seed=1), copy("b-seed2", seed=2)]
+    assert [one.recipe for one in named(folders)] == ["a", "a", "b"]
+    other = copy(
+        "a--seed-2", seed=2, model={**json.loads((run / "run.json").read_text())["config"]["model"], "revision": "x"}
+    )
+    assert [one.recipe for one in named([*folders[:2], other])] == ["a--seed-0", "a--seed-1", "a--seed-2"]
+    twice = copy("a-seed0", seed=0)
+    assert [one.recipe for one in named([folders[0], twice])] == ["a--seed-0", "a-seed0"]
+
+
+def cut(text: str) -> str:
+    lines = text.splitlines()
+    return "\n".join([*lines[:-1], lines[-1].split(",")[0]])
+
+
+@pytest.mark.parametrize("file", ["scores.csv", "matrix.csv"])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [(cut, "is cut short"), (lambda _: "a,b\n1,2\n", "has no column"), (lambda _: '"', "cannot be read")],
+    ids=["half a row", "another table", "no table"],
+)
+@pytest.mark.parametrize("command", ["report", "show"])
+def test_a_damaged_table_is_named_with_the_way_to_mend_it(
+    run: Path, file: str, damage: Callable[[str], str], said: str, command: str
+) -> None:
+    (run / file).write_text(damage((run / file).read_text("utf-8")), "utf-8")
+    message = refused(command, str(run))
+    assert str(run / file) in message
+    assert said in message
+    assert "eval-matrix" in message
+
+
+def test_half_a_line_of_a_growing_log_is_left_out(run: Path) -> None:
+    log = run / "train.csv"
+    whole = read_table(log)
+    log.write_text(log.read_text("utf-8") + "21,1", "utf-8")
+    pd.testing.assert_frame_equal(read_table(log), whole)
+    log.write_text("", "utf-8")
+    assert read_table(log).empty
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("config", None), ("config", "text"), ("config.recipe", None), ("config.seed", "one"),
+        ("config.method", "ewc"), ("config.data", []), ("audit", None), ("audit", {}), ("environment", "here"),
+        ("method_class", "Unknown"), ("data_digests", None), ("labels", ...),
+    ],
+)  # fmt: skip
+def test_a_run_file_of_another_shape_is_refused(run: Path, key: str, value: Any) -> None:
+    content = json.loads((run / "run.json").read_text("utf-8"))
+    *above, last = key.split(".")
+    part = content
+    for name in above:
+        part = part[name]
+    if value is ...:
+        del part[last]
+    else:
+        part[last] = value
+    (run / "run.json").write_text(json.dumps(content), "utf-8")
+    message = refused("report", str(run))
+    assert "is not a run of this version" in message
+    assert "__init__" not in message
+
+
+def test_what_an_older_version_did_not_write_has_its_default(run: Path) -> None:
+    content = json.loads((run / "run.json").read_text("utf-8"))
+    del content["config"]["recipe"]["replay"]
+    (run / "run.json").write_text(json.dumps(content), "utf-8")
+    (found,) = stored_runs(run)
+    assert found.file is not None
+    assert found.file.config["recipe"]["replay"] == {"samples": 0, "earlier": []}
+
+
+def test_a_damaged_cell_leaves_out_its_run_alone_and_is_said(run: Path) -> None:
+    scores = pd.read_csv(run / "scores.csv")
+    cell = run.parent / f".cells/{scores.loc[scores['step'] == 20, 'cell'].iloc[0]}.parquet"
+    shutil.copytree(run, run.parent / "grid/a")
+    answered_run(run.parent / "grid", "b", FEW)
+    for other in (run.parent / "grid/.cells").iterdir():
+        shutil.move(other, run.parent / ".cells" / other.name)
+    (run.parent / "grid/.cells").rmdir()
+    cell.write_bytes(cell.read_bytes()[:-50])
+    contents = gather(run.parent / "grid", 100)
+    assert {flip.run for flip in contents.flips} == {"b"}
+    (note,) = contents.notes
+    assert note.startswith("Without the answers of a")
+    alone = gather(run, 100)
+    assert (alone.n_flips, alone.recommendation) == (None, None)
+    (found,) = stored_runs(run)
+    with pytest.raises(UserError, match="missing or damaged"):
+        found.views(found.last(""))
+
+
+def test_a_base_alone_has_not_changed(run: Path) -> None:
+    for name in ("scores.csv", "matrix.csv"):
+        frame = pd.read_csv(run / name)
+        frame[frame["step"] == 0].to_csv(run / name, index=False)
+    assert "only the base" in refused("compare", str(run))
+    assert gather(run, 10).n_flips is None
+
+
+def test_a_folder_with_a_pattern_in_its_name_is_a_folder(run: Path) -> None:
+    odd = run.rename(run.parent / "run [1]*")
+    assert CliRunner().invoke(app, ["compare", str(odd)]).exit_code == 0

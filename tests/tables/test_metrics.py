@@ -1,0 +1,142 @@
+"""What a cell's answers tell beside accuracy; hand-made cells, hand-computed values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from forgetbench.core.records import Axis, Metric, Placement
+from forgetbench.tables.cell_view import CellView, RowContext
+from forgetbench.tables.scores import matrix_rows, score_rows
+
+OOD = Placement(Axis.ood, Axis.ood, "ood_text-ood_image", seen_in_mix=False)
+CONTEXT = RowContext(
+    run="demo", model="tiny", target="naming", checkpoint="step_000000", variant="", method="plain", parts="language",
+    lr=1e-5, mix="", mix_ratio=None, seed=0, stage=1, step=0, dataset="facts", image_domain="x", text_task="y",
+    placement=OOD, probe=False, probe_of="", decoding="choice", metric=Metric.accuracy, labels=frozenset(),
+    chance=None, seconds=None, cell="c", settings="{}",
+)  # fmt: skip
+GREEDY = replace(CONTEXT, decoding="greedy", cell="g")
+
+
+def view(context: RowContext, rows: list[dict[str, Any]]) -> CellView:
+    """A cell of lettered items i0, i1, ...; each row says what differs from a right answer A."""
+    blank = {
+        "cluster": [], "image_sha256": "", "kind": "letter", "options": ["red", "blue", "green"], "target": "A",
+        "references": ["A"], "class_option": None, "option_logprobs": None, "text": None, "parsed": "A", "score": None,
+    }  # fmt: skip
+    filled = [{**blank, "sample_id": f"i{i}", **row} for i, row in enumerate(rows)]
+    for row in filled:
+        row["score"] = float(row["parsed"] == row["target"]) if row["score"] is None else row["score"]
+    return CellView(pd.DataFrame(filled), context)
+
+
+def rows_of(*cells: CellView) -> pd.DataFrame:
+    return score_rows(list(cells)).set_index(["dataset", "step", "decoding", "metric"])
+
+
+def letters(parsed: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"parsed": None if one == "-" else one, **more} for one in parsed]
+
+
+def test_the_generation_gap_pairs_what_is_written_with_what_is_likeliest() -> None:
+    knows, says = view(CONTEXT, letters("AAAB")), view(GREEDY, letters("A--B"))
+    found = rows_of(knows, says)
+    gap = found.loc[("facts", 0, "greedy", "generation_gap")]
+    assert gap["value"] == -0.5
+    # Differences 0 -1 -1 0 around -1/2: SE = sqrt(4/3 * 1) / 4.
+    assert gap["stderr"] == pytest.approx((4 / 3) ** 0.5 / 4)
+    assert gap["unparsed"] == 0.5
+    assert ("facts", 0, "choice", "generation_gap") not in found.index
+
+
+def test_the_change_of_the_gap_is_paired_with_the_bases_gap() -> None:
+    later = [replace(one, step=9, checkpoint="step_000009") for one in (CONTEXT, GREEDY)]
+    found = rows_of(
+        view(CONTEXT, letters("AAAB")), view(GREEDY, letters("AAAB")),
+        view(later[0], letters("AABB")), view(later[1], letters("--BB")),
+    )  # fmt: skip
+    gap = found.loc[("facts", 9, "greedy", "generation_gap")]
+    assert (gap["base_value"], gap["value"], gap["delta"]) == (0, -0.5, -0.5)
+
+
+def test_without_the_other_view_there_is_no_gap() -> None:
+    assert "generation_gap" not in rows_of(view(GREEDY, letters("AB"))).index.get_level_values("metric")
+
+
+def test_the_class_names_effect_is_paired_with_the_same_items_without_it() -> None:
+    probe = replace(
+        CONTEXT, dataset="facts+class_name", probe=True, probe_of="facts", placement=replace(OOD, quadrant="")
+    )
+    plain = view(CONTEXT, letters("AABA"))
+    # The probe lacks i1; of the three others, i0 and i3 go to the class name, C.
+    frame = view(probe, letters("CABC", class_option=2)).frame.drop(index=1).reset_index(drop=True)
+    found = rows_of(plain, CellView(frame, probe))
+    name = "facts+class_name"
+    assert found.loc[(name, 0, "choice", "accuracy"), "value"] == 0
+    assert found.loc[(name, 0, "choice", "class_name_effect"), "value"] == pytest.approx(-2 / 3)
+    assert found.loc[(name, 0, "choice", "mischoice"), "value"] == pytest.approx(2 / 3)
+    assert found.loc[(name, 0, "choice", "mischoice_of_wrong"), "value"] == pytest.approx(2 / 3)
+    assert "class_name_effect" not in found.loc["facts"].index.get_level_values("metric")
+
+
+def test_letter_bias_is_the_deviation_of_recall_over_letters() -> None:
+    rows = [{"target": target, "parsed": parsed} for target, parsed in zip("AABBBB", "AAABAA", strict=True)]
+    found = rows_of(view(CONTEXT, rows))
+    # Recall 1 of A and 1/4 of B: deviation 3/8.
+    assert found.loc[("facts", 0, "choice", "letter_bias"), "value"] == pytest.approx(3 / 8)
+    assert pd.isna(found.loc[("facts", 0, "choice", "letter_bias"), "stderr"])
+
+
+def test_labels_of_the_task_count_where_the_item_does_not_offer_them() -> None:
+    texts = ["a shirt", "red", "It is a dress.", "blue shirt"]
+    context = replace(GREEDY, labels=frozenset({"shirt", "dress", "red"}))
+    found = rows_of(view(context, [{"text": text, "parsed": None} for text in texts]))
+    assert found["label_bias"].unique().tolist() == [0.75]
+
+
+@pytest.mark.parametrize("context", [GREEDY, replace(CONTEXT, labels=frozenset({"shirt"}))])
+def test_label_bias_is_absent_without_labels_or_text(context: RowContext) -> None:
+    cell = view(context, [{"text": "shirt" if context is GREEDY else None}])
+    assert rows_of(cell)["label_bias"].isna().all()
+
+
+def test_yes_no_sets_have_precision_recall_and_f1() -> None:
+    answers = zip(["yes"] * 4 + ["no"] * 4, ["yes", "yes", "yes", "no", "yes", "no", "no", None], strict=True)
+    rows = [
+        {"kind": "option", "options": ["yes", "no"], "target": target, "parsed": parsed} for target, parsed in answers
+    ]
+    found = rows_of(view(CONTEXT, rows)).loc[("facts", 0, "choice")]["value"]
+    assert found["accuracy"] == 5 / 8
+    assert (found["precision"], found["recall"]) == (0.75, 0.75)
+    assert found["f1"] == 0.75
+
+
+def test_options_of_unequal_length_are_compared_per_character_too() -> None:
+    options = ["no", "not at all"]
+    rows = [
+        {"kind": "option", "options": options, "target": "not at all", "option_logprobs": [-2.0, -4.0], "parsed": "no"},
+        {"kind": "option", "options": options, "target": "no", "option_logprobs": [-1.0, -8.0], "parsed": "no"},
+    ]
+    found = rows_of(view(CONTEXT, rows)).loc[("facts", 0, "choice")]["value"]
+    # Per character -1 against -0.4, and -0.5 against -0.8: both right.
+    assert (found["accuracy"], found["accuracy_per_character"]) == (0.5, 1.0)
+
+
+def test_a_metric_on_another_scale_never_enters_a_mean_of_accuracies() -> None:
+    captions = replace(CONTEXT, dataset="captions", metric=Metric.cider_d)
+    documents = replace(CONTEXT, dataset="documents", metric=Metric.anls)
+    cells = [
+        view(CONTEXT, letters("AB")),
+        view(captions, [{"kind": "text", "score": 7.5}, {"kind": "text", "score": 2.5}]),
+        view(documents, [{"kind": "text", "score": 0.8}, {"kind": "text", "score": 0.0}]),
+    ]
+    means = matrix_rows(cells).set_index("metric")
+    assert means["value"].to_dict() == {"accuracy": pytest.approx(0.45), "cider_d": 5.0}
+    assert means["n_datasets"].to_dict() == {"accuracy": 2, "cider_d": 1}
+    found = rows_of(*cells)
+    assert found.loc[("captions", 0, "choice", "cider_d"), "value"] == 5
+    assert pd.isna(found.loc[("documents", 0, "choice", "anls"), "forgotten"])
