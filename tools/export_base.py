@@ -20,10 +20,9 @@ from forgetbench.compose import compose
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ModelConfig
 from forgetbench.core.paths import EMBEDDED
 from forgetbench.evaluation.swap import WeightSwap
-from forgetbench.models.checkpoint import list_checkpoints
 from forgetbench.models.load import load_model
 from forgetbench.models.pretrained import load_processor
-from forgetbench.runs.run_file import model_config, read_run
+from forgetbench.runs.run import read_run
 
 FOLDER = EMBEDDED / "tiny"
 RESULTS = EMBEDDED.parents[1] / "docs/results/base_model"
@@ -65,8 +64,8 @@ def main() -> None:
 def _trained(run_folder: Path, step: int | None = None) -> Any:
     """The model of a run at a step; at the last one by default."""
     run = read_run(run_folder)
-    loaded = load_model(model_config(run), run.config["seed"])
-    checkpoints = list_checkpoints(run_folder)
+    loaded = load_model(run.model, run.config.seed)
+    checkpoints = run.checkpoints()
     chosen = checkpoints[-1] if step is None else next(one for one in checkpoints if one.step == step)
     WeightSwap(loaded.model).to(chosen.delta())
     return loaded.model

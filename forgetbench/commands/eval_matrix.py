@@ -11,22 +11,17 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from forgetbench.config import EvalMatrixConfig, SweepConfig
+from forgetbench.config import EvalMatrixConfig, SweepConfig, Weights
 from forgetbench.core.errors import UserError
 from forgetbench.core.processes import join_crew, set_threads
 from forgetbench.data.catalogue import Catalogue
-from forgetbench.runs.base import load_base
-from forgetbench.runs.run_file import (
-    method_config,
-    model_config,
-    read_run,
-    run_config,
-)
+from forgetbench.runs.address import resolve
+from forgetbench.runs.run import Run
+from forgetbench.runs.stored import outputs_of
 from forgetbench.runs.subject import (
     Subject,
     bare_subject,
     run_subject,
-    wanted,
     with_tasks,
     write_representation,
     write_tables,
@@ -46,7 +41,7 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
         UserError: there is no such run, or the data or the model do not fit.
     """
     if config.run is not None:
-        score_run(Path(config.run), config)
+        score_run(resolve(config.run).whole().run(), config)
         return
     from forgetbench.models.checkpoint import BASE
     from forgetbench.models.load import load_model
@@ -57,40 +52,41 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
     model = resolve_attention(config.model, config.matrix.precision)
     loaded = load_model(model, config.seed)
     digest = scored_digest(loaded.digest, model, config.matrix.precision)
-    folder = outputs / f"base-{config.model.name}-{config.data.sets[0]}"
+    folder = outputs / _base_name(config, loaded.digest)
     subject = bare_subject(folder, config.model.name, config.data, config.seed, catalogue)
-    _score(subject, config, catalogue, [BASE], digest, lambda: (loaded, config.model.max_pixels))
+    _score(subject, config, outputs, [BASE], digest, lambda: (loaded, config.model.max_pixels))
 
 
-def score_run(folder: Path, config: EvalMatrixConfig | SweepConfig) -> pd.DataFrame:
+def _base_name(config: EvalMatrixConfig, digest: str) -> str:
+    """Folder of a base scored alone: two models never share one, whatever the last part of their paths is."""
+    shipped = config.model.path.startswith("embedded:") and config.model.weights is Weights.pretrained
+    model = config.model.name if shipped else f"{config.model.name}-{digest[:8]}"
+    return f"base-{model}-{config.data.sets[0]}"
+
+
+def score_run(run: Run, config: EvalMatrixConfig | SweepConfig) -> pd.DataFrame:
     """Score a run's checkpoints; the model is loaded only if a cell is missing.
 
     Returns:
         The matrix.
     """
-    from forgetbench.models.checkpoint import list_checkpoints
     from forgetbench.models.precision import scored_digest
 
-    run = read_run(folder)
-
     def load() -> tuple[LoadedModel, int | None]:
-        import torch
-
         set_threads(config.threads)
-        loaded = load_base(run, folder)
-        torch.manual_seed(run.config["seed"])
-        method_config(run).attach(loaded.model, len(run_config(run).data.targets))
-        return loaded, model_config(run).max_pixels
+        loaded = run.load_base()
+        run.attach_method(loaded.model)
+        return loaded, run.model.max_pixels
 
-    checkpoints = wanted(list_checkpoints(folder), config.matrix.steps, folder)
-    digest = scored_digest(run.model_digest, model_config(run), config.matrix.precision)
-    return _score(run_subject(folder), config, Catalogue(config.manifests), checkpoints, digest, load)
+    digest = scored_digest(run.model_digest, run.model, config.matrix.precision)
+    outputs = outputs_of(run, Path(config.outputs))
+    return _score(run_subject(run), config, outputs, run.checkpoints(config.matrix.steps), digest, load)
 
 
 def _score(
     subject: Subject,
     config: EvalMatrixConfig | SweepConfig,
-    catalogue: Catalogue,
+    outputs: Path,
     checkpoints: Sequence[Checkpoint],
     model_digest: str,
     load: Callable[[], tuple[LoadedModel, int | None]],
@@ -101,7 +97,8 @@ def _score(
     from forgetbench.evaluation.representation import measure, plan_representation
     from forgetbench.evaluation.sets import load_sets
 
-    crew, outputs, matrix = join_crew(), Path(config.outputs), with_tasks(config.matrix, subject, catalogue)
+    crew, catalogue = join_crew(), Catalogue(config.manifests)
+    matrix = with_tasks(config.matrix, subject, catalogue)
 
     @cache
     def asker() -> Asker:

@@ -19,9 +19,9 @@ from forgetbench.exchange.adapter import save_adapter
 from forgetbench.exchange.base_files import base_file
 from forgetbench.exchange.card import write_card
 from forgetbench.methods.experts import expert_parts
-from forgetbench.runs.address import Address, resolve
-from forgetbench.runs.base import load_base
-from forgetbench.runs.run_file import method_config, model_config, run_config
+from forgetbench.models.checkpoint import Checkpoint
+from forgetbench.runs.address import resolve
+from forgetbench.runs.run import Run
 from forgetbench.terminal.console import say
 
 _FOR_VIDEOS = ("preprocessor_config.json", "video_preprocessor_config.json")
@@ -42,51 +42,48 @@ def export(path: Path, to: Path, adapter: bool) -> None:
     if to.exists() or to.is_symlink():
         raise UserError(f"{to} exists already; name a new folder, or delete that one.")
     address = resolve(path)
+    run, checkpoint = address.run(), address.saved()
     with replacing(to) as temporary:
         temporary.mkdir()
         if adapter:
-            save_adapter(address, temporary)
+            save_adapter(run, checkpoint, temporary)
         else:
-            _save_model(address, temporary)
-        write_card(address, temporary, to.resolve().name, adapter)
+            _save_model(run, checkpoint, temporary)
+        write_card(run, checkpoint, temporary, to.resolve().name, adapter)
     kind = "PEFT adapter" if adapter else "model"
-    say(f"{to}: {kind} of {address.folder.name}, {address.checkpoint.name}; README.md says how to load it.")
+    say(f"{to}: {kind} of {run.name}, {checkpoint.name}; README.md says how to load it.")
 
 
-def _save_model(address: Address, to: Path) -> None:
+def _save_model(run: Run, checkpoint: Checkpoint, to: Path) -> None:
     """Weights (fp32, adapters merged), configuration, generation settings, tokenizer and processor."""
-    run = address.run
-    if model_config(run).quantisation is not Quantisation.none:
+    if run.model.quantisation is not Quantisation.none:
         raise UserError(
-            f"{address.folder}: its base is compressed (model.quantisation={model_config(run).quantisation}), and "
+            f"{run.folder}: its base is compressed (model.quantisation={run.model.quantisation}), and "
             "merging into the weights as they were before would give another model. Export with --adapter, and load "
             "it on the base compressed alike."
         )
-    loaded = load_base(run, address.folder)
+    loaded = run.load_base()
     model = loaded.model.float()  # what was trained is fp32, and bf16 values are exact in it
-    if address.checkpoint.path:
-        _put(model, address)
+    if checkpoint.path:
+        _put(model, run, checkpoint)
     model.save_pretrained(to)
     loaded.processor.save_pretrained(to)
     for name in _FOR_VIDEOS:  # without torchvision the processor at hand knows pictures only
-        source = base_file(model_config(run), name)
+        source = base_file(run.model, name)
         if source and not (to / name).exists():
             shutil.copyfile(source, to / name)
 
 
 @torch.no_grad()
-def _put(model: Any, address: Address) -> None:
+def _put(model: Any, run: Run, checkpoint: Checkpoint) -> None:
     """Put a checkpoint into a model on its base weights, and leave nothing of the method but plain weights."""
-    run = address.run
-    method = method_config(run)
-    torch.manual_seed(run.config["seed"])
-    method.attach(model, len(run_config(run).data.targets))
+    run.attach_method(model)
     if expert_parts(model):
         raise UserError(
-            f"{address.folder}: method={method.name} chooses among experts by the input, so the run amounts to no "
-            "plain weights that transformers or peft could load. Score it here, or export a run of another method."
+            f"{run.folder}: method={run.config.method.name} chooses among experts by the input, so the run amounts to "
+            "no plain weights that transformers or peft could load. Score it here, or export a run of another method."
         )
-    WeightSwap(model).to(address.checkpoint.delta())
+    WeightSwap(model).to(checkpoint.delta())
     for parent, name, layer in list(_adapted(model)):
         layer.merge()
         setattr(parent, name, layer.get_base_layer())

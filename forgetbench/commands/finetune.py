@@ -8,30 +8,14 @@ from typing import TYPE_CHECKING
 
 from forgetbench.config import FinetuneConfig, ModelConfig, SweepConfig
 from forgetbench.core.errors import UserError
-from forgetbench.core.processes import alone, set_threads
+from forgetbench.core.processes import alone, set_threads, start_processes
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
-from forgetbench.runs.base import load_base
-from forgetbench.runs.run_file import (
-    check_same,
-    describe,
-    read_run,
-    release,
-    run_config,
-    start_run,
-)
+from forgetbench.runs.address import resolve
+from forgetbench.runs.run import Run, check_same, release, start_run
 from forgetbench.terminal import audit_table
 from forgetbench.terminal.console import console, say
-
-if TYPE_CHECKING:
-    pass
-
-
-from typing import TYPE_CHECKING
-
-from forgetbench.core.processes import start_processes
-from forgetbench.runs.run_file import RunFile
 
 if TYPE_CHECKING:
     from forgetbench.training.variants import Bench
@@ -70,8 +54,7 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     catalogue = Catalogue(config.manifests)
     stages = plan_stages(config, catalogue)
     keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
-    described = describe(config, stages)
-    check_same(folder, described)
+    check_same(folder, config, [stage.data_digest for stage in stages])
     if keep and is_finished(folder, keep):
         drop_resume(folder)
         say(f"{folder}: already trained ({keep[-1]} steps).")
@@ -82,11 +65,11 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     loaded = load_model(config.model, config.seed)
     if not keep:
         loaded.model.requires_grad_(False)
-        start_run(folder, described, stages, loaded, audit(loaded.model), config.method)
+        start_run(folder, config, stages, loaded, audit(loaded.model))
         say(f"{folder}: nothing is trained (data.training=none).")
         return
     prepared = prepare(loaded.model, [stage.recipe or config.recipe for stage in stages], config.method, config.seed)
-    run = start_run(folder, described, stages, loaded, prepared.audit, config.method)
+    run = start_run(folder, config, stages, loaded, prepared.audit)
     console.print(audit_table(run.audit))
     encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
     read = read_sets(config.method, catalogue)
@@ -94,7 +77,7 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     method, carry = replace(config.method), config.data.carry_optimiser
     trainer = Trainer(loaded, encoder, method, config.recipe, config.seed, read, prepared.free, carry, config.sharding)
     try:
-        train(folder, trainer, stages, keep, run.meta(), config.tracker)
+        train(folder, trainer, stages, keep, run.meta, config.tracker)
     except UserError:
         release(folder)
         raise
@@ -120,35 +103,36 @@ def operate(operation: Operation, folder: Path, threads: int | None) -> None:
     Raises:
         UserError: the run has no such checkpoint, or its data or model have changed.
     """
-    from forgetbench.training.variants import chosen_steps, has_variants, make_variants
+    from forgetbench.training.variants import has_variants, make_variants, trained_checkpoints
 
-    chosen = chosen_steps(folder, operation.checkpoints)
-    merged = {Path(other): chosen_steps(Path(other), ())[0] for other in operation.merges()}
+    chosen = trained_checkpoints(folder, operation.checkpoints)
+    merged = {Path(other): trained_checkpoints(Path(other), ())[0] for other in operation.merges()}
     digests = [one.digest for one in merged.values()]
     checkpoints = [one for one in chosen if not has_variants(folder, one, operation, digests)]
     if checkpoints:
         set_threads(threads)
-        bench = _bench(read_run(folder), folder, operation.reads_data())
+        run = resolve(folder).run()
+        bench = _bench(run, operation.reads_data())
         for other in merged:
-            _check_mergeable(other, folder)
+            _check_mergeable(resolve(other).run(), run)
         others = [bench.dense(one.delta()) for one in merged.values()]
         make_variants(folder, checkpoints, operation, bench, others, digests)
     say(f"{folder}: {operation.name} is done; score it with `forgetbench eval-matrix run={folder}`.")
 
 
-def _bench(run: RunFile, folder: Path, reads_data: bool) -> Bench:
+def _bench(run: Run, reads_data: bool) -> Bench:
     from forgetbench.data.collate import shared_encoder
     from forgetbench.models.precision import widen
     from forgetbench.training.passes import TrainingPasses
     from forgetbench.training.plan import plan_stages
     from forgetbench.training.variants import Bench
 
-    config = run_config(run)
+    config = run.config
     stages = plan_stages(config, Catalogue(config.manifests)) if reads_data else []
     if reads_data and [stage.data_digest for stage in stages] != list(run.data_digests):
-        raise UserError(f"{folder}: its training data are no longer those it was trained on.")
+        raise UserError(f"{run.folder}: its training data are no longer those it was trained on.")
     accelerator = start_processes(config.recipe.batch_size // config.recipe.gradient_accumulation)
-    loaded = load_base(run, folder)
+    loaded = run.load_base()
     widen(loaded.model.parameters())  # operations write fp32, whatever the base is held in
     encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
     bench = Bench(loaded.model, config.method, len(config.data.targets), config.seed)
@@ -160,10 +144,9 @@ def _bench(run: RunFile, folder: Path, reads_data: bool) -> Bench:
     return bench
 
 
-def _check_mergeable(folder: Path, first: Path) -> None:
+def _check_mergeable(other: Run, first: Run) -> None:
     """Refuse to merge what was not trained from one base, in plain weights."""
-    run, ours = read_run(folder), read_run(first)
-    if run.model_digest != ours.model_digest:
-        raise UserError(f"method.merge: {folder} was not trained from the same base as {first}.")
-    if run_config(run).method.adapted_parts() or run_config(ours).method.adapted_parts():
+    if other.model_digest != first.model_digest:
+        raise UserError(f"method.merge: {other.folder} was not trained from the same base as {first.folder}.")
+    if other.config.method.adapted_parts() or first.config.method.adapted_parts():
         raise UserError("method.merge: runs with adapters cannot be merged with others; merge fully trained ones.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from itertools import chain
@@ -22,7 +22,7 @@ from forgetbench.config import (
     Training,
 )
 from forgetbench.core.errors import UserError
-from forgetbench.core.files import replacing, write_json
+from forgetbench.core.files import replacing
 from forgetbench.core.processes import alone, set_threads
 from forgetbench.core.records import PARTS
 from forgetbench.data.catalogue import Catalogue
@@ -34,11 +34,10 @@ from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.models.parts import PartCount, TrainableAudit, part_of
 from forgetbench.models.precision import resolve_attention
 from forgetbench.models.tensors import tensors_digest
-from forgetbench.runs.address import NOT_KNOWN
-from forgetbench.runs.run_file import IMPORTED, RunFile, check_same, describe, read_run, start_run
+from forgetbench.runs.run import IMPORTED, NOT_KNOWN, Run, check_same, read_run, start_run
 from forgetbench.terminal import audit_table
 from forgetbench.terminal.console import console, say
-from forgetbench.training.plan import plan_stages
+from forgetbench.training.plan import Stage, plan_stages
 
 _SAID_BY_USER = {"parts", "mix", "replay", "language_last_layers", "checkpoints", "reuse_features"}
 
@@ -75,20 +74,19 @@ def _bring_in(source: Path, config: FinetuneConfig, folder: Path) -> None:
     for remark in remarks(loaded, config.model, foreign.checkpoints[-1]):
         say(f"{source}: {remark}")
     stages = plan_stages(config, Catalogue(config.manifests))
-    described = describe(config, stages)
     if is_run:
-        _verify(folder, described, loaded, found)
+        _verify(folder, config, stages, loaded, found)
         return
     notes = {IMPORTED: str(source), NOT_KNOWN: ", ".join(f"recipe.{name}" for name in unknown) or None}
     with replacing(folder) as temporary:
         temporary.mkdir()
-        run = start_run(temporary, described, stages, loaded, _audit(loaded.model, last), config.method)
+        run = start_run(temporary, config, stages, loaded, _audit(loaded.model, last))
         run = replace(run, environment={**run.environment, **notes})
-        write_json(temporary / "run.json", asdict(run))
+        run.write()
         _write_log(foreign, run, temporary / "train.csv")
         for step, one in found:
             _refuse_another(temporary, step, one, config.method.name)
-            save_checkpoint(temporary, step, one.delta, {**run.meta(), "stage": 1})
+            save_checkpoint(temporary, step, one.delta, {**run.meta, "stage": 1})
         steps = [one.step for one in list_checkpoints(temporary) if one.path]
     console.print(audit_table(run.audit))
     say(f"{folder}: imported {source}; checkpoints at {', '.join(map(str, steps))}.")
@@ -188,19 +186,23 @@ def _refuse_another(folder: Path, step: int, one: Changed, method: str) -> bool:
 
 
 def _verify(
-    folder: Path, described: Mapping[str, Any], loaded: LoadedModel, found: Iterable[tuple[int, Changed]]
+    folder: Path,
+    config: FinetuneConfig,
+    stages: Sequence[Stage],
+    loaded: LoadedModel,
+    found: Iterable[tuple[int, Changed]],
 ) -> None:
     """Check that a folder holds the same import already."""
     if IMPORTED not in read_run(folder).environment:
         raise UserError(f"{folder} holds a run that was trained here; give the import another name=...")
-    check_same(folder, described, loaded.digest)
+    check_same(folder, config, [stage.data_digest for stage in stages], loaded.digest)
     for step, one in found:
-        if not _refuse_another(folder, step, one, described["config"]["method"]["name"]):
+        if not _refuse_another(folder, step, one, config.method.name):
             raise UserError(f"{folder} lacks its checkpoint at step {step}; delete the folder and import again.")
     say(f"{folder}: already imported.")
 
 
-def _write_log(foreign: ForeignRun, run: RunFile, path: Path) -> None:
+def _write_log(foreign: ForeignRun, run: Run, path: Path) -> None:
     """train.csv, of the steps that were logged; what was not logged is empty."""
     rows = [
         {

@@ -9,7 +9,7 @@ import pandas as pd
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Metric
-from forgetbench.runs.recipes import stored_runs
+from forgetbench.runs.address import resolve
 from forgetbench.statistics.power import items_needed
 from forgetbench.terminal.console import console
 from forgetbench.terminal.plain import written_for_program
@@ -28,7 +28,7 @@ def power(path: Path, points: Sequence[float], wanted: float, alpha: float, as_j
         raise UserError("--points: changes to find are between 0 and 100 points.")
     if not 0.5 <= wanted < 1 or not 0 < alpha <= 0.5:
         raise UserError("--power is at least 0.5 and below 1, --alpha above 0 and at most 0.5.")
-    scored = [run.last("") for run in stored_runs(path) if not run.scores.empty]
+    scored = [run.last("") for run in resolve(path).whole().runs if not run.scores.empty]
     if not scored:
         raise UserError(f"{path} has no scores yet: forgetbench eval-matrix run={path}")
     cells = pd.concat(scored, ignore_index=True)

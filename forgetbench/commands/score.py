@@ -12,10 +12,10 @@ from forgetbench.evaluation.elsewhere import foreign_cells
 from forgetbench.evaluation.evaluate import plan, stored_cells
 from forgetbench.evaluation.sets import load_sets
 from forgetbench.exchange.lm_eval import write_lm_eval
-from forgetbench.models.checkpoint import list_checkpoints
 from forgetbench.models.precision import scored_digest
-from forgetbench.runs.run_file import model_config, read_run
-from forgetbench.runs.subject import bare_subject, run_subject, wanted, with_tasks, write_tables
+from forgetbench.runs.address import resolve
+from forgetbench.runs.stored import outputs_of
+from forgetbench.runs.subject import bare_subject, run_subject, with_tasks, write_tables
 from forgetbench.terminal.console import say
 
 
@@ -25,20 +25,18 @@ def score(config: ScoreConfig, outputs: Path) -> None:
     Raises:
         UserError: there are no such predictions, or they do not fit the data.
     """
-    catalogue, store = Catalogue(config.manifests), CellStore(outputs)
+    catalogue = Catalogue(config.manifests)
     if config.run is not None:
-        folder = Path(config.run)
-        checkpoints = wanted(list_checkpoints(folder), config.matrix.steps, folder)
-        subject = run_subject(folder)
+        run = resolve(config.run).whole().run()
+        checkpoints, subject = run.checkpoints(config.matrix.steps), run_subject(run)
         matrix = with_tasks(config.matrix, subject, catalogue)
-        run = read_run(folder)
-        digest = scored_digest(run.model_digest, model_config(run), matrix.precision)
+        digest = scored_digest(run.model_digest, run.model, matrix.precision)
         works = plan(digest, checkpoints, load_sets(matrix, catalogue), matrix)
-        cells = stored_cells(works, store)
+        cells = stored_cells(works, CellStore(outputs_of(run, outputs)))
         if missing := len(works) - len(cells):
             say(
                 f"{missing} of {len(works)} cells are not there at these settings (matrix.batch_size, .precision and "
-                f"others count); `forgetbench eval-matrix run={folder}` makes them."
+                f"others count); `forgetbench eval-matrix run={run.folder}` makes them."
             )
     else:
         assert config.predictions is not None
@@ -47,7 +45,7 @@ def score(config: ScoreConfig, outputs: Path) -> None:
                 f"name: {outputs / config.name} holds a run of its own; give these predictions another name."
             )
         subject = bare_subject(outputs / config.name, config.model_name, config.data, None, catalogue)
-        cells, left_out = foreign_cells(Path(config.predictions), config.matrix, catalogue, store)
+        cells, left_out = foreign_cells(Path(config.predictions), config.matrix, catalogue, CellStore(outputs))
         for line in left_out:
             say(line)
     if not cells:

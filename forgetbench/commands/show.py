@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from forgetbench.core.errors import UserError
+from forgetbench.runs.address import resolve
 from forgetbench.runs.courses import STRATEGIES
 from forgetbench.runs.courses import TABLE as COURSE
-from forgetbench.runs.recipes import stored_runs
 from forgetbench.runs.stored import StoredRun, read_table
 from forgetbench.tables.scores import MATRIX_COLUMNS, SCORE_COLUMNS
 from forgetbench.terminal import audit_table, matrix_table, sweep_table, training_lines
@@ -29,7 +29,7 @@ def show(path: Path, as_json: bool) -> None:
     Raises:
         UserError: there is nothing to show.
     """
-    runs = stored_runs(path)
+    runs = resolve(path).whole().runs
     scores, matrix = (
         pd.concat([table for table in tables if not table.empty] or [pd.DataFrame(columns=columns)], ignore_index=True)
         for tables, columns in (
@@ -59,7 +59,7 @@ def show(path: Path, as_json: bool) -> None:
 
 def _show_unscored(runs: Sequence[StoredRun]) -> None:
     for run in runs:
-        if run.file:
-            console.print(audit_table(run.file.audit))
+        if run.run:
+            console.print(audit_table(run.run.audit))
         console.print(training_lines(read_table(run.folder / "train.csv")))
         say(f"{run.folder} has no scores yet: forgetbench eval-matrix run={run.folder}")

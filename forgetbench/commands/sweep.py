@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     pass
 
 
+from forgetbench.runs.address import resolve
 from forgetbench.runs.courses import STRATEGIES, courses
 from forgetbench.runs.recipes import last_pairs, named
 from forgetbench.tables.continual_strategies import strategy_rows
@@ -39,7 +40,7 @@ def sweep_point(config: SweepConfig, folder: Path) -> float | None:
     """
     finetune(config, folder)
     gc.collect()  # the trained model is in a cycle; scoring loads it anew
-    matrix = score_run(folder, config)
+    matrix = score_run(resolve(folder).run(), config)
     matrix = matrix[(matrix["variant"] != "") == isinstance(config.method, Operation)]
     last = matrix[
         (matrix["step"] == matrix["step"].max())

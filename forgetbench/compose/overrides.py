@@ -11,6 +11,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from forgetbench.config import SweepConfig
+from forgetbench.config.result import without_result
 from forgetbench.core.errors import UserError
 
 MAX_FOLDER_NAME = 150
@@ -33,9 +35,15 @@ def run_folder(run: str | None, own: str) -> str:
     return run or own
 
 
+def left_out_of_names(*others: str) -> list[str]:
+    """Keys that a folder's name does not spell: those that decide no result, and `others`."""
+    return [*others, *without_result(SweepConfig)]
+
+
 # At import, not in a function: a launcher's worker process imports this module when it unpickles the task.
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+OmegaConf.register_new_resolver("without_result", left_out_of_names, replace=True)
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

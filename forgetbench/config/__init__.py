@@ -8,6 +8,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from forgetbench.config.recipe import CheckpointConfig, MixConfig, Optimiser, RecipeConfig, ReplayConfig, Schedule
+from forgetbench.config.result import NO_RESULT
 from forgetbench.config.stages import DataConfig, StageConfig, Training, stage_recipe
 from forgetbench.core.records import Decoding, Precision
 from forgetbench.methods.base import Method
@@ -153,19 +154,19 @@ class MatrixConfig:
 class FinetuneConfig:
     """`forgetbench finetune`."""
 
-    name: str = MISSING
-    run: str | None = None
+    name: str = field(default=MISSING, metadata=NO_RESULT)
+    run: str | None = field(default=None, metadata=NO_RESULT)
     """With a method that comes after training: the run to work on; null trains one first."""
     seed: int = 0
-    outputs: str = "outputs"
+    outputs: str = field(default="outputs", metadata=NO_RESULT)
     """Folder that runs and cells are written to."""
-    manifests: list[str] = field(default_factory=lambda: ["data_manifests"])
+    manifests: list[str] = field(default_factory=lambda: ["data_manifests"], metadata=NO_RESULT)
     """Folders searched for your own manifests, besides the shipped ones."""
-    threads: int | None = None
+    threads: int | None = field(default=None, metadata=NO_RESULT)
     """CPU threads; null leaves it to torch. Same seed and threads, same bytes."""
-    sharding: Sharding = Sharding.none
+    sharding: Sharding = field(default=Sharding.none, metadata=NO_RESULT)
     """With several processes: what each holds of the model."""
-    tracker: Tracker = Tracker.none
+    tracker: Tracker = field(default=Tracker.none, metadata=NO_RESULT)
     """Also send every step's numbers there; its account and address come from its own environment variables."""
     strategy: str | None = None
     """What tables call this way of continual learning; a config of the group `strategy` says it."""
@@ -217,4 +218,5 @@ class ScoreConfig:
 class SweepConfig(FinetuneConfig):
     """`forgetbench sweep`: train and score every point of a grid."""
 
-    matrix: MatrixConfig = MISSING
+    matrix: MatrixConfig = field(default=MISSING, metadata=NO_RESULT)
+    """What is scored does not make another point: the same training is never repeated for another matrix."""

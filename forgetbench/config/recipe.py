@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from forgetbench.config.result import NO_RESULT
 from forgetbench.core.records import Precision
 
 
@@ -80,8 +81,8 @@ class RecipeConfig:
     max_grad_norm: float = 1.0
     precision: Precision = Precision.bf16
     optimiser: Optimiser = Optimiser.adamw
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = field(default=False, metadata=NO_RESULT)
     """Compute activations again in the backward pass: far less memory, about a third more time."""
-    reuse_features: bool = True
+    reuse_features: bool = field(default=True, metadata=NO_RESULT)
     """Encode a picture once where the vision tower and the projector are frozen; off where it could change a bit."""
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+PROBE_SUFFIX = "+class_name"
+"""Ends the name of a dataset that was made into a class-label probe."""
 PARTS = ("vision", "projector", "language")
 """What a multimodal language model is made of."""
 

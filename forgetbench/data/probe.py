@@ -13,9 +13,6 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind
 from forgetbench.data.manifest import Manifest
 
-SUFFIX = "+class_name"
-"""Marks the name of a dataset that was made into a probe."""
-
 
 def check_probe(manifest: Manifest) -> None:
     """Whether a probe can be made from a dataset, as far as its manifest tells.

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from forgetbench.config import MatrixConfig
-from forgetbench.core.records import AnswerKind, Decoding, Sample
+from forgetbench.core.records import PROBE_SUFFIX, AnswerKind, Decoding, Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.pictures import read_image
-from forgetbench.data.probe import SUFFIX
 from forgetbench.data.sources import load_samples
 from forgetbench.evaluation.cells import samples_digest
 from forgetbench.evaluation.settings import Settings
@@ -89,5 +88,5 @@ def _load(manifest: Manifest, limit: int | None, distract: bool = False) -> Eval
     read = partial(load_samples, manifest, manifest.eval_split, distract=distract)
     samples = read(limit=limit)
     if distract:
-        manifest = replace(manifest, name=manifest.name + SUFFIX, probe=True)
+        manifest = replace(manifest, name=manifest.name + PROBE_SUFFIX, probe=True)
     return EvaluationSet(manifest, samples, read if limit else lambda: samples)

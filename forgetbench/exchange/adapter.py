@@ -18,16 +18,15 @@ from torch import Tensor, nn
 from forgetbench.config import Weights
 from forgetbench.core.errors import UserError
 from forgetbench.methods.lora import LoRA
+from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.models.precision import widen
-from forgetbench.runs.address import Address
-from forgetbench.runs.base import load_base
-from forgetbench.runs.run_file import method_config, model_config
+from forgetbench.runs.run import Run
 
 _ADDED = re.compile(r"(?P<layer>.+)\.lora_(?P<kind>A|B|magnitude_vector)\.(?P<adapter>\w+)\.weight")
 _NAME = "default"
 
 
-def save_adapter(address: Address, to: Path) -> None:
+def save_adapter(run: Run, checkpoint: Checkpoint, to: Path) -> None:
     """Write what training added to the base; parts that trained in full beside it go along as whole modules.
 
     Several adapters that are active together (O-LoRA's stages) become one of their added rank:
@@ -38,17 +37,17 @@ def save_adapter(address: Address, to: Path) -> None:
     """
     from peft import get_peft_model
 
-    run, delta = address.run, address.checkpoint.delta()
-    method = _method(address, delta)
+    delta = checkpoint.delta()
+    method = _method(run, checkpoint, delta)
     layers = sorted({match["layer"] for name in delta if (match := _ADDED.fullmatch(name))})
     adapters = list(dict.fromkeys(match["adapter"] for name in delta if (match := _ADDED.fullmatch(name))))
-    loaded = load_base(run, address.folder)
+    loaded = run.load_base()
     full = [name for name in delta if not _ADDED.fullmatch(name)]
     config = method.peft_config(layers)
     config.modules_to_save = _modules(loaded.model, full) or None
     config.lora_alpha = config.lora_alpha * len(adapters) ** (0.5 if method.rank_stabilised else 1)
     config.r *= len(adapters)
-    config.revision = model_config(run).revision  # peft itself names the base, and warns of any other name
+    config.revision = run.model.revision  # peft itself names the base, and warns of any other name
     with quiet_peft():
         model = get_peft_model(loaded.model, config, _NAME)
     live: dict[str, nn.Parameter] = dict(model.get_base_model().named_parameters())
@@ -67,21 +66,21 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def _method(address: Address, delta: Mapping[str, Tensor]) -> LoRA:
+def _method(run: Run, checkpoint: Checkpoint, delta: Mapping[str, Tensor]) -> LoRA:
     """The method of a checkpoint that is an adapter.
 
     Raises:
         UserError: why it is none, and what to do.
     """
-    method, model, whole = method_config(address.run), model_config(address.run), "export it without --adapter."
-    what = f"{address.folder}, {address.checkpoint.name}"
+    method, model, whole = run.config.method, run.model, "export it without --adapter."
+    what = f"{run.folder}, {checkpoint.name}"
     if not isinstance(method, LoRA):
         raise UserError(f"{what}: it holds plain weights and no adapter (method={method.name}); {whole}")
     if model.weights is Weights.random:
         raise UserError(f"{what}: its base was drawn at random, so there is nothing to load an adapter on; {whole}")
     if not delta:
         raise UserError(f"{what} is the untouched base, without an adapter; {whole}")
-    if address.checkpoint.variant:
+    if checkpoint.variant:
         raise UserError(f"{what}: a variant made after training holds plain weights; {whole}")
     if not any(map(_ADDED.fullmatch, delta)):
         raise UserError(

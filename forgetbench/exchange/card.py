@@ -12,28 +12,28 @@ from forgetbench import __version__
 from forgetbench.config import ModelConfig, Weights
 from forgetbench.exchange.base_files import base_file
 from forgetbench.exchange.model_card import CardFacts, model_card
-from forgetbench.runs.address import NOT_KNOWN, Address
-from forgetbench.runs.run_file import model_config, run_config
+from forgetbench.models.checkpoint import Checkpoint
+from forgetbench.runs.run import NOT_KNOWN, Run
 from forgetbench.runs.stored import StoredRun
 
 
-def write_card(address: Address, to: Path, title: str, adapter: bool) -> None:
+def write_card(run: Run, checkpoint: Checkpoint, to: Path, title: str, adapter: bool) -> None:
     """Write README.md.
 
     Args:
-        address: what was exported.
+        run: the run.
+        checkpoint: what was exported of it.
         to: the folder that holds it.
         title: the card's, the name that the folder will have.
         adapter: whether the folder holds an adapter and not a whole model.
     """
-    run, checkpoint = address.run, address.checkpoint
-    config, model = run_config(run), model_config(run)
+    config, model = run.config, run.model
     unknown = str(run.environment.get(NOT_KNOWN) or "").split(", ")
     recipe: Any = {
         "data": ", ".join(config.data.targets),
-        "method": run.config["method"],
+        "method": run.settings["method"],
         "seed": config.seed,
-        **{key: value for key, value in run.config["recipe"].items() if f"recipe.{key}" not in unknown},
+        **{key: value for key, value in run.settings["recipe"].items() if f"recipe.{key}" not in unknown},
     }
     digests = {
         "base": run.model_digest,
@@ -48,7 +48,7 @@ def write_card(address: Address, to: Path, title: str, adapter: bool) -> None:
         revision=model.revision,
         licence=_licence(model),
         adapter=adapter,
-        run=address.folder.resolve().name,
+        run=run.name,
         checkpoint=checkpoint.name,
         step=checkpoint.step,
         method=config.method.name,
@@ -58,16 +58,15 @@ def write_card(address: Address, to: Path, title: str, adapter: bool) -> None:
         versions={**run.environment, "exported by forgetbench": __version__},
         max_pixels=model.max_pixels,
     )
-    (to / "README.md").write_text(model_card(facts, _rows(address)), "utf-8")
+    (to / "README.md").write_text(model_card(facts, _rows(run, checkpoint)), "utf-8")
 
 
-def _rows(address: Address) -> pd.DataFrame:
+def _rows(run: Run, checkpoint: Checkpoint) -> pd.DataFrame:
     """The checkpoint's rows of matrix.csv; empty where it has not been scored."""
-    matrix = StoredRun(address.folder).matrix
+    matrix = StoredRun(run.folder).matrix
     if matrix.empty:
         return matrix
-    name = "step_000000" if address.checkpoint.path is None else address.checkpoint.path.name
-    found: pd.DataFrame = matrix[matrix["checkpoint"] == name]
+    found: pd.DataFrame = matrix[matrix["checkpoint"] == checkpoint.name]
     return found
 
 

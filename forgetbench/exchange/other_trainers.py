@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from forgetbench.config import Dtype, ModelConfig, Quantisation, Weights
 from forgetbench.core.errors import UserError
+from forgetbench.core.nested import differing
 from forgetbench.core.records import PARTS
 from forgetbench.exchange.adapter import quiet_peft
 from forgetbench.exchange.layouts import ForeignCheckpoint
@@ -107,10 +108,10 @@ def _full(base: Any, config: ModelConfig, path: Path) -> Any:
     lacking = [*sizes, *sorted(found["missing_keys"]), *sorted(found["unexpected_keys"])]
     if lacking:
         raise UserError(f"{path}: its weights do not fit its own config.json, such as {lacking[0]}; save it again.")
-    differing = sorted(_differences(base.config.to_dict(), model.config.to_dict()))
-    if differing:
+    others = sorted(differing(base.config.to_dict(), model.config.to_dict(), ignored=_NOT_ARCHITECTURE))
+    if others:
         raise UserError(
-            f"{path}: its config.json differs from that of the base {config.path} in {', '.join(differing[:5])}, so "
+            f"{path}: its config.json differs from that of the base {config.path} in {', '.join(others[:5])}, so "
             "the same weights would compute something else. Give a base with these settings (model.path=...)."
         )
     return model
@@ -147,15 +148,6 @@ def _misfit(path: Path, reason: str) -> UserError:
         f"{path}: the adapter does not fit the base ({reason}). Is model.path the model that it was trained on? If its "
         "names are those of an older transformers, merge it there (merge_and_unload, save_pretrained) and import that."
     )
-
-
-def _differences(base: Any, other: Any, key: str = "") -> Iterator[str]:
-    """Dotted keys in which two configurations differ."""
-    if isinstance(base, Mapping) and isinstance(other, Mapping):
-        for name in (base.keys() | other.keys()) - _NOT_ARCHITECTURE:
-            yield from _differences(base.get(name), other.get(name), f"{key}.{name}".strip("."))
-    elif base != other:
-        yield key
 
 
 def _check_tokens(loaded: LoadedModel, path: Path) -> None:

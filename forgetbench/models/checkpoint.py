@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +115,24 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     trained = {(one.step, one.digest) for one in found if not one.variant}
     found = [one for one in found if not one.variant or (one.step, one.meta.get("source_digest")) in trained]
     return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.variant))
+
+
+def chosen_steps(checkpoints: Sequence[Checkpoint], steps: Collection[int], key: str, folder: Path) -> list[Checkpoint]:
+    """The checkpoints of a run at the given steps.
+
+    Args:
+        checkpoints: of the run, in step order.
+        steps: to choose.
+        key: the setting that names them, for a refusal.
+        folder: the run's, for a refusal.
+
+    Raises:
+        UserError: there is none at a step.
+    """
+    known = sorted({one.step for one in checkpoints})
+    if missing := sorted(set(steps) - set(known)):
+        raise UserError(f"{key}: {folder} has no checkpoint at {missing}; it has {', '.join(map(str, known))}.")
+    return [one for one in checkpoints if one.step in steps]
 
 
 @dataclass(frozen=True)

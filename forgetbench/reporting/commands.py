@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from forgetbench.core.nested import leaves
 
 _PLAIN = re.compile(r"[A-Za-z_][\w./:@-]*")
 _NOT_GIVEN = {"name", "method", "run"}
+_WHOLE = ("lr",)
+"""Free to hold any keys (a learning rate per part): one value."""
 
 
 def training_command(name: str, config: Mapping[str, Any]) -> str:
     """`forgetbench finetune` with every key of a run's configuration, so that later defaults do not change it."""
     method = config["method"]["name"]
     words = ["forgetbench", "finetune", f"name={_value(name)}", f"method={method}"]
-    words += [f"{key}={_value(value)}" for key, value in _leaves(config) if _is_given(key, config)]
-    words += [f"method.{key}={_value(value)}" for key, value in _leaves(config["method"]) if key != "name"]
+    words += [f"{key}={_value(value)}" for key, value in leaves(config, whole=_WHOLE) if _is_given(key, config)]
+    words += [f"method.{key}={_value(value)}" for key, value in leaves(config["method"], whole=_WHOLE) if key != "name"]
     return " ".join(map(shlex.quote, words))
 
 
 def import_command(name: str, folder: str, config: Mapping[str, Any]) -> str:
     """`forgetbench import` of the checkpoints that a run was made of."""
-    leaves = ((key, value) for key, value in _leaves(config) if key.partition(".")[0] in {"model", "data"})
-    words = ["forgetbench", "import", folder, f"name={_value(name)}", *(f"{key}={_value(one)}" for key, one in leaves)]
+    given = ((key, value) for key, value in leaves(config, whole=_WHOLE) if key.partition(".")[0] in {"model", "data"})
+    words = ["forgetbench", "import", folder, f"name={_value(name)}", *(f"{key}={_value(one)}" for key, one in given)]
     return " ".join(map(shlex.quote, words))
 
 
@@ -34,15 +38,6 @@ def _is_given(key: str, config: Mapping[str, Any]) -> bool:
     if key == "recipe.steps":
         return not all(stage.get("steps") or stage.get("epochs") for stage in config["data"]["stages"])
     return key.partition(".")[0] not in _NOT_GIVEN
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values; what is free to hold any keys (one learning rate per part) is one value."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and key != "lr":
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _value(value: Any) -> str:

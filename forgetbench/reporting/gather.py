@@ -20,13 +20,15 @@ from forgetbench.reporting.flips import find_flips
 from forgetbench.reporting.leaks import find_leaks
 from forgetbench.reporting.recommendation import recommend
 from forgetbench.reporting.thumbnails import thumbnails
+from forgetbench.runs.address import resolve
 from forgetbench.runs.courses import STRATEGIES, TABLE, continual_table, courses, is_continual
-from forgetbench.runs.recipes import Recipes, run_pairs, stored_runs
-from forgetbench.runs.run_file import IMPORTED
+from forgetbench.runs.recipes import Recipes, run_pairs
+from forgetbench.runs.run import IMPORTED
 from forgetbench.runs.stored import StoredRun, read_table, train_table
 from forgetbench.tables.cell_view import CellView
 from forgetbench.tables.continual import CONTINUAL_COLUMNS
 from forgetbench.tables.continual_strategies import strategy_rows
+from forgetbench.tables.last import last_step
 from forgetbench.tables.recommendation import choose
 from forgetbench.tables.scores import MATRIX_COLUMNS, SCORE_COLUMNS
 from forgetbench.tables.seeds import seed_rows
@@ -43,9 +45,9 @@ def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportCo
     Raises:
         UserError: the folder holds no run, or a table is damaged.
     """
-    runs = stored_runs(path)
+    runs = resolve(path).whole().runs
     scored = [run for run in runs if not run.scores.empty]
-    catalogue = _catalogue(tuple(sorted({one for run in runs if run.file for one in run.file.config["manifests"]})))
+    catalogue = _catalogue(tuple(sorted({one for run in runs if run.run for one in run.run.config.manifests})))
     tables = _tables(runs)  # what is damaged is said before the longer work
     answered, recipes, notes = _answers(scored, every_checkpoint=len(runs) == 1)
     strategies, lost = _strategies(path, scored)
@@ -84,7 +86,7 @@ def _answers(
         try:
             last = run_pairs(run, run.last())
             own = run.own_metrics()
-            earlier = own[own["step"] < own["step"].max()] if every_checkpoint else own.iloc[:0]
+            earlier = own.drop(last_step(own).index) if every_checkpoint else own.iloc[:0]
             pairs = [pair for found in (run_pairs(run, earlier), last) for part in found.values() for pair in part]
         except UserError as error:
             notes.append(f"Without the answers of {run.name}, and what is made of them: {error}")
@@ -142,11 +144,11 @@ def _joined(tables: Sequence[tuple[StoredRun, pd.DataFrame]], columns: Sequence[
 
 
 def _replay(run: StoredRun) -> int:
-    return 0 if run.file is None else int(run.file.config["recipe"]["replay"]["samples"])
+    return run.run.config.recipe.replay.samples if run.run else 0
 
 
 def _facts(run: StoredRun) -> RunFacts:
-    config: Any = {} if run.file is None else run.file.config
+    config: Any = run.run.settings if run.run else {}
     train = read_table(run.folder / "train.csv")
     seconds = run.scores.drop_duplicates("cell")["seconds"] if "cell" in run.scores else pd.Series(dtype=float)
     speeds = train["samples_per_s"].dropna() if "samples_per_s" in train else pd.Series(dtype=float)
@@ -156,8 +158,8 @@ def _facts(run: StoredRun) -> RunFacts:
         recipe=run.recipe,
         command=_command(run, config) if config else "",
         config=yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True) if config else "",
-        environment={} if run.file is None else run.file.environment,
-        audit={} if run.file is None else run.file.audit,
+        environment=run.run.environment if run.run else {},
+        audit=run.run.audit if run.run else {},
         train_seconds=float((instances / speeds).sum()) if len(speeds) and instances else None,
         samples_per_s=float(speeds.median()) if len(speeds) else None,
         peak_memory_mb=float(train["peak_memory_mb"].max()) if "peak_memory_mb" in train and len(train) else None,
@@ -166,5 +168,5 @@ def _facts(run: StoredRun) -> RunFacts:
 
 
 def _command(run: StoredRun, config: Any) -> str:
-    origin = run.file.environment.get(IMPORTED) if run.file else None
+    origin = run.run.environment.get(IMPORTED) if run.run else None
     return import_command(run.name, str(origin), config) if origin else training_command(run.name, config)

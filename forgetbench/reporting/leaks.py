@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
-from forgetbench.config import stage_recipe
 from forgetbench.core.errors import UserError
+from forgetbench.core.records import PROBE_SUFFIX
 from forgetbench.data.audit.splits import Picture, Pictures, leak
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import Manifest
-from forgetbench.data.probe import SUFFIX
 from forgetbench.data.sources import load_samples
 from forgetbench.reporting.contents import LeakRow
-from forgetbench.runs.run_file import run_config
 from forgetbench.runs.stored import StoredRun
 
 MOST_PICTURES = 50_000
@@ -23,7 +21,7 @@ MOST_PICTURES = 50_000
 def find_leaks(runs: Sequence[StoredRun], catalogue: Catalogue) -> list[LeakRow]:
     """For every evaluation set, its pictures that any training set of these runs repeats, exactly or nearly."""
     trained = sorted({name for run in runs for name in _trained_on(run)})
-    datasets = sorted({str(name).removesuffix(SUFFIX) for run in runs for name in run.own_metrics()["dataset"]})
+    datasets = sorted({str(name).removesuffix(PROBE_SUFFIX) for run in runs for name in run.own_metrics()["dataset"]})
     return list(_compared(tuple(trained), tuple(datasets), catalogue)) if trained else []
 
 
@@ -56,13 +54,12 @@ def _rows(name: str, catalogue: Catalogue, pictures: Pictures, train: Mapping[st
 
 def _trained_on(run: StoredRun) -> Iterable[str]:
     """Target, mixed-in and replayed sets."""
-    if run.file is None:
+    if run.run is None:
         return []
-    config = run_config(run.file)
-    recipes = [stage_recipe(config.recipe, stage) for stage in config.data.stages]
+    recipes = run.run.recipes
     mixed = [name for recipe in recipes if recipe.mix.ratio for name in recipe.mix.data]
     replayed = [name for recipe in recipes if recipe.replay.samples for name in recipe.replay.earlier]
-    return [*config.data.sets, *mixed, *replayed]
+    return [*run.run.config.data.sets, *mixed, *replayed]
 
 
 def _training(name: str, catalogue: Catalogue, pictures: Pictures) -> Iterator[Picture]:

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.records import ImageRef
+from forgetbench.core.records import PROBE_SUFFIX, ImageRef
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.pictures import decode_image
-from forgetbench.data.probe import SUFFIX
 from forgetbench.data.sources import load_samples
 from forgetbench.reporting.contents import Flip
 from forgetbench.terminal.console import say
@@ -28,12 +27,12 @@ def thumbnails(flips: Sequence[Flip], catalogue: Catalogue) -> tuple[dict[str, s
     """Data URIs by key, and the flips with the key of what could be shown; the others show no picture."""
     wanted = defaultdict(set)
     for flip in flips:
-        wanted[flip.dataset.removesuffix(SUFFIX)].add(flip.sample_id)
+        wanted[flip.dataset.removesuffix(PROBE_SUFFIX)].add(flip.sample_id)
     found = {name: _images(name, ids, catalogue) for name, ids in sorted(wanted.items())}
     uris: dict[str, str] = {}
     shown, spent, dropped = [], 0, 0
     for flip in flips:
-        image = found[flip.dataset.removesuffix(SUFFIX)].get(flip.sample_id)
+        image = found[flip.dataset.removesuffix(PROBE_SUFFIX)].get(flip.sample_id)
         key = flip.image or f"{flip.dataset}/{flip.sample_id}"
         if image is not None and key not in uris and spent < BUDGET:
             uris[key] = _uri(image) or ""

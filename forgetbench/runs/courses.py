@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from forgetbench.config import Training
-from forgetbench.runs.run_file import run_config
+from forgetbench.config import FinetuneConfig, Training
+from forgetbench.config.result import deciding
 from forgetbench.runs.stored import StoredRun
 from forgetbench.tables.continual import JOINED
 from forgetbench.tables.continual_course import Course, course
+from forgetbench.tables.last import as_trained, last_step_of_stages
 
 TABLE = "continual.csv"
 """Of a run."""
@@ -21,8 +22,8 @@ STRATEGIES = "strategies.csv"
 
 def tasks_of(run: StoredRun) -> list[str]:
     """The target set of every stage, in order; of a base model alone, those that its table names."""
-    if run.file is not None:
-        return run_config(run.file).data.tasks
+    if run.run is not None:
+        return run.run.config.data.tasks
     table = run.table(TABLE)
     return [] if table.empty else str(table["tasks"].iloc[0]).split(JOINED)
 
@@ -40,22 +41,20 @@ def strategy_names(runs: Sequence[StoredRun]) -> list[str]:
 
 
 def _strategy(run: StoredRun) -> str:
-    if run.file is not None:
-        return str(run.file.config.get("strategy") or run.recipe)
+    if run.run is not None:
+        return run.run.config.strategy or run.recipe
     table = run.table(TABLE)
     return run.recipe if table.empty else str(table["strategy"].iloc[0])
 
 
 def _settings(run: StoredRun) -> dict[str, object]:
     """Every key that makes a run of a strategy another way of it."""
-    config = {} if run.file is None else run.file.config
-    data = {key: value for key, value in config.get("data", {}).items() if key != "stages"}
-    return {
-        f"{group}.{key}": value
-        for group, content in {**config, "data": data}.items()
-        if isinstance(content, Mapping)
-        for key, value in content.items()
-    }
+    if run.run is None:
+        return {}
+    settings = deciding(FinetuneConfig, run.run.settings)
+    groups = {name: group for name, group in settings.items() if isinstance(group, Mapping)}
+    data = {key: value for key, value in groups["data"].items() if key != "stages"}
+    return {f"{name}.{key}": value for name, group in (groups | {"data": data}).items() for key, value in group.items()}
 
 
 def _told_apart(name: str, one: Mapping[str, object], ways: Sequence[Mapping[str, object]]) -> str:
@@ -66,9 +65,7 @@ def _told_apart(name: str, one: Mapping[str, object], ways: Sequence[Mapping[str
 
 def training_of(run: StoredRun) -> Training:
     """Whether its tasks were trained one after the other, jointly or not at all."""
-    if run.file is None:
-        return Training.none
-    return Training(run.file.config["data"].get("training", Training.sequence))
+    return run.run.config.data.training if run.run else Training.none
 
 
 def is_continual(run: StoredRun) -> bool:
@@ -100,8 +97,5 @@ def courses(runs: Sequence[StoredRun]) -> dict[str, list[Course]]:
 
 def _needed(run: StoredRun, tasks: Sequence[str]) -> pd.DataFrame:
     """Rows of the tasks at the last step of each stage, as trained."""
-    own = run.own_metrics()
-    own = own[own["variant"] == ""]
-    last = own["step"] == own.groupby(own["stage"].where(own["step"] > 0, 0))["step"].transform("max")
-    needed: pd.DataFrame = own[last & own["dataset"].isin(list(tasks))]
-    return needed
+    last = last_step_of_stages(as_trained(run.own_metrics()))
+    return last[last["dataset"].isin(list(tasks))]

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from forgetbench.config import FinetuneConfig
+from forgetbench.config.result import deciding
 from forgetbench.core.errors import UserError
 from forgetbench.runs.courses import strategy_names
+from forgetbench.runs.run import FILE
 from forgetbench.runs.stored import StoredRun
 from forgetbench.tables.cell_view import CellView, matched
 from forgetbench.tables.seeds import Pairs
 
 _SEED = re.compile(r"(^|--|-|_)seed[-=_]?\d+")
-_NOT_RECIPE = ("name", "seed", "outputs", "manifests", "threads", "run")
 
 
 def stored_runs(path: Path) -> list[StoredRun]:
@@ -28,9 +30,9 @@ def stored_runs(path: Path) -> list[StoredRun]:
     """
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; name a run's or a sweep's, such as outputs/demo.")
-    if (path / "run.json").is_file():
+    if (path / FILE).is_file():
         return named([path])
-    points = sorted(point.parent for point in path.glob("*/run.json"))
+    points = sorted(point.parent for point in path.glob(f"*/{FILE}"))
     if points:
         return named(points)
     if (path / "scores.csv").is_file():
@@ -58,11 +60,13 @@ def _short(run: StoredRun) -> str:
 
 
 def _identity(run: StoredRun) -> str:
-    if run.file is None:
+    trained = run.run
+    if trained is None:
         return run.name
-    config = {key: value for key, value in run.file.config.items() if key not in _NOT_RECIPE}
-    replays = config["recipe"]["replay"]["samples"]  # which items are replayed depends on the seed
-    return repr((config, [] if replays else list(run.file.data_digests), run.file.model_digest))
+    settings = deciding(FinetuneConfig, trained.settings)
+    del settings["seed"]
+    replays = any(recipe.replay.samples for recipe in trained.recipes)  # which items are replayed depends on the seed
+    return repr((settings, [] if replays else list(trained.data_digests), trained.model_digest))
 
 
 Recipes = dict[tuple[str, str], dict[int | None, Pairs]]

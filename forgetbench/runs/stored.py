@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ import pandas as pd
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Axis, Metric, Placement
-from forgetbench.data.probe import SUFFIX
 from forgetbench.evaluation.cells import Cell, CellStore
-from forgetbench.runs.run_file import RunFile, read_run
-from forgetbench.tables.cell_view import CellView, RowContext
+from forgetbench.runs.run import FILE, Run, read_run
+from forgetbench.tables.cell_view import CellView, row_context
+from forgetbench.tables.last import last_stage, last_step
 
 _TEXT = {
     **dict.fromkeys(("run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix"), str),
@@ -68,6 +68,25 @@ def read_table(path: Path) -> pd.DataFrame:
     return frame
 
 
+def outputs_of(run: Run, outputs: Path) -> Path:
+    """The folder that holds a run's cells, wherever the command is given: there everything that reads the run looks.
+
+    It is the nearest folder above the run that holds cells or is `outputs`; without either, the one the run was
+    written to, two folders up for a point of a sweep.
+    """
+    found, folder = _with_cells(run.folder, outputs), run.folder.resolve()
+    if found is None:
+        is_point = folder.name != run.config.name and folder.parent.name == run.config.name
+        return folder.parents[1] if is_point else folder.parent
+    return outputs if found == outputs.resolve() else found
+
+
+def _with_cells(folder: Path, outputs: Path | None = None) -> Path | None:
+    """The nearest folder above that holds cells, or is `outputs`."""
+    named = outputs.resolve() if outputs else None
+    return next((one for one in folder.resolve().parents if (one / ".cells").is_dir() or one == named), None)
+
+
 @lru_cache(maxsize=16)
 def _store(outputs: Path) -> CellStore:
     return CellStore(outputs)
@@ -80,7 +99,7 @@ def _read(store: CellStore, digest: str, metric: Metric) -> Cell | None:
 
 
 @lru_cache(maxsize=1024)
-def _run_file(folder: Path, _modified_ns: int) -> RunFile:
+def _run(folder: Path, _modified_ns: int) -> Run:
     return read_run(folder)
 
 
@@ -105,10 +124,10 @@ class StoredRun:
         return frame.assign(run=self.name) if "run" in frame else frame
 
     @cached_property
-    def file(self) -> RunFile | None:
-        """run.json; None for a base model, or for predictions made elsewhere."""
-        path = self.folder / "run.json"
-        return _run_file(self.folder, path.stat().st_mtime_ns) if path.is_file() else None
+    def run(self) -> Run | None:
+        """What was trained; None for a base model, or for predictions made elsewhere."""
+        path = self.folder / FILE
+        return _run(self.folder, path.stat().st_mtime_ns) if path.is_file() else None
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -123,14 +142,13 @@ class StoredRun:
     @property
     def seed(self) -> int | None:
         """The seed it was trained with."""
-        return None if self.file is None else int(self.file.config["seed"])
+        return self.run.config.seed if self.run else None
 
     @cached_property
     def store(self) -> CellStore:
         """Where its cells are: the nearest `.cells` up from its folder."""
-        for folder in self.folder.resolve().parents:
-            if (folder / ".cells").is_dir():
-                return _store(folder)
+        if found := _with_cells(self.folder):
+            return _store(found)
         raise UserError(
             f"{self.folder}: no .cells folder above it, which holds the answers that its tables are made of."
         )
@@ -148,9 +166,7 @@ class StoredRun:
 
     def last(self, variant: str | None = None) -> pd.DataFrame:
         """Its own metrics at the last checkpoint as trained (`variant` empty), at one variant, or at all of both."""
-        own = self.own_metrics()
-        own = own[own["stage"] == own["stage"].max()]
-        own = own[own["step"] == own["step"].max()]
+        own = last_step(last_stage(self.own_metrics()))
         last: pd.DataFrame = own if variant is None else own[own["variant"] == variant]
         return last
 
@@ -180,31 +196,14 @@ class StoredRun:
 
     def _view(self, row: Mapping[Any, Any]) -> CellView:
         cell = self.cell(row)
-        dataset, found = str(row["dataset"]), _typed(row)
-        context = RowContext(
-            **{name: found[name] for name in _COPIED},
-            placement=Placement(
-                Axis(row["text_axis"]), Axis(row["image_axis"]), str(row["quadrant"]), bool(row["seen_in_mix"])
-            ),
-            probe=bool(cell.frame["class_option"].notna().any()),
-            probe_of=dataset.removesuffix(SUFFIX) if dataset.endswith(SUFFIX) else "",
+        axes = Axis(row["text_axis"]), Axis(row["image_axis"])
+        context = row_context(
+            {**row, "run": self.name},
+            placement=Placement(*axes, str(row["quadrant"]), bool(row["seen_in_mix"])),
             metric=cell.metric,
-            labels=frozenset(),
+            probe=bool(cell.frame["class_option"].notna().any()),
         )
-        return CellView(cell.frame, replace(context, run=self.name))
-
-
-def _typed(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row's values, absent ones as None, whole numbers as integers."""
-    found = {name: None if pd.isna(value) else value for name, value in row.items()}
-    whole = {name: int(value) for name in ("seed", "stage", "step") if (value := found[name]) is not None}
-    return found | whole
-
-
-_COPIED = (
-    "run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix", "mix_ratio", "seed", "stage",
-    "step", "dataset", "image_domain", "text_task", "decoding", "chance", "seconds", "cell", "settings",
-)  # fmt: skip
+        return CellView(cell.frame, context)
 
 
 def train_table(run: StoredRun) -> pd.DataFrame:

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from forgetbench.config import DataConfig, MatrixConfig, Training, stage_recipe
-from forgetbench.core.errors import UserError
+from forgetbench.config import DataConfig, MatrixConfig, Training
 from forgetbench.core.records import AnswerKind
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.labels import task_labels
-from forgetbench.data.probe import SUFFIX
 from forgetbench.data.quadrant import place
 from forgetbench.data.sources import load_samples
-from forgetbench.runs.run_file import read_run, run_config
-from forgetbench.tables.cell_view import CellView, RowContext
+from forgetbench.runs.run import Run
+from forgetbench.tables.cell_view import CellView, row_context
 from forgetbench.tables.continual import continual_rows
 from forgetbench.tables.representation import representation_rows
 from forgetbench.tables.scores import matrix_rows, score_rows, write_csv
@@ -35,123 +33,99 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """A run's checkpoints, a base model alone, or predictions made elsewhere."""
+    """A run's checkpoints; or, without a run, a base model alone or predictions made elsewhere."""
 
     folder: Path
     """Where the tables go."""
-    name: str
     model: str
+    """What tables call the model."""
     seed: int | None
-    targets: Sequence[str]
-    """The target set of every stage; sets that are trained jointly are joined by `+`."""
+    data: DataConfig
+    """What the run was trained on; without a run, what the quadrants are relative to."""
     labels: Sequence[Sequence[str]]
     """The labels that every stage trains; none where its answers are open-ended."""
-    method: str = ""
-    parts: str = ""
-    recipes: Sequence[Mapping[str, Any]] = ()
-    """Of every stage."""
-    tasks: Sequence[str] = ()
-    """The target sets of a sequence, also where they are trained jointly or not at all."""
-    strategy: str = ""
-    """What this way of continual learning is called."""
-    training: Training = Training.sequence
+    run: Run | None = None
 
-    def views(self, scored: Sequence[ScoredCell], catalogue: Catalogue) -> list[CellView]:
-        """Cells with everything that the tables say about them."""
-        return [self._view(one, catalogue) for one in scored]
+    @property
+    def tasks(self) -> list[str]:
+        """The target sets of a sequence, also where they are trained jointly or not at all."""
+        return self.data.tasks
+
+    @property
+    def targets(self) -> list[str]:
+        """The target set of every stage; sets that are trained jointly are joined by `+`."""
+        return self.data.targets if self.run else self.data.sets[:1]
 
     def run_columns(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """What every table says of a checkpoint, by column."""
         stage = int(checkpoint.meta.get("stage", 0))
-        recipe = self._recipe(stage)
-        mix = recipe.get("mix", {"data": [], "ratio": None})
+        recipe = self.run.recipes[max(0, stage - 1)] if self.run else None
+        mixed = recipe is not None and bool(recipe.mix.ratio)
         return {
-            "run": self.name,
+            "run": self.folder.resolve().name,
             "model": self.model,
             "target": self.targets[max(0, stage - 1)],
             "checkpoint": checkpoint.name,
             "variant": checkpoint.variant,
-            "method": self.method,
-            "parts": self.parts,
-            "lr": _lr(recipe.get("lr", "")),
-            "mix": "+".join(mix["data"] if mix["ratio"] else []),
-            "mix_ratio": mix["ratio"],
+            "method": self.run.config.method.name if self.run else "",
+            "parts": self.run.parts if self.run else "",
+            "lr": _lr(recipe.lr) if recipe else "",
+            "mix": "+".join(recipe.mix.data) if recipe and mixed else "",
+            "mix_ratio": recipe.mix.ratio if recipe else None,
             "seed": self.seed,
             "stage": stage,
             "step": checkpoint.step,
         }
 
-    def _recipe(self, stage: int) -> Mapping[str, Any]:
-        return self.recipes[max(0, stage - 1)] if self.recipes else {}
+    def views(self, scored: Sequence[ScoredCell], catalogue: Catalogue) -> list[CellView]:
+        """Cells with everything that the tables say about them."""
+        return [self._view(one, catalogue) for one in scored]
 
     def _view(self, scored: ScoredCell, catalogue: Catalogue) -> CellView:
         work, cell, manifest = scored.work, scored.cell, scored.work.dataset.manifest
-        run = self.run_columns(work.checkpoint)
-        also_seen = list(self.targets[: max(0, run["stage"] - 1)])
-        for recipe in self.recipes[: max(1, run["stage"])]:
-            mix, replay = recipe["mix"], recipe["replay"]
-            also_seen += [*(mix["data"] if mix["ratio"] else ()), *(replay["earlier"] if replay["samples"] else ())]
-        auxiliary = [leaf.manifest for name in also_seen for leaf in catalogue.leaves(name)]
+        columns = self.run_columns(work.checkpoint)
         counts = cell.frame["options"].map(len)
-        context = RowContext(
-            **run,
-            dataset=manifest.name,
-            image_domain="+".join(manifest.image_domains),
-            text_task="+".join(manifest.text_tasks),
-            placement=place(catalogue.load(run["target"]), manifest, auxiliary),
-            probe=manifest.probe,
-            probe_of=manifest.name.removesuffix(SUFFIX) if manifest.name.endswith(SUFFIX) else "",
-            decoding=work.settings.decoding,
+        row = {
+            **columns,
+            "dataset": manifest.name,
+            "image_domain": "+".join(manifest.image_domains),
+            "text_task": "+".join(manifest.text_tasks),
+            "decoding": work.settings.decoding,
+            "chance": float((1 / counts).mean()) if counts.all() and manifest.answer is not AnswerKind.text else None,
+            "seconds": cell.seconds,
+            "cell": cell.digest,
+            "settings": str(cell.frame["settings"].iloc[0]),
+        }
+        trained = [leaf.manifest for name in self._also_trained(columns["stage"]) for leaf in catalogue.leaves(name)]
+        context = row_context(
+            row,
+            placement=place(catalogue.load(columns["target"]), manifest, trained),
             metric=cell.metric,
-            labels=frozenset(self.labels[max(0, run["stage"] - 1)]),
-            chance=float((1 / counts).mean()) if counts.all() and manifest.answer is not AnswerKind.text else None,
-            seconds=cell.seconds,
-            cell=cell.digest,
-            settings=str(cell.frame["settings"].iloc[0]),
+            probe=manifest.probe,
+            labels=frozenset(self.labels[max(0, columns["stage"] - 1)]),
         )
         return CellView(cell.frame, context)
 
+    def _also_trained(self, stage: int) -> list[str]:
+        """Sets that were trained on up to a stage beside its target: earlier targets, mixed-in and replayed ones."""
+        found = list(self.targets[: max(0, stage - 1)])
+        for recipe in self.run.recipes[: max(1, stage)] if self.run else ():
+            found += recipe.mix.data if recipe.mix.ratio else ()
+            found += recipe.replay.earlier if recipe.replay.samples else ()
+        return found
 
-def run_subject(folder: Path) -> Subject:
-    """A trained run, as its run.json describes it.
 
-    Raises:
-        UserError: the folder holds no run.
-    """
-    run = read_run(folder)
-    config = run_config(run)
-    recipes = [stage_recipe(config.recipe, stage) for stage in config.data.stages]
-    return Subject(
-        folder=folder,
-        name=folder.name,
-        model=config.model.name,
-        seed=config.seed,
-        targets=config.data.targets,
-        labels=run.labels,
-        method=config.method.name,
-        parts=run.parts,
-        recipes=[asdict(one) for one in ([config.recipe] if config.data.training is Training.joint else recipes)],
-        tasks=config.data.tasks,
-        training=config.data.training,
-        strategy=config.strategy or config.method.name,
-    )
+def run_subject(run: Run) -> Subject:
+    """A trained run."""
+    config = run.config
+    return Subject(run.folder, config.model.name, config.seed, config.data, run.labels, run)
 
 
 def bare_subject(folder: Path, model: str, data: DataConfig, seed: int | None, catalogue: Catalogue) -> Subject:
     """A model that no run of ours trained; the target's labels are those of its evaluation split."""
     manifest = catalogue.load(data.sets[0])
     labels = task_labels(load_samples(manifest, manifest.eval_split)) if manifest.source and manifest.eval_split else []
-    return Subject(
-        folder,
-        folder.name,
-        model,
-        seed,
-        targets=data.sets[:1],
-        labels=[labels],
-        tasks=data.tasks,
-        strategy="zero_shot",
-        training=Training.none,
-    )
+    return Subject(folder, model, seed, data, [labels])
 
 
 def with_tasks(matrix: MatrixConfig, subject: Subject, catalogue: Catalogue) -> MatrixConfig:
@@ -182,7 +156,10 @@ def write_tables(subject: Subject, cells: Sequence[ScoredCell], catalogue: Catal
     write_csv(tables.matrix, subject.folder / "matrix.csv")
     write_csv(summary_rows(views), subject.folder / "summary.csv")
     if len(subject.tasks) > 1:
-        rows = continual_rows(views, subject.tasks, subject.strategy, subject.training)
+        strategy, training = ("zero_shot", Training.none)
+        if subject.run:
+            strategy, training = subject.run.strategy, subject.data.training
+        rows = continual_rows(views, subject.tasks, strategy, training)
         write_csv(rows, subject.folder / "continual.csv")
         console.print(course_table(rows))
     console.print(matrix_table(tables.scores, tables.matrix))
@@ -195,11 +172,3 @@ def write_representation(subject: Subject, measured: Sequence[Measured]) -> None
     rows = [{**subject.run_columns(one.checkpoint), **asdict(row)} for one in measured for row in one.rows]
     write_csv(representation_rows(rows), subject.folder / "representation.csv")
     say(f"{subject.folder}: representation.csv")
-
-
-def wanted(checkpoints: Sequence[Checkpoint], steps: Sequence[int], folder: Path) -> list[Checkpoint]:
-    """The checkpoints at the named steps and the base; all of them if none is named."""
-    if missing := set(steps) - {one.step for one in checkpoints}:
-        found = ", ".join(map(str, sorted({one.step for one in checkpoints})))
-        raise UserError(f"matrix.steps: {folder} has no checkpoint at {sorted(missing)}; it has {found}.")
-    return [one for one in checkpoints if one.step in {0, *steps} or not steps]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.records import Metric, Placement
+from forgetbench.core.records import PROBE_SUFFIX, Metric, Placement
 from forgetbench.statistics.strata import join_ways
 
 
@@ -62,9 +64,49 @@ class RowContext:
         """What a cell and its base share."""
         return self.run, self.dataset, self.decoding
 
+    @property
+    def stage_key(self) -> tuple[str, int]:
+        """Run and stage; the base is a stage of its own, 0."""
+        return self.run, 0 if self.is_base else self.stage
+
     def sibling_key(self, dataset: str, decoding: str) -> tuple[object, ...]:
         """Identity of a cell of the same checkpoint."""
         return self.run, self.stage, self.step, self.variant, dataset, decoding
+
+
+def row_context(
+    row: Mapping[Any, Any],
+    placement: Placement,
+    metric: Metric,
+    probe: bool,
+    labels: frozenset[str] = frozenset(),
+) -> RowContext:
+    """The context of a cell's rows.
+
+    Args:
+        row: what the tables say of run, checkpoint, dataset and cell, by column; absent values are None or NaN.
+        placement: the dataset's, relative to the target.
+        metric: how the cell's scores were made.
+        probe: the cell's options hold class names.
+        labels: what the target trains, for the measures that need it.
+    """
+    found: dict[str, Any] = {name: None if pd.isna(row[name]) else row[name] for name in _COLUMNS}
+    whole = {name: int(value) for name in ("seed", "stage", "step") if (value := found[name]) is not None}
+    dataset = str(found["dataset"])
+    return RowContext(
+        **found | whole,
+        placement=placement,
+        probe=probe,
+        probe_of=dataset.removesuffix(PROBE_SUFFIX) if dataset.endswith(PROBE_SUFFIX) else "",
+        metric=metric,
+        labels=labels,
+    )
+
+
+_COLUMNS = (
+    "run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix", "mix_ratio", "seed", "stage",
+    "step", "dataset", "image_domain", "text_task", "decoding", "chance", "seconds", "cell", "settings",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

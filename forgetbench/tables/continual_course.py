@@ -26,7 +26,8 @@ from forgetbench.config import Training
 from forgetbench.core.records import Metric
 from forgetbench.statistics.intervals import Estimate
 from forgetbench.statistics.strata import Floats, Ways, codes, join_ways
-from forgetbench.tables.cell_view import CellView, RowContext
+from forgetbench.tables.cell_view import CellView
+from forgetbench.tables.last import stage_ends
 from forgetbench.tables.metrics import item_scores
 from forgetbench.tables.pool import Pool
 
@@ -191,22 +192,16 @@ def course(
         training: by default what the cells say: `none` if all are of the base, `joint` if a target is `t1+t2+...`.
     """
     trained = [one for one in views if not one.context.variant]
-    last: dict[int, int] = {}
-    for context in (one.context for one in trained):
-        last[_stage(context)] = max(context.step, last.get(_stage(context), 0))
+    last = stage_ends(one.context for one in trained)
     cells = {
-        (one.context.decoding, _stage(one.context), one.context.dataset): one
+        (one.context.decoding, one.context.stage_key[1], one.context.dataset): one
         for one in trained
-        if one.context.dataset in tasks and one.context.step == last[_stage(one.context)]
+        if one.context.dataset in tasks and one.context.step == last[one.context.stage_key]
     }
     if not cells:
         return None
     first = next(iter(cells.values())).context
     return Course(first.run, strategy, tuple(tasks), training or _training(trained, tasks), first.seed, cells)
-
-
-def _stage(context: RowContext) -> int:
-    return 0 if context.is_base else context.stage
 
 
 def _training(views: Sequence[CellView], tasks: Sequence[str]) -> Training:

@@ -19,6 +19,7 @@ from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.statistics.intervals import ClusteredScores, Estimate, minimum_detectable, paired_difference
 from forgetbench.statistics.significance import holm, sign_flip_p, t_test_p
 from forgetbench.tables.cell_view import CellView, aligned
+from forgetbench.tables.last import last_checkpoints
 from forgetbench.tables.metrics import (
     Cells,
     Measure,
@@ -67,7 +68,10 @@ def score_rows(cells: Sequence[CellView]) -> pd.DataFrame:
     """
     index = Cells(cells)
     rows = [(cell, row) for cell in cells for row in _score_rows(cell, index)]
-    _adjust([(cell, row) for cell, row in rows if row["metric"] == cell.context.metric], _last_steps(cells))
+    _adjust(
+        [(cell, row) for cell, row in rows if row["metric"] == cell.context.metric],
+        last_checkpoints(cell.context for cell in cells),
+    )
     return _table([row for _, row in rows], SCORE_COLUMNS)
 
 
@@ -86,16 +90,8 @@ def matrix_rows(cells: Sequence[CellView]) -> pd.DataFrame:
             run = _fields(context, RUN_COLUMNS).values()
             groups[(*run, context.placement, context.decoding, _scale(cell))].append(cell)
     rows = [(group[0], _matrix_row(group, index)) for group in groups.values()]
-    _adjust(rows, _last_steps(cells))
+    _adjust(rows, last_checkpoints(cell.context for cell in cells))
     return _table([row for _, row in rows], MATRIX_COLUMNS)
-
-
-def _last_steps(cells: Sequence[CellView]) -> dict[str, tuple[int, int]]:
-    """Stage and step of every run's last checkpoint."""
-    last: dict[str, tuple[int, int]] = {}
-    for context in (cell.context for cell in cells):
-        last[context.run] = max((context.stage, context.step), last.get(context.run, (0, 0)))
-    return last
 
 
 def _adjust(rows: Sequence[tuple[CellView, dict[str, object]]], last: Mapping[str, tuple[int, int]]) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 from forgetbench.core.records import QUADRANTS
 from forgetbench.statistics.intervals import Estimate
 from forgetbench.tables.cell_view import CellView, aligned
+from forgetbench.tables.last import stage_ends
 from forgetbench.tables.metrics import Cells
 from forgetbench.tables.pool import Pool, pool
 from forgetbench.tables.scores import RUN_COLUMNS
@@ -59,16 +60,12 @@ def summary_rows(cells: Sequence[CellView]) -> pd.DataFrame:
 
 def _last(cells: Sequence[CellView]) -> list[CellView]:
     """The cells of each stage's last step; of the base, only where the run has nothing else."""
-    steps: dict[tuple[str, int], int] = {}
-    for context in (cell.context for cell in cells):
-        stage = context.run, context.stage
-        steps[stage] = max(context.step, steps.get(stage, 0))
+    steps = stage_ends(cell.context for cell in cells)
     trained = {run for (run, _), step in steps.items() if step}
     return [
         cell
         for cell in cells
-        if cell.context.step == steps[cell.context.run, cell.context.stage]
-        and (cell.context.step or cell.context.run not in trained)
+        if cell.context.step == steps[cell.context.stage_key] and (cell.context.step or cell.context.run not in trained)
     ]
 
 

@@ -17,6 +17,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from forgetbench.tables.last import as_trained, last_stage, last_step
 from forgetbench.terminal.cells import DASH, Change, Fitted, change, fold, star_lines
 from forgetbench.terminal.ends import NAMES, SEEN, Ends, ends, ends_table
 from forgetbench.terminal.plain import PROBE, plain_rows, units
@@ -57,7 +58,7 @@ def matrix_table(scores: pd.DataFrame, matrix: pd.DataFrame) -> RenderableType:
     """
     rows = plain_rows(matrix, scores)
     trained = rows[rows["variant"].isna()]
-    own = _last_stage(matrix)
+    own = last_stage(as_trained(matrix))
     best = _best_step(own)
     entries = {
         f"{text}-{image}": _entries(trained[trained["quadrant"] == f"{text}-{image}"], own, scores, best)
@@ -192,13 +193,6 @@ def _variant_ends(rows: pd.DataFrame) -> list[Ends]:
     return found
 
 
-def _last_stage(matrix: pd.DataFrame) -> pd.DataFrame:
-    """Rows of checkpoints as trained, in the last stage."""
-    unedited = matrix["variant"].isna() | (matrix["variant"] == "")
-    last: pd.DataFrame = matrix[unedited & (matrix["stage"] == matrix["stage"].max())]
-    return last
-
-
 def _best_step(matrix: pd.DataFrame) -> int | None:
     """First step of the highest target accuracy, in unmixed rows and the first decoding."""
     target = matrix[(matrix["quadrant"] == _TARGET) & matrix["value"].notna() & (matrix["metric"] == "accuracy")]
@@ -214,7 +208,7 @@ def _best_step(matrix: pd.DataFrame) -> int | None:
 def _title(matrix: pd.DataFrame, own: pd.DataFrame, best: int | None, metrics: set[str]) -> str:
     if matrix.empty:
         return "no scored datasets in the matrix"
-    last = own.loc[own["step"] == own["step"].max(), "checkpoint"]
+    last = last_step(own)["checkpoint"]
     at_best = own.loc[own["step"] == best, "checkpoint"]
     last_name, best_name = (str(names.iloc[0]) if len(names) else DASH for names in (last, at_best))
     run = matrix["run"].iloc[0]

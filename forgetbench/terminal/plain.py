@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from forgetbench.core.records import Metric
+from forgetbench.tables.last import last_stage, last_step
 from forgetbench.terminal.console import console
 
 PROBE = "probe:"
@@ -37,7 +38,7 @@ def plain_rows(matrix: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
         `quadrant` is one of `records.QUADRANTS`, or `probe:` and a dataset, which has its accuracy, mischoice and,
         if it is known, class_name_effect.
     """
-    frame = pd.concat([_typed(last_rows(matrix)), _typed(_probe_rows(last_rows(scores)))], ignore_index=True)
+    frame = pd.concat([_typed(_last_rows(matrix)), _typed(_probe_rows(_last_rows(scores)))], ignore_index=True)
     order = ["run", "variant", "checkpoint", "quadrant", "seen_in_mix", "decoding", "metric"]
     return frame.sort_values(order, kind="stable", ignore_index=True, na_position="first")
 
@@ -55,15 +56,9 @@ def units(metrics: Iterable[str], said: str) -> str:
     return f"{said} (other metrics on their own scale)" if False in fractions else said
 
 
-def last_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of each run's last checkpoint and of every variant's last one, in the run's last stage.
-
-    Earlier stages have another target, so that their quadrants are others.
-    """
-    frame = frame[frame["stage"] == frame.groupby("run")["stage"].transform("max")]
-    variant = frame["variant"].astype(object).where(frame["variant"].notna(), "")
-    last: pd.DataFrame = frame[frame["step"] == frame.groupby(["run", variant])["step"].transform("max")]
-    return last
+def _last_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of each run's last checkpoint and of every variant's last one, in the run's last stage."""
+    return last_step(last_stage(frame), of_each_variant=True)
 
 
 def to_tsv(frame: pd.DataFrame) -> str:

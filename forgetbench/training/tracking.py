@@ -19,6 +19,7 @@ from typing import Any
 
 from forgetbench.config import Tracker
 from forgetbench.core.errors import UserError
+from forgetbench.core.nested import leaves
 
 PROJECT = "forgetbench"
 """What trackers call all runs together, unless their environment variable says otherwise."""
@@ -74,7 +75,7 @@ def tracked(tracker: Tracker, folder: Path, config: Mapping[str, Any]) -> Iterat
     try:
         started = _start(tracker, folder)
         if not sent:
-            started.store_init_configuration(dict(_flat(config)))
+            started.store_init_configuration({key: _simple(value) for key, value in leaves(config)})
     except Exception as error:
         raise UserError(
             f"tracker={tracker} cannot be started: {error}\n"
@@ -137,10 +138,6 @@ def _last_step(log: Path) -> int:
     return max(steps, default=0)
 
 
-def _flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str | int | float | bool]]:
-    """Dotted keys, and values that every tracker takes."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value if isinstance(value, str | int | float | bool) else str(value)
+def _simple(value: Any) -> str | int | float | bool:
+    """A value of a kind that every tracker takes."""
+    return value if isinstance(value, str | int | float | bool) else str(value)

@@ -18,7 +18,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.methods.base import Method, Passes
 from forgetbench.methods.experts import expert_parts
 from forgetbench.methods.operation import Operation, Trained
-from forgetbench.models.checkpoint import Checkpoint, list_checkpoints, save_checkpoint
+from forgetbench.models.checkpoint import Checkpoint, chosen_steps, list_checkpoints, save_checkpoint
 
 _MAGNITUDE = ".lora_magnitude_vector."
 
@@ -120,7 +120,7 @@ class Bench:
                     yield f"{name}.base_layer.weight", module
 
 
-def chosen_steps(folder: Path, steps: Sequence[int]) -> list[Checkpoint]:
+def trained_checkpoints(folder: Path, steps: Sequence[int]) -> list[Checkpoint]:
     """A run's trained checkpoints at the given steps; the last one if none is given.
 
     Raises:
@@ -133,12 +133,7 @@ def chosen_steps(folder: Path, steps: Sequence[int]) -> list[Checkpoint]:
         raise UserError(
             f"{folder} is not trained to its end: run its finetune command again, or name steps (method.checkpoints)."
         )
-    known = {one.step: one for one in trained}
-    if missing := set(steps) - known.keys():
-        raise UserError(
-            f"method.checkpoints: {folder} has no checkpoint at {sorted(missing)}; it has {', '.join(map(str, known))}."
-        )
-    return [known[step] for step in steps] or trained[-1:]
+    return chosen_steps(trained, steps, "method.checkpoints", folder) if steps else trained[-1:]
 
 
 def make_variants(

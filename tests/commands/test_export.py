@@ -109,7 +109,7 @@ def test_what_trained_in_full_beside_an_adapter_keeps_its_bits_on_a_bf16_base(wo
     finetune(replace(config, model=replace(config.model, dtype=Dtype.bf16)), run)
     export(run, tmp_path / "adapter", adapter=True)
     stored = load_file(tmp_path / "adapter/adapter_model.safetensors")
-    trained = {name: one for name, one in resolve(run).checkpoint.delta().items() if "projector" in name}
+    trained = {name: one for name, one in resolve(run).saved().delta().items() if "projector" in name}
     assert trained
     assert all(torch.equal(stored[f"base_model.model.{name}"], one) for name, one in trained.items())
 

@@ -96,7 +96,7 @@ def test_checkpoints_of_a_trainer_become_a_run_with_the_digests_and_cells_of_our
     run = theirs
     digests = [[(one.step, one.digest) for one in list_checkpoints(folder)] for folder in (ours, run)]
     assert digests[0] == digests[1]
-    assert resolve(run).run.parts == resolve(ours).run.parts == "projector+language"
+    assert resolve(run).run().parts == resolve(ours).run().parts == "projector+language"
 
     cells = set((world.outputs / ".cells").glob("*.parquet"))
     world.score(run)
@@ -187,7 +187,7 @@ def test_weights_saved_in_16_bits_are_exact_and_rounding_alone_is_no_training(
     inputs = inputs_of(world.model("llava"))
     stored = AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32)
     assert torch.equal(own_logits(run, inputs), logits(stored, inputs))
-    assert resolve(run).run.parts == "projector+language"  # the vision tower was only rounded
+    assert resolve(run).run().parts == "projector+language"  # the vision tower was only rounded
 
 
 def test_an_adapter_is_merged_and_its_own_parameters_are_counted(
@@ -199,8 +199,8 @@ def test_an_adapter_is_merged_and_its_own_parameters_are_counted(
     run = bring_in(world, tmp_path, "merged", "qwen2_5_vl")
     inputs = inputs_of(world.model("qwen2_5_vl"))
     torch.testing.assert_close(own_logits(run, inputs), own_logits(trained, inputs), atol=1e-5, rtol=1e-5)
-    imported, own = resolve(run).run, resolve(trained).run
-    assert imported.config["method"]["name"] == "lora"
+    imported, own = resolve(run).run(), resolve(trained).run()
+    assert imported.settings["method"]["name"] == "lora"
     assert imported.audit["trainable"] == own.audit["trainable"]
     assert imported.parts == "projector+language"
 
@@ -252,8 +252,8 @@ def test_what_transformers_own_trainer_writes_is_imported(world: World, tmp_path
     inputs = inputs_of(base)
     assert torch.equal(own_logits(run, inputs), logits(trainer.model, inputs))
     assert [one.step for one in list_checkpoints(run)] == [0, 2, 4]
-    assert resolve(run).run.parts == "projector"
-    recipe = resolve(run).run.config["recipe"]
+    assert resolve(run).run().parts == "projector"
+    recipe = resolve(run).run().settings["recipe"]
     assert (recipe["lr"], recipe["batch_size"], recipe["schedule"]) == (1e-2, 2, "linear")
     assert list(pd.read_csv(run / "train.csv")["step"]) == [1, 2, 3, 4]
 

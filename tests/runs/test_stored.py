@@ -129,8 +129,8 @@ def test_what_an_older_version_did_not_write_has_its_default(run: Path) -> None:
     del content["config"]["recipe"]["replay"]
     (run / "run.json").write_text(json.dumps(content), "utf-8")
     (found,) = stored_runs(run)
-    assert found.file is not None
-    assert found.file.config["recipe"]["replay"] == {"samples": 0, "earlier": []}
+    assert found.run is not None
+    assert found.run.settings["recipe"]["replay"] == {"samples": 0, "earlier": []}
 
 
 def test_a_damaged_cell_leaves_out_its_run_alone_and_is_said(run: Path) -> None:

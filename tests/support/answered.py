@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from forgetbench.evaluation.cells import CellStore
 from forgetbench.evaluation.evaluate import ScoredCell, Work, plan
 from forgetbench.evaluation.sets import load_sets
 from forgetbench.models.checkpoint import BASE, Checkpoint
-from forgetbench.runs.run_file import describe
+from forgetbench.runs.run import read_run, settings_of
 from forgetbench.runs.subject import run_subject, write_tables
 
 SETS = ("fashion_naming", "digits_naming", "fashion_knowledge", "digits_questions", "fashion_probe")
@@ -69,7 +68,7 @@ def answered_run(
         dataset = work.dataset.manifest.name
         right = BASE_SHARE[dataset] + share * (shares[dataset] - BASE_SHARE[dataset])
         cells.append(_cell(work, right, name if work.checkpoint.step else "base", store))
-    subject = replace(run_subject(folder), folder=folder)
+    subject = run_subject(read_run(folder))
     write_tables(subject, cells, catalogue)
     write_train(folder, steps[-1])
     return folder
@@ -112,7 +111,7 @@ def answered_course(
             0.4 if not stage else learnt if training == "joint" else learnt - forgets * since if since >= 0 else 0.42
         )
         cells.append(_cell(work, right, f"{name}{stage}" if stage else "base", store))
-    write_tables(replace(run_subject(folder), folder=folder), cells, catalogue)
+    write_tables(run_subject(read_run(folder)), cells, catalogue)
     if n_stages:
         write_train(folder, 10 * n_stages)
     return folder
@@ -127,7 +126,8 @@ def write_train(folder: Path, steps: int) -> None:
 
 def _run_json(config: FinetuneConfig) -> dict[str, Any]:
     return {
-        **describe(config, []),
+        "config": settings_of(config),
+        "data_digests": [],
         "method_class": type(config.method).__name__,
         "labels": [["shirt", "coat"]],
         "model_digest": "model",

@@ -29,8 +29,6 @@ from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.methods.base import Method
 from forgetbench.models.pretrained import load_processor
 from forgetbench.runs.address import resolve
-from forgetbench.runs.base import load_base
-from forgetbench.runs.run_file import method_config, model_config, run_config
 from tests.support.families import FAMILIES
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 40), "blue": (30, 30, 230), "dark red": (110, 10, 10)}
@@ -122,12 +120,11 @@ def logits(model: Any, inputs: Any) -> Tensor:
 def own_logits(path: Path, inputs: Any) -> Tensor:
     """What forgetbench itself gets from a checkpoint."""
     address = resolve(path)
-    loaded, method = load_base(address.run, address.folder), method_config(address.run)
-    torch.manual_seed(address.run.config["seed"])
-    method.attach(loaded.model, len(run_config(address.run).data.targets))
-    WeightSwap(loaded.model).to(address.checkpoint.delta())
+    loaded = address.run().load_base()
+    address.run().attach_method(loaded.model)
+    WeightSwap(loaded.model).to(address.saved().delta())
     return logits(loaded.model, inputs)
 
 
 def base_of(run: Path) -> ModelConfig:
-    return model_config(resolve(run).run)
+    return resolve(run).run().model

@@ -6,7 +6,7 @@ import functools
 import io
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from forgetbench.methods.base import Batch, Method, Trainee
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel, load_model
-from forgetbench.runs.run_file import RunFile, check_same, describe
+from forgetbench.runs.run import Run, check_same
 from forgetbench.training.features import FeatureReuse, is_fixed
 from forgetbench.training.loop import Resume, StepReport, Trainer
 from forgetbench.training.plan import Stage
@@ -287,21 +287,21 @@ def test_sizes_stay_in_the_batch_that_pixels_leave(tmp_path: Path) -> None:
     assert all("image_grid_thw" in keys and "pixel_values" not in keys for keys in method.seen)
 
 
-def described(**changes: Any) -> dict[str, Any]:
+def configured(**changes: Any) -> FinetuneConfig:
     recipe = RecipeConfig(**{"lr": 1e-3, "parts": ["language"], **changes})
     data = DataConfig(stages=[StageConfig("fashion_naming")])
-    return describe(FinetuneConfig(name="run", model=TINY, data=data, recipe=recipe, method=Method()), [])
+    return FinetuneConfig(name="run", model=TINY, data=data, recipe=recipe, method=Method())
 
 
 def test_a_run_may_be_taken_up_with_reuse_switched_off(tmp_path: Path) -> None:
-    found = described()
     audit = {"label": "language", "trainable": 1, "total": 2, "parts": {}}
-    run = RunFile(found["config"], "Method", [], [], "digest", audit, {})
-    write_json(tmp_path / "run.json", asdict(run))
-    check_same(tmp_path, described(reuse_features=False))
+    run = Run(tmp_path, configured(), [], [], "digest", audit, {})
+    run.write()
+    check_same(tmp_path, configured(reuse_features=False), [])
     with pytest.raises(UserError, match=r"differs in: recipe\.steps\."):
-        check_same(tmp_path, described(steps=7))
+        check_same(tmp_path, configured(steps=7), [])
     # As written before there was the setting.
-    del found["config"]["recipe"]["reuse_features"]
-    write_json(tmp_path / "run.json", asdict(run))
-    check_same(tmp_path, described())
+    content = run.content
+    del content["config"]["recipe"]["reuse_features"]
+    write_json(tmp_path / "run.json", content)
+    check_same(tmp_path, configured(), [])

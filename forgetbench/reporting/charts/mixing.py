@@ -13,12 +13,12 @@ from forgetbench.reporting.charts.rows import (
     extent,
     in_primary_decoding,
     inline,
-    last_stage,
     last_steps,
     percentages,
     primary_decoding,
 )
 from forgetbench.reporting.contents import ReportTables
+from forgetbench.tables.last import last_stage
 from forgetbench.terminal.wording import QUADRANT_NAMES
 
 _ALIKE = ["target", "method", "parts", "lr"]

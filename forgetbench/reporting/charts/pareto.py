@@ -17,7 +17,6 @@ from forgetbench.reporting.charts.rows import (
     extent,
     in_primary_decoding,
     inline,
-    last_stage,
     of_target,
     over_seeds,
     percentages,
@@ -26,6 +25,7 @@ from forgetbench.reporting.charts.rows import (
     targets_of,
 )
 from forgetbench.reporting.contents import ReportTables
+from forgetbench.tables.last import last_stage
 from forgetbench.terminal.plain import is_fraction
 
 _AXES = {

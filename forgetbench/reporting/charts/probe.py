@@ -5,8 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from forgetbench.core.records import Metric
-from forgetbench.data.probe import SUFFIX
+from forgetbench.core.records import PROBE_SUFFIX, Metric
 from forgetbench.reporting.charts.figure import INK, Figure, layered, panels
 from forgetbench.reporting.charts.groups import PALETTE, Groups
 from forgetbench.reporting.charts.rows import (
@@ -68,7 +67,7 @@ def shares(tables: ReportTables, groups: Groups) -> Figure | None:
 def effect(tables: ReportTables, groups: Groups) -> Figure | None:
     """Accuracy with and without the class name among the options; None if no set was asked both ways."""
     rows = _probe_rows(tables, groups)
-    rows = rows[rows["dataset"].str.endswith(SUFFIX) & rows["value"].notna()] if len(rows) else rows
+    rows = rows[rows["dataset"].str.endswith(PROBE_SUFFIX) & rows["value"].notna()] if len(rows) else rows
     if "class_name_effect" not in set(rows.get("metric", ())):
         return None
     means = seed_means(rows, ["dataset", "label", "is_base", "metric"], ["value"])
@@ -78,7 +77,7 @@ def effect(tables: ReportTables, groups: Groups) -> Figure | None:
     wide = percentages(wide, {"with": "accuracy", "without": "without", "effect": "class_name_effect"})
     if wide.empty:
         return None
-    wide["dataset"] = wide["dataset"].str.removesuffix(SUFFIX)
+    wide["dataset"] = wide["dataset"].str.removesuffix(PROBE_SUFFIX)
     caption = (
         "Accuracy on the same items without the class name among the options and with it"
         f"{over_seeds(wide['n_seeds'])}, {decoding_words(primary_decoding(tables.scores))}, {_when(wide)}. "

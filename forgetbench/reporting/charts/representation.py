@@ -12,13 +12,13 @@ from forgetbench.reporting.charts.groups import SHAPES, Groups, pick, unless_dim
 from forgetbench.reporting.charts.rows import (
     base_rows,
     inline,
-    last_stage,
     last_steps,
     over_seeds,
     seed_means,
     with_text,
 )
 from forgetbench.reporting.contents import ReportTables
+from forgetbench.tables.last import last_stage
 
 _RANK, _DRIFT = "effective_rank", "visual_drift_l1"
 _RANK_TITLE, _DRIFT_TITLE = "Effective rank (directions)", "Visual drift (L1 per token)"

@@ -10,6 +10,7 @@ import altair as alt
 import pandas as pd
 
 from forgetbench.core.records import QUADRANTS, Decoding
+from forgetbench.tables.last import last_stage, last_step
 from forgetbench.terminal.wording import first_decoding
 
 TARGET = QUADRANTS[0]
@@ -50,11 +51,6 @@ def with_text(frame: pd.DataFrame) -> pd.DataFrame:
     if "seen_in_mix" in frame:
         frame = frame.assign(seen_in_mix=frame["seen_in_mix"].astype(str).str.lower().isin({"true", "1", "1.0"}))
     return frame
-
-
-def last_stage(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every run's last stage; the base is a stage of its own."""
-    return frame if frame.empty else frame[frame["stage"] == frame.groupby("run")["stage"].transform("max")]
 
 
 def with_base(frame: pd.DataFrame, *keys: str) -> pd.DataFrame:
@@ -109,10 +105,7 @@ def of_target(frame: pd.DataFrame, target: str) -> pd.DataFrame:
 
 def last_steps(frame: pd.DataFrame) -> pd.DataFrame:
     """Every run's rows at its last trained step, variants of it included; of a run with a base only, none."""
-    if frame.empty:
-        return frame
-    trained = frame[frame["step"] > 0]
-    return trained[trained["step"] == trained.groupby("run")["step"].transform("max")] if len(trained) else trained
+    return last_step(frame[frame["step"] > 0])
 
 
 def base_rows(frame: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from typing import Any
 from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.reporting.contents import ReportContents, RunFacts
 from forgetbench.reporting.page.course import Course, Row, course_of, records, text
+from forgetbench.tables.last import as_trained, last_stage
 from forgetbench.terminal.wording import QUADRANT_NAMES, first_decoding, number
 
 TARGET = "id_text-id_image"
@@ -109,16 +110,24 @@ class RunView:
 
 def run_views(contents: ReportContents) -> list[RunView]:
     """A view of every run, in the report's order."""
-    matrix = _grouped(records(contents.tables.matrix), lambda row: row["run"])
-    scores = _grouped(records(contents.tables.scores), lambda row: row["run"])
+    tables = contents.tables.matrix, contents.tables.scores
+    every = [_grouped(records(table), lambda row: row["run"]) for table in tables]
+    last = [_grouped(records(last_stage(as_trained(table))), lambda row: row["run"]) for table in tables]
     return [
-        _run_view(facts, f"run-{index}", matrix.get(facts.name, []), scores.get(facts.name, []))
+        _run_view(facts, f"run-{index}", *(table.get(facts.name, []) for table in (*last, *every)))
         for index, facts in enumerate(contents.runs, start=1)
     ]
 
 
-def _run_view(facts: RunFacts, anchor: str, all_matrix: Sequence[Row], all_scores: Sequence[Row]) -> RunView:
-    matrix, scores = _last_stage(all_matrix), _last_stage(all_scores)
+def _run_view(
+    facts: RunFacts,
+    anchor: str,
+    matrix: Sequence[Row],
+    scores: Sequence[Row],
+    every_matrix: Sequence[Row],
+    every_score: Sequence[Row],
+) -> RunView:
+    """One run: its last stage as trained, and of all its rows those of the variants made afterwards."""
     probes = {row["dataset"] for row in scores if row["metric"] == "mischoice"}
     lines = _entries(scores, ("dataset", "decoding", "metric"))
     scored = [line for line in lines if line.course.metric in set(Metric) and line.name not in probes]
@@ -142,7 +151,7 @@ def _run_view(facts: RunFacts, anchor: str, all_matrix: Sequence[Row], all_score
         mischoice=_mischoice(lines),
         outside=[line for line in scored if not places[line.name]],
         others=[line for line in lines if line.course.metric not in set(Metric) and line.name not in probes],
-        variants=_variants(all_matrix, all_scores),
+        variants=_variants(matrix, scores, every_matrix, every_score),
         is_trained=any(int(row["step"]) > 0 for row in (*scores, *matrix)),
     )
 
@@ -159,17 +168,22 @@ def _mischoice(lines: Sequence[Entry]) -> list[Entry]:
     return [line for line in found if line.decoding == decoding]
 
 
-def _variants(matrix: Sequence[Row], scores: Sequence[Row]) -> list[Variant]:
+def _variants(
+    matrix: Sequence[Row], scores: Sequence[Row], every_matrix: Sequence[Row], every_score: Sequence[Row]
+) -> list[Variant]:
     """The last checkpoint as trained, then its variants; nothing if there are none."""
-    stage = max((int(row["stage"]) for row in matrix), default=0)
-    names = sorted({row["checkpoint"] for row in matrix if text(row["variant"]) and int(row["stage"]) == stage})
-    return [_variant(name, matrix, scores) for name in ("", *names)] if names else []
+    stage = max((int(row["stage"]) for row in every_matrix), default=0)
+    names = sorted({row["checkpoint"] for row in every_matrix if text(row["variant"]) and int(row["stage"]) == stage})
+    found = [_variant("as trained", matrix, scores)]
+    for name in names:
+        own = ([row for row in rows if row["checkpoint"] == name] for rows in (every_matrix, every_score))
+        found.append(_variant(name, *own))
+    return found if names else []
 
 
-def _variant(name: str, all_matrix: Sequence[Row], all_scores: Sequence[Row]) -> Variant:
-    matrix, scores = _last_stage(all_matrix, name), _last_stage(all_scores, name)
+def _variant(name: str, matrix: Sequence[Row], scores: Sequence[Row]) -> Variant:
     means = {key: Quadrant(key, _means(matrix, key, []), []).at_a_glance for key in QUADRANTS}
-    return Variant(name or "as trained", means, _mischoice(_entries(scores, ("dataset", "decoding", "metric"))))
+    return Variant(name, means, _mischoice(_entries(scores, ("dataset", "decoding", "metric"))))
 
 
 def _entries(rows: Sequence[Row], keys: Sequence[str], members: Sequence[Entry] = ()) -> list[Entry]:
@@ -198,13 +212,6 @@ def _entry(rows: Sequence[Row], members: Sequence[Entry]) -> Entry:
         mde=number(last.get("mde")),
         unparsed=number(last.get("unparsed")),
     )
-
-
-def _last_stage(rows: Sequence[Row], variant: str = "") -> list[Row]:
-    """Rows of one variant, or of unedited checkpoints, in the last stage, as in the terminal's tables."""
-    wanted = [row for row in rows if (row["checkpoint"] == variant if variant else not text(row["variant"]))]
-    stage = max((int(row["stage"]) for row in wanted), default=0)
-    return [row for row in wanted if int(row["stage"]) == stage]
 
 
 def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
