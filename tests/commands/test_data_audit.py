@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from forgetbench.commands.data_audit import data_audit
+from forgetbench.commands.data_check import data_check
 from forgetbench.config import FinetuneConfig
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.reporting.leaks import leak_rows
 
 Items = list[tuple[str, str, str]]
 """Picture, question and answer of each."""
@@ -87,6 +90,25 @@ def test_a_nearly_copied_picture_is_counted_and_does_not_fail(world: World, audi
     sound, (row,) = audit("mine")
     assert sound
     assert (row["identical"], row["near"]) == (0, 1)
+
+
+def test_audit_check_and_report_count_the_same_pictures(
+    world: World, audit: Audit, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    world("mine", "photos", "naming", train=items(0, 10))
+    world("other", "photos", "naming", test=[*items(10, 20, "Which one?"), ("copy.png", "And this?", "thing")])
+    Image.open("3.png").save("13.png", compress_level=0)
+    Image.open("3.png").save("copy.png")  # of one picture under two names, one is counted
+    ImageEnhance.Brightness(Image.open("4.png")).enhance(0.6).save("14.png")
+    same_grey = np.asarray(Image.open("5.png").convert("L"))
+    Image.fromarray(np.stack([same_grey] * 3, 2)).save("15.png")  # the same but for its colours is another picture
+    _, (row,) = audit("mine", "other")
+    assert not data_check(FinetuneConfig(manifests=[str(tmp_path)]), ["mine", "other"], as_json=True)
+    checked = json.loads(capsys.readouterr().out)[1]
+    (leak,) = leak_rows(("mine",), ("other",), Catalogue([tmp_path]))
+    assert (row["pictures"], row["identical"], row["near"]) == (10, 1, 1)
+    assert checked["in_training"] == {"identical": 1, "near": 1}
+    assert (leak.n_pictures, leak.identical, leak.near) == (10, 1, 1)
 
 
 def test_a_text_only_item_that_is_trained_on_fails(world: World, audit: Audit) -> None:
