@@ -13,10 +13,9 @@ from forgetbench.config import DataConfig, MatrixConfig, Training, stage_recipe
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind
 from forgetbench.data.catalogue import Catalogue
-from forgetbench.data.labels import task_labels
 from forgetbench.data.probe import SUFFIX
 from forgetbench.data.quadrant import place
-from forgetbench.data.sources import load_samples
+from forgetbench.data.sources import load_samples, task_labels
 from forgetbench.runs.run_file import read_run, run_config
 from forgetbench.tables.cell_view import CellView, RowContext
 from forgetbench.tables.continual import continual_rows
