@@ -93,11 +93,11 @@ class Fingerprints:
         """
         key = (image.container, image.name)
         if key not in self._seen:
-            self._seen[key] = fingerprint(decode_image(image))
+            self._seen[key] = image_fingerprint(decode_image(image))
         return self._seen[key]
 
 
-def fingerprint(picture: Image.Image) -> Fingerprint:
+def image_fingerprint(picture: Image.Image) -> Fingerprint:
     """What is compared of an RGB picture."""
     grey = np.asarray(picture.convert("L").resize(_HASHED, Image.Resampling.BILINEAR), dtype=np.float64)
     low_B = dctn(grey, norm="ortho")[1:9, 1:9].ravel()

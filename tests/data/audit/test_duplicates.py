@@ -17,7 +17,7 @@ from forgetbench.data.audit.duplicates import (
     Fingerprint,
     Pair,
     count_duplicates,
-    fingerprint,
+    image_fingerprint,
     nearest_pairs,
 )
 from forgetbench.data.audit.overlap import Texts, answer_words, asked, overlap, question_words
@@ -49,7 +49,7 @@ def cropped(picture: Image.Image, margin: int) -> Image.Image:
 
 
 def pairs(evaluated: list[Image.Image], known: list[Image.Image]) -> list[Pair]:
-    return list(nearest_pairs(map(fingerprint, evaluated), map(fingerprint, known)).values())
+    return list(nearest_pairs(map(image_fingerprint, evaluated), map(image_fingerprint, known)).values())
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def pairs(evaluated: list[Image.Image], known: list[Image.Image]) -> list[Pair]:
 def test_a_changed_copy_is_found_and_nothing_else(change: Callable[[Image.Image], Image.Image]) -> None:
     known = [scene(seed) for seed in range(40)]
     found = pairs([change(one) for one in known[:15]], known)
-    wanted = [(fingerprint(change(one)).pixels, fingerprint(one).pixels) for one in known[:15]]
+    wanted = [(image_fingerprint(change(one)).pixels, image_fingerprint(one).pixels) for one in known[:15]]
     assert [(pair.evaluated, pair.known) for pair in found] == wanted
 
 
@@ -94,7 +94,7 @@ def test_identical_pictures_are_told_by_their_pixels_and_counted_apart_from_near
     assert [(pair.is_identical, pair.bits) for pair in found][:1] == [(True, 0)]
     assert found[0].rms == 0
     assert count_duplicates(found) == Duplicates(identical=1, near=1)
-    assert fingerprint(scene(1)).pixels == fingerprint(scene(1)).pixels != fingerprint(scene(1, 97)).pixels
+    assert image_fingerprint(scene(1)).pixels != image_fingerprint(scene(1, 97)).pixels
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_of_many_look_alikes_the_nearest_is_named(chunk: int, monkeypatch: pytes
     monkeypatch.setattr(duplicates, "KNOWN_CHUNK", chunk)
     known = [cropped(scene(0), 2), ImageEnhance.Contrast(scene(0)).enhance(0.99), scene(0).resize((60, 60)), scene(1)]
     (pair,) = pairs([scene(0)], known)
-    assert pair.known == fingerprint(known[1]).pixels
+    assert pair.known == image_fingerprint(known[1]).pixels
 
 
 def test_a_distance_is_the_same_whatever_else_is_compared() -> None:
