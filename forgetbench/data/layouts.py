@@ -139,16 +139,16 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
 
 
 def _absent(manifest: Manifest, split: str, path: Path) -> UserError:
-    told = f"{manifest.path}: file {path} of split '{split}' does not exist."
+    message = f"{manifest.path}: file {path} of split '{split}' does not exist."
     if manifest.source and manifest.is_public:
         folder = manifest.source.root.removeprefix("downloads:").partition("/")[0]
         built = re.search(r"forgetbench data build \w+", manifest.notes)
         step = f"Make it with `{built[0]}`" if built else f"Download it from {manifest.homepage}"
-        told += (
+        message += (
             f"\n{step}; docs/data.md shows the layout. "
             f"If it is on this machine, set {DOWNLOADS} to the folder that holds {folder}."
         )
-    return UserError(told)
+    return UserError(message)
 
 
 def _references(manifest: Manifest, split: str) -> Callable[[Row], Row]:

@@ -33,7 +33,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
 
     def written(name: str, domain: str, task: str, **splits: Items) -> None:
         for split, items in splits.items():
-            rows = [{"image": image or None, "question": asked, "answer": told} for image, asked, told in items]
+            rows = [{"image": image or None, "question": asked, "answer": answer} for image, asked, answer in items]
             Path(f"{name}_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         files = {split: {"files": [f"{name}_{split}.jsonl"]} for split in splits}
         held = {"source": {}, "splits": files, "image_domains": [domain], "text_tasks": [task]}
@@ -109,6 +109,21 @@ def test_audit_check_and_report_count_the_same_pictures(
     assert (row["pictures"], row["identical"], row["near"]) == (10, 1, 1)
     assert checked["in_training"] == {"identical": 1, "near": 1}
     assert (leak.n_pictures, leak.identical, leak.near) == (10, 1, 1)
+
+
+def test_a_copy_in_one_set_is_found_however_many_nearer_ones_another_set_has(world: World, audit: Audit) -> None:
+    picture = Image.open("0.png")
+    names = [f"copy{place}.png" for place in range(120)]
+    for place, name in enumerate(names):
+        pixels = np.asarray(picture).copy()
+        pixels[0, place % 48, place % 3] ^= 1 + place // 48
+        Image.fromarray(pixels).save(name)
+    picture.resize((30, 30)).save("smaller.png")
+    world("many", "photos", "naming", train=[(name, "What is it?", "thing") for name in names])
+    world("one", "photos", "naming", train=[("smaller.png", "What is it?", "thing")])
+    world("scored", "photos", "naming", test=items(0, 1, "Which one?"))
+    _, rows = audit("many", "one", "scored")
+    assert [(row["training"], row["near"]) for row in rows] == [("many:train", 1), ("one:train", 1)]
 
 
 def test_a_text_only_item_that_is_trained_on_fails(world: World, audit: Audit) -> None:

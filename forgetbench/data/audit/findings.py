@@ -113,19 +113,19 @@ def findings_table(found: Sequence[Compared], title: str) -> Table:
     for one in found:
         if one.is_finding:
             by_set[one.evaluated.name].append(one)
-    for name, beside in by_set.items():
-        n_items, n_pictures = beside[0].shared.texts.items, beside[0].shared.pictures
-        identical = {pair.evaluated for one in beside for pair in one.pairs if pair.is_identical}
-        near = {pair.evaluated for one in beside for pair in one.pairs} - identical
-        most = max(beside, key=lambda one: (one.shared.identical, one.shared.items, one.shared.near))
-        others = f" and {len(beside) - 1} more" if len(beside) > 1 else ""
+    for name, comparisons in by_set.items():
+        n_items, n_pictures = comparisons[0].shared.texts.items, comparisons[0].shared.pictures
+        identical = {pair.evaluated for one in comparisons for pair in one.pairs if pair.is_identical}
+        near = {pair.evaluated for one in comparisons for pair in one.pairs} - identical
+        most = max(comparisons, key=lambda one: (one.shared.identical, one.shared.items, one.shared.near))
+        others = f" and {len(comparisons) - 1} more" if len(comparisons) > 1 else ""
         table.add_row(
             name,
             _share(len(identical), n_pictures),
             _share(len(near), n_pictures),
-            _share(max(one.shared.items for one in beside), n_items),
+            _share(max(one.shared.items for one in comparisons), n_items),
             most.training.name + others,
-            "\n".join(f"{one.training.manifest.name}: {claim}" for one in beside for claim in one.contradictions),
+            "\n".join(f"{one.training.manifest.name}: {claim}" for one in comparisons for claim in one.contradictions),
         )
     return table
 
