@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 from forgetbench.config import FinetuneConfig
 from forgetbench.core.records import ImageRef
 from forgetbench.data.audit.contradictions import Shared
-from forgetbench.data.audit.duplicates import Pair, Prints, near_pairs
+from forgetbench.data.audit.duplicates import Fingerprints, count_duplicates, nearest_pairs
 from forgetbench.data.audit.findings import Compared, Item, Split, findings_table, row, write_findings
 from forgetbench.data.audit.overlap import Texts, asked, overlap
 from forgetbench.data.catalogue import Catalogue
@@ -39,10 +38,10 @@ def data_audit(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> b
     catalogue = Catalogue(config.manifests)
     chosen = names or [name for name in catalogue.names() if catalogue.load(name).is_here]
     trained, scored = _splits(catalogue, chosen)
-    prints = Prints()
-    training = [_read(one, split, prints) for one, split in trained]
-    evaluated = [_read(one, split, prints) for one, split in scored]
-    found = _compared(training, evaluated, prints)
+    fingerprints = Fingerprints()
+    training = [_read(one, split, fingerprints) for one, split in trained]
+    evaluated = [_read(one, split, fingerprints) for one, split in scored]
+    found = _compared(training, evaluated, fingerprints)
     folder = Path(config.outputs) / "audit"
     written = write_findings(found, folder)
     table = findings_table(found, f"{len(training)} training splits beside {len(evaluated)} evaluation splits")
@@ -65,45 +64,33 @@ def _splits(catalogue: Catalogue, names: Sequence[str]) -> tuple[list[Place], li
     return list(trained.values()), list(scored.values())
 
 
-def _read(manifest: Manifest, split: str, prints: Prints) -> Split:
+def _read(manifest: Manifest, split: str, fingerprints: Fingerprints) -> Split:
     pictures, items = dict[bytes, ImageRef](), list[Item]()
     for sample in load_samples(manifest, split):
-        shown = [prints.get(image) for image in sample.images]
+        shown = [fingerprints.get(image) for image in sample.images]
         pictures |= {one.pixels: image for one, image in zip(shown, sample.images, strict=True)}
         items.append((tuple(one.pixels for one in shown), asked(sample)))
     return Split(manifest, split, items, pictures)
 
 
-def _compared(training: Sequence[Split], evaluated: Sequence[Split], prints: Prints) -> list[Compared]:
+def _compared(training: Sequence[Split], evaluated: Sequence[Split], fingerprints: Fingerprints) -> list[Compared]:
     """Every training set beside every evaluation set, as far as they share anything."""
-    by_digest = prints.by_digest()
-    shown = [by_digest[digest] for digest in dict.fromkeys(chain.from_iterable(one.pictures for one in evaluated))]
-    known = [by_digest[digest] for digest in dict.fromkeys(chain.from_iterable(one.pictures for one in training))]
-    near = defaultdict[bytes, list[Pair]](list)
-    for pair in near_pairs(shown, known) if shown and known else []:
-        near[pair.evaluated].append(pair)
+    by_digest = fingerprints.by_digest()
+    shown = [by_digest[pixels] for pixels in dict.fromkeys(chain.from_iterable(one.pictures for one in evaluated))]
     found = []
     for one in training:
+        nearest = nearest_pairs(shown, (by_digest[pixels] for pixels in one.pictures))
         texts, items = Texts(text for _, text in one.items), frozenset(one.items)
         for other in evaluated:
-            pairs = list(_nearest(other, one, near))
-            identical = sum(pair.is_identical for pair in pairs)
+            pairs = [nearest[pixels] for pixels in other.pictures if pixels in nearest]
+            duplicates = count_duplicates(pairs)
             shared = Shared(
                 pictures=len(other.pictures),
-                identical=identical,
-                near=len(pairs) - identical,
+                identical=duplicates.identical,
+                near=duplicates.near,
                 texts=overlap([text for _, text in other.items], texts),
                 items=sum(item in items for item in other.items),
             )
             if not shared.is_empty:
                 found.append(Compared(one, other, shared, pairs))
     return found
-
-
-def _nearest(evaluated: Split, training: Split, near: Mapping[bytes, Sequence[Pair]]) -> Iterator[Pair]:
-    """For each evaluation picture the same or else the nearest training picture, if there is one."""
-    for digest in evaluated.pictures:
-        if digest in training.pictures:
-            yield Pair(digest, digest, 0, 0.0)
-        elif pairs := [pair for pair in near.get(digest, ()) if pair.known in training.pictures]:
-            yield min(pairs, key=lambda pair: pair.rms)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 
 from rich.table import Table
 
 from forgetbench.config import FinetuneConfig
 from forgetbench.core.errors import UserError
-from forgetbench.data.audit.splits import NEAR, DatasetAudit, Pictures, audit_dataset, leak
+from forgetbench.data.audit.duplicates import Fingerprints, count_duplicates, nearest_pairs
+from forgetbench.data.audit.verify import Verified, verify
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.remote import compare_with_hub, repositories
 from forgetbench.data.repository import Hub
@@ -33,26 +34,29 @@ def data_check(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> b
         Whether everything holds.
     """
     catalogue = Catalogue(config.manifests)
-    pictures = Pictures()
+    fingerprints = Fingerprints()
     chosen = names or [name for name in catalogue.names() if _is_here(catalogue, name)]
-    audits = [_audit(catalogue, name, pictures) for name in chosen]
-    train = list(chain.from_iterable(audit.train.values() for audit in audits))
+    verified = [_verified(catalogue, name, fingerprints) for name in chosen]
+    pairs = nearest_pairs(
+        chain.from_iterable(one.evaluated.values() for one in verified),
+        chain.from_iterable(one.train.values() for one in verified),
+    )
     table = Table(title="datasets checked", title_justify="left")
-    for column in ("name", "items", "in training: identical", f"near (< {NEAR:g})", "problems"):
+    for column in ("name", "items", "in training: identical", "near", "problems"):
         table.add_column(column, overflow="fold")
     sound, rows = True, []
-    for audit in audits:
-        found = leak(audit.evaluated, train)
-        problems = audit.problems + [f"{found.identical} evaluation pictures are in a training split"] * bool(
-            found.identical
-        )
+    for one in verified:
+        found = count_duplicates(pairs[pixels] for pixels in one.evaluated if pixels in pairs)
+        problems = list(one.problems)
+        if found.identical:
+            problems.append(f"{found.identical} evaluation pictures are in a training split")
         sound &= not problems
-        sizes = ", ".join(f"{split} {n}" for split, n in audit.sizes.items())
-        sizes = sizes or ("mixture" if audit.is_mixture else "-")
-        shown = [str(found.identical), str(found.near)] if audit.evaluated else ["", ""]
-        table.add_row(audit.name, sizes, *shown, "\n".join(problems) or "none")
-        leaks = {"identical": found.identical, "near": found.near} if audit.evaluated else None
-        rows.append({"name": audit.name, "items": audit.sizes, "in_training": leaks, "problems": problems})
+        sizes = ", ".join(f"{split} {n}" for split, n in one.sizes.items())
+        sizes = sizes or ("mixture" if one.is_mixture else "-")
+        shown = [str(found.identical), str(found.near)] if one.evaluated else ["", ""]
+        table.add_row(one.name, sizes, *shown, "\n".join(problems) or "none")
+        in_training = asdict(found) if one.evaluated else None
+        rows.append({"name": one.name, "items": one.sizes, "in_training": in_training, "problems": problems})
     print_rows(table, rows, as_json)
     return sound
 
@@ -65,19 +69,20 @@ def _is_here(catalogue: Catalogue, name: str) -> bool:
         return True  # what is wrong with its manifest is a finding of the check
 
 
-def _audit(catalogue: Catalogue, name: str, pictures: Pictures) -> DatasetAudit:
+def _verified(catalogue: Catalogue, name: str, fingerprints: Fingerprints) -> Verified:
     """What is wrong with a dataset; a manifest that cannot be read is a finding like any other."""
     try:
         manifest = catalogue.load(name)
-        result = audit_dataset(manifest, pictures)
+        result = verify(manifest, fingerprints)
         parts = [leaf.manifest for leaf in catalogue.leaves(name)] if manifest.mixture else []
     except UserError as error:
-        return DatasetAudit(name, [str(error)])
+        return Verified(name, (str(error),))
+    problems = []
     for field in ("image_domains", "text_tasks") if parts else ():
         found = {value for part in parts for value in getattr(part, field)}
         if found != set(getattr(manifest, field)):
-            result.problems.append(f"`{field}` must list what its parts have: {', '.join(sorted(found))}")
-    return result
+            problems.append(f"`{field}` must list what its parts have: {', '.join(sorted(found))}")
+    return replace(result, problems=(*result.problems, *problems))
 
 
 def check_remote(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> bool:

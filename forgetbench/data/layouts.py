@@ -1,14 +1,16 @@
-"""Read the stored rows of a split from any layout: JSON lines, Parquet, LLaVA's JSON, the Hub."""
+"""Read the stored rows of a split, all or a few, from any layout: JSON lines, Parquet, LLaVA's JSON, the Hub."""
 
 from __future__ import annotations
 
 import codecs
 import gzip
+import hashlib
+import heapq
 import json
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path, PurePath
@@ -23,7 +25,45 @@ from forgetbench.data.tables import parquet_rows
 Row = dict[str, Any]
 
 
-def rows(manifest: Manifest, split: str) -> Iterator[Row]:
+def chosen_rows(manifest: Manifest, split: str, limit: int | None) -> Iterable[tuple[int, Row]]:
+    """The rows of a split that are wanted, with their places in it.
+
+    With a limit, those whose places have the smallest hashes: the same ones every time, spread over the whole split,
+    and with a larger limit those of a smaller one.
+    """
+    described, source = manifest.split(split), manifest.source
+    limits = [one for one in (limit, described.limit) if one is not None]
+    if limits and described.n is not None and source and source.streaming:
+        return _known(manifest, split, min(limits), described.n)
+    return _drawn(_rows(manifest, split), min(limits, default=None))
+
+
+def _known(manifest: Manifest, split: str, limit: int, n: int) -> Iterator[tuple[int, Row]]:
+    """As `_drawn` of n rows, which need not be held until the last one was seen."""
+    wanted, seen = set(heapq.nsmallest(limit, range(n), key=_rank)), 0
+    for place, row in enumerate(_rows(manifest, split)):
+        seen += 1
+        if place in wanted:
+            yield place, row
+    if seen != n:
+        raise UserError(
+            f"{manifest.path}: split '{split}' has {seen} items, not the {n} that were drawn from; write n: {seen}."
+        )
+
+
+def _rank(place: int) -> bytes:
+    return hashlib.sha256(str(place).encode()).digest()
+
+
+def _drawn(found: Iterator[Row], limit: int | None) -> Iterable[tuple[int, Row]]:
+    """The rows with their places in the file; with a limit, those whose places have the smallest hashes."""
+    if limit is None:
+        return enumerate(found)
+    ranked = heapq.nsmallest(limit, enumerate(found), key=lambda one: _rank(one[0]))
+    return sorted(ranked, key=lambda one: one[0])
+
+
+def _rows(manifest: Manifest, split: str) -> Iterator[Row]:
     """The items of one split as they are stored, mapped columns under our names too.
 
     Raises:
@@ -99,16 +139,16 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
 
 
 def _absent(manifest: Manifest, split: str, path: Path) -> UserError:
-    told = f"{manifest.path}: file {path} of split '{split}' does not exist."
+    message = f"{manifest.path}: file {path} of split '{split}' does not exist."
     if manifest.source and manifest.is_public:
         folder = manifest.source.root.removeprefix("downloads:").partition("/")[0]
         built = re.search(r"forgetbench data build \w+", manifest.notes)
         step = f"Make it with `{built[0]}`" if built else f"Download it from {manifest.homepage}"
-        told += (
+        message += (
             f"\n{step}; docs/data.md shows the layout. "
             f"If it is on this machine, set {DOWNLOADS} to the folder that holds {folder}."
         )
-    return UserError(told)
+    return UserError(message)
 
 
 def _references(manifest: Manifest, split: str) -> Callable[[Row], Row]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import replacing
 from forgetbench.core.records import LETTERS, AnswerKind, ImageRef, Metric, Sample
-from forgetbench.data.draw import chosen_rows
-from forgetbench.data.layouts import Row
+from forgetbench.data.layouts import Row, chosen_rows
 from forgetbench.data.manifest import Manifest, downloads
 from forgetbench.data.probe import with_class_name
 from forgetbench.data.tables import Stored, content_name
 
+MAX_LABELS = 5000
+"""A task with more different answers has no set of labels; ImageNet has 1000."""
 IN_MEMORY = 512 * 2**20
 """Bytes of a split's pictures that stay in memory where tables hold them; the others are read when they are needed."""
 _BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A")
@@ -60,6 +61,21 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None, distr
         why = "; in each, the class name is the right answer or there is one wrong option" if distract else ""
         raise UserError(f"{manifest.path}: split '{split}' has no items{' for a probe' if distract else ''}{why}.")
     return list(samples.values())
+
+
+def task_labels(samples: Sequence[Sample]) -> list[str]:
+    """The different answers of a task in words (the right option's text, where letters are answered), sorted.
+
+    A fine-tuned model may answer with these where something else is asked. There are none in open-ended tasks: those of
+    more than MAX_LABELS different answers, or of answers that hardly repeat.
+    """
+    found = {
+        sample.options[sample.target]
+        if sample.kind is AnswerKind.letter and sample.target is not None
+        else sample.answer
+        for sample in samples
+    }
+    return sorted(found) if len(found) <= min(MAX_LABELS, len(samples) // 2) else []
 
 
 class _Held:

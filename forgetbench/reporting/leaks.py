@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import PROBE_SUFFIX
-from forgetbench.data.audit.splits import Picture, Pictures, leak
+from forgetbench.data.audit.duplicates import Fingerprint, Fingerprints, Pair, count_duplicates, nearest_pairs
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.sources import load_samples
@@ -22,34 +22,49 @@ def find_leaks(runs: Sequence[StoredRun], catalogue: Catalogue) -> list[LeakRow]
     """For every evaluation set, its pictures that any training set of these runs repeats, exactly or nearly."""
     trained = sorted({name for run in runs for name in _trained_on(run)})
     datasets = sorted({str(name).removesuffix(PROBE_SUFFIX) for run in runs for name in run.own_metrics()["dataset"]})
-    return list(_compared(tuple(trained), tuple(datasets), catalogue)) if trained else []
+    return list(leak_rows(tuple(trained), tuple(datasets), catalogue)) if trained else []
 
 
 @lru_cache(maxsize=8)
-def _compared(trained: tuple[str, ...], datasets: tuple[str, ...], catalogue: Catalogue) -> tuple[LeakRow, ...]:
-    """Decoding thousands of pictures takes seconds, which a watched report need not spend again."""
-    pictures = Pictures()
+def leak_rows(trained: tuple[str, ...], datasets: tuple[str, ...], catalogue: Catalogue) -> tuple[LeakRow, ...]:
+    """What the training sets show of each evaluation set; kept, so that a watched report need not decode again."""
+    fingerprints = Fingerprints()
     try:
-        train = {name: list(_training(name, catalogue, pictures)) for name in trained}
+        train = {name: list(_training(name, catalogue, fingerprints)) for name in trained}
     except (UserError, OSError) as error:
-        return tuple(LeakRow(name, ", ".join(trained), 0, 0, 0, f"not checked: {error}") for name in datasets)
-    return tuple(row for name in datasets for row in _rows(name, catalogue, pictures, train))
+        return tuple(_unchecked(name, trained, error) for name in datasets)
+    shown, unchecked = dict[str, dict[bytes, Fingerprint]](), dict[str, LeakRow]()
+    for name in datasets:
+        try:
+            manifest = catalogue.load(name)
+            shown[name] = _pictures(manifest, manifest.eval_split, fingerprints) if manifest.eval_split else {}
+        except (UserError, OSError) as error:
+            unchecked[name] = _unchecked(name, trained, error)
+    every = [one for pictures in shown.values() for one in pictures.values()]
+    nearest = {source: nearest_pairs(every, known) for source, known in train.items()}
+    return tuple(
+        row
+        for name in datasets
+        for row in ([unchecked[name]] if name in unchecked else _rows(name, shown[name], nearest))
+    )
 
 
-def _rows(name: str, catalogue: Catalogue, pictures: Pictures, train: Mapping[str, Sequence[Picture]]) -> list[LeakRow]:
+def _unchecked(name: str, trained: Sequence[str], error: Exception) -> LeakRow:
+    return LeakRow(name, ", ".join(trained), 0, 0, 0, f"not checked: {error}")
+
+
+def _rows(name: str, shown: Collection[bytes], nearest: Mapping[str, Mapping[bytes, Pair]]) -> list[LeakRow]:
     """A row for every training set that repeats pictures of this one; one for all of them if none does."""
-    try:
-        manifest = catalogue.load(name)
-        shown = _shown(manifest, manifest.eval_split, pictures) if manifest.eval_split else {}
-    except (UserError, OSError) as error:
-        return [LeakRow(name, ", ".join(train), 0, 0, 0, f"not checked: {error}")]
-    found = {source: leak(shown, known) for source, known in train.items()}
+    found = {
+        source: count_duplicates(pairs[pixels] for pixels in shown if pixels in pairs)
+        for source, pairs in nearest.items()
+    }
     rows = [
         LeakRow(name, source, len(shown), one.identical, one.near, "")
         for source, one in found.items()
         if one.identical or one.near
     ]
-    return rows or [LeakRow(name, ", ".join(train), len(shown), 0, 0, "" if shown else "has no pictures")]
+    return rows or [LeakRow(name, ", ".join(nearest), len(shown), 0, 0, "" if shown else "has no pictures")]
 
 
 def _trained_on(run: StoredRun) -> Iterable[str]:
@@ -62,15 +77,16 @@ def _trained_on(run: StoredRun) -> Iterable[str]:
     return [*run.run.config.data.sets, *mixed, *replayed]
 
 
-def _training(name: str, catalogue: Catalogue, pictures: Pictures) -> Iterator[Picture]:
+def _training(name: str, catalogue: Catalogue, fingerprints: Fingerprints) -> Iterator[Fingerprint]:
     leaves = catalogue.leaves(name)
     items = sum(leaf.manifest.splits[leaf.split].n or 0 for leaf in leaves)
     if items > MOST_PICTURES:
         raise UserError(f"{name} has {items:,} training items; run `forgetbench data check {name}`")
     for leaf in leaves:
-        yield from _shown(leaf.manifest, leaf.split, pictures).values()
+        yield from _pictures(leaf.manifest, leaf.split, fingerprints).values()
 
 
-def _shown(manifest: Manifest, split: str, pictures: Pictures) -> dict[str, Picture]:
-    samples = load_samples(manifest, split)
-    return {image.name: pictures.get(image) for sample in samples for image in sample.images}
+def _pictures(manifest: Manifest, split: str, fingerprints: Fingerprints) -> dict[bytes, Fingerprint]:
+    """The distinct pictures of a split, by `Fingerprint.pixels`."""
+    found = (fingerprints.get(image) for sample in load_samples(manifest, split) for image in sample.images)
+    return {one.pixels: one for one in found}

@@ -48,7 +48,7 @@ def _images(name: str, ids: set[str], catalogue: Catalogue) -> Mapping[str, Imag
     """The first picture of each item."""
     try:
         manifest = catalogue.load(name)
-        if manifest.eval_split is None:
+        if not manifest.eval_split:
             return {}
         samples = load_samples(manifest, manifest.eval_split)
     except (UserError, OSError) as error:

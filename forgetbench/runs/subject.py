@@ -12,9 +12,8 @@ import pandas as pd
 from forgetbench.config import DataConfig, MatrixConfig, Training
 from forgetbench.core.records import AnswerKind
 from forgetbench.data.catalogue import Catalogue
-from forgetbench.data.labels import task_labels
 from forgetbench.data.quadrant import place
-from forgetbench.data.sources import load_samples
+from forgetbench.data.sources import load_samples, task_labels
 from forgetbench.runs.run import Run
 from forgetbench.tables.cell_view import CellView, row_context
 from forgetbench.tables.continual import continual_rows

@@ -14,9 +14,8 @@ import numpy as np
 from forgetbench.config import FinetuneConfig, RecipeConfig, Training, stage_recipe
 from forgetbench.core.records import Sample
 from forgetbench.data.catalogue import Catalogue, Leaf
-from forgetbench.data.labels import task_labels
 from forgetbench.data.mix import MixedStream, WeightedSet
-from forgetbench.data.sources import load_samples
+from forgetbench.data.sources import load_samples, task_labels
 from forgetbench.methods.base import Method
 
 

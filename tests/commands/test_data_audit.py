@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from forgetbench.commands.data_audit import data_audit
+from forgetbench.commands.data_check import data_check
 from forgetbench.config import FinetuneConfig
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.reporting.leaks import leak_rows
 
 Items = list[tuple[str, str, str]]
 """Picture, question and answer of each."""
@@ -30,7 +33,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
 
     def written(name: str, domain: str, task: str, **splits: Items) -> None:
         for split, items in splits.items():
-            rows = [{"image": image or None, "question": asked, "answer": told} for image, asked, told in items]
+            rows = [{"image": image or None, "question": asked, "answer": answer} for image, asked, answer in items]
             Path(f"{name}_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         files = {split: {"files": [f"{name}_{split}.jsonl"]} for split in splits}
         held = {"source": {}, "splits": files, "image_domains": [domain], "text_tasks": [task]}
@@ -87,6 +90,40 @@ def test_a_nearly_copied_picture_is_counted_and_does_not_fail(world: World, audi
     sound, (row,) = audit("mine")
     assert sound
     assert (row["identical"], row["near"]) == (0, 1)
+
+
+def test_audit_check_and_report_count_the_same_pictures(
+    world: World, audit: Audit, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    world("mine", "photos", "naming", train=items(0, 10))
+    world("other", "photos", "naming", test=[*items(10, 20, "Which one?"), ("copy.png", "And this?", "thing")])
+    Image.open("3.png").save("13.png", compress_level=0)
+    Image.open("3.png").save("copy.png")  # of one picture under two names, one is counted
+    ImageEnhance.Brightness(Image.open("4.png")).enhance(0.6).save("14.png")
+    same_grey = np.asarray(Image.open("5.png").convert("L"))
+    Image.fromarray(np.stack([same_grey] * 3, 2)).save("15.png")  # the same but for its colours is another picture
+    _, (row,) = audit("mine", "other")
+    assert not data_check(FinetuneConfig(manifests=[str(tmp_path)]), ["mine", "other"], as_json=True)
+    checked = json.loads(capsys.readouterr().out)[1]
+    (leak,) = leak_rows(("mine",), ("other",), Catalogue([tmp_path]))
+    assert (row["pictures"], row["identical"], row["near"]) == (10, 1, 1)
+    assert checked["in_training"] == {"identical": 1, "near": 1}
+    assert (leak.n_pictures, leak.identical, leak.near) == (10, 1, 1)
+
+
+def test_a_copy_in_one_set_is_found_however_many_nearer_ones_another_set_has(world: World, audit: Audit) -> None:
+    picture = Image.open("0.png")
+    names = [f"copy{place}.png" for place in range(120)]
+    for place, name in enumerate(names):
+        pixels = np.asarray(picture).copy()
+        pixels[0, place % 48, place % 3] ^= 1 + place // 48
+        Image.fromarray(pixels).save(name)
+    picture.resize((30, 30)).save("smaller.png")
+    world("many", "photos", "naming", train=[(name, "What is it?", "thing") for name in names])
+    world("one", "photos", "naming", train=[("smaller.png", "What is it?", "thing")])
+    world("scored", "photos", "naming", test=items(0, 1, "Which one?"))
+    _, rows = audit("many", "one", "scored")
+    assert [(row["training"], row["near"]) for row in rows] == [("many:train", 1), ("one:train", 1)]
 
 
 def test_a_text_only_item_that_is_trained_on_fails(world: World, audit: Audit) -> None:

@@ -40,7 +40,7 @@ TASKS = ("digits_remainder", "emoji_corner", "flags_stripes", "fluent_german")
 FOLDERS = {"emoji_count": "count", "emoji_corner": "corner", "fluent_german": "kind"}
 """Sets whose pictures' folder is not named for their domain."""
 NEAR = 6.0
-"""Root-mean-square pixel difference (0-255) below which two pictures are near-duplicates."""
+"""Root-mean-square pixel difference (0-255) below which the builder takes another picture."""
 
 
 def rows(manifest: Manifest, split: str) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from tools.build_world.text import DIGITS, GARMENTS, Concept
 SEED = 20260701
 SIZE = 32
 NEAR = 6.0
-"""Two pictures are near-duplicates below this root-mean-square pixel difference (0-255)."""
+"""Root-mean-square pixel difference (0-255) below which another picture is taken: the builder's own rule."""
 TRAIN_RENDERINGS, TEST_RENDERINGS = 10, 2
 DIGITS_BOUNDARY = 1200
 

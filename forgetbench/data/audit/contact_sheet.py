@@ -15,7 +15,7 @@ _INK, _PAPER, _FRAME = (20, 20, 20), (255, 255, 255), (200, 200, 200)
 
 
 @dataclass(frozen=True)
-class Twin:
+class CaptionedPair:
     """Two pictures and the lines below them."""
 
     left: Image.Image
@@ -23,21 +23,21 @@ class Twin:
     lines: tuple[str, ...]
 
 
-def contact_sheet(twins: Sequence[Twin]) -> Image.Image:
-    """One RGB picture of all twins, row by row; lines too long for their place are cut in the middle."""
-    n_lines = max((len(twin.lines) for twin in twins), default=0)
+def contact_sheet(pairs: Sequence[CaptionedPair]) -> Image.Image:
+    """One RGB picture of all pairs, row by row; lines too long for their place are cut in the middle."""
+    n_lines = max((len(pair.lines) for pair in pairs), default=0)
     width, height = 2 * SIDE + 3 * _GAP, SIDE + n_lines * _LINE + 2 * _GAP
-    n_rows = -(-len(twins) // COLUMNS)
-    sheet = Image.new("RGB", (min(COLUMNS, max(len(twins), 1)) * width, max(n_rows, 1) * height), _PAPER)
+    n_rows = -(-len(pairs) // COLUMNS)
+    sheet = Image.new("RGB", (min(COLUMNS, max(len(pairs), 1)) * width, max(n_rows, 1) * height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(11)  # at its own 10, blanks between words close up
-    for place, twin in enumerate(twins):
+    for place, pair in enumerate(pairs):
         x, y = place % COLUMNS * width + _GAP, place // COLUMNS * height + _GAP
-        for picture, left in ((twin.left, x), (twin.right, x + SIDE + _GAP)):
+        for picture, left in ((pair.left, x), (pair.right, x + SIDE + _GAP)):
             fitted = _fitted(picture)
             draw.rectangle((left - 1, y - 1, left + SIDE, y + SIDE), outline=_FRAME)
             sheet.paste(fitted, (left + (SIDE - fitted.width) // 2, y + (SIDE - fitted.height) // 2))
-        for number, line in enumerate(twin.lines):
+        for number, line in enumerate(pair.lines):
             text = _cut(line, draw, font, width - 2 * _GAP)
             draw.text((x, y + SIDE + 2 + number * _LINE), text, fill=_INK, font=font)
     return sheet

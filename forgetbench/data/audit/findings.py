@@ -13,7 +13,7 @@ from rich.table import Table
 
 from forgetbench.core.files import replacing
 from forgetbench.core.records import ImageRef
-from forgetbench.data.audit.contact_sheet import Twin, contact_sheet
+from forgetbench.data.audit.contact_sheet import CaptionedPair, contact_sheet
 from forgetbench.data.audit.contradictions import Shared, contradictions
 from forgetbench.data.audit.duplicates import Pair
 from forgetbench.data.audit.overlap import Asked
@@ -21,7 +21,7 @@ from forgetbench.data.manifest import Manifest
 from forgetbench.data.pictures import decode_image
 from forgetbench.tables.scores import write_csv
 
-MOST_TWINS = 48
+MOST_PAIRS = 48
 """Pairs on the contact sheet: identical ones first, then the nearest."""
 SET_COLUMNS = (
     "training",
@@ -57,7 +57,7 @@ class Split:
     split: str
     items: list[Item]
     pictures: dict[bytes, ImageRef]
-    """`Print.pixels` -> a picture that has it."""
+    """`Fingerprint.pixels` -> a picture that has it."""
 
     @property
     def name(self) -> str:
@@ -113,19 +113,19 @@ def findings_table(found: Sequence[Compared], title: str) -> Table:
     for one in found:
         if one.is_finding:
             by_set[one.evaluated.name].append(one)
-    for name, beside in by_set.items():
-        n_items, n_pictures = beside[0].shared.texts.items, beside[0].shared.pictures
-        identical = {pair.evaluated for one in beside for pair in one.pairs if pair.is_identical}
-        near = {pair.evaluated for one in beside for pair in one.pairs} - identical
-        most = max(beside, key=lambda one: (one.shared.identical, one.shared.items, one.shared.near))
-        others = f" and {len(beside) - 1} more" if len(beside) > 1 else ""
+    for name, comparisons in by_set.items():
+        n_items, n_pictures = comparisons[0].shared.texts.items, comparisons[0].shared.pictures
+        identical = {pair.evaluated for one in comparisons for pair in one.pairs if pair.is_identical}
+        near = {pair.evaluated for one in comparisons for pair in one.pairs} - identical
+        most = max(comparisons, key=lambda one: (one.shared.identical, one.shared.items, one.shared.near))
+        others = f" and {len(comparisons) - 1} more" if len(comparisons) > 1 else ""
         table.add_row(
             name,
             _share(len(identical), n_pictures),
             _share(len(near), n_pictures),
-            _share(max(one.shared.items for one in beside), n_items),
+            _share(max(one.shared.items for one in comparisons), n_items),
             most.training.name + others,
-            "\n".join(f"{one.training.manifest.name}: {told}" for one in beside for told in one.contradictions),
+            "\n".join(f"{one.training.manifest.name}: {claim}" for one in comparisons for claim in one.contradictions),
         )
     return table
 
@@ -144,12 +144,12 @@ def write_findings(found: Sequence[Compared], folder: Path) -> list[Path]:
     set_rows = [row(one) | {"contradictions": "; ".join(one.contradictions)} for one in found]
     write_csv(pd.DataFrame(set_rows, columns=SET_COLUMNS).convert_dtypes(), sets)
     write_csv(pd.DataFrame(_picture_rows(found), columns=PICTURE_COLUMNS), pictures)
-    twins = _twins(found)
-    if not twins:
+    pairs = _worst_pairs(found)
+    if not pairs:
         sheet.unlink(missing_ok=True)
         return [sets, pictures]
     with replacing(sheet) as temporary:
-        contact_sheet(twins).save(temporary, "PNG")
+        contact_sheet(pairs).save(temporary, "PNG")
     return [sets, pictures, sheet]
 
 
@@ -169,15 +169,15 @@ def _picture_rows(found: Iterable[Compared]) -> list[dict[str, object]]:
     ]
 
 
-def _twins(found: Iterable[Compared]) -> list[Twin]:
+def _worst_pairs(found: Iterable[Compared]) -> list[CaptionedPair]:
     """The worst pairs; two pictures that several sets share are shown once."""
     first = {(pair.evaluated, pair.known): (pair, one) for one in reversed(list(found)) for pair in one.pairs}
     worst = sorted(first.values(), key=lambda one: (not one[0].is_identical, one[0].rms))
-    return [_twin(pair, one) for pair, one in islice(worst, MOST_TWINS)]
+    return [_captioned(pair, one) for pair, one in islice(worst, MOST_PAIRS)]
 
 
-def _twin(pair: Pair, one: Compared) -> Twin:
+def _captioned(pair: Pair, one: Compared) -> CaptionedPair:
     shown, known = one.evaluated.pictures[pair.evaluated], one.training.pictures[pair.known]
-    told = "identical" if pair.is_identical else f"near: {pair.bits} bits, rms {pair.rms:.3f}"
-    lines = (f"{one.evaluated.name} {shown.name}", f"{one.training.name} {known.name}", told)
-    return Twin(decode_image(shown), decode_image(known), lines)
+    kind = "identical" if pair.is_identical else f"near: {pair.bits} bits, rms {pair.rms:.3f}"
+    lines = (f"{one.evaluated.name} {shown.name}", f"{one.training.name} {known.name}", kind)
+    return CaptionedPair(decode_image(shown), decode_image(known), lines)

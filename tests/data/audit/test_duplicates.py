@@ -12,7 +12,14 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from forgetbench.core.records import AnswerKind, Sample
 from forgetbench.data.audit import duplicates
-from forgetbench.data.audit.duplicates import Pair, near_pairs, print_of
+from forgetbench.data.audit.duplicates import (
+    Duplicates,
+    Fingerprint,
+    Pair,
+    count_duplicates,
+    image_fingerprint,
+    nearest_pairs,
+)
 from forgetbench.data.audit.overlap import Texts, answer_words, asked, overlap, question_words
 
 
@@ -42,7 +49,7 @@ def cropped(picture: Image.Image, margin: int) -> Image.Image:
 
 
 def pairs(evaluated: list[Image.Image], known: list[Image.Image]) -> list[Pair]:
-    return near_pairs([print_of(one) for one in evaluated], [print_of(one) for one in known])
+    return list(nearest_pairs(map(image_fingerprint, evaluated), map(image_fingerprint, known)).values())
 
 
 @pytest.mark.parametrize(
@@ -59,7 +66,7 @@ def pairs(evaluated: list[Image.Image], known: list[Image.Image]) -> list[Pair]:
 def test_a_changed_copy_is_found_and_nothing_else(change: Callable[[Image.Image], Image.Image]) -> None:
     known = [scene(seed) for seed in range(40)]
     found = pairs([change(one) for one in known[:15]], known)
-    wanted = [(print_of(change(one)).pixels, print_of(one).pixels) for one in known[:15]]
+    wanted = [(image_fingerprint(change(one)).pixels, image_fingerprint(one).pixels) for one in known[:15]]
     assert [(pair.evaluated, pair.known) for pair in found] == wanted
 
 
@@ -82,9 +89,12 @@ def test_flat_pictures_are_told_apart_by_their_brightness() -> None:
     assert len(pairs([nearly], [white])) == 1
 
 
-def test_identical_pictures_are_no_near_ones_but_told_by_their_pixels() -> None:
-    assert pairs([scene(1)], [scene(1)]) == []
-    assert print_of(scene(1)).pixels == print_of(scene(1)).pixels != print_of(scene(1, 97)).pixels
+def test_identical_pictures_are_told_by_their_pixels_and_counted_apart_from_near_ones() -> None:
+    found = pairs([scene(1), scene(1), recompressed(scene(2)), scene(3)], [recompressed(scene(1)), scene(1), scene(2)])
+    assert [(pair.is_identical, pair.bits) for pair in found][:1] == [(True, 0)]
+    assert found[0].rms == 0
+    assert count_duplicates(found) == Duplicates(identical=1, near=1)
+    assert image_fingerprint(scene(1)).pixels != image_fingerprint(scene(1, 97)).pixels
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,21 +107,30 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(whole) >= 20
 
 
-def test_of_many_look_alikes_the_nearest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "MOST_NEIGHBOURS", 2)
-    known = [ImageEnhance.Contrast(scene(0)).enhance(1 - k / 100) for k in range(1, 30)]
-    assert len(pairs([scene(0)], known)) == 2
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_of_many_look_alikes_the_nearest_is_named(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "KNOWN_CHUNK", chunk)
+    known = [cropped(scene(0), 2), ImageEnhance.Contrast(scene(0)).enhance(0.99), scene(0).resize((60, 60)), scene(1)]
+    (pair,) = pairs([scene(0)], known)
+    assert pair.known == image_fingerprint(known[1]).pixels
+
+
+def test_a_distance_is_the_same_whatever_else_is_compared() -> None:
+    asked, copy = scene(0), recompressed(scene(0))
+    (single,) = pairs([asked], [copy])
+    among = pairs([scene(seed) for seed in range(9)], [recompressed(scene(seed)) for seed in range(9)])
+    assert among[0] == single
 
 
 @pytest.mark.slow
-def test_twenty_thousand_pictures_are_compared_with_as_many_in_a_minute_or_two() -> None:
+def test_twenty_thousand_pictures_are_compared_with_as_many_in_seconds() -> None:
     rng = np.random.default_rng(0)
     known = [
-        duplicates.Print(rng.bytes(32), rng.random(64) < 0.5, rng.integers(0, 256, 768, dtype=np.uint8))
+        Fingerprint(rng.bytes(32), rng.random(64) < 0.5, rng.integers(0, 256, 768, dtype=np.uint8))
         for _ in range(20_000)
     ]
-    copies = [duplicates.Print(rng.bytes(32), one.bits_B, one.thumbnail_V) for one in known]
-    assert len(near_pairs(copies, known)) == 20_000
+    copies = [Fingerprint(rng.bytes(32), one.bits_B, one.thumbnail_V) for one in known]
+    assert len(nearest_pairs(copies, known)) == 20_000
 
 
 # Texts.

@@ -14,7 +14,8 @@ from forgetbench.commands.data_check import data_check
 from forgetbench.commands.data_show import data_show
 from forgetbench.compose import compose
 from forgetbench.config import FinetuneConfig
-from forgetbench.data.audit.splits import DatasetAudit, Leak, Pictures, audit_dataset, leak
+from forgetbench.data.audit.duplicates import Duplicates, Fingerprints, count_duplicates, nearest_pairs
+from forgetbench.data.audit.verify import Verified, verify
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import DOWNLOADS
 
@@ -45,54 +46,54 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def audit(folder: Path) -> DatasetAudit:
-    return audit_dataset(Catalogue([folder]).load("mine"), Pictures())
+def verified(folder: Path) -> Verified:
+    return verify(Catalogue([folder]).load("mine"), Fingerprints())
 
 
-def found_leak(folder: Path) -> Leak:
-    result = audit(folder)
-    return leak(result.evaluated, result.train.values())
+def leaks(folder: Path) -> Duplicates:
+    found = verified(folder)
+    return count_duplicates(nearest_pairs(found.evaluated.values(), found.train.values()).values())
 
 
 def test_a_sound_set_has_no_problems_and_no_leak(folder: Path) -> None:
-    assert audit(folder).problems == []
-    assert audit(folder).sizes == {"train": 2, "test": 2}
-    assert found_leak(folder) == Leak(identical=0, near=0)
+    assert verified(folder).problems == ()
+    assert verified(folder).sizes == {"train": 2, "test": 2}
+    assert leaks(folder) == Duplicates(identical=0, near=0)
 
 
 def test_a_changed_byte_breaks_the_digest(folder: Path) -> None:
     file = folder / "train.jsonl"
     file.write_text(file.read_text().replace('"x"', '"y"', 1))
-    assert "sha256 is" in audit(folder).problems[0]
+    assert "sha256 is" in verified(folder).problems[0]
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "train.jsonl").unlink()
-    assert any("train.jsonl is missing" in problem for problem in audit(folder).problems)
+    assert any("train.jsonl is missing" in problem for problem in verified(folder).problems)
 
 
 def test_a_wrong_size_is_told(folder: Path) -> None:
     file = folder / "test.jsonl"
     file.write_text(file.read_text().splitlines()[0])
-    assert audit(folder).problems == ["split 'test' has 1 items, its manifest says 2"]
+    assert verified(folder).problems == ("split 'test' has 1 items, its manifest says 2",)
 
 
 def test_a_broken_picture_is_a_problem(folder: Path) -> None:
     picture = folder / "test3.png"
     picture.write_bytes(picture.read_bytes()[:60])
-    assert "'test3.png'" in audit(folder).problems[0]
+    assert "'test3.png'" in verified(folder).problems[0]
 
 
 def test_a_training_picture_under_another_name_and_format_is_found_as_identical(
     folder: Path,
 ) -> None:
     Image.open(folder / "train1.png").save(folder / "test3.png", format="BMP")
-    assert found_leak(folder) == Leak(identical=1, near=0)
+    assert leaks(folder) == Duplicates(identical=1, near=0)
 
 
 def test_a_slightly_changed_training_picture_is_counted_as_near(folder: Path) -> None:
     save(folder, "test3", np.clip(noise(1).astype(int) + 3, 0, 255).astype(np.uint8))
-    assert found_leak(folder) == Leak(identical=0, near=1)
+    assert leaks(folder) == Duplicates(identical=0, near=1)
 
 
 def check(folder: Path, *names: str) -> bool:
