@@ -20,10 +20,11 @@ LAYERS = (
     {"runs"},
     {"training", "evaluation"},
     {"data"},
+    {"terminal"},
     {"tables"},
     {"methods", "scoring", "statistics"},
     {"models"},
-    {"config", "terminal", "embedded"},
+    {"config", "embedded"},
     {"core"},
     {"__init__"},
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import yaml
 
 from forgetbench import compose
 from forgetbench.compose.session import opened
-from forgetbench.config import EvalMatrixConfig, FinetuneConfig, MatrixConfig, ScoreConfig, SweepConfig
+from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import GROUPS, manifest_names, options
 from forgetbench.core.paths import shipped
@@ -172,9 +171,3 @@ def test_manifest_of_your_own_is_a_target_and_a_matrix_entry_without_any_other_f
 def _write(path: str, text: str) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(text, "utf-8")
-
-
-def test_no_setting_of_scoring_makes_another_point_of_a_sweep() -> None:
-    node = yaml.safe_load((shipped("conf") / "sweep.yaml").read_text("utf-8"))["hydra"]
-    excluded = node["job"]["config"]["override_dirname"]["exclude_keys"]
-    assert {f"matrix.{field.name}" for field in fields(MatrixConfig)} <= set(excluded)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from forgetbench.cli import app
+from forgetbench.compose import compose
+from forgetbench.config import FinetuneConfig
+from forgetbench.core.paths import EMBEDDED
 from forgetbench.core.records import Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.sources import load_samples
+from forgetbench.runs.run import Run
+from forgetbench.runs.stored import outputs_of
 
 RUN = ["model=tiny_random", "threads=1", "recipe=full_high_lr", "recipe.steps=2", "recipe.batch_size=2", "name=run"]
 MATRIX = [
@@ -230,3 +238,44 @@ def test_misaligned_predictions_are_refused(elsewhere: Path) -> None:
     result = CliRunner().invoke(app, ["score", "predictions=theirs", *MATRIX[:1]])
     assert result.exit_code == 2
     assert "generated_predictions.jsonl" in result.stderr
+
+
+def test_a_run_is_scored_from_another_folder_into_the_cells_that_its_readers_look_at(
+    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(scored / "outputs", tmp_path / "theirs/outputs")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run = tmp_path / "theirs/outputs/run"
+    known = {path.name for path in (run.parent / ".cells").glob("*.parquet")}
+    call("score", f"run={run}", *MATRIX)
+    assert {path.name for path in (run.parent / ".cells").glob("*.parquet")} == known
+    call("eval-matrix", f"run={run}", "threads=1", "matrix.datasets=[digits_naming]", *MATRIX[1:])
+    assert len(list((run.parent / ".cells").glob("*.parquet"))) > len(known)
+    assert not (tmp_path / "here/outputs/.cells").exists()
+    assert json.loads(call("compare", str(run), "--json"))
+
+
+def test_a_point_of_a_sweep_has_its_cells_above_the_sweep(tmp_path: Path) -> None:
+    config = compose(FinetuneConfig, ["name=grid"])
+    audit = {"label": "", "trainable": 0, "total": 0, "parts": {}}
+    point = Run(tmp_path / "results/grid/seed-0", config, [], [], "digest", audit, {})
+    run = replace(point, folder=tmp_path / "results/grid")
+    elsewhere = tmp_path / "outputs"
+    assert outputs_of(point, elsewhere) == outputs_of(run, elsewhere) == tmp_path / "results"
+    (tmp_path / "results/grid/.cells").mkdir(parents=True)
+    assert outputs_of(point, elsewhere) == tmp_path / "results/grid"
+
+
+def test_bases_of_one_name_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for home, scale in (("a", 1.0), ("b", 0.5)):
+        shutil.copytree(EMBEDDED / "tiny", tmp_path / home / "ft")
+        weights = tmp_path / home / "ft/model.safetensors"
+        save_file({name: value * scale for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+        call("eval-matrix", "model=local", f"model.path={home}/ft", "threads=1", *MATRIX)
+    folders = sorted((tmp_path / "outputs").glob("base-ft-*"))
+    assert len(folders) == 2
+    first, second = (pd.read_csv(folder / "scores.csv") for folder in folders)
+    assert set(first["cell"]).isdisjoint(second["cell"])
+    assert {*first["run"], *second["run"]} == {folder.name for folder in folders}
