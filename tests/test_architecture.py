@@ -118,10 +118,13 @@ def test_rooms_and_the_imports_between_them_stay_few(capsys: pytest.CaptureFixtu
 
 def test_no_room_is_named_like_a_command() -> None:
     commands = {path.stem.rstrip("_") for path in (PACKAGE / "commands").glob("*.py")}
+    assert "finetune" in commands
     assert not commands & {component(module) for module in MODULES} - {"__init__"}
 
 
 def test_tables_scores_and_reports_never_load_torch() -> None:
+    names = [name(module).removesuffix(".py").replace("/", ".") for module in MODULES]
+    assert [start for start in WITHOUT_TORCH if not any(one.startswith(start) for one in names)] == []
     modules = [
         ".".join(("forgetbench", *module.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         for module in MODULES

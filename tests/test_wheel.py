@@ -52,6 +52,7 @@ def test_wheel_holds_every_config_manifest_and_notice(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("conf", "data_manifests"):
         files = {path.relative_to(shipped(folder)).as_posix() for path in shipped(folder).rglob("*.yaml")}
+        assert files
         assert {f"forgetbench/_shipped/{folder}/{file}" for file in files} <= held
     assert {Path(file).name for file in held if ".dist-info/licenses/" in file} == {"LICENSE", "NOTICE"}
 
@@ -59,6 +60,7 @@ def test_wheel_holds_every_config_manifest_and_notice(wheel: Path) -> None:
 def test_wheel_holds_the_embedded_world(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     files = [path for path in (PACKAGE / "embedded").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert any(path.suffix == ".gz" for path in files)
     assert {path.relative_to(CHECKOUT).as_posix() for path in files} <= held
 
 
@@ -73,8 +75,9 @@ def test_wheel_is_what_runs(installed: Path, tmp_path: Path) -> None:
 
 def test_help_lists_the_shipped_options(call: Call) -> None:
     assert "finetune" in call("--help")
-    for option in config_files("recipe"):
-        assert option in call("finetune", "--help")
+    shown, recipes = call("finetune", "--help"), config_files("recipe")
+    assert recipes
+    assert [option for option in recipes if option not in shown] == []
 
 
 def test_config_composes_in_an_empty_folder(call: Call, tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ def test_every_kind_of_flip_is_found_with_its_answers_and_picture(outputs: Path)
     kinds = {kind for flip in contents.flips for kind in flip.kinds}
     assert kinds == {"forgotten", "gained", "mischoice", "unparsed"}
     scores = pd.read_csv(outputs / "run/scores.csv")
-    for (dataset, checkpoint, decoding), rows in scores[scores["forgotten"].notna()].groupby(
-        ["dataset", "checkpoint", "decoding"]
-    ):
+    counts = scores[scores["forgotten"].notna()]
+    assert not counts.empty
+    for (dataset, checkpoint, decoding), rows in counts.groupby(["dataset", "checkpoint", "decoding"]):
         found = [
             flip
             for flip in contents.flips
@@ -86,7 +86,7 @@ def test_a_sweep_is_compared_by_recipe_with_its_seeds(outputs: Path) -> None:
     assert contents.recommendation is not None
     assert contents.recommendation.headline.startswith("Take low:")
     assert any("high" in line and "worse by" in line for line in contents.recommendation.evidence)
-    assert all(flip.checkpoint == "step_000020" for flip in contents.flips)
+    assert {flip.checkpoint for flip in contents.flips} == {"step_000020"}
 
 
 def test_a_single_run_is_told_whether_it_forgot_and_where(outputs: Path) -> None:

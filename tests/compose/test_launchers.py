@@ -259,6 +259,7 @@ def test_interrupted_points_end_as_one_process_makes_them(
     assert len(made) == len(set(made)) == len(list(Path("outputs/.cells").glob("*.parquet"))) > 0
     measured = {"scores.csv": ["seconds"], "train.csv": ["samples_per_s", "tokens_per_s", "peak_memory_mb"]}
     expected = sorted(path.relative_to(alone) for path in alone.glob("outputs/real/**/*.csv"))
+    assert {path.name for path in expected} >= {*measured, "matrix.csv"}
     assert sorted(Path().glob("outputs/real/**/*.csv")) == expected
     for path in expected:
         left, right = (
@@ -266,5 +267,7 @@ def test_interrupted_points_end_as_one_process_makes_them(
             for folder in (alone, Path())
         )
         assert left.to_csv() == right.to_csv(), path
-    for path in alone.glob("outputs/real/**/delta.safetensors"):
+    weights = list(alone.glob("outputs/real/**/delta.safetensors"))
+    assert weights
+    for path in weights:
         assert path.read_bytes() == path.relative_to(alone).read_bytes()

@@ -58,9 +58,9 @@ def test_user_error_of_a_task_passes_and_hydra_adds_nothing(capsys: pytest.Captu
 
 
 def test_refused_config_leaves_nothing() -> None:
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"recipe\.warmup"):
         compose.run(FinetuneConfig, ["recipe.warmup=2"], lambda *_: None)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"recipe\.lr"):
         compose.sweep(["recipe.lr=1e-4,-1"], lambda *_: None)
     assert list(Path().iterdir()) == []
 

@@ -119,7 +119,9 @@ def test_of_a_table_the_last_row_groups_stay_in_memory_up_to_a_limit(
     pq.write_table(pa.Table.from_pylist(rows()), tmp_path / "items.parquet", row_group_size=5)
     monkeypatch.setattr(sources, "IN_MEMORY", 0)
     monkeypatch.setattr(tables, "GROUPS_IN_MEMORY", 12 * len(PICTURES[0]))
-    for sample in load_samples(manifest(tmp_path, kind="parquet"), "train"):
+    samples = load_samples(manifest(tmp_path, kind="parquet"), "train")
+    assert len(samples) == 40
+    for sample in samples:
         read_image(sample.images[0])
         assert 0 < tables.groups_in_memory() <= 12 * len(PICTURES[0])
 

@@ -94,8 +94,10 @@ def test_every_item_is_shown_once_before_any_repeats(ratio: float, seed: int) ->
     for i in range(200):
         sample = mixed[i]
         shown.setdefault(sample.id.partition("/")[0], []).append(sample.id)
-    for name, size in (("target", 7), ("a", 5), ("b", 3)):
-        ids = shown.get(name, [])
+    sizes = {"target": 7, "a": 5, "b": 3}
+    assert shown.keys() <= sizes.keys()
+    for name, ids in shown.items():
+        size = sizes[name]
         for start in range(0, len(ids) - size + 1, size):
             assert len(set(ids[start : start + size])) == size
 

@@ -33,8 +33,9 @@ def test_a_command_composes_as_written(command: str, tmp_path: Path, monkeypatch
         if importlib.util.find_spec(plugin) is None:
             pytest.skip(f"{plugin} is not installed")
     if words[0] in {"show", "report"}:  # they compose nothing
-        shown = CliRunner().invoke(app, [words[0], "--help"]).stdout
-        assert [word for word in words[2:] if word not in shown] == []
+        shown = CliRunner().invoke(app, [words[0], "--help"])
+        assert shown.exit_code == 0
+        assert [word for word in words[2:] if word not in shown.stdout] == []
     else:
         assert not app([*words, "--cfg"], standalone_mode=False)
 
@@ -69,7 +70,10 @@ def test_every_launcher_and_variable_is_named() -> None:
 
 def test_presets_of_slurm_are_those_of_the_file() -> None:
     preset = yaml.safe_load((shipped("conf") / "launcher/submitit.yaml").read_text("utf-8"))["hydra"]["launcher"]
-    for line in re.findall(r"^\| (`timeout_min.*|`gpus_per.*|`array.*|`max_num.*|`signal.*) \|$", TEXT, re.MULTILINE):
+    lines = re.findall(r"^\| (`timeout_min.*|`gpus_per.*|`array.*|`max_num.*|`signal.*) \|$", TEXT, re.MULTILINE)
+    assert len(lines) == 5
+    for line in lines:
         names, _, values = (cell.strip() for cell in line.split("|"))
         keys = re.findall(r"`(\w+)`", names)
+        assert keys, line
         assert [str(preset[key]) for key in keys] == values.split(", ")

@@ -19,6 +19,9 @@ from forgetbench.tables.metrics import FURTHER
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = DOCS / "data.md"
+MANIFESTS = {path.stem: load_manifest(path) for path in sorted(shipped("data_manifests").glob("*.yaml"))}
+MIXTURES = [name for name, one in MANIFESTS.items() if one.mixture]
+EMBEDDED = [name for name, one in MANIFESTS.items() if one.source and one.source.root.startswith("embedded:")]
 BLOCK = re.compile(r"(?:`(?P<file>[\w./]+)`:\n\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -81,17 +84,17 @@ def test_every_field_of_a_manifest_is_explained() -> None:
     assert all(f"`{field.name}`" in splits for field in fields(Split))
 
 
-@pytest.mark.parametrize("name", [path.stem for path in sorted(shipped("data_manifests").glob("*.yaml"))])
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_the_table_of_the_embedded_world_agrees_with_the_manifests(name: str) -> None:
-    manifest = load_manifest(shipped("data_manifests") / f"{name}.yaml")
-    if manifest.mixture:
-        assert f"`{name}`" in GUIDE.read_text("utf-8").rpartition("Mixtures of them")[2]
-        return
-    if not manifest.source or not manifest.source.root.startswith("embedded:"):
-        return
+    manifest = MANIFESTS[name]
     sizes = [str(manifest.splits[split].n) if split in manifest.splits else "" for split in ("train", "test")]
     lists = [", ".join(manifest.image_domains), ", ".join(manifest.text_tasks)]
     assert f"| `{name}` | {' | '.join([*lists, *sizes])} |" in GUIDE.read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_is_named_below_the_table_of_the_embedded_world(name: str) -> None:
+    assert f"`{name}`" in GUIDE.read_text("utf-8").partition("Mixtures of them")[2]
 
 
 def test_every_metric_and_decoding_is_explained() -> None:

@@ -50,4 +50,5 @@ def test_every_tracker_and_every_method_with_adapters_is_named() -> None:
     adapters = {
         key.partition("/")[2] for key, one in SCHEMAS.items() if isinstance(one, type) and issubclass(one, LoRA)
     }
+    assert adapters
     assert [name for name in [*Tracker, *adapters] if f"`{name}`" not in TEXT] == []

@@ -139,6 +139,7 @@ def test_the_base_is_itself_and_a_change_shows_from_its_own_layer_on(family: str
     assert {row.n_images for row in base} == {N_IMAGES}
     assert all((row.visual_drift_l1, row.linear_cka) == (0, 1) for row in base)
     assert all(row.effective_rank > 1 for row in base)
+    assert [row.layer for row in late] == [row.layer for row in early] == [0, 1, 2]
     assert late[:2] == base[:2]
     assert late[2].visual_drift_l1 > 0.01
     assert late[2].linear_cka < 1 - 1e-6
@@ -347,8 +348,10 @@ def test_another_setting_measures_hidden_states_again_but_not_weights(tmp_path: 
     shown, weights = digests()
     assert (len(shown), len(weights)) == (4, 2)
     for other in ({"images": 3}, {"layers": [1]}, {"centred": True}):
-        assert digests(**other)[0].isdisjoint(shown)
-        assert digests(**other)[1] == weights
+        changed, same = digests(**other)
+        assert changed
+        assert changed.isdisjoint(shown)
+        assert same == weights
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
 from forgetbench.models.load import LoadedModel, load_model
-from forgetbench.models.parts import linear_layers
+from forgetbench.models.parts import linear_layers, part_of
 from forgetbench.models.precision import FLASH, at_precision, resolve_attention, scored_digest
 from forgetbench.training.loop import Resume, Trainer
 from forgetbench.training.optimiser import adamw
@@ -94,7 +94,9 @@ def test_fp32_scoring_of_a_model_held_in_bf16_is_that_of_its_values_in_fp32(fami
         parameter.data = parameter.data.bfloat16().float()
     at_precision(narrow.model, Precision.fp32)
     assert asked(narrow, ITEMS[:4], greedy(2)) == asked(wide, ITEMS[:4], greedy(2))
-    for ours, theirs in zip(narrow.model.buffers(), wide.model.buffers(), strict=True):
+    buffers = list(zip(narrow.model.buffers(), wide.model.buffers(), strict=True))
+    assert buffers
+    for ours, theirs in buffers:
         assert ours.dtype == theirs.dtype
         assert torch.equal(ours, theirs)
 
@@ -105,7 +107,7 @@ def test_what_trains_is_fp32_and_what_is_frozen_as_the_model_is_held(folder: Pat
     assert {widths[name] for name in subject.trainable} == {torch.float32}
     assert {width for name, width in widths.items() if name not in subject.trainable} == {torch.bfloat16}
     losses = trained(subject)
-    assert losses == sorted(losses, reverse=True)
+    assert losses[0] > losses[1] > losses[2]
 
 
 @pytest.mark.parametrize("parts", [["vision"], ["projector"], ["vision", "projector", "language"]])
@@ -113,7 +115,8 @@ def test_every_part_of_a_model_held_in_bf16_trains(folder: Path, parts: list[str
     subject = trainer(folder, Method(), {"dtype": Dtype.bf16}, parts=parts)
     before = snapshot(subject)
     trained(subject, 1)
-    assert {name.split(".")[1] for name, one in snapshot(subject).items() if not torch.equal(one, before[name])}
+    moved = {part_of(name) for name, one in snapshot(subject).items() if not torch.equal(one, before[name])}
+    assert moved == set(parts)
 
 
 def test_small_steps_on_a_model_held_in_bf16_keep_every_bit_through_save_load_and_swap(
@@ -131,6 +134,7 @@ def test_small_steps_on_a_model_held_in_bf16_keep_every_bit_through_save_load_an
         swap.to(list_checkpoints(tmp_path)[-1].delta())
         live: dict[str, Tensor] = dict(loaded.model.named_parameters())
         assert all_same_bits({name: live[name].detach() for name in made}, made)
+        assert swap.replaced.keys() == made.keys()
         assert all(torch.equal(value, base[name].float()) for name, value in swap.replaced.items())
         swap.to({})
         assert all(one.dtype == torch.bfloat16 and torch.equal(one, base[name]) for name, one in live.items())
@@ -146,7 +150,8 @@ def test_scoring_a_model_held_in_bf16_gives_answers_distances_and_layers(folder:
     asker.move(saved)
     language = next(row for row in asker.distances() if row.part == "language")
     assert language.weight_distance > 0
-    assert all(one.text for one in asked(loaded, ITEMS[:2], replace(greedy(2), precision="bf16")))
+    answers = asked(loaded, ITEMS[:2], replace(greedy(2), precision="bf16"))
+    assert [bool(one.text) for one in answers] == [True, True]
 
 
 @pytest.mark.parametrize("method", [Method(), LoRA(dropout=0.1)])
@@ -192,7 +197,8 @@ def test_adapters_train_on_packed_weights_which_stay_and_are_scored(folder: Path
     whole = subject._trainee.model
     packed = {name: one.detach().clone() for name, one in whole.named_parameters() if one.dtype == torch.uint8}
     losses = trained(subject)
-    assert losses == sorted(losses, reverse=True)
+    assert losses[0] > losses[1] > losses[2]
+    assert packed
     assert all(torch.equal(dict(whole.named_parameters())[name], one) for name, one in packed.items())
     saved = save_checkpoint(tmp_path, 3, subject.delta(), {"method": {}})
     loaded = load_model(ModelConfig(path=str(folder), **model))

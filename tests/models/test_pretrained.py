@@ -83,7 +83,7 @@ def test_a_model_that_is_not_here_is_refused_at_once_without_a_network(
             load_config(config)
         assert "owner/name is neither a folder nor downloaded" in str(told.value)
         assert str(told.value).endswith("hf download owner/name --revision v1")
-        assert "Unset it" in str(told.value) or not offline
+        assert ("Unset it" in str(told.value)) is offline
         load_config(ModelConfig(path=str(folder)))
 
 
@@ -110,5 +110,5 @@ def test_a_processor_without_its_video_half_is_saved_and_loaded_like_any_other(t
     assert text == first.apply_chat_template(QUESTION, add_generation_prompt=True)
     image = Image.new("RGB", (40, 20), (200, 30, 10))
     one, two = (p(text=[text], images=[[image]], return_tensors="pt") for p in (first, second))
-    assert one.keys() == two.keys()
+    assert one.keys() == two.keys() >= {"input_ids", "pixel_values"}
     assert all((one[key] == two[key]).all() for key in one)

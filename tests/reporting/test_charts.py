@@ -171,6 +171,7 @@ def test_a_base_alone_draws_no_change() -> None:
 
 
 def test_every_figure_compiles_to_an_svg_without_network(everything: dict[str, Figure]) -> None:
+    assert everything
     for figure in everything.values():
         svg = vl_convert.vegalite_to_svg(vega_spec(figure, "light"), vl_version="6.4", allowed_base_urls=[])
         assert svg.startswith("<svg"), figure.name
@@ -285,7 +286,9 @@ def test_tradeoff_shows_variants_as_points_without_a_line() -> None:
     (figure,) = figures(tables(matrix=pd.concat([matrix({"high": {}}), edited])))
     spec = vega_spec(figure, "light")
     lines = [layer["data"]["name"] for layer in spec["concat"][0]["layer"] if layer["mark"]["type"] == "line"]
-    assert all("variant" in row and not row["variant"] for name in lines for row in spec["datasets"][name])
+    drawn_through = [row for name in lines for row in spec["datasets"][name]]
+    assert drawn_through
+    assert all("variant" in row and not row["variant"] for row in drawn_through)
     assert "ties" in [row.get("variant") for row in data(figure)]
     assert "Unfilled" in figure.caption
 
@@ -547,6 +550,7 @@ def test_learning_rates_are_drawn_for_a_single_recipe() -> None:
 def test_an_absent_interval_stays_absent() -> None:
     rows = matrix({"high": {"ci_low": None, "ci_high": None}})
     (figure,) = figures(tables(matrix=rows))
+    assert any("y" in row for row in data(figure))
     assert not any("y_low" in row for row in data(figure))
 
 

@@ -56,7 +56,9 @@ def test_the_heat_map_holds_every_score_and_outlines_each_stages_own_task() -> N
 def test_strategies_have_a_panel_each_the_best_first_and_an_order_is_chosen() -> None:
     table = continual(("seq_full", "ewc"), n_orders=2, n_seeds=2)
     table.loc[(table["strategy"] == "ewc") & (table["relation"] == "past"), "value"] += 0.1
-    for figure in drawn(table).values():
+    figures = drawn(table)
+    assert figures.keys() == {"continual_matrix", "forgetting_curves"}
+    for figure in figures.values():
         spec = vega_spec(figure, "light")
         assert [panel["title"] for panel in spec["concat"]] == ["ewc", "seq_full"]
         (choice,) = spec["params"]
@@ -83,6 +85,7 @@ def test_bands_are_intervals_of_single_runs_only() -> None:
     assert "95 % intervals" in alone.caption
     assert "area" in {mark["type"] for mark in texts(vega_spec(alone, "light"), "mark")}
     assert "area" not in {mark["type"] for mark in texts(vega_spec(seeds, "light"), "mark")}
+    assert rows(seeds)
     assert all("low" not in row for row in rows(seeds))
 
 
@@ -90,6 +93,7 @@ def test_curves_are_dashed_before_a_task_is_trained_and_a_task_keeps_its_colour(
     found = drawn(continual(("seq_full", "ewc"), n_orders=2))["forgetting_curves"]
     spec = vega_spec(found, "light")
     dashed = [layer for panel in panels(found) for layer in panel["layer"] if "strokeDash" in layer["mark"]]
+    assert len(dashed) == len(panels(found))
     assert all({"filter": "datum.stage < datum.position"} in layer["transform"] for layer in dashed)
     ranges = [tuple(scale["range"]) for scale in texts(spec, "scale") if scale.get("domain") == ["a", "b", "c"]]
     assert set(ranges) == {PALETTE[:3]}

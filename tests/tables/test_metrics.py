@@ -101,7 +101,7 @@ def test_labels_of_the_task_count_where_the_item_does_not_offer_them() -> None:
 @pytest.mark.parametrize("context", [GREEDY, replace(CONTEXT, labels=frozenset({"shirt"}))])
 def test_label_bias_is_absent_without_labels_or_text(context: RowContext) -> None:
     cell = view(context, [{"text": "shirt" if context is GREEDY else None}])
-    assert rows_of(cell)["label_bias"].isna().all()
+    assert rows_of(cell)["label_bias"].isna().tolist() == [True]
 
 
 def test_yes_no_sets_have_precision_recall_and_f1() -> None:

@@ -10,6 +10,8 @@ from rich.console import Console, RenderableType
 from forgetbench.terminal import matrix_table, sweep_table, training_lines
 from forgetbench.terminal.cells import fold
 
+VERDICTS = r"higher|lower|unclear"
+
 
 def matrix_row(quadrant: str, step: int, value: float, **changes: object) -> dict[str, object]:
     row: dict[str, object] = {
@@ -231,9 +233,8 @@ def test_narrower_terminals_fold_and_lose_nothing(full_scores: pd.DataFrame, ful
         text = rendered(table, 48)
         assert max(map(len, text.splitlines())) <= 48
         assert "…" not in text
-        assert len(re.findall(r"higher|lower|unclear", text)) == len(
-            re.findall(r"higher|lower|unclear", rendered(table, 200))
-        )
+        wide = rendered(table, 200)
+        assert len(re.findall(VERDICTS, text)) == len(re.findall(VERDICTS, wide)) > 0
 
 
 def test_wide_terminals_have_intervals_in_a_sweep(scores: pd.DataFrame, matrix: pd.DataFrame) -> None:

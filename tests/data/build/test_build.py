@@ -250,7 +250,9 @@ def test_imagenets_questions_carry_wordnet_ids(build: Build, tmp_path: Path) -> 
 def test_classes_of_one_name_never_meet_in_a_question(build: Build, tmp_path: Path) -> None:
     names = ["Crane 2012", "Kite 2012", "crane 2012", "kite 2012", "Jay 2012", "Hen 2012"]
     table(tmp_path / "downloads/stanford_cars/data/train-0.parquet", list(range(6)), names)
-    for row in rows(build("stanford_cars_vqa")):
+    made = rows(build("stanford_cars_vqa"))
+    assert len(made) == 6
+    for row in made:
         assert sorted(name.casefold() for name in row["options"]) == [
             f"2012 {one}" for one in ("crane", "hen", "jay", "kite")
         ]
@@ -282,6 +284,7 @@ def test_a_table_that_was_replaced_is_unpacked_again(
     build("stanford_cars_vqa")
     other.replace(kept)
     folder = build("stanford_cars_vqa")
+    assert len(rows(folder)) == 2
     for number, row in enumerate(rows(folder)):
         assert (folder / "pictures" / row["image"]).read_bytes() == picture(f"other.parquet {number}")
     monkeypatch.setattr(tables, "_unpack_table", None)
