@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from forgetbench.core.records import Metric
+from forgetbench.terminal.plain import is_fraction
 from forgetbench.terminal.wording import QUADRANT_NAMES, number
 
 DASH = "-"
@@ -119,7 +119,7 @@ def _tables(matrix: pd.DataFrame) -> Iterator[str]:
         "in or out of distribution is relative to what the checkpoint was trained on."
     )
     for (decoding, metric), rows in matrix.groupby(["decoding", "metric"], sort=True):
-        scale = 1 if metric == Metric.cider_d else 100
+        scale = 100 if is_fraction(str(metric)) else 1
         cells = {name: _cell(rows[rows["quadrant"] == name], scale) for name in QUADRANT_NAMES}
         yield (
             f"**{metric}{', %' if scale == 100 else ''}** ({decoding})\n\n"
