@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.terminal.plain import is_fraction
 from forgetbench.terminal.wording import QUADRANT_NAMES, number
 
@@ -115,8 +116,8 @@ def _tables(matrix: pd.DataFrame) -> Iterator[str]:
         yield "This checkpoint was not scored: nothing is known of what it forgot."
         return
     yield (
-        "Each cell: score [95 % interval], then its change from the base, item by item. Whether text and images are "
-        "in or out of distribution is relative to what the checkpoint was trained on."
+        f"Each cell: score [{CONFIDENCE_TEXT} interval], then its change from the base, item by item. Whether text and "
+        "images are in or out of distribution is relative to what the checkpoint was trained on."
     )
     for (decoding, metric), rows in matrix.groupby(["decoding", "metric"], sort=True):
         scale = 100 if is_fraction(str(metric)) else 1

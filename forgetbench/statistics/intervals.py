@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special  # type: ignore[import-untyped]  # scipy ships no type stubs; its stats takes a second to load
 
-from forgetbench.statistics.bounds import room, wilson
+from forgetbench.core.confidence import ALPHA, POWER
+from forgetbench.statistics.bounds import room, t_interval, wilson
 from forgetbench.statistics.strata import (
     Codes,
     Floats,
@@ -30,13 +31,10 @@ from forgetbench.statistics.strata import (
     strata_of,
 )
 
-DETECTABLE = 1.96 + 0.84
-"""Standard errors a true change needs to be found with 80 % power at the 5 % level."""
-
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; None where it cannot be known."""
+    """A value with its confidence interval; None where it cannot be known."""
 
     value: float | None
     stderr: float | None
@@ -168,8 +166,8 @@ def linear_estimate(value: float, influences_N: Floats, clusters: Ways) -> Estim
     if n_clusters < 2:
         return Estimate(value, None, None, None, n, n_clusters)
     stderr = math.sqrt(_variance(influences_N, ways, np.zeros(n, dtype=np.int64)))
-    half = float(special.stdtrit(n_clusters - 1, 0.975)) * stderr
-    return Estimate(value, stderr, value - half, value + half, n, n_clusters, n_clusters - 1.0)
+    df = n_clusters - 1.0
+    return Estimate(value, stderr, *t_interval(value, stderr, df), n, n_clusters, df)
 
 
 def unchanged(estimate: Estimate, clusters: Ways, is_right_or_wrong: bool) -> Estimate:
@@ -178,9 +176,14 @@ def unchanged(estimate: Estimate, clusters: Ways, is_right_or_wrong: bool) -> Es
     return _within(estimate, None if open_share is None else -open_share, open_share)
 
 
+def detectable(power: float = POWER, alpha: float = ALPHA) -> float:
+    """Standard errors that a true change needs to be found with this power by a two-sided test at this level."""
+    return float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
+
+
 def minimum_detectable(estimate: Estimate) -> float | None:
     """Smallest true effect this estimate's standard error would find; unknown where nothing varied."""
-    return DETECTABLE * estimate.stderr if estimate.stderr else None
+    return detectable() * estimate.stderr if estimate.stderr else None
 
 
 def _mean(y_N: Floats, clusters: Ways, weights: Floats | None, strata: Sequence[str] | None) -> Estimate:
@@ -198,8 +201,7 @@ def _mean(y_N: Floats, clusters: Ways, weights: Floats | None, strata: Sequence[
         return Estimate(value, None, None, None, y_N.size, n_clusters, None, tuple(found))
     stderr = math.sqrt(_variance(residuals_N, ways, group_N))
     df = degrees_of_freedom(found)
-    half = float(special.stdtrit(df, 0.975)) * stderr
-    return Estimate(value, stderr, value - half, value + half, y_N.size, n_clusters, df, tuple(found))
+    return Estimate(value, stderr, *t_interval(value, stderr, df), y_N.size, n_clusters, df, tuple(found))
 
 
 def _room(estimate: Estimate, clusters: Ways) -> float | None:

@@ -19,7 +19,7 @@ _FINAL = "MFN"
 
 
 def strategy_table(strategies: pd.DataFrame) -> RenderableType:
-    """One row per strategy, the best final scores first: each measure and half its 95 % interval, in one decoding.
+    """One row per strategy, the best final scores first: each measure and half its interval, in one decoding.
 
     Args:
         strategies: strategies.csv.
@@ -43,7 +43,7 @@ def strategy_table(strategies: pd.DataFrame) -> RenderableType:
 
 
 def course_table(continual: pd.DataFrame) -> RenderableType:
-    """One row per stage of a run: the score of every task after it; then the measures with half their 95 % intervals.
+    """One row per stage of a run: the score of every task after it; then the measures with half their intervals.
 
     Args:
         continual: continual.csv of one run.

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from forgetbench.core.confidence import ALPHA
 from forgetbench.core.records import Decoding
 
 QUADRANT_NAMES = {
@@ -23,7 +24,7 @@ def first_decoding(decodings: Iterable[object]) -> str:
 
 
 def verdict(ci_low: float | None, ci_high: float | None) -> str:
-    """What the 95 % interval of a change says about 0; empty if there is none."""
+    """What the interval of a change says about 0; empty if there is none."""
     if ci_low is None or ci_high is None:
         return ""
     return "lower" if ci_high < 0 else "higher" if ci_low > 0 else "unclear"
@@ -31,7 +32,7 @@ def verdict(ci_low: float | None, ci_high: float | None) -> str:
 
 def is_starred(p_holm: float | None) -> bool:
     """Whether a change stands after adjustment for how many were tested."""
-    return p_holm is not None and p_holm < 0.05
+    return p_holm is not None and p_holm < ALPHA
 
 
 def number(value: object) -> float | None:

@@ -107,7 +107,7 @@ class Course:
 
     @property
     def verdict(self) -> str:
-        """What the 95 % interval says about 0, in the terminal's words; empty if there is none."""
+        """What the interval says about 0, in the terminal's words; empty if there is none."""
         return "" if self.delta is None else verdict(self.ci_low, self.ci_high)
 
     @property
@@ -143,7 +143,7 @@ class Course:
 
     @property
     def interval(self) -> str:
-        """The 95 % interval of the change."""
+        """The interval of the change."""
         return interval_text(self.ci_low, self.ci_high, self.metric)
 
     @property
