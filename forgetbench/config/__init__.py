@@ -8,7 +8,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from forgetbench.config.recipe import CheckpointConfig, MixConfig, Optimiser, RecipeConfig, ReplayConfig, Schedule
-from forgetbench.config.stages import DataConfig, StageConfig, Training, stage_recipe
+from forgetbench.config.stages import DataConfig, StageConfig, Training, stage_recipe, stage_recipes
 from forgetbench.core.records import Decoding, Precision
 from forgetbench.methods.base import Method
 
@@ -35,6 +35,7 @@ __all__ = [
     "Training",
     "Weights",
     "stage_recipe",
+    "stage_recipes",
 ]
 
 

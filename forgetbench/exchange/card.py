@@ -35,6 +35,8 @@ def write_card(address: Address, to: Path, title: str, adapter: bool) -> None:
         "seed": config.seed,
         **{key: value for key, value in run.config["recipe"].items() if f"recipe.{key}" not in unknown},
     }
+    if any(stage.recipe for stage in config.data.stages):
+        recipe["stages"] = [{"set": stage.set, **stage.recipe} for stage in config.data.stages]
     digests = {
         "base": run.model_digest,
         "checkpoint": checkpoint.digest,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
-from forgetbench.config import stage_recipe
 from forgetbench.core.errors import UserError
 from forgetbench.data.audit.splits import Picture, Pictures, leak
 from forgetbench.data.catalogue import Catalogue
@@ -58,11 +57,9 @@ def _trained_on(run: StoredRun) -> Iterable[str]:
     """Target, mixed-in and replayed sets."""
     if run.file is None:
         return []
-    config = run_config(run.file)
-    recipes = [stage_recipe(config.recipe, stage) for stage in config.data.stages]
-    mixed = [name for recipe in recipes if recipe.mix.ratio for name in recipe.mix.data]
-    replayed = [name for recipe in recipes if recipe.replay.samples for name in recipe.replay.earlier]
-    return [*config.data.sets, *mixed, *replayed]
+    mixed = [name for recipe in run.stage_recipes if recipe.mix.ratio for name in recipe.mix.data]
+    replayed = [name for recipe in run.stage_recipes if recipe.replay.samples for name in recipe.replay.earlier]
+    return [*run_config(run.file).data.sets, *mixed, *replayed]
 
 
 def _training(name: str, catalogue: Catalogue, pictures: Pictures) -> Iterator[Picture]:

@@ -61,7 +61,7 @@ def _identity(run: StoredRun) -> str:
     if run.file is None:
         return run.name
     config = {key: value for key, value in run.file.config.items() if key not in _NOT_RECIPE}
-    replays = config["recipe"]["replay"]["samples"]  # which items are replayed depends on the seed
+    replays = any(recipe.replay.samples for recipe in run.stage_recipes)  # which items are replayed depends on the seed
     return repr((config, [] if replays else list(run.file.data_digests), run.file.model_digest))
 
 

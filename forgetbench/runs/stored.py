@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from forgetbench.config import RecipeConfig, stage_recipes
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Axis, Metric, Placement
 from forgetbench.data.probe import SUFFIX
 from forgetbench.evaluation.cells import Cell, CellStore
-from forgetbench.runs.run_file import RunFile, read_run
+from forgetbench.runs.run_file import RunFile, read_run, run_config
 from forgetbench.tables.cell_view import CellView, RowContext
 
 _TEXT = {
@@ -109,6 +110,14 @@ class StoredRun:
         """run.json; None for a base model, or for predictions made elsewhere."""
         path = self.folder / "run.json"
         return _run_file(self.folder, path.stat().st_mtime_ns) if path.is_file() else None
+
+    @cached_property
+    def stage_recipes(self) -> Sequence[RecipeConfig]:
+        """What each of its stages was trained with; none without a run.json."""
+        if self.file is None:
+            return []
+        config = run_config(self.file)
+        return stage_recipes(config.recipe, config.data)
 
     @cached_property
     def scores(self) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from forgetbench.config import DataConfig, MatrixConfig, Training, stage_recipe
+from forgetbench.config import DataConfig, MatrixConfig, Training, stage_recipes
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind
 from forgetbench.data.catalogue import Catalogue
@@ -120,7 +120,6 @@ def run_subject(folder: Path) -> Subject:
     """
     run = read_run(folder)
     config = run_config(run)
-    recipes = [stage_recipe(config.recipe, stage) for stage in config.data.stages]
     return Subject(
         folder=folder,
         name=folder.name,
@@ -130,7 +129,7 @@ def run_subject(folder: Path) -> Subject:
         labels=run.labels,
         method=config.method.name,
         parts=run.parts,
-        recipes=[asdict(one) for one in ([config.recipe] if config.data.training is Training.joint else recipes)],
+        recipes=[asdict(one) for one in stage_recipes(config.recipe, config.data)],
         tasks=config.data.tasks,
         training=config.data.training,
         strategy=config.strategy or config.method.name,
