@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from huggingface_hub import metadata_load
 
 from forgetbench import __version__
 from forgetbench.config import ModelConfig, Weights
@@ -78,10 +79,8 @@ def _licence(model: ModelConfig) -> str | None:
     card = base_file(model, "README.md")
     if card is None:
         return None
-    head = card.read_text("utf-8", errors="replace").split("---\n")
     try:
-        declared = yaml.safe_load(head[1]) if len(head) > 2 and not head[0].strip() else {}
-    except yaml.YAMLError:
+        licence = (metadata_load(card) or {}).get("license")
+    except (ValueError, yaml.YAMLError):  # no text, no YAML, or another kind of it
         return None
-    licence = declared.get("license") if isinstance(declared, dict) else None
     return licence if isinstance(licence, str) else None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from huggingface_hub import ModelCardData
 
 from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.terminal.plain import is_fraction
@@ -61,7 +62,7 @@ def model_card(facts: CardFacts, matrix: pd.DataFrame) -> str:
         matrix: its rows of matrix.csv; empty where it has not been scored.
     """
     sections = [
-        f"---\n{yaml.safe_dump(_head(facts), sort_keys=False)}---\n\n# {facts.title}",
+        f"---\n{_head(facts).to_yaml()}\n---\n\n# {facts.title}",
         _what(facts),
         "## Load it\n\n```python\n" + _loading(facts) + "```" + _pixels(facts),
         "## What it learnt and forgot\n\n" + "\n\n".join(_tables(matrix)),
@@ -71,17 +72,16 @@ def model_card(facts: CardFacts, matrix: pd.DataFrame) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _head(facts: CardFacts) -> dict[str, Any]:
+def _head(facts: CardFacts) -> ModelCardData:
     """What the Hub reads; a key that is not known is left out."""
-    head: dict[str, Any] = {
-        "base_model": facts.base if facts.base_on_hub else None,
-        "base_model_relation": ("adapter" if facts.adapter else "finetune") if facts.base_on_hub else None,
-        "library_name": "peft" if facts.adapter else "transformers",
-        "pipeline_tag": "image-text-to-text",
-        "license": facts.licence,
-        "tags": ["forgetbench", "catastrophic-forgetting", facts.method],
-    }
-    return {key: value for key, value in head.items() if value is not None}
+    return ModelCardData(
+        base_model=facts.base if facts.base_on_hub else None,
+        base_model_relation=("adapter" if facts.adapter else "finetune") if facts.base_on_hub else None,
+        library_name="peft" if facts.adapter else "transformers",
+        pipeline_tag="image-text-to-text",
+        license=facts.licence,
+        tags=["forgetbench", "catastrophic-forgetting", facts.method],
+    )
 
 
 def _what(facts: CardFacts) -> str:

@@ -35,6 +35,7 @@ ROW = {
 
 def test_the_head_is_what_the_hub_reads() -> None:
     head = yaml.safe_load(model_card(CardFacts(**FACTS), pd.DataFrame()).split("---\n")[1])
+    assert set(head) == {"base_model", "base_model_relation", "library_name", "pipeline_tag", "license", "tags"}
     assert head["base_model"] == "someone/base"
     assert head["base_model_relation"] == "adapter"
     assert head["library_name"] == "peft"
