@@ -29,7 +29,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return max(0.0, float(center - half)), min(1.0, float(center + half))
 
 
-def room(strata: Sequence[Stratum], shares_clusters: bool) -> float:
+def unseen_change(strata: Sequence[Stratum], shares_clusters: bool) -> float:
     """The largest mean change that strata in which no right or wrong answer changed leave open.
 
     A mean change of q_g needs at least that share of clusters to change, and that none of C_g does then has a
