@@ -11,8 +11,9 @@ from forgetbench.core.errors import UserError
 from forgetbench.runs.recipes import stored_runs
 from forgetbench.statistics.power import items_needed
 from forgetbench.terminal.console import console
-from forgetbench.terminal.plain import is_fraction, written_for_program
+from forgetbench.terminal.plain import written_for_program
 from forgetbench.terminal.questions import power_table
+from forgetbench.terminal.wording import is_fraction
 
 _BASE = ("base", "step_000000")
 

@@ -21,8 +21,7 @@ from forgetbench.exchange.base_files import base_file
 from forgetbench.runs.address import NOT_KNOWN, Address
 from forgetbench.runs.run_file import model_config, run_config
 from forgetbench.runs.stored import StoredRun
-from forgetbench.terminal.plain import is_fraction
-from forgetbench.terminal.wording import QUADRANT_NAMES, number
+from forgetbench.terminal.wording import QUADRANT_NAMES, is_fraction, number
 
 DASH = "-"
 _LOAD_MODEL = """\

@@ -19,8 +19,8 @@ from rich.text import Text
 
 from forgetbench.terminal.cells import DASH, Change, Fitted, change, fold, star_lines
 from forgetbench.terminal.ends import NAMES, SEEN, Ends, ends, ends_table
-from forgetbench.terminal.plain import PROBE, plain_rows, units
-from forgetbench.terminal.wording import number
+from forgetbench.terminal.plain import PROBE, plain_rows
+from forgetbench.terminal.wording import number, units
 
 _TARGET = "id_text-id_image"
 _TEXTS = ("id_text", "ood_text")

@@ -11,8 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from forgetbench.core.confidence import ALPHA_TEXT
-from forgetbench.terminal.plain import MERIT, is_fraction
-from forgetbench.terminal.wording import is_starred, number, verdict
+from forgetbench.terminal.wording import MERIT, is_fraction, is_starred, number, verdict
 
 DASH = "-"
 STAR = f"* Holm-adjusted p < {ALPHA_TEXT} (mischoice and the target's quadrant are not adjusted)"

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from forgetbench.core.confidence import ALPHA_TEXT, CONFIDENCE_TEXT
 from forgetbench.core.records import Metric
-from forgetbench.terminal.plain import is_fraction, units
+from forgetbench.terminal.wording import is_fraction, units
 
 _DASH = "-"
 _COLOURS = {"lower": "red", "higher": "green"}

@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forgetbench.terminal.cells import DASH
-from forgetbench.terminal.plain import is_fraction
-from forgetbench.terminal.wording import first_decoding, number
+from forgetbench.terminal.wording import first_decoding, is_fraction, number
 
 _FINAL = "MFN"
 

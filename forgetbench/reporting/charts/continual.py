@@ -15,7 +15,7 @@ from forgetbench.reporting.charts.figure import INK, Chart, Figure, layered, pan
 from forgetbench.reporting.charts.groups import PALETTE
 from forgetbench.reporting.charts.rows import decoding_words, inline, percentages, primary_decoding
 from forgetbench.reporting.contents import ReportTables
-from forgetbench.terminal.plain import is_fraction
+from forgetbench.terminal.wording import is_fraction
 
 _SCORE = "score"
 _JOINED = ">"

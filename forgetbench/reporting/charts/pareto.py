@@ -27,7 +27,7 @@ from forgetbench.reporting.charts.rows import (
     targets_of,
 )
 from forgetbench.reporting.contents import ReportTables
-from forgetbench.terminal.plain import is_fraction
+from forgetbench.terminal.wording import is_fraction
 
 _AXES = {
     "x": "target_delta",

@@ -36,8 +36,7 @@ from forgetbench.reporting.page.matrix import TARGET, RunView, run_views
 from forgetbench.reporting.page.sparkline import sparkline
 from forgetbench.reporting.page.tables import compared, costs, leak_summary, own_scale, seed_groups
 from forgetbench.reporting.published import LABEL, PAPER, PUBLISHED, SOURCE
-from forgetbench.terminal.plain import units
-from forgetbench.terminal.wording import QUADRANT_NAMES
+from forgetbench.terminal.wording import QUADRANT_NAMES, units
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _RUNS_BEFORE_A_FILTER = 12

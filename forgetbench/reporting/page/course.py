@@ -11,8 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from forgetbench.terminal.plain import MERIT, is_fraction
-from forgetbench.terminal.wording import is_starred, number, verdict
+from forgetbench.terminal.wording import MERIT, is_fraction, is_starred, number, verdict
 
 Row = Mapping[str, Any]
 DASH = "\N{EN DASH}"
