@@ -12,6 +12,7 @@ from forgetbench import __version__
 from forgetbench.cli.datasets import data
 from forgetbench.cli.models import models
 from forgetbench.cli.shared import Cfg, Command, Commands, Folder, Json, Overrides, print_if
+from forgetbench.core.confidence import ALPHA, POWER
 
 _ADDRESS = (
     "A run's folder (its last checkpoint), a checkpoint in it (<run>/checkpoints/step_000120, or .../base), or the "
@@ -168,8 +169,8 @@ def compare(
 def power(
     path: Folder,
     points: Annotated[list[float], typer.Option(help="A change to find, in points; may be given again.")] = _POINTS,
-    wanted: Annotated[float, typer.Option("--power", help="Probability to find it.")] = 0.8,
-    alpha: Annotated[float, typer.Option(help="Level of the two-sided test.")] = 0.05,
+    wanted: Annotated[float, typer.Option("--power", help="Probability to find it.")] = POWER,
+    alpha: Annotated[float, typer.Option(help="Level of the two-sided test.")] = ALPHA,
     as_json: Json = False,
 ) -> None:
     """Tell how many items every dataset needs to find a change of so many points, from the variance observed in it."""

@@ -17,7 +17,7 @@ from forgetbench.core.processes import alone
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.exchange.adapter import save_adapter
 from forgetbench.exchange.base_files import base_file
-from forgetbench.exchange.card import write_card
+from forgetbench.exchange.model_card import write_card
 from forgetbench.methods.experts import expert_parts
 from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.runs.address import resolve

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.records import Metric
 from forgetbench.runs.address import resolve
 from forgetbench.statistics.power import items_needed
 from forgetbench.terminal.console import console
 from forgetbench.terminal.plain import written_for_program
 from forgetbench.terminal.questions import power_table
+from forgetbench.terminal.wording import is_fraction
 
 _BASE = ("base", "step_000000")
 
@@ -32,7 +32,7 @@ def power(path: Path, points: Sequence[float], wanted: float, alpha: float, as_j
     if not scored:
         raise UserError(f"{path} has no scores yet: forgetbench eval-matrix run={path}")
     cells = pd.concat(scored, ignore_index=True)
-    cells = cells[cells["metric"] != Metric.cider_d].sort_values("delta_stderr", kind="stable")
+    cells = cells[cells["metric"].map(is_fraction)].sort_values("delta_stderr", kind="stable")
     kinds = cells.groupby(["quadrant", "dataset", "decoding"])
     cells = pd.concat([cell.iloc[[len(cell) // 2]] for _, cell in kinds], ignore_index=True)
     rows = items_needed(cells, [point / 100 for point in points], wanted, alpha)

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from forgetbench.config.recipe import CheckpointConfig, MixConfig, Optimiser, RecipeConfig, ReplayConfig, Schedule
 from forgetbench.config.result import NO_RESULT
-from forgetbench.config.stages import DataConfig, StageConfig, Training, stage_recipe
+from forgetbench.config.stages import DataConfig, StageConfig, Training, stage_recipe, stage_recipes
 from forgetbench.core.records import Decoding, Precision
 from forgetbench.methods.base import Method
 
@@ -36,6 +36,7 @@ __all__ = [
     "Training",
     "Weights",
     "stage_recipe",
+    "stage_recipes",
 ]
 
 

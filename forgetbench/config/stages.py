@@ -62,6 +62,17 @@ class DataConfig:
         return ["+".join(dict.fromkeys(self.sets))] if self.training is Training.joint else self.sets
 
 
+def stage_recipes(recipe: RecipeConfig, data: DataConfig) -> list[RecipeConfig]:
+    """The recipe of every stage that is trained; joint training is one stage, of the recipe as it is.
+
+    Raises:
+        OmegaConfBaseException: as `stage_recipe`.
+    """
+    if data.training is Training.joint:
+        return [recipe]
+    return [stage_recipe(recipe, stage) for stage in data.stages]
+
+
 def stage_recipe(recipe: RecipeConfig, stage: StageConfig) -> RecipeConfig:
     """The recipe of one stage.
 

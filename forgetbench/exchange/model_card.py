@@ -1,16 +1,27 @@
-"""The model card of an exported checkpoint: Markdown with the Hub's YAML head, and the 2x2 matrix."""
+"""The model card of an exported checkpoint: Markdown with the Hub's YAML head, and the 2x2 matrix.
+
+`write_card` gathers what it says from the run; `model_card` words it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
+from huggingface_hub import ModelCardData, metadata_load
 
-from forgetbench.core.records import Metric
-from forgetbench.terminal.wording import QUADRANT_NAMES, number
+from forgetbench import __version__
+from forgetbench.config import ModelConfig, Weights
+from forgetbench.core.confidence import CONFIDENCE_TEXT
+from forgetbench.exchange.base_files import base_file
+from forgetbench.models.checkpoint import Checkpoint
+from forgetbench.runs.run import NOT_KNOWN, Run
+from forgetbench.runs.stored import StoredRun
+from forgetbench.terminal.wording import QUADRANT_NAMES, is_fraction, number
 
 DASH = "-"
 _LOAD_MODEL = """\
@@ -52,6 +63,52 @@ class CardFacts:
     max_pixels: int | None
 
 
+def write_card(run: Run, checkpoint: Checkpoint, to: Path, title: str, adapter: bool) -> None:
+    """Write README.md.
+
+    Args:
+        run: the run.
+        checkpoint: what was exported of it.
+        to: the folder that holds it.
+        title: the card's, the name that the folder will have.
+        adapter: whether the folder holds an adapter and not a whole model.
+    """
+    config, model = run.config, run.model
+    unknown = str(run.environment.get(NOT_KNOWN) or "").split(", ")
+    recipe: Any = {
+        "data": ", ".join(config.data.targets),
+        "method": run.settings["method"],
+        "seed": config.seed,
+        **{key: value for key, value in run.settings["recipe"].items() if f"recipe.{key}" not in unknown},
+    }
+    if any(stage.recipe for stage in config.data.stages):
+        recipe["stages"] = [{"set": stage.set, **stage.recipe} for stage in config.data.stages]
+    digests = {
+        "base": run.model_digest,
+        "checkpoint": checkpoint.digest,
+        **{f"training data, stage {number}": digest for number, digest in enumerate(run.data_digests, start=1)},
+    }
+    on_hub = model.weights is Weights.pretrained and "/" in model.path and not Path(model.path).exists()
+    facts = CardFacts(
+        title=title,
+        base=model.path,
+        base_on_hub=on_hub,
+        revision=model.revision,
+        licence=_licence(model),
+        adapter=adapter,
+        run=run.name,
+        checkpoint=checkpoint.name,
+        step=checkpoint.step,
+        method=config.method.name,
+        parts=run.parts,
+        recipe=recipe,
+        digests=digests,
+        versions={**run.environment, "exported by forgetbench": __version__},
+        max_pixels=model.max_pixels,
+    )
+    (to / "README.md").write_text(model_card(facts, _rows(run, checkpoint)), "utf-8")
+
+
 def model_card(facts: CardFacts, matrix: pd.DataFrame) -> str:
     """README.md.
 
@@ -60,7 +117,7 @@ def model_card(facts: CardFacts, matrix: pd.DataFrame) -> str:
         matrix: its rows of matrix.csv; empty where it has not been scored.
     """
     sections = [
-        f"---\n{yaml.safe_dump(_head(facts), sort_keys=False)}---\n\n# {facts.title}",
+        f"---\n{_head(facts).to_yaml()}\n---\n\n# {facts.title}",
         _what(facts),
         "## Load it\n\n```python\n" + _loading(facts) + "```" + _pixels(facts),
         "## What it learnt and forgot\n\n" + "\n\n".join(_tables(matrix)),
@@ -70,17 +127,16 @@ def model_card(facts: CardFacts, matrix: pd.DataFrame) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _head(facts: CardFacts) -> dict[str, Any]:
+def _head(facts: CardFacts) -> ModelCardData:
     """What the Hub reads; a key that is not known is left out."""
-    head: dict[str, Any] = {
-        "base_model": facts.base if facts.base_on_hub else None,
-        "base_model_relation": ("adapter" if facts.adapter else "finetune") if facts.base_on_hub else None,
-        "library_name": "peft" if facts.adapter else "transformers",
-        "pipeline_tag": "image-text-to-text",
-        "license": facts.licence,
-        "tags": ["forgetbench", "catastrophic-forgetting", facts.method],
-    }
-    return {key: value for key, value in head.items() if value is not None}
+    return ModelCardData(
+        base_model=facts.base if facts.base_on_hub else None,
+        base_model_relation=("adapter" if facts.adapter else "finetune") if facts.base_on_hub else None,
+        library_name="peft" if facts.adapter else "transformers",
+        pipeline_tag="image-text-to-text",
+        license=facts.licence,
+        tags=["forgetbench", "catastrophic-forgetting", facts.method],
+    )
 
 
 def _what(facts: CardFacts) -> str:
@@ -115,11 +171,11 @@ def _tables(matrix: pd.DataFrame) -> Iterator[str]:
         yield "This checkpoint was not scored: nothing is known of what it forgot."
         return
     yield (
-        "Each cell: score [95 % interval], then its change from the base, item by item. Whether text and images are "
-        "in or out of distribution is relative to what the checkpoint was trained on."
+        f"Each cell: score [{CONFIDENCE_TEXT} interval], then its change from the base, item by item. Whether text and "
+        "images are in or out of distribution is relative to what the checkpoint was trained on."
     )
     for (decoding, metric), rows in matrix.groupby(["decoding", "metric"], sort=True):
-        scale = 1 if metric == Metric.cider_d else 100
+        scale = 100 if is_fraction(str(metric)) else 1
         cells = {name: _cell(rows[rows["quadrant"] == name], scale) for name in QUADRANT_NAMES}
         yield (
             f"**{metric}{', %' if scale == 100 else ''}** ({decoding})\n\n"
@@ -150,3 +206,24 @@ def _with_interval(row: Mapping[Any, Any], names: tuple[str, str, str], scale: i
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return "\n".join(f"- {key}: {DASH if value in (None, '') else f'`{value}`'}" for key, value in values.items())
+
+
+def _rows(run: Run, checkpoint: Checkpoint) -> pd.DataFrame:
+    """The checkpoint's rows of matrix.csv; empty where it has not been scored."""
+    matrix = StoredRun(run.folder).matrix
+    if matrix.empty:
+        return matrix
+    found: pd.DataFrame = matrix[matrix["checkpoint"] == checkpoint.name]
+    return found
+
+
+def _licence(model: ModelConfig) -> str | None:
+    """What the base's own card declares, if it is at hand."""
+    card = base_file(model, "README.md")
+    if card is None:
+        return None
+    try:
+        licence = (metadata_load(card) or {}).get("license")
+    except (ValueError, yaml.YAMLError):  # no text, no YAML, or another kind of it
+        return None
+    return licence if isinstance(licence, str) else None

@@ -144,7 +144,19 @@ def _joined(tables: Sequence[tuple[StoredRun, pd.DataFrame]], columns: Sequence[
 
 
 def _replay(run: StoredRun) -> int:
-    return run.run.config.recipe.replay.samples if run.run else 0
+    """The most of any stage."""
+    return max((recipe.replay.samples for recipe in run.recipes), default=0)
+
+
+def _train_seconds(run: StoredRun, train: pd.DataFrame) -> float | None:
+    """What training took, by the speed that each step was measured at; None where none was."""
+    if "samples_per_s" not in train or not run.recipes:
+        return None
+    measured = train.dropna(subset=["samples_per_s"])
+    if measured.empty:
+        return None
+    instances = measured["stage"].map({stage: one.batch_size for stage, one in enumerate(run.recipes, start=1)})
+    return float((instances / measured["samples_per_s"]).sum())
 
 
 def _facts(run: StoredRun) -> RunFacts:
@@ -152,7 +164,6 @@ def _facts(run: StoredRun) -> RunFacts:
     train = read_table(run.folder / "train.csv")
     seconds = run.scores.drop_duplicates("cell")["seconds"] if "cell" in run.scores else pd.Series(dtype=float)
     speeds = train["samples_per_s"].dropna() if "samples_per_s" in train else pd.Series(dtype=float)
-    instances = config["recipe"]["batch_size"] if config else 0
     return RunFacts(
         name=run.name,
         recipe=run.recipe,
@@ -160,7 +171,7 @@ def _facts(run: StoredRun) -> RunFacts:
         config=yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True) if config else "",
         environment=run.run.environment if run.run else {},
         audit=run.run.audit if run.run else {},
-        train_seconds=float((instances / speeds).sum()) if len(speeds) and instances else None,
+        train_seconds=_train_seconds(run, train),
         samples_per_s=float(speeds.median()) if len(speeds) else None,
         peak_memory_mb=float(train["peak_memory_mb"].max()) if "peak_memory_mb" in train and len(train) else None,
         eval_seconds=float(seconds.sum()) if seconds.notna().any() else None,

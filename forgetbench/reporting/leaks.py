@@ -71,9 +71,8 @@ def _trained_on(run: StoredRun) -> Iterable[str]:
     """Target, mixed-in and replayed sets."""
     if run.run is None:
         return []
-    recipes = run.run.recipes
-    mixed = [name for recipe in recipes if recipe.mix.ratio for name in recipe.mix.data]
-    replayed = [name for recipe in recipes if recipe.replay.samples for name in recipe.replay.earlier]
+    mixed = [name for recipe in run.recipes if recipe.mix.ratio for name in recipe.mix.data]
+    replayed = [name for recipe in run.recipes if recipe.replay.samples for name in recipe.replay.earlier]
     return [*run.run.config.data.sets, *mixed, *replayed]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from forgetbench.core.confidence import ALPHA, CONFIDENCE_TEXT
 from forgetbench.reporting.contents import Recommendation
 from forgetbench.statistics.seeds import SeedEstimate
 from forgetbench.statistics.significance import equivalence_p
@@ -13,7 +14,6 @@ from forgetbench.tables.seeds import Pairs
 
 MARGIN = 0.02
 """A change within two points counts as none (TOST)."""
-_LEVEL = 0.05
 _FEW = 4
 
 
@@ -59,7 +59,7 @@ def _verdict(only: Candidate) -> str:
     p_same = equivalence_p(sources, MARGIN)
     if sources.ci_high is not None and sources.ci_high < 0:
         forgot = "and forgot elsewhere" if only.has_learnt else "but forgot elsewhere"
-    elif p_same is not None and p_same < _LEVEL:
+    elif p_same is not None and p_same < ALPHA:
         forgot = f"and did not forget elsewhere (within {100 * MARGIN:g} points)"
     elif sources.ci_low is not None and sources.ci_low > 0:
         forgot = "and gained elsewhere"
@@ -89,7 +89,8 @@ def _how(choice: Choice, decoding: str) -> list[str]:
     counts = {one.total.n_seeds for one in choice.candidates}
     lines = [
         f"Read by {decoding}; elsewhere is the mean of {_listed(list(choice.sources))}. A point learnt counts as much "
-        "as a point kept, recipes are compared on the same items, intervals are 95 % and p-values Holm-adjusted."
+        f"as a point kept, recipes are compared on the same items, intervals are {CONFIDENCE_TEXT} and p-values "
+        "Holm-adjusted."
     ]
     if counts == {1}:
         lines.append("One seed each: the error is that between items, and another training may differ by more.")

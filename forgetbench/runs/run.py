@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from forgetbench import __version__
-from forgetbench.config import FinetuneConfig, ModelConfig, RecipeConfig, Training, stage_recipe
+from forgetbench.config import FinetuneConfig, ModelConfig, RecipeConfig, stage_recipes
 from forgetbench.config.result import deciding
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import read_json, write_json
@@ -76,9 +76,7 @@ class Run:
     @property
     def recipes(self) -> list[RecipeConfig]:
         """The recipe of every stage that was trained as such; stages that are trained jointly have one."""
-        stages = self.config.data.stages
-        joint = self.config.data.training is Training.joint
-        return [self.config.recipe] if joint else [stage_recipe(self.config.recipe, stage) for stage in stages]
+        return stage_recipes(self.config.recipe, self.config.data)
 
     @property
     def strategy(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from forgetbench.config import RecipeConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Axis, Metric, Placement
 from forgetbench.evaluation.cells import Cell, CellStore
@@ -128,6 +129,11 @@ class StoredRun:
         """What was trained; None for a base model, or for predictions made elsewhere."""
         path = self.folder / FILE
         return _run(self.folder, path.stat().st_mtime_ns) if path.is_file() else None
+
+    @cached_property
+    def recipes(self) -> Sequence[RecipeConfig]:
+        """What each of its stages was trained with; none without a run.json."""
+        return self.run.recipes if self.run else []
 
     @cached_property
     def scores(self) -> pd.DataFrame:

@@ -11,8 +11,7 @@ from pathlib import Path
 from forgetbench.core.records import AnswerKind, Metric, Prediction, Sample
 from forgetbench.scoring.anls import anls
 from forgetbench.scoring.boxes import box_match
-from forgetbench.scoring.candidates import likeliest
-from forgetbench.scoring.choice import parse_choice, parse_option
+from forgetbench.scoring.choice import likeliest, parse_choice, parse_option
 from forgetbench.scoring.cider import cider_d
 from forgetbench.scoring.containment import contains_match, lenient_match, mutual_match
 from forgetbench.scoring.exact import exact_match

@@ -1,7 +1,7 @@
-"""Read which option a free-form answer names; None where a careful reader could not tell either.
+"""Which option an answer is: the likeliest one, or the one that its text names.
 
-A reply that names two options, or whose letter and text contradict, is unparsed: format failure
-and wrong answer stay two different things.
+None where a careful reader could not tell either: a reply that names two options, or whose letter and text contradict,
+is unparsed, so that format failure and wrong answer stay two different things.
 """
 
 from __future__ import annotations
@@ -33,6 +33,21 @@ _BARE_LETTER = re.compile(
     rf"(?:[B-HJ-Z]|[AI](?![ \t]+(?!(?:[A-Z]|or|and|because|since|is)\b)[\w{_NAMED}]))"
     r"(?![\w'\u2019-])"
 )
+
+
+def likeliest(logprobs: Sequence[float]) -> int:
+    """Index of the highest log-probability; the first of equals (lm-evaluation-harness's `acc`)."""
+    return max(range(len(logprobs)), key=logprobs.__getitem__)
+
+
+def likeliest_per_character(logprobs: Sequence[float], texts: Sequence[str]) -> int:
+    """Index of the highest log-probability per character, so that long candidates are not at a disadvantage.
+
+    This is lm-evaluation-harness's `acc_norm`. Its length is that of the candidate's text as the task lists it, in
+    characters (its `acc_bytes` counts UTF-8 bytes), without the space that joins it to the prompt, although the
+    log-probability includes that space. An empty text counts as one character.
+    """
+    return likeliest([logprob / max(len(text), 1) for logprob, text in zip(logprobs, texts, strict=True)])
 
 
 def parse_choice(text: str, options: Sequence[str]) -> int | None:

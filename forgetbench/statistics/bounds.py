@@ -1,4 +1,4 @@
-"""Intervals where a standard error says nothing: shares of single items, and answers that are all alike.
+"""Ends of intervals: by a standard error, and where one says nothing: shares of single items, answers all alike.
 
 Legend: G strata, C clusters.
 """
@@ -11,27 +11,32 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special  # type: ignore[import-untyped]  # scipy ships no type stubs
 
+from forgetbench.core.confidence import ALPHA
 from forgetbench.statistics.strata import Stratum
 
-_ALPHA = 0.05
+
+def t_interval(value: float, stderr: float, df: float) -> tuple[float, float]:
+    """Low and high end of the t interval."""
+    half = float(special.stdtrit(df, 1 - ALPHA / 2)) * stderr
+    return value - half, value + half
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """Low and high end of the 95 % score interval (Wilson 1927)."""
-    z2 = float(special.ndtri(0.975)) ** 2
+    """Low and high end of the score interval (Wilson 1927)."""
+    z2 = float(special.ndtri(1 - ALPHA / 2)) ** 2
     center = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     return max(0.0, float(center - half)), min(1.0, float(center + half))
 
 
-def room(strata: Sequence[Stratum], shares_clusters: bool) -> float:
-    """The largest mean change that strata in which no right or wrong answer changed leave open, at 95 %.
+def unseen_change(strata: Sequence[Stratum], shares_clusters: bool) -> float:
+    """The largest mean change that strata in which no right or wrong answer changed leave open.
 
     A mean change of q_g needs at least that share of clusters to change, and that none of C_g does then has a
-    probability of at most (1 - q_g)^C_g. The bound is the largest sum of w_g q_g at which the product of these is .05;
-    where strata share clusters, so that they are no independent witnesses, at which each of them is.
+    probability of at most (1 - q_g)^C_g. The bound is the largest sum of w_g q_g at which the product of these is
+    ALPHA; where strata share clusters, so that they are no independent witnesses, at which each of them is.
     """
-    budget = -math.log(_ALPHA)
+    budget = -math.log(ALPHA)
     if shares_clusters:
         return sum(one.weight * -math.expm1(-budget / one.effective_clusters) for one in strata)
     # Lagrange: exp(-t_g) = level C_g / w_g for those that get a share t_g = -log(1 - q_g) of the budget.

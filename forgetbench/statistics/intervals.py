@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special  # type: ignore[import-untyped]  # scipy ships no type stubs; its stats takes a second to load
 
-from forgetbench.statistics.bounds import room, wilson
+from forgetbench.core.confidence import ALPHA, POWER
+from forgetbench.statistics.bounds import t_interval, unseen_change, wilson
 from forgetbench.statistics.strata import (
     Codes,
     Floats,
@@ -30,13 +31,10 @@ from forgetbench.statistics.strata import (
     strata_of,
 )
 
-DETECTABLE = 1.96 + 0.84
-"""Standard errors a true change needs to be found with 80 % power at the 5 % level."""
-
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; None where it cannot be known."""
+    """A value with its confidence interval; None where it cannot be known."""
 
     value: float | None
     stderr: float | None
@@ -84,8 +82,8 @@ def clustered_mean(
     """(Weighted) mean with a clustered standard error and a t interval with C - 1 df.
 
     Binary, unweighted items that are each their own cluster get the Wilson interval instead. Where all items score
-    alike, the estimated error of 0 says nothing: answers that are all right or all wrong get the interval that `room`
-    leaves, other scores none.
+    alike, the estimated error of 0 says nothing: answers that are all right or all wrong get the interval that
+    `unseen_change` leaves, other scores none.
 
     Args:
         values: N scores.
@@ -104,7 +102,7 @@ def clustered_mean(
         return _within(estimate, *wilson(estimate.value, estimate.n))
     if y_N.min() != y_N.max():
         return estimate
-    open_share = _room(estimate, clusters) if is_right_or_wrong else None
+    open_share = _unseen_change(estimate, clusters) if is_right_or_wrong else None
     if open_share is None:
         return _within(estimate, None, None)
     return _within(estimate, max(0.0, estimate.value - open_share), min(1.0, estimate.value + open_share))
@@ -119,7 +117,7 @@ def paired_difference(
 ) -> PairedDifference:
     """Mean of after - before over the same items; the arguments are as in `clustered_mean`.
 
-    Where scores are right or wrong and no answer changed, the interval is what `room` leaves.
+    Where scores are right or wrong and no answer changed, the interval is what `unseen_change` leaves.
     """
     after_N, before_N = _floats(after), _floats(before)
     if after_N.shape != before_N.shape:
@@ -168,19 +166,24 @@ def linear_estimate(value: float, influences_N: Floats, clusters: Ways) -> Estim
     if n_clusters < 2:
         return Estimate(value, None, None, None, n, n_clusters)
     stderr = math.sqrt(_variance(influences_N, ways, np.zeros(n, dtype=np.int64)))
-    half = float(special.stdtrit(n_clusters - 1, 0.975)) * stderr
-    return Estimate(value, stderr, value - half, value + half, n, n_clusters, n_clusters - 1.0)
+    df = n_clusters - 1.0
+    return Estimate(value, stderr, *t_interval(value, stderr, df), n, n_clusters, df)
 
 
 def unchanged(estimate: Estimate, clusters: Ways, is_right_or_wrong: bool) -> Estimate:
-    """The estimate of a change without variance: what `room` leaves of right and wrong, else no interval."""
-    open_share = _room(estimate, clusters) if is_right_or_wrong else None
+    """The estimate of a change without variance: what `unseen_change` leaves of right and wrong, else no interval."""
+    open_share = _unseen_change(estimate, clusters) if is_right_or_wrong else None
     return _within(estimate, None if open_share is None else -open_share, open_share)
+
+
+def detectable(power: float = POWER, alpha: float = ALPHA) -> float:
+    """Standard errors that a true change needs to be found with this power by a two-sided test at this level."""
+    return float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
 
 
 def minimum_detectable(estimate: Estimate) -> float | None:
     """Smallest true effect this estimate's standard error would find; unknown where nothing varied."""
-    return DETECTABLE * estimate.stderr if estimate.stderr else None
+    return detectable() * estimate.stderr if estimate.stderr else None
 
 
 def _mean(y_N: Floats, clusters: Ways, weights: Floats | None, strata: Sequence[str] | None) -> Estimate:
@@ -198,15 +201,14 @@ def _mean(y_N: Floats, clusters: Ways, weights: Floats | None, strata: Sequence[
         return Estimate(value, None, None, None, y_N.size, n_clusters, None, tuple(found))
     stderr = math.sqrt(_variance(residuals_N, ways, group_N))
     df = degrees_of_freedom(found)
-    half = float(special.stdtrit(df, 0.975)) * stderr
-    return Estimate(value, stderr, value - half, value + half, y_N.size, n_clusters, df, tuple(found))
+    return Estimate(value, stderr, *t_interval(value, stderr, df), y_N.size, n_clusters, df, tuple(found))
 
 
-def _room(estimate: Estimate, clusters: Ways) -> float | None:
+def _unseen_change(estimate: Estimate, clusters: Ways) -> float | None:
     """None where a stratum has one cluster, of which nothing can be said."""
     if not estimate.strata or min(one.n_clusters for one in estimate.strata) < 2:
         return None
-    return room(estimate.strata, sum(one.n_clusters for one in estimate.strata) > estimate.n_clusters)
+    return unseen_change(estimate.strata, sum(one.n_clusters for one in estimate.strata) > estimate.n_clusters)
 
 
 def _variance(influences_N: Floats, ways: Sequence[Codes], group_N: Codes) -> float:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy import special  # type: ignore[import-untyped]  # as in `statistics`
+
+from forgetbench.statistics.intervals import detectable
 
 COLUMNS = (
     "run", "checkpoint", "dataset", "quadrant", "decoding", "metric", "n", "n_clusters", "delta", "delta_stderr",
@@ -29,7 +30,7 @@ def items_needed(scores: pd.DataFrame, differences: Sequence[float], power: floa
         power: the probability to find them.
         alpha: the level of the two-sided test.
     """
-    z = float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
+    z = detectable(power, alpha)
     rows = [_row(row, difference, z) for row in scores.to_dict("records") for difference in differences]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype({"items_needed": "Int64", "clusters_needed": "Int64", "n": "Int64", "n_clusters": "Int64"})

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import special  # type: ignore[import-untyped]  # as in `statistics`
 
+from forgetbench.statistics.bounds import t_interval
 from forgetbench.statistics.intervals import Estimate, contrast, unchanged
 from forgetbench.statistics.strata import Floats, Stratum, Ways, codes
 
@@ -71,8 +71,7 @@ def over_seeds(values: Sequence[Floats], clusters: Ways, weights: Floats, strata
     n, seed_sd = len(values_SN), float((values_SN @ weights).std(ddof=1))
     stderr = float(_resampled(values_SN, clusters, weights, strata, items.stderr).std(ddof=1))
     df = _satterthwaite(items, seed_sd**2 / n, n - 1)
-    half = float(special.stdtrit(df, 0.975)) * stderr
-    bounds = (items.value - half, items.value + half) if stderr else (items.ci_low, items.ci_high)
+    bounds = t_interval(items.value, stderr, df) if stderr else (items.ci_low, items.ci_high)
     return SeedEstimate(items.value, n, items.stderr, seed_sd, stderr, *bounds, df, known)
 
 

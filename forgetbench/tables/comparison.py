@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from forgetbench.core.confidence import ALPHA
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Metric
 from forgetbench.statistics.seeds import SeedEstimate, over_seeds
@@ -25,7 +26,6 @@ COLUMNS = (
     "item_stderr", "seed_sd", "stderr", "ci_low", "ci_high", "forgotten", "gained", "p_value", "p_holm", "margin",
     "p_equivalence", "verdict",
 )  # fmt: skip
-_SIGNIFICANT = 0.05
 _IMAGES = {"id_image": "ID images", "ood_image": "OOD images"}
 
 Key = tuple[str, str]
@@ -46,7 +46,7 @@ def compare(first: Side, second: Side, margin: float) -> pd.DataFrame:
     Items are paired by id; those that only one side has are left out. A quadrant is the mean of its datasets, those
     that either side's mix has seen apart; a dataset that the two sides place differently is in none. An interaction is
     the drop on OOD text minus the drop on ID text, in points of accuracy, for the quadrants of one kind of pictures,
-    and once more for the pictures that both have. Intervals are 95 %; with several seeds they hold both errors.
+    and once more for the pictures that both have. With several seeds intervals hold both errors.
     `p_value` is of a sign-flip test over clusters, or of the t test for interactions and several seeds; `p_holm`
     adjusts for the rows of the same level; `p_equivalence` is TOST's, for the margin (a fraction of 1).
 
@@ -232,7 +232,7 @@ def verdict(ci_low: float | None, ci_high: float | None, p_equivalence: float | 
     """What the interval and the equivalence test say, in words; empty where there is no interval."""
     if ci_low is None or ci_high is None:
         return ""
-    same = p_equivalence is not None and p_equivalence < _SIGNIFICANT
+    same = p_equivalence is not None and p_equivalence < ALPHA
     if ci_high < 0 or ci_low > 0:
         return ("lower" if ci_high < 0 else "higher") + ", within the margin" * same
     return "equivalent" if same else "unclear"

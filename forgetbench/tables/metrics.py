@@ -13,7 +13,7 @@ import pandas as pd
 
 from forgetbench.core.records import LETTERS, AnswerKind, Decoding
 from forgetbench.scoring.bias import names_label, recall_deviation
-from forgetbench.scoring.candidates import likeliest_per_character
+from forgetbench.scoring.choice import likeliest_per_character
 from forgetbench.statistics.intervals import (
     ClusteredScores,
     Estimate,

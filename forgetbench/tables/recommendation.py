@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special  # type: ignore[import-untyped]  # as in `statistics`
 
+from forgetbench.core.confidence import ALPHA
 from forgetbench.core.records import QUADRANTS
+from forgetbench.statistics.bounds import t_interval
 from forgetbench.statistics.seeds import SeedEstimate, over_seeds
 from forgetbench.statistics.significance import holm, t_test_p
 from forgetbench.statistics.strata import Floats, join_ways
@@ -24,7 +25,6 @@ from forgetbench.tables.seeds import Pairs
 
 Name = tuple[str, str]
 """Recipe and variant."""
-_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Rival:
     def can_be_told_apart(self) -> bool:
         """The best one is better beyond the error."""
         value = self.difference.value
-        return self.p_holm is not None and self.p_holm < _LEVEL and value is not None and value > 0
+        return self.p_holm is not None and self.p_holm < ALPHA and value is not None and value > 0
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,5 @@ class _Total:
         variance = sum(part for part, _ in parts)
         df = variance**2 / sum(part**2 / df for part, df in parts) if variance else items.df
         stderr = float(np.sqrt(variance))
-        half = float(special.stdtrit(df, 0.975)) * stderr
-        low, high = items.value - half, items.value + half
+        low, high = t_interval(items.value, stderr, df)
         return replace(items, stderr=stderr, ci_low=low, ci_high=high, df=df, seed_sd=float(np.sqrt(spread.variance)))

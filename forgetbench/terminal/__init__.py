@@ -1,7 +1,7 @@
 """The 2x2 matrix of a run, and one row per run of a sweep, for a terminal of 80 columns or more.
 
 Reads scores.csv and matrix.csv as frames. Values are percentages; a change is marked lower or
-higher where its 95 % interval excludes 0, green for the better and red for the worse. The 2x2 is the view of
+higher where its interval excludes 0, green for the better and red for the worse. The 2x2 is the view of
 training itself; variants have rows of their own below it, named after their checkpoint.
 """
 
@@ -20,8 +20,8 @@ from rich.text import Text
 from forgetbench.tables.last import as_trained, last_stage, last_step
 from forgetbench.terminal.cells import DASH, Change, Fitted, change, fold, star_lines
 from forgetbench.terminal.ends import NAMES, SEEN, Ends, ends, ends_table
-from forgetbench.terminal.plain import PROBE, plain_rows, units
-from forgetbench.terminal.wording import number
+from forgetbench.terminal.plain import PROBE, plain_rows
+from forgetbench.terminal.wording import number, units
 
 _TARGET = "id_text-id_image"
 _TEXTS = ("id_text", "ood_text")

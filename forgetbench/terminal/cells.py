@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from forgetbench.terminal.plain import MERIT, is_fraction
-from forgetbench.terminal.wording import is_starred, number, verdict
+from forgetbench.core.confidence import ALPHA_TEXT
+from forgetbench.terminal.wording import MERIT, is_fraction, is_starred, number, verdict
 
 DASH = "-"
-STAR = "* Holm-adjusted p < .05 (mischoice and the target's quadrant are not adjusted)"
+STAR = f"* Holm-adjusted p < {ALPHA_TEXT} (mischoice and the target's quadrant are not adjusted)"
 _BREAKS = (r"(?<=: )", r"(?<=\s)", r"(?<=--)", r"(?<=.[,@/])", r"(?<=[-_+])", r"(?<=[=.:])", r"(?<=.)")
 """Where a text may be folded, the best place first."""
 

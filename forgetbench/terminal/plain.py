@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-from forgetbench.core.records import Metric
 from forgetbench.tables.last import last_stage, last_step
 from forgetbench.terminal.console import console
 
 PROBE = "probe:"
 """Before the dataset's name in `quadrant`, in rows of a class-label probe."""
-MERIT = {"mischoice": -1, "mischoice_of_wrong": -1, "letter_bias": -1, "generation_gap": 0}
-"""Whether a higher value is better (1, as of everything that is not here), worse (-1) or neither (0)."""
 _PROBE_METRICS = ("accuracy", "mischoice", "class_name_effect")
 _TEXTS = ("run", "checkpoint", "variant", "quadrant", "decoding", "metric")
 _FLAGS = ("seen_in_mix",)
@@ -41,19 +37,6 @@ def plain_rows(matrix: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     frame = pd.concat([_typed(_last_rows(matrix)), _typed(_probe_rows(_last_rows(scores)))], ignore_index=True)
     order = ["run", "variant", "checkpoint", "quadrant", "seen_in_mix", "decoding", "metric"]
     return frame.sort_values(order, kind="stable", ignore_index=True, na_position="first")
-
-
-def is_fraction(metric: str) -> bool:
-    """Whether a measure is a share of 1, as all but CIDEr-D are."""
-    return metric not in set(Metric) or Metric(metric).is_fraction
-
-
-def units(metrics: Iterable[str], said: str) -> str:
-    """What numbers are in: as said of fractions (such as "% right"), and whether some are on a scale of their own."""
-    fractions = {is_fraction(metric) for metric in metrics} or {True}
-    if True not in fractions:
-        return "metrics on their own scale"
-    return f"{said} (other metrics on their own scale)" if False in fractions else said
 
 
 def _last_rows(frame: pd.DataFrame) -> pd.DataFrame:

@@ -10,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from forgetbench.core.confidence import ALPHA_TEXT, CONFIDENCE_TEXT
 from forgetbench.core.records import Metric
-from forgetbench.terminal.plain import is_fraction, units
+from forgetbench.terminal.wording import is_fraction, units
 
 _DASH = "-"
 _COLOURS = {"lower": "red", "higher": "green"}
@@ -23,7 +24,8 @@ def comparison_table(rows: pd.DataFrame, first: str, second: str) -> RenderableT
     decodings = sorted(set(rows["decoding"]))
     unit = units(rows["metric"], "% right")
     change = "in points" if all(map(is_fraction, rows["metric"])) else "likewise"
-    parts: list[RenderableType] = [Text(f"from {first}\nto   {second}\n{unit}, change {change} [95 % interval]")]
+    head = f"from {first}\nto   {second}\n{unit}, change {change} [{CONFIDENCE_TEXT} interval]"
+    parts: list[RenderableType] = [Text(head)]
     seeds = int(rows["n_seeds"].max())
     for level, title in _TITLES.items():
         found = rows[rows["level"] == level]
@@ -50,8 +52,8 @@ def comparison_table(rows: pd.DataFrame, first: str, second: str) -> RenderableT
         parts.append(table)
     parts.append(
         Text(
-            "higher, lower: row by row, where the 95 % interval leaves out 0; p Holm is adjusted over the rows of each "
-            "table",
+            f"higher, lower: row by row, where the {CONFIDENCE_TEXT} interval leaves out 0; p Holm is adjusted over "
+            "the rows of each table",
             "dim",
         )
     )
@@ -60,7 +62,7 @@ def comparison_table(rows: pd.DataFrame, first: str, second: str) -> RenderableT
         parts.append(
             Text(
                 "equivalent, within the margin: two one-sided tests (TOST) reject a change of "
-                f"{100 * margin.iloc[0]:g} points or more, p < .05",
+                f"{100 * margin.iloc[0]:g} points or more, p < {ALPHA_TEXT}",
                 "dim",
             )
         )

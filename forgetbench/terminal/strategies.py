@@ -12,14 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from forgetbench.terminal.cells import DASH
-from forgetbench.terminal.plain import is_fraction
-from forgetbench.terminal.wording import first_decoding, number
+from forgetbench.terminal.wording import first_decoding, is_fraction, number
 
 _FINAL = "MFN"
 
 
 def strategy_table(strategies: pd.DataFrame) -> RenderableType:
-    """One row per strategy, the best final scores first: each measure and half its 95 % interval, in one decoding.
+    """One row per strategy, the best final scores first: each measure and half its interval, in one decoding.
 
     Args:
         strategies: strategies.csv.
@@ -43,7 +42,7 @@ def strategy_table(strategies: pd.DataFrame) -> RenderableType:
 
 
 def course_table(continual: pd.DataFrame) -> RenderableType:
-    """One row per stage of a run: the score of every task after it; then the measures with half their 95 % intervals.
+    """One row per stage of a run: the score of every task after it; then the measures with half their intervals.
 
     Args:
         continual: continual.csv of one run.

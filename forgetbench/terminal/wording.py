@@ -1,4 +1,4 @@
-"""What every table, page and figure says alike: names of quadrants, the view shown first, what an interval means."""
+"""What every table, page and figure says alike: names of quadrants, the view shown first, units, and verdicts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from forgetbench.core.records import Decoding
+from forgetbench.core.confidence import ALPHA
+from forgetbench.core.records import Decoding, Metric
 
 QUADRANT_NAMES = {
     "id_text-id_image": "ID text, ID image",
@@ -14,6 +15,8 @@ QUADRANT_NAMES = {
     "ood_text-id_image": "OOD text, ID image",
     "ood_text-ood_image": "OOD text, OOD image",
 }
+MERIT = {"mischoice": -1, "mischoice_of_wrong": -1, "letter_bias": -1, "generation_gap": 0}
+"""Whether a higher value is better (1, as of everything that is not here), worse (-1) or neither (0)."""
 
 
 def first_decoding(decodings: Iterable[object]) -> str:
@@ -23,7 +26,7 @@ def first_decoding(decodings: Iterable[object]) -> str:
 
 
 def verdict(ci_low: float | None, ci_high: float | None) -> str:
-    """What the 95 % interval of a change says about 0; empty if there is none."""
+    """What the interval of a change says about 0; empty if there is none."""
     if ci_low is None or ci_high is None:
         return ""
     return "lower" if ci_high < 0 else "higher" if ci_low > 0 else "unclear"
@@ -31,7 +34,20 @@ def verdict(ci_low: float | None, ci_high: float | None) -> str:
 
 def is_starred(p_holm: float | None) -> bool:
     """Whether a change stands after adjustment for how many were tested."""
-    return p_holm is not None and p_holm < 0.05
+    return p_holm is not None and p_holm < ALPHA
+
+
+def is_fraction(metric: str) -> bool:
+    """Whether a measure is a share of 1, as all but CIDEr-D are."""
+    return metric not in set(Metric) or Metric(metric).is_fraction
+
+
+def units(metrics: Iterable[str], said: str) -> str:
+    """What numbers are in: as said of fractions (such as "% right"), and whether some are on a scale of their own."""
+    fractions = {is_fraction(metric) for metric in metrics} or {True}
+    if True not in fractions:
+        return "metrics on their own scale"
+    return f"{said} (other metrics on their own scale)" if False in fractions else said
 
 
 def number(value: object) -> float | None:

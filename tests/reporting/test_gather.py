@@ -79,6 +79,15 @@ def test_a_stored_table_is_read_while_it_is_up_to_date(outputs: Path, tmp_path: 
     pd.testing.assert_frame_equal(gather(folder / "grid", 0).tables.strategies, rows)
 
 
+def test_training_time_and_replay_are_those_of_each_stage(tmp_path: Path) -> None:
+    changed = "{set: digits_questions, steps: 10, recipe: {batch_size: 8, replay: {samples: 5}}}"
+    stages = f"data.stages=[{{set: fashion_naming, steps: 10}},{changed}]"
+    run = answered_course(tmp_path / "outputs", "run", stages, "recipe.batch_size=32", tasks=TASKS)
+    contents = gather(run, 0)
+    assert contents.runs[0].train_seconds == pytest.approx((10 * 32 + 10 * 8) / 100)  # 100 instances a second
+    assert set(contents.tables.matrix["replay"]) == {5}
+
+
 def test_lost_answers_are_said_and_the_scores_are_shown_all_the_same(outputs: Path, tmp_path: Path) -> None:
     shutil.copytree(outputs / "grid", tmp_path / "outputs/grid")
     (tmp_path / "outputs/.cells").mkdir()

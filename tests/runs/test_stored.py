@@ -69,6 +69,19 @@ def test_runs_that_only_differ_in_the_seed_share_a_recipe(run: Path) -> None:
     assert [one.recipe for one in named([folders[0], twice])] == ["a--seed-0", "a-seed0"]
 
 
+def test_seeds_share_a_recipe_whichever_items_a_stage_replayed(run: Path) -> None:
+    folders = []
+    for seed in (0, 1):
+        folder = run.parent / f"a--seed-{seed}"
+        shutil.copytree(run, folder)
+        content = json.loads((folder / "run.json").read_text("utf-8"))
+        content["config"]["seed"], content["data_digests"] = seed, [f"items drawn with seed {seed}"]
+        content["config"]["data"]["stages"][0]["recipe"] = {"replay": {"samples": 5}}
+        (folder / "run.json").write_text(json.dumps(content), "utf-8")
+        folders.append(folder)
+    assert [one.recipe for one in named(folders)] == ["a", "a"]
+
+
 def cut(text: str) -> str:
     lines = text.splitlines()
     return "\n".join([*lines[:-1], lines[-1].split(",")[0]])

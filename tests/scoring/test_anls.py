@@ -1,6 +1,8 @@
 """Normalised Levenshtein similarity, case by case."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forgetbench.scoring.anls import anls
 
@@ -36,3 +38,21 @@ def test_the_best_reference_counts() -> None:
 @pytest.mark.parametrize(("threshold", "expected"), [(0.5, 0), (0.51, 0.5), (1, 0.5), (0.25, 0)])
 def test_the_threshold_is_on_the_distance_and_excluded(threshold: float, expected: float) -> None:
     assert anls("abcd", ["abef"], threshold) == expected
+
+
+@given(st.text("abéß日😀 ", max_size=12), st.text("abéß日😀 ", max_size=12))
+def test_edits_are_counted_character_by_character_in_every_script(first: str, second: str) -> None:
+    one, other = " ".join(first.split()), " ".join(second.split())
+    normalised = edits(one, other) / max(len(one), len(other), 1)
+    assert anls(first, [second]) == (1 - normalised if normalised < 0.5 else 0)
+
+
+def edits(first: str, second: str) -> int:
+    """Fewest insertions, deletions and substitutions, one row of the table at a time."""
+    above = list(range(len(second) + 1))
+    for i, a in enumerate(first, start=1):
+        row = [i]
+        for j, b in enumerate(second, start=1):
+            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (a != b)))
+        above = row
+    return above[-1]

@@ -5,6 +5,7 @@ from itertools import permutations
 
 import pytest
 
+from forgetbench.core.paths import PACKAGE
 from forgetbench.scoring.cider import cider_d, tokens
 
 CAPTIONS = [
@@ -101,3 +102,8 @@ def test_the_order_of_the_items_does_not_matter() -> None:
 def test_items_and_references_must_be_as_many() -> None:
     with pytest.raises(ValueError, match="shorter"):
         cider_d(["a", "b"], [["a"]])
+
+
+def test_what_is_no_share_is_asked_of_the_metric_and_not_by_its_name() -> None:
+    modules = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "cider_d" in path.read_text("utf-8")]
+    assert {path.as_posix() for path in modules} == {"core/records.py", "scoring/answers.py", "scoring/cider.py"}

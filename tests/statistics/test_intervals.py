@@ -156,7 +156,7 @@ def test_forgotten_and_gained_are_shares_of_all_items() -> None:
     assert (pair.forgotten, pair.gained) == pytest.approx((0.4, 0.2))
     assert pair.difference.value == pytest.approx(-0.2)
     assert pair.difference.stderr is not None
-    assert pair.mde == pytest.approx(2.8 * pair.difference.stderr)
+    assert pair.mde == pytest.approx(2.801585 * pair.difference.stderr)  # 1.959964 + 0.841621
 
 
 def test_graded_scores_have_a_difference_but_no_flows() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from forgetbench.statistics.bounds import room
+from forgetbench.statistics.bounds import unseen_change
 from forgetbench.statistics.intervals import clustered_mean, paired_difference
 from forgetbench.statistics.seeds import over_seeds
 from forgetbench.statistics.significance import equivalence_p
@@ -47,13 +47,13 @@ def test_the_room_of_no_change_is_the_largest_mean_within_the_budget(
     found = optimize.minimize(
         lambda q: -np.dot(weights, q), start, bounds=[(0, 0.99)] * len(weights), constraints=budget
     )
-    assert room(strata, shares_clusters=False) == pytest.approx(-found.fun, rel=1e-4)
+    assert unseen_change(strata, shares_clusters=False) == pytest.approx(-found.fun, rel=1e-4)
 
 
 def test_strata_on_the_same_pictures_are_no_independent_witnesses() -> None:
     strata = [stratum(0.5, 20), stratum(0.5, 20)]
-    assert room(strata, shares_clusters=True) == pytest.approx(1 - 0.05 ** (1 / 20))
-    assert room(strata, shares_clusters=False) == pytest.approx(1 - 0.05 ** (1 / 40))
+    assert unseen_change(strata, shares_clusters=True) == pytest.approx(1 - 0.05 ** (1 / 20))
+    assert unseen_change(strata, shares_clusters=False) == pytest.approx(1 - 0.05 ** (1 / 40))
 
 
 def test_few_items_of_one_dataset_keep_an_unchanged_mean_uncertain() -> None:

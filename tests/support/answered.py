@@ -113,14 +113,15 @@ def answered_course(
         cells.append(_cell(work, right, f"{name}{stage}" if stage else "base", store))
     write_tables(run_subject(read_run(folder)), cells, catalogue)
     if n_stages:
-        write_train(folder, 10 * n_stages)
+        write_train(folder, 10 * n_stages, stage_steps=10)
     return folder
 
 
-def write_train(folder: Path, steps: int) -> None:
-    """A training log of so many steps."""
+def write_train(folder: Path, steps: int, stage_steps: int | None = None) -> None:
+    """A training log of so many steps, in stages of `stage_steps` each; in one by default."""
     head = "step,stage,loss,lr_language,grad_norm,samples_per_s,tokens_per_s,peak_memory_mb"
-    lines = [f"{step},1,{1 / step:.4f},0.0001,1.0,100.0,3000.0,512.0" for step in range(1, steps + 1)]
+    rows = [(step, 1 + (step - 1) // (stage_steps or steps)) for step in range(1, steps + 1)]
+    lines = [f"{step},{stage},{1 / step:.4f},0.0001,1.0,100.0,3000.0,512.0" for step, stage in rows]
     (folder / "train.csv").write_text("\n".join([head, *lines]) + "\n", "utf-8")
 
 

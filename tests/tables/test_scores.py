@@ -41,7 +41,7 @@ def test_forgetting_is_the_paired_difference_from_step_0() -> None:
     assert (trained["forgotten"], trained["gained"]) == (0.5, 0.25)
     # Changes -1 -1 0 1: residuals from -1/4 have squares 11/4; SE = sqrt(4/3 * 11/4) / 4.
     assert trained["delta_stderr"] == pytest.approx((11 / 3) ** 0.5 / 4)
-    assert trained["mde"] == pytest.approx(2.8 * (11 / 3) ** 0.5 / 4)
+    assert trained["mde"] == pytest.approx(2.801585 * (11 / 3) ** 0.5 / 4)
     # Of the 8 equally likely sums of three signs, all are at least |-1| away from 0.
     assert trained["p_value"] == 1
     assert pd.isna(trained["label_bias"])

@@ -10,11 +10,12 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.reporting.charts.figure import INK, Chart, Figure, layered, panels
 from forgetbench.reporting.charts.groups import PALETTE
 from forgetbench.reporting.charts.rows import decoding_words, inline, percentages, primary_decoding
 from forgetbench.reporting.contents import ReportTables
-from forgetbench.terminal.plain import is_fraction
+from forgetbench.terminal.wording import is_fraction
 
 _SCORE = "score"
 _JOINED = ">"
@@ -106,7 +107,7 @@ def curves(tables: ReportTables) -> Figure | None:
         scale=alt.Scale(domain=tasks, range=[PALETTE[place % len(PALETTE)] for place in range(len(tasks))]),
     )
     charts = found.panels(lambda rows, orders, title: _lines(rows, title, found, colour))
-    band = "; bands are 95 % intervals of single runs" * bool((found.rows["n_runs"] == 1).any())
+    band = f"; bands are {CONFIDENCE_TEXT} intervals of single runs" * bool((found.rows["n_runs"] == 1).any())
     return Figure(
         "forgetting_curves",
         "Forgetting curves",
@@ -164,8 +165,8 @@ def _tooltip() -> list[alt.Tooltip]:
         alt.Tooltip("task:N"),
         alt.Tooltip("stage:Q", title="after stage"),
         alt.Tooltip("percent:Q", title="% right", format=".1f"),
-        alt.Tooltip("low:Q", title="95 % from", format=".1f"),
-        alt.Tooltip("high:Q", title="95 % to", format=".1f"),
+        alt.Tooltip("low:Q", title=f"{CONFIDENCE_TEXT} from", format=".1f"),
+        alt.Tooltip("high:Q", title=f"{CONFIDENCE_TEXT} to", format=".1f"),
         alt.Tooltip("n_runs:Q", title="seeds"),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
+from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.reporting.charts.figure import GUIDE, Figure, layered, panels
 from forgetbench.reporting.charts.groups import PALETTE, SHAPES
@@ -42,7 +43,7 @@ def figure(tables: ReportTables) -> Figure | None:
     draw = _lines if by_ratio else _dots
     charts = [draw(rows[rows["quadrant"] == name], name, series, domain) for name in shown]
     what = "against the share of training examples from the mix" if by_ratio else "per mix"
-    bars = "95 % intervals over items and seeds" if source == "seeds.csv" else "95 % intervals over items"
+    bars = f"{CONFIDENCE_TEXT} intervals over items{' and seeds' * (source == 'seeds.csv')}"
     caption = (
         f"Change of accuracy from the base to the last checkpoint {what}, "
         f"{decoding_words(primary_decoding(tables.matrix))}; runs without a mix count where target, method, parts and "
@@ -124,8 +125,8 @@ def _tooltip() -> list[alt.Tooltip]:
         alt.Tooltip("mix:N"),
         alt.Tooltip("ratio:Q", title="share of the mix (%)"),
         alt.Tooltip("delta:Q", title="change (points)", format="+.1f"),
-        alt.Tooltip("low:Q", title="95 % from", format="+.1f"),
-        alt.Tooltip("high:Q", title="95 % to", format="+.1f"),
+        alt.Tooltip("low:Q", title=f"{CONFIDENCE_TEXT} from", format="+.1f"),
+        alt.Tooltip("high:Q", title=f"{CONFIDENCE_TEXT} to", format="+.1f"),
         alt.Tooltip("seen:N", title="seen in mix"),
     ]
 

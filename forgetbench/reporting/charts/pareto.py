@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
+from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.reporting.charts.figure import GUIDE, HOLLOW, INK, Figure, layered, panels
 from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
 from forgetbench.reporting.charts.labels import ANGLE, APART, rise, spread, unit_of
@@ -26,7 +27,7 @@ from forgetbench.reporting.charts.rows import (
 )
 from forgetbench.reporting.contents import ReportTables
 from forgetbench.tables.last import last_stage
-from forgetbench.terminal.plain import is_fraction
+from forgetbench.terminal.wording import is_fraction
 
 _AXES = {
     "x": "target_delta",
@@ -39,11 +40,11 @@ _AXES = {
 _ACROSS = ("x", "x_low", "x_high")
 _TITLES = {
     "x": "target (points)",
-    "x_low": "target, 95 % from",
-    "x_high": "target, 95 % to",
+    "x_low": f"target, {CONFIDENCE_TEXT} from",
+    "x_high": f"target, {CONFIDENCE_TEXT} to",
     "y": "kept (%)",
-    "y_low": "kept, 95 % from",
-    "y_high": "kept, 95 % to",
+    "y_low": f"kept, {CONFIDENCE_TEXT} from",
+    "y_high": f"kept, {CONFIDENCE_TEXT} to",
 }
 _WIDTH, _HEIGHT = 540, 340
 """Pixels of the plot below the names; the width that names are placed for."""
@@ -79,8 +80,8 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
     caption = (
         "Accuracy kept on the source sets, as a share of the base's, against what was gained on the target, "
         f"{decoding_words(primary_decoding(tables.summary))}. Large points are recipes{over_seeds(means['n_seeds'])}, "
-        "small ones single seeds, unfilled ones variants made after training; bars are 95 % intervals over items "
-        "(of several seeds, their mean), and the line is the Pareto front"
+        f"small ones single seeds, unfilled ones variants made after training; bars are {CONFIDENCE_TEXT} intervals "
+        "over items (of several seeds, their mean), and the line is the Pareto front"
         f"{', one per target: changes on different targets are not compared' if several else ''} (summary.csv)."
     )
     best = "; ".join(

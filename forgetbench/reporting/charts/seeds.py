@@ -1,10 +1,11 @@
-"""Changes per recipe with both errors: the 95 % interval, and the spread between seeds."""
+"""Changes per recipe with both errors: the interval, and the spread between seeds."""
 
 from __future__ import annotations
 
 import altair as alt
 import pandas as pd
 
+from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.reporting.charts.figure import GUIDE, Figure, layered, panels
 from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
@@ -49,9 +50,9 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
     caption = (
         f"Change of accuracy from the base to the last checkpoint, mean over seeds (up to {most}; recipes "
         "with a single one are left out), "
-        f"{decoding_words(primary_decoding(tables.seeds))}. Bars are 95 % intervals over items and seeds, thin lines "
-        "below them reach one standard deviation between seeds to either side; unfilled points were seen in the mix "
-        "(seeds.csv)."
+        f"{decoding_words(primary_decoding(tables.seeds))}. Bars are {CONFIDENCE_TEXT} intervals over items and seeds, "
+        "thin lines below them reach one standard deviation between seeds to either side; unfilled points were seen in "
+        "the mix (seeds.csv)."
     )
     return Figure(
         "seeds",
@@ -90,8 +91,8 @@ def _panel(
         alt.Tooltip("label:N", title="recipe"),
         alt.Tooltip("n_seeds:Q", title="seeds"),
         alt.Tooltip("delta:Q", title="change (points)", format="+.1f"),
-        alt.Tooltip("low:Q", title="95 % from", format="+.1f"),
-        alt.Tooltip("high:Q", title="95 % to", format="+.1f"),
+        alt.Tooltip("low:Q", title=f"{CONFIDENCE_TEXT} from", format="+.1f"),
+        alt.Tooltip("high:Q", title=f"{CONFIDENCE_TEXT} to", format="+.1f"),
         alt.Tooltip("sd:Q", title="SD between seeds (points)", format=".1f"),
         alt.Tooltip("seen:N", title="seen in mix"),
     ]

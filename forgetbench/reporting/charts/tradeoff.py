@@ -9,6 +9,7 @@ from typing import TypeAlias
 import altair as alt
 import pandas as pd
 
+from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.reporting.charts.figure import HOLLOW, INK, Figure, layered, panels
 from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
@@ -76,7 +77,7 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
         f"{' Each target has panels of its own.' if several else ''}"
         f"{' Of a run of several stages the last one is shown.' if has_stages else ''}"
         f"{' Unfilled points are variants made after training.' if has_variants else ''}"
-        f"{' Thin bars are 95 % intervals.' if with_intervals else ''}"
+        f"{f' Thin bars are {CONFIDENCE_TEXT} intervals.' if with_intervals else ''}"
         " Sets whose task was mixed in are left out of the y axes (matrix.csv)."
     )
     return Figure(
@@ -188,7 +189,7 @@ def _tooltip() -> list[alt.Tooltip]:
     for axis, name in (("x", "target"), ("y", "quadrant")):
         shown += [
             alt.Tooltip(f"{axis}:Q", title=f"{name} (%)", format=".1f"),
-            alt.Tooltip(f"{axis}_low:Q", title=f"{name}, 95 % from", format=".1f"),
-            alt.Tooltip(f"{axis}_high:Q", title=f"{name}, 95 % to", format=".1f"),
+            alt.Tooltip(f"{axis}_low:Q", title=f"{name}, {CONFIDENCE_TEXT} from", format=".1f"),
+            alt.Tooltip(f"{axis}_high:Q", title=f"{name}, {CONFIDENCE_TEXT} to", format=".1f"),
         ]
     return shown

@@ -17,6 +17,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
+from forgetbench.core.confidence import ALPHA_TEXT, CONFIDENCE_TEXT
 from forgetbench.core.records import QUADRANTS
 from forgetbench.reporting.contents import ReportContents
 from forgetbench.reporting.page.continual import MEASURES, strategy_tables
@@ -35,8 +36,7 @@ from forgetbench.reporting.page.matrix import TARGET, RunView, run_views
 from forgetbench.reporting.page.sparkline import sparkline
 from forgetbench.reporting.page.tables import compared, costs, leak_summary, own_scale, seed_groups
 from forgetbench.reporting.published import LABEL, PAPER, PUBLISHED, SOURCE
-from forgetbench.terminal.plain import units
-from forgetbench.terminal.wording import QUADRANT_NAMES
+from forgetbench.terminal.wording import QUADRANT_NAMES, units
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _RUNS_BEFORE_A_FILTER = 12
@@ -121,6 +121,7 @@ def _environment() -> jinja2.Environment:
         p=p_text,
         seconds=seconds_text,
         short=short_count,
+        unbroken=_unbroken,
     )
     environment.globals.update(
         sparkline=sparkline,
@@ -135,6 +136,8 @@ def _environment() -> jinja2.Environment:
         published_source=SOURCE,
         published_paper=PAPER,
         dash=DASH,
+        confidence=CONFIDENCE_TEXT,
+        alpha=ALPHA_TEXT,
         minus=MINUS,
     )
     return environment
@@ -144,6 +147,11 @@ def _json_block(data: object) -> Markup:
     """JSON that cannot end the script element it stands in."""
     written = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return Markup(written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _unbroken(text: str) -> Markup:
+    """Text that stays on one line."""
+    return Markup("&nbsp;").join(text.split(" "))
 
 
 def _asset(name: str) -> Markup:

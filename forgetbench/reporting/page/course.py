@@ -11,8 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from forgetbench.terminal.plain import MERIT, is_fraction
-from forgetbench.terminal.wording import is_starred, number, verdict
+from forgetbench.terminal.wording import MERIT, is_fraction, is_starred, number, verdict
 
 Row = Mapping[str, Any]
 DASH = "\N{EN DASH}"
@@ -107,7 +106,7 @@ class Course:
 
     @property
     def verdict(self) -> str:
-        """What the 95 % interval says about 0, in the terminal's words; empty if there is none."""
+        """What the interval says about 0, in the terminal's words; empty if there is none."""
         return "" if self.delta is None else verdict(self.ci_low, self.ci_high)
 
     @property
@@ -143,7 +142,7 @@ class Course:
 
     @property
     def interval(self) -> str:
-        """The 95 % interval of the change."""
+        """The interval of the change."""
         return interval_text(self.ci_low, self.ci_high, self.metric)
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from forgetbench.reporting.page.course import Course, value_text
-from forgetbench.terminal.plain import is_fraction
+from forgetbench.terminal.wording import is_fraction
 
 _MARGIN = 3
 

@@ -10,8 +10,7 @@ import pandas as pd
 from forgetbench.core.records import Metric
 from forgetbench.reporting.contents import LeakRow, ReportContents, RunFacts
 from forgetbench.reporting.page.course import Course, records, text
-from forgetbench.terminal.plain import is_fraction
-from forgetbench.terminal.wording import QUADRANT_NAMES, number
+from forgetbench.terminal.wording import QUADRANT_NAMES, is_fraction, number
 
 
 @dataclass(frozen=True)
