@@ -11,11 +11,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from forgetbench.runs.run_file import RunFile, read_run
 
 from forgetbench.exchange.model_card import CardFacts, model_card, write_card
 from forgetbench.models.checkpoint import BASE
-from forgetbench.runs.address import Address
+from forgetbench.runs.run import Run, read_run
 from tests.support.answered import answered_course
 
 TASKS = ("fashion_naming", "digits_questions")
@@ -84,8 +83,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return answered_course(outputs, "own", STAGES, "recipe.batch_size=32", tasks=TASKS)
 
 
-def card(run: Path, to: Path, described: RunFile | None = None) -> str:
-    write_card(Address(run, described or read_run(run), BASE), to, "title", adapter=False)
+def card(run: Path, to: Path, described: Run | None = None) -> str:
+    write_card(described or read_run(run), BASE, to, "title", adapter=False)
     return (to / "README.md").read_text("utf-8")
 
 
@@ -120,7 +119,7 @@ def test_the_licence_is_what_the_head_of_the_bases_card_declares(
 ) -> None:
     (tmp_path / "README.md").write_bytes(declared)
     run = read_run(own)
-    model = {**run.config["model"], "path": str(tmp_path)}
+    config = replace(run.config, model=replace(run.model, path=str(tmp_path)))
     (tmp_path / "card").mkdir()
-    text = card(own, tmp_path / "card", replace(run, config={**run.config, "model": model}))
+    text = card(own, tmp_path / "card", replace(run, config=config))
     assert yaml.safe_load(text.split("---\n")[1]).get("license") == licence

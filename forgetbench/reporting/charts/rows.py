@@ -105,7 +105,7 @@ def of_target(frame: pd.DataFrame, target: str) -> pd.DataFrame:
 
 def last_steps(frame: pd.DataFrame) -> pd.DataFrame:
     """Every run's rows at its last trained step, variants of it included; of a run with a base only, none."""
-    return last_step(frame[frame["step"] > 0])
+    return frame if frame.empty else last_step(frame[frame["step"] > 0])
 
 
 def base_rows(frame: pd.DataFrame) -> pd.DataFrame:
