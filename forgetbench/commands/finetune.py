@@ -147,7 +147,7 @@ def _bench(run: RunFile, folder: Path, reads_data: bool) -> Bench:
     stages = plan_stages(config, Catalogue(config.manifests)) if reads_data else []
     if reads_data and [stage.data_digest for stage in stages] != list(run.data_digests):
         raise UserError(f"{folder}: its training data are no longer those it was trained on.")
-    accelerator = start_processes(config.recipe.batch_size // config.recipe.gradient_accumulation)
+    accelerator = start_processes()
     loaded = load_base(run, folder)
     widen(loaded.model.parameters())  # operations write fp32, whatever the base is held in
     encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)

@@ -92,7 +92,7 @@ class Trainer:
         """
         if sharding is not Sharding.none and (reason := method.against_sharding()):
             raise UserError(f"method={method.name}: {reason}; use sharding=none.")
-        self.accelerator = start_processes(recipe.batch_size // recipe.gradient_accumulation)
+        self.accelerator = start_processes()
         self._recipe, self._method, self._seed = recipe, method, seed
         self._free, self._carry_optimiser = free, carry_optimiser
         names = [name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad]
@@ -120,6 +120,9 @@ class Trainer:
         Args:
             stages: what to train on, in order.
             resume: what an earlier process left; training goes on from there.
+
+        Raises:
+            UserError: a stage's micro-batch cannot be shared by the processes, or the loss is no number.
         """
         self._begin(stages)
         after, before = resume.point.step if resume else 0, 0

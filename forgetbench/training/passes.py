@@ -15,6 +15,7 @@ from torch import Tensor
 
 from forgetbench.config import RecipeConfig
 from forgetbench.core.errors import UserError
+from forgetbench.core.processes import against_sharing
 from forgetbench.core.records import Precision, Sample
 from forgetbench.data.collate import IGNORED, PIXELS, Encoder, batch_prompts
 from forgetbench.methods.base import Batch
@@ -59,7 +60,16 @@ class TrainingPasses:
         self._stages: Sequence[Stage] = ()
 
     def plan(self, stages: Sequence[Stage]) -> None:
-        """Say what the run trains on."""
+        """Say what the run trains on.
+
+        Raises:
+            UserError: a stage's micro-batch cannot be shared by the processes.
+        """
+        for number, stage in enumerate(stages, start=1):
+            recipe = stage.recipe or self._recipe
+            micro_batch = recipe.batch_size // recipe.gradient_accumulation
+            if reason := against_sharing(micro_batch, self._accelerator.num_processes):
+                raise UserError(f"Stage {number} ({stage.target}): {reason}")
         self._stages = stages
 
     def begin_stage(self) -> None:
