@@ -75,7 +75,7 @@ def test_the_optimiser_is_fresh_in_each_stage_unless_it_is_carried(folder: Path)
         prepare(loaded.model, [RECIPE] * 2, Method(), 0)
         subject = Trainer(loaded, Encoder(loaded.processor), Method(), RECIPE, 0, carry_optimiser=carry)
         found = [report.loss for report in subject.run(plan(2, 3))]
-        state = next(iter(subject._optimiser.state.values()))
+        state = next(iter(subject.optimiser.state.values()))
         assert int(state["step"]) == (5 if carry else 3)
         return found
 
