@@ -174,6 +174,8 @@ class Trainer:
     def _begin_stage(self, stage: Stage) -> None:
         """Free what the stage trains, let the method look at the weights, then make the optimiser."""
         recipe = stage.recipe or self._recipe
+        carried = self.optimiser.state if self.optimiser and self._carry_optimiser else {}
+        self.optimiser = None  # a full set of moments, which must not stay while the method looks at the weights
         changed = self._release(self._free[self.trainee.stage - 1] if self._free else self.trainable.keys())
         if changed or self.trainee.stage > 1:
             self.passes.begin_stage()
@@ -181,8 +183,8 @@ class Trainer:
         self.trainee.model.train()
         self._method.begin_stage(self.trainee)
         self._optimised = self._method.optimised(self.trainee)
-        carried = self.optimiser.state if self.optimiser and self._carry_optimiser else {}
-        self.optimiser = self.accelerator.prepare(adamw(self._optimised, self.trainee.trainable, recipe))
+        # Not prepared by accelerate, which keeps every optimiser that it was given to the end of the process.
+        self.optimiser = adamw(self._optimised, self.trainee.trainable, recipe)
         ours = set(self._optimised.values())
         self.optimiser.state.update({one: state for one, state in carried.items() if one in ours})
 
