@@ -59,7 +59,7 @@ def measured(folder: Path, recipe: str, items: list[Sample]) -> tuple[Held, Held
     loaded = load_model(config.model)
     prepare(loaded.model, [config.recipe], replace(method), seed=0)
     encoder = Encoder(loaded.processor)
-    passes = TrainingPasses(start_processes(len(items)), loaded, encoder, config.recipe, 0)
+    passes = TrainingPasses(start_processes(), loaded, encoder, config.recipe, 0)
     loaded.model.train()
     batch = passes.batch(items)
     kept = _kept(loaded.model, lambda: passes.loss(batch, passes.forward(batch)))

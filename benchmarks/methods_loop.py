@@ -150,7 +150,7 @@ def operation(config: FinetuneConfig, chosen: Operation) -> Measure:
         for name, one in trainer.trainable.items():
             one.copy_(base[name])
     bench = Bench(loaded.model, plain, stages=1, seed=0)
-    accelerator = start_processes(config.recipe.batch_size)
+    accelerator = start_processes()
 
     def measured() -> dict[str, float]:
         assert scratch  # the checkpoint's folder lives as long as this

@@ -131,7 +131,7 @@ def _bench(run: Run, reads_data: bool) -> Bench:
     stages = plan_stages(config, Catalogue(config.manifests)) if reads_data else []
     if reads_data and [stage.data_digest for stage in stages] != list(run.data_digests):
         raise UserError(f"{run.folder}: its training data are no longer those it was trained on.")
-    accelerator = start_processes(config.recipe.batch_size // config.recipe.gradient_accumulation)
+    accelerator = start_processes()
     loaded = run.load_base()
     widen(loaded.model.parameters())  # operations write fp32, whatever the base is held in
     encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)

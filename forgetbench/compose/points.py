@@ -29,7 +29,7 @@ ERROR_FILE = "error.txt"
 """What a failed point leaves in its folder."""
 LOCK_FILE = ".lock"
 """What an unfinished point has in its folder."""
-_TAKEOVER_S = 150.0
+TAKEOVER_S = 150.0
 """A file server may take so long to free the lock of a machine that is gone."""
 
 
@@ -75,7 +75,7 @@ def _point(config: DictConfig, *, task: PointTask, home: str) -> float | None:
     folder = output_folder()
     lock, error_file = folder / LOCK_FILE, folder / ERROR_FILE
     try:
-        with FileLock(lock, timeout=_TAKEOVER_S):
+        with FileLock(lock, timeout=TAKEOVER_S):
             error_file.unlink(missing_ok=True)
             value = task(cast(SweepConfig, OmegaConf.to_object(config)), folder)
             lock.unlink()

@@ -54,7 +54,7 @@ class CheckpointConfig:
     every: int | None = None
     steps: list[int] = field(default_factory=list)
     log_spaced: int | None = None
-    """This many steps, spaced evenly in log(step)."""
+    """Up to this many steps, spaced evenly in log(step); a shorter run keeps what fits."""
 
 
 @dataclass

@@ -78,15 +78,11 @@ def join_crew() -> Crew:
     return Crew(state.process_index, state.num_processes)
 
 
-def start_processes(micro_batch: int) -> Accelerator:
+def start_processes() -> Accelerator:
     """Join the other processes of a training run, if there are any.
 
-    Args:
-        micro_batch: instances per forward pass over all processes.
-
     Raises:
-        UserError: the micro-batch cannot be shared evenly, fewer processes joined than were started, or accelerate is
-            set up to share the model in its own way.
+        UserError: fewer processes joined than were started, or accelerate is set up to share the model in its own way.
     """
     processes_started()
     import torch
@@ -100,14 +96,23 @@ def start_processes(micro_batch: int) -> Accelerator:
             raise UserError(f"accelerate's configuration sets {flag}: {instead}.")
     # Not accelerate's own mixed precision: its state is one per process, so a sweep could not change it.
     accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available(), kwargs_handlers=[unused])
-    joined = accelerator.num_processes
-    _all_joined(joined)
-    if micro_batch % joined:
-        raise UserError(
-            f"recipe.batch_size / recipe.gradient_accumulation = {micro_batch} cannot be shared by {joined} processes; "
-            f"make it a multiple of {joined}."
-        )
+    _all_joined(accelerator.num_processes)
     return accelerator
+
+
+def against_sharing(micro_batch: int, processes: int) -> str:
+    """Why some processes would wait for ever for one that has nothing to train on; empty where all get the same.
+
+    Args:
+        micro_batch: instances per forward pass over all processes.
+        processes: how many share them.
+    """
+    if micro_batch % processes == 0:
+        return ""
+    return (
+        f"batch_size / gradient_accumulation = {micro_batch} cannot be shared by {processes} processes; make it a "
+        f"multiple of {processes}."
+    )
 
 
 def alone(what: str) -> None:

@@ -91,12 +91,13 @@ class MDGD(Method):
 
         if any(".lora_" in name for name in trainee.trainable):
             raise UserError(f"method={self.name} needs the gradients of the model's own weights; it has no LoRA form.")
-        self._drift: VisualDrift = VisualDrift(trainee, self.layer, int(self.cache_gb * GIB))
+        self.drift: VisualDrift = VisualDrift(trainee, self.layer, int(self.cache_gb * GIB))
+        """Of the run at hand, from the base on."""
         self._gradients: dict[str, Tensor] = {}
 
     def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> None:
         """Collect the drift's gradient from the pass that the task's will be taken from, too."""
-        collect(self._gradients, self._drift.loss(batch), trainee)
+        collect(self._gradients, self.drift.loss(batch), trainee)
 
     def edit_gradients(self, trainee: Trainee) -> None:
         """Project the task's gradients."""

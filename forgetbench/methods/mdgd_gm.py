@@ -50,7 +50,7 @@ class MDGDGM(MDGD):
             name: nn.Parameter(parameter.detach().flatten()[self._chosen[name]])
             for name, parameter in trainee.trainable.items()
         }
-        self._drift.close()
+        self.drift.close()
 
     def optimised(self, trainee: Trainee) -> Mapping[str, nn.Parameter]:
         """The chosen entries of every tensor that the stage trains."""
@@ -93,7 +93,7 @@ class MDGDGM(MDGD):
             drift: dict[str, Tensor] = {}
             for batch in batches:
                 outputs = passes.forward(batch)
-                collect(drift, self._drift.loss(batch), trainee)
+                collect(drift, self.drift.loss(batch), trainee)
                 collect(task, passes.loss(batch, outputs) / batch.answers, trainee, last=True)
             task = {name: passes.total(value) for name, value in task.items()}
             drift = {name: passes.total(value) for name, value in drift.items()}

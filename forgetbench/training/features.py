@@ -57,6 +57,16 @@ class FeatureReuse:
         self.active = wanted and pictures.usable and is_fixed(model)
         """Whether features may stand in for pixels; the first micro-batch may yet switch it off."""
 
+    @property
+    def held(self) -> int:
+        """Of how many items' pictures there are features."""
+        return len(self._held)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that they take, with all that their tensors keep from being freed."""
+        return sum(features_PD.untyped_storage().nbytes() for features_PD in self._held.values())
+
     def expect(self, coming: Iterable[Sample]) -> None:
         """Say what will be shown from now on, in order: those to come fill up the company of those that are there."""
         self._coming = iter(coming)

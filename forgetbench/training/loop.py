@@ -92,7 +92,7 @@ class Trainer:
         """
         if sharding is not Sharding.none and (reason := method.against_sharding()):
             raise UserError(f"method={method.name}: {reason}; use sharding=none.")
-        self.accelerator = start_processes(recipe.batch_size // recipe.gradient_accumulation)
+        self.accelerator = start_processes()
         self._recipe, self._method, self._seed = recipe, method, seed
         self._free, self._carry_optimiser = free, carry_optimiser
         names = [name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad]
@@ -104,10 +104,13 @@ class Trainer:
         live: dict[str, nn.Parameter] = dict(loaded.model.named_parameters())
         self.trainable = {name: live[name] for name in names}
         """Of all stages."""
-        self._passes = TrainingPasses(self.accelerator, loaded, encoder, recipe, seed, precision)
-        self._trainee = Trainee(loaded.model, self.trainable, self._passes, read or {})
+        self.passes = TrainingPasses(self.accelerator, loaded, encoder, recipe, seed, precision)
+        """Forward passes as the loop makes them, on the run's batches."""
+        self.trainee = Trainee(loaded.model, self.trainable, self.passes, read or {})
+        """What the method sees: the model as it is now, and where the run stands."""
         self._optimised: Mapping[str, nn.Parameter] = {}
-        self._optimiser: Any = None
+        self.optimiser: Any = None
+        """The current stage's, with its moments; None before the first stage."""
 
     @property
     def parts(self) -> list[str]:
@@ -120,6 +123,9 @@ class Trainer:
         Args:
             stages: what to train on, in order.
             resume: what an earlier process left; training goes on from there.
+
+        Raises:
+            UserError: a stage's micro-batch cannot be shared by the processes, or the loss is no number.
         """
         self._begin(stages)
         after, before = resume.point.step if resume else 0, 0
@@ -130,17 +136,17 @@ class Trainer:
             back = self._kept.copies(unmoved) | dict(resume.delta)
             self._kept.put(resume.before if within else resume.delta)
             if not within:
-                self._method.load_state(self._trainee, self._of(resume.point, "method"))
+                self._method.load_state(self.trainee, self._of(resume.point, "method"))
         for number, stage in enumerate(stages, start=1):
             if after < before + stage.steps:
-                self._trainee.step, self._trainee.stage = before, number
+                self.trainee.step, self.trainee.stage = before, number
                 self._begin_stage(stage)
                 if resume and before <= after and (within or self._carry_optimiser):
                     self._restore(resume.point, back, within)
                 steps = range(max(1, after - before + 1), stage.steps + 1)
-                self._passes.expect(stage, steps)
+                self.passes.expect(stage, steps)
                 for step in steps:
-                    self._trainee.step = before + step - 1
+                    self.trainee.step = before + step - 1
                     yield self._step(stage, number, before + step, step)
             before += stage.steps
 
@@ -153,36 +159,38 @@ class Trainer:
 
     def resume_point(self, step: int) -> ResumePoint:
         """Optimiser and method state after `step`; every process must ask, only the main one gets it."""
-        optimiser = ((f"optimiser/{key}", one) for key, one in moments(self._optimiser, self._optimised))
+        optimiser = ((f"optimiser/{key}", one) for key, one in moments(self.optimiser, self._optimised))
         method = ((f"method/{key}", one) for key, one in self._method.state().items())
         return ResumePoint(step, gathered(chain(optimiser, method), self.accelerator.is_main_process))
 
     def _begin(self, stages: Sequence[Stage]) -> None:
         """Let the method look at the starting weights."""
-        self._passes.plan(stages)
-        self._trainee.targets = [stage.items for stage in stages]
+        self.passes.plan(stages)
+        self.trainee.targets = [stage.items for stage in stages]
         self._seed_generator(0)
-        self._trainee.model.train()
-        self._method.begin(self._trainee)
+        self.trainee.model.train()
+        self._method.begin(self.trainee)
 
     def _begin_stage(self, stage: Stage) -> None:
         """Free what the stage trains, let the method look at the weights, then make the optimiser."""
         recipe = stage.recipe or self._recipe
-        changed = self._release(self._free[self._trainee.stage - 1] if self._free else self.trainable.keys())
-        if changed or self._trainee.stage > 1:
-            self._passes.begin_stage()
-        self._seed_generator(self._trainee.step)
-        self._trainee.model.train()
-        self._method.begin_stage(self._trainee)
-        self._optimised = self._method.optimised(self._trainee)
-        carried = self._optimiser.state if self._optimiser and self._carry_optimiser else {}
-        self._optimiser = self.accelerator.prepare(adamw(self._optimised, self._trainee.trainable, recipe))
+        carried = self.optimiser.state if self.optimiser and self._carry_optimiser else {}
+        self.optimiser = None  # a full set of moments, which must not stay while the method looks at the weights
+        changed = self._release(self._free[self.trainee.stage - 1] if self._free else self.trainable.keys())
+        if changed or self.trainee.stage > 1:
+            self.passes.begin_stage()
+        self._seed_generator(self.trainee.step)
+        self.trainee.model.train()
+        self._method.begin_stage(self.trainee)
+        self._optimised = self._method.optimised(self.trainee)
+        # Not prepared by accelerate, which keeps every optimiser that it was given to the end of the process.
+        self.optimiser = adamw(self._optimised, self.trainee.trainable, recipe)
         ours = set(self._optimised.values())
-        self._optimiser.state.update({one: state for one, state in carried.items() if one in ours})
+        self.optimiser.state.update({one: state for one, state in carried.items() if one in ours})
 
     def _release(self, names: Collection[str]) -> bool:
         """Free these of the trainable parameters, and no others; whether that is a change."""
-        self._trainee.trainable = {name: one for name, one in self.trainable.items() if name in names}
+        self.trainee.trainable = {name: one for name, one in self.trainable.items() if name in names}
         if all(one.requires_grad is (name in names) for name, one in self.trainable.items()):
             return False
         for name, parameter in self.trainable.items():
@@ -193,10 +201,10 @@ class Trainer:
 
     def _restore(self, point: ResumePoint, weights: Mapping[str, Tensor], within: bool) -> None:
         """Take back the moments, and in the middle of a stage weights and method state too."""
-        put_moments(self._optimiser, self._optimised, self._of(point, "optimiser"))
+        put_moments(self.optimiser, self._optimised, self._of(point, "optimiser"))
         if within:
             self._kept.put(weights)
-            self._method.load_state(self._trainee, self._of(point, "method"))
+            self._method.load_state(self.trainee, self._of(point, "method"))
 
     @staticmethod
     def _of(point: ResumePoint, owner: str) -> dict[str, Tensor]:
@@ -214,26 +222,26 @@ class Trainer:
     def _step(self, stage: Stage, number: int, step: int, step_in_stage: int) -> StepReport:
         started = time.perf_counter()
         self._seed_generator(step, self.accelerator.process_index)
-        self._trainee.model.train()
+        self.trainee.model.train()
         recipe = stage.recipe or self._recipe
         factor = lr_factor(step_in_stage, stage.steps, recipe.warmup, recipe.schedule)
-        for group in self._optimiser.param_groups:
+        for group in self.optimiser.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        batches = self._passes.step(stage, step_in_stage)
+        batches = self.passes.step(stage, step_in_stage)
         loss = sum((self._forward_backward(batch) for batch in batches), torch.zeros(()))
         if not torch.isfinite(loss):
             raise UserError(f"The loss is {float(loss)} at step {step}: lower recipe.lr, or check the data.")
         self._spread.settle()
-        self._method.edit_gradients(self._trainee)
+        self._method.edit_gradients(self.trainee)
         norm = self.accelerator.clip_grad_norm_(self._optimised.values(), recipe.max_grad_norm)
-        self._optimiser.step()
-        self._method.edit_weights(self._trainee)
-        self._optimiser.zero_grad(set_to_none=True)
+        self.optimiser.step()
+        self._method.edit_weights(self.trainee)
+        self.optimiser.zero_grad(set_to_none=True)
         return StepReport(
             step=step,
             stage=number,
             loss=float(loss),
-            lr={group["part"]: group["lr"] for group in self._optimiser.param_groups},
+            lr={group["part"]: group["lr"] for group in self.optimiser.param_groups},
             grad_norm=float(whole(norm)),
             samples=recipe.batch_size,
             tokens=sum(int(batch.inputs["attention_mask"].sum()) for batch in batches),
@@ -241,6 +249,6 @@ class Trainer:
         )
 
     def _forward_backward(self, batch: Batch) -> Tensor:
-        outputs = self._passes.forward(batch, self._spread.model)
+        outputs = self.passes.forward(batch, self._spread.model)
         self._spread.after_forward()
-        return self._passes.backward(batch, outputs, self._method.penalty(self._trainee, batch, outputs))
+        return self.passes.backward(batch, outputs, self._method.penalty(self.trainee, batch, outputs))

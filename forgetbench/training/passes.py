@@ -15,6 +15,7 @@ from torch import Tensor
 
 from forgetbench.config import RecipeConfig
 from forgetbench.core.errors import UserError
+from forgetbench.core.processes import against_sharing
 from forgetbench.core.records import Precision, Sample
 from forgetbench.data.collate import IGNORED, PIXELS, Encoder, batch_prompts
 from forgetbench.methods.base import Batch
@@ -59,12 +60,22 @@ class TrainingPasses:
         self._stages: Sequence[Stage] = ()
 
     def plan(self, stages: Sequence[Stage]) -> None:
-        """Say what the run trains on."""
+        """Say what the run trains on.
+
+        Raises:
+            UserError: a stage's micro-batch cannot be shared by the processes.
+        """
+        for number, stage in enumerate(stages, start=1):
+            recipe = stage.recipe or self._recipe
+            micro_batch = recipe.batch_size // recipe.gradient_accumulation
+            if reason := against_sharing(micro_batch, self._accelerator.num_processes):
+                raise UserError(f"Stage {number} ({stage.target}): {reason}")
         self._stages = stages
 
     def begin_stage(self) -> None:
         """See what is frozen from now on; features of earlier weights are forgotten."""
-        self._features = FeatureReuse(self._model, self._pictures, self._encoder, self._recipe.reuse_features)
+        self.features = FeatureReuse(self._model, self._pictures, self._encoder, self._recipe.reuse_features)
+        """Of pictures, where they stand in for pixels."""
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
         """Items as one micro-batch that is a step by itself, pixels in it."""
@@ -77,13 +88,13 @@ class TrainingPasses:
         found = []
         for part in self._shares(stage, samples):
             with self._autocast():
-                features = self._features.inputs(part, [self._encoder.prompt(one) for one in part], self._moved)
+                features = self.features.inputs(part, [self._encoder.prompt(one) for one in part], self._moved)
             found.append(self._collate(part, features, len(part) / len(samples), answers))
         return found
 
     def expect(self, stage: Stage, steps: Iterable[int]) -> None:
         """Say which steps of a stage come next, so that their pictures can be encoded in company."""
-        self._features.expect(self._items(stage, steps))
+        self.features.expect(self._items(stage, steps))
 
     def coming(self, steps: int) -> Iterator[Sequence[Batch]]:
         """This process's micro-batches of the first `steps` optimiser steps of the run."""

@@ -130,7 +130,7 @@ def test_ray_starts_a_killed_point_again_until_its_retries_are_used_up(capsys: p
 
 
 def test_two_commands_never_work_on_one_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(points, "_TAKEOVER_S", 0)
+    monkeypatch.setattr(points, "TAKEOVER_S", 0)
     seen: list[int] = []
     folder = Path("outputs/grid-seed/seed-0")
     folder.mkdir(parents=True)

@@ -32,6 +32,17 @@ def test_task_gets_its_typed_config_and_its_folder() -> None:
     assert folder == Path("outputs/fashion_naming-full_low_lr-seed7")
 
 
+def test_a_run_of_fewer_steps_than_checkpoints_is_composed() -> None:
+    config = compose.compose(FinetuneConfig, ["recipe.steps=2"])
+    assert (config.recipe.steps, config.recipe.checkpoints.log_spaced) == (2, 4)
+
+
+def test_a_checkpoint_after_the_last_step_is_refused() -> None:
+    keep = ["recipe.checkpoints.log_spaced=null", "recipe.checkpoints.steps=[1,3]"]
+    with pytest.raises(UserError, match=r"recipe\.checkpoints\.steps .*step 3 is outside the 2 steps"):
+        compose.compose(FinetuneConfig, ["recipe.steps=2", *keep])
+
+
 def test_hydra_leaves_no_files_of_its_own() -> None:
     compose.run(FinetuneConfig, ["name=mine"], lambda *_: None)
     assert files("outputs") == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +129,16 @@ def test_bounds_have_what_is_defined_for_them_and_nothing_else(world: World) -> 
 def test_a_run_that_is_killed_in_its_second_stage_ends_with_the_same_bytes(
     world: World, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = loop.Trainer._step
+    whole = loop.Trainer.run
 
-    def dying(self: Any, *of: Any) -> Any:
-        if of[2] == 4:
-            raise KeyboardInterrupt
-        return step(self, *of)
+    def cut(self: loop.Trainer, *of: Any) -> Iterator[loop.StepReport]:
+        for report in whole(self, *of):
+            if report.step == 4:
+                raise KeyboardInterrupt
+            yield report
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Trainer, "_step", dying)
+        patched.setattr(loop.Trainer, "run", cut)
         with pytest.raises(KeyboardInterrupt):
             world.train(strategy, f"{strategy}_again")
     again = world.train(strategy, f"{strategy}_again")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,26 +28,30 @@ ADAPTERS = {"lora", "rslora", "dora", "inc_lora", "o_lora", "moe_lora", "mr_lora
 PARTS = (["vision"], ["projector"], ["language"], ["vision", "projector", "language"])
 
 
-EVERY = 5
-"""A family takes every fifth method, so that each method meets two families or more, with one part or with all."""
-DEALT = {
-    family: {name: PARTS[(place + i) % len(PARTS)] for i, name in enumerate(DURING) if i % EVERY == place % EVERY}
-    for place, family in enumerate(FAMILIES)
-}
+def dealt(i: int, name: str) -> Iterator[Any]:
+    """The cases of one method: two families, each with other parts."""
+    for k in (0, 1):
+        family, marked = list(zip(FAMILIES, MARKED, strict=True))[(2 * i + k) % len(FAMILIES)]
+        marks = () if isinstance(marked, str) else marked.marks
+        yield pytest.param(name, family, PARTS[(i + k) % len(PARTS)], marks=marks, id=f"{name}-{family}")
 
 
-def test_every_method_meets_two_families_or_more() -> None:
-    assert all(sum(name in methods for methods in DEALT.values()) >= 2 for name in DURING)
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    models = tmp_path_factory.mktemp("models")
+    return cache(lambda family: FAMILIES[family](models / family))
 
 
-@pytest.mark.parametrize("family", MARKED)
-def test_two_steps_move_what_trains_and_nothing_else(tmp_path: Path, family: str) -> None:
-    folder = FAMILIES[family](tmp_path / family)
-    for name, dealt in DEALT[family].items():
-        parts = ["language"] if name in ADAPTERS else ["vision", "language"] if name == "hft" else dealt
-        subject = trainer(folder, DURING[name](), read={"general": ITEMS[:2]}, parts=parts)
-        before = snapshot(subject)
-        reports = list(subject.run(plan(2, only_pictures=True)))
-        assert all(torch.isfinite(torch.tensor(report.loss)) for report in reports), name
-        moved = {one for one, value in snapshot(subject).items() if not torch.equal(value, before[one])}
-        assert {part_of(one) for one in moved} == set(parts), name
+@pytest.mark.parametrize(
+    ("name", "family", "parts"), [case for i, name in enumerate(DURING) for case in dealt(i, name)]
+)
+def test_two_steps_move_what_trains_and_nothing_else(
+    folder_of: Callable[[str], Path], name: str, family: str, parts: list[str]
+) -> None:
+    parts = ["language"] if name in ADAPTERS else ["vision", "language"] if name == "hft" else parts
+    subject = trainer(folder_of(family), DURING[name](), read={"general": ITEMS[:2]}, parts=parts)
+    before = snapshot(subject)
+    losses = [report.loss for report in subject.run(plan(2, only_pictures=True))]
+    assert torch.isfinite(torch.tensor(losses)).tolist() == [True, True]
+    moved = {one for one, value in snapshot(subject).items() if not torch.equal(value, before[one])}
+    assert {part_of(one) for one in moved} == set(parts)

@@ -200,8 +200,8 @@ METHODS: dict[str, Callable[[], LoRA]] = {
 def test_untrained_experts_are_the_base_model_to_the_bit(tmp_path: Path, family: str, name: str) -> None:
     path = FAMILIES[family](tmp_path / family)
     subject = trainer(path, METHODS[name](), stages=2, parts=["language"])
-    inputs = dict(subject._passes.batch(ITEMS[:3]).inputs)
-    model, base = subject._trainee.model, load_model(ModelConfig(path=str(path))).model
+    inputs = dict(subject.passes.batch(ITEMS[:3]).inputs)
+    model, base = subject.trainee.model, load_model(ModelConfig(path=str(path))).model
     assert torch.equal(logits(model, inputs), logits(base, inputs))
     if name == "mr_lora":
         router_of(model).turn_to(1)
@@ -228,8 +228,8 @@ def test_a_stage_moves_its_own_expert_only_and_its_checkpoint_knows_the_tasks_so
 ) -> None:
     path, method = FAMILIES[family](tmp_path / family), MRLoRA(rank=2, router_samples=3)
     subject = trainer(path, method, stages=3, parts=["language"], weight_decay=0.1)
-    inputs = dict(subject._passes.batch(ITEMS[:4]).inputs)
-    model = subject._trainee.model
+    inputs = dict(subject.passes.batch(ITEMS[:4]).inputs)
+    model = subject.trainee.model
     untrained, before, saved = logits(model, inputs), snapshot(subject), []
     for step, _ in enumerate(subject.run(staged(SHORT, LONG, ITEMS)), start=1):
         if step % 2:
@@ -295,8 +295,8 @@ def test_four_steps_are_three_a_resume_point_on_disk_and_one(folder: Path, tmp_p
 def test_the_same_items_are_kept_of_a_task_in_every_stage(folder: Path) -> None:
     subject = trainer(folder, MRLoRA(rank=2, router_samples=2), stages=2, parts=["language"])
     asked: list[str] = []
-    batch = subject._passes.batch
-    subject._passes.batch = lambda samples: asked.extend(one.id for one in samples) or batch(samples)  # type: ignore
+    batch = subject.passes.batch
+    subject.passes.batch = lambda samples: asked.extend(one.id for one in samples) or batch(samples)  # type: ignore
     list(subject.run(staged(SHORT, LONG)))
     assert len(asked) == 6
     assert asked[:2] == asked[2:4]

@@ -125,7 +125,7 @@ def test_l1_leaves_out_what_helps_little() -> None:
 
 def test_a_loss_that_is_not_finite_is_named() -> None:
     trained = hurtful()
-    trained.passes._batches[0].labels[0] = float("nan")
+    next(trained.passes.coming(1))[0].labels[0] = float("nan")
     with pytest.raises(UserError, match="loss is nan at step 1"):
         grafted(Grafting(density=0.5), trained)
 

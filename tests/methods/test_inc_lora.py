@@ -10,6 +10,7 @@ from torch import Tensor
 
 from forgetbench.config import ModelConfig
 from forgetbench.data.collate import Encoder, batch_prompts
+from forgetbench.methods.base import Trainee
 from forgetbench.methods.inc_lora import IncLoRA
 from forgetbench.models.load import load_model
 from tests.support.families import llava
@@ -33,20 +34,21 @@ def logits(model: torch.nn.Module, folder: Path) -> Tensor:
 
 @pytest.mark.parametrize("stabilised", [False, True], ids=["LoRA", "rsLoRA"])
 def test_a_merged_adapter_answers_as_the_unmerged_one(folder: Path, stabilised: bool) -> None:
-    subject = trainer(folder, IncLoRA(rank=2, rank_stabilised=stabilised), stages=2)
-    model = subject._trainee.model
+    method = IncLoRA(rank=2, rank_stabilised=stabilised)
+    subject = trainer(folder, method, stages=2)
+    model = subject.trainee.model
     answers: dict[int, Tensor] = {0: logits(model, folder)}
-    begin_stage = subject._method.begin_stage
+    begin_stage = method.begin_stage
 
-    def watched(trainee: object) -> None:
+    def watched(trainee: Trainee) -> None:
         answers[1] = logits(model, folder)
-        begin_stage(subject._trainee)
+        begin_stage(trainee)
         answers[2] = logits(model, folder)
 
     steps = subject.run(plan(4, 1))
     for _ in range(4):
         next(steps)
-    subject._method.begin_stage = watched  # type: ignore[method-assign]
+    method.begin_stage = watched  # type: ignore[method-assign]
     next(steps)
     assert (answers[1] - answers[0]).abs().max() > 1e-2  # it has learnt something
     assert (answers[2] - answers[1]).abs().max() < 1e-5
@@ -57,7 +59,7 @@ def test_the_adapter_starts_anew_on_weights_that_hold_the_stage_before(folder: P
     steps = subject.run(plan(3, 2))
     for _ in range(3):
         next(steps)
-    live = dict(subject._trainee.model.named_parameters())
+    live = dict(subject.trainee.model.named_parameters())
     before = {name: one.detach().clone() for name, one in live.items()}
     assert not any(name.endswith("base_layer.weight") for name in subject.delta())
     list(steps)

@@ -111,7 +111,7 @@ def test_distillation_keeps_answers_nearer_and_none_is_plain_training(folder: Pa
         subject = trainer(folder, method, lr=1e-3)
         list(subject.run(plan(6)))
         ends.append(snapshot(subject))
-        trained = subject._passes
+        trained = subject.passes
         base = load_model(ModelConfig(path=str(folder))).model
         batch = trained.batch(ITEMS[:4])
         with torch.no_grad():

@@ -117,19 +117,18 @@ def test_without_drift_nothing_changes() -> None:
     assert same(task, before)
 
 
-def test_several_steps_by_hand() -> None:
+def test_several_steps_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """A linear "model" in float64: h = W x, L_task = |W x - y|^2 / 2, L_v = mean |(W - W0) x|_1, gradient descent."""
     generator = np.random.default_rng(0)
     x_ND, y_NK, w0_KD = generator.normal(size=(6, 4)), generator.normal(size=(6, 3)), generator.normal(size=(3, 4))
     inputs, answers = torch.tensor(x_ND), torch.tensor(y_NK)
     weight = nn.Parameter(torch.tensor(w0_KD.copy()))
     start = weight.detach().clone()
+    by_hand = SimpleNamespace(loss=lambda _: (inputs @ (weight - start).T).abs().sum(-1).mean())
+    monkeypatch.setattr("forgetbench.methods.drift.VisualDrift", lambda *_: by_hand)
     method = MDGD(strength=0.1)
-    method._gradients = {}
-    method._drift = SimpleNamespace(  # type: ignore[assignment]
-        loss=lambda _: (inputs @ (weight - start).T).abs().sum(-1).mean()
-    )
     trainee = Trainee(None, {"w": weight}, SimpleNamespace(total=lambda one: one))  # type: ignore[arg-type]
+    method.begin(trainee)
     w_KD, moved = w0_KD.copy(), []
     for _ in range(5):
         method.penalty(trainee, None, None)  # type: ignore[arg-type]
@@ -160,10 +159,10 @@ def hidden(model: Any, batch: Batch, layer: int) -> Tensor:
 @pytest.mark.parametrize("layer", [0, 1, -2])
 def test_drift_is_the_mean_distance_of_hidden_states_at_picture_tokens(folder: Path, layer: int) -> None:
     subject = trainer(folder, Method(), parts=["projector", "language"])
-    subject._passes.plan(stage(1))
-    model, passes = subject._trainee.model, subject._passes
+    subject.passes.plan(stage(1))
+    model, passes = subject.trainee.model, subject.passes
     base = copy.deepcopy(model)
-    drift = VisualDrift(subject._trainee, layer, 1 << 20)
+    drift = VisualDrift(subject.trainee, layer, 1 << 20)
     with torch.no_grad():
         for parameter in subject.trainable.values():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -211,7 +210,7 @@ def test_other_families(tmp_path: Path, family: str, method: type[MDGD]) -> None
     subject = trainer(FAMILIES[family](tmp_path / family), chosen)
     assert list(subject.run(stage(2, [*SAMPLES[:3], *several])))
     assert subject.delta()
-    assert 0 <= chosen._drift.noise < 1e-4  # the reference is the model's own pass
+    assert 0 <= chosen.drift.noise < 1e-4  # the reference is the model's own pass
 
 
 def test_text_alone_is_a_plain_step(folder: Path) -> None:
@@ -227,7 +226,7 @@ def test_text_alone_is_a_plain_step(folder: Path) -> None:
 def test_adapters_are_refused(folder: Path) -> None:
     subject = trainer(folder, LoRA(rank=2))
     with pytest.raises(UserError, match="no LoRA form"):
-        MDGD().begin(subject._trainee)
+        MDGD().begin(subject.trainee)
 
 
 @pytest.mark.parametrize("changes", [{"parts": ["language"]}, {"parts": ["language"], "language_last_layers": 1}])
@@ -244,11 +243,11 @@ def test_masked_entries_never_move(folder: Path) -> None:
     for _ in subject.run(stage(4)):
         for name, one in subject.trainable.items():
             moved = (one.detach() != start[name]).flatten().nonzero()[:, 0]
-            assert set(moved.tolist()) <= set(method._chosen[name].tolist())
-            assert len(method._chosen[name]) == max(1, round(0.2 * one.numel()))
+            assert set(moved.tolist()) <= set(method.state()[name].tolist())
+            assert len(method.state()[name]) == max(1, round(0.2 * one.numel()))
     assert subject.delta()
     moments = [value for key, value in subject.resume_point(4).tensors.items() if "exp_avg" in key]
-    chosen = sum(map(len, method._chosen.values()))
+    chosen = sum(map(len, method.state().values()))
     assert sum(moment.numel() for moment in moments) == 2 * chosen
 
 
@@ -257,17 +256,17 @@ def test_the_mask_holds_the_largest_task_gradients(folder: Path) -> None:
     subject = trainer(folder, method)
     next(subject.run(stage(3)))
     plain = trainer(folder, Method())
-    plain._passes.plan(stage(3))
+    plain.passes.plan(stage(3))
     scores = {name: torch.zeros_like(one) for name, one in plain.trainable.items()}
-    for batches in plain._passes.coming(2):
-        plain._trainee.model.zero_grad()
+    for batches in plain.passes.coming(2):
+        plain.trainee.model.zero_grad()
         for batch in batches:
-            plain._passes.backward(batch, plain._passes.forward(batch))
+            plain.passes.backward(batch, plain.passes.forward(batch))
         for name, one in plain.trainable.items():
             scores[name] += 0 if one.grad is None else one.grad.abs()
     for name, score in scores.items():
         chosen = torch.zeros(score.numel(), dtype=torch.bool)
-        chosen[method._chosen[name]] = True
+        chosen[method.state()[name]] = True
         kept, dropped = score.flatten()[chosen], score.flatten()[~chosen]
         if len(dropped):
             assert kept.min() >= dropped.max() * (1 - 1e-4)

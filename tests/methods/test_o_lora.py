@@ -102,9 +102,9 @@ def logits(model: Any, batch: Batch) -> Tensor:
 
 def test_adapters_of_all_stages_add_up_and_start_from_the_base_model(folder: Path) -> None:
     subject = trainer(folder, OLoRA(rank=2, alpha=6), stages=2)
-    batch = subject._passes.batch(ITEMS[:3])
+    batch = subject.passes.batch(ITEMS[:3])
     base = load_model(ModelConfig(path=str(folder))).model
-    assert torch.equal(logits(subject._trainee.model, batch), logits(base, batch))
+    assert torch.equal(logits(subject.trainee.model, batch), logits(base, batch))
     list(subject.run(plan(2, 2)))
     trained = snapshot(subject)
     with torch.no_grad():
@@ -115,7 +115,7 @@ def test_adapters_of_all_stages_add_up_and_start_from_the_base_model(folder: Pat
                     weight.add_(6 / 2 * b @ a)
             if name in trained:
                 weight.copy_(trained[name])
-    found = logits(subject._trainee.model, batch)
+    found = logits(subject.trainee.model, batch)
     assert (found - logits(base, batch)).abs().max() < 1e-4
     assert (found - logits(load_model(ModelConfig(path=str(folder))).model, batch)).abs().max() > 1e-2
 

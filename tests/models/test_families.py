@@ -483,7 +483,7 @@ def test_the_loss_is_the_mean_over_answer_tokens_and_looks_at_nothing_else(fresh
     ids = [encoder.answer_ids(sample.answer) for sample in samples]
     tokens = sum(map(len, ids))
     expected = -sum(naive_logprob(fresh, sample, one) for sample, one in zip(samples, ids, strict=True)) / tokens
-    passes = subject._passes
+    passes = subject.passes
     batch = passes.batch(samples)
     outputs = passes.forward(batch)
     outputs.logits = outputs.logits.detach().requires_grad_()
@@ -500,10 +500,10 @@ def test_the_loss_is_the_mean_over_answer_tokens_and_looks_at_nothing_else(fresh
 def test_features_that_training_reuses_change_no_bit(fresh: LoadedModel, folder: Path) -> None:
     other = load_model(ModelConfig(path=str(folder / fresh.name)))
     reusing, expected = trained(fresh, ["language"]), trained(other, ["language"], reuse_features=False)
-    assert reusing._passes._features.active
-    assert reusing._passes._features._held
+    assert reusing.passes.features.active
+    assert reusing.passes.features.held > 0
     assert not moved(weights(other.model), fresh.model)
-    assert not expected._passes._features.active
+    assert not expected.passes.features.active
 
 
 @torch.no_grad()

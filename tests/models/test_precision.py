@@ -103,7 +103,7 @@ def test_fp32_scoring_of_a_model_held_in_bf16_is_that_of_its_values_in_fp32(fami
 
 def test_what_trains_is_fp32_and_what_is_frozen_as_the_model_is_held(folder: Path) -> None:
     subject = trainer(folder, LoRA(), {"dtype": Dtype.bf16})
-    widths = {name: one.dtype for name, one in subject._trainee.model.named_parameters()}
+    widths = {name: one.dtype for name, one in subject.trainee.model.named_parameters()}
     assert {widths[name] for name in subject.trainable} == {torch.float32}
     assert {width for name, width in widths.items() if name not in subject.trainable} == {torch.bfloat16}
     losses = trained(subject)
@@ -160,7 +160,7 @@ def test_gradient_checkpointing_does_not_change_a_bit(folder: Path, method: Meth
     plain, again = [(trained(run), snapshot(run)) for run in runs]
     assert plain[0] == again[0]
     assert all_same_bits(plain[1], again[1])
-    assert runs[1]._trainee.model.is_activation_checkpointing
+    assert runs[1].trainee.model.is_activation_checkpointing
 
 
 def test_auto_attention_is_flash_only_where_it_runs_and_every_pass_is_bf16() -> None:
@@ -194,7 +194,7 @@ def test_nf4_packs_the_linear_layers_of_the_language_model_only(folder: Path) ->
 def test_adapters_train_on_packed_weights_which_stay_and_are_scored(folder: Path, tmp_path: Path) -> None:
     model = {"dtype": Dtype.bf16, "quantisation": Quantisation.nf4}
     subject = trainer(folder, LoRA(), model, gradient_checkpointing=True)
-    whole = subject._trainee.model
+    whole = subject.trainee.model
     packed = {name: one.detach().clone() for name, one in whole.named_parameters() if one.dtype == torch.uint8}
     losses = trained(subject)
     assert losses[0] > losses[1] > losses[2]

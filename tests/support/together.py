@@ -117,6 +117,7 @@ CASES = {
     "lora on bf16": Case(method=lambda: LoRA(rank=2), recipe={"precision": Precision.bf16}, frozen=torch.bfloat16),
 }
 RESUMED = Case(method=Spider, steps=6)
+UNEVEN = Case(stages=({}, {"batch_size": 2}))  # micro-batches of 2, then of 1
 KEEP, META = (3, 6), {"method": {}}
 
 
@@ -196,8 +197,9 @@ def main(model: Path, folder: Path) -> None:
     crew.agree(None)
     for name in ("killed, then sliced", "killed alone, then sliced"):
         finish(trainer(model, case, Sharding.fsdp2), folder / name, case)
+    uneven = trainer(model, UNEVEN)
     refusals = {
-        "uneven": refused(lambda: trainer(model, Case(recipe={"batch_size": 6}))),
+        "uneven": refused(lambda: next(uneven.run(stages(UNEVEN)))),
         "method": refused(lambda: trainer(model, Case(method=LwF), Sharding.fsdp2)),
     }
     command(folder / "command")

@@ -37,7 +37,7 @@ def tuned_llava(folder: Path, *parts: str) -> Trained:
     loaded = load_model(ModelConfig(path=str(llava(folder))))
     model = loaded.model
     recipe = RecipeConfig(lr=1e-3, parts=list(parts), batch_size=4, gradient_accumulation=2, precision=Precision.fp32)
-    passes = TrainingPasses(start_processes(2), loaded, Encoder(loaded.processor), recipe, seed=0)
+    passes = TrainingPasses(start_processes(), loaded, Encoder(loaded.processor), recipe, seed=0)
     stream = MixedStream([WeightedSet("toy", [item(i) for i in range(8)], 1.0)], [], 0.0, seed=3)
     passes.plan([Stage("toy", stream, STEPS, "digest")])
     choose_trainable(model, parts)

@@ -87,7 +87,7 @@ def trainer(loaded: LoadedModel, method: Method | None = None, **changes: Any) -
 
 def with_limit(loaded: LoadedModel, subject: Trainer, max_bytes: int) -> FeatureReuse:
     reuse = FeatureReuse(loaded.model, PictureEncoder(loaded.model), Encoder(loaded.processor), max_bytes=max_bytes)
-    subject._passes._features = reuse
+    subject.passes.features = reuse
     return reuse
 
 
@@ -130,8 +130,8 @@ def test_reuse_changes_no_bit(tmp_path: Path, family: str, precision: Precision)
     reusing = trainer(loaded_from(folder), precision=precision)
     expected = outcome(trainer(loaded_from(folder), precision=precision, reuse_features=False), stages(REPEATED))
     assert_same(outcome(reusing, stages(REPEATED)), expected)
-    assert reusing._passes._features.active
-    assert len(reusing._passes._features._held) == len(PICTURES)
+    assert reusing.passes.features.active
+    assert reusing.passes.features.held == len(PICTURES)
 
 
 @pytest.mark.parametrize("precision", list(Precision))
@@ -158,15 +158,15 @@ def test_the_embedded_model_learns_the_same_bits(precision: Precision) -> None:
     subject = trainer(load_model(TINY), batch_size=8, precision=precision)
     expected = trainer(load_model(TINY), batch_size=8, precision=precision, reuse_features=False)
     assert_same(outcome(subject, plan), outcome(expected, plan))
-    assert subject._passes._features.active
-    assert subject._passes._features._held
+    assert subject.passes.features.active
+    assert subject.passes.features.held > 0
 
 
 def test_dropout_in_the_language_part_draws_the_same(folder: Path) -> None:
     runs = []
     for reuse in (True, False):
         subject = trainer(loaded_from(folder), LoRA(rank=2, dropout=0.3), reuse_features=reuse)
-        assert subject._passes._features.active is reuse
+        assert subject.passes.features.active is reuse
         runs.append(outcome(subject, stages(REPEATED)))
     assert_same(*runs)
 
@@ -199,8 +199,8 @@ def test_without_reuse_every_micro_batch_is_encoded(folder: Path) -> None:
 def test_a_recipe_that_trains_what_encodes_pictures_does_not_reuse(folder: Path, changes: dict[str, Any]) -> None:
     subject = trainer(loaded_from(folder), **changes)
     list(subject.run(stages(REPEATED, 2)))
-    assert not subject._passes._features.active
-    assert not subject._passes._features._held
+    assert not subject.passes.features.active
+    assert subject.passes.features.held == 0
 
 
 @pytest.mark.parametrize("change", ["attention dropout", "dropout", "batch norm"])
@@ -233,10 +233,10 @@ def test_an_encoder_that_minds_a_pictures_place_or_draws_unseen_switches_reuse_o
         return trainer(loaded, LoRA(rank=2, dropout=0.3), reuse_features=reuse)
 
     subject = faulty(True)
-    assert subject._passes._features.active
+    assert subject.passes.features.active
     assert_same(outcome(subject, stages(REPEATED)), outcome(faulty(False), stages(REPEATED)))
-    assert not subject._passes._features.active
-    assert not subject._passes._features._held
+    assert not subject.passes.features.active
+    assert subject.passes.features.held == 0
 
 
 @pytest.mark.parametrize("stop", [1, 2, 5])
@@ -258,8 +258,8 @@ def test_features_never_take_more_memory_than_they_may(folder: Path, room: float
     size = 4 * 32 * 4  # four tokens of 32 numbers in fp32
     reuse = with_limit(loaded, subject, int(room * size))
     result = outcome(subject, stages(REPEATED))
-    assert len(reuse._held) == int(room)
-    assert sum(features.untyped_storage().nbytes() for features in reuse._held.values()) <= room * size
+    assert reuse.held == int(room)
+    assert reuse.held_bytes <= room * size
     assert_same(result, outcome(trainer(loaded_from(folder), reuse_features=False), stages(REPEATED)))
 
 

@@ -17,6 +17,7 @@ from forgetbench.config import (
     Sharding,
     StageConfig,
     SweepConfig,
+    Training,
 )
 from forgetbench.core.errors import UserError
 from forgetbench.core.processes import processes_started, start_processes
@@ -87,6 +88,34 @@ def test_stages_that_train_other_parts_are_refused() -> None:
     assert stages(lr=1e-5, parts=["language", "projector"]) == {}
 
 
+def shared_by_two(*stages: dict[str, object], training: Training = Training.sequence, **recipe: int) -> dict[str, str]:
+    """What is said of a run without slices whose stages change this of the recipe."""
+    chosen = RecipeConfig(lr=1e-4, parts=["language"], **recipe)  # type: ignore[arg-type]
+    data = DataConfig([StageConfig("target", recipe=stage) for stage in stages], training)
+    return said(replace(FSDP2, sharding=Sharding.none, recipe=chosen, data=data))
+
+
+@pytest.mark.usefixtures("two_started")
+def test_a_micro_batch_that_some_process_gets_nothing_of_is_refused_by_its_stage() -> None:
+    found = shared_by_two({}, {"batch_size": 1}, {"gradient_accumulation": 32})
+    assert list(found) == ["data.stages.1.recipe.batch_size", "data.stages.2.recipe.gradient_accumulation"]
+    for message in found.values():
+        assert message == (
+            "batch_size / gradient_accumulation = 1 cannot be shared by 2 processes; make it a multiple of 2."
+        )
+    assert list(shared_by_two({}, {"lr": 1e-5}, batch_size=3)) == ["recipe.batch_size"]
+
+
+@pytest.mark.usefixtures("two_started")
+def test_a_batch_that_no_stage_trains_with_is_not_held_against_a_run() -> None:
+    assert shared_by_two({"batch_size": 4}, batch_size=1) == {}
+    assert shared_by_two({}, batch_size=1, training=Training.none) == {}
+
+
+def test_one_process_takes_any_micro_batch() -> None:
+    assert shared_by_two({}, {"batch_size": 1}, batch_size=3) == {}
+
+
 def test_one_process_cannot_slice(tmp_path: Path) -> None:
     assert "torchrun" in said(FSDP2)["sharding"]
     assert said(replace(FSDP2, sharding=Sharding.none)) == {}
@@ -121,7 +150,7 @@ def test_processes_that_cannot_find_each_other_are_told_how_to_start(monkeypatch
 def test_accelerates_own_sharding_is_refused(monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
     monkeypatch.setenv(flag, "true")
     with pytest.raises(UserError, match=f"{flag}: leave out .*sharding=fsdp2"):
-        start_processes(2)
+        start_processes()
 
 
 def test_what_is_not_sliced_is_its_own_slice_and_its_own_whole() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import gc
+import weakref
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from forgetbench.config import ModelConfig, RecipeConfig
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
-from forgetbench.methods.base import Method
+from forgetbench.methods.base import Method, Trainee
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.checkpoint import load_resume, save_checkpoint, save_resume
 from forgetbench.models.load import load_model
@@ -75,13 +78,40 @@ def test_the_optimiser_is_fresh_in_each_stage_unless_it_is_carried(folder: Path)
         prepare(loaded.model, [RECIPE] * 2, Method(), 0)
         subject = Trainer(loaded, Encoder(loaded.processor), Method(), RECIPE, 0, carry_optimiser=carry)
         found = [report.loss for report in subject.run(plan(2, 3))]
-        state = next(iter(subject._optimiser.state.values()))
+        state = next(iter(subject.optimiser.state.values()))
         assert int(state["step"]) == (5 if carry else 3)
         return found
 
     fresh, carried = losses(False), losses(True)
     assert fresh[:3] == carried[:3]
     assert fresh[3:] != carried[3:]
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_the_moments_of_one_stage_alone_are_held(folder: Path, carry: bool) -> None:
+    @dataclass
+    class Onlooker(Method):
+        """Counts what is held when a stage looks at the weights that it starts from."""
+
+        held: list[int] = field(default_factory=list)
+
+        def begin_stage(self, trainee: Trainee) -> None:
+            self.held.append(len(alive()))
+
+    seen: dict[int, weakref.ref[Tensor]] = {}
+
+    def alive() -> list[Tensor]:
+        gc.collect()
+        return [tensor for one in seen.values() if (tensor := one()) is not None]
+
+    loaded, method = load_model(ModelConfig(path=str(folder))), Onlooker()
+    prepare(loaded.model, [RECIPE] * 3, method, 0)
+    subject = Trainer(loaded, Encoder(loaded.processor), method, RECIPE, 0, carry_optimiser=carry)
+    one_set = 3 * len(subject.trainable)  # AdamW's step count and two moments
+    for _ in subject.run(plan(2, 1, 2)):
+        seen |= {id(one): weakref.ref(one) for state in subject.optimiser.state.values() for one in state.values()}
+        assert len(alive()) == one_set
+    assert method.held == ([0, one_set, one_set] if carry else [0, 0, 0])
 
 
 def test_each_stage_trains_the_parts_at_the_rate_that_its_recipe_names(folder: Path) -> None:

@@ -57,8 +57,8 @@ def trained(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pyte
     list(subject.run(plan(2, 2)))
     run = tmp_path_factory.mktemp("run")
     save_checkpoint(run, 4, subject.delta(), {"method": {"name": method.name}, "stage": 2})
-    inputs = dict(subject._passes.batch(ITEMS[:3]).inputs)
-    return method, run, inputs, logits(subject._trainee.model, inputs)
+    inputs = dict(subject.passes.batch(ITEMS[:3]).inputs)
+    return method, run, inputs, logits(subject.trainee.model, inputs)
 
 
 @torch.no_grad()

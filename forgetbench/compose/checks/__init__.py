@@ -137,9 +137,8 @@ def _checkpoints(config: FinetuneConfig) -> Iterator[Problem]:
     yield from duplicates(f"{key}.steps", chosen.steps)
     if beyond := [step for step in chosen.steps if not 1 <= step <= steps]:
         yield Problem(f"{key}.steps", f"step {beyond[0]} is outside the {steps} steps of training.")
-    for name, value in (("every", chosen.every), ("log_spaced", chosen.log_spaced)):
-        if value is not None and value > steps > 0:
-            yield Problem(f"{key}.{name}", f"{value} is more than the {steps} steps of training.")
+    if chosen.every is not None and chosen.every > steps > 0:
+        yield Problem(f"{key}.every", f"{chosen.every} is more than the {steps} steps of training.")
 
 
 def _operation(config: FinetuneConfig) -> Iterator[Problem]:

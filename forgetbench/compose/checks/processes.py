@@ -7,13 +7,15 @@ from functools import partial
 
 from forgetbench.compose.checks.problem import Problem, refused
 from forgetbench.compose.checks.stages import changed_recipes
-from forgetbench.config import FinetuneConfig, Sharding, SweepConfig
-from forgetbench.core.processes import processes_started
+from forgetbench.config import FinetuneConfig, Sharding, SweepConfig, Training
+from forgetbench.core.errors import UserError
+from forgetbench.core.processes import against_sharing, processes_started
 from forgetbench.methods.operation import Operation
 
 
 def process_problems(config: FinetuneConfig) -> Iterator[Problem]:
-    """What `sharding` does not go with."""
+    """Micro-batches that some process gets nothing of, and what `sharding` does not go with."""
+    yield from _micro_batches(config)
     if config.sharding is Sharding.none:
         return
     yield from _method(config)
@@ -28,6 +30,27 @@ def process_problems(config: FinetuneConfig) -> Iterator[Problem]:
                     f"{given} trains something else than the rest of the run ({whole_run}), and what is sliced cannot "
                     "change; use sharding=none.",
                 )
+
+
+def _micro_batches(config: FinetuneConfig) -> Iterator[Problem]:
+    """Each stage's by the key that decides it; a sweep's points train in one process each."""
+    if isinstance(config, SweepConfig) or config.data.training is Training.none:
+        return
+    try:
+        processes = processes_started()
+    except UserError:  # told when they start
+        return
+    changed = {} if config.data.training is Training.joint else dict(changed_recipes(config))
+    recipes = {}
+    for index, stage in enumerate(config.data.stages):
+        own = [name for name in ("batch_size", "gradient_accumulation") if name in stage.recipe]
+        key = f"data.stages.{index}.recipe.{own[0]}" if own and index in changed else "recipe.batch_size"
+        recipes[key] = changed.get(index, config.recipe)
+    for key, recipe in recipes.items():
+        if recipe.gradient_accumulation > 0 and (
+            reason := against_sharing(recipe.batch_size // recipe.gradient_accumulation, processes)
+        ):
+            yield Problem(key, reason)
 
 
 def _method(config: FinetuneConfig) -> Iterator[Problem]:
