@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 _STALE_S = 600.0
 """A temporary file of this age was left by a kill; a younger one may be another command's that is writing."""
-_DAMAGE = (OSError, ValueError, LookupError, TypeError)
-"""What reading a file of another content raises."""
+_DAMAGE = (ValueError, LookupError, TypeError)
+"""What reading other content raises in plain Python. No OSError: a disk that fails is not a file to be given up."""
 
 
 def checksum(content: bytes) -> str:
@@ -67,7 +67,7 @@ class Store:
         Args:
             folder: where entries are.
             suffix: of their names on disk.
-            damage: what reading a damaged one raises, beside Python's own errors.
+            damage: what reading a damaged one raises besides, such as a library's errors.
         """
         self._folder, self._suffix = folder, suffix
         self._damage: tuple[type[Exception], ...] = (*_DAMAGE, *damage)

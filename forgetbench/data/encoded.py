@@ -62,7 +62,7 @@ def encode(samples: Sequence[Sample], encoder: Encoder, folder: Path, max_bytes:
         folder: a name of its own for these samples and this encoder, such as a digest of both.
         max_bytes: keep no pixels beyond this size; pictures are then decoded whenever they are needed.
     """
-    store = Store(folder.parent)
+    store = Store(folder.parent, damage=(OSError,))  # a file may be missing
     with store.locked(folder.name):
         meta = store.read(folder.name, _checked_meta)
         if meta is None or not _suffices(meta, max_bytes):

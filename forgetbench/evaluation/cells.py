@@ -83,7 +83,7 @@ class CellStore:
 
     def __init__(self, outputs: Path) -> None:
         """Use `<outputs>/.cells`."""
-        self._files = Store(outputs / ".cells", ".parquet", damage=(pa.ArrowException,))
+        self._files = Store(outputs / ".cells", ".parquet", damage=(OSError, pa.ArrowException))
 
     def path(self, digest: str) -> Path:
         """Where a cell is, whether or not it exists."""

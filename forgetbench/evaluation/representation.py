@@ -154,7 +154,7 @@ def measure(
         crew: the processes of this command.
         advance: called with a description and the number of jobs that became done.
     """
-    store = Store(folder, ".json")
+    store = Store(folder, ".json", damage=(OSError,))
     stored = [_read(store, job) if crew.is_main else None for job in jobs]
     found = {number: rows for number, rows in enumerate(stored) if rows is not None}
     missing = crew.agree([number for number in range(len(jobs)) if number not in found])

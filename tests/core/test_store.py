@@ -62,6 +62,15 @@ def test_an_error_of_a_library_is_damage_only_where_it_is_said_to_be(tmp_path: P
         Store(tmp_path).read("a", torn)
 
 
+def test_a_disk_that_fails_is_no_damage_unless_it_is_said_to_be(tmp_path: Path) -> None:
+    def failing(path: Path) -> None:
+        raise OSError("no answer")
+
+    (tmp_path / "a").touch()
+    with pytest.raises(OSError, match="no answer"):
+        Store(tmp_path).read("a", failing)
+
+
 def test_a_failed_write_leaves_the_entry_that_was_there(store: Store) -> None:
     def fail() -> None:
         with store.writing("a") as temporary:

@@ -95,6 +95,23 @@ def test_prompts_are_processed_once_and_then_mapped(loaded: LoadedModel, tmp_pat
     assert Counting.count == 0
 
 
+def test_the_prompts_used_last_are_remembered_up_to_a_limit(loaded: LoadedModel) -> None:
+    one, two, three = items(4)[1:]
+    size = sum(value.nbytes for value in Encoder(loaded.processor).encode(two).pictures.values())
+    Counting.count, encoder = 0, Counting(loaded.processor, cache_bytes=3 * size)
+    for sample, processed in ((one, 1), (two, 2), (one, 2), (three, 3), (one, 3), (two, 4), (three, 5)):
+        encoder.prompt(sample)
+        assert Counting.count == processed
+
+
+def test_a_prompt_larger_than_the_limit_is_remembered_alone(loaded: LoadedModel) -> None:
+    one, two = items(3)[1:]
+    Counting.count, encoder = 0, Counting(loaded.processor, cache_bytes=10)
+    for sample, processed in ((one, 1), (one, 1), (two, 2), (two, 2), (one, 3)):
+        encoder.prompt(sample)
+        assert Counting.count == processed
+
+
 def test_pixels_beyond_the_limit_are_not_kept_but_read_anew(loaded: LoadedModel, tmp_path: Path) -> None:
     encoder, samples = Encoder(loaded.processor), items()
     small = encode(samples, encoder, tmp_path / "small", 2 * 3 * 32 * 32 * 4)

@@ -45,7 +45,7 @@ class Scores:
         for name in self._parts.names():
             rows = self._parts.read(name, _load, "its pictures are scored again")
             if rows is None:
-                self._parts.path(name).unlink()
+                self._parts.path(name).unlink(missing_ok=True)
                 continue
             found |= {row["id"]: row["nearest"] for row in rows if row["n_bytes"] == sizes.get(row["id"])}
         return found
