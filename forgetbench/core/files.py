@@ -55,4 +55,9 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys sorted, indented."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """JSON as it is written everywhere: keys sorted, indented."""
+    return json.dumps(value, indent=2, sort_keys=True, default=str) + "\n"

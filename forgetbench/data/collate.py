@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections import OrderedDict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from cachetools import LRUCache
 from torch import Tensor
 
 from forgetbench.core.records import ImageRef, Sample
@@ -53,7 +53,7 @@ class Encoder:
         Args:
             processor: any ProcessorMixin with a tokenizer and an image processor.
             max_pixels: shrink larger pictures first, and keep the image processor from enlarging them beyond it.
-            cache_bytes: memory for encoded prompts, the least recently used dropped first.
+            cache_bytes: memory for encoded prompts, the least recently used dropped first; the last one stays.
         """
         self.processor = processor
         self.tokenizer = processor.tokenizer
@@ -65,22 +65,17 @@ class Encoder:
         """Token type of answers."""
         self._max_pixels = max_pixels
         self._limits = {} if max_pixels is None else _limits(processor.image_processor, max_pixels)
-        self._cache: OrderedDict[tuple[str, tuple[ImageRef, ...]], Encoded] = OrderedDict()
-        self._free = cache_bytes
+        self._cache: LRUCache[tuple[str, tuple[ImageRef, ...]], Encoded] = LRUCache(
+            cache_bytes, getsizeof=lambda encoded: min(_size(encoded), cache_bytes)
+        )
         self.answer_ids = lru_cache(maxsize=65536)(self._answer_ids)
 
     def prompt(self, sample: Sample) -> Encoded:
         """The user's turn of one sample, remembered."""
         key = (sample.prompt, sample.images)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
-        encoded = self.encode(sample)
-        self._cache[key] = encoded
-        self._free -= _size(encoded)
-        while self._free < 0 and len(self._cache) > 1:
-            self._free += _size(self._cache.popitem(last=False)[1])
-        return encoded
+        if key not in self._cache:
+            self._cache[key] = self.encode(sample)
+        return self._cache[key]
 
     def encode(self, sample: Sample) -> Encoded:
         """Encode the user's turn of one sample."""

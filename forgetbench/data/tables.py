@@ -7,12 +7,13 @@ reads the bytes again by `read_cell`; of Parquet, whole row groups are read, and
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, unquote
+
+from cachetools import LRUCache
 
 from forgetbench.core.errors import UserError
 
@@ -104,7 +105,7 @@ def read_cell(cell: str, name: str) -> bytes:
     try:
         changed_ns = Path(path).stat().st_mtime_ns
         arrow = path.endswith(".arrow")
-        table = _arrow(path, changed_ns) if arrow else _groups.get(path, changed_ns, int(group), column)
+        table = _arrow(path, changed_ns) if arrow else _group(path, changed_ns, int(group), column)
         value = table.column(column)[int(row)].as_py()
         for step in within:
             value = value[int(step)] if isinstance(value, list) else value[step]
@@ -117,30 +118,23 @@ def read_cell(cell: str, name: str) -> bytes:
 
 def groups_in_memory() -> int:
     """Bytes of the row groups that are held."""
-    return _groups.n_bytes
+    return sum(table.nbytes for table in _groups.values())
 
 
-class _Groups:
-    """The row groups read last, one column each."""
-
-    def __init__(self) -> None:
-        self._held: OrderedDict[tuple[str, int, int, str], Any] = OrderedDict()
-
-    @property
-    def n_bytes(self) -> int:
-        return sum(table.nbytes for table in self._held.values())
-
-    def get(self, path: str, changed_ns: int, group: int, column: str) -> Any:
-        key = (path, changed_ns, group, column)
-        if key not in self._held:
-            self._held[key] = _parquet(path, changed_ns).read_row_group(group, columns=[column])
-            while len(self._held) > 1 and self.n_bytes > GROUPS_IN_MEMORY:
-                self._held.popitem(last=False)
-        self._held.move_to_end(key)
-        return self._held[key]
+def groups_cache(max_bytes: int) -> LRUCache[tuple[str, int, int, str], Any]:
+    """Row groups, one column each; one that is larger than all of it takes all of it."""
+    return LRUCache(max_bytes, getsizeof=lambda table: min(table.nbytes, max_bytes))
 
 
-_groups = _Groups()
+_groups = groups_cache(GROUPS_IN_MEMORY)
+
+
+def _group(*key: Any) -> Any:
+    """One column of a row group, kept for the pictures beside."""
+    if key not in _groups:
+        path, changed_ns, group, column = key
+        _groups[key] = _parquet(path, changed_ns).read_row_group(group, columns=[column])
+    return _groups[key]
 
 
 @lru_cache(maxsize=256)

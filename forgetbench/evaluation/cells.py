@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +20,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forgetbench.core.files import replacing
 from forgetbench.core.records import AnswerKind, Metric, Prediction, Sample
+from forgetbench.core.store import Store, checksum, json_digest, verify
 from forgetbench.evaluation.settings import Settings
 from forgetbench.scoring.answers import rules_digest, score_answers
 
-_STALE_S = 600.0
 _TEXTS, _FLOATS = pa.list_(pa.string()), pa.list_(pa.float64())
 SCHEMA = pa.schema(
     [
@@ -67,7 +64,7 @@ class CellKey:
     @property
     def digest(self) -> str:
         """sha256 of the key: the cell's name."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return json_digest(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -86,49 +83,31 @@ class CellStore:
 
     def __init__(self, outputs: Path) -> None:
         """Use `<outputs>/.cells`."""
-        self._folder = outputs / ".cells"
+        self._files = Store(outputs / ".cells", ".parquet", damage=(OSError, pa.ArrowException))
 
     def path(self, digest: str) -> Path:
         """Where a cell is, whether or not it exists."""
-        return self._folder / f"{digest}.parquet"
+        return self._files.path(digest)
 
     def partial(self, digest: str) -> Path:
         """Where the finished batches of an unfinished cell are."""
-        return self._folder / f"{digest}.partial"
+        return self.path(digest).with_suffix(".partial")
 
-    def lock(self, digest: str) -> Path:
-        """What a process holds while it makes a cell."""
-        return self._folder / f"{digest}.lock"
+    def locked(self, digest: str, wait_s: float) -> AbstractContextManager[bool]:
+        """Be the only one that makes a cell; False if another still does after `wait_s`."""
+        return self._files.locked(digest, wait_s)
 
     def tidy(self, digest: str) -> None:
         """Remove what making a stored cell left behind: by a kill, or at its end."""
         shutil.rmtree(self.partial(digest), ignore_errors=True)
-        self.lock(digest).unlink(missing_ok=True)
-        self.drop_begun(digest, older_than_s=_STALE_S)  # a younger one may be another command's that scores it again
-
-    def drop_begun(self, digest: str, older_than_s: float = 0.0) -> None:
-        """Remove files that a killed command began to write; of any age for who holds the lock of an absent cell."""
-        for path in self._folder.glob(f".{digest}.*.tmp"):
-            with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime >= older_than_s:
-                    path.unlink()
+        self._files.tidy(digest)
 
     def read(self, digest: str, metric: Metric) -> Cell | None:
         """A stored cell, scored by the present rules; None if it is absent or damaged (which is said on stderr)."""
-        path = self.path(digest)
-        if not path.is_file():
+        stored = self._files.read(digest, _load)
+        if stored is None:
             return None
-        try:
-            # Read in one go: another command may be putting a new file in its place.
-            table = pq.read_table(pa.BufferReader(path.read_bytes()))
-            facts = json.loads((table.schema.metadata or {})[b"facts"])
-            table = table.cast(SCHEMA)
-            whole = facts["cell"] == digest and facts["content"] == _content(table)
-        except (pa.ArrowException, OSError, ValueError, KeyError):
-            whole = False
-        if not whole:
-            print(f"Cell {path} is damaged; it is made again.", file=sys.stderr)
-            return None
+        table, facts = stored
         if (facts["rules"], facts["metric"]) != (rules_digest(), metric):
             return self._score(digest, table.to_pylist(), metric, facts["seconds"], facts["versions"])
         return Cell(digest, _frame(table), facts["seconds"], metric)
@@ -204,9 +183,19 @@ class CellStore:
             "seconds": seconds,
             "versions": versions,
         }
-        with replacing(self.path(digest)) as temporary:
+        with self._files.writing(digest) as temporary:
             pq.write_table(table.replace_schema_metadata({"facts": json.dumps(facts)}), temporary, compression="zstd")
         return Cell(digest, _frame(table), seconds, metric)
+
+
+def _load(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """A cell's rows and what its file says of them."""
+    # Read in one go: another command may be putting a new file in its place.
+    table = pq.read_table(pa.BufferReader(path.read_bytes()))
+    facts = json.loads((table.schema.metadata or {})[b"facts"])
+    table = table.cast(SCHEMA)
+    verify((facts["cell"], facts["content"]), (path.stem, _content(table)))
+    return table, facts
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
@@ -233,8 +222,8 @@ def _prediction(row: dict[str, Any]) -> Prediction:
 
 
 def _content(table: pa.Table) -> str:
-    """Digest of a cell's rows; a changed value breaks it."""
-    return hashlib.sha256(json.dumps(table.to_pydict()).encode()).hexdigest()
+    """Checksum of a cell's rows; a changed value breaks it."""
+    return checksum(json.dumps(table.to_pydict()).encode())
 
 
 def samples_digest(samples: Sequence[Sample], image_digests: Sequence[str]) -> str:

@@ -6,19 +6,16 @@ commands on one outputs folder share the work cell by cell.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from forgetbench.config import MatrixConfig
 from forgetbench.core.processes import Crew
 from forgetbench.core.records import Prediction
+from forgetbench.core.store import json_digest
 from forgetbench.evaluation.cells import Cell, CellKey, CellStore
 from forgetbench.evaluation.journal import Entry, Journal
 from forgetbench.evaluation.sets import EvaluationSet
@@ -127,15 +124,7 @@ class Evaluator:
 
     def _lock(self, work: Work, held: ExitStack, wait_s: float) -> bool:
         """Hold a cell's lock to the end of `held`; False if another command does."""
-        if not self._crew.is_main:
-            return False
-        path = self._store.lock(work.digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            held.enter_context(FileLock(path, timeout=wait_s))
-        except Timeout:
-            return False
-        return True
+        return self._crew.is_main and held.enter_context(self._store.locked(work.digest, wait_s))
 
     def _make(self, work: Work, advance: Advance) -> Cell | None:
         """Ask the model what is not in the journal; the main process keeps the answers of all."""
@@ -145,7 +134,7 @@ class Evaluator:
         asker.move(work.checkpoint)
         advance(f"preparing {dataset.manifest.name}", 0)
         batches, settings = asker.batches(dataset).batches, asker.resolved(dataset, work.settings)
-        items = [_digest([dataset.samples[item].id for item in batch]) for batch in batches]
+        items = [json_digest([dataset.samples[item].id for item in batch])[:16] for batch in batches]
         journal = Journal(self._store.partial(work.digest), self._crew.rank)
         kept = journal.read() if self._crew.is_main else {}
         done = {number: kept[number] for number in range(len(batches)) if number in kept}
@@ -168,11 +157,6 @@ class Evaluator:
         predictions = [by_item[item] for item in range(len(dataset.samples))]
         seconds = sum(one.seconds for one in done.values())
         metric, images = dataset.manifest.metric, dataset.image_digests
-        self._store.drop_begun(work.digest)
         cell = self._store.write(work.digest, dataset.samples, images, predictions, settings, metric, seconds)
         self._store.tidy(work.digest)  # with the cell there, a late comer needs neither journal nor lock
         return cell
-
-
-def _digest(ids: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:16]

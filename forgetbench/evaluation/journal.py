@@ -1,19 +1,18 @@
 """What an unfinished cell has so far: a line per finished batch, so that a kill loses one batch at most.
 
-Each line starts with a digest of the rest. A line that was cut short or edited counts as not written.
+Each line starts with a checksum of the rest. A line that was cut short or edited counts as not written.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from forgetbench.core.records import Prediction
+from forgetbench.core.store import checksum, say_damaged
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,13 @@ class Journal:
         for path in sorted(self._folder.glob("*.jsonl")):
             lines = path.read_bytes().split(b"\n")
             for place, line in enumerate(lines, start=1):
-                digest, _, body = line.partition(b" ")
-                if digest.decode("ascii", "replace") == _digest(body):
+                written, _, body = line.partition(b" ")
+                if written == _checksum(body):
                     number, items, seconds, rows = json.loads(body)
                     predictions = [Prediction(None if one is None else tuple(one), text) for one, text in rows]
                     found[number] = Entry(items, seconds, predictions)
                 elif line and place < len(lines):
-                    print(f"{path}:{place} is damaged; its batch is asked again.", file=sys.stderr)
+                    say_damaged(f"{path}:{place}", "its batch is asked again")
         return found
 
     def add(self, number: int, entry: Entry) -> None:
@@ -58,8 +57,8 @@ class Journal:
             # A kill may have cut the last line short; the next one starts on a line of its own.
             if file.tell() and file.seek(-1, os.SEEK_END) and file.read() != b"\n":
                 file.write(b"\n")
-            file.write(_digest(body).encode() + b" " + body + b"\n")
+            file.write(_checksum(body) + b" " + body + b"\n")
 
 
-def _digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()[:16]
+def _checksum(body: bytes) -> bytes:
+    return checksum(body)[:16].encode()

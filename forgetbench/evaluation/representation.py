@@ -6,18 +6,16 @@ model is loaded only if one is missing.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from forgetbench.config import MatrixConfig
-from forgetbench.core.errors import UserError
-from forgetbench.core.files import read_json, write_json
+from forgetbench.core.files import json_text
 from forgetbench.core.processes import Crew
+from forgetbench.core.store import Store, json_digest, verify
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.models.checkpoint import Checkpoint
 
@@ -106,7 +104,7 @@ def plan_representation(
             if dataset is not None:
                 key |= {"name": dataset.manifest.name, "samples": dataset.digest, "batch_size": config.batch_size}
                 key |= {"images": settings.images, "layers": settings.layers, "centred": settings.centred}
-            jobs.append(Job(checkpoint, dataset, settings.images, _digest(key)))
+            jobs.append(Job(checkpoint, dataset, settings.images, json_digest(key)))
     return jobs
 
 
@@ -156,7 +154,8 @@ def measure(
         crew: the processes of this command.
         advance: called with a description and the number of jobs that became done.
     """
-    stored = [_read(folder, job) if crew.is_main else None for job in jobs]
+    store = Store(folder, ".json", damage=(OSError,))
+    stored = [_read(store, job) if crew.is_main else None for job in jobs]
     found = {number: rows for number, rows in enumerate(stored) if rows is not None}
     missing = crew.agree([number for number in range(len(jobs)) if number not in found])
     advance("", len(jobs) - len(missing))
@@ -164,13 +163,13 @@ def measure(
     for turn, number in enumerate(missing):
         advance(jobs[number].label, 0)
         if turn % crew.size == crew.rank:
-            mine.append((number, _make(jobs[number], load(), folder)))
+            mine.append((number, _make(jobs[number], load(), store)))
         advance(jobs[number].label, 1)
     found |= dict(crew.gather(mine))
     return [Measured(job.checkpoint, found[number]) for number, job in enumerate(jobs)] if crew.is_main else []
 
 
-def _make(job: Job, measurer: Measurer, folder: Path) -> list[Row]:
+def _make(job: Job, measurer: Measurer, store: Store) -> list[Row]:
     measurer.move(job.checkpoint)
     rows: list[Row] = []
     if job.dataset is None:
@@ -178,29 +177,18 @@ def _make(job: Job, measurer: Measurer, folder: Path) -> list[Row]:
     else:
         rows += measurer.layers(job.dataset, pictured_items(job.dataset, job.images))
     described = [asdict(row) for row in rows]
-    write_json(_path(folder, job), {"rows": described, "content": _digest(described)})
+    with store.writing(job.digest) as temporary:
+        temporary.write_text(json_text({"rows": described, "content": json_digest(described)}), "utf-8")
     return rows
 
 
-def _path(folder: Path, job: Job) -> Path:
-    return folder / f"{job.digest}.json"
-
-
-def _read(folder: Path, job: Job) -> list[Row] | None:
-    """Stored rows; None if they are absent or damaged (which is said on stderr)."""
-    path = _path(folder, job)
-    if not path.is_file():
-        return None
+def _read(store: Store, job: Job) -> list[Row] | None:
+    """Stored rows; None if they are absent or damaged."""
     kind = PartDistance if job.dataset is None else LayerMeasure
-    try:
-        stored = read_json(path)
-        if stored["content"] == _digest(stored["rows"]):
-            return [kind(**row) for row in stored["rows"]]
-    except (UserError, KeyError, TypeError):
-        pass
-    print(f"{path} is damaged; it is made again.", file=sys.stderr)
-    return None
 
+    def load(path: Path) -> list[Row]:
+        stored = json.loads(path.read_text("utf-8"))
+        verify(stored["content"], json_digest(stored["rows"]))
+        return [kind(**row) for row in stored["rows"]]
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return store.read(job.digest, load)

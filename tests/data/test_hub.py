@@ -118,12 +118,31 @@ def test_of_a_table_the_last_row_groups_stay_in_memory_up_to_a_limit(
 ) -> None:
     pq.write_table(pa.Table.from_pylist(rows()), tmp_path / "items.parquet", row_group_size=5)
     monkeypatch.setattr(sources, "IN_MEMORY", 0)
-    monkeypatch.setattr(tables, "GROUPS_IN_MEMORY", 12 * len(PICTURES[0]))
+    monkeypatch.setattr(tables, "_groups", tables.groups_cache(12 * len(PICTURES[0])))
     samples = load_samples(manifest(tmp_path, kind="parquet"), "train")
     assert len(samples) == 40
     for sample in samples:
         read_image(sample.images[0])
         assert 0 < tables.groups_in_memory() <= 12 * len(PICTURES[0])
+
+
+def test_a_row_group_larger_than_the_limit_is_read_once_for_all_its_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.Table.from_pylist(rows()), tmp_path / "items.parquet", row_group_size=5)
+    monkeypatch.setattr(sources, "IN_MEMORY", 0)
+    samples = load_samples(manifest(tmp_path, kind="parquet"), "train")
+    monkeypatch.setattr(tables, "_groups", tables.groups_cache(1))
+    read, opened = [], tables._parquet
+
+    def counted(path: str, changed_ns: int) -> Any:
+        read.append(path)
+        return opened(path, changed_ns)
+
+    monkeypatch.setattr(tables, "_parquet", counted)
+    for sample in samples[:10]:
+        read_image(sample.images[0])
+    assert len(read) == 2
 
 
 def test_one_picture_of_several_rows_is_one_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

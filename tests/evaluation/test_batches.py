@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -56,6 +57,10 @@ def prepared(loaded: LoadedModel, folder: Path, samples: Sequence[Sample], batch
     return batched(samples, encode(samples, encoder, folder / "set", 1 << 30), encoder, batch_size)
 
 
+def pictures_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("pictures-*"))
+
+
 def test_encoded_prompts_are_those_of_the_encoder(loaded: LoadedModel, tmp_path: Path) -> None:
     encoder, samples = Encoder(loaded.processor), items()
     prompts = encode(samples, encoder, tmp_path / "set", 1 << 30)
@@ -90,18 +95,35 @@ def test_prompts_are_processed_once_and_then_mapped(loaded: LoadedModel, tmp_pat
     assert Counting.count == len(samples)
 
 
+def test_the_prompts_used_last_are_remembered_up_to_a_limit(loaded: LoadedModel) -> None:
+    one, two, three = items(4)[1:]
+    size = sum(value.nbytes for value in Encoder(loaded.processor).encode(two).pictures.values())
+    Counting.count, encoder = 0, Counting(loaded.processor, cache_bytes=3 * size)
+    for sample, processed in ((one, 1), (two, 2), (one, 2), (three, 3), (one, 3), (two, 4), (three, 5)):
+        encoder.prompt(sample)
+        assert Counting.count == processed
+
+
+def test_a_prompt_larger_than_the_limit_is_remembered_alone(loaded: LoadedModel) -> None:
+    one, two = items(3)[1:]
+    Counting.count, encoder = 0, Counting(loaded.processor, cache_bytes=10)
+    for sample, processed in ((one, 1), (one, 1), (two, 2), (two, 2), (one, 3)):
+        encoder.prompt(sample)
+        assert Counting.count == processed
+
+
 def test_pixels_beyond_the_limit_are_not_kept_but_read_anew(loaded: LoadedModel, tmp_path: Path) -> None:
     encoder, samples = Encoder(loaded.processor), items()
     small = encode(samples, encoder, tmp_path / "small", 2 * 3 * 32 * 32 * 4)
     large = encode(samples, encoder, tmp_path / "large", 1 << 30)
-    assert (tmp_path / "small/pictures.arrow").stat().st_size < (tmp_path / "large/pictures.arrow").stat().st_size
+    assert pictures_bytes(tmp_path / "small") < pictures_bytes(tmp_path / "large")
     for index in range(len(samples)):
         pair = [one.prompt(index).pictures for one in (small, large)]
         assert pair[0].keys() == pair[1].keys()
         assert all(torch.equal(pair[0][key], pair[1][key]) for key in pair[0])
 
 
-@pytest.mark.parametrize("name", ["prompts.arrow", "pictures.arrow", "meta.json"])
+@pytest.mark.parametrize("name", ["prompts-00000.safetensors", "pictures-00000.safetensors", "meta.json"])
 def test_damaged_prompts_are_named_and_made_again(
     loaded: LoadedModel, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,10 +131,52 @@ def test_damaged_prompts_are_named_and_made_again(
     encode(samples, encoder, tmp_path / "set", 1 << 30)
     path = tmp_path / "set" / name
     content = path.read_bytes()
-    path.write_bytes(content[:-9] + b"\0" + content[-8:])
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
     encode(samples, encoder, tmp_path / "set", 1 << 30)
     assert path.read_bytes() == content
-    assert "are damaged" in capsys.readouterr().err
+    assert f"{tmp_path / 'set'} is damaged" in capsys.readouterr().err
+
+
+def test_an_edited_list_of_pictures_is_named_and_made_again(
+    loaded: LoadedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder, samples = Encoder(loaded.processor), items()
+    encode(samples, encoder, tmp_path / "set", 1 << 30)
+    meta = tmp_path / "set/meta.json"
+    said = json.loads(meta.read_text())
+    meta.write_text(json.dumps(said | {"pictures": said["pictures"][::-1]}))
+    encode(samples, encoder, tmp_path / "set", 1 << 30)
+    assert json.loads(meta.read_text()) == said
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_prompts_of_an_older_format_are_made_again_without_a_word(
+    loaded: LoadedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/prompts.arrow").write_bytes(b"rows")
+    (tmp_path / "set/meta.json").write_text('{"files": {"prompts.arrow": "0"}, "left_out_at": null}')
+    encoder, samples = Encoder(loaded.processor), items()
+    assert encode(samples, encoder, tmp_path / "set", 1 << 30).prompt(1).pictures
+    assert not list((tmp_path / "set").glob("*.arrow"))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_tensor_that_is_changed_leaves_the_file_as_it_was(loaded: LoadedModel, tmp_path: Path) -> None:
+    encoder, samples = Encoder(loaded.processor), items()
+    prompts = encode(samples, encoder, tmp_path / "set", 1 << 30)
+    prompts.tokens(0)["input_ids"].add_(1)
+    again = EncodedSet(samples, encoder, tmp_path / "set")
+    assert torch.equal(again.tokens(0)["input_ids"], encoder.encode(samples[0]).tokens["input_ids"])
+
+
+def test_more_prompts_than_one_file_holds_are_read_in_any_order(loaded: LoadedModel, tmp_path: Path) -> None:
+    encoder, samples = Encoder(loaded.processor), items(150)
+    prompts = encode(samples, encoder, tmp_path / "set", 1 << 30)
+    assert len(list((tmp_path / "set").glob("prompts-*"))) == 3
+    for index in (149, 0, 64, 63, 128, 127):
+        for key, value in encoder.encode(samples[index]).tokens.items():
+            assert torch.equal(prompts.tokens(index)[key], value)
 
 
 def test_a_batch_holds_one_kind_of_candidates_and_similar_lengths(loaded: LoadedModel, tmp_path: Path) -> None:
@@ -201,7 +265,7 @@ def test_pixels_that_were_left_out_are_kept_once_the_limit_allows(loaded: Loaded
     sizes = []
     for limit in (0, 1 << 30, 0):
         encode(samples, encoder, tmp_path / "set", limit)
-        sizes.append((tmp_path / "set/pictures.arrow").stat().st_size)
+        sizes.append(pictures_bytes(tmp_path / "set"))
     assert sizes[0] < sizes[1] == sizes[2]
 
 

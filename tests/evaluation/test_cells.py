@@ -131,7 +131,7 @@ def test_another_metric_scores_stored_answers_again(store: CellStore) -> None:
 def test_what_a_kill_left_is_removed_with_the_cell_there(store: CellStore) -> None:
     store.partial(KEY.digest).mkdir()
     (store.partial(KEY.digest) / "0.jsonl").write_text("")
-    store.lock(KEY.digest).write_text("")
+    store.path(KEY.digest).with_suffix(".lock").write_text("")
     old, young = (store.path(KEY.digest).with_name(f".{KEY.digest}.parquet.{one}.tmp") for one in ("old", "young"))
     old.write_text("")
     os.utime(old, (0, 0))

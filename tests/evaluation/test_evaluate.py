@@ -117,7 +117,7 @@ def test_a_batch_beyond_the_layout_is_ignored(tmp_path: Path) -> None:
 def test_a_cell_that_another_command_makes_is_left_for_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     works = plan("model", [BASE, LATER], [DATASET], CONFIG)
     store, asker = CellStore(tmp_path), StandIn()
-    path = store.lock(works[0].digest)
+    path = store.path(works[0].digest).with_suffix(".lock")
     path.parent.mkdir(parents=True)
     other = FileLock(path)
     other.acquire()

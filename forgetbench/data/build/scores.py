@@ -6,21 +6,20 @@ JSON lines {id, n_bytes, nearest} named by the digest of its content.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from forgetbench.core.files import replacing, write_text
+from forgetbench.core.store import Store, checksum, json_digest, verify
 from forgetbench.data.build.clip import Clip
 from forgetbench.models.tensors import fingerprint
-from forgetbench.terminal.console import say
 
-_TEXTS = "texts.safetensors"
+_TEXTS = "texts"
 
 
 class Scores:
@@ -29,25 +28,9 @@ class Scores:
     def __init__(self, folder: Path, clip: Clip, texts: tuple[str, ...]) -> None:
         """Find what was kept of this checkpoint and these texts below `folder`; embed the texts unless it is there."""
         tokens = {name: values.tolist() for name, values in clip.tokens(texts).items()}
-        described = json.dumps([clip.digest, texts, tokens], sort_keys=True)
-        self.folder = folder / hashlib.sha256(described.encode()).hexdigest()[:16]
-        self.texts_ND = self._texts(clip, texts)
-
-    def _texts(self, clip: Clip, texts: tuple[str, ...]) -> torch.Tensor:
-        path = self.folder / _TEXTS
-        if path.is_file():
-            try:
-                with safe_open(path, "pt") as kept:
-                    texts_ND: torch.Tensor = kept.get_tensor("texts_ND")
-                    if fingerprint(texts_ND).hex() == (kept.metadata() or {}).get("sha256"):
-                        return texts_ND.to(clip.model.device)
-            except SafetensorError:
-                pass
-            say(f"{path} is damaged; embedding the class names again.")
-        texts_ND = clip.embed_texts(texts)
-        with replacing(path) as temporary:
-            save_file({"texts_ND": texts_ND.cpu()}, temporary, {"sha256": fingerprint(texts_ND).hex()})
-        return texts_ND
+        own = folder / json_digest([clip.digest, texts, tokens])[:16]
+        self._parts = Store(own, ".jsonl")
+        self.texts_ND = _embedded(clip, texts, Store(own, ".safetensors", damage=(SafetensorError,)))
 
     def read(self, sizes: Mapping[str, int]) -> dict[str, list[int]]:
         """What was kept of some pictures; a damaged part is dropped, with a word.
@@ -59,13 +42,11 @@ class Scores:
             Picture's id -> indices of its nearest texts, best first.
         """
         found: dict[str, list[int]] = {}
-        for path in sorted(self.folder.glob("*.jsonl")):
-            content = path.read_bytes()
-            if _digest(content) != path.stem:
-                say(f"{path} is damaged; its pictures are scored again.")
-                path.unlink()
+        for name in self._parts.names():
+            rows = self._parts.read(name, _load, "its pictures are scored again")
+            if rows is None:
+                self._parts.path(name).unlink(missing_ok=True)
                 continue
-            rows = map(json.loads, content.splitlines())
             found |= {row["id"]: row["nearest"] for row in rows if row["n_bytes"] == sizes.get(row["id"])}
         return found
 
@@ -77,9 +58,35 @@ class Scores:
             {"id": picture, "n_bytes": sizes[picture], "nearest": indices}
             for picture, indices in sorted(nearest.items())
         )
-        content = "".join(json.dumps(row) + "\n" for row in rows)
-        write_text(self.folder / f"{_digest(content.encode())}.jsonl", content)
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        with self._parts.writing(_name(content)) as temporary:
+            temporary.write_bytes(content)
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]
+def _embedded(clip: Clip, texts: tuple[str, ...], store: Store) -> torch.Tensor:
+    """The texts' embeddings, stored or fresh."""
+
+    def load(path: Path) -> torch.Tensor:
+        with safe_open(path, "pt") as stored:
+            texts_ND: torch.Tensor = stored.get_tensor("texts_ND")
+            verify(stored.metadata()["sha256"], fingerprint(texts_ND).hex())
+        return texts_ND.to(clip.model.device)
+
+    kept = store.read(_TEXTS, load, "the class names are embedded again")
+    if kept is not None:
+        return kept
+    texts_ND = clip.embed_texts(texts)
+    with store.writing(_TEXTS) as temporary:
+        save_file({"texts_ND": texts_ND.cpu()}, temporary, {"sha256": fingerprint(texts_ND).hex()})
+    return texts_ND
+
+
+def _load(path: Path) -> list[dict[str, Any]]:
+    """The rows of one part."""
+    content = path.read_bytes()
+    verify(path.stem, _name(content))
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def _name(content: bytes) -> str:
+    return checksum(content)[:32]

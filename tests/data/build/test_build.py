@@ -199,8 +199,8 @@ def test_a_damaged_cache_is_named_and_made_again(build: Build, capsys: pytest.Ca
     for path in kept:
         path.write_bytes(path.read_bytes()[:-9])
     assert everything(build()) == first
-    out = capsys.readouterr().out
-    assert all(f"{path} is damaged" in out for path in kept)
+    err = capsys.readouterr().err
+    assert all(f"{path} is damaged" in err for path in kept)
 
 
 def test_a_broken_picture_is_left_out_and_named_until_it_is_repaired(

@@ -1,0 +1,139 @@
+"""Entries that are kept on disk between commands: written whole, checked when read, made again where damaged.
+
+An entry is a file or a folder that carries a checksum, where its format has room for one; its reader verifies it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+
+from forgetbench.core.files import replacing
+
+T = TypeVar("T")
+
+_STALE_S = 600.0
+"""A temporary file of this age was left by a kill; a younger one may be another command's that is writing."""
+_DAMAGE = (ValueError, LookupError, TypeError)
+"""What reading other content raises in plain Python. No OSError: a disk that fails is not a file to be given up."""
+
+
+def checksum(content: bytes) -> str:
+    """sha256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_digest(value: Any) -> str:
+    """sha256 of a JSON value, whatever the order of its keys."""
+    return checksum(json.dumps(value, sort_keys=True).encode())
+
+
+def verify(expected: object, found: object) -> None:
+    """Compare what an entry says of itself with what it is.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if expected != found:
+        raise ValueError("it is not as it was written")
+
+
+def say_damaged(what: object, remedy: str = "it is made again") -> None:
+    """Name on stderr what is not as it was written."""
+    print(f"{what} is damaged; {remedy}.", file=sys.stderr)
+
+
+class Store:
+    """The entries of one kind in one folder, by name; processes and commands may share it."""
+
+    def __init__(self, folder: Path, suffix: str = "", damage: tuple[type[Exception], ...] = ()) -> None:
+        """Use a folder, which need not be there.
+
+        Args:
+            folder: where entries are.
+            suffix: of their names on disk.
+            damage: what reading a damaged one raises besides, such as a library's errors.
+        """
+        self._folder, self._suffix = folder, suffix
+        self._damage: tuple[type[Exception], ...] = (*_DAMAGE, *damage)
+
+    def path(self, name: str) -> Path:
+        """Where an entry is, whether or not it exists."""
+        return self._folder / f"{name}{self._suffix}"
+
+    def names(self) -> list[str]:
+        """Entries that are there."""
+        return sorted(path.name.removesuffix(self._suffix) for path in self._folder.glob(f"*{self._suffix}"))
+
+    def read(self, name: str, load: Callable[[Path], T], remedy: str = "it is made again") -> T | None:
+        """An entry; None if it is absent or damaged (which is said on stderr).
+
+        Args:
+            name: the entry.
+            load: reads and verifies it.
+            remedy: what happens to a damaged one.
+        """
+        path = self.path(name)
+        if not path.exists():
+            return None
+        try:
+            return load(path)
+        except self._damage:
+            say_damaged(path, remedy)
+            return None
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Give a temporary path; on success it takes the entry's place."""
+        self._drop_temporary(name, _STALE_S)
+        with replacing(self.path(name)) as temporary:
+            yield temporary
+
+    @contextmanager
+    def locked(self, name: str, wait_s: float = -1) -> Iterator[bool]:
+        """Be the only one that makes an entry; False if another still does after `wait_s`, -1 for ever."""
+        lock = self._lock(name)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock)
+        try:
+            held.acquire(timeout=wait_s)
+        except Timeout:
+            yield False
+            return
+        try:
+            if not self.path(name).exists():
+                self._drop_temporary(name, 0)
+            yield True
+        finally:
+            if self.path(name).exists():  # a late comer needs no lock
+                lock.unlink(missing_ok=True)
+            held.release()
+
+    def tidy(self, name: str) -> None:
+        """Remove what making an entry that is there left behind: by a kill, or at its end."""
+        self._lock(name).unlink(missing_ok=True)
+        self._drop_temporary(name, _STALE_S)
+
+    def _lock(self, name: str) -> Path:
+        return self.path(name).with_suffix(".lock")
+
+    def _drop_temporary(self, name: str, older_than_s: float) -> None:
+        for path in self._folder.glob(f".{self.path(name).name}.*"):
+            with suppress(FileNotFoundError):
+                if path.suffix in (".tmp", ".old") and time.time() - path.stat().st_mtime >= older_than_s:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
