@@ -66,6 +66,7 @@ EXAMPLES = {
     """,
     "data list": """
         forgetbench data list
+        forgetbench data list --all
         forgetbench data list manifests=[my_manifests]
         forgetbench data list manifests=[my_manifests,more_manifests]
     """,
