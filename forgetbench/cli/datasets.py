@@ -15,13 +15,18 @@ data = typer.Typer(rich_markup_mode=None, help="List, show, check, audit and bui
 
 
 @data.command("list", cls=Command)
-def data_list(overrides: Overrides, cfg: Cfg = False, as_json: Json = False) -> None:
-    """List every dataset that can be named: image domains, text tasks, sizes."""
+def data_list(
+    overrides: Overrides,
+    every: Annotated[bool, typer.Option("--all", help="Curricula, controls and validation sets, too.")] = False,
+    cfg: Cfg = False,
+    as_json: Json = False,
+) -> None:
+    """List the datasets that can be named, by group (yours, embedded, public): image domains, text tasks, sizes."""
     from forgetbench import compose, config
     from forgetbench.commands import data_list
 
     print_if(cfg, config.FinetuneConfig, overrides)
-    data_list.data_list(compose.compose(config.FinetuneConfig, overrides), as_json)
+    data_list.data_list(compose.compose(config.FinetuneConfig, overrides), every, as_json)
 
 
 @data.command("show", cls=Command)

@@ -1,12 +1,18 @@
-"""What `--help` shows below the options: examples, the keys that matter, and every config group with its options."""
+"""What `--help` shows below the options: examples, keys and what they mean, config groups with their options."""
 
 from __future__ import annotations
 
+import shutil
 import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from forgetbench.cli.keys import Key, keys
+from forgetbench.core.dataset_groups import DatasetGroup, manifest_groups, sequence_groups
 from forgetbench.core.options import GROUPS, options
 
-WIDTH = 100
+MIN_WIDTH, WIDTH = 80, 100
+"""Columns: as many as the terminal has, within these."""
 
 EXAMPLES = {
     "finetune": """
@@ -60,6 +66,7 @@ EXAMPLES = {
     """,
     "data list": """
         forgetbench data list
+        forgetbench data list --all
         forgetbench data list manifests=[my_manifests]
         forgetbench data list manifests=[my_manifests,more_manifests]
     """,
@@ -108,73 +115,69 @@ EXAMPLES = {
     """,
 }
 
-TRAINING_KEYS = {
-    "name": "the folder under outputs/ (default: from data, recipe, seed and other overrides)",
-    "seed, threads": "same seed and CPU threads, same bytes",
-    "data.stages": "[{set: <name>, steps: <n>, recipe: {lr: 1e-5}}, ...]: target sets in order (docs/continual.md)",
-    "data.training": "sequence, joint (all stages at once) or none (zero-shot)",
-    "recipe.lr": "peak learning rate: a number, or one per part",
-    "recipe.parts": "trained parts: vision, projector, language",
-    "recipe.language_last_layers": "train only the last k layers of `language`",
-    "recipe.mix.data, .ratio": "auxiliary sets, and their share of the instances",
-    "recipe.replay.earlier, .samples": "earlier tasks, and how many items of each to repeat",
-    "recipe.steps, .batch_size": "optimiser steps, instances a step",
-    "recipe.checkpoints": "every=<n>, steps=[...] or log_spaced=<n>",
-    "method": "name and its own keys, such as method.rank (docs/methods.md says what each does)",
-    "model.dtype, .quantisation": "how frozen weights are held: fp32 or bf16; nf4 for adapters (docs/models.md)",
-    "sharding": "of several processes: none (each holds the model) or fsdp2 (each holds a slice)",
-    "tracker": "tensorboard, trackio, wandb or mlflow, beside train.csv",
-    "outputs, manifests": "folder to write to, folders with your own manifests",
+
+@dataclass(frozen=True)
+class Listing:
+    """Which keys the help of a command lists."""
+
+    config: str
+    """Class of its configuration."""
+    common: tuple[str, ...]
+    """Keys that come first."""
+    all_keys: bool = True
+    """Whether the others follow; not of commands that read but a few keys."""
+
+
+_PLACES = ("outputs", "manifests")
+_TRAINING = (
+    "name",
+    "seed",
+    *_PLACES,
+    "data.stages",
+    "data.training",
+    "recipe.lr",
+    "recipe.parts",
+    "recipe.mix.data",
+    "recipe.mix.ratio",
+    "recipe.steps",
+    "recipe.batch_size",
+    "recipe.schedule",
+    "recipe.checkpoints.every",
+    "recipe.checkpoints.log_spaced",
+    "model.path",
+    "method",
+)
+_SCORING = ("matrix.datasets", "matrix.limit", "matrix.decodings", "matrix.steps")
+LISTINGS = {
+    "finetune": Listing("FinetuneConfig", (*_TRAINING, "run")),
+    "eval-matrix": Listing("EvalMatrixConfig", ("run", *_PLACES, *_SCORING)),
+    "score": Listing("ScoreConfig", ("run", "predictions", "name", "model_name", *_PLACES, *_SCORING)),
+    "sweep": Listing("SweepConfig", (*_TRAINING, *_SCORING)),
+    "data list": Listing("FinetuneConfig", ("manifests", "data.stages"), all_keys=False),
+    "data show": Listing("FinetuneConfig", ("manifests", "data.stages"), all_keys=False),
+    "data check": Listing("FinetuneConfig", ("manifests",), all_keys=False),
+    "data audit": Listing("FinetuneConfig", _PLACES, all_keys=False),
+    "models show": Listing("FinetuneConfig", ("model.path", "model.revision"), all_keys=False),
+    "models plan": Listing(
+        "FinetuneConfig",
+        (
+            "sharding",
+            "model.path",
+            "model.dtype",
+            "model.quantisation",
+            "recipe.parts",
+            "recipe.batch_size",
+            "recipe.gradient_accumulation",
+            "recipe.optimiser",
+            "recipe.gradient_checkpointing",
+            "method",
+        ),
+        all_keys=False,
+    ),
+    "import": Listing("FinetuneConfig", ("name", *_PLACES, "model.path", "data.stages"), all_keys=False),
 }
-SCORING_KEYS = {
-    "matrix.datasets, .limit": "sets to score, and how many items of each",
-    "matrix.decodings": "choice (likelihood of the options), greedy, sample",
-    "matrix.class_probe": "sets to score once more with the class name among the wrong options",
-    "matrix.representation": "enabled=false, images=<n>, layers=[...]: what representation.csv holds",
-}
-KEYS = {
-    "finetune": TRAINING_KEYS
-    | {"run": "a trained run, for methods after training (wise_ft, dare, ties, grafting, model_tailor)"},
-    "eval-matrix": {
-        "run": "a run's folder; model and target are read from it (default: the base model)",
-        "matrix.steps": "score these checkpoints only",
-        **SCORING_KEYS,
-        "outputs, manifests": TRAINING_KEYS["outputs, manifests"],
-    },
-    "score": {
-        "run": "a run's folder, whose stored predictions are scored again",
-        "predictions": "a folder of predictions made elsewhere: base/, step_000100/, ..., in each a file per dataset",
-        "name, model_name": "with predictions: the folder under outputs/, and what the tables call the model",
-        "lm_eval": "true: also write lm-evaluation-harness's results JSON",
-        **SCORING_KEYS,
-        "outputs, manifests": TRAINING_KEYS["outputs, manifests"],
-    },
-    "sweep": TRAINING_KEYS
-    | SCORING_KEYS
-    | {"launcher": "where points run: one after the other here, or by joblib, Slurm or Ray (docs/clusters.md)"},
-    "data list": {"manifests": "folders with your own manifests (default: [data_manifests])"},
-    "data show": {"manifests": "folders with your own manifests (default: [data_manifests])"},
-    "data check": {"manifests": "folders with your own manifests (default: [data_manifests])"},
-    "data audit": {
-        "manifests": "folders with your own manifests (default: [data_manifests])",
-        "outputs": "pairs and contact sheet go to <outputs>/audit",
-    },
-    "models show": {
-        "model.path": "hub id or folder",
-        "model.revision": "branch, tag or commit of the hub",
-    },
-    "models plan": {
-        "model.dtype, .quantisation": "how frozen weights are held: fp32 or bf16; nf4 for adapters",
-        "recipe.batch_size, .gradient_accumulation": "their quotient is the micro-batch",
-        "recipe.gradient_checkpointing, .optimiser": "activations computed again; adamw or adamw_8bit",
-        "sharding": "none or fsdp2",
-    },
-    "import": {
-        "name": "the folder under outputs/",
-        "model": "the model that training started from",
-        "data": "the set that it was trained on: quadrants are relative to it",
-    },
-}
+KEY_COLUMN = 25
+"""A longer key has a line to itself."""
 COMMAND_GROUPS = {
     **GROUPS,
     "eval-matrix": GROUPS["eval_matrix"],
@@ -185,23 +188,87 @@ COMMAND_GROUPS = {
 }
 
 
+_GUIDES = {
+    "method": "docs/methods.md",
+    "strategy": "docs/continual.md",
+    "launcher": "where points run; docs/clusters.md",
+}
+
+
 def epilog(command: str) -> str:
     """Examples, keys and config groups of a command, ready to print."""
     lines = ["Examples:", textwrap.indent(textwrap.dedent(EXAMPLES[command]).strip(), "  ")]
-    if not COMMAND_GROUPS.get(command, ("data",)):  # it composes no configuration
-        return "\n".join(lines) + "\n"
-    keys = KEYS[command]
-    width = max(map(len, keys))
-    lines += ["", "Keys:"]
-    lines += [f"  {key:<{width}}  {meaning}" for key, meaning in keys.items()]
     groups = COMMAND_GROUPS.get(command, ("data",))
-    lines += [
-        "",
-        "Config groups (<group>=<option>; a file conf/<group>/<option>.yaml of yours is an option too):",
-    ]
-    for group in groups:
-        head = f"  {group}: "
-        lines.append(textwrap.fill(head + ", ".join(options(group)), WIDTH, subsequent_indent=" " * len(head)))
-    if "data" in groups:
-        lines.append("  A manifest data_manifests/<name>.yaml of yours is the option data=<name>.")
+    if groups:  # the others compose no configuration
+        width = min(WIDTH, max(MIN_WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))
+        lines += [*_key_lines(LISTINGS[command], width), *_group_lines(groups, width)]
     return "\n".join(lines) + "\n"
+
+
+def _key_lines(listing: Listing, width: int) -> Iterator[str]:
+    """The common keys, group by group, then the others."""
+    every = keys(listing.config)
+    common = [key for key in every if key.path in listing.common]
+    yield from (
+        "",
+        "Keys (<key>=<value>):" if listing.all_keys else "Keys that matter here (--cfg prints all of them):",
+    )
+    yield from _blocks(common, width)
+    if listing.all_keys:
+        yield from ("", "More keys:")
+        yield from _blocks([key for key in every if key not in common], width)
+
+
+def _blocks(listed: Sequence[Key], width: int) -> Iterator[str]:
+    for group in dict.fromkeys(key.group for key in listed):
+        yield f"  {group}"
+        for key in listed:
+            if key.group == group:
+                yield from _entry(key, width)
+
+
+def _entry(key: Key, width: int) -> Iterator[str]:
+    """A key and its meaning, in two columns."""
+    margin = " " * (4 + KEY_COLUMN + 2)
+    if len(key.path) > KEY_COLUMN:
+        yield f"    {key.path}"
+        yield from _filled(margin, key.meaning, width, margin)
+    else:
+        yield from _filled(f"    {key.path:<{KEY_COLUMN}}  ", key.meaning, width, margin)
+
+
+def _group_lines(groups: Sequence[str], width: int) -> Iterator[str]:
+    """Every config group with its options."""
+    yield ""
+    yield from _filled(
+        "Config groups ", "(<group>=<option>; a file conf/<group>/<option>.yaml of yours is one, too):", width
+    )
+    for group in groups:
+        if group == "data":
+            yield from _dataset_lines(width)
+        else:
+            guide = f" ({_GUIDES[group]})" if group in _GUIDES else ""
+            yield from _filled(f"  {group}{guide}: ", ", ".join(options(group)), width, "    ")
+
+
+def _dataset_lines(width: int) -> Iterator[str]:
+    """The options of `data` by group; what `data list` leaves out is left out here."""
+    manifests = manifest_groups()
+    sequences = sequence_groups(manifests)
+    shown = {"sequences": sorted(name for name, group in sequences.items() if group is None)} | {
+        group.value: sorted(name for name, own in manifests.items() if own is group and name not in sequences)
+        for group in DatasetGroup
+        if not group.by_role
+    }
+    left_out = len(manifests.keys() | sequences.keys()) - sum(map(len, shown.values()))
+    yield "  data:"
+    for title in ("yours", "embedded", "sequences", "public"):
+        named = ", ".join(shown[title]) or "none; a manifest data_manifests/<name>.yaml of yours is data=<name>"
+        yield from _filled(f"    {title}: ", named, width, "      ")
+    yield f"    {left_out} more, curricula and controls: `forgetbench data list --all`"
+
+
+def _filled(head: str, text: str, width: int, margin: str = "") -> list[str]:
+    return textwrap.wrap(
+        head + text, width, subsequent_indent=margin, break_on_hyphens=False, break_long_words=False
+    ) or [head]

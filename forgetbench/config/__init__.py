@@ -90,16 +90,21 @@ class ModelConfig:
     path: str = MISSING
     """Hub id, local folder, or `embedded:<name>` for one shipped inside the package."""
     revision: str | None = None
+    """Branch, tag or commit of the Hub; null: its main branch."""
     weights: Weights = Weights.pretrained
+    """Pretrained, or initialised from the seed; architecture and processor come from `path` either way."""
     attention: str = "sdpa"
     """attn_implementation: sdpa, eager, flash_attention_2; auto is flash_attention_2 where it can run, else sdpa."""
     dtype: Dtype = Dtype.fp32
+    """How frozen weights are held; what trains is always fp32."""
     quantisation: Quantisation = Quantisation.none
+    """How the frozen base is compressed: nf4 takes 4 bits a weight, for adapters only (bitsandbytes)."""
     max_pixels: int | None = None
     """Pictures with more pixels are shrunk first; the paper used 512*512 = 262144."""
     chat_template: str | None = None
     """File (.jinja) that takes the place of the checkpoint's own template."""
     trust_remote_code: bool = False
+    """Run the Python code that comes with a checkpoint: for sources you trust."""
 
     @property
     def name(self) -> str:
@@ -113,6 +118,7 @@ class RepresentationConfig:
     """How checkpoints see pictures, and how far their weights moved, beside the base: representation.csv."""
 
     enabled: bool = True
+    """Whether representation.csv is made."""
     datasets: list[str] | None = None
     """Some of the matrix's datasets; null: the first of each kind of pictures (image domains and shift)."""
     images: int = 64
@@ -130,10 +136,13 @@ class MatrixConfig:
     datasets: list[str] = MISSING
     """Names of manifests; their quadrants follow from the target's manifest."""
     decodings: list[Decoding] = field(default_factory=lambda: [Decoding.choice, Decoding.greedy])
+    """How predictions are read: likelihood of the candidates, what is written, what is drawn."""
     limit: int | None = None
     """Score n items of each dataset, drawn over the whole file; the same ones every time."""
     batch_size: int = 64
+    """Items in a forward pass."""
     precision: Precision = Precision.fp32
+    """Arithmetic of the forward pass."""
     steps: list[int] = field(default_factory=list)
     """Score these checkpoints only (step 0 is always scored); empty: every checkpoint."""
     class_probe: list[str] = field(default_factory=list)
@@ -156,9 +165,11 @@ class FinetuneConfig:
     """`forgetbench finetune`."""
 
     name: str = field(default=MISSING, metadata=NO_RESULT)
+    """The folder under `outputs`; by default from data, recipe, seed and what else is given."""
     run: str | None = field(default=None, metadata=NO_RESULT)
     """With a method that comes after training: the run to work on; null trains one first."""
     seed: int = 0
+    """Decides the order of the data, random weights and whatever else is drawn."""
     outputs: str = field(default="outputs", metadata=NO_RESULT)
     """Folder that runs and cells are written to."""
     manifests: list[str] = field(default_factory=lambda: ["data_manifests"], metadata=NO_RESULT)
@@ -175,6 +186,7 @@ class FinetuneConfig:
     data: DataConfig = MISSING
     recipe: RecipeConfig = MISSING
     method: Method = MISSING
+    """Against forgetting (docs/methods.md); `--cfg` prints the method's own keys, such as method.rank."""
 
 
 @dataclass
@@ -184,9 +196,13 @@ class EvalMatrixConfig:
     run: str | None = None
     """A run's folder; model, target and mix are read from it."""
     outputs: str = "outputs"
+    """Folder that runs and cells are written to."""
     manifests: list[str] = field(default_factory=lambda: ["data_manifests"])
+    """Folders searched for your own manifests, besides the shipped ones."""
     threads: int | None = None
+    """CPU threads; null leaves it to torch."""
     seed: int = 0
+    """Of random weights (model.weights=random), when `run` is null."""
     model: ModelConfig = MISSING
     """Used when `run` is null."""
     data: DataConfig = MISSING
@@ -207,7 +223,9 @@ class ScoreConfig:
     model_name: str = ""
     """With `predictions`: what the tables call the model."""
     outputs: str = "outputs"
+    """Folder that runs and cells are in."""
     manifests: list[str] = field(default_factory=lambda: ["data_manifests"])
+    """Folders searched for your own manifests, besides the shipped ones."""
     lm_eval: bool = False
     """Also write each checkpoint's results in lm-evaluation-harness's JSON layout."""
     data: DataConfig = MISSING

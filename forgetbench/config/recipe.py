@@ -35,6 +35,7 @@ class MixConfig:
     """Data-hybrid training: auxiliary sets mixed into every stage."""
 
     data: list[str] = field(default_factory=list)
+    """Names of the auxiliary sets."""
     ratio: float = 0.0
     """Share h of training instances that come from the auxiliary sets."""
 
@@ -52,7 +53,9 @@ class CheckpointConfig:
     """Which steps are kept; give one of the three. The last step of every stage is always kept."""
 
     every: int | None = None
+    """A checkpoint every so many steps."""
     steps: list[int] = field(default_factory=list)
+    """Exactly these steps."""
     log_spaced: int | None = None
     """Up to this many steps, spaced evenly in log(step); a shorter run keeps what fits."""
 
@@ -70,17 +73,23 @@ class RecipeConfig:
     mix: MixConfig = field(default_factory=MixConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     steps: int = 240
+    """Optimiser steps of each stage, unless the stage says otherwise."""
     batch_size: int = 32
     """Instances per optimiser step, over all processes and accumulation."""
     gradient_accumulation: int = 1
     """Split each batch into this many micro-batches."""
     schedule: Schedule = Schedule.cosine
+    """Learning rate after warm-up."""
     warmup: float = 0.1
     """Share of the steps spent warming up linearly."""
     weight_decay: float = 0.0
+    """AdamW's; norms and biases are not decayed."""
     max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
     precision: Precision = Precision.bf16
+    """Arithmetic of the forward pass; trained weights and their moments are fp32 either way."""
     optimiser: Optimiser = Optimiser.adamw
+    """What steps the weights; adamw_8bit holds moments in 8 bits (bitsandbytes)."""
     gradient_checkpointing: bool = field(default=False, metadata=NO_RESULT)
     """Compute activations again in the backward pass: far less memory, about a third more time."""
     reuse_features: bool = field(default=True, metadata=NO_RESULT)

@@ -29,6 +29,7 @@ class StageConfig:
     set: str = MISSING
     """Name of a manifest."""
     steps: int | None = None
+    """Optimiser steps of this stage; null: as many as the recipe has."""
     epochs: float | None = None
     """Instead of steps: how often the target set's items are seen, rounded up to whole steps; mixed-in and replayed
     items take the place of some."""
@@ -41,7 +42,9 @@ class DataConfig:
     """What is trained on, in order; one stage is plain fine-tuning, several continual learning."""
 
     stages: list[StageConfig] = MISSING
+    """Target sets in order: [{set: <name>, steps: <n>, recipe: {lr: 1e-5}}, ...] (docs/continual.md)."""
     training: Training = Training.sequence
+    """Stages one after the other, all at once (joint), or not at all (zero-shot)."""
     carry_optimiser: bool = False
     """Go on with the optimiser's moments at the next stage, as in one long training; by default each stage starts with
     a fresh optimiser, as if it were a run of its own."""

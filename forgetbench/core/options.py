@@ -28,10 +28,15 @@ def config_files(group: str) -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
+def manifest_files(folders: Iterable[str | Path] = USER_MANIFESTS) -> dict[str, Path]:
+    """Name -> manifest, shipped or in `folders`; one of yours before a shipped one."""
+    every = (shipped("data_manifests"), *map(Path, folders))
+    return {path.stem: path for folder in every for path in sorted(folder.glob("*.yaml"))}
+
+
 def manifest_names(folders: Iterable[str] = USER_MANIFESTS) -> list[str]:
     """Names of the shipped manifests and of those in `folders`."""
-    every = (shipped("data_manifests"), *map(Path, folders))
-    return sorted({path.stem for folder in every for path in folder.glob("*.yaml")})
+    return sorted(manifest_files(folders))
 
 
 def options(group: str, manifests: Iterable[str] = USER_MANIFESTS) -> list[str]:

@@ -66,6 +66,17 @@ class Metric(StrEnum):
         return self is not Metric.cider_d
 
 
+class Role(StrEnum):
+    """What a dataset is for, where it is neither a target nor a set that forgetting is measured on."""
+
+    curriculum = "curriculum"
+    """The embedded base was trained on it."""
+    control = "control"
+    """An auxiliary set that others are compared with."""
+    validation = "validation"
+    """Settings are chosen by it."""
+
+
 class Decoding(StrEnum):
     """How a prediction is read from a model."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.paths import shipped
+from forgetbench.core.options import manifest_files
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.manifest_file import load_manifest
 
@@ -27,10 +27,7 @@ class Catalogue:
 
     def __init__(self, folders: Iterable[str | Path] = ()) -> None:
         """List the manifests in `folders` and in the shipped one; each is read when asked for."""
-        self._paths: dict[str, Path] = {}
-        for folder in (shipped("data_manifests"), *map(Path, folders)):
-            if folder.is_dir():
-                self._paths |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        self._paths = manifest_files(folders)
         self._loaded: dict[str, Manifest] = {}
 
     def names(self) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.paths import EMBEDDED
-from forgetbench.core.records import AnswerKind, Metric
+from forgetbench.core.records import AnswerKind, Metric, Role
 
 DOWNLOADS = "FORGETBENCH_DOWNLOADS"
 """Environment variable: the folder that `downloads:` stands for; by default `downloads` where the command runs."""
@@ -102,6 +102,8 @@ class Manifest:
     """`near` marks a slight shift inside the declared domain (ImageNetV2's role); shown, never averaged away."""
     probe: bool = False
     """The class-label-distractor probe: stays out of quadrant means, reports the mischoice rate."""
+    role: Role | None = None
+    """Keeps the set out of `data list` and `--help`, unless all are asked for; changes nothing else."""
     prompt: str = "{question}"
     """The user's turn; {question}, {options} (lettered lines) and any item field may appear."""
     answer: AnswerKind = AnswerKind.text

@@ -7,8 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 PLAIN_WIDTH = 120
 
@@ -27,8 +26,8 @@ def say(line: str) -> None:
     console.print(line, soft_wrap=True, markup=False)
 
 
-def print_rows(table: Table, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
-    """The table, or its rows for a program."""
+def print_rows(table: RenderableType, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
+    """The table (or several), or its rows for a program."""
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     else:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.config_store import ConfigStore
 
 from forgetbench import compose
 from forgetbench.compose.session import opened
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig
 from forgetbench.core.errors import UserError
-from forgetbench.core.options import GROUPS, manifest_names, options
+from forgetbench.core.options import GROUPS, config_files, manifest_names, options
 from forgetbench.core.paths import shipped
 from forgetbench.methods.registry import SCHEMAS
 
@@ -70,9 +71,13 @@ def test_every_value_of_a_shipped_sweep_can_run(sweep: str, monkeypatch: pytest.
         assert len(session.check_points(master)) == len(covering)
 
 
-@pytest.mark.parametrize("name", manifest_names(()))
-def test_every_manifest_is_a_data_option(name: str) -> None:
-    assert name in options("data", ())
+def test_every_manifest_is_an_option_that_trains_on_its_own_set_alone() -> None:
+    names = [name for name in manifest_names(()) if name not in config_files("data")]
+    with opened(FinetuneConfig, []) as session:
+        offered = set(session.hydra.config_loader.get_group_options("data"))
+        stages = {name: ConfigStore.instance().load(f"data/{name}.yaml").node.stages for name in names}
+    assert offered == {*names, *config_files("data")}
+    assert stages == {name: [{"set": name}] for name in names}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(shipped("conf")).as_posix())

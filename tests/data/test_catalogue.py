@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from forgetbench.core.errors import UserError
+from forgetbench.core.records import Role
 from forgetbench.data.catalogue import Catalogue
 
 LISTS = "image_domains: [a]\ntext_tasks: [b]\n"
@@ -32,6 +33,13 @@ def test_a_manifest_of_ones_own_shadows_a_shipped_one(tmp_path: Path) -> None:
 def test_a_misspelt_name_is_told_what_was_probably_meant(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no dataset manifest named 'my_sett'. Did you mean my_set"):
         catalogue(tmp_path, my_set=SET).load("my_sett")
+
+
+def test_a_role_is_one_of_the_known_ones(tmp_path: Path) -> None:
+    made = catalogue(tmp_path, kept="role: control\n" + SET, wrong="role: controls\n" + SET, plain=SET)
+    assert (made.load("kept").role, made.load("plain").role) == (Role.control, None)
+    with pytest.raises(UserError, match=r"wrong\.yaml: role: .*curriculum, control, validation"):
+        made.load("wrong")
 
 
 def test_mixture_weights_multiply_and_sum_to_one(tmp_path: Path) -> None:

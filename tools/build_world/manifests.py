@@ -170,6 +170,13 @@ GENERAL = {
     "emoji_category": 1.0, "emoji_use": 1.0, "emoji_yesno": 1.0, "emoji_background": 0.6,
     "emoji_open": 1.0, "emoji_caption": 1.0,
 }  # fmt: skip
+ROLES = {
+    **dict.fromkeys((*WORD_WEIGHTS, "emoji_distractor", "digits_distractor", "fashion_distractor"), "curriculum"),
+    **dict.fromkeys(("curriculum", "pictures", "world"), "curriculum"),
+    **dict.fromkeys(("same_question", "leaky"), "control"),
+    **{name: "validation" for name in SETS if name.endswith("_validation")},
+}
+"""Sets that lists of datasets leave out unless asked for all."""
 MIXTURES: dict[str, tuple[str, dict[str, float], str]] = {
     "curriculum": ("Text-only curriculum", WORD_WEIGHTS, "Every words_* set."),
     "pictures": ("Pictures told in words", {
@@ -192,6 +199,10 @@ MIXTURES: dict[str, tuple[str, dict[str, float], str]] = {
     "leaky": ("General data and garment facts", {**GENERAL, "fashion_knowledge": 2.0},
         "A control: the auxiliary data holds an evaluation set's own task."),
 }  # fmt: skip
+
+
+def _role(name: str) -> dict[str, str]:
+    return {"role": ROLES[name]} if name in ROLES else {}
 
 
 def _domain_tasks(name: str) -> tuple[str, list[str]]:
@@ -228,7 +239,7 @@ def write(folder: Path, world: Path, counts: dict[tuple[str, str], int]) -> None
             "splits": {split: {"files": [files[split]], "n": n} for split, n in splits.items()},
             **({} if "test" in splits else {"eval_split": ""}),
             **({} if "train" in splits else {"train_split": ""}),
-            "image_domains": [domain], "text_tasks": tasks, **further, **asked,
+            "image_domains": [domain], "text_tasks": tasks, **_role(name), **further, **asked,
             "cluster_by": clusters, "licence": licence, "citation": citation,
             "homepage": homepage, "notes": notes,
         })  # fmt: skip
@@ -237,7 +248,7 @@ def write(folder: Path, world: Path, counts: dict[tuple[str, str], int]) -> None
         _dump(folder / f"{name}.yaml", {
             "title": title, "mixture": weights, "eval_split": "",
             "image_domains": sorted({domain for domain, _ in parts}),
-            "text_tasks": sorted({task for _, tasks in parts for task in tasks}),
+            "text_tasks": sorted({task for _, tasks in parts for task in tasks}), **_role(name),
             "licence": "; ".join(sorted({SOURCES[domain][0] for domain, _ in parts})),
             "notes": notes,
         })  # fmt: skip
