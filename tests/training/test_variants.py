@@ -20,7 +20,7 @@ from forgetbench.methods.wise_ft import WiseFT
 from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
 from forgetbench.models.load import load_model
 from forgetbench.training.features import is_fixed
-from forgetbench.training.variants import Bench, chosen_steps, has_variants, make_variants
+from forgetbench.training.variants import Bench, trained_checkpoints, has_variants, make_variants
 from tests.support.families import llava
 from tests.support.runs import ITEMS, plan, trainer
 
@@ -90,7 +90,7 @@ def test_variants_stand_beside_their_checkpoint(folder: Path, trained: Any, tmp_
     method, run, inputs, expected = trained
     source = list_checkpoints(run)[1]
     save_checkpoint(tmp_path, 4, source.delta(), source.meta)
-    (checkpoint,) = chosen_steps(tmp_path, [])
+    (checkpoint,) = trained_checkpoints(tmp_path, [])
     operation = WiseFT(alphas=[0.0, 0.5, 1.0])
     bench = Bench(fresh(folder), method, 2, seed=0)
     bench.passes = None  # type: ignore[assignment]  # reads no data
@@ -103,7 +103,7 @@ def test_variants_stand_beside_their_checkpoint(folder: Path, trained: Any, tmp_
     assert [one.name for one in found] == names
     assert [one.variant for one in found[2:]] == ["wise_ft:0.0", "wise_ft:0.5", "wise_ft:1.0"]
     assert {one.meta["stage"] for one in found[1:]} == {2}
-    assert chosen_steps(tmp_path, []) == [checkpoint]  # a variant is no starting point
+    assert trained_checkpoints(tmp_path, []) == [checkpoint]  # a variant is no starting point
     scored = attached(folder, method, 2)
     swap, answers = WeightSwap(scored), []
     for one in found[2:]:
@@ -134,18 +134,18 @@ def test_a_changed_checkpoint_or_setting_asks_for_new_variants(folder: Path, tmp
 
 def test_a_step_without_a_checkpoint_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no checkpoint; train it first"):
-        chosen_steps(tmp_path, [])
+        trained_checkpoints(tmp_path, [])
     save_checkpoint(tmp_path, 4, {}, {"method": {}})
     with pytest.raises(UserError, match=r"no checkpoint at \[3\]; it has 4"):
-        chosen_steps(tmp_path, [3, 4])
+        trained_checkpoints(tmp_path, [3, 4])
 
 
 def test_the_last_step_of_an_unfinished_run_is_not_known(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 4, {}, {"method": {}})
     (tmp_path / "resume").mkdir()
-    assert [one.step for one in chosen_steps(tmp_path, [4])] == [4]
+    assert [one.step for one in trained_checkpoints(tmp_path, [4])] == [4]
     with pytest.raises(UserError, match="not trained to its end"):
-        chosen_steps(tmp_path, [])
+        trained_checkpoints(tmp_path, [])
 
 
 def test_a_checkpoint_of_another_model_is_refused(folder: Path) -> None:
