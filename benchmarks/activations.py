@@ -111,8 +111,8 @@ def main() -> None:
             folder = build(Path(scratch) / family)
             for recipe in RECIPES:
                 torchs, ours = measured(folder, recipe, [one for one in ITEMS if one.images][:4])
-                kept, told = (one.activations + one.copies for one in (torchs, ours))
-                print(f"| {family} | {recipe} | {kept / 1024:.0f} | {told / 1024:.0f} | {told / kept:.2f} |")
+                kept, message = (one.activations + one.copies for one in (torchs, ours))
+                print(f"| {family} | {recipe} | {kept / 1024:.0f} | {message / 1024:.0f} | {message / kept:.2f} |")
 
 
 if __name__ == "__main__":

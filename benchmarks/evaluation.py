@@ -51,8 +51,8 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="write the table, as Markdown, to this file")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        bench = Bench(Path(scratch), given.items, given.rounds)
-        measured = bench.processes()
+        operation_context = OperationContext(Path(scratch), given.items, given.rounds)
+        measured = operation_context.processes()
         lines, ratios = table(measured)
     for row in (*loop_rows(NAMES, given.items), tower_row()):
         lines.append(row.line)
@@ -66,7 +66,7 @@ def main() -> None:
         given.write.write_text(f"# Speed of scoring\n\n    {''.join(named)}{command}\n\n{text}\n\n{last}\n", "utf-8")
 
 
-class Bench:
+class OperationContext:
     """The checkpoints and items that every way scores."""
 
     def __init__(self, scratch: Path, n_items: int, rounds: int) -> None:

@@ -37,7 +37,7 @@ from forgetbench.training.passes import TrainingPasses
 from forgetbench.training.plan import Stage, plan_stages, read_sets
 from forgetbench.training.prepare import prepare
 from forgetbench.training.run import peak_memory_mb
-from forgetbench.training.variants import Bench, make_variants
+from forgetbench.training.variants import OperationContext, make_variants
 
 # A constant rate: in the warm-up of an endless run nothing would move, and MDGD without drift is plain fine-tuning.
 RECIPE = ("model=tiny", "data=fashion_naming", "recipe=methods", "recipe.schedule=constant", "recipe.warmup=0")
@@ -104,9 +104,9 @@ def timed_begin(method: Method) -> list[float]:
     seconds: list[float] = []
     begin = method.begin
 
-    def timed(trainee: Any) -> None:
+    def timed(context: Any) -> None:
         started = time.perf_counter()
-        begin(trainee)
+        begin(context)
         seconds.append(time.perf_counter() - started)
 
     method.begin = timed  # type: ignore[method-assign]
@@ -149,17 +149,17 @@ def operation(config: FinetuneConfig, chosen: Operation) -> Measure:
     with torch.no_grad():
         for name, one in trainer.trainable.items():
             one.copy_(base[name])
-    bench = Bench(loaded.model, plain, stages=1, seed=0)
+    operation_context = OperationContext(loaded.model, plain, stages=1, seed=0)
     accelerator = start_processes()
 
     def measured() -> dict[str, float]:
         assert scratch  # the checkpoint's folder lives as long as this
         loaded.model.requires_grad_(True)  # as it is when a run's checkpoint is worked on
-        bench.passes = TrainingPasses(accelerator, loaded, Encoder(loaded.processor), config.recipe, seed=0)
-        bench.passes.plan([stage])
+        operation_context.passes = TrainingPasses(accelerator, loaded, Encoder(loaded.processor), config.recipe, seed=0)
+        operation_context.passes.plan([stage])
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            make_variants(Path(folder), [checkpoint], chosen, bench)
+            make_variants(Path(folder), [checkpoint], chosen, operation_context)
             seconds = time.perf_counter() - started
         return {"steps_per_s": 1 / seconds, "peak_memory_mb": peak_memory_mb()}
 

@@ -74,7 +74,7 @@ def score(overrides: Overrides, cfg: Cfg = False) -> None:
     from forgetbench.core import processes
 
     print_if(cfg, config.ScoreConfig, overrides)
-    processes.alone("score")
+    processes.require_single_process("score")
     compose.run(config.ScoreConfig, overrides, score.score)
 
 
@@ -86,7 +86,7 @@ def sweep(overrides: Overrides, cfg: Cfg = False) -> None:
     from forgetbench.core import processes
 
     print_if(cfg, config.SweepConfig, overrides)
-    processes.alone("sweep")
+    processes.require_single_process("sweep")
     failed = compose.sweep(overrides, sweep.sweep_point, sweep.summarise_sweep)
     for point in failed:
         how = "Failed" if point.traceback else "Not finished"
@@ -128,7 +128,7 @@ def export(
 
 
 @app.command("import", cls=Command)
-def bring_in(
+def import_run(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Checkpoints of another trainer.", show_default=False)
     ],

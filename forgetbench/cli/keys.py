@@ -71,8 +71,8 @@ class _Field:
 
 def _meaning(field: _Field, members: Sequence[str]) -> str:
     default = f"default {field.default}" if 0 < len(field.default) <= MAX_DEFAULT else ""
-    told = "; ".join(part for part in (", ".join(members), default) if part)
-    return f"{field.doc} [{told}]" if field.doc and told else field.doc
+    message = "; ".join(part for part in (", ".join(members), default) if part)
+    return f"{field.doc} [{message}]" if field.doc and message else field.doc
 
 
 @cache

@@ -16,7 +16,7 @@ from forgetbench.core.errors import UserError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+_WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 
 
 class Commands(TyperGroup):
@@ -30,7 +30,7 @@ class Commands(TyperGroup):
             sys.stderr.write(f"{error}\n")
             raise typer.Exit(BAD_INPUT) from None
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in _WRITE_ERRNOS:
                 raise
             sys.stderr.write(
                 f"{error}\nNothing finished is lost: make room, or choose another outputs=..., and run again.\n"

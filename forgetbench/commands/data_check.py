@@ -101,8 +101,8 @@ def check_remote(config: FinetuneConfig, names: Sequence[str], as_json: bool) ->
     """
     hub, catalogue = Hub(), Catalogue(config.manifests)
     chosen = [catalogue.load(name) for name in names or catalogue.names()]
-    if strangers := [one.name for one in chosen if names and not repositories(one)]:
-        raise UserError(f"{', '.join(strangers)}: no repository of the Hub is named (`hub_id` or `homepage`).")
+    if without_repository := [one.name for one in chosen if names and not repositories(one)]:
+        raise UserError(f"{', '.join(without_repository)}: no repository of the Hub is named (`hub_id` or `homepage`).")
     table = Table(title="datasets compared with the Hub", title_justify="left")
     for column in ("name", "repository", "differences", "for the manifest"):
         table.add_column(column, overflow="fold")

@@ -33,8 +33,8 @@ def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
         for label, value in _origin(manifest):
             table.add_row(label, value)
         if not manifest.is_here:
-            told = "are on the Hub and read from there" if manifest.is_on_hub else "are not downloaded"
-            table.add_row("items", f"{told}; {manifest.homepage}")
+            message = "are on the Hub and read from there" if manifest.is_on_hub else "are not downloaded"
+            table.add_row("items", f"{message}; {manifest.homepage}")
         for split in manifest.splits if manifest.is_here else ():
             sample = load_samples(manifest, split, limit=1)[0]
             pictures = "".join(f"[{image.name}]\n" for image in sample.images)

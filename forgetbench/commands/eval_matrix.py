@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from forgetbench.config import EvalMatrixConfig, SweepConfig, Weights
 from forgetbench.core.errors import UserError
-from forgetbench.core.processes import join_crew, set_threads
+from forgetbench.core.processes import join_process_group, set_threads
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.runs.address import resolve
 from forgetbench.runs.run import Run
@@ -29,7 +29,7 @@ from forgetbench.runs.subject import (
 from forgetbench.terminal.console import console
 
 if TYPE_CHECKING:
-    from forgetbench.evaluation.ask import Asker
+    from forgetbench.evaluation.inference import ModelRunner
     from forgetbench.models.checkpoint import Checkpoint
     from forgetbench.models.load import LoadedModel
 
@@ -97,31 +97,31 @@ def _score(
     from forgetbench.evaluation.representation import measure, plan_representation
     from forgetbench.evaluation.sets import load_sets
 
-    crew, catalogue = join_crew(), Catalogue(config.manifests)
+    process_group, catalogue = join_process_group(), Catalogue(config.manifests)
     matrix = with_tasks(config.matrix, subject, catalogue)
 
     @cache
-    def asker() -> Asker:
+    def runner() -> ModelRunner:
         from forgetbench.data.collate import shared_encoder
-        from forgetbench.evaluation.ask import Asker
+        from forgetbench.evaluation.inference import ModelRunner
 
         loaded, max_pixels = load()
         encoder = shared_encoder(loaded.processor, max_pixels, loaded.inputs_digest)
-        return Asker(loaded, encoder, matrix, outputs / ".cache")
+        return ModelRunner(loaded, encoder, matrix, outputs / ".cache")
 
     sets = load_sets(matrix, catalogue)
-    works = plan(model_digest, checkpoints, sets, matrix)
-    if not works:
+    planned = plan(model_digest, checkpoints, sets, matrix)
+    if not planned:
         raise UserError("matrix.decodings: none of them applies to these datasets; open answers are decoded greedily.")
-    evaluator = Evaluator(asker, CellStore(outputs), crew)
-    with _progress("scoring", sum(len(work.dataset.samples) for work in works)) as advance:
-        cells = evaluator.score(works, advance)
-    scored = write_tables(subject, cells, catalogue).matrix if crew.is_main else pd.DataFrame()
+    evaluator = Evaluator(runner, CellStore(outputs), process_group)
+    with _progress("scoring", sum(len(work.dataset.samples) for work in planned)) as advance:
+        cells = evaluator.score(planned, advance)
+    scored = write_tables(subject, cells, catalogue).matrix if process_group.is_main else pd.DataFrame()
     if matrix.representation.enabled:
         jobs = plan_representation(model_digest, checkpoints, sets, matrix)
         with _progress("measuring", len(jobs)) as advance:
-            measured = measure(jobs, asker, outputs / ".representation", crew, advance)
-        if crew.is_main:
+            measured = measure(jobs, runner, outputs / ".representation", process_group, advance)
+        if process_group.is_main:
             write_representation(subject, measured)
     return scored
 

@@ -13,7 +13,7 @@ from torch import nn
 from forgetbench.config import Quantisation
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import replacing
-from forgetbench.core.processes import alone
+from forgetbench.core.processes import require_single_process
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.exchange.adapter import save_adapter
 from forgetbench.exchange.base_files import base_file
@@ -38,7 +38,7 @@ def export(path: Path, to: Path, adapter: bool) -> None:
     Raises:
         UserError: there is something at `to`, no such checkpoint, or the method's result has no such form.
     """
-    alone("export")
+    require_single_process("export")
     if to.exists() or to.is_symlink():
         raise UserError(f"{to} exists already; name a new folder, or delete that one.")
     address = resolve(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from forgetbench.config import FinetuneConfig, ModelConfig, SweepConfig
 from forgetbench.core.errors import UserError
-from forgetbench.core.processes import alone, set_threads, start_processes
+from forgetbench.core.processes import require_single_process, set_threads, start_processes
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
@@ -18,7 +18,7 @@ from forgetbench.terminal import audit_table
 from forgetbench.terminal.console import console, say
 
 if TYPE_CHECKING:
-    from forgetbench.training.variants import Bench
+    from forgetbench.training.variants import OperationContext
 
 
 def finetune(config: FinetuneConfig, folder: Path) -> None:
@@ -32,7 +32,7 @@ def finetune(config: FinetuneConfig, folder: Path) -> None:
     if not isinstance(config.method, Operation):
         _train(config, folder)
         return
-    alone(f"method={config.method.name}")
+    require_single_process(f"method={config.method.name}")
     if config.run is None:
         _train(replace(config, method=Method()), folder)
     operate(config.method, folder, config.threads)
@@ -50,7 +50,7 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     from forgetbench.training.run import is_finished, train
     from forgetbench.training.schedule import checkpoint_steps
 
-    config = replace(config, model=_attended(config))
+    config = replace(config, model=_resolved_attention(config))
     catalogue = Catalogue(config.manifests)
     stages = plan_stages(config, catalogue)
     keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
@@ -84,7 +84,7 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     say(f"{folder}: trained {keep[-1]} steps; checkpoints at {', '.join(map(str, keep))}.")
 
 
-def _attended(config: FinetuneConfig) -> ModelConfig:
+def _resolved_attention(config: FinetuneConfig) -> ModelConfig:
     """The model with the attention kernel that will run: run.json tells what was used."""
     from forgetbench.models.precision import resolve_attention
 
@@ -112,20 +112,20 @@ def operate(operation: Operation, folder: Path, threads: int | None) -> None:
     if checkpoints:
         set_threads(threads)
         run = resolve(folder).run()
-        bench = _bench(run, operation.reads_data())
+        operation_context = _operation_context(run, operation.reads_data())
         for other in merged:
             _check_mergeable(resolve(other).run(), run)
-        others = [bench.dense(one.delta()) for one in merged.values()]
-        make_variants(folder, checkpoints, operation, bench, others, digests)
+        others = [operation_context.dense(one.delta()) for one in merged.values()]
+        make_variants(folder, checkpoints, operation, operation_context, others, digests)
     say(f"{folder}: {operation.name} is done; score it with `forgetbench eval-matrix run={folder}`.")
 
 
-def _bench(run: Run, reads_data: bool) -> Bench:
+def _operation_context(run: Run, reads_data: bool) -> OperationContext:
     from forgetbench.data.collate import shared_encoder
     from forgetbench.models.precision import widen
     from forgetbench.training.passes import TrainingPasses
     from forgetbench.training.plan import plan_stages
-    from forgetbench.training.variants import Bench
+    from forgetbench.training.variants import OperationContext
 
     config = run.config
     stages = plan_stages(config, Catalogue(config.manifests)) if reads_data else []
@@ -135,13 +135,13 @@ def _bench(run: Run, reads_data: bool) -> Bench:
     loaded = run.load_base()
     widen(loaded.model.parameters())  # operations write fp32, whatever the base is held in
     encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
-    bench = Bench(loaded.model, config.method, len(config.data.targets), config.seed)
+    operation_context = OperationContext(loaded.model, config.method, len(config.data.targets), config.seed)
     accelerator.prepare(loaded.model)
     # Features of frozen towers would be the base's, where a checkpoint may have others.
     recipe, precision = replace(config.recipe, reuse_features=False), config.method.forward_precision()
-    bench.passes = TrainingPasses(accelerator, loaded, encoder, recipe, config.seed, precision)
-    bench.passes.plan(stages)
-    return bench
+    operation_context.passes = TrainingPasses(accelerator, loaded, encoder, recipe, config.seed, precision)
+    operation_context.passes.plan(stages)
+    return operation_context
 
 
 def _check_mergeable(other: Run, first: Run) -> None:

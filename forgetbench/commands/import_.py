@@ -23,10 +23,10 @@ from forgetbench.config import (
 )
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import replacing
-from forgetbench.core.processes import alone, set_threads
+from forgetbench.core.processes import require_single_process, set_threads
 from forgetbench.core.records import PARTS
 from forgetbench.data.catalogue import Catalogue
-from forgetbench.exchange.layouts import ForeignRun, read_layout
+from forgetbench.exchange.layouts import ExternalRun, read_layout
 from forgetbench.exchange.other_trainers import Changed, changed, remarks
 from forgetbench.methods.base import Method
 from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
@@ -39,31 +39,31 @@ from forgetbench.terminal import audit_table
 from forgetbench.terminal.console import console, say
 from forgetbench.training.plan import Stage, plan_stages
 
-_SAID_BY_USER = {"parts", "mix", "replay", "language_last_layers", "checkpoints", "reuse_features"}
+_GIVEN_BY_USER = {"parts", "mix", "replay", "language_last_layers", "checkpoints", "reuse_features"}
 
 
 def importer(folder: Path) -> Callable[[FinetuneConfig, Path], None]:
     """The task of `forgetbench import`, for one folder of checkpoints."""
-    return partial(_bring_in, folder)
+    return partial(_import_run, folder)
 
 
-def _bring_in(source: Path, config: FinetuneConfig, folder: Path) -> None:
+def _import_run(source: Path, config: FinetuneConfig, folder: Path) -> None:
     """Make `folder` a run of the checkpoints in `source`; if it is one already, check that it is the same.
 
     Raises:
         UserError: the checkpoints do not fit the base, or `folder` holds something else.
     """
-    alone("import")
+    require_single_process("import")
     _check_config(config)
     config = replace(config, model=resolve_attention(config.model))
     is_run = (folder / "run.json").is_file()
     if not is_run and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} holds something that is no run; give the import a name of its own (name=...).")
-    foreign = read_layout(source)
-    config, unknown = _as_trained(config, foreign)
+    external = read_layout(source)
+    config, unknown = _as_trained(config, external)
     set_threads(config.threads)
     loaded = load_model(config.model, config.seed)
-    found: Iterator[tuple[int, Changed]] = _compared(loaded, config, foreign)
+    found: Iterator[tuple[int, Changed]] = _compared(loaded, config, external)
     step, last = next(found)
     found = chain([(step, last)], found)
     config = replace(
@@ -71,7 +71,7 @@ def _bring_in(source: Path, config: FinetuneConfig, folder: Path) -> None:
         method=Method(name=last.method),
         recipe=replace(config.recipe, parts=_parts(last) or config.recipe.parts),
     )
-    for remark in remarks(loaded, config.model, foreign.checkpoints[-1]):
+    for remark in remarks(loaded, config.model, external.checkpoints[-1]):
         say(f"{source}: {remark}")
     stages = plan_stages(config, Catalogue(config.manifests))
     if is_run:
@@ -83,7 +83,7 @@ def _bring_in(source: Path, config: FinetuneConfig, folder: Path) -> None:
         run = start_run(temporary, config, stages, loaded, _audit(loaded.model, last))
         run = replace(run, environment={**run.environment, **notes})
         run.write()
-        _write_log(foreign, run, temporary / "train.csv")
+        _write_log(external, run, temporary / "train.csv")
         for step, one in found:
             _refuse_another(temporary, step, one, config.method.name)
             save_checkpoint(temporary, step, one.delta, {**run.meta, "stage": 1})
@@ -104,26 +104,26 @@ def _check_config(config: FinetuneConfig) -> None:
         raise UserError(f"method={config.method.name}: what the checkpoints hold says how they were trained; drop it.")
 
 
-def _as_trained(config: FinetuneConfig, foreign: ForeignRun) -> tuple[FinetuneConfig, list[str]]:
+def _as_trained(config: FinetuneConfig, external: ExternalRun) -> tuple[FinetuneConfig, list[str]]:
     """The configuration with what the trainer's files say in place of defaults, and the settings they do not say."""
-    steps = sorted({one.step for one in foreign.checkpoints})
-    said = dict(_said(foreign, steps[-1]))
-    seed = int(foreign.settings["seed"]) if foreign.settings.get("seed", "").isdigit() else config.seed
+    steps = sorted({one.step for one in external.checkpoints})
+    said = dict(_reported(external, steps[-1]))
+    seed = int(external.settings["seed"]) if external.settings.get("seed", "").isdigit() else config.seed
     recipe = replace(
         config.recipe,
         **({"lr": None} | said),
         checkpoints=CheckpointConfig(steps=steps),
     )
     stage = StageConfig(set=config.data.stages[0].set)
-    unknown = [one.name for one in fields(RecipeConfig) if one.name not in {*said, *_SAID_BY_USER}]
+    unknown = [one.name for one in fields(RecipeConfig) if one.name not in {*said, *_GIVEN_BY_USER}]
     return replace(config, seed=seed, recipe=recipe, data=replace(config.data, stages=[stage])), unknown
 
 
-def _said(foreign: ForeignRun, steps: int) -> Iterator[tuple[str, Any]]:
+def _reported(external: ExternalRun, steps: int) -> Iterator[tuple[str, Any]]:
     """Settings of the recipe that the trainer's log and card say."""
     yield "steps", steps
-    rates = [row["learning_rate"] for row in foreign.log if "learning_rate" in row]
-    settings = foreign.settings
+    rates = [row["learning_rate"] for row in external.log if "learning_rate" in row]
+    settings = external.settings
     if "learning_rate" in settings:
         yield "lr", float(settings["learning_rate"])
     elif rates:
@@ -141,9 +141,9 @@ def _said(foreign: ForeignRun, steps: int) -> Iterator[tuple[str, Any]]:
         yield "warmup", warmup / steps if warmup >= 1 else warmup
 
 
-def _compared(loaded: LoadedModel, config: FinetuneConfig, foreign: ForeignRun) -> Iterator[tuple[int, Changed]]:
+def _compared(loaded: LoadedModel, config: FinetuneConfig, external: ExternalRun) -> Iterator[tuple[int, Changed]]:
     """Every checkpoint beside the base, the last one first: it tells what trained. One is in memory at a time."""
-    for checkpoint in sorted(foreign.checkpoints, key=lambda one: one.step, reverse=True):
+    for checkpoint in sorted(external.checkpoints, key=lambda one: one.step, reverse=True):
         yield checkpoint.step, changed(loaded, config.model, config.seed, checkpoint)
 
 
@@ -202,7 +202,7 @@ def _verify(
     say(f"{folder}: already imported.")
 
 
-def _write_log(foreign: ForeignRun, run: Run, path: Path) -> None:
+def _write_log(external: ExternalRun, run: Run, path: Path) -> None:
     """train.csv, of the steps that were logged; what was not logged is empty."""
     rows = [
         {
@@ -212,7 +212,7 @@ def _write_log(foreign: ForeignRun, run: Run, path: Path) -> None:
             **{f"lr_{part}": row.get("learning_rate") for part in run.parts.split("+") if part},
             "grad_norm": row.get("grad_norm"),
         }
-        for row in foreign.log
+        for row in external.log
     ]
     if rows:
         pd.DataFrame(rows).drop_duplicates("step", keep="last").to_csv(path, index=False)

@@ -19,7 +19,7 @@ CARDS = (24, 80)
 """GiB of memory."""
 DEVICES = (1, 8)
 """One alone; several that shard the model (`sharding=fsdp2`) where it can be sharded."""
-_TAKERS = ("weights", "gradients", "moments", "copies", "activations", "logits")
+_MEMORY_COLUMNS = ("weights", "gradients", "moments", "copies", "activations", "logits")
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,12 @@ def _table(model: ModelConfig, micro_batch: int, sizes: Sizes) -> Table:
     if sizes.recurrent:
         caption += " Its linear attention keeps more than is counted here: measure a step."
     table = Table(title=f"{model.path}, held in {model.dtype}", title_justify="left", caption=caption)
-    for column in ("recipe", *_TAKERS, "total", "fits", "8 GPUs"):
+    for column in ("recipe", *_MEMORY_COLUMNS, "total", "fits", "8 GPUs"):
         table.add_column(column, justify="left" if column == "recipe" else "right")
     return table
 
 
-def _add(table: Table, alone: Mapping[str, object], shared: Mapping[str, object], end: bool) -> None:
-    cells = [f"{alone[name]:.1f}" for name in (*_TAKERS, "total")]
-    fits = " ".join(str(card) for card in CARDS if alone[f"fits_{card}"])
-    table.add_row(str(alone["recipe"]), *cells, fits or "-", f"{shared['total']:.1f}", end_section=end)
+def _add(table: Table, recipe_alone: Mapping[str, object], shared: Mapping[str, object], end: bool) -> None:
+    cells = [f"{recipe_alone[name]:.1f}" for name in (*_MEMORY_COLUMNS, "total")]
+    fits = " ".join(str(card) for card in CARDS if recipe_alone[f"fits_{card}"])
+    table.add_row(str(recipe_alone["recipe"]), *cells, fits or "-", f"{shared['total']:.1f}", end_section=end)

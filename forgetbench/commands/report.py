@@ -58,10 +58,10 @@ def _write(path: Path, contents: ReportContents, with_files: bool) -> None:
     html = render(contents, page)
     write_text(path / PAGE, html)
     size = len(html.encode()) / _MEGABYTE
-    beside = f"; {len(files)} files in {path / 'figures'}" if files else ""
+    also_written = f"; {len(files)} files in {path / 'figures'}" if files else ""
     say(
         f"{path / PAGE} ({size:.1f} MB, {len(drawn)} figures, {len(contents.flips)} of {contents.n_flips or 0} flips)"
-        + beside
+        + also_written
     )
 
 
@@ -74,7 +74,7 @@ def _watch(path: Path, options: Options) -> None:
     """Write the page whenever a table changes, until Ctrl-C; then once more, without its refreshing itself."""
     seen: frozenset[tuple[str, int, int]] | None = None
     shown: ReportContents | None = None
-    told = ""
+    last_message = ""
     say(f"Watching {path}; Ctrl-C ends it.")
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way of saying Ctrl-C
     try:
@@ -88,7 +88,7 @@ def _watch(path: Path, options: Options) -> None:
                         _open(path, options)
                     seen, shown = found, contents
                 except UserError as error:  # not begun yet, or a table is damaged: the next look may find it whole
-                    if told != (told := str(error)):
+                    if last_message != (last_message := str(error)):
                         say(f"Waiting: {error}")
             time.sleep(_POLL_S)
     except KeyboardInterrupt:

@@ -8,8 +8,8 @@ from forgetbench.config import ScoreConfig
 from forgetbench.core.errors import UserError
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.evaluation.cells import CellStore
-from forgetbench.evaluation.elsewhere import foreign_cells
 from forgetbench.evaluation.evaluate import plan, stored_cells
+from forgetbench.evaluation.external import external_cells
 from forgetbench.evaluation.sets import load_sets
 from forgetbench.exchange.lm_eval import write_lm_eval
 from forgetbench.models.precision import scored_digest
@@ -31,11 +31,11 @@ def score(config: ScoreConfig, outputs: Path) -> None:
         checkpoints, subject = run.checkpoints(config.matrix.steps), run_subject(run)
         matrix = with_tasks(config.matrix, subject, catalogue)
         digest = scored_digest(run.model_digest, run.model, matrix.precision)
-        works = plan(digest, checkpoints, load_sets(matrix, catalogue), matrix)
-        cells = stored_cells(works, CellStore(outputs_of(run, outputs)))
-        if missing := len(works) - len(cells):
+        planned = plan(digest, checkpoints, load_sets(matrix, catalogue), matrix)
+        cells = stored_cells(planned, CellStore(outputs_of(run, outputs)))
+        if missing := len(planned) - len(cells):
             say(
-                f"{missing} of {len(works)} cells are not there at these settings (matrix.batch_size, .precision and "
+                f"{missing} of {len(planned)} cells are not there at these settings (matrix.batch_size, .precision and "
                 f"others count); `forgetbench eval-matrix run={run.folder}` makes them."
             )
     else:
@@ -45,7 +45,7 @@ def score(config: ScoreConfig, outputs: Path) -> None:
                 f"name: {outputs / config.name} holds a run of its own; give these predictions another name."
             )
         subject = bare_subject(outputs / config.name, config.model_name, config.data, None, catalogue)
-        cells, left_out = foreign_cells(Path(config.predictions), config.matrix, catalogue, CellStore(outputs))
+        cells, left_out = external_cells(Path(config.predictions), config.matrix, catalogue, CellStore(outputs))
         for line in left_out:
             say(line)
     if not cells:

@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from forgetbench.compose.launchers import check_launcher, death, no_ray, told
+from forgetbench.compose.launchers import check_launcher, no_ray, process_failure, shared_overrides
 from forgetbench.compose.overrides import folder_name, parse
 from forgetbench.compose.points import FailedPoint, PointTask, failed_point, output_folder, point_job
 from forgetbench.compose.session import opened, without_hydra
@@ -78,22 +78,22 @@ def sweep(
         UserError: the configuration cannot run, the sweep's folder holds a run, or no Ray could be joined.
     """
     with opened(SweepConfig, _with_grid(overrides)) as session:
-        master = session.compose()
-        launcher = OmegaConf.to_container(master.hydra.launcher)
+        sweep_config = session.compose()
+        launcher = OmegaConf.to_container(sweep_config.hydra.launcher)
         check_launcher(launcher)
-        known = session.check_points(master)
-        folder = Path(master.hydra.sweep.dir)
+        known = session.check_points(sweep_config)
+        folder = Path(sweep_config.hydra.sweep.dir)
         if (folder / "run.json").exists():
             raise UserError(f"{folder} holds a run, not a sweep; give the sweep another name=...")
         try:
-            session.hydra.multirun(session.name, point_job(task), [*session.lines, *told(folder)])
+            session.hydra.multirun(session.name, point_job(task), [*session.lines, *shared_overrides(folder)])
         except Exception as error:
             if refusal := no_ray(error, launcher):
                 raise UserError(refusal) from error
-            died = death(error)
-            if died is None:
+            failure = process_failure(error)
+            if failure is None:
                 raise
-            sys.stderr.write(f"A process of the sweep died: {died}\n")
+            sys.stderr.write(f"A process of the sweep died: {failure}\n")
     points = [folder / name for name in known] or sorted(path for path in folder.glob("[!.]*") if path.is_dir())
     failed = [point for point in (failed_point(path) for path in points) if point is not None]
     without = {point.folder for point in failed}

@@ -62,13 +62,13 @@ def check_launcher(launcher: Any) -> None:
             )
 
 
-def told(folder: Path) -> list[str]:
+def shared_overrides(folder: Path) -> list[str]:
     """Overrides that mean the same in every process: the sweep's folder in full, and the environment."""
     given = {f"++hydra.job.env_set.{name}": os.environ[name] for name in PASSED_ON if name in os.environ}
     return [f"{key}={_quoted(value)}" for key, value in {"hydra.sweep.dir": str(folder.absolute()), **given}.items()]
 
 
-def death(error: Exception) -> str | None:
+def process_failure(error: Exception) -> str | None:
     """What to say of a process that died under a launcher; None of any other error."""
     package = type(error).__module__.partition(".")[0]
     if package not in _LAUNCHERS:
@@ -76,10 +76,12 @@ def death(error: Exception) -> str | None:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     name = type(error).__name__
     # What Ray passes on ends in the cause; the others begin with it.
-    told = f"{name}: {' '.join(lines[-1:] if name.startswith('RayTaskError') else lines[:2])}"
+    message = f"{name}: {' '.join(lines[-1:] if name.startswith('RayTaskError') else lines[:2])}"
     if package == "submitit":
-        told += "\nJobs of other points may still run (squeue --me); give the same command again when they have ended."
-    return told
+        message += (
+            "\nJobs of other points may still run (squeue --me); give the same command again when they have ended."
+        )
+    return message
 
 
 def no_ray(error: Exception, launcher: Any) -> str | None:

@@ -86,10 +86,10 @@ def explain(error: Exception, given: Iterable[str], choices: Mapping[str, str | 
         chain.append(chain[-1].__cause__ or chain[-1].__context__ or chain[-1])
     text = "\n".join(str(link) for link in chain)
     # The outermost of OmegaConf's is the formatted one; what it was raised from says less.
-    told = next((link for link in chain if isinstance(link, OmegaConfBaseException)), error)
+    shown = next((link for link in chain if isinstance(link, OmegaConfBaseException)), error)
     found = re.search(r"full_key: (\S+)", text)
     file = re.search(r"In '([^']+)': ", text)
-    message = str(told).strip().splitlines()[0]
+    message = str(shown).strip().splitlines()[0]
     if "is not a ListConfig" in message:
         message = "a list is expected; write [a,b]."
     if unknown := re.match(r"Key '(.+)' not in '(.+)'", message):
@@ -121,7 +121,7 @@ def origin(key: str, given: Iterable[str], choices: Mapping[str, str | None]) ->
     return f"conf/{group}/{choice}.yaml"
 
 
-def check_shadows(choices: Mapping[str, str | None]) -> None:
+def check_shadowing(choices: Mapping[str, str | None]) -> None:
     """Refuse a file of the user's that Hydra would pass over for a shipped one."""
     for group, choice in choices.items():
         own, ours = (folder / group / f"{choice}.yaml" for folder in (USER_CONF, shipped("conf")))

@@ -173,7 +173,7 @@ class Session:
         choices = config.hydra.runtime.choices
         given = [override.key_or_group for override in self.parsed]
         plain = without_hydra(config)
-        refusals.check_shadows(choices)
+        refusals.check_shadowing(choices)
         if missing := OmegaConf.missing_keys(plain):
             lines = [
                 f"{key} ({refusals.origin(key, (), choices)}): no value; add {key}=<value>" for key in sorted(missing)
@@ -208,30 +208,30 @@ class Session:
             )
         return typed
 
-    def points(self, master: DictConfig) -> list[list[str]]:
+    def points(self, sweep_config: DictConfig) -> list[list[str]]:
         """The overrides of every point that the basic sweeper will launch; other sweepers choose as they go."""
-        if self.mode is RunMode.RUN or not str(master.hydra.sweeper._target_).endswith(BasicSweeper.__name__):
+        if self.mode is RunMode.RUN or not str(sweep_config.hydra.sweeper._target_).endswith(BasicSweeper.__name__):
             return []
-        params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+        params = [f"{key}={value}" for key, value in (sweep_config.hydra.sweeper.params or {}).items()]
         parser = OverridesParser.create(config_loader=self.hydra.config_loader)
-        parsed = parser.parse_overrides([*params, *master.hydra.overrides.task])
+        parsed = parser.parse_overrides([*params, *sweep_config.hydra.overrides.task])
         batches = BasicSweeper.split_arguments(parsed, None)
         return batches[0]
 
-    def check_points(self, master: DictConfig) -> list[str]:
+    def check_points(self, sweep_config: DictConfig) -> list[str]:
         """Compose and check every point that is known in advance, so that a grid is refused as a whole or runs.
 
         Returns:
             The points' folder names; none where a sweeper decides on its points as it goes.
         """
-        points = self.points(master)
+        points = self.points(sweep_config)
         if not points:
-            self.check(master)
+            self.check(sweep_config)
         folders: dict[str, list[str]] = {}
         for point in points:
             parsed = parse(point)
             try:
-                config = self.hydra.config_loader.load_sweep_config(master, point)
+                config = self.hydra.config_loader.load_sweep_config(sweep_config, point)
                 HydraConfig.instance().set_config(config)
                 folder = str(config.hydra.sweep.subdir)
             except REFUSED as error:
@@ -246,5 +246,5 @@ class Session:
                 self.check(config)
             except UserError as error:
                 raise UserError(f"Point {' '.join(point)}:\n{error}") from error
-        HydraConfig.instance().set_config(master)
+        HydraConfig.instance().set_config(sweep_config)
         return list(folders)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import cache
 
 
-def hub_silence() -> str | None:
+def hub_unreachable_reason() -> str | None:
     """Why the Hub that `HF_ENDPOINT` names tells nothing; None where it answers."""
     import huggingface_hub as hub
 
-    return "HF_HUB_OFFLINE is set" if hub.is_offline_mode() else _silence(hub.constants.ENDPOINT)
+    return "HF_HUB_OFFLINE is set" if hub.is_offline_mode() else _unreachable_reason(hub.constants.ENDPOINT)
 
 
-def no_answer(error: Exception) -> str | None:
+def connection_failure(error: Exception) -> str | None:
     """What to say of an error that means that no HTTP answer came at all; None of any other."""
     from huggingface_hub import constants
 
@@ -21,29 +21,29 @@ def no_answer(error: Exception) -> str | None:
     return None
 
 
-def absence(repository: str, silence: str, options: str = "") -> str:
+def not_found_message(repository: str, unreachable_reason: str, options: str = "") -> str:
     """What to say of a repository that is neither on this machine nor to be had.
 
     Args:
         repository: its id.
-        silence: why the Hub tells nothing: what `hub_silence` gave, or that a variable is set.
+        unreachable_reason: why the Hub tells nothing: what `hub_unreachable_reason` gave, or that a variable is set.
         options: of the command that downloads it, such as ` --repo-type dataset`.
     """
-    step = "Unset it, or run" if silence.endswith(" is set") else "Run"
+    step = "Unset it, or run" if unreachable_reason.endswith(" is set") else "Run"
     return (
-        f"{silence}, and {repository} is neither a folder nor downloaded.\n"
+        f"{unreachable_reason}, and {repository} is neither a folder nor downloaded.\n"
         f"{step} where there is a network: hf download {repository}{options}"
     )
 
 
 @cache
-def _silence(endpoint: str) -> str | None:
+def _unreachable_reason(endpoint: str) -> str | None:
     from huggingface_hub import constants, get_session
 
     try:
         get_session().head(endpoint, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:
-        if silence := no_answer(error):
-            return silence
+        if unreachable_reason := connection_failure(error):
+            return unreachable_reason
         raise
     return None

@@ -18,13 +18,13 @@ _NOT_ACCELERATES_OWN = {
     "ACCELERATE_USE_FSDP": "leave out --use_fsdp (distributed_type: FSDP) and give sharding=fsdp2 to forgetbench",
     "ACCELERATE_USE_DEEPSPEED": "leave out --use_deepspeed; sharding=fsdp2 slices the model, its gradients and moments",
 }
-_STARTERS = (
+_COMMANDS = (
     "torchrun --nproc_per_node N -m forgetbench, or accelerate launch --multi_gpu --num_processes N -m forgetbench"
 )
 
 
 @dataclass(frozen=True)
-class Crew:
+class ProcessGroup:
     """Processes that score together: each takes whole batches, one of them keeps what all have made."""
 
     rank: int = 0
@@ -35,7 +35,7 @@ class Crew:
         """Whether this process reads and writes files for all."""
         return self.rank == 0
 
-    def agree(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The main process's value, in every process."""
         if self.size == 1:
             return value
@@ -62,20 +62,20 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def join_crew() -> Crew:
+def join_process_group() -> ProcessGroup:
     """Join the other processes of this command, if there are any.
 
     Raises:
         UserError: fewer processes joined than were started.
     """
     if processes_started() == 1:
-        return Crew()
+        return ProcessGroup()
     import torch
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available())
     _all_joined(state.num_processes)
-    return Crew(state.process_index, state.num_processes)
+    return ProcessGroup(state.process_index, state.num_processes)
 
 
 def start_processes() -> Accelerator:
@@ -115,7 +115,7 @@ def against_sharing(micro_batch: int, processes: int) -> str:
     )
 
 
-def alone(what: str) -> None:
+def require_single_process(what: str) -> None:
     """Refuse the processes of a `torchrun`, which would each do the whole work and write the same files."""
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError(
@@ -133,16 +133,16 @@ def processes_started() -> int:
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if started > 1 and missing:
         raise UserError(
-            f"WORLD_SIZE={started} is set, but {', '.join(missing)} is not: start several processes with {_STARTERS}; "
+            f"WORLD_SIZE={started} is set, but {', '.join(missing)} is not: start several processes with {_COMMANDS}; "
             "or unset WORLD_SIZE."
         )
     # For several processes accelerate's simple launcher sets the address of the first, and then starts no other.
     if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ:
-        raise UserError(f"`accelerate launch` started one process of several: start them with {_STARTERS} (CPUs too).")
+        raise UserError(f"`accelerate launch` started one process of several: start them with {_COMMANDS} (CPUs too).")
     return started
 
 
 def _all_joined(joined: int) -> None:
     started = processes_started()
     if started != joined:
-        raise UserError(f"{started} processes were started but {joined} joined; start them with {_STARTERS}.")
+        raise UserError(f"{started} processes were started but {joined} joined; start them with {_COMMANDS}.")

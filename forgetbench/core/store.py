@@ -124,7 +124,7 @@ class Store:
                 lock.unlink(missing_ok=True)
             held.release()
 
-    def tidy(self, name: str) -> None:
+    def remove_leftovers(self, name: str) -> None:
         """Remove what making an entry that is there left behind: by a kill, or at its end."""
         self._lock(name).unlink(missing_ok=True)
         self._drop_temporary(name, _STALE_S)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.network import absence, hub_silence
+from forgetbench.core.network import hub_unreachable_reason, not_found_message
 from forgetbench.data.manifest import Manifest, Source
 from forgetbench.data.tables import BATCH, Row, arrow_rows, table_length
 
@@ -55,7 +55,7 @@ def _load(source: Source, place: str, split: str) -> Any:
     import huggingface_hub as hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    revision, offline = source.revision, _silence(place) is not None
+    revision, offline = source.revision, _unreachable_reason(place) is not None
     if Path(place).is_dir():
         revision = None
     elif offline:
@@ -69,7 +69,7 @@ def _load(source: Source, place: str, split: str) -> Any:
         )
 
 
-def _silence(place: str) -> str | None:
+def _unreachable_reason(place: str) -> str | None:
     """Why the Hub tells nothing; None of a folder, and where it answers."""
     import datasets
     import huggingface_hub as hub
@@ -78,7 +78,7 @@ def _silence(place: str) -> str | None:
         return None
     if datasets.config.HF_HUB_OFFLINE and not hub.is_offline_mode():
         return "HF_DATASETS_OFFLINE is set"
-    return hub_silence()
+    return hub_unreachable_reason()
 
 
 @contextmanager
@@ -111,17 +111,17 @@ def _rows(manifest: Manifest, place: str, table: Any, streaming: bool) -> Iterat
 def _refusal(manifest: Manifest, place: str, error: Exception) -> UserError:
     assert manifest.source is not None
     detail = (str(error) or type(error).__name__).splitlines()[0]
-    told = f"{manifest.path}: cannot load '{place}': {detail}"
-    silence = _silence(place)
+    message = f"{manifest.path}: cannot load '{place}': {detail}"
+    unreachable_reason = _unreachable_reason(place)
     if "scripts are no longer supported" in detail:
-        told += (
+        message += (
             "\nThe repository is a Python script, which is not run. Use the Hub's own conversion, "
             "`revision: refs/convert/parquet`, or another copy of the set as `hub_id`."
         )
     elif "gated" in detail:
-        told += f"\nAsk for access at https://huggingface.co/datasets/{place}, then run `hf auth login`."
-    elif silence:
+        message += f"\nAsk for access at https://huggingface.co/datasets/{place}, then run `hf auth login`."
+    elif unreachable_reason:
         revision = f" --revision {manifest.source.revision}" if manifest.source.revision else ""
-        told = told.removesuffix(detail) if isinstance(error, ConnectionError) else f"{told}\n"
-        told += absence(place, silence, f" --repo-type dataset{revision}")
-    return UserError(told)
+        message = message.removesuffix(detail) if isinstance(error, ConnectionError) else f"{message}\n"
+        message += not_found_message(place, unreachable_reason, f" --repo-type dataset{revision}")
+    return UserError(message)

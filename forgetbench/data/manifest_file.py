@@ -53,7 +53,7 @@ def load_manifest(path: Path) -> Manifest:
     try:
         return copy.deepcopy(_checked(path, path.read_text("utf-8")))
     except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError) as error:
-        raise _refusal(path, _told(error)) from error
+        raise _refusal(path, _parse_error_text(error)) from error
 
 
 @lru_cache(maxsize=1024)
@@ -122,7 +122,7 @@ def _answer_problems(manifest: Manifest) -> Iterator[str]:
         yield "`stop` holds an empty text, which would end every answer before it begins."
 
 
-def _told(error: Exception) -> str:
+def _parse_error_text(error: Exception) -> str:
     message = str(error).splitlines()[0]
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         return f"line {error.problem_mark.line + 1} is not readable as YAML: {error.problem}."

@@ -62,10 +62,10 @@ def decode_image(image: ImageRef, max_pixels: int | None = None) -> Image.Image:
         UserError: it is not there, broken, of another kind than `FORMATS`, or larger than `MAX_PIXELS`.
     """
     encoded = read_image(image)
-    told = f"Picture '{image.name}' of {image.container}"
+    message = f"Picture '{image.name}' of {image.container}"
     if not encoded:
-        raise UserError(f"{told} is broken: the file is empty.")
-    too_large = f"{told} has over {MAX_PIXELS:,} pixels; shrink it first."
+        raise UserError(f"{message} is broken: the file is empty.")
+    too_large = f"{message} has over {MAX_PIXELS:,} pixels; shrink it first."
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures (MAX_PIXELS is the limit here) and of odd metadata
@@ -77,9 +77,11 @@ def decode_image(image: ImageRef, max_pixels: int | None = None) -> Image.Image:
         raise UserError(too_large) from error
     except UnidentifiedImageError as error:
         read = ", ".join(FORMATS)
-        raise UserError(f"{told} is broken, or of a kind that is not read ({read} are); convert it first.") from error
+        raise UserError(
+            f"{message} is broken, or of a kind that is not read ({read} are); convert it first."
+        ) from error
     except _BROKEN as error:
-        raise UserError(f"{told} is broken: {error}.") from error
+        raise UserError(f"{message} is broken: {error}.") from error
     if max_pixels and picture.width * picture.height > max_pixels:
         factor = (max_pixels / (picture.width * picture.height)) ** 0.5
         picture = picture.resize((max(1, int(picture.width * factor)), max(1, int(picture.height * factor))))

@@ -28,7 +28,7 @@ _SAMPLES_FILE = re.compile(rf"(?:({_STAMP})_)?samples_(.+?)(?:_({_STAMP}))?")
 
 
 @dataclass(frozen=True)
-class ForeignCheckpoint:
+class ExternalCheckpoint:
     """A folder with the predictions of one checkpoint."""
 
     step: int
@@ -38,7 +38,7 @@ class ForeignCheckpoint:
 
 
 @dataclass(frozen=True)
-class ForeignPredictions:
+class ExternalPredictions:
     """One file, read and matched."""
 
     decoding: Decoding
@@ -48,7 +48,7 @@ class ForeignPredictions:
     """The layout."""
 
 
-def find_checkpoints(folder: Path) -> list[ForeignCheckpoint]:
+def find_checkpoints(folder: Path) -> list[ExternalCheckpoint]:
     """The checkpoints in a folder of predictions, in step order; the base (step 0) need not be there.
 
     Raises:
@@ -57,7 +57,7 @@ def find_checkpoints(folder: Path) -> list[ForeignCheckpoint]:
     expected = "Expected one subfolder per checkpoint: 'base', or a name that ends in the step, such as 'step_000100'."
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. {expected}")
-    found: dict[int, ForeignCheckpoint] = {}
+    found: dict[int, ExternalCheckpoint] = {}
     for path in sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")):
         digits = re.search(r"[0-9]+$", path.name)
         if digits is None and path.name != "base":
@@ -65,7 +65,7 @@ def find_checkpoints(folder: Path) -> list[ForeignCheckpoint]:
         step = int(digits.group()) if digits else 0
         if step in found:
             raise UserError(f"{folder}: '{found[step].name}' and '{path.name}' are both step {step}; keep one of them.")
-        found[step] = ForeignCheckpoint(step, path.name, path)
+        found[step] = ExternalCheckpoint(step, path.name, path)
     if not found:
         raise UserError(f"{folder} has no subfolder. {expected}")
     return [found[step] for step in sorted(found)]
@@ -100,7 +100,7 @@ def find_file(checkpoint: Path, dataset: str) -> Path | None:
 
 def read_predictions(
     path: Path, samples: Sequence[Sample], positions: Sequence[int] | None = None, total: int | None = None
-) -> ForeignPredictions:
+) -> ExternalPredictions:
     """Read a file of predictions for a dataset; items that are not among the samples are left out.
 
     Items are matched by id where the file has our ids, else by their place in the full file of items.
@@ -128,7 +128,7 @@ def read_predictions(
     pairs = [(sample, found[key]) for sample, key in zip(samples, ours, strict=True)]
     _check_targets(path, pairs)
     decoding = Decoding.greedy if isinstance(pairs[0][1].given, str) else Decoding.choice
-    return ForeignPredictions(decoding, tuple(_prediction(path, decoding, *pair) for pair in pairs), kind)
+    return ExternalPredictions(decoding, tuple(_prediction(path, decoding, *pair) for pair in pairs), kind)
 
 
 def _have_our_ids(answers: Sequence[Answer], samples: Sequence[Sample], places: Sequence[int]) -> bool:

@@ -61,8 +61,8 @@ def _hub_differences(manifest: Manifest, found: Repository) -> Iterator[str]:
     configs = [name or alone for name in source.hub_configs]
     if not found.configs:
         return
-    if strange := [name for name in configs if name not in found.configs]:
-        yield f"hub_config: {', '.join(strange)} is not there; the Hub has {', '.join(found.configs)}"
+    if unknown := [name for name in configs if name not in found.configs]:
+        yield f"hub_config: {', '.join(unknown)} is not there; the Hub has {', '.join(found.configs)}"
         return
     for name in configs:
         yield from _column_differences(manifest, found.configs[name])

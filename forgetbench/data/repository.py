@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.network import no_answer
+from forgetbench.core.network import connection_failure
 
 TIMEOUT_S = 60.0
 
@@ -81,8 +81,8 @@ class Hub:
             except HfHubHTTPError as error:
                 raise UnreachableError(f"{name}: {str(error).splitlines()[0]}") from error
             except Exception as error:
-                if silence := no_answer(error):
-                    raise UserError(f"{silence}. Is there a network?") from error
+                if unreachable_reason := connection_failure(error):
+                    raise UserError(f"{unreachable_reason}. Is there a network?") from error
                 raise
             files = tuple(one.rfilename for one in info.siblings or ())
             card = info.card_data
@@ -104,13 +104,13 @@ class Hub:
         return _configs([{"config_name": key, **one} for key, one in answer.json().get("dataset_info", {}).items()])
 
 
-def _configs(told: Any) -> dict[str, Described]:
+def _configs(described: Any) -> dict[str, Described]:
     """Configurations as a card (a list, or one alone) or the viewer tells them."""
     found = {}
-    for one in told if isinstance(told, list) else [told] if isinstance(told, dict) else []:
+    for one in described if isinstance(described, list) else [described] if isinstance(described, dict) else []:
         features, splits = one.get("features") or (), one.get("splits") or ()
         columns = [feature["name"] for feature in features] if isinstance(features, list) else list(features)
         listed = splits.items() if isinstance(splits, dict) else [(split["name"], split) for split in splits]
-        sizes = {split: told_of.get("num_examples") for split, told_of in listed}
+        sizes = {split: split_info.get("num_examples") for split, split_info in listed}
         found[str(one.get("config_name") or "default")] = Described(tuple(columns), sizes)
     return found

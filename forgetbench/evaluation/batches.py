@@ -40,7 +40,7 @@ class BatchedSet:
         return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
 
     @cached_property
-    def homes(self) -> dict[Pictures, tuple[int, int]]:
+    def first_positions(self) -> dict[Pictures, tuple[int, int]]:
         """Pictures -> the batch that shows them first, and the item there."""
         found: dict[Pictures, tuple[int, int]] = {}
         for number, batch in enumerate(self.batches):
@@ -49,9 +49,13 @@ class BatchedSet:
                     found.setdefault(self.samples[item].images, (number, item))
         return found
 
-    def newcomers(self, number: int) -> list[int]:
+    def items_with_new_pictures(self, number: int) -> list[int]:
         """The items of a batch whose pictures no earlier item shows."""
-        return [item for item in self.batches[number] if self.homes.get(self.samples[item].images) == (number, item)]
+        return [
+            item
+            for item in self.batches[number]
+            if self.first_positions.get(self.samples[item].images) == (number, item)
+        ]
 
 
 def batched(samples: Sequence[Sample], prompts: EncodedSet, encoder: Encoder, batch_size: int) -> BatchedSet:

@@ -97,10 +97,10 @@ class CellStore:
         """Be the only one that makes a cell; False if another still does after `wait_s`."""
         return self._files.locked(digest, wait_s)
 
-    def tidy(self, digest: str) -> None:
+    def remove_leftovers(self, digest: str) -> None:
         """Remove what making a stored cell left behind: by a kill, or at its end."""
         shutil.rmtree(self.partial(digest), ignore_errors=True)
-        self._files.tidy(digest)
+        self._files.remove_leftovers(digest)
 
     def read(self, digest: str, metric: Metric) -> Cell | None:
         """A stored cell, scored by the present rules; None if it is absent or damaged (which is said on stderr)."""

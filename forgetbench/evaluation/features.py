@@ -62,13 +62,13 @@ class FeatureCache:
         if not shown or not self._encoder.usable:
             return {}
         if dataset not in self._held and dataset not in self._too_large:
-            self._begin(dataset, dataset.homes[shown[0]][0], move)
+            self._begin(dataset, dataset.first_positions[shown[0]][0], move)
         if dataset in self._too_large:
             return {}
         held = self._held[dataset].of
         for images in shown:
             if images not in held:
-                held |= self._encoded(dataset, dataset.homes[images][0], move)
+                held |= self._encoded(dataset, dataset.first_positions[images][0], move)
         features_RD = torch.cat([held[images] for images in shown])
         return self._encoder.inputs(move({"": features_RD})[""])
 
@@ -79,7 +79,7 @@ class FeatureCache:
         """
         first = self._encoded(dataset, number, move)
         one_RD = next(iter(first.values()))
-        rows = sum(self._rows(dataset, item) for _, item in dataset.homes.values())
+        rows = sum(self._rows(dataset, item) for _, item in dataset.first_positions.values())
         n_bytes = rows * one_RD.shape[1] * one_RD.element_size()
         if n_bytes > self._held.maxsize:
             self._too_large.add(dataset)
@@ -88,7 +88,7 @@ class FeatureCache:
 
     def _encoded(self, dataset: BatchedSet, number: int, move: Move) -> dict[Pictures, Tensor]:
         """Features of the pictures that a batch is the first to show."""
-        items = dataset.newcomers(number)
+        items = dataset.items_with_new_pictures(number)
         pictures = join_pictures([dataset.prompts.prompt(item) for item in items])
         parts = torch.split(self._encoder.encode(move(pictures)).cpu(), [self._rows(dataset, item) for item in items])
         return {dataset.samples[item].images: part for item, part in zip(items, parts, strict=True)}

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from forgetbench.config import MatrixConfig
 from forgetbench.core.files import json_text
-from forgetbench.core.processes import Crew
+from forgetbench.core.processes import ProcessGroup
 from forgetbench.core.store import Store, json_digest, verify
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.models.checkpoint import Checkpoint
@@ -56,7 +56,7 @@ Row = LayerMeasure | PartDistance
 
 
 class Measurer(Protocol):
-    """The model's side: `forgetbench.evaluation.ask.Asker`."""
+    """The model's side: `forgetbench.evaluation.inference.Asker`."""
 
     def move(self, checkpoint: Checkpoint) -> None:
         """Put the model at a checkpoint."""
@@ -140,7 +140,7 @@ def measure(
     jobs: Sequence[Job],
     load: Callable[[], Measurer],
     folder: Path,
-    crew: Crew,
+    process_group: ProcessGroup,
     advance: Callable[[str, int], None],
 ) -> list[Measured]:
     """Every job's rows, stored or fresh; none in processes that only help.
@@ -151,22 +151,22 @@ def measure(
         jobs: the plan.
         load: gives the model; called if something is missing.
         folder: where results are kept.
-        crew: the processes of this command.
+        process_group: the processes of this command.
         advance: called with a description and the number of jobs that became done.
     """
     store = Store(folder, ".json", damage=(OSError,))
-    stored = [_read(store, job) if crew.is_main else None for job in jobs]
+    stored = [_read(store, job) if process_group.is_main else None for job in jobs]
     found = {number: rows for number, rows in enumerate(stored) if rows is not None}
-    missing = crew.agree([number for number in range(len(jobs)) if number not in found])
+    missing = process_group.broadcast([number for number in range(len(jobs)) if number not in found])
     advance("", len(jobs) - len(missing))
     mine = []
     for turn, number in enumerate(missing):
         advance(jobs[number].label, 0)
-        if turn % crew.size == crew.rank:
+        if turn % process_group.size == process_group.rank:
             mine.append((number, _make(jobs[number], load(), store)))
         advance(jobs[number].label, 1)
-    found |= dict(crew.gather(mine))
-    return [Measured(job.checkpoint, found[number]) for number, job in enumerate(jobs)] if crew.is_main else []
+    found |= dict(process_group.gather(mine))
+    return [Measured(job.checkpoint, found[number]) for number, job in enumerate(jobs)] if process_group.is_main else []
 
 
 def _make(job: Job, measurer: Measurer, store: Store) -> list[Row]:

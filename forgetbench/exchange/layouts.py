@@ -26,7 +26,7 @@ _SHARDS = ("global_step*", "pytorch_model_fsdp*", "*.distcp")
 
 
 @dataclass(frozen=True)
-class ForeignCheckpoint:
+class ExternalCheckpoint:
     """One folder with weights."""
 
     step: int
@@ -35,10 +35,10 @@ class ForeignCheckpoint:
 
 
 @dataclass(frozen=True)
-class ForeignRun:
+class ExternalRun:
     """What another trainer left."""
 
-    checkpoints: Sequence[ForeignCheckpoint]
+    checkpoints: Sequence[ExternalCheckpoint]
     """By step; the final weights may be there twice, as the last checkpoint and at the top."""
     log: Sequence[Mapping[str, Any]]
     """A row per logged step: step, loss, learning_rate, grad_norm; what was not logged is absent."""
@@ -46,7 +46,7 @@ class ForeignRun:
     """Hyperparameters that the trainer's own model card lists, by its names."""
 
 
-def read_layout(folder: Path) -> ForeignRun:
+def read_layout(folder: Path) -> ExternalRun:
     """Find the checkpoints in a folder, or take the folder as one.
 
     Raises:
@@ -56,16 +56,16 @@ def read_layout(folder: Path) -> ForeignRun:
         raise UserError(f"{folder} is not a folder; name one that a trainer wrote its checkpoints to.")
     named = [(path, _CHECKPOINT.fullmatch(path.name)) for path in folder.iterdir() if path.is_dir()]
     inside = sorted((int(match[1]), path) for path, match in named if match)
-    found = [ForeignCheckpoint(step, path, kind == _ADAPTER) for step, path in inside if (kind := _weights(path))]
+    found = [ExternalCheckpoint(step, path, kind == _ADAPTER) for step, path in inside if (kind := _weights(path))]
     if kind := _weights(folder):
-        found.append(ForeignCheckpoint(_top_step(folder, found), folder, kind == _ADAPTER))
+        found.append(ExternalCheckpoint(_top_step(folder, found), folder, kind == _ADAPTER))
     if not found:
         raise UserError(
             f"{folder} holds no checkpoint: no {' or '.join((*_FULL, _ADAPTER))} in it or in checkpoint-<step>/."
         )
     state = _state(folder) or _state(found[-1].path)
     log = [row for row in state.get("log_history", ()) if "loss" in row and "step" in row]
-    return ForeignRun(found, log, _settings(folder) or _settings(found[-1].path))
+    return ExternalRun(found, log, _settings(folder) or _settings(found[-1].path))
 
 
 def _weights(folder: Path) -> str | None:
@@ -93,11 +93,11 @@ def _check_index(folder: Path) -> None:
     """Shards lie beside their index."""
     index = folder / "model.safetensors.index.json"
     names = set(_json(index).get("weight_map", {}).values()) if index.is_file() else set()
-    if odd := sorted(name for name in names if Path(name).name != name or not (folder / name).is_file()):
-        raise UserError(f"{index} names {odd[0]}, which is not in {folder}; copy the whole folder.")
+    if wrong := sorted(name for name in names if Path(name).name != name or not (folder / name).is_file()):
+        raise UserError(f"{index} names {wrong[0]}, which is not in {folder}; copy the whole folder.")
 
 
-def _top_step(folder: Path, inside: Sequence[ForeignCheckpoint]) -> int:
+def _top_step(folder: Path, inside: Sequence[ExternalCheckpoint]) -> int:
     """The step of the weights at the top, which are the final ones.
 
     Raises:

@@ -17,7 +17,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.nested import differing
 from forgetbench.core.records import PARTS
 from forgetbench.exchange.adapter import quiet_peft
-from forgetbench.exchange.layouts import ForeignCheckpoint
+from forgetbench.exchange.layouts import ExternalCheckpoint
 from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.models.parts import part_of
 from forgetbench.models.pretrained import from_pretrained
@@ -44,7 +44,7 @@ class Changed:
     method: str
 
 
-def changed(loaded: LoadedModel, config: ModelConfig, seed: int, checkpoint: ForeignCheckpoint) -> Changed:
+def changed(loaded: LoadedModel, config: ModelConfig, seed: int, checkpoint: ExternalCheckpoint) -> Changed:
     """Compare a checkpoint with its base, both as transformers loads them.
 
     Args:
@@ -63,10 +63,10 @@ def changed(loaded: LoadedModel, config: ModelConfig, seed: int, checkpoint: For
         tuned, added, method = _full(loaded.model, config, checkpoint.path), {}, "plain"
     base = dict(loaded.model.named_parameters())
     live = dict(tuned.named_parameters())
-    if odd := sorted(base.keys() ^ live.keys()) or [name for name in base if base[name].shape != live[name].shape]:
-        sizes = " and ".join(str(tuple(one[odd[0]].shape)) if odd[0] in one else "absent" for one in (base, live))
+    if wrong := sorted(base.keys() ^ live.keys()) or [name for name in base if base[name].shape != live[name].shape]:
+        sizes = " and ".join(str(tuple(one[wrong[0]].shape)) if wrong[0] in one else "absent" for one in (base, live))
         raise UserError(
-            f"{checkpoint.path} has other tensors than the base {config.path}, such as {odd[0]} ({sizes}): a resized "
+            f"{checkpoint.path} has other tensors than the base {config.path}, such as {wrong[0]} ({sizes}): a resized "
             "vocabulary or another architecture. Give the base that training started from (model.path=...), with the "
             "same vocabulary."
         )
@@ -133,9 +133,9 @@ def _merged(model: Any, path: Path) -> tuple[Any, dict[str, int], str]:
             tuned = PeftModel.from_pretrained(model, str(path), local_files_only=True)
             taken = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     except (ValueError, RuntimeError, KeyError, UserWarning) as error:
-        raise _misfit(path, str(error).splitlines()[0]) from error
+        raise _mismatch_error(path, str(error).splitlines()[0]) from error
     if stored != {fingerprint(value.float()) for value in taken.values()}:
-        raise _misfit(path, "some of its tensors have no place in the model, or the other way round")
+        raise _mismatch_error(path, "some of its tensors have no place in the model, or the other way round")
     added = dict.fromkeys(PARTS, 0)
     for name, parameter in tuned.named_parameters():
         if id(parameter) not in known:
@@ -143,7 +143,7 @@ def _merged(model: Any, path: Path) -> tuple[Any, dict[str, int], str]:
     return tuned.merge_and_unload(), added, "dora" if getattr(settings, "use_dora", False) else kind
 
 
-def _misfit(path: Path, reason: str) -> UserError:
+def _mismatch_error(path: Path, reason: str) -> UserError:
     return UserError(
         f"{path}: the adapter does not fit the base ({reason}). Is model.path the model that it was trained on? If its "
         "names are those of an older transformers, merge it there (merge_and_unload, save_pretrained) and import that."
@@ -165,7 +165,7 @@ def _check_tokens(loaded: LoadedModel, path: Path) -> None:
         )
 
 
-def remarks(loaded: LoadedModel, config: ModelConfig, checkpoint: ForeignCheckpoint) -> list[str]:
+def remarks(loaded: LoadedModel, config: ModelConfig, checkpoint: ExternalCheckpoint) -> list[str]:
     """What is no reason to refuse a checkpoint, but may not be meant: another base's name, another chat template."""
     found = []
     if checkpoint.is_adapter:

@@ -58,7 +58,7 @@ class Passes(Protocol):
     def loss(self, batch: Batch, outputs: Any) -> Tensor:
         """Negative log-likelihood summed over the answer tokens."""
 
-    def coming(self, steps: int) -> Iterator[Sequence[Batch]]:
+    def upcoming(self, steps: int) -> Iterator[Sequence[Batch]]:
         """This process's micro-batches of the first `steps` optimiser steps of the run."""
 
     def own(self, samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -72,7 +72,7 @@ class Passes(Protocol):
 
 
 @dataclass
-class Trainee:
+class TrainingContext:
     """What a method sees of a training run; the loop keeps it up to date."""
 
     model: Any
@@ -131,10 +131,10 @@ class Method:
         """Names out of `trainable` that stay frozen throughout."""
         return ()
 
-    def begin(self, trainee: Trainee) -> None:
+    def begin(self, context: TrainingContext) -> None:
         """Called once before the first step, on the starting weights; also before a resumed run."""
 
-    def begin_stage(self, trainee: Trainee) -> None:
+    def begin_stage(self, context: TrainingContext) -> None:
         """Called before the first step of every stage, also of a stage that is resumed, on the weights it starts from.
 
         Weights may be changed here; those that do not train must be named by `changed`.
@@ -144,26 +144,26 @@ class Method:
         """Names of frozen weights that the method changes, besides what trains: checkpoints hold them too."""
         return ()
 
-    def optimised(self, trainee: Trainee) -> Mapping[str, nn.Parameter]:
+    def optimised(self, context: TrainingContext) -> Mapping[str, nn.Parameter]:
         """What the optimiser of a stage steps, by live name, after `begin_stage`.
 
         Tensors of the method's own get their gradients in `edit_gradients` and are copied back in `edit_weights`.
         """
-        return trainee.trainable
+        return context.trainable
 
-    def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> Tensor | None:
+    def penalty(self, context: TrainingContext, batch: Batch, outputs: Any) -> Tensor | None:
         """A micro-batch's share of a term added to the step's loss: the shares are summed over micro-batches."""
         return None
 
-    def edit_gradients(self, trainee: Trainee) -> None:
+    def edit_gradients(self, context: TrainingContext) -> None:
         """Change the accumulated gradients in place, before they are clipped; some may be None."""
 
-    def edit_weights(self, trainee: Trainee) -> None:
+    def edit_weights(self, context: TrainingContext) -> None:
         """Change the weights in place after the optimiser's step; the clipped gradients are still there."""
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that a resumed run needs."""
         return {}
 
-    def load_state(self, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, context: TrainingContext, state: Mapping[str, Tensor]) -> None:
         """Take back what `state` gave, whole and in main memory; the weights are back already."""

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.core.errors import UserError
-from forgetbench.methods.base import Batch, Trainee
+from forgetbench.methods.base import Batch, TrainingContext
 from forgetbench.models.hidden import first_tokens, hidden_states, image_token, resolve_layer, visible_tokens
 
 if TYPE_CHECKING:
@@ -29,28 +29,28 @@ NOISE_MARGIN = 2.0
 class VisualDrift:
     """Measures the drift of one training run, and its gradient."""
 
-    def __init__(self, trainee: Trainee, layer: int | None, max_bytes: int) -> None:
+    def __init__(self, context: TrainingContext, layer: int | None, max_bytes: int) -> None:
         """Remember the starting weights, and measure what differs without any drift.
 
         Args:
-            trainee: on its starting weights.
+            context: on its starting weights.
             layer: whose hidden states are compared; None for the last.
             max_bytes: memory for the base's hidden states; those that do not fit are computed every time.
 
         Raises:
             UserError: no drift can be seen: no picture tokens, or nothing that trains reaches the layer.
         """
-        self._model, self._passes = trainee.model, trainee.passes
-        self._token = image_token(trainee.model)
+        self._model, self._passes = context.model, context.passes
+        self._token = image_token(context.model)
         if self._token < 0:
             raise UserError("method=mdgd: this model family marks no picture tokens, so there is no drift to see.")
-        self._layer = resolve_layer(trainee.model, layer, "method.layer")
-        self._trained = list(trainee.trainable.values())
-        self._base = {name: parameter.detach().clone() for name, parameter in trainee.trainable.items()}
+        self._layer = resolve_layer(context.model, layer, "method.layer")
+        self._trained = list(context.trainable.values())
+        self._base = {name: parameter.detach().clone() for name, parameter in context.trainable.items()}
         self._held: dict[Any, Tensor] = {}
         self._free = max_bytes
         self._hooks = ExitStack()
-        self._states: dict[int, Tensor] = self._hooks.enter_context(hidden_states(trainee.model, [self._layer]))
+        self._states: dict[int, Tensor] = self._hooks.enter_context(hidden_states(context.model, [self._layer]))
         self.noise = self._measured_noise()
         """Differences up to here are rounding: the kernels saw other shapes."""
 
@@ -124,7 +124,7 @@ class VisualDrift:
         largest = torch.zeros((), device=next(iter(self._base.values())).device)
         training = self._model.training
         self._model.eval()  # dropout is no rounding
-        for batch in (batch for batches in self._passes.coming(1) for batch in batches):
+        for batch in (batch for batches in self._passes.upcoming(1) for batch in batches):
             self._passes.forward(batch)
             shown = bool((batch.inputs["input_ids"] == self._token).any())
             if shown and not self._can_drift(batch):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Sample
-from forgetbench.methods.base import Method, Trainee
+from forgetbench.methods.base import Method, TrainingContext
 from forgetbench.methods.l2sp import add_pull
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class EWC(Method):
         """F is made of one item's gradients."""
         return "the Fisher information takes gradients of single items, outside of the processes' common step"
 
-    def begin(self, trainee: Trainee) -> None:
+    def begin(self, context: TrainingContext) -> None:
         """Measure F on the reference sets; two tensors per weight are kept, whatever the number of terms.
 
         A resumed run measures F anew: the starting weights, the items and so the bits are the same.
@@ -66,29 +66,29 @@ class EWC(Method):
         """
         self._held: dict[str, Tensor] = {}
         self._centre: dict[str, Tensor] = {}
-        items = [sample for name in self.reference for sample in trainee.read[name]]
+        items = [sample for name in self.reference for sample in context.read[name]]
         if items:
-            self._hold(trainee, items)
-        elif len(trainee.targets) < 2:
+            self._consolidate(context, items)
+        elif len(context.targets) < 2:
             raise UserError(f"method.reference={self.reference}: no training items; name sets that have some.")
 
-    def begin_stage(self, trainee: Trainee) -> None:
+    def begin_stage(self, context: TrainingContext) -> None:
         """Measure F on the stage that is over, at the weights that it ended at."""
-        if trainee.stage > 1:
-            self._hold(trainee, trainee.targets[trainee.stage - 2])
+        if context.stage > 1:
+            self._consolidate(context, context.targets[context.stage - 2])
 
-    def edit_gradients(self, trainee: Trainee) -> None:
+    def edit_gradients(self, context: TrainingContext) -> None:
         """Add strength sum_k F_k (w - w_k), the penalty's exact gradient."""
-        for name in self._held.keys() & trainee.trainable.keys():
-            add_pull(trainee.trainable[name], self._centre[name], self.strength, self._held[name])
+        for name in self._held.keys() & context.trainable.keys():
+            add_pull(context.trainable[name], self._centre[name], self.strength, self._held[name])
 
     def state(self) -> dict[str, Tensor]:
         """What is held, and where."""
         return {f"{kind}/{name}": one for kind, kept in self._kinds().items() for name, one in kept.items()}
 
-    def load_state(self, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, context: TrainingContext, state: Mapping[str, Tensor]) -> None:
         """Hold what was held."""
-        device = next(iter(trainee.trainable.values())).device
+        device = next(iter(context.trainable.values())).device
         for kind, kept in self._kinds().items():
             kept.clear()
             mine = ((name, one) for name, one in state.items() if name.startswith(f"{kind}/"))
@@ -97,7 +97,7 @@ class EWC(Method):
     def _kinds(self) -> dict[str, dict[str, Tensor]]:
         return {"fisher": self._held, "centre": self._centre}
 
-    def _hold(self, trainee: Trainee, items: Sequence[Sample]) -> None:
+    def _consolidate(self, context: TrainingContext, items: Sequence[Sample]) -> None:
         """Add a term at the present weights.
 
         Two quadratics are one: F_1 (w - w_1) + F_2 (w - w_2) = F (w - c) with F = F_1 + F_2 and
@@ -105,9 +105,9 @@ class EWC(Method):
         """
         import torch
 
-        drawn = Random(trainee.passes.seed).sample(list(items), min(self.samples, len(items)))
-        for name, fresh in fisher(trainee, drawn).items():
-            weight = trainee.trainable[name].detach()
+        drawn = Random(context.passes.seed).sample(list(items), min(self.samples, len(items)))
+        for name, fresh in fisher(context, drawn).items():
+            weight = context.trainable[name].detach()
             if name not in self._held:
                 self._held[name], self._centre[name] = fresh, weight.clone()
                 continue
@@ -116,25 +116,25 @@ class EWC(Method):
             self._centre[name].lerp_(weight, share)
 
 
-def fisher(trainee: Trainee, samples: Sequence[Sample]) -> dict[str, Tensor]:
+def fisher(context: TrainingContext, samples: Sequence[Sample]) -> dict[str, Tensor]:
     """Mean over items of the squared gradient of log p(answer | item), summed over the answer's tokens, by live name.
 
     One item per backward pass and without dropout; the items are split over the processes.
     """
     import torch
 
-    names, weights = zip(*trainee.trainable.items(), strict=True)
+    names, weights = zip(*context.trainable.items(), strict=True)
     found = [torch.zeros_like(weight, requires_grad=False) for weight in weights]
-    training = trainee.model.training
-    trainee.model.eval()
-    for sample in trainee.passes.own(samples):
-        batch = trainee.passes.batch([sample])
-        loss = trainee.passes.loss(batch, trainee.passes.forward(batch))
+    training = context.model.training
+    context.model.eval()
+    for sample in context.passes.own(samples):
+        batch = context.passes.batch([sample])
+        loss = context.passes.loss(batch, context.passes.forward(batch))
         if not loss.requires_grad:  # a text where only the vision tower trains
             continue
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         for total, gradient in zip(found, gradients, strict=True):
             if gradient is not None:
                 total.addcmul_(gradient, gradient, value=1 / len(samples))
-    trainee.model.train(training)
-    return {name: trainee.passes.total(total) for name, total in zip(names, found, strict=True)}
+    context.model.train(training)
+    return {name: context.passes.total(total) for name, total in zip(names, found, strict=True)}

@@ -80,7 +80,7 @@ class TokenRoutedLinear(ExpertLinear):
         return F.linear(x_D, self.router).softmax(-1)
 
 
-class Switch:
+class ExpertSelection:
     """The gates that all item-routed layers of a model share."""
 
     gates: Tensor | None = None
@@ -90,11 +90,11 @@ class Switch:
 class ItemRoutedLinear(ExpertLinear):
     """Gates are those of the item that a row of the input belongs to."""
 
-    switch: Switch
+    selection: ExpertSelection
 
     def gates(self, x_D: Tensor) -> Tensor | None:
         """(E), or (B, 1, E) beside inputs (B, T, D)."""
-        gates = self.switch.gates
+        gates = self.selection.gates
         if gates is None or gates.ndim == 1:
             return gates
         if len(x_D) != len(gates):

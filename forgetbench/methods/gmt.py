@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from forgetbench.methods.base import Method, Trainee
+from forgetbench.methods.base import Method, TrainingContext
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +32,9 @@ class GMT(Method):
         """Nothing: thresholds are those of whole tensors."""
         return ""
 
-    def edit_gradients(self, trainee: Trainee) -> None:
+    def edit_gradients(self, context: TrainingContext) -> None:
         """Drop entries in place."""
-        for weight in trainee.trainable.values():
+        for weight in context.trainable.values():
             if weight.grad is not None:
                 size = weight.grad.abs()
                 kept = size.ge_(nth_smallest(size, int(self.share * size.numel())))

@@ -83,7 +83,7 @@ class Grafting(Operation):
             live[name].requires_grad_(True)
         basis = self._basis(trained)
         logits = {name: torch.full_like(w, self.start) for name, w in tuned.items()}
-        for step, batches in enumerate(trained.passes.coming(self.updates), start=1):
+        for step, batches in enumerate(trained.passes.upcoming(self.updates), start=1):
             with torch.no_grad():
                 for name, w in tuned.items():
                     live[name].copy_(torch.lerp(base[name], w, gamma_of(basis[name], logits[name])))

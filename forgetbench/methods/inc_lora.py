@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forgetbench.methods.base import Trainee
+from forgetbench.methods.base import TrainingContext
 from forgetbench.methods.lora import LoRA
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ class IncLoRA(LoRA):
         """The weights below the adapters."""
         return [f"{name}.base_layer.weight" for name, _ in _adapted(model)]
 
-    def begin_stage(self, trainee: Trainee) -> None:
+    def begin_stage(self, context: TrainingContext) -> None:
         """Merge what the stage before has learnt."""
-        if trainee.stage > 1:
-            for _, layer in _adapted(trainee.model):
+        if context.stage > 1:
+            for _, layer in _adapted(context.model):
                 merge(layer)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from forgetbench.methods.base import Method, Trainee
+from forgetbench.methods.base import Method, TrainingContext
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,13 +36,13 @@ class L2SP(Method):
         """Nothing: every entry is pulled by itself."""
         return ""
 
-    def begin(self, trainee: Trainee) -> None:
+    def begin(self, context: TrainingContext) -> None:
         """Keep w0: one tensor per weight."""
-        self._start = {name: weight.detach().clone() for name, weight in trainee.trainable.items()}
+        self._start = {name: weight.detach().clone() for name, weight in context.trainable.items()}
 
-    def edit_gradients(self, trainee: Trainee) -> None:
+    def edit_gradients(self, context: TrainingContext) -> None:
         """Add alpha (w - w0), the penalty's exact gradient; autograd would need a graph over all weights."""
-        for name, weight in trainee.trainable.items():
+        for name, weight in context.trainable.items():
             add_pull(weight, self._start[name], self.alpha)
 
 

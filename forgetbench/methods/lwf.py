@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forgetbench.methods.base import Batch, Method, Trainee
+from forgetbench.methods.base import Batch, Method, TrainingContext
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,13 +47,13 @@ class LwF(Method):
         """The teacher is not among the slices."""
         return "its teacher is a pass with other weights, which slices do not take"
 
-    def begin_stage(self, trainee: Trainee) -> None:
+    def begin_stage(self, context: TrainingContext) -> None:
         """Keep w0: one tensor per weight."""
-        self._start = {name: weight.detach().clone() for name, weight in trainee.trainable.items()}
+        self._start = {name: weight.detach().clone() for name, weight in context.trainable.items()}
 
-    def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> Tensor:
+    def penalty(self, context: TrainingContext, batch: Batch, outputs: Any) -> Tensor:
         """This micro-batch's share of the mean."""
-        passes = trainee.passes
+        passes = context.passes
         answered_BA = batch.labels >= 0
         teacher_NV = passes.answer_logits(batch, passes.reference(batch, self._start))[answered_BA]
         student_NV = passes.answer_logits(batch, outputs)[answered_BA]

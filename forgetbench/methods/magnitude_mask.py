@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from forgetbench.methods.base import Method, Trainee
+from forgetbench.methods.base import Method, TrainingContext
 from forgetbench.methods.gmt import nth_smallest
 
 
@@ -33,26 +33,26 @@ class MagnitudeMask(Method):
         """Nothing: thresholds are those of whole tensors."""
         return ""
 
-    def begin(self, trainee: Trainee) -> None:
+    def begin(self, context: TrainingContext) -> None:
         """Keep w0, and 1 where an entry is free and 0 where it is frozen: two tensors per weight."""
-        self._start = {name: weight.detach().clone() for name, weight in trainee.trainable.items()}
+        self._start = {name: weight.detach().clone() for name, weight in context.trainable.items()}
         self._free = {}
         for name, start in self._start.items():
             size = start.abs()
             largest_free = nth_smallest(size, size.numel() - 1 - int(self.share * size.numel()))
             self._free[name] = size.le_(largest_free)
 
-    def edit_gradients(self, trainee: Trainee) -> None:
+    def edit_gradients(self, context: TrainingContext) -> None:
         """Zero the gradients of frozen entries, so that they do not count in clipping."""
-        for name, weight in trainee.trainable.items():
+        for name, weight in context.trainable.items():
             if weight.grad is not None:
                 weight.grad.mul_(self._free[name])
 
-    def edit_weights(self, trainee: Trainee) -> None:
+    def edit_weights(self, context: TrainingContext) -> None:
         """Put frozen entries back where weight decay moved them."""
         import torch
 
         with torch.no_grad():
-            for name, weight in trainee.trainable.items():
+            for name, weight in context.trainable.items():
                 # Exact at both ends but for -0, and no frozen entry is 0; ten times faster than choosing by a mask.
                 torch.lerp(self._start[name], weight, self._free[name], out=weight)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Precision
-from forgetbench.methods.base import Batch, Method, Trainee
+from forgetbench.methods.base import Batch, Method, TrainingContext
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,40 +85,40 @@ class MDGD(Method):
         """Live and reference pass must not differ by rounding alone."""
         return self.precision
 
-    def begin(self, trainee: Trainee) -> None:
+    def begin(self, context: TrainingContext) -> None:
         """Look at the base's hidden states."""
         from forgetbench.methods.drift import VisualDrift
 
-        if any(".lora_" in name for name in trainee.trainable):
+        if any(".lora_" in name for name in context.trainable):
             raise UserError(f"method={self.name} needs the gradients of the model's own weights; it has no LoRA form.")
-        self.drift: VisualDrift = VisualDrift(trainee, self.layer, int(self.cache_gb * GIB))
+        self.drift: VisualDrift = VisualDrift(context, self.layer, int(self.cache_gb * GIB))
         """Of the run at hand, from the base on."""
         self._gradients: dict[str, Tensor] = {}
 
-    def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> None:
+    def penalty(self, context: TrainingContext, batch: Batch, outputs: Any) -> None:
         """Collect the drift's gradient from the pass that the task's will be taken from, too."""
-        collect(self._gradients, self.drift.loss(batch), trainee)
+        collect(self._gradients, self.drift.loss(batch), context)
 
-    def edit_gradients(self, trainee: Trainee) -> None:
+    def edit_gradients(self, context: TrainingContext) -> None:
         """Project the task's gradients."""
-        task = {name: one.grad for name, one in trainee.trainable.items() if one.grad is not None}
-        drift = {name: trainee.passes.total(value) for name, value in self._gradients.items()}
+        task = {name: one.grad for name, one in context.trainable.items() if one.grad is not None}
+        drift = {name: context.passes.total(value) for name, value in self._gradients.items()}
         self._gradients = {}
         project(task, drift, self.when, self.scope, self.strength)
 
 
-def collect(into: dict[str, Tensor], loss: Tensor | None, trainee: Trainee, last: bool = False) -> None:
+def collect(into: dict[str, Tensor], loss: Tensor | None, context: TrainingContext, last: bool = False) -> None:
     """Add the gradients of a loss to those of earlier micro-batches; the pass's graph stays unless it is the last."""
     import torch
 
     # Where every process must take part in sums, a tensor without drift has a gradient of zeros.
-    for name, parameter in trainee.trainable.items():
+    for name, parameter in context.trainable.items():
         if name not in into:
             into[name] = torch.zeros_like(parameter)
     if loss is None or not loss.requires_grad or not loss.detach():
         return
-    found = torch.autograd.grad(loss, list(trainee.trainable.values()), retain_graph=not last, allow_unused=True)
-    for name, gradient in zip(trainee.trainable, found, strict=True):
+    found = torch.autograd.grad(loss, list(context.trainable.values()), retain_graph=not last, allow_unused=True)
+    for name, gradient in zip(context.trainable, found, strict=True):
         if gradient is not None:
             into[name] += gradient
 

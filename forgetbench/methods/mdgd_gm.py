@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forgetbench.methods.base import Batch, Trainee
+from forgetbench.methods.base import Batch, TrainingContext
 from forgetbench.methods.mdgd import MDGD, collect, project
 
 if TYPE_CHECKING:
@@ -40,61 +40,61 @@ class MDGDGM(MDGD):
             found["batches"] = f"{self.batches} is too small; give 1 or more."
         return found
 
-    def begin(self, trainee: Trainee) -> None:
+    def begin(self, context: TrainingContext) -> None:
         """Estimate which entries matter; make the compact tensors that the optimiser steps."""
         from torch import nn
 
-        super().begin(trainee)
-        self._chosen = {name: _top(score, self.density) for name, score in self._scores(trainee).items()}
+        super().begin(context)
+        self._chosen = {name: _top(score, self.density) for name, score in self._scores(context).items()}
         self._compact = {
             name: nn.Parameter(parameter.detach().flatten()[self._chosen[name]])
-            for name, parameter in trainee.trainable.items()
+            for name, parameter in context.trainable.items()
         }
         self.drift.close()
 
-    def optimised(self, trainee: Trainee) -> Mapping[str, nn.Parameter]:
+    def optimised(self, context: TrainingContext) -> Mapping[str, nn.Parameter]:
         """The chosen entries of every tensor that the stage trains."""
-        return {name: self._compact[name] for name in trainee.trainable}
+        return {name: self._compact[name] for name in context.trainable}
 
-    def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> None:
+    def penalty(self, context: TrainingContext, batch: Batch, outputs: Any) -> None:
         """Nothing: after the estimate the task's gradient is all there is."""
 
-    def edit_gradients(self, trainee: Trainee) -> None:
+    def edit_gradients(self, context: TrainingContext) -> None:
         """Hand the chosen entries' gradients to the optimiser's tensors; the full ones are freed."""
-        for name, parameter in trainee.trainable.items():
+        for name, parameter in context.trainable.items():
             if parameter.grad is not None:
                 self._compact[name].grad = parameter.grad.flatten()[self._chosen[name]]
                 parameter.grad = None
 
-    def edit_weights(self, trainee: Trainee) -> None:
+    def edit_weights(self, context: TrainingContext) -> None:
         """Put the chosen entries back where they belong."""
-        for name, parameter in trainee.trainable.items():
+        for name, parameter in context.trainable.items():
             parameter.data.view(-1)[self._chosen[name]] = self._compact[name].detach()
 
     def state(self) -> dict[str, Tensor]:
         """Which entries were chosen."""
         return self._chosen
 
-    def load_state(self, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, context: TrainingContext, state: Mapping[str, Tensor]) -> None:
         """Take the same entries as before, at the weights that are back."""
-        device = next(iter(trainee.trainable.values())).device
+        device = next(iter(context.trainable.values())).device
         self._chosen = {name: chosen.to(device) for name, chosen in state.items()}
-        for name, parameter in trainee.trainable.items():
+        for name, parameter in context.trainable.items():
             self._compact[name].data.copy_(parameter.detach().flatten()[self._chosen[name]])
 
-    def _scores(self, trainee: Trainee) -> dict[str, Tensor]:
+    def _scores(self, context: TrainingContext) -> dict[str, Tensor]:
         """Sum of |g~| over the batches, by name."""
         import torch
 
-        passes = trainee.passes
-        scores = {name: torch.zeros_like(parameter) for name, parameter in trainee.trainable.items()}
-        for batches in passes.coming(self.batches):
+        passes = context.passes
+        scores = {name: torch.zeros_like(parameter) for name, parameter in context.trainable.items()}
+        for batches in passes.upcoming(self.batches):
             task: dict[str, Tensor] = {}
             drift: dict[str, Tensor] = {}
             for batch in batches:
                 outputs = passes.forward(batch)
-                collect(drift, self.drift.loss(batch), trainee)
-                collect(task, passes.loss(batch, outputs) / batch.answers, trainee, last=True)
+                collect(drift, self.drift.loss(batch), context)
+                collect(task, passes.loss(batch, outputs) / batch.answers, context, last=True)
             task = {name: passes.total(value) for name, value in task.items()}
             drift = {name: passes.total(value) for name, value in drift.items()}
             project(task, drift, self.when, self.scope, self.strength)

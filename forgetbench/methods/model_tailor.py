@@ -123,7 +123,7 @@ class ModelTailor(Operation):
 
 def first_items(passes: Passes, items: int) -> Iterator[Batch]:
     """The first items of the run, in its micro-batches; fewer if the run had fewer."""
-    for batches in passes.coming(items):  # a step has at least one item
+    for batches in passes.upcoming(items):  # a step has at least one item
         for batch in batches:
             yield batch if len(batch.samples) <= items else passes.batch(batch.samples[:items])
             items -= len(batch.samples)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.core.errors import UserError
-from forgetbench.methods.base import Trainee
+from forgetbench.methods.base import TrainingContext
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.parts import part_of
 
@@ -70,7 +70,7 @@ class MRLoRA(LoRA):
         router = TaskRouter(stages, model.config.get_text_config().hidden_size, layer)
         for one in model.modules():
             if isinstance(one, ItemRoutedLinear):
-                one.switch = router.switch
+                one.selection = router.selection
         _language(model).task_router = router
 
     def frozen(self, model: Any, trainable: Collection[str], seed: int) -> Collection[str]:
@@ -91,27 +91,27 @@ class MRLoRA(LoRA):
         """The router, so that a checkpoint knows the tasks up to its own stage."""
         return [name for name, _ in model.named_parameters() if ".task_router." in name]
 
-    def begin_stage(self, trainee: Trainee) -> None:
+    def begin_stage(self, context: TrainingContext) -> None:
         """Fit the router on all tasks so far and switch to the stage's expert."""
-        router = _router(trainee.model)
-        router.fit([self._states(trainee, router, task) for task in range(trainee.stage)])
-        router.turn_to(trainee.stage - 1)
+        router = _router(context.model)
+        router.fit([self._states(context, router, task) for task in range(context.stage)])
+        router.set_expert(context.stage - 1)
 
-    def edit_gradients(self, trainee: Trainee) -> None:
+    def edit_gradients(self, context: TrainingContext) -> None:
         """Keep the optimiser from the experts of other stages."""
-        current = f".{trainee.stage - 1}"
-        for name, weight in trainee.trainable.items():
+        current = f".{context.stage - 1}"
+        for name, weight in context.trainable.items():
             if ".lora_" in name and not name.endswith(current):
                 weight.grad = None
 
-    def _states(self, trainee: Trainee, router: TaskRouter, task: int) -> Tensor:
+    def _states(self, context: TrainingContext, router: TaskRouter, task: int) -> Tensor:
         """The base's hidden states (n, D) at the prompts of one task's items.
 
         One item at a time, so that none depends on its company.
         """
         import torch
 
-        model, passes, items = trainee.model, trainee.passes, trainee.targets[task]
+        model, passes, items = context.model, context.passes, context.targets[task]
         draw = random.Random(f"{passes.seed} {task}")
         found, training = [], model.training
         model.eval()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.core.errors import UserError
-from forgetbench.methods.base import Batch, Trainee
+from forgetbench.methods.base import Batch, TrainingContext
 from forgetbench.methods.lora import LoRA
 
 if TYPE_CHECKING:
@@ -63,33 +63,33 @@ class OLoRA(LoRA):
                         f"method=o_lora: peft cannot run several adapters in {name}; leave it out of targets."
                     )
 
-    def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> Tensor | None:
+    def penalty(self, context: TrainingContext, batch: Batch, outputs: Any) -> Tensor | None:
         """This micro-batch's share of the penalty; None in the first stage."""
         import torch
 
-        if trainee.stage == 1 or not self.strength:
+        if context.stage == 1 or not self.strength:
             return None
-        current = f".lora_A.{_adapter(trainee.stage)}."
+        current = f".lora_A.{_adapter(context.stage)}."
         found = [
-            overlap(a_RD, self._earlier(trainee, name)) for name, a_RD in trainee.trainable.items() if current in name
+            overlap(a_RD, self._earlier(context, name)) for name, a_RD in context.trainable.items() if current in name
         ]
         return self.strength * batch.share * torch.stack(found).sum() if found else None
 
-    def edit_gradients(self, trainee: Trainee) -> None:
+    def edit_gradients(self, context: TrainingContext) -> None:
         """Keep the optimiser from the adapters of other stages."""
-        current = f".{_adapter(trainee.stage)}."
-        for name, weight in trainee.trainable.items():
+        current = f".{_adapter(context.stage)}."
+        for name, weight in context.trainable.items():
             if ".lora_" in name and current not in name:
                 weight.grad = None
 
     @staticmethod
-    def _earlier(trainee: Trainee, name: str) -> Tensor:
+    def _earlier(context: TrainingContext, name: str) -> Tensor:
         """A (P, D) of the earlier stages, by the name of the current one's."""
         import torch
 
-        current = f".{_adapter(trainee.stage)}."
-        names = [name.replace(current, f".{_adapter(stage)}.") for stage in range(1, trainee.stage)]
-        return torch.cat([trainee.trainable[one].detach() for one in names])
+        current = f".{_adapter(context.stage)}."
+        names = [name.replace(current, f".{_adapter(stage)}.") for stage in range(1, context.stage)]
+        return torch.cat([context.trainable[one].detach() for one in names])
 
 
 def overlap(a_RD: Tensor, earlier_PD: Tensor) -> Tensor:

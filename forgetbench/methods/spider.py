@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from forgetbench.methods.base import Method, Trainee
+from forgetbench.methods.base import Method, TrainingContext
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,13 +40,13 @@ class Spider(Method):
         """Nothing: sums are taken over whole tensors."""
         return ""
 
-    def begin(self, trainee: Trainee) -> None:
+    def begin(self, context: TrainingContext) -> None:
         """Keep w0 and I; A starts at 0."""
         import torch
 
         from forgetbench.models.tensors import own_slice
 
-        trainable = trainee.trainable
+        trainable = context.trainable
         self._gradients = {name: torch.zeros_like(weight).detach() for name, weight in trainable.items()}
         # Above 0, so that no quotient is 0 / 0; in fp32 only an I below 1e-23 could tell.
         self._importance = {name: normalised(one.detach()).clamp_(min=_TINY) for name, one in trainable.items()}
@@ -56,14 +56,14 @@ class Spider(Method):
         largest = max(self._start.values(), key=lambda start: start.numel())
         self._work = [torch.empty_like(largest.reshape(-1)) for _ in range(2)]
 
-    def edit_weights(self, trainee: Trainee) -> None:
+    def edit_weights(self, context: TrainingContext) -> None:
         """Add the gradients to A, then fold the step."""
         import torch
 
         from forgetbench.models.tensors import own_slice
 
         with torch.no_grad():
-            for name, parameter in trainee.trainable.items():
+            for name, parameter in context.trainable.items():
                 if parameter.grad is None:
                     continue
                 gradients, start = self._gradients[name].add_(parameter.grad), self._start[name]
@@ -78,7 +78,7 @@ class Spider(Method):
         """A of every tensor; w0 and I come from the base."""
         return dict(self._gradients)
 
-    def load_state(self, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, context: TrainingContext, state: Mapping[str, Tensor]) -> None:
         """Take back A."""
         from forgetbench.models.tensors import put
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from forgetbench.methods.experts import Switch
+from forgetbench.methods.experts import ExpertSelection
 from forgetbench.models.hidden import hidden_states
 
 SHRINKAGE = 0.1
@@ -45,7 +45,7 @@ class TaskRouter(nn.Module):
         """b (E)."""
         self.known = nn.Parameter(torch.zeros(experts), requires_grad=False)
         """(E): 1 for tasks seen so far, else 0."""
-        self.switch, self._layer = Switch(), layer
+        self.selection, self._layer = ExpertSelection(), layer
         self._decided_BE: Tensor | None = None
 
     def states(self, model: Any, run: Callable[[], Any], mask_BT: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class TaskRouter(nn.Module):
             run: makes one forward pass of it, in which the prompts come first.
             mask_BT: 0 at padding.
         """
-        self.switch.gates = None
+        self.selection.gates = None
         with hidden_states(model, [self._layer]) as found_BTD:
             run()
         states_BTD = found_BTD[self._layer][:, : mask_BT.shape[1]].float()
@@ -81,9 +81,9 @@ class TaskRouter(nn.Module):
         scores_BE = (states_BD[:, None] * self.weight).sum(-1) + self.bias
         return scores_BE.masked_fill(self.known == 0, -math.inf).argmax(-1)
 
-    def turn_to(self, expert: int) -> None:
+    def set_expert(self, expert: int) -> None:
         """Use one expert for all items from now on."""
-        self.switch.gates = F.one_hot(torch.tensor(expert), len(self.known)).to(self.weight)
+        self.selection.gates = F.one_hot(torch.tensor(expert), len(self.known)).to(self.weight)
 
     def decide(self, model: Any, run: Callable[[], Any], mask_BT: Tensor) -> None:
         """Use for each item the expert that its prompt asks for, from now on.
@@ -93,15 +93,15 @@ class TaskRouter(nn.Module):
             run: makes one forward pass of it over B prompts.
             mask_BT: 0 at padding.
         """
-        self._decided_BE = self.switch.gates = None
+        self._decided_BE = self.selection.gates = None
         if self.known.any():
             picked_B = self.pick(self.states(model, run, mask_BT))
-            self._decided_BE = self.switch.gates = F.one_hot(picked_B, len(self.known)).to(self.weight)
+            self._decided_BE = self.selection.gates = F.one_hot(picked_B, len(self.known)).to(self.weight)
 
     def select(self, rows: Sequence[int]) -> None:
         """Say which of the decided items the rows of the coming passes belong to."""
         if self._decided_BE is not None:
-            self.switch.gates = self._decided_BE[list(rows)]
+            self.selection.gates = self._decided_BE[list(rows)]
 
 
 def task_router(model: Any) -> TaskRouter | None:

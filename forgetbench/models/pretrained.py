@@ -14,7 +14,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from forgetbench.config import ModelConfig
 from forgetbench.core.errors import UserError
-from forgetbench.core.network import absence, hub_silence
+from forgetbench.core.network import hub_unreachable_reason, not_found_message
 from forgetbench.core.paths import EMBEDDED
 
 
@@ -101,8 +101,8 @@ class _ImagesOnly(ProcessorMixin):
     """The parts in the order in which the family's own `__init__` takes them."""
 
     def __init__(self, *parts: Any, **kwargs: Any) -> None:
-        heir: Any = super()
-        heir.__init__(*(part for part in parts if part is not _NO_VIDEO), **kwargs)
+        parent: Any = super()
+        parent.__init__(*(part for part in parts if part is not _NO_VIDEO), **kwargs)
 
     @classmethod
     def get_attributes(cls) -> list[str]:
@@ -151,6 +151,8 @@ def _check_at_hand(path: str, config: ModelConfig) -> None:
     """Refuse at once what is neither a folder nor downloaded, where the Hub cannot be asked."""
     if Path(path).is_dir() or try_to_load_from_cache(path, "config.json", revision=config.revision):
         return
-    if silence := hub_silence():
+    if unreachable_reason := hub_unreachable_reason():
         revision = f" --revision {config.revision}" if config.revision else ""
-        raise UserError(f"Cannot load model.path={config.path}: {absence(path, silence, revision)}")
+        raise UserError(
+            f"Cannot load model.path={config.path}: {not_found_message(path, unreachable_reason, revision)}"
+        )

@@ -92,14 +92,14 @@ def _drawn(groups: Sequence[Sequence[_Found]], most: int) -> list[_Found]:
                 chosen.setdefault((found.run.name, found.after.context.cell, found.place), found)
         if len(chosen) >= most:
             break
-    return sorted(chosen.values(), key=_sorting)
+    return sorted(chosen.values(), key=_sort_key)
 
 
 def _order(found: _Found) -> bytes:
     return hashlib.sha256(found.sample_id.encode()).digest()
 
 
-def _sorting(found: _Found) -> tuple[object, ...]:
+def _sort_key(found: _Found) -> tuple[object, ...]:
     context = found.after.context
     return found.run.name, context.stage, context.step, context.variant, context.dataset, context.decoding, found.place
 
@@ -155,5 +155,5 @@ def _answer(row: Mapping[Any, Any]) -> Answer:
 
 def _softmax(logprobs: np.ndarray) -> tuple[float, ...]:
     """Probabilities among the options alone."""
-    odds = np.exp(logprobs - logprobs.max())
-    return tuple((odds / odds.sum()).round(4).tolist())
+    exponentials = np.exp(logprobs - logprobs.max())
+    return tuple((exponentials / exponentials.sum()).round(4).tolist())

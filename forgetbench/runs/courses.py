@@ -37,7 +37,7 @@ def strategy_names(runs: Sequence[StoredRun]) -> list[str]:
     kinds: dict[str, list[Mapping[str, object]]] = defaultdict(list)
     for name, one in zip(names, settings, strict=True):
         kinds[name].append(one)
-    return [_told_apart(name, one, kinds[name]) for name, one in zip(names, settings, strict=True)]
+    return [_unique_name(name, one, kinds[name]) for name, one in zip(names, settings, strict=True)]
 
 
 def _strategy(run: StoredRun) -> str:
@@ -57,7 +57,7 @@ def _settings(run: StoredRun) -> dict[str, object]:
     return {f"{name}.{key}": value for name, group in (groups | {"data": data}).items() for key, value in group.items()}
 
 
-def _told_apart(name: str, one: Mapping[str, object], ways: Sequence[Mapping[str, object]]) -> str:
+def _unique_name(name: str, one: Mapping[str, object], ways: Sequence[Mapping[str, object]]) -> str:
     differing = [key for key, value in one.items() if any(way.get(key) != value for way in ways)]
     settings = ", ".join(f"{key.rpartition('.')[2]}={one[key]}" for key in differing)
     return f"{name} ({settings})" if settings else name

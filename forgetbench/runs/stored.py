@@ -49,21 +49,21 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     if not path.is_file() or not path.stat().st_size:
         return pd.DataFrame()
-    mend = f"Delete it; `forgetbench {'finetune' if path.name == _LOG else 'eval-matrix'}` makes it again."
+    fix = f"Delete it; `forgetbench {'finetune' if path.name == _LOG else 'eval-matrix'}` makes it again."
     try:
         head = pd.read_csv(path, nrows=0).columns
         types: Any = {column: kind for column, kind in _TEXT.items() if column in head}
         frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as a table ({error}). {mend}") from error
+        raise UserError(f"{path} cannot be read as a table ({error}). {fix}") from error
     complete = list(_COMPLETE.get(path.name, ()))
     if lacking := [column for column in complete if column not in frame]:
-        raise UserError(f"{path} is not such a table: it has no column {', '.join(lacking)}. {mend}")
+        raise UserError(f"{path} is not such a table: it has no column {', '.join(lacking)}. {fix}")
     broken = frame[complete].isna().any(axis=1)
     if path.name == _LOG and len(frame) and broken.iloc[-1]:
         frame, broken = frame.iloc[:-1], broken.iloc[:-1]
     if broken.any():
-        raise UserError(f"{path}: line {int(broken.to_numpy().argmax()) + 2} is cut short. {mend}")
+        raise UserError(f"{path}: line {int(broken.to_numpy().argmax()) + 2} is cut short. {fix}")
     texts = [column for column in types if column in frame]
     frame[texts] = frame[texts].fillna("")
     return frame

@@ -127,14 +127,14 @@ def _one_way(sums_A: Floats) -> float:
 
 def _exact(sizes_A: NDArray[np.int64], total: int) -> float:
     """P(|sum of +-size| >= total) from the distribution of the sum of those that stay positive, size by size."""
-    chances = np.ones(1)
+    probabilities = np.ones(1)
     for size in sizes_A:
-        grown = np.zeros(chances.size + size)
-        grown[: chances.size] = chances / 2
-        grown[size:] += chances / 2
-        chances = grown
-    sums = 2 * np.arange(chances.size) - int(sizes_A.sum())
-    return min(1.0, float(chances[np.abs(sums) >= total].sum()))
+        grown = np.zeros(probabilities.size + size)
+        grown[: probabilities.size] = probabilities / 2
+        grown[size:] += probabilities / 2
+        probabilities = grown
+    sums = 2 * np.arange(probabilities.size) - int(sizes_A.sum())
+    return min(1.0, float(probabilities[np.abs(sums) >= total].sum()))
 
 
 def _two_ways(parts_N: Floats, a_N: NDArray[Any], b_N: NDArray[Any]) -> float:

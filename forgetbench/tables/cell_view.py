@@ -69,7 +69,7 @@ class RowContext:
         """Run and stage; the base is a stage of its own, 0."""
         return self.run, 0 if self.is_base else self.stage
 
-    def sibling_key(self, dataset: str, decoding: str) -> tuple[object, ...]:
+    def matching_key(self, dataset: str, decoding: str) -> tuple[object, ...]:
         """Identity of a cell of the same checkpoint."""
         return self.run, self.stage, self.step, self.variant, dataset, decoding
 
@@ -151,10 +151,10 @@ def aligned(base: CellView, cell: CellView) -> CellView:
     found = matched(base, cell)
     if found is None or len(base.frame) != len(cell.frame):
         ours, theirs = set(cell.frame["sample_id"]), set(base.frame["sample_id"])
-        odd = sorted(map(str, ours ^ theirs))[:3] or ["repeated ids"]
+        wrong = sorted(map(str, ours ^ theirs))[:3] or ["repeated ids"]
         raise UserError(
             f"{cell.context.run}: {cell.context.checkpoint} and the base hold different items of "
-            f"{cell.context.dataset} ({len(cell.frame)} and {len(base.frame)}; e.g. {', '.join(odd)}). "
+            f"{cell.context.dataset} ({len(cell.frame)} and {len(base.frame)}; e.g. {', '.join(wrong)}). "
             "Forgetting is paired by item: run eval-matrix again with the same data for both."
         )
     return found

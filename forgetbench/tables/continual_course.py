@@ -118,7 +118,7 @@ class Course:
         if found is None:
             return None
         after, before = zip(*found.values(), strict=True)
-        layout = lay_out({task: leads[task] for task in found})
+        layout = arrange({task: leads[task] for task in found})
         is_share = self.scale(decoding) == Metric.accuracy and measure != "MAA"
         after_N, before_N = np.concatenate(after), np.concatenate(before) if measure in CHANGES else None
         weights_N = layout.weights_N if len(found) > 1 else None
@@ -157,7 +157,7 @@ class Layout:
     strata: Sequence[str]
 
 
-def lay_out(leads: Mapping[str, CellView]) -> Layout:
+def arrange(leads: Mapping[str, CellView]) -> Layout:
     """The items of each task, tasks with equal weight."""
     sizes = [len(lead.frame) for lead in leads.values()]
     return Layout(

@@ -22,7 +22,7 @@ from forgetbench.statistics.seeds import SeedEstimate, over_seeds
 from forgetbench.statistics.significance import holm, t_test_p
 from forgetbench.statistics.strata import Floats
 from forgetbench.tables.cell_view import CellView
-from forgetbench.tables.continual_course import MEASURES, Course, estimate_pool, lay_out
+from forgetbench.tables.continual_course import MEASURES, Course, arrange, estimate_pool
 
 SIMPLE = ("seq_full", "inc_lora", "hybrid", "replay")
 """The simple strategies of the 2x2 paper (arXiv:2603.14493); others are compared with the best of them."""
@@ -172,7 +172,7 @@ def _estimate(draws: _Draws, measure: str, decoding: str) -> SeedEstimate:
 
 
 def _over_runs(values: Sequence[Floats], draws: _Draws, tasks: Sequence[str]) -> SeedEstimate:
-    layout = lay_out({task: draws.leads[task] for task in tasks})
+    layout = arrange({task: draws.leads[task] for task in tasks})
     return over_seeds(values, layout.clusters, layout.weights_N, layout.strata)
 
 

@@ -40,16 +40,16 @@ class Cells:
         self._all = list(cells)
         self._bases = {cell.context.base_key: cell for cell in self._all if cell.context.is_base}
         self._found = {
-            cell.context.sibling_key(cell.context.dataset, cell.context.decoding): cell for cell in self._all
+            cell.context.matching_key(cell.context.dataset, cell.context.decoding): cell for cell in self._all
         }
 
     def base(self, cell: CellView) -> CellView | None:
         """The cell of the same run's untouched model."""
         return self._bases.get(cell.context.base_key)
 
-    def sibling(self, cell: CellView, dataset: str, decoding: str) -> CellView | None:
+    def matching_cell(self, cell: CellView, dataset: str, decoding: str) -> CellView | None:
         """Another cell of the same checkpoint, its items in this cell's order; None if it lacks one of them."""
-        other = self._found.get(cell.context.sibling_key(dataset, decoding))
+        other = self._found.get(cell.context.matching_key(dataset, decoding))
         return None if other is None else matched(other, cell)
 
 
@@ -120,14 +120,14 @@ def _generation_gap(cell: CellView, cells: Cells) -> Scores | None:
     """What it says less what it knows: written answers against likelihoods, on the same items."""
     if cell.context.decoding == Decoding.choice:
         return None
-    return _difference(cell, cells.sibling(cell, cell.context.dataset, Decoding.choice))
+    return _difference(cell, cells.matching_cell(cell, cell.context.dataset, Decoding.choice))
 
 
 def _class_name_effect(cell: CellView, cells: Cells) -> Scores | None:
     """Accuracy with the class name among the options less accuracy without, on the same items."""
     if not cell.context.probe_of:
         return None
-    return _difference(cell, cells.sibling(cell, cell.context.probe_of, cell.context.decoding))
+    return _difference(cell, cells.matching_cell(cell, cell.context.probe_of, cell.context.decoding))
 
 
 def _mischoice(cell: CellView, _: Cells) -> Scores | None:

@@ -82,11 +82,11 @@ def pool(pairs: Sequence[tuple[CellView, CellView | None]]) -> Pool:
     if not pairs:
         return Pool(np.array([]), None, [[]], None, [])
     cells = [cell for cell, _ in pairs]
-    befores = [before for _, before in pairs if before is not None]
+    base_cells = [before for _, before in pairs if before is not None]
     sizes = [len(cell.frame) for cell in cells]
     return Pool(
         after_N=_scores(cells),
-        before_N=_scores(befores) if len(befores) == len(cells) else None,
+        before_N=_scores(base_cells) if len(base_cells) == len(cells) else None,
         clusters=join_ways(*(cell.ways for cell in cells)),
         weights_N=None if len(cells) == 1 else np.repeat([1 / (len(cells) * n) for n in sizes], sizes),
         strata=np.repeat([cell.context.dataset for cell in cells], sizes).tolist(),

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from forgetbench.tables.last import as_trained, last_stage, last_step
 from forgetbench.terminal.cells import DASH, Change, Fitted, change, fold, star_lines
-from forgetbench.terminal.ends import NAMES, SEEN, Ends, ends, ends_table
+from forgetbench.terminal.first_and_last import NAMES, SEEN, FirstAndLast, ends, first_and_last_table
 from forgetbench.terminal.plain import PROBE, plain_rows
 from forgetbench.terminal.wording import number, units
 
@@ -77,7 +77,7 @@ def matrix_table(scores: pd.DataFrame, matrix: pd.DataFrame) -> RenderableType:
         parts += _probe_lines(probes)
         if variants:
             heading = f"variants: base -> variant, % ({min(rows['decoding'])})"
-            parts += ["", _folded(heading, width), "", ends_table("variant", variants, width)]
+            parts += ["", _folded(heading, width), "", first_and_last_table("variant", variants, width)]
         return Group(*parts, *star_lines(shown))
 
     return Fitted(draw)
@@ -87,7 +87,7 @@ def sweep_table(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "cho
     """One row per run and variant: base, last and change of each quadrant, and the probe's mischoice."""
     rows = plain_rows(matrix, scores)
     rows = rows[rows["decoding"] == decoding]
-    lines: list[Ends] = []
+    lines: list[FirstAndLast] = []
     for run in sorted({str(run) for frame in (matrix, scores) for run in frame["run"]}):
         own = rows[rows["run"] == run]
         trained = own[own["variant"].isna()]
@@ -98,7 +98,7 @@ def sweep_table(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "cho
 
     def draw(width: int) -> RenderableType:
         title = _folded(f"base -> last, % ({decoding})", width)
-        return Group(title, "", ends_table("run", lines, width), *star_lines(shown))
+        return Group(title, "", first_and_last_table("run", lines, width), *star_lines(shown))
 
     return Fitted(draw)
 
@@ -175,14 +175,14 @@ def _probe_lines(probes: pd.DataFrame) -> Iterator[Text]:
         yield line
 
 
-def _variant_rows(rows: pd.DataFrame) -> list[Ends]:
+def _variant_rows(rows: pd.DataFrame) -> list[FirstAndLast]:
     """The last checkpoint as trained and every variant, in the first decoding; nothing if there is no variant."""
     rows = rows[rows["decoding"] == rows["decoding"].min()]
     variants = _variant_ends(rows)
     return [ends("as trained", rows[rows["variant"].isna()]), *variants] if variants else []
 
 
-def _variant_ends(rows: pd.DataFrame) -> list[Ends]:
+def _variant_ends(rows: pd.DataFrame) -> list[FirstAndLast]:
     """Of one run's plain rows. A variant of the last checkpoint goes without its step: "@wise_ft-0.5"."""
     trained = [f"{name}@" for name in set(rows.loc[rows["variant"].isna(), "checkpoint"])]
     edited = rows[rows["variant"].notna()]

@@ -49,9 +49,9 @@ class FeatureReuse:
             wanted: False gives the model pixels every time.
             max_bytes: memory for features; when it is used up, further pictures are encoded every time.
         """
-        self._pictures, self._encoder, self._free = pictures, encoder, max_bytes
+        self._pictures, self._encoder, self._bytes_left = pictures, encoder, max_bytes
         self._held: dict[Pictures, Tensor] = {}
-        self._coming: Iterator[Sample] = iter(())
+        self._upcoming: Iterator[Sample] = iter(())
         self._shapes: list[Shapes] = []
         """Of a full company's members, all alike; none before the first."""
         self.active = wanted and pictures.usable and is_fixed(model)
@@ -67,9 +67,9 @@ class FeatureReuse:
         """Memory that they take, with all that their tensors keep from being freed."""
         return sum(features_PD.untyped_storage().nbytes() for features_PD in self._held.values())
 
-    def expect(self, coming: Iterable[Sample]) -> None:
+    def set_upcoming(self, upcoming: Iterable[Sample]) -> None:
         """Say what will be shown from now on, in order: those to come fill up the company of those that are there."""
-        self._coming = iter(coming)
+        self._upcoming = iter(upcoming)
 
     @torch.no_grad()
     def inputs(self, samples: Sequence[Sample], encoded: Sequence[Encoded], move: Move) -> dict[str, Any]:
@@ -83,24 +83,24 @@ class FeatureReuse:
         shapes = [_shapes(one) for _, one in shown]
         if not self._shapes and all(one == shapes[0] for one in shapes):
             self._shapes = shapes
-            self.active = self._ignores_places([one for _, one in shown], move)
+            self.active = self._is_position_independent([one for _, one in shown], move)
         if not self.active or shapes != self._shapes:
             return {}
         fresh: dict[Pictures, Tensor] = {}
         missing = {images: one for images, one in shown if images not in self._held}
         if missing:
-            self._invite(missing)
-            company = list(islice(cycle(missing.values()), len(shown)))
-            fresh = dict(zip(missing, self._encode(company, move), strict=False))
+            self._fill_batch(missing)
+            encoding_batch = list(islice(cycle(missing.values()), len(shown)))
+            fresh = dict(zip(missing, self._encode(encoding_batch, move), strict=False))
         known = ChainMap(fresh, self._held)
         features_RD = torch.cat([known[images] for images, _ in shown])
         self._keep(fresh)
         return self._pictures.inputs(move({"": features_RD})[""])
 
-    def _invite(self, missing: dict[Pictures, Encoded]) -> None:
+    def _fill_batch(self, missing: dict[Pictures, Encoded]) -> None:
         """Add pictures that are still to come, until there are as many as a micro-batch shows."""
-        while len(missing) < len(self._shapes) and self._free > 0:
-            sample = next(self._coming, None)
+        while len(missing) < len(self._shapes) and self._bytes_left > 0:
+            sample = next(self._upcoming, None)
             if sample is None:
                 return
             if sample.images and sample.images not in self._held and sample.images not in missing:
@@ -108,31 +108,31 @@ class FeatureReuse:
                 if _shapes(one) == self._shapes[0]:
                     missing[sample.images] = one
 
-    def _encode(self, company: Sequence[Encoded], move: Move) -> Tensor:
+    def _encode(self, encoding_batch: Sequence[Encoded], move: Move) -> Tensor:
         """Features (N, P, D)."""
-        features_RD = self._pictures.encode(move(join_pictures(company))).cpu()
-        return features_RD.reshape(len(company), -1, features_RD.shape[-1])
+        features_RD = self._pictures.encode(move(join_pictures(encoding_batch))).cpu()
+        return features_RD.reshape(len(encoding_batch), -1, features_RD.shape[-1])
 
     def _keep(self, fresh: Mapping[Pictures, Tensor]) -> None:
         for images, features_PD in fresh.items():
-            if features_PD.nbytes > self._free:
-                self._free = 0  # those to come would not fit either
+            if features_PD.nbytes > self._bytes_left:
+                self._bytes_left = 0  # those to come would not fit either
                 return
             # A slice would hold the memory of all that was encoded with it.
             self._held[images] = features_PD.clone()
-            self._free -= features_PD.nbytes
+            self._bytes_left -= features_PD.nbytes
 
-    def _ignores_places(self, company: Sequence[Encoded], move: Move) -> bool:
+    def _is_position_independent(self, encoding_batch: Sequence[Encoded], move: Move) -> bool:
         """Whether this machine's kernels give a picture the same bits wherever in its company it stands."""
-        places = list(range(len(company)))
-        backwards, dealt = places[::-1], places[::2] + places[1::2]
+        places = list(range(len(encoding_batch)))
+        reversed_order, interleaved = places[::-1], places[::2] + places[1::2]
         cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         # An encoder that draws at random must not move the generator, or being off would not be off.
         with torch.random.fork_rng(cuda):
-            in_order = _bits(self._encode(company, move))
+            in_order = _bits(self._encode(encoding_batch, move))
             return all(
-                torch.equal(_bits(self._encode([company[place] for place in order], move)), in_order[order])
-                for order in (backwards, dealt)
+                torch.equal(_bits(self._encode([encoding_batch[place] for place in order], move)), in_order[order])
+                for order in (reversed_order, interleaved)
             )
 
 

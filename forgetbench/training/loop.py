@@ -21,17 +21,17 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.processes import start_processes
 from forgetbench.core.records import Sample
 from forgetbench.data.collate import Encoder
-from forgetbench.methods.base import Batch, Method, Trainee
+from forgetbench.methods.base import Batch, Method, TrainingContext
 from forgetbench.models.checkpoint import ResumePoint
 from forgetbench.models.load import LoadedModel
 from forgetbench.models.parts import part_of
 from forgetbench.models.tensors import whole
+from forgetbench.training.distribution import distribute
 from forgetbench.training.optimiser import adamw
 from forgetbench.training.passes import TrainingPasses
 from forgetbench.training.plan import Stage
 from forgetbench.training.schedule import lr_factor
-from forgetbench.training.spread import spread
-from forgetbench.training.weights import Kept, gathered, moments, put_moments
+from forgetbench.training.weights import TrackedWeights, gathered, moments, put_moments
 
 
 @dataclass(frozen=True)
@@ -97,16 +97,18 @@ class Trainer:
         self._free, self._carry_optimiser = free, carry_optimiser
         names = [name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad]
         added = {name for name in names if part_of(name) in method.adapted_parts()}
-        self._kept = Kept(loaded.model, [*names, *sorted(set(method.changed(loaded.model)) - set(names))], added)
+        self._weights = TrackedWeights(
+            loaded.model, [*names, *sorted(set(method.changed(loaded.model)) - set(names))], added
+        )
         precision = method.forward_precision() or recipe.precision
-        self._spread = spread(self.accelerator, loaded.model, sharding, precision)
-        self._kept.follow(loaded.model)
+        self._distributed = distribute(self.accelerator, loaded.model, sharding, precision)
+        self._weights.rebind(loaded.model)
         live: dict[str, nn.Parameter] = dict(loaded.model.named_parameters())
         self.trainable = {name: live[name] for name in names}
         """Of all stages."""
         self.passes = TrainingPasses(self.accelerator, loaded, encoder, recipe, seed, precision)
         """Forward passes as the loop makes them, on the run's batches."""
-        self.trainee = Trainee(loaded.model, self.trainable, self.passes, read or {})
+        self.context = TrainingContext(loaded.model, self.trainable, self.passes, read or {})
         """What the method sees: the model as it is now, and where the run stands."""
         self._optimised: Mapping[str, nn.Parameter] = {}
         self.optimiser: Any = None
@@ -133,20 +135,20 @@ class Trainer:
         back: Mapping[str, Tensor] = {}
         if resume:
             unmoved = resume.before.keys() - resume.delta.keys()
-            back = self._kept.copies(unmoved) | dict(resume.delta)
-            self._kept.put(resume.before if within else resume.delta)
+            back = self._weights.copies(unmoved) | dict(resume.delta)
+            self._weights.put(resume.before if within else resume.delta)
             if not within:
-                self._method.load_state(self.trainee, self._of(resume.point, "method"))
+                self._method.load_state(self.context, self._of(resume.point, "method"))
         for number, stage in enumerate(stages, start=1):
             if after < before + stage.steps:
-                self.trainee.step, self.trainee.stage = before, number
+                self.context.step, self.context.stage = before, number
                 self._begin_stage(stage)
                 if resume and before <= after and (within or self._carry_optimiser):
                     self._restore(resume.point, back, within)
                 steps = range(max(1, after - before + 1), stage.steps + 1)
-                self.passes.expect(stage, steps)
+                self.passes.set_upcoming(stage, steps)
                 for step in steps:
-                    self.trainee.step = before + step - 1
+                    self.context.step = before + step - 1
                     yield self._step(stage, number, before + step, step)
             before += stage.steps
 
@@ -155,7 +157,7 @@ class Trainer:
 
         Every process must ask; only the main one gets any.
         """
-        return self._kept.delta(self.accelerator.is_main_process)
+        return self._weights.delta(self.accelerator.is_main_process)
 
     def resume_point(self, step: int) -> ResumePoint:
         """Optimiser and method state after `step`; every process must ask, only the main one gets it."""
@@ -166,45 +168,45 @@ class Trainer:
     def _begin(self, stages: Sequence[Stage]) -> None:
         """Let the method look at the starting weights."""
         self.passes.plan(stages)
-        self.trainee.targets = [stage.items for stage in stages]
+        self.context.targets = [stage.items for stage in stages]
         self._seed_generator(0)
-        self.trainee.model.train()
-        self._method.begin(self.trainee)
+        self.context.model.train()
+        self._method.begin(self.context)
 
     def _begin_stage(self, stage: Stage) -> None:
         """Free what the stage trains, let the method look at the weights, then make the optimiser."""
         recipe = stage.recipe or self._recipe
         carried = self.optimiser.state if self.optimiser and self._carry_optimiser else {}
         self.optimiser = None  # a full set of moments, which must not stay while the method looks at the weights
-        changed = self._release(self._free[self.trainee.stage - 1] if self._free else self.trainable.keys())
-        if changed or self.trainee.stage > 1:
+        changed = self._set_trainable(self._free[self.context.stage - 1] if self._free else self.trainable.keys())
+        if changed or self.context.stage > 1:
             self.passes.begin_stage()
-        self._seed_generator(self.trainee.step)
-        self.trainee.model.train()
-        self._method.begin_stage(self.trainee)
-        self._optimised = self._method.optimised(self.trainee)
+        self._seed_generator(self.context.step)
+        self.context.model.train()
+        self._method.begin_stage(self.context)
+        self._optimised = self._method.optimised(self.context)
         # Not prepared by accelerate, which keeps every optimiser that it was given to the end of the process.
-        self.optimiser = adamw(self._optimised, self.trainee.trainable, recipe)
+        self.optimiser = adamw(self._optimised, self.context.trainable, recipe)
         ours = set(self._optimised.values())
         self.optimiser.state.update({one: state for one, state in carried.items() if one in ours})
 
-    def _release(self, names: Collection[str]) -> bool:
+    def _set_trainable(self, names: Collection[str]) -> bool:
         """Free these of the trainable parameters, and no others; whether that is a change."""
-        self.trainee.trainable = {name: one for name, one in self.trainable.items() if name in names}
+        self.context.trainable = {name: one for name, one in self.trainable.items() if name in names}
         if all(one.requires_grad is (name in names) for name, one in self.trainable.items()):
             return False
         for name, parameter in self.trainable.items():
             parameter.requires_grad_(name in names)
             parameter.grad = None
-        self._spread.trains_another_part()
+        self._distributed.trainable_changed()
         return True
 
     def _restore(self, point: ResumePoint, weights: Mapping[str, Tensor], within: bool) -> None:
         """Take back the moments, and in the middle of a stage weights and method state too."""
         put_moments(self.optimiser, self._optimised, self._of(point, "optimiser"))
         if within:
-            self._kept.put(weights)
-            self._method.load_state(self.trainee, self._of(point, "method"))
+            self._weights.put(weights)
+            self._method.load_state(self.context, self._of(point, "method"))
 
     @staticmethod
     def _of(point: ResumePoint, owner: str) -> dict[str, Tensor]:
@@ -222,7 +224,7 @@ class Trainer:
     def _step(self, stage: Stage, number: int, step: int, step_in_stage: int) -> StepReport:
         started = time.perf_counter()
         self._seed_generator(step, self.accelerator.process_index)
-        self.trainee.model.train()
+        self.context.model.train()
         recipe = stage.recipe or self._recipe
         factor = lr_factor(step_in_stage, stage.steps, recipe.warmup, recipe.schedule)
         for group in self.optimiser.param_groups:
@@ -231,11 +233,11 @@ class Trainer:
         loss = sum((self._forward_backward(batch) for batch in batches), torch.zeros(()))
         if not torch.isfinite(loss):
             raise UserError(f"The loss is {float(loss)} at step {step}: lower recipe.lr, or check the data.")
-        self._spread.settle()
-        self._method.edit_gradients(self.trainee)
+        self._distributed.finish_backward()
+        self._method.edit_gradients(self.context)
         norm = self.accelerator.clip_grad_norm_(self._optimised.values(), recipe.max_grad_norm)
         self.optimiser.step()
-        self._method.edit_weights(self.trainee)
+        self._method.edit_weights(self.context)
         self.optimiser.zero_grad(set_to_none=True)
         return StepReport(
             step=step,
@@ -249,6 +251,6 @@ class Trainer:
         )
 
     def _forward_backward(self, batch: Batch) -> Tensor:
-        outputs = self.passes.forward(batch, self._spread.model)
-        self._spread.after_forward()
-        return self.passes.backward(batch, outputs, self._method.penalty(self.trainee, batch, outputs))
+        outputs = self.passes.forward(batch, self._distributed.model)
+        self._distributed.after_forward()
+        return self.passes.backward(batch, outputs, self._method.penalty(self.context, batch, outputs))

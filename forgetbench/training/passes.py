@@ -92,15 +92,15 @@ class TrainingPasses:
             found.append(self._collate(part, features, len(part) / len(samples), answers))
         return found
 
-    def expect(self, stage: Stage, steps: Iterable[int]) -> None:
+    def set_upcoming(self, stage: Stage, steps: Iterable[int]) -> None:
         """Say which steps of a stage come next, so that their pictures can be encoded in company."""
-        self.features.expect(self._items(stage, steps))
+        self.features.set_upcoming(self._items(stage, steps))
 
-    def coming(self, steps: int) -> Iterator[Sequence[Batch]]:
+    def upcoming(self, steps: int) -> Iterator[Sequence[Batch]]:
         """This process's micro-batches of the first `steps` optimiser steps of the run."""
         for stage in self._stages:
             numbers = range(1, min(steps, stage.steps) + 1)
-            self.expect(stage, numbers)
+            self.set_upcoming(stage, numbers)
             yield from (self.step(stage, number) for number in numbers)
             steps -= len(numbers)
 

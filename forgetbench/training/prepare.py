@@ -46,9 +46,11 @@ def prepare(model: Any, recipes: Sequence[RecipeConfig], method: Method, seed: i
     free = []
     for recipe in recipes:
         free.append(_free(model, recipe, method, seed, known))
-        silent = set(recipe.parts) - set(audit(model).label.split("+"))
-        if silent:
-            raise UserError(f"recipe.parts={list(recipe.parts)}: nothing trains in {', '.join(sorted(silent))}.")
+        without_gradient = set(recipe.parts) - set(audit(model).label.split("+"))
+        if without_gradient:
+            raise UserError(
+                f"recipe.parts={list(recipe.parts)}: nothing trains in {', '.join(sorted(without_gradient))}."
+            )
     free_in_any = frozenset().union(*free)
     moved = free_in_any | set(method.changed(model))
     for name, parameter in model.named_parameters():

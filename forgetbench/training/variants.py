@@ -24,7 +24,7 @@ _MAGNITUDE = ".lora_magnitude_vector."
 
 
 @dataclass(frozen=True)
-class Dense:
+class MergedWeights:
     """A checkpoint as plain weights."""
 
     base: Mapping[str, Tensor]
@@ -33,7 +33,7 @@ class Dense:
     """w of the same tensors."""
 
 
-class Bench:
+class OperationContext:
     """One loaded model, on which checkpoints are taken apart."""
 
     passes: Passes
@@ -68,14 +68,14 @@ class Bench:
         self._untrained = {name: self._live[name].detach().clone() for name in self._added}
 
     @torch.no_grad()
-    def dense(self, delta: Mapping[str, Tensor]) -> Dense:
+    def dense(self, delta: Mapping[str, Tensor]) -> MergedWeights:
         """A checkpoint's changed tensors, adapters merged; the model is on its base weights before and after.
 
         Raises:
             UserError: the checkpoint belongs to another model.
         """
-        if odd := [name for name, value in delta.items() if self._shape(name) != value.shape]:
-            raise UserError(f"The checkpoint's tensor '{odd[0]}' does not fit this model: was it made from another?")
+        if wrong := [name for name, value in delta.items() if self._shape(name) != value.shape]:
+            raise UserError(f"The checkpoint's tensor '{wrong[0]}' does not fit this model: was it made from another?")
         device = next(iter(self._live.values())).device
         plain = {name: value.to(device) for name, value in delta.items() if name not in self._added}
         base = {name: self._live[name].detach().clone() for name in plain}
@@ -88,7 +88,7 @@ class Bench:
             plain[name] = weight.detach().clone()
             layer.merged_adapters.clear()
         self.restore(base)
-        return Dense(base, plain)
+        return MergedWeights(base, plain)
 
     @torch.no_grad()
     def delta(self, changed: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -140,8 +140,8 @@ def make_variants(
     folder: Path,
     checkpoints: Iterable[Checkpoint],
     operation: Operation,
-    bench: Bench,
-    others: Sequence[Dense] = (),
+    operation_context: OperationContext,
+    others: Sequence[MergedWeights] = (),
     merged: Sequence[str] = (),
 ) -> None:
     """Write the variants of some checkpoints of a run.
@@ -150,25 +150,25 @@ def make_variants(
         folder: the run's folder.
         checkpoints: of the run.
         operation: what to do with each.
-        bench: with the run's model.
+        operation_context: with the run's model.
         others: further runs of the same base, for operations that merge several.
         merged: digests of their checkpoints.
     """
     for checkpoint in checkpoints:
         origin = _origin(operation, checkpoint, merged)
-        dense = bench.dense(checkpoint.delta())
+        dense = operation_context.dense(checkpoint.delta())
         trained = Trained(
-            model=bench.model,
+            model=operation_context.model,
             base=dense.base,
             tuned=dense.tuned,
             others=[one.tuned for one in others],
             others_base={name: value for one in others for name, value in one.base.items()},
-            passes=bench.passes,
+            passes=operation_context.passes,
         )
         for setting, changed in operation.variants(trained):
             meta = {**checkpoint.meta, "variant": _variant(operation, setting), **origin}
-            save_checkpoint(folder, checkpoint.step, bench.delta(changed), meta)
-        bench.restore(dense.base)
+            save_checkpoint(folder, checkpoint.step, operation_context.delta(changed), meta)
+        operation_context.restore(dense.base)
 
 
 def has_variants(folder: Path, checkpoint: Checkpoint, operation: Operation, merged: Sequence[str] = ()) -> bool:

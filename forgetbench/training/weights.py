@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from forgetbench.models.tensors import fingerprint, placed_like, put, whole
 
 
-class Kept:
+class TrackedWeights:
     """Tensors that a run may change, by live name."""
 
     def __init__(self, model: Any, names: Iterable[str], added: Collection[str]) -> None:
@@ -27,17 +27,17 @@ class Kept:
         """
         live = dict(model.named_parameters())
         self._added = added
-        self._starting = {name: fingerprint(live[name]) for name in names}
+        self._initial_fingerprints = {name: fingerprint(live[name]) for name in names}
         self._live: Mapping[str, nn.Parameter] = live
 
-    def follow(self, model: Any) -> None:
+    def rebind(self, model: Any) -> None:
         """Go on with the parameters that the model has now that it is spread over the processes."""
         self._live = dict(model.named_parameters())
 
     def delta(self, main: bool) -> dict[str, Tensor]:
         """Tensors that differ from the start in any bit, and all that was added; none outside the main process."""
         found = {}
-        for name, starting in self._starting.items():
+        for name, starting in self._initial_fingerprints.items():
             value = whole(self._live[name].detach())
             if main and (name in self._added or fingerprint(value) != starting):
                 found[name] = value.cpu()

@@ -60,7 +60,7 @@ def test_every_field_is_a_key_that_has_a_meaning(name: str) -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_key_tells_its_members_and_its_default(name: str) -> None:
     found = {key.path: key.meaning for key in keys(name)}
-    told = 0
+    message = 0
     for path, hint, field in walked(getattr(config, name)):
         kinds = [
             kind for kind in (hint, *typing.get_args(hint)) if isinstance(kind, type) and issubclass(kind, StrEnum)
@@ -72,8 +72,8 @@ def test_a_key_tells_its_members_and_its_default(name: str) -> None:
         if isinstance(default, str | int | float | list) and default not in ("", []) and field.default != "???":
             written = found[path].rpartition("default ")[2].removesuffix("]")
             assert yaml.safe_load(written) == yaml.safe_load(yaml.safe_dump(_plain(default)))
-            told += 1
-    assert told >= 5
+            message += 1
+    assert message >= 5
 
 
 def _plain(default: object) -> object:

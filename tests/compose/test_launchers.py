@@ -19,7 +19,7 @@ from forgetbench import compose
 from forgetbench.cli import app
 from forgetbench.commands import sweep
 from forgetbench.compose import points
-from forgetbench.compose.launchers import EXTRAS, death, missing_plugin, told
+from forgetbench.compose.launchers import EXTRAS, message, missing_plugin, process_failure
 from forgetbench.core.errors import UserError
 from tests.support import point_tasks
 
@@ -216,8 +216,8 @@ def test_own_launcher_file_builds_on_a_shipped_one() -> None:
 
 
 def test_errors_of_the_program_itself_are_not_taken_for_dead_processes() -> None:
-    assert death(RuntimeError("a bug")) is None
-    assert told(Path("a b"))[0] == f"hydra.sweep.dir='{Path.cwd()}/a b'"
+    assert process_failure(RuntimeError("a bug")) is None
+    assert message(Path("a b"))[0] == f"hydra.sweep.dir='{Path.cwd()}/a b'"
 
 
 GRID = [

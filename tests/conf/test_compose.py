@@ -61,14 +61,14 @@ def test_option_composes_into_a_config_that_can_run(command: str, group: str, op
 )
 def test_every_value_of_a_shipped_sweep_can_run(sweep: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(SweepConfig, [f"sweep={sweep}"]) as session:
-        master = session.compose()
-        points = session.points(master)
+        sweep_config = session.compose()
+        points = session.points(sweep_config)
         assert len({tuple(point) for point in points}) == len(points) > 0
         seen: set[str] = set()
         # A point for every value: the whole grid of 117 takes a minute, and each point is checked by itself.
         covering = [point for point in points if not seen.issuperset(point) and not seen.update(point)]
         monkeypatch.setattr(session, "points", lambda _: covering)
-        assert len(session.check_points(master)) == len(covering)
+        assert len(session.check_points(sweep_config)) == len(covering)
 
 
 def test_every_manifest_is_an_option_that_trains_on_its_own_set_alone() -> None:

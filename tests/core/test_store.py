@@ -115,7 +115,7 @@ def left_over(store: Store, name: str, kind: str, age_s: float) -> Path:
 def test_left_overs_of_a_kill_go_once_nobody_can_be_writing_them(store: Store, kind: str) -> None:
     young = left_over(store, "a", kind, 0)
     put(store, "a", 1)
-    store.tidy("a")
+    store.remove_leftovers("a")
     with store.locked("a"):
         pass
     assert young.exists()

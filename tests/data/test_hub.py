@@ -252,10 +252,10 @@ def test_what_was_downloaded_is_read_without_a_network(offline: Path) -> None:
 
 
 def test_what_was_not_downloaded_is_refused_with_the_command_that_downloads_it(offline: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot load 'owner/name'") as told:
+    with pytest.raises(UserError, match=r"cannot load 'owner/name'") as message:
         load_samples(hub_set(offline, revision="abc"), "train")
-    assert "HF_HUB_OFFLINE is set" in str(told.value)
-    assert "hf download owner/name --repo-type dataset --revision abc" in str(told.value)
+    assert "HF_HUB_OFFLINE is set" in str(message.value)
+    assert "hf download owner/name --repo-type dataset --revision abc" in str(message.value)
 
 
 def test_an_unreachable_hub_is_asked_once_and_what_was_downloaded_is_read(
@@ -269,9 +269,9 @@ def test_an_unreachable_hub_is_asked_once_and_what_was_downloaded_is_read(
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     downloaded(offline, "second/name", rows()[:2])
     assert len(load_samples(hub_set(offline, hub_aliases=["second/name"]), "train")) == 2
-    with pytest.raises(UserError, match=r"'owner/name': http://127.0.0.1:9 cannot be reached \(.+\)") as told:
+    with pytest.raises(UserError, match=r"'owner/name': http://127.0.0.1:9 cannot be reached \(.+\)") as message:
         load_samples(hub_set(offline), "train")
-    assert str(told.value).endswith("hf download owner/name --repo-type dataset")
+    assert str(message.value).endswith("hf download owner/name --repo-type dataset")
     assert "Retrying" not in "".join(capfd.readouterr())
     assert datasets.config.HF_HUB_OFFLINE is False
 
@@ -284,14 +284,14 @@ def test_other_ids_of_a_set_are_tried_in_order(offline: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (RuntimeError("Dataset scripts are no longer supported, but found name.py"), "refs/convert/parquet"),
         (FileNotFoundError("Dataset 'owner/name' is a gated dataset on the Hub."), "hf auth login"),
     ],
 )
 def test_a_set_that_needs_a_step_more_says_which(
-    offline: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+    offline: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
     import datasets
 
@@ -299,5 +299,5 @@ def test_a_set_that_needs_a_step_more_says_which(
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", refusing)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         load_samples(hub_set(offline), "train")

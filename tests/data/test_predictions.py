@@ -11,7 +11,7 @@ import pytest
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind, Decoding, Prediction, Sample
-from forgetbench.data.predictions import ForeignPredictions, find_checkpoints, find_file, read_predictions
+from forgetbench.data.predictions import ExternalPredictions, find_checkpoints, find_file, read_predictions
 
 Row = dict[str, Any]
 PETS = ("cat", "dog", "owl")
@@ -32,14 +32,14 @@ CHOICES = [letter("x", 1), letter("y", 0), letter("z", 2)]
 OPEN = [text("x", "red", "crimson"), text("y", "blue"), text("z", "green")]
 NAMES = ("x", "y", "z")
 
-Read = Callable[..., ForeignPredictions]
+Read = Callable[..., ExternalPredictions]
 
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
     """Write rows as JSON lines and read them."""
 
-    def written(rows: Sequence[Row | str], samples: Sequence[Sample] = OPEN, **places: Any) -> ForeignPredictions:
+    def written(rows: Sequence[Row | str], samples: Sequence[Sample] = OPEN, **places: Any) -> ExternalPredictions:
         path = tmp_path / "given.jsonl"
         path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows), "utf-8")
         return read_predictions(path, samples, **places)
@@ -47,12 +47,12 @@ def read(tmp_path: Path) -> Read:
     return written
 
 
-def texts(found: ForeignPredictions) -> list[str | None]:
+def texts(found: ExternalPredictions) -> list[str | None]:
     assert found.decoding is Decoding.greedy
     return [one.text for one in found.predictions]
 
 
-def logprobs(found: ForeignPredictions) -> list[tuple[float, ...] | None]:
+def logprobs(found: ExternalPredictions) -> list[tuple[float, ...] | None]:
     assert found.decoding is Decoding.choice
     return [one.option_logprobs for one in found.predictions]
 

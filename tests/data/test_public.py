@@ -261,7 +261,7 @@ def test_an_annotator_who_answered_nothing_counts_in_vqa_accuracy(published: Pub
 
 
 @pytest.mark.parametrize(
-    ("name", "field", "value", "told"),
+    ("name", "field", "value", "message"),
     [
         ("ai2d", "answer", "4", r"answer '4' is outside the options"),
         ("vmcbench_dev", "answer", "none", "answer 'none' is none of the options' letters A, B, C, D"),
@@ -276,14 +276,14 @@ def test_an_annotator_who_answered_nothing_counts_in_vqa_accuracy(published: Pub
     ],
 )
 def test_a_row_that_is_laid_out_otherwise_is_refused_by_name(
-    name: str, field: str, value: object, told: str, published: Published, monkeypatch: pytest.MonkeyPatch
+    name: str, field: str, value: object, message: str, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = CASES[name]
     odd = {place: [rows[0] | {field: value}] if field in rows[0] else rows for place, rows in case.rows.items()}
     monkeypatch.setitem(CASES, name, replace(case, rows=odd))
     manifest = published(name)
     with pytest.raises(
-        UserError, match=rf"(?s)row \d+ of split .* as the adapter '.*' expects: .*{told}.*copy the manifest"
+        UserError, match=rf"(?s)row \d+ of split .* as the adapter '.*' expects: .*{message}.*copy the manifest"
     ):
         load_samples(manifest, manifest.eval_split)
 
@@ -296,7 +296,7 @@ def test_a_missing_field_of_a_row_is_named(published: Published, monkeypatch: py
 
 def test_a_json_file_that_is_no_list_of_objects_is_refused(published: Published) -> None:
     manifest = published("vlmf_ocrvqa")
-    for text, told in {"{}": "a list of records is expected", "[1]": "each record must be an object"}.items():
+    for text, message in {"{}": "a list of records is expected", "[1]": "each record must be an object"}.items():
         (manifest.root / "OCR-VQA/test.json").write_text(text)
-        with pytest.raises(UserError, match=rf"test.json: not readable as jsonl: {told}"):
+        with pytest.raises(UserError, match=rf"test.json: not readable as jsonl: {message}"):
             load_samples(manifest, "test")

@@ -137,7 +137,7 @@ def test_a_pinned_and_verified_set_has_nothing_to_change(hub: Server, check: Any
 
 
 @pytest.mark.parametrize(
-    ("source", "fields", "told"),
+    ("source", "fields", "message"),
     [
         ({"hub_id": "owner/none"}, {}, "there is no owner/none"),
         ({"hub_id": "owner/closed"}, {}, "owner/closed is gated: ask for access"),
@@ -151,11 +151,11 @@ def test_a_pinned_and_verified_set_has_nothing_to_change(hub: Server, check: Any
     ],
 )
 def test_what_differs_is_told(
-    hub: Server, check: Any, source: dict[str, Any], fields: dict[str, Any], told: str
+    hub: Server, check: Any, source: dict[str, Any], fields: dict[str, Any], message: str
 ) -> None:
     sound, row = check(source, verified=False, **fields)
     assert not sound
-    assert told in " ".join(row["differences"])
+    assert message in " ".join(row["differences"])
     assert "verified: true" not in row["manifest_lines"]
 
 

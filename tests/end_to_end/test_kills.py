@@ -15,7 +15,7 @@ PROGRAM = """
 import os, random, signal, sys, time
 from pathlib import Path
 from forgetbench.cli import app
-import forgetbench.evaluation.ask
+import forgetbench.evaluation.inference
 
 BATCHES = 6
 

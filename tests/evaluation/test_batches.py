@@ -190,10 +190,12 @@ def test_a_batch_holds_one_kind_of_candidates_and_similar_lengths(loaded: Loaded
     assert lengths == sorted(lengths)
 
 
-def test_every_picture_has_one_home(loaded: LoadedModel, tmp_path: Path) -> None:
+def test_every_picture_has_one_first_position(loaded: LoadedModel, tmp_path: Path) -> None:
     dataset = prepared(loaded, tmp_path, items())
-    newcomers = [item for number in range(len(dataset.batches)) for item in dataset.newcomers(number)]
-    assert len(newcomers) == len(dataset.homes) == PICTURES
+    items_with_new_pictures = [
+        item for number in range(len(dataset.batches)) for item in dataset.items_with_new_pictures(number)
+    ]
+    assert len(items_with_new_pictures) == len(dataset.first_positions) == PICTURES
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -136,7 +136,7 @@ def test_what_a_kill_left_is_removed_with_the_cell_there(store: CellStore) -> No
     old.write_text("")
     os.utime(old, (0, 0))
     young.write_text("")  # another command may be writing it
-    store.tidy(KEY.digest)
+    store.remove_leftovers(KEY.digest)
     assert {path.name for path in young.parent.iterdir()} == {f"{KEY.digest}.parquet", young.name}
 
 
@@ -144,7 +144,7 @@ def test_two_commands_that_score_a_cell_again_do_not_disturb_each_other(store: C
     def score_again(number: int) -> bool:
         metric = (Metric.accuracy, Metric.anls)[number % 2]
         found = store.read(KEY.digest, metric)
-        store.tidy(KEY.digest)
+        store.remove_leftovers(KEY.digest)
         return found is not None and found.metric is metric
 
     with ThreadPoolExecutor(4) as pool:

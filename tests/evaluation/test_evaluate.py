@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from forgetbench.config import MatrixConfig
-from forgetbench.core.processes import Crew
+from forgetbench.core.processes import ProcessGroup
 from forgetbench.core.records import AnswerKind, Decoding, Prediction, Sample
 from forgetbench.data.manifest import Manifest
 from forgetbench.evaluation import evaluate
@@ -58,10 +58,10 @@ class StandIn:
         return [Prediction(text=dataset.samples[item].id) for item in self.layout[number]]
 
 
-def score(folder: Path, asker: StandIn, works: Sequence[Work] | None = None) -> list[ScoredCell]:
-    works = works or plan("model", [BASE], [DATASET], CONFIG)
-    loader: Any = lambda: asker  # noqa: E731
-    return Evaluator(loader, CellStore(folder), Crew()).score(works, lambda *_: None)
+def score(folder: Path, runner: StandIn, planned: Sequence[Work] | None = None) -> list[ScoredCell]:
+    planned = planned or plan("model", [BASE], [DATASET], CONFIG)
+    loader: Any = lambda: runner  # noqa: E731
+    return Evaluator(loader, CellStore(folder), ProcessGroup()).score(planned, lambda *_: None)
 
 
 def test_every_item_gets_its_own_answer_whatever_the_layout(tmp_path: Path) -> None:
@@ -71,38 +71,38 @@ def test_every_item_gets_its_own_answer_whatever_the_layout(tmp_path: Path) -> N
 
 
 def test_a_finished_matrix_loads_no_model(tmp_path: Path) -> None:
-    works = plan("model", [BASE, LATER], [DATASET], CONFIG)
-    first = score(tmp_path, StandIn(), works)
+    planned = plan("model", [BASE, LATER], [DATASET], CONFIG)
+    first = score(tmp_path, StandIn(), planned)
 
     def load() -> Any:
         raise AssertionError("the model was loaded")
 
-    again = Evaluator(load, CellStore(tmp_path), Crew()).score(works, lambda *_: None)
+    again = Evaluator(load, CellStore(tmp_path), ProcessGroup()).score(planned, lambda *_: None)
     assert [one.cell.digest for one in again] == [one.cell.digest for one in first]
 
 
 def test_other_weights_never_share_a_cell(tmp_path: Path) -> None:
     score(tmp_path, StandIn(), plan("model", [BASE], [DATASET], CONFIG))
-    asker = StandIn()
-    score(tmp_path, asker, plan("another model", [BASE, LATER], [DATASET], CONFIG))
-    assert asker.asked == [("step_000000", n) for n in range(3)] + [("step_000010", n) for n in range(3)]
+    runner = StandIn()
+    score(tmp_path, runner, plan("another model", [BASE, LATER], [DATASET], CONFIG))
+    assert runner.asked == [("step_000000", n) for n in range(3)] + [("step_000010", n) for n in range(3)]
 
 
 def test_an_interrupted_cell_goes_on_after_its_last_batch(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         score(tmp_path, StandIn(fails_after=2))
-    asker = StandIn()
-    (cell,) = score(tmp_path, asker)
-    assert asker.asked == [("step_000000", 2)]
+    runner = StandIn()
+    (cell,) = score(tmp_path, runner)
+    assert runner.asked == [("step_000000", 2)]
     assert cell.cell.frame["text"].tolist() == [one.id for one in SAMPLES]
 
 
 def test_batches_of_another_layout_are_asked_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         score(tmp_path, StandIn(fails_after=2))
-    asker = StandIn(layout=[[0, 3, 5], [6, 2, 1], [4]])
-    (cell,) = score(tmp_path, asker)
-    assert asker.asked == [("step_000000", 1), ("step_000000", 2)]
+    runner = StandIn(layout=[[0, 3, 5], [6, 2, 1], [4]])
+    (cell,) = score(tmp_path, runner)
+    assert runner.asked == [("step_000000", 1), ("step_000000", 2)]
     assert cell.cell.frame["text"].tolist() == [one.id for one in SAMPLES]
 
 
@@ -115,21 +115,21 @@ def test_a_batch_beyond_the_layout_is_ignored(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_another_command_makes_is_left_for_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    works = plan("model", [BASE, LATER], [DATASET], CONFIG)
-    store, asker = CellStore(tmp_path), StandIn()
-    path = store.path(works[0].digest).with_suffix(".lock")
+    planned = plan("model", [BASE, LATER], [DATASET], CONFIG)
+    store, runner = CellStore(tmp_path), StandIn()
+    path = store.path(planned[0].digest).with_suffix(".lock")
     path.parent.mkdir(parents=True)
     other = FileLock(path)
     other.acquire()
-    monkeypatch.setattr(evaluate, "_TURN_S", 0.05)
-    move = asker.move
+    monkeypatch.setattr(evaluate, "_LOCK_WAIT_S", 0.05)
+    move = runner.move
 
     def release_later(checkpoint: Checkpoint) -> None:
         move(checkpoint)
         if checkpoint is LATER:
             other.release()
 
-    monkeypatch.setattr(asker, "move", release_later)
-    cells = score(tmp_path, asker, works)
-    assert [name for name, _ in asker.asked] == ["step_000010"] * 3 + ["step_000000"] * 3
+    monkeypatch.setattr(runner, "move", release_later)
+    cells = score(tmp_path, runner, planned)
+    assert [name for name, _ in runner.asked] == ["step_000010"] * 3 + ["step_000000"] * 3
     assert [one.work.checkpoint.step for one in cells] == [0, 10]

@@ -20,12 +20,12 @@ from torch import Tensor
 from forgetbench.compose.checks.matrix import matrix_problems
 from forgetbench.config import MatrixConfig, ModelConfig, RepresentationConfig
 from forgetbench.core.errors import UserError
-from forgetbench.core.processes import Crew
+from forgetbench.core.processes import ProcessGroup
 from forgetbench.core.records import AnswerKind, ImageRef, Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.collate import Encoder
 from forgetbench.data.manifest import Manifest
-from forgetbench.evaluation.ask import Asker
+from forgetbench.evaluation.inference import ModelRunner
 from forgetbench.evaluation.representation import (
     Job,
     LayerMeasure,
@@ -84,10 +84,10 @@ def config(**settings: Any) -> MatrixConfig:
     return MatrixConfig(datasets=["toy"], batch_size=4, representation=RepresentationConfig(**settings))
 
 
-def load_asker(path: Path, cache: Path, matrix: MatrixConfig, attach: Attach = plain) -> tuple[Any, Asker]:
+def load_asker(path: Path, cache: Path, matrix: MatrixConfig, attach: Attach = plain) -> tuple[Any, ModelRunner]:
     loaded = load_model(ModelConfig(path=str(path)))
     attach(loaded.model)
-    return loaded.model, Asker(loaded, Encoder(loaded.processor), matrix, cache)
+    return loaded.model, ModelRunner(loaded, Encoder(loaded.processor), matrix, cache)
 
 
 def checkpoint(folder: Path, delta: dict[str, Tensor]) -> Checkpoint:
@@ -100,7 +100,7 @@ class Scene:
 
     folder: Path
     model: Any
-    asker: Asker
+    runner: ModelRunner
     dataset: EvaluationSet
     config: MatrixConfig
 
@@ -117,16 +117,16 @@ class Scene:
 
     def measured(self, *checkpoints: Checkpoint) -> list[Measured]:
         jobs = plan_representation("model", checkpoints, [self.dataset], self.config)
-        return measure(jobs, lambda: self.asker, self.folder / ".representation", Crew(), lambda *_: None)
+        return measure(jobs, lambda: self.runner, self.folder / ".representation", ProcessGroup(), lambda *_: None)
 
 
 def scene(family: str, folder: Path, attach: Attach = plain, **settings: Any) -> Scene:
     matrix = config(**settings)
-    model, asker = load_asker(FAMILIES[family](folder / family), folder / "cache", matrix, attach)
+    model, runner = load_asker(FAMILIES[family](folder / family), folder / "cache", matrix, attach)
     dataset = make_set(folder / "pictures")
     if family == "paligemma":  # its processor takes no prompt without a picture
         dataset = replace(dataset, samples=dataset.samples[:-1])
-    return Scene(folder, model, asker, dataset, matrix)
+    return Scene(folder, model, runner, dataset, matrix)
 
 
 @pytest.mark.parametrize("family", ["llava", "idefics3", "qwen2_5_vl"])
@@ -155,10 +155,10 @@ def test_figures_are_those_of_one_picture_at_a_time_by_definition(tmp_path: Path
     one = scene("llava", tmp_path, layers=[-1])
     later = one.disturbed("language_model")
     (row,), _ = (found.rows for found in one.measured(later))
-    prompts = one.asker.batches(one.dataset).prompts
+    prompts = one.runner.batches(one.dataset).prompts
     states: dict[str, list[Any]] = {"base": [], "tuned": []}
     for name, at in (("base", BASE), ("tuned", later)):
-        one.asker.move(at)
+        one.runner.move(at)
         for item in range(0, 2 * N_IMAGES, 2):
             encoded = prompts.prompt(item)
             inputs = {key: value[None] for key, value in encoded.tokens.items()} | encoded.pictures
@@ -248,7 +248,7 @@ def test_adapters_count_as_the_weights_they_amount_to(dora: bool, tmp_path: Path
     assert found["language"].changed_share == pytest.approx(adapted / sum(weights), abs=1e-3)
     assert found["vision"] == base["vision"] == PartDistance("vision", 0.0, 0.0, 0.0)
     assert base["language"] == PartDistance("language", 0.0, 0.0, 0.0)
-    one.asker.move(BASE)
+    one.runner.move(BASE)
     assert all(torch.equal(before[name], value) for name, value in live.items())
 
 
@@ -319,13 +319,13 @@ def test_stored_results_are_read_without_a_model_and_a_damaged_one_alone_is_made
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs, store, first = stand_in_jobs(tmp_path), tmp_path / "store", StandIn()
-    made = measure(jobs, lambda: first, store, Crew(), lambda *_: None)
+    made = measure(jobs, lambda: first, store, ProcessGroup(), lambda *_: None)
     assert first.asked == [f"step_0000{k} {what}" for k in ("00", "10") for what in ("toy", "other", "weights")]
-    assert measure(jobs, refuse, store, Crew(), lambda *_: None) == made
+    assert measure(jobs, refuse, store, ProcessGroup(), lambda *_: None) == made
     damaged = store / f"{jobs[4].digest}.json"
     damaged.write_text(damaged.read_text().replace("1.5", "2.5"))
     again = StandIn()
-    measure(jobs, lambda: again, store, Crew(), lambda *_: None)
+    measure(jobs, lambda: again, store, ProcessGroup(), lambda *_: None)
     assert again.asked == ["step_000010 other"]
     assert str(damaged) in capsys.readouterr().err
 
@@ -334,9 +334,9 @@ def test_a_killed_measurement_goes_on_where_it_was(tmp_path: Path) -> None:
     jobs, store = stand_in_jobs(tmp_path), tmp_path / "store"
     turns = iter([StandIn(), StandIn()])
     with pytest.raises(StopIteration):
-        measure(jobs, lambda: next(turns), store, Crew(), lambda *_: None)
+        measure(jobs, lambda: next(turns), store, ProcessGroup(), lambda *_: None)
     rest = StandIn()
-    assert len(measure(jobs, lambda: rest, store, Crew(), lambda *_: None)) == len(jobs)
+    assert len(measure(jobs, lambda: rest, store, ProcessGroup(), lambda *_: None)) == len(jobs)
     assert rest.asked == ["step_000000 weights", "step_000010 toy", "step_000010 other", "step_000010 weights"]
 
 
@@ -355,12 +355,12 @@ def test_another_setting_measures_hidden_states_again_but_not_weights(tmp_path: 
 
 
 @dataclass(frozen=True)
-class PartOfCrew(Crew):
+class PartOfProcessGroup(ProcessGroup):
     """One of several processes, which hears what the main one agreed on and keeps what it made."""
 
     agreed: tuple[int, ...] = ()
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         return value if self.is_main else list(self.agreed)
 
     def gather(self, values: Sequence[Any]) -> list[Any]:
@@ -372,11 +372,11 @@ def test_processes_share_the_work_without_doing_any_twice(tmp_path: Path) -> Non
     asked = []
     for rank in (1, 2):
         helper = StandIn()
-        crew = PartOfCrew(rank, 3, tuple(range(len(jobs))))
-        assert measure(jobs, lambda helper=helper: helper, tmp_path / "store", crew, lambda *_: None) == []
+        process_group = PartOfProcessGroup(rank, 3, tuple(range(len(jobs))))
+        assert measure(jobs, lambda helper=helper: helper, tmp_path / "store", process_group, lambda *_: None) == []
         asked += helper.asked
     main = StandIn()
-    measure(jobs, lambda: main, tmp_path / "store", Crew(), lambda *_: None)
+    measure(jobs, lambda: main, tmp_path / "store", ProcessGroup(), lambda *_: None)
     assert len(asked) == 4
     assert sorted(asked + main.asked) == sorted(f"{job.label}" for job in jobs)
 

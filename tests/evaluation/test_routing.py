@@ -17,7 +17,7 @@ from forgetbench.config import MatrixConfig, ModelConfig, RepresentationConfig
 from forgetbench.core.records import AnswerKind, ImageRef, Prediction, Sample
 from forgetbench.data.collate import Encoder, batch_prompts
 from forgetbench.data.manifest import Manifest
-from forgetbench.evaluation.ask import Asker
+from forgetbench.evaluation.inference import ModelRunner
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.methods.mr_lora import MRLoRA
 from forgetbench.methods.task_router import TaskRouter, task_router
@@ -125,7 +125,7 @@ def test_hidden_states_are_measured_with_each_item_s_expert(tmp_path: Path) -> N
             if name in trained or name in learnt:
                 value.zero_()
     config = MatrixConfig(datasets=["toy"], batch_size=4, representation=RepresentationConfig())
-    asker = Asker(loaded, Encoder(loaded.processor), config, tmp_path / "cache")
+    runner = ModelRunner(loaded, Encoder(loaded.processor), config, tmp_path / "cache")
     first = {name: value for name, value in trained.items() if name.endswith(".0")}
 
     def drift(samples: Sequence[Sample], *deltas: dict[str, torch.Tensor]) -> float:
@@ -133,8 +133,8 @@ def test_hidden_states_are_measured_with_each_item_s_expert(tmp_path: Path) -> N
         dataset = EvaluationSet(Manifest(name="toy", image_domains=["toy"], text_tasks=["t"]), samples, lambda: samples)
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         delta = {name: value for one in deltas for name, value in one.items()}
-        asker.move(save_checkpoint(folder, 1, delta, {"method": {}}) if deltas else BASE)
-        return float(asker.layers(dataset, range(len(samples)))[-1].visual_drift_l1 or 0)
+        runner.move(save_checkpoint(folder, 1, delta, {"method": {}}) if deltas else BASE)
+        return float(runner.layers(dataset, range(len(samples)))[-1].visual_drift_l1 or 0)
 
     assert drift(LAST) == 0
     assert drift(LAST, first) == 0
@@ -142,4 +142,4 @@ def test_hidden_states_are_measured_with_each_item_s_expert(tmp_path: Path) -> N
     assert drift(LAST[1::2], first, learnt) == 0
     assert drift(LAST[1::2], trained, learnt) > 0.01
     # What experts do depends on the input, so that there is no distance of weights.
-    assert [row.part for row in asker.distances()] == ["vision", "projector"]
+    assert [row.part for row in runner.distances()] == ["vision", "projector"]

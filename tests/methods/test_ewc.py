@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind, Sample
-from forgetbench.methods.base import Batch, Method, Trainee
+from forgetbench.methods.base import Batch, Method, TrainingContext
 from forgetbench.methods.ewc import EWC, fisher
 from tests.support.families import llava
 from tests.support.runs import ITEMS, all_same_bits, plan, same_bits, snapshot, trainee_of, trainer
@@ -40,10 +40,10 @@ class Regression:
         self.unused = nn.Parameter(torch.ones(2))
 
     @property
-    def trainee(self) -> Trainee:
+    def context(self) -> TrainingContext:
         trainable = {"weight": self.model[1].weight, "unused": self.unused}
         samples = [Sample(str(i), str(i), "", AnswerKind.text) for i in range(len(LABELS))]
-        return Trainee(self.model, trainable, self, {"general": samples})  # type: ignore[arg-type]
+        return TrainingContext(self.model, trainable, self, {"general": samples})  # type: ignore[arg-type]
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
         rows = [int(sample.prompt) for sample in samples]
@@ -75,39 +75,39 @@ def fisher_by_hand(weight: Tensor) -> np.ndarray:
 
 def test_fisher_is_the_mean_of_squared_gradients_of_single_items_without_dropout() -> None:
     weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
-    trainee = Regression(weight).trainee
-    trainee.model.train()
-    found = fisher(trainee, trainee.read["general"])
+    context = Regression(weight).context
+    context.model.train()
+    found = fisher(context, context.read["general"])
     assert np.abs(found["weight"].numpy() - fisher_by_hand(weight)).max() < 1e-6
     assert found["unused"].tolist() == [0, 0]
-    assert trainee.model.training
-    assert all(weight.grad is None for weight in trainee.trainable.values())
+    assert context.model.training
+    assert all(weight.grad is None for weight in context.trainable.values())
 
 
 def test_processes_share_the_items_and_sum_to_the_whole() -> None:
     passes = Regression(torch.randn(3, 4, generator=torch.Generator().manual_seed(1)))
-    trainee = passes.trainee
-    whole = fisher(trainee, trainee.read["general"])["weight"]
+    context = passes.context
+    whole = fisher(context, context.read["general"])["weight"]
     shares = []
     passes.world = 4
     for passes.rank in range(4):
-        shares.append(fisher(trainee, trainee.read["general"])["weight"])
+        shares.append(fisher(context, context.read["general"])["weight"])
     assert all((share < whole).any() for share in shares)
     assert (sum(shares) - whole).abs().max() < 1e-6
 
 
 def test_gradient_is_that_of_the_weighted_quadratic() -> None:
     weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
-    trainee = Regression(weight).trainee
+    context = Regression(weight).context
     method = EWC(strength=5.0, samples=1000)
-    method.begin(trainee)
+    method.begin(context)
     task, step = torch.randn(3, 4), torch.randn(3, 4)
-    parameter = trainee.trainable["weight"]
+    parameter = context.trainable["weight"]
     parameter.grad = task.clone()
-    method.edit_gradients(trainee)
+    method.edit_gradients(context)
     assert same_bits(parameter.grad, task)  # at w0
     parameter.data.add_(step)
-    method.edit_gradients(trainee)
+    method.edit_gradients(context)
     assert np.abs((parameter.grad - task).numpy() - 5 * fisher_by_hand(weight) * step.numpy()).max() < 1e-5
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from forgetbench.config import ModelConfig
 from forgetbench.core.errors import UserError
 from forgetbench.evaluation.swap import WeightSwap
-from forgetbench.methods.experts import ItemRoutedLinear, Switch, TokenRoutedLinear
+from forgetbench.methods.experts import ExpertSelection, ItemRoutedLinear, TokenRoutedLinear
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.moe_lora import MoELoRA
 from forgetbench.methods.mr_lora import MRLoRA
@@ -26,7 +26,7 @@ from forgetbench.models.load import load_model
 from forgetbench.models.parts import part_of
 from forgetbench.training.loop import Resume, Trainer
 from forgetbench.training.plan import Stage
-from forgetbench.training.variants import Bench
+from forgetbench.training.variants import OperationContext
 from tests.support.families import FAMILIES, llava
 from tests.support.runs import ITEMS, all_same_bits, plan, same_bits, snapshot, trainer
 
@@ -76,15 +76,15 @@ def test_a_mixture_is_the_sum_over_experts_weighed_by_softmax(shape: tuple[int, 
 
 def test_items_get_their_own_experts_and_none_without_a_decision() -> None:
     one, x_BTD = layer(ItemRoutedLinear), torch.randn(2, 3, 5)
-    one.switch = Switch()
+    one.selection = ExpertSelection()
     assert torch.equal(one(x_BTD), one.base_layer(x_BTD))
-    one.switch.gates = torch.tensor([[0.0, 1, 0], [0, 0, 1]])
-    pairs = zip(one.switch.gates, x_BTD, strict=True)
+    one.selection.gates = torch.tensor([[0.0, 1, 0], [0, 0, 1]])
+    pairs = zip(one.selection.gates, x_BTD, strict=True)
     expected = [[by_hand(one, x_D, gates.numpy()) for x_D in rows] for gates, rows in pairs]
     assert np.abs(one(x_BTD).detach().numpy() - expected).max() < 1e-5
     with pytest.raises(UserError, match="tokens without their items"):
         one(x_BTD.flatten(0, 1))
-    one.switch.gates = torch.tensor([0.0, 1, 0])
+    one.selection.gates = torch.tensor([0.0, 1, 0])
     flat = one(x_BTD.flatten(0, 1)).detach().numpy()
     assert np.abs(flat[:3] - expected[0]).max() < 1e-5
 
@@ -201,10 +201,10 @@ def test_untrained_experts_are_the_base_model_to_the_bit(tmp_path: Path, family:
     path = FAMILIES[family](tmp_path / family)
     subject = trainer(path, METHODS[name](), stages=2, parts=["language"])
     inputs = dict(subject.passes.batch(ITEMS[:3]).inputs)
-    model, base = subject.trainee.model, load_model(ModelConfig(path=str(path))).model
+    model, base = subject.context.model, load_model(ModelConfig(path=str(path))).model
     assert torch.equal(logits(model, inputs), logits(base, inputs))
     if name == "mr_lora":
-        router_of(model).turn_to(1)
+        router_of(model).set_expert(1)
         assert torch.equal(logits(model, inputs), logits(base, inputs))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(logits(model, inputs), logits(base, inputs))
@@ -229,7 +229,7 @@ def test_a_stage_moves_its_own_expert_only_and_its_checkpoint_knows_the_tasks_so
     path, method = FAMILIES[family](tmp_path / family), MRLoRA(rank=2, router_samples=3)
     subject = trainer(path, method, stages=3, parts=["language"], weight_decay=0.1)
     inputs = dict(subject.passes.batch(ITEMS[:4]).inputs)
-    model = subject.trainee.model
+    model = subject.context.model
     untrained, before, saved = logits(model, inputs), snapshot(subject), []
     for step, _ in enumerate(subject.run(staged(SHORT, LONG, ITEMS)), start=1):
         if step % 2:
@@ -246,10 +246,10 @@ def test_a_stage_moves_its_own_expert_only_and_its_checkpoint_knows_the_tasks_so
     swap, router = WeightSwap(scored), router_of(scored)
     for stage, (delta, expected) in enumerate(saved):
         swap.to(delta)
-        router.turn_to(stage)
+        router.set_expert(stage)
         assert torch.equal(logits(scored, inputs), expected)
         assert (expected - untrained).abs().max() > 1e-3
-        router.turn_to(2)
+        router.set_expert(2)
         assert torch.equal(logits(scored, inputs), untrained) is (stage < 2)
         assert router.known.sum() == stage + 1
     swap.to({})
@@ -311,7 +311,7 @@ def test_a_part_that_would_train_in_full_is_refused_by_name(folder: Path) -> Non
 @pytest.mark.parametrize("name", METHODS)
 def test_operations_after_training_refuse_experts(folder: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"method={name}: which expert counts depends on the input"):
-        Bench(load_model(ModelConfig(path=str(folder))).model, METHODS[name](), 2, seed=0)
+        OperationContext(load_model(ModelConfig(path=str(folder))).model, METHODS[name](), 2, seed=0)
 
 
 def test_a_layer_that_is_not_there_is_refused(folder: Path) -> None:

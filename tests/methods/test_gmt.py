@@ -16,10 +16,10 @@ from tests.support.runs import all_same_bits, plan, snapshot, trainee_of, traine
 
 
 def masked(gradient: Tensor, share: float = 0.5) -> Tensor:
-    trainee = trainee_of({"w": torch.zeros_like(gradient)})
-    trainee.trainable["w"].grad = gradient.clone()
-    GMT(share=share).edit_gradients(trainee)
-    return trainee.trainable["w"].grad
+    context = trainee_of({"w": torch.zeros_like(gradient)})
+    context.trainable["w"].grad = gradient.clone()
+    GMT(share=share).edit_gradients(context)
+    return context.trainable["w"].grad
 
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (7,), (3, 5), (4, 8), (2, 3, 3)])

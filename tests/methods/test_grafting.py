@@ -28,7 +28,7 @@ class Regression:
         pairs = zip(x_ND.chunk(micro_batches), y_NO.chunk(micro_batches), strict=True)
         self._batches = [Batch({"x": x}, y, (), len(y) / len(y_NO), len(y_NO)) for x, y in pairs]
 
-    def coming(self, steps: int) -> Iterator[Sequence[Batch]]:
+    def upcoming(self, steps: int) -> Iterator[Sequence[Batch]]:
         return (self._batches for _ in range(steps))
 
     def forward(self, batch: Batch) -> Tensor:
@@ -67,7 +67,7 @@ def by_autograd(
             for name, s in logits.items()
         }
 
-    (batch,) = next(trained.passes.coming(1))
+    (batch,) = next(trained.passes.upcoming(1))
     for _ in range(updates):
         gamma = gammas()
         weights = {name: base[name] + gamma[name] * d[name] for name in d}
@@ -125,7 +125,7 @@ def test_l1_leaves_out_what_helps_little() -> None:
 
 def test_a_loss_that_is_not_finite_is_named() -> None:
     trained = hurtful()
-    next(trained.passes.coming(1))[0].labels[0] = float("nan")
+    next(trained.passes.upcoming(1))[0].labels[0] = float("nan")
     with pytest.raises(UserError, match="loss is nan at step 1"):
         grafted(Grafting(density=0.5), trained)
 
@@ -140,7 +140,7 @@ def test_settings_without_meaning_are_refused(field: str, value: float) -> None:
 
 
 def target_loss(trained: Trained, weights: Mapping[str, Tensor]) -> float:
-    batches = [batch for step in trained.passes.coming(2) for batch in step]
+    batches = [batch for step in trained.passes.upcoming(2) for batch in step]
     losses = [trained.passes.loss(batch, trained.passes.reference(batch, weights)) for batch in batches]
     return float(sum(losses)) / int(sum(batch.labels.ne(-100).sum() for batch in batches))
 

@@ -123,7 +123,7 @@ def test_a_projector_of_one_matrix_has_no_half(tmp_path: Path) -> None:
 def test_frozen_matrices_are_bitwise_unchanged_and_all_others_train(tmp_path: Path) -> None:
     folder = llava(tmp_path / "llava")
     subject = trainer(folder, HFT(), parts=["vision", "projector", "language"], weight_decay=0.1)
-    model: Any = subject.trainee.model
+    model: Any = subject.context.model
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     free = snapshot(subject)
     frozen = set(HFT().frozen(model, before, 0))

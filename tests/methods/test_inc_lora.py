@@ -10,7 +10,7 @@ from torch import Tensor
 
 from forgetbench.config import ModelConfig
 from forgetbench.data.collate import Encoder, batch_prompts
-from forgetbench.methods.base import Trainee
+from forgetbench.methods.base import TrainingContext
 from forgetbench.methods.inc_lora import IncLoRA
 from forgetbench.models.load import load_model
 from tests.support.families import llava
@@ -36,13 +36,13 @@ def logits(model: torch.nn.Module, folder: Path) -> Tensor:
 def test_a_merged_adapter_answers_as_the_unmerged_one(folder: Path, stabilised: bool) -> None:
     method = IncLoRA(rank=2, rank_stabilised=stabilised)
     subject = trainer(folder, method, stages=2)
-    model = subject.trainee.model
+    model = subject.context.model
     answers: dict[int, Tensor] = {0: logits(model, folder)}
     begin_stage = method.begin_stage
 
-    def watched(trainee: Trainee) -> None:
+    def watched(context: TrainingContext) -> None:
         answers[1] = logits(model, folder)
-        begin_stage(trainee)
+        begin_stage(context)
         answers[2] = logits(model, folder)
 
     steps = subject.run(plan(4, 1))
@@ -59,7 +59,7 @@ def test_the_adapter_starts_anew_on_weights_that_hold_the_stage_before(folder: P
     steps = subject.run(plan(3, 2))
     for _ in range(3):
         next(steps)
-    live = dict(subject.trainee.model.named_parameters())
+    live = dict(subject.context.model.named_parameters())
     before = {name: one.detach().clone() for name, one in live.items()}
     assert not any(name.endswith("base_layer.weight") for name in subject.delta())
     list(steps)

@@ -21,36 +21,36 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pull_is_the_gradient_of_half_alpha_times_the_squared_distance() -> None:
     torch.manual_seed(0)
     start, moved, task = (torch.randn(5, 3) for _ in range(3))
-    trainee = trainee_of({"w": start})
+    context = trainee_of({"w": start})
     method = L2SP(alpha=0.3)
-    method.begin(trainee)
-    weight = trainee.trainable["w"]
+    method.begin(context)
+    weight = context.trainable["w"]
     weight.data.copy_(moved)
     weight.grad = task.clone()
-    method.edit_gradients(trainee)
+    method.edit_gradients(context)
     exact = moved.double().requires_grad_()
     (0.15 * (exact - start.double()).square().sum()).backward()
     assert (weight.grad - task.double() - exact.grad).abs().max() < 1e-6
 
 
 def test_no_bit_of_a_gradient_changes_at_the_start() -> None:
-    trainee = trainee_of({"w": torch.randn(50), "unused": torch.randn(3)})
+    context = trainee_of({"w": torch.randn(50), "unused": torch.randn(3)})
     method = L2SP(alpha=7.0)
-    method.begin(trainee)
+    method.begin(context)
     task = torch.randn(50)
-    trainee.trainable["w"].grad = task.clone()
-    method.edit_gradients(trainee)
-    assert same_bits(trainee.trainable["w"].grad, task)
-    assert trainee.trainable["unused"].grad is None
+    context.trainable["w"].grad = task.clone()
+    method.edit_gradients(context)
+    assert same_bits(context.trainable["w"].grad, task)
+    assert context.trainable["unused"].grad is None
 
 
 def test_a_moved_tensor_is_pulled_in_a_step_that_does_not_reach_it() -> None:
-    trainee = trainee_of({"w": torch.zeros(2)})
+    context = trainee_of({"w": torch.zeros(2)})
     method = L2SP(alpha=0.5)
-    method.begin(trainee)
-    trainee.trainable["w"].data.copy_(torch.tensor([2.0, 0.0]))
-    method.edit_gradients(trainee)
-    assert trainee.trainable["w"].grad.tolist() == [1.0, 0.0]
+    method.begin(context)
+    context.trainable["w"].data.copy_(torch.tensor([2.0, 0.0]))
+    method.edit_gradients(context)
+    assert context.trainable["w"].grad.tolist() == [1.0, 0.0]
 
 
 def test_a_stronger_pull_leaves_the_weights_nearer_and_none_is_plain_training(folder: Path) -> None:

@@ -68,12 +68,12 @@ class Logits:
 def test_shares_of_micro_batches_sum_to_the_mean_over_answer_tokens() -> None:
     logits_BAV = torch.randn(4, 3, 5)
     labels_BA = torch.tensor([[-100, -100, 1], [2, 4, 0], [-100, 3, 3], [-100, -100, 0]])
-    method, trainee = LwF(strength=0.7, temperature=3.0), trainee_of({"w": torch.ones(1)}, Logits())
-    method.begin_stage(trainee)
+    method, context = LwF(strength=0.7, temperature=3.0), trainee_of({"w": torch.ones(1)}, Logits())
+    method.begin_stage(context)
     total = 0.0
     for rows in (slice(0, 1), slice(1, 4)):
         batch = Batch({}, labels_BA[rows], (), 0.0, 7)
-        total += float(method.penalty(trainee, batch, logits_BAV[rows]))
+        total += float(method.penalty(context, batch, logits_BAV[rows]))
     answered = logits_BAV[labels_BA >= 0]
     assert total == pytest.approx(0.7 * divergence(torch.zeros_like(answered), answered, 3.0) / 7, rel=1e-5)
 
@@ -85,13 +85,13 @@ def test_the_teacher_is_the_base_model_throughout(folder: Path) -> None:
     found: list[float] = []
     penalty = method.penalty
 
-    def recorded(trainee: Any, batch: Batch, outputs: Any) -> Tensor:
-        value = penalty(trainee, batch, outputs)
+    def recorded(context: Any, batch: Batch, outputs: Any) -> Tensor:
+        value = penalty(context, batch, outputs)
         found.append(float(value.detach()))
         with torch.no_grad():
             inputs = {**batch.inputs, "use_cache": False}
-            pairs = [model.eval()(**inputs).logits for model in (base, trainee.model)]
-        trainee.model.train()
+            pairs = [model.eval()(**inputs).logits for model in (base, context.model)]
+        context.model.train()
         width = batch.labels.shape[1]
         teacher, student = (logits[:, -width - 1 : -1][batch.labels >= 0] for logits in pairs)
         expected.append(2 * divergence(teacher, student, 2.0) / batch.answers)

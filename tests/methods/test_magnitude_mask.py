@@ -18,15 +18,15 @@ from tests.support.runs import all_same_bits, plan, same_bits, snapshot, trainee
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.9])
 def test_the_largest_entries_keep_their_bits_and_have_no_gradient(shape: tuple[int, ...], share: float) -> None:
     start, task = torch.randn(shape), torch.randn(shape)
-    trainee, method = trainee_of({"w": start}), MagnitudeMask(share=share)
-    method.begin(trainee)
-    weight = trainee.trainable["w"]
+    context, method = trainee_of({"w": start}), MagnitudeMask(share=share)
+    method.begin(context)
+    weight = context.trainable["w"]
     weight.grad = task.clone()
-    method.edit_gradients(trainee)
+    method.edit_gradients(context)
     with torch.no_grad():
         weight.mul_(0.9).sub_(weight.grad)
     stepped = weight.detach().clone()
-    method.edit_weights(trainee)
+    method.edit_weights(context)
     frozen = np.zeros(start.numel(), bool)
     frozen[np.argsort(-np.abs(start.numpy()).ravel())[: int(np.floor(share * start.numel()))]] = True
     frozen = frozen.reshape(shape)
@@ -37,13 +37,13 @@ def test_the_largest_entries_keep_their_bits_and_have_no_gradient(shape: tuple[i
 
 
 def test_entries_tied_with_the_largest_free_one_are_free() -> None:
-    trainee, method = trainee_of({"norm": torch.ones(6), "w": torch.tensor([2.0, -2.0, 2.0, 3.0])}), MagnitudeMask()
-    method.begin(trainee)
-    for weight in trainee.trainable.values():
+    context, method = trainee_of({"norm": torch.ones(6), "w": torch.tensor([2.0, -2.0, 2.0, 3.0])}), MagnitudeMask()
+    method.begin(context)
+    for weight in context.trainable.values():
         weight.grad = torch.ones_like(weight)
-    method.edit_gradients(trainee)
-    assert trainee.trainable["norm"].grad.tolist() == [1] * 6
-    assert trainee.trainable["w"].grad.tolist() == [1, 1, 1, 0]
+    method.edit_gradients(context)
+    assert context.trainable["norm"].grad.tolist() == [1] * 6
+    assert context.trainable["w"].grad.tolist() == [1, 1, 1, 0]
 
 
 def test_frozen_entries_keep_their_bits_in_training_with_weight_decay(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind, ImageRef, Precision, Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
-from forgetbench.methods.base import Batch, Method, Trainee
+from forgetbench.methods.base import Batch, Method, TrainingContext
 from forgetbench.methods.drift import VisualDrift
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.mdgd import MDGD, Scope, When, project
@@ -127,13 +127,13 @@ def test_several_steps_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     by_hand = SimpleNamespace(loss=lambda _: (inputs @ (weight - start).T).abs().sum(-1).mean())
     monkeypatch.setattr("forgetbench.methods.drift.VisualDrift", lambda *_: by_hand)
     method = MDGD(strength=0.1)
-    trainee = Trainee(None, {"w": weight}, SimpleNamespace(total=lambda one: one))  # type: ignore[arg-type]
-    method.begin(trainee)
+    context = TrainingContext(None, {"w": weight}, SimpleNamespace(total=lambda one: one))  # type: ignore[arg-type]
+    method.begin(context)
     w_KD, moved = w0_KD.copy(), []
     for _ in range(5):
-        method.penalty(trainee, None, None)  # type: ignore[arg-type]
+        method.penalty(context, None, None)  # type: ignore[arg-type]
         ((inputs @ weight.T - answers) ** 2).sum().div(2).backward()  # type: ignore[no-untyped-call]
-        method.edit_gradients(trainee)
+        method.edit_gradients(context)
         assert weight.grad is not None
         with torch.no_grad():
             weight -= 0.05 * weight.grad
@@ -160,9 +160,9 @@ def hidden(model: Any, batch: Batch, layer: int) -> Tensor:
 def test_drift_is_the_mean_distance_of_hidden_states_at_picture_tokens(folder: Path, layer: int) -> None:
     subject = trainer(folder, Method(), parts=["projector", "language"])
     subject.passes.plan(stage(1))
-    model, passes = subject.trainee.model, subject.passes
+    model, passes = subject.context.model, subject.passes
     base = copy.deepcopy(model)
-    drift = VisualDrift(subject.trainee, layer, 1 << 20)
+    drift = VisualDrift(subject.context, layer, 1 << 20)
     with torch.no_grad():
         for parameter in subject.trainable.values():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -226,7 +226,7 @@ def test_text_alone_is_a_plain_step(folder: Path) -> None:
 def test_adapters_are_refused(folder: Path) -> None:
     subject = trainer(folder, LoRA(rank=2))
     with pytest.raises(UserError, match="no LoRA form"):
-        MDGD().begin(subject.trainee)
+        MDGD().begin(subject.context)
 
 
 @pytest.mark.parametrize("changes", [{"parts": ["language"]}, {"parts": ["language"], "language_last_layers": 1}])
@@ -258,8 +258,8 @@ def test_the_mask_holds_the_largest_task_gradients(folder: Path) -> None:
     plain = trainer(folder, Method())
     plain.passes.plan(stage(3))
     scores = {name: torch.zeros_like(one) for name, one in plain.trainable.items()}
-    for batches in plain.passes.coming(2):
-        plain.trainee.model.zero_grad()
+    for batches in plain.passes.upcoming(2):
+        plain.context.model.zero_grad()
         for batch in batches:
             plain.passes.backward(batch, plain.passes.forward(batch))
         for name, one in plain.trainable.items():

@@ -160,7 +160,7 @@ class Shown:
         }
         return Batch(inputs, torch.zeros(items, 1), samples, 1.0, items)
 
-    def coming(self, steps: int) -> Iterator[Sequence[Batch]]:
+    def upcoming(self, steps: int) -> Iterator[Sequence[Batch]]:
         return iter([self._batches, self._batches][:steps])
 
     def batch(self, samples: Sequence[Any]) -> Batch:
@@ -182,7 +182,7 @@ def trained(*names: str) -> Trained:
 def test_h_holds_every_real_token_of_the_tuned_model_and_every_patch() -> None:
     models = trained()
     layers = linear_layers(models.model, models.tuned)
-    batches = next(models.passes.coming(1))
+    batches = next(models.passes.upcoming(1))
     found = {name: h.numpy() for name, h in hessians(layers, models.passes, models.tuned, batches)}
     real = [batch.inputs["attention_mask"].bool() for batch in batches]
     tokens = torch.cat([batch.inputs["tokens"][mask] for batch, mask in zip(batches, real, strict=True)])

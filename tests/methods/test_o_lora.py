@@ -43,8 +43,8 @@ def test_penalty_is_the_sum_of_absolute_products_with_every_earlier_stage() -> N
     torch.manual_seed(0)
     values = {f"{layer}.lora_A.stage{stage}.weight": torch.randn(2, 6) for layer in "xy" for stage in (1, 2, 3, 4)}
     values |= {f"{layer}.lora_B.stage{stage}.weight": torch.randn(5, 2) for layer in "xy" for stage in (1, 2, 3, 4)}
-    method, trainee = OLoRA(strength=0.25), trainee_of(values, stage=3)
-    shares = [method.penalty(trainee, batch_of(share), None) for share in (0.3, 0.7)]
+    method, context = OLoRA(strength=0.25), trainee_of(values, stage=3)
+    shares = [method.penalty(context, batch_of(share), None) for share in (0.3, 0.7)]
     arrays = {name: value.double().numpy() for name, value in values.items()}
     expected, gradients = 0.0, {}
     for layer in "xy":
@@ -56,7 +56,7 @@ def test_penalty_is_the_sum_of_absolute_products_with_every_earlier_stage() -> N
             gradients[layer] += 0.25 * np.sign(current @ earlier.T) @ earlier
     assert sum(float(share.detach()) for share in shares) == pytest.approx(expected, rel=1e-5)
     sum(shares).backward()
-    for name, weight in trainee.trainable.items():
+    for name, weight in context.trainable.items():
         if "lora_A.stage3" in name:
             assert np.abs(weight.grad.numpy() - gradients[name[0]]).max() < 1e-5
         else:
@@ -104,7 +104,7 @@ def test_adapters_of_all_stages_add_up_and_start_from_the_base_model(folder: Pat
     subject = trainer(folder, OLoRA(rank=2, alpha=6), stages=2)
     batch = subject.passes.batch(ITEMS[:3])
     base = load_model(ModelConfig(path=str(folder))).model
-    assert torch.equal(logits(subject.trainee.model, batch), logits(base, batch))
+    assert torch.equal(logits(subject.context.model, batch), logits(base, batch))
     list(subject.run(plan(2, 2)))
     trained = snapshot(subject)
     with torch.no_grad():
@@ -115,7 +115,7 @@ def test_adapters_of_all_stages_add_up_and_start_from_the_base_model(folder: Pat
                     weight.add_(6 / 2 * b @ a)
             if name in trained:
                 weight.copy_(trained[name])
-    found = logits(subject.trainee.model, batch)
+    found = logits(subject.context.model, batch)
     assert (found - logits(base, batch)).abs().max() < 1e-4
     assert (found - logits(load_model(ModelConfig(path=str(folder))).model, batch)).abs().max() > 1e-2
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from forgetbench.methods.base import Trainee
+from forgetbench.methods.base import TrainingContext
 from forgetbench.methods.spider import Spider, normalised
 from tests.support.families import llava
 from tests.support.runs import plan, same_bits, snapshot, trainee_of, trainer
@@ -58,16 +58,16 @@ def starting() -> dict[str, Tensor]:
 
 
 def test_steps_agree_with_numpy_in_float64() -> None:
-    trainee, method, lr = trainee_of(starting()), Spider(), 0.05
-    method.begin(trainee)
-    optimiser = torch.optim.AdamW(trainee.trainable.values(), lr=lr, weight_decay=0.1)
-    start = {name: weight.detach().double().numpy().copy() for name, weight in trainee.trainable.items()}
+    context, method, lr = trainee_of(starting()), Spider(), 0.05
+    method.begin(context)
+    optimiser = torch.optim.AdamW(context.trainable.values(), lr=lr, weight_decay=0.1)
+    start = {name: weight.detach().double().numpy().copy() for name, weight in context.trainable.items()}
     weights, sums = dict(start), {name: np.zeros(value.shape) for name, value in start.items()}
     importance = {name: n_of(value) for name, value in start.items()}
     by_hand = {name: AdamW(0.1) for name in start}
     moved: set[str] = set()
     for step in range(6):
-        for name, weight in trainee.trainable.items():
+        for name, weight in context.trainable.items():
             reached = not (name == "bias" and step == 2)
             weight.grad = torch.randn(weight.shape) if reached else None
             if name == "long" and step == 0:
@@ -80,8 +80,8 @@ def test_steps_agree_with_numpy_in_float64() -> None:
             mask = m_of(importance[name], sums[name])
             weights[name] = (1 - mask) * start[name] + mask * stepped
         optimiser.step()
-        method.edit_weights(trainee)
-        for name, weight in trainee.trainable.items():
+        method.edit_weights(context)
+        for name, weight in context.trainable.items():
             difference = np.abs(weight.detach().double().numpy() - weights[name]).max()
             assert difference < 2e-5, (step, name)
             moved |= {name} if (weights[name] != start[name]).any() else set()
@@ -116,12 +116,12 @@ def test_normalisation_of_many_entries_is_as_good_as_float64() -> None:
 
 
 def fold(start: Tensor, stepped: Tensor, gradient: Tensor | None) -> Tensor:
-    trainee, method = trainee_of({"w": start}), Spider()
-    method.begin(trainee)
-    weight = trainee.trainable["w"]
+    context, method = trainee_of({"w": start}), Spider()
+    method.begin(context)
+    weight = context.trainable["w"]
     weight.data.copy_(stepped)
     weight.grad = gradient
-    method.edit_weights(trainee)
+    method.edit_weights(context)
     return weight.detach()
 
 
@@ -141,12 +141,12 @@ def test_a_tensor_whose_gradients_sum_to_nothing_stays_and_one_without_took_no_s
 
 
 def test_sums_cancel_where_gradients_change_their_sign() -> None:
-    trainee, method = trainee_of({"w": torch.randn(6)}), Spider()
-    method.begin(trainee)
+    context, method = trainee_of({"w": torch.randn(6)}), Spider()
+    method.begin(context)
     gradient = torch.randn(6)
     for sign in (1, -1):
-        trainee.trainable["w"].grad = sign * gradient
-        method.edit_weights(trainee)
+        context.trainable["w"].grad = sign * gradient
+        method.edit_weights(context)
     assert torch.equal(method.state()["w"], torch.zeros(6))
 
 
@@ -159,12 +159,12 @@ def test_only_entries_that_outweigh_their_importance_move_in_training(tmp_path: 
     importance = {name: n_of(value.numpy()) for name, value in start.items()}
     folding, stepped = method.edit_weights, {}
 
-    def observed(trainee: Trainee) -> None:
-        for name, weight in trainee.trainable.items():
+    def observed(context: TrainingContext) -> None:
+        for name, weight in context.trainable.items():
             if weight.grad is not None:
                 sums[name] += weight.grad.double().numpy()
         stepped.update(snapshot(subject))
-        folding(trainee)
+        folding(context)
 
     method.edit_weights = observed  # type: ignore[method-assign]
     some_whole = some_partly = 0

@@ -17,7 +17,7 @@ from forgetbench.config import Dtype, MatrixConfig, ModelConfig, Optimiser, Quan
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Precision
 from forgetbench.data.collate import Encoder
-from forgetbench.evaluation.ask import Asker
+from forgetbench.evaluation.inference import ModelRunner
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
@@ -103,7 +103,7 @@ def test_fp32_scoring_of_a_model_held_in_bf16_is_that_of_its_values_in_fp32(fami
 
 def test_what_trains_is_fp32_and_what_is_frozen_as_the_model_is_held(folder: Path) -> None:
     subject = trainer(folder, LoRA(), {"dtype": Dtype.bf16})
-    widths = {name: one.dtype for name, one in subject.trainee.model.named_parameters()}
+    widths = {name: one.dtype for name, one in subject.context.model.named_parameters()}
     assert {widths[name] for name in subject.trainable} == {torch.float32}
     assert {width for name, width in widths.items() if name not in subject.trainable} == {torch.bfloat16}
     losses = trained(subject)
@@ -146,9 +146,11 @@ def test_scoring_a_model_held_in_bf16_gives_answers_distances_and_layers(folder:
     saved = save_checkpoint(tmp_path, 1, subject.delta(), {"method": {}})
     loaded = bf16(folder)
     LoRA().attach(loaded.model, 1)
-    asker = Asker(loaded, Encoder(loaded.processor), MatrixConfig(datasets=[], precision=Precision.bf16), tmp_path)
-    asker.move(saved)
-    language = next(row for row in asker.distances() if row.part == "language")
+    runner = ModelRunner(
+        loaded, Encoder(loaded.processor), MatrixConfig(datasets=[], precision=Precision.bf16), tmp_path
+    )
+    runner.move(saved)
+    language = next(row for row in runner.distances() if row.part == "language")
     assert language.weight_distance > 0
     answers = asked(loaded, ITEMS[:2], replace(greedy(2), precision="bf16"))
     assert [bool(one.text) for one in answers] == [True, True]
@@ -160,7 +162,7 @@ def test_gradient_checkpointing_does_not_change_a_bit(folder: Path, method: Meth
     plain, again = [(trained(run), snapshot(run)) for run in runs]
     assert plain[0] == again[0]
     assert all_same_bits(plain[1], again[1])
-    assert runs[1].trainee.model.is_activation_checkpointing
+    assert runs[1].context.model.is_activation_checkpointing
 
 
 def test_auto_attention_is_flash_only_where_it_runs_and_every_pass_is_bf16() -> None:
@@ -194,7 +196,7 @@ def test_nf4_packs_the_linear_layers_of_the_language_model_only(folder: Path) ->
 def test_adapters_train_on_packed_weights_which_stay_and_are_scored(folder: Path, tmp_path: Path) -> None:
     model = {"dtype": Dtype.bf16, "quantisation": Quantisation.nf4}
     subject = trainer(folder, LoRA(), model, gradient_checkpointing=True)
-    whole = subject.trainee.model
+    whole = subject.context.model
     packed = {name: one.detach().clone() for name, one in whole.named_parameters() if one.dtype == torch.uint8}
     losses = trained(subject)
     assert losses[0] > losses[1] > losses[2]
@@ -203,9 +205,11 @@ def test_adapters_train_on_packed_weights_which_stay_and_are_scored(folder: Path
     saved = save_checkpoint(tmp_path, 3, subject.delta(), {"method": {}})
     loaded = load_model(ModelConfig(path=str(folder), **model))
     LoRA().attach(loaded.model, 1)
-    asker = Asker(loaded, Encoder(loaded.processor), MatrixConfig(datasets=[], precision=Precision.bf16), tmp_path)
-    asker.move(saved)
-    assert {row.part for row in asker.distances()} == {"vision", "projector"}
+    runner = ModelRunner(
+        loaded, Encoder(loaded.processor), MatrixConfig(datasets=[], precision=Precision.bf16), tmp_path
+    )
+    runner.move(saved)
+    assert {row.part for row in runner.distances()} == {"vision", "projector"}
 
 
 @needs_bitsandbytes

@@ -24,8 +24,8 @@ def steps(config: SweepConfig, folder: Path) -> None:
         kept = folder / f"step_{number}.json"
         if kept.is_file():
             continue
-        told = {"pid": os.getpid(), "threads": config.threads, "where": str(Path.cwd())}
-        kept.write_text(json.dumps({"downloads": os.environ.get("FORGETBENCH_DOWNLOADS"), **told}), "utf-8")
+        message = {"pid": os.getpid(), "threads": config.threads, "where": str(Path.cwd())}
+        kept.write_text(json.dumps({"downloads": os.environ.get("FORGETBENCH_DOWNLOADS"), **message}), "utf-8")
         if number == 0 and config.seed in (2, 3):
             os.kill(os.getpid(), signal.SIGUSR2 if config.seed == 2 else signal.SIGKILL)
             signal.sigtimedwait([], 60)  # a signal's handler runs between two instructions of the main thread

@@ -16,7 +16,7 @@ from forgetbench.config import ModelConfig, RecipeConfig, Schedule
 from forgetbench.core.records import AnswerKind, ImageRef, Precision, Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
-from forgetbench.methods.base import Method, Trainee
+from forgetbench.methods.base import Method, TrainingContext
 from forgetbench.models.load import load_model
 from forgetbench.training.loop import Trainer
 from forgetbench.training.plan import Stage
@@ -25,9 +25,9 @@ from forgetbench.training.prepare import prepare
 Weights = dict[str, Tensor]
 
 
-def trainee_of(values: Mapping[str, Tensor], passes: Any = None, **more: Any) -> Trainee:
+def trainee_of(values: Mapping[str, Tensor], passes: Any = None, **more: Any) -> TrainingContext:
     """Parameters with these values, and no gradients yet."""
-    return Trainee(None, {name: nn.Parameter(value.clone()) for name, value in values.items()}, passes, **more)
+    return TrainingContext(None, {name: nn.Parameter(value.clone()) for name, value in values.items()}, passes, **more)
 
 
 def item(i: int) -> Sample:

@@ -26,7 +26,7 @@ from forgetbench.cli import app
 from forgetbench.commands import eval_matrix
 from forgetbench.config import ModelConfig, RecipeConfig, Sharding
 from forgetbench.core.errors import UserError
-from forgetbench.core.processes import Crew, join_crew
+from forgetbench.core.processes import ProcessGroup, join_process_group
 from forgetbench.core.records import Precision
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
@@ -79,7 +79,7 @@ class Case:
     sharding: Sharding = Sharding.fsdp2
     method: Callable[[], Method] = Method
     steps: int = 3
-    told: bool = True
+    message: bool = True
     """Most items are without a picture: some processes, and some steps, see none at all."""
     recipe: dict[str, Any] = field(default_factory=dict)
     frozen: torch.dtype = torch.float32
@@ -100,9 +100,9 @@ class Case:
 OTHER_PARTS = ({"parts": ["projector"], "gradient_accumulation": 1}, {"parts": ["language"]})
 CASES = {
     "ddp": Case(Sharding.none, steps=20, recipe={"parts": ALL_PARTS}),
-    "ddp, ewc": Case(Sharding.none, lambda: EWC(samples=5, reference=[]), steps=2, told=False, stages=OTHER_PARTS),
+    "ddp, ewc": Case(Sharding.none, lambda: EWC(samples=5, reference=[]), steps=2, message=False, stages=OTHER_PARTS),
     "ddp, inc_lora": Case(Sharding.none, lambda: IncLoRA(rank=2), steps=2, stages=({}, {})),
-    "ddp, mdgd": Case(Sharding.none, MDGD, told=False),
+    "ddp, mdgd": Case(Sharding.none, MDGD, message=False),
     "fsdp2": Case(steps=20, recipe={"parts": ALL_PARTS}),
     "frozen tower": Case(recipe={"parts": ["language"]}),
     "projector": Case(recipe={"parts": ["projector"]}),
@@ -123,8 +123,8 @@ KEEP, META = (3, 6), {"method": {}}
 
 def stages(case: Case) -> list[Stage]:
     """Pictures and texts, mixed."""
-    items = [*SHOWN, *TOLD] if case.told else SHOWN
-    aside = [WeightedSet("aside", ASIDE, 1.0)] if case.told else []
+    items = [*SHOWN, *TOLD] if case.message else SHOWN
+    aside = [WeightedSet("aside", ASIDE, 1.0)] if case.message else []
     stream = MixedStream([WeightedSet("toy", items, 1.0)], aside, 0.5 if aside else 0.0, seed=3)
     return [Stage("toy", stream, case.steps, "digest", recipe, items=items) for recipe in case.recipes()]
 
@@ -185,16 +185,16 @@ def refused(action: Callable[[], object]) -> str:
 
 def main(model: Path, folder: Path) -> None:
     """All that two processes do together, in one start of them: each start takes longer than the rest."""
-    crew = join_crew()
-    assert crew.size == 2, crew
+    process_group = join_process_group()
+    assert process_group.size == 2, process_group
     for name, case in CASES.items():
         report_case(trainer(model, case, case.sharding), case, folder / name)
     case = RESUMED
     finish(trainer(model, case, Sharding.fsdp2), folder / "whole", case)
     kill_after(3, trainer(model, case, Sharding.fsdp2), folder / "killed", case)
-    if crew.is_main:
+    if process_group.is_main:
         shutil.copytree(folder / "killed", folder / "killed, then sliced")
-    crew.agree(None)
+    process_group.broadcast(None)
     for name in ("killed, then sliced", "killed alone, then sliced"):
         finish(trainer(model, case, Sharding.fsdp2), folder / name, case)
     uneven = trainer(model, UNEVEN)
@@ -203,39 +203,39 @@ def main(model: Path, folder: Path) -> None:
         "method": refused(lambda: trainer(model, Case(method=LwF), Sharding.fsdp2)),
     }
     command(folder / "command")
-    if crew.is_main:
+    if process_group.is_main:
         (folder / "refusals.json").write_text(json.dumps(refusals))
 
 
 def command(folder: Path) -> None:
     """Train and score through the command line; then score once more, each process as a command of its own."""
-    crew, asked, add = join_crew(), set[int](), Journal.add
+    process_group, asked, add = join_process_group(), set[int](), Journal.add
     together, apart = folder / "together", folder / "apart"
     together.mkdir(parents=True, exist_ok=True)
     os.chdir(together)
     assert not app([*TRAIN, "sharding=fsdp2"], standalone_mode=False)
-    if crew.is_main:
+    if process_group.is_main:
         for name in ("apart", "alone"):
             shutil.copytree(together, folder / name)
     Journal.add = lambda self, number, entry: (asked.add(number), add(self, number, entry))  # type: ignore
     assert not app(SCORE, standalone_mode=False)
     Journal.add = add  # type: ignore[method-assign]
-    shares = crew.gather([sorted(asked)])
-    if crew.is_main:
+    shares = process_group.gather([sorted(asked)])
+    if process_group.is_main:
         (folder / "shares.json").write_text(json.dumps(shares))
     os.chdir(apart)
-    eval_matrix.join_crew = Crew
+    eval_matrix.join_process_group = ProcessGroup
     assert not app(SCORE, standalone_mode=False)
 
 
 def family_case(name: str) -> Case:
     """Everything trains; PaliGemma's processor refuses texts alone."""
-    return Case(recipe={"parts": ALL_PARTS}, told=name != "paligemma")
+    return Case(recipe={"parts": ALL_PARTS}, message=name != "paligemma")
 
 
 def families(models: Path, folder: Path) -> None:
     """A few steps of every model in a folder."""
-    assert join_crew().size == 2
+    assert join_process_group().size == 2
     for model in sorted(models.iterdir()):
         case = family_case(model.name)
         report_case(trainer(model, case, Sharding.fsdp2), case, folder / model.name)

@@ -44,7 +44,7 @@ def tuned_llava(folder: Path, *parts: str) -> Trained:
     live = {name: one for name, one in model.named_parameters() if one.requires_grad}
     base = {name: one.detach().clone() for name, one in live.items()}
     optimiser = torch.optim.Adam(live.values(), lr=3e-3)
-    for batches in passes.coming(STEPS):
+    for batches in passes.upcoming(STEPS):
         for batch in batches:
             passes.backward(batch, passes.forward(batch))
         optimiser.step()

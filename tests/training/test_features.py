@@ -23,7 +23,7 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.data.sources import load_samples
-from forgetbench.methods.base import Batch, Method, Trainee
+from forgetbench.methods.base import Batch, Method, TrainingContext
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel, load_model
@@ -269,7 +269,7 @@ class Onlooker(Method):
 
     seen: list[set[str]] = field(default_factory=list)
 
-    def penalty(self, trainee: Trainee, batch: Batch, outputs: Any) -> None:
+    def penalty(self, context: TrainingContext, batch: Batch, outputs: Any) -> None:
         self.seen.append(set(batch.inputs))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from forgetbench.config import ModelConfig, RecipeConfig
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
-from forgetbench.methods.base import Method, Trainee
+from forgetbench.methods.base import Method, TrainingContext
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.checkpoint import load_resume, save_checkpoint, save_resume
 from forgetbench.models.load import load_model
@@ -95,7 +95,7 @@ def test_the_moments_of_one_stage_alone_are_held(folder: Path, carry: bool) -> N
 
         held: list[int] = field(default_factory=list)
 
-        def begin_stage(self, trainee: Trainee) -> None:
+        def begin_stage(self, context: TrainingContext) -> None:
             self.held.append(len(alive()))
 
     seen: dict[int, weakref.ref[Tensor]] = {}

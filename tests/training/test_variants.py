@@ -20,7 +20,7 @@ from forgetbench.methods.wise_ft import WiseFT
 from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
 from forgetbench.models.load import load_model
 from forgetbench.training.features import is_fixed
-from forgetbench.training.variants import Bench, trained_checkpoints, has_variants, make_variants
+from forgetbench.training.variants import OperationContext, has_variants, make_variants, trained_checkpoints
 from tests.support.families import llava
 from tests.support.runs import ITEMS, plan, trainer
 
@@ -58,7 +58,7 @@ def trained(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pyte
     run = tmp_path_factory.mktemp("run")
     save_checkpoint(run, 4, subject.delta(), {"method": {"name": method.name}, "stage": 2})
     inputs = dict(subject.passes.batch(ITEMS[:3]).inputs)
-    return method, run, inputs, logits(subject.trainee.model, inputs)
+    return method, run, inputs, logits(subject.context.model, inputs)
 
 
 @torch.no_grad()
@@ -70,19 +70,19 @@ def logits(model: Any, inputs: dict[str, Any]) -> Tensor:
 
 def test_a_checkpoint_taken_apart_and_written_back_answers_the_same(folder: Path, trained: Any) -> None:
     method, run, inputs, expected = trained
-    bench = Bench(fresh(folder), method, 2, seed=0)
-    dense = bench.dense(list_checkpoints(run)[1].delta())
+    operation_context = OperationContext(fresh(folder), method, 2, seed=0)
+    dense = operation_context.dense(list_checkpoints(run)[1].delta())
     assert dense.base.keys() == dense.tuned.keys()
     assert not any("lora_" in name for name in dense.tuned)
     base = logits(fresh(folder), inputs)
-    assert torch.equal(logits(bench.model, inputs), base)  # adapters add nothing
-    assert not is_fixed(bench.model)  # or passes would be given the base's picture features
+    assert torch.equal(logits(operation_context.model, inputs), base)  # adapters add nothing
+    assert not is_fixed(operation_context.model)  # or passes would be given the base's picture features
     scored = attached(folder, method, 2)
     swap = WeightSwap(scored)
-    swap.to(bench.delta(dense.tuned))
+    swap.to(operation_context.delta(dense.tuned))
     assert (logits(scored, inputs) - base).abs().max() > 0.01
     assert torch.allclose(logits(scored, inputs), expected, atol=1e-5)
-    swap.to(bench.delta(dense.base))
+    swap.to(operation_context.delta(dense.base))
     assert torch.equal(logits(scored, inputs), base)
 
 
@@ -92,10 +92,10 @@ def test_variants_stand_beside_their_checkpoint(folder: Path, trained: Any, tmp_
     save_checkpoint(tmp_path, 4, source.delta(), source.meta)
     (checkpoint,) = trained_checkpoints(tmp_path, [])
     operation = WiseFT(alphas=[0.0, 0.5, 1.0])
-    bench = Bench(fresh(folder), method, 2, seed=0)
-    bench.passes = None  # type: ignore[assignment]  # reads no data
+    operation_context = OperationContext(fresh(folder), method, 2, seed=0)
+    operation_context.passes = None  # type: ignore[assignment]  # reads no data
     assert not has_variants(tmp_path, checkpoint, operation)
-    make_variants(tmp_path, [checkpoint], operation, bench)
+    make_variants(tmp_path, [checkpoint], operation, operation_context)
     assert has_variants(tmp_path, checkpoint, operation)
     assert not has_variants(tmp_path, checkpoint, WiseFT(alphas=[0.3]))
     found = list_checkpoints(tmp_path)
@@ -120,14 +120,14 @@ def test_a_changed_checkpoint_or_setting_asks_for_new_variants(folder: Path, tmp
     next(reports)
     meta = {"method": {"name": "plain"}, "stage": 1}
     checkpoint = save_checkpoint(tmp_path, 2, subject.delta(), meta)
-    bench = Bench(fresh(folder), Method(), 1, seed=0)
-    bench.passes = None  # type: ignore[assignment]
-    make_variants(tmp_path, [checkpoint], operation, bench)
+    operation_context = OperationContext(fresh(folder), Method(), 1, seed=0)
+    operation_context.passes = None  # type: ignore[assignment]
+    make_variants(tmp_path, [checkpoint], operation, operation_context)
     before = (tmp_path / "checkpoints/step_000002@wise_ft-0.5/meta.json").read_bytes()
     next(reports)
     changed = save_checkpoint(tmp_path, 2, subject.delta(), meta)
     assert not has_variants(tmp_path, changed, operation)
-    make_variants(tmp_path, [changed], operation, bench)
+    make_variants(tmp_path, [changed], operation, operation_context)
     after = (tmp_path / "checkpoints/step_000002@wise_ft-0.5/meta.json").read_bytes()
     assert json.loads(after)["delta_digest"] != json.loads(before)["delta_digest"]
 
@@ -149,6 +149,6 @@ def test_the_last_step_of_an_unfinished_run_is_not_known(tmp_path: Path) -> None
 
 
 def test_a_checkpoint_of_another_model_is_refused(folder: Path) -> None:
-    bench = Bench(fresh(folder), Method(), 1, seed=0)
+    operation_context = OperationContext(fresh(folder), Method(), 1, seed=0)
     with pytest.raises(UserError, match="made from another"):
-        bench.dense({"model.language_model.norm.weight": torch.zeros(3)})
+        operation_context.dense({"model.language_model.norm.weight": torch.zeros(3)})

@@ -37,8 +37,8 @@ def letters(pool: list[str]) -> list[Row]:
         pairs = [("ABCD"[k], options[k]) for k in writer.random.permutation(4)]
         by_option = index % 2 == 0
         question = "Give the letter of each option." if by_option else "Give the option of each letter."
-        told = [f"{option} {letter}" if by_option else f"{letter} {option}" for letter, option in pairs]
-        writer.add(None, question, [", ".join(told)], options=options)
+        message = [f"{option} {letter}" if by_option else f"{letter} {option}" for letter, option in pairs]
+        writer.add(None, question, [", ".join(message)], options=options)
     return writer.finish()
 
 

@@ -54,27 +54,27 @@ def build(name: str, given: Options) -> None:
     for stale in {"train", "test"} - set(counts):
         (folder / f"{stale}.jsonl").unlink(missing_ok=True)
     write_json(folder / RECORD, _record(name, source, clip, given, counts, broken))
-    _tell(name, folder, counts, broken)
+    _print_summary(name, folder, counts, broken)
 
 
 def _place(source: Published, folder: Path) -> Path:
     """Put the pictures where the manifest looks for them: by a link to their folder, or unpacked from tables."""
     place = folder / PICTURES
-    home = source.folder.resolve()
-    if source.unpack is None and place.resolve() == home:
+    source_root = source.folder.resolve()
+    if source.unpack is None and place.resolve() == source_root:
         return place
     if place.is_symlink():
         place.unlink()
     if source.unpack is not None:
-        say(f"Unpacking pictures of {home} into {place}.")
+        say(f"Unpacking pictures of {source_root} into {place}.")
         source.unpack(source.pictures, place)
         return place
     if place.exists():
-        raise UserError(f"{place} holds pictures unpacked from tables; to use those of {home}, move it away.")
+        raise UserError(f"{place} holds pictures unpacked from tables; to use those of {source_root}, move it away.")
     folder.mkdir(parents=True, exist_ok=True)
     # Relative inside the folder of downloads, so that this can be moved as a whole.
-    inside = home.is_relative_to(folder.parent)
-    place.symlink_to(os.path.relpath(home, folder) if inside else home, target_is_directory=True)
+    inside = source_root.is_relative_to(folder.parent)
+    place.symlink_to(os.path.relpath(source_root, folder) if inside else source_root, target_is_directory=True)
     return place
 
 
@@ -133,7 +133,7 @@ def _record(
     }
 
 
-def _tell(name: str, folder: Path, counts: Mapping[str, Any], broken: Mapping[str, str]) -> None:
+def _print_summary(name: str, folder: Path, counts: Mapping[str, Any], broken: Mapping[str, str]) -> None:
     for why in list(broken.values())[:_SHOWN]:
         say(why)
     if broken:

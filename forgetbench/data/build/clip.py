@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.network import absence, hub_silence
+from forgetbench.core.network import hub_unreachable_reason, not_found_message
 from forgetbench.models.tensors import tensors_digest
 
 PADDING = {"clip": True, "siglip": "max_length"}
@@ -81,8 +81,12 @@ def load_clip(path: str) -> Clip:
         UserError: there is none, or it is a model of another kind.
     """
     try:
-        if not Path(path).is_dir() and not try_to_load_from_cache(path, CONFIG_NAME) and (silence := hub_silence()):
-            raise UserError(f"Cannot load --clip {path}: {absence(path, silence)}")
+        if (
+            not Path(path).is_dir()
+            and not try_to_load_from_cache(path, CONFIG_NAME)
+            and (unreachable := hub_unreachable_reason())
+        ):
+            raise UserError(f"Cannot load --clip {path}: {not_found_message(path, unreachable)}")
         family = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
         if family not in PADDING:
             raise UserError(

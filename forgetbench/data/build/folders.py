@@ -73,8 +73,8 @@ def listed(file: str, folder: Path) -> Published | None:
         found = [(PurePosixPath(row["image"]).parts, str(row["label"]), str(row["split"])) for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not JSON lines of {{image, label, split}} ({error!r}).") from error
-    if strange := {split for _, _, split in found} - {"train", "test"}:
-        raise UserError(f"{path}: splits are train and test, not {', '.join(sorted(strange))}.")
+    if unknown := {split for _, _, split in found} - {"train", "test"}:
+        raise UserError(f"{path}: splits are train and test, not {', '.join(sorted(unknown))}.")
     cut = _cut(path, found[0][0] if found else ())
     names = tuple(sorted({name for _, name, _ in found}))
     labels = {name: label for label, name in enumerate(names)}

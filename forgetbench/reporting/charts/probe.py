@@ -60,7 +60,7 @@ def shares(tables: ReportTables, groups: Groups) -> Figure | None:
         "The class-label probe",
         caption,
         f"Stacked bars of right answers, class names and other wrong answers for {wide['label'].nunique()} rows.",
-        panels(charts, 2 if len(charts) > 1 else 1, beside=_beside(wide), legend=120),
+        panels(charts, 2 if len(charts) > 1 else 1, beside=_label_width(wide), legend=120),
     )
 
 
@@ -89,7 +89,7 @@ def effect(tables: ReportTables, groups: Groups) -> Figure | None:
         "With and without the class name",
         caption,
         f"Pairs of points, accuracy without and with the class name, for {wide['label'].nunique()} rows.",
-        panels(charts, 2 if len(charts) > 1 else 1, beside=_beside(wide), legend=150),
+        panels(charts, 2 if len(charts) > 1 else 1, beside=_label_width(wide), legend=150),
     )
 
 
@@ -121,7 +121,7 @@ def _order(wide: pd.DataFrame) -> list[str]:
     return list(wide.sort_values(["is_base", "class name", "right"], ascending=[False, True, False])["label"])
 
 
-def _beside(wide: pd.DataFrame) -> int:
+def _label_width(wide: pd.DataFrame) -> int:
     return 40 + int(6.4 * wide["label"].str.len().max())
 
 

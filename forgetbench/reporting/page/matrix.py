@@ -52,7 +52,7 @@ class Quadrant:
         return QUADRANT_NAMES[self.key]
 
     @property
-    def at_a_glance(self) -> list[Entry]:
+    def overview_entries(self) -> list[Entry]:
         """The means of one decoding: choice if there is one; unseen tasks first."""
         decoding = first_decoding(mean.decoding for mean in self.means)
         return [mean for mean in self.means if mean.decoding == decoding]
@@ -94,7 +94,7 @@ class RunView:
     @property
     def metrics(self) -> set[str]:
         """In what the 2x2 is."""
-        return {mean.course.metric for quadrant in self.quadrants.values() for mean in quadrant.at_a_glance}
+        return {mean.course.metric for quadrant in self.quadrants.values() for mean in quadrant.overview_entries}
 
     @property
     def is_scored(self) -> bool:
@@ -182,7 +182,7 @@ def _variants(
 
 
 def _variant(name: str, matrix: Sequence[Row], scores: Sequence[Row]) -> Variant:
-    means = {key: Quadrant(key, _means(matrix, key, []), []).at_a_glance for key in QUADRANTS}
+    means = {key: Quadrant(key, _means(matrix, key, []), []).overview_entries for key in QUADRANTS}
     return Variant(name, means, _mischoice(_entries(scores, ("dataset", "decoding", "metric"))))
 
 

@@ -298,7 +298,7 @@ def test_unpacked_pictures_are_not_written_over_by_a_link(build: Build, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ("nowhere", r"Cannot load --clip .*nowhere: there is no such folder, and as a Hub id it cannot be had"),
         ("no/where", r"Cannot load --clip no/where: HF_HUB_OFFLINE is set, and no/where is neither a folder nor"),
@@ -306,10 +306,10 @@ def test_unpacked_pictures_are_not_written_over_by_a_link(build: Build, tmp_path
         ("bert", r"--clip .*bert is a model of type 'bert'; it must be one of clip, siglip"),
     ],
 )
-def test_what_is_no_clip_is_refused(build: Build, tmp_path: Path, given: str, told: str) -> None:
+def test_what_is_no_clip_is_refused(build: Build, tmp_path: Path, given: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     BertConfig().save_pretrained(tmp_path / "bert")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         build(clip=given if "/" in given else str(tmp_path / given))
 
 

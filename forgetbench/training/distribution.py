@@ -31,25 +31,25 @@ class Replicated:
 
     def __init__(self, accelerator: Accelerator, model: Any) -> None:
         """Move the model to its device and wrap it, where there are several processes."""
-        self._accelerator, self._bare = accelerator, model
+        self._accelerator, self._unwrapped = accelerator, model
         self.model = accelerator.prepare(model)
         """What the loop calls."""
 
     def after_forward(self) -> None:
         """Called between a forward pass that trains and its backward pass."""
 
-    def settle(self) -> None:
+    def finish_backward(self) -> None:
         """Called when all gradients of a step are there."""
 
-    def trains_another_part(self) -> None:
+    def trainable_changed(self) -> None:
         """Called after parameters were freed or frozen: the wrapper has noted what gets gradients."""
         if self._accelerator.num_processes > 1:
             del self.model
             self._accelerator.free_memory()
-            self.model = self._accelerator.prepare(self._bare)
+            self.model = self._accelerator.prepare(self._unwrapped)
 
 
-class Sliced:
+class Sharded:
     """Every process holds some rows of every tensor, and gathers the whole layer by layer.
 
     Each decoder layer is gathered by itself, what is left with the pass as a whole: embeddings, head, and vision tower
@@ -77,11 +77,11 @@ class Sliced:
         device = accelerator.device
         by_name: dict[str, nn.Parameter] = dict(model.named_parameters())
         pictures = {name: one for name, one in by_name.items() if part_of(name) != "language"}
-        sees = any(one.requires_grad for one in pictures.values())
-        apart = set() if sees else set(pictures.values())
-        for parameter in apart:
+        trains_pictures = any(one.requires_grad for one in pictures.values())
+        replicated = set() if trains_pictures else set(pictures.values())
+        for parameter in replicated:
             parameter.data = parameter.data.to(device)
-        _check(by_name, apart)
+        _check(by_name, replicated)
         mesh = init_device_mesh(device.type, (accelerator.num_processes,))
         # Under autocast alone a bf16 copy of every weight would be held for the backward pass.
         half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
@@ -89,34 +89,34 @@ class Sliced:
         layers = {name: module for name, module in model.named_modules() if _DECODER_LAYER.match(name)}
         for layer in layers.values():
             fully_shard(layer, mesh=mesh, mp_policy=policy)
-        fully_shard(model, mesh=mesh, reshard_after_forward=False, ignored_params=apart)
+        fully_shard(model, mesh=mesh, reshard_after_forward=False, ignored_params=replicated)
         model.set_reduce_scatter_unused_params(True)
-        if sees:  # else a text's backward pass would end above the layers that a picture's goes through
+        if trains_pictures:  # else a text's backward pass would end above the layers that a picture's goes through
             model.get_input_embeddings().register_forward_hook(_differentiable)
         inside = tuple(f"{name}." for name in layers)
         self._outside = [name for name, one in by_name.items() if one.requires_grad and not name.startswith(inside)]
         """Trained parameters that a pass may leave out: decoder layers are used by every token."""
-        self._unwatched, self._used = list(self._outside), set[str]()
-        self._sliced: dict[str, nn.Parameter] = dict(model.named_parameters())
+        self._unhooked, self._used = list(self._outside), set[str]()
+        self._sharded: dict[str, nn.Parameter] = dict(model.named_parameters())
 
     def after_forward(self) -> None:
         """Watch which parameters get gradients; whole ones are there from the first pass on."""
-        for name in self._unwatched:
-            self.model.get_parameter(name).register_post_accumulate_grad_hook(partial(self._saw, name))
-        self._unwatched = []
+        for name in self._unhooked:
+            self.model.get_parameter(name).register_post_accumulate_grad_hook(partial(self._note_gradient, name))
+        self._unhooked = []
 
-    def settle(self) -> None:
+    def finish_backward(self) -> None:
         """Take the zeros back that stand for the gradients of what no process used."""
         if not self._outside:
             return
         used_N = torch.tensor([name in self._used for name in self._outside], device=self._accelerator.device).int()
-        users_N = self._accelerator.reduce(used_N, "sum")
-        for name, users in zip(self._outside, users_N.tolist(), strict=True):
-            if not users:
-                self._sliced[name].grad = None
+        n_with_gradient_N = self._accelerator.reduce(used_N, "sum")
+        for name, n_with_gradient in zip(self._outside, n_with_gradient_N.tolist(), strict=True):
+            if not n_with_gradient:
+                self._sharded[name].grad = None
         self._used.clear()
 
-    def trains_another_part(self) -> None:
+    def trainable_changed(self) -> None:
         """Refuse: what is sliced, and how, follows from what trains.
 
         Raises:
@@ -124,24 +124,24 @@ class Sliced:
         """
         raise UserError("sharding=fsdp2: all stages must train the same parameters; use sharding=none.")
 
-    def _saw(self, name: str, _: Tensor) -> None:
+    def _note_gradient(self, name: str, _: Tensor) -> None:
         self._used.add(name)
 
 
-def spread(accelerator: Accelerator, model: Any, sharding: Sharding, precision: Precision) -> Replicated | Sliced:
+def distribute(accelerator: Accelerator, model: Any, sharding: Sharding, precision: Precision) -> Replicated | Sharded:
     """Give every process its share of a model."""
     if sharding is Sharding.fsdp2:
-        return Sliced(accelerator, model, precision)
+        return Sharded(accelerator, model, precision)
     return Replicated(accelerator, model)
 
 
-def _check(by_name: dict[str, nn.Parameter], apart: set[nn.Parameter]) -> None:
+def _check(by_name: dict[str, nn.Parameter], replicated: set[nn.Parameter]) -> None:
     if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
         raise UserError(
             f"sharding=fsdp2 needs torch 2.13; this is {torch.__version__}. Update it, or use sharding=none."
         )
     for name, parameter in by_name.items():
-        if parameter.ndim == 0 and parameter not in apart:
+        if parameter.ndim == 0 and parameter not in replicated:
             raise UserError(f"sharding=fsdp2: '{name}' is a single number, which cannot be sliced; use sharding=none.")
 
 

@@ -30,7 +30,7 @@ _SHORTEST_NAME = 8
 
 
 @dataclass(frozen=True)
-class Ends:
+class FirstAndLast:
     """One checkpoint's row: for each column its changes from the base, with a note on each."""
 
     name: str
@@ -41,7 +41,7 @@ class Ends:
         return (one for cell in self.cells for one, _ in cell)
 
 
-def ends(name: str, rows: pd.DataFrame) -> Ends:
+def ends(name: str, rows: pd.DataFrame) -> FirstAndLast:
     """From the plain rows of one checkpoint in one decoding."""
     cells = []
     for quadrant in QUADRANTS:
@@ -50,10 +50,10 @@ def ends(name: str, rows: pd.DataFrame) -> Ends:
     probes = rows[rows["quadrant"].str.startswith(PROBE) & (rows["metric"] == "mischoice")]
     several = len(probes) > 1
     cells.append([(change(row), row["quadrant"].removeprefix(PROBE) * several) for row in probes.to_dict("records")])
-    return Ends(name, cells)
+    return FirstAndLast(name, cells)
 
 
-def ends_table(first: str, rows: Sequence[Ends], width: int) -> Table:
+def first_and_last_table(first: str, rows: Sequence[FirstAndLast], width: int) -> Table:
     """As much as fits: intervals in a wide terminal, in a narrow one folded names.
 
     Below about 75 columns cells are folded too; nothing is cut off.

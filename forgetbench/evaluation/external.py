@@ -17,7 +17,7 @@ from forgetbench.evaluation.settings import Settings
 from forgetbench.models.checkpoint import Checkpoint
 
 
-def foreign_cells(
+def external_cells(
     folder: Path, config: MatrixConfig, catalogue: Catalogue, store: CellStore
 ) -> tuple[list[ScoredCell], list[str]]:
     """Read, score and store the predictions in a folder.

@@ -16,7 +16,7 @@ from forgetbench.data.encoded import encode
 from forgetbench.evaluation.batches import BatchedSet, batched
 from forgetbench.evaluation.distances import part_distances
 from forgetbench.evaluation.engine import Engine
-from forgetbench.evaluation.observe import Observer
+from forgetbench.evaluation.hidden_states import Observer
 from forgetbench.evaluation.representation import LayerMeasure, PartDistance
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.evaluation.settings import Settings
@@ -31,7 +31,7 @@ from forgetbench.models.tensors import tensors_digest
 GIB = 1 << 30
 
 
-class Asker:
+class ModelRunner:
     """One loaded model, at one checkpoint at a time."""
 
     def __init__(self, loaded: LoadedModel, encoder: Encoder, config: MatrixConfig, cache: Path) -> None:
