@@ -1,6 +1,6 @@
 """Compose one dataset's batches: over the whole dataset, by kind and length, whatever has to be asked.
 
-An item's batch, and the company in which its picture is encoded, never depend on what else runs, on what a killed run
+An item's batch, and the pictures that its picture is encoded with, never depend on what else runs, on what a killed run
 left, or on how many processes share the work: the same inputs in the same shapes give the same bits.
 """
 

@@ -1,6 +1,6 @@
 """Keep picture features while the vision tower and projector stay the same: over questions, decodings, checkpoints.
 
-Pictures are encoded in the company of the batch that shows them first, whichever batch asks (see `batches`).
+Pictures are encoded together with the batch that shows them first, whichever batch asks (see `batches`).
 Shapes: R picture tokens of all pictures of a batch, D hidden size.
 """
 

@@ -107,7 +107,7 @@ class MRLoRA(LoRA):
     def _states(self, context: TrainingContext, router: TaskRouter, task: int) -> Tensor:
         """The base's hidden states (n, D) at the prompts of one task's items.
 
-        One item at a time, so that none depends on its company.
+        One item at a time, so that none depends on the others.
         """
         import torch
 

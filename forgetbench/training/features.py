@@ -53,7 +53,7 @@ class FeatureReuse:
         self._held: dict[Pictures, Tensor] = {}
         self._upcoming: Iterator[Sample] = iter(())
         self._shapes: list[Shapes] = []
-        """Of a full company's members, all alike; none before the first."""
+        """Of a full encoding batch's pictures, all alike; none before the first."""
         self.active = wanted and pictures.usable and is_fixed(model)
         """Whether features may stand in for pixels; the first micro-batch may yet switch it off."""
 
@@ -68,7 +68,7 @@ class FeatureReuse:
         return sum(features_PD.untyped_storage().nbytes() for features_PD in self._held.values())
 
     def set_upcoming(self, upcoming: Iterable[Sample]) -> None:
-        """Say what will be shown from now on, in order: those to come fill up the company of those that are there."""
+        """Say what will be shown from now on, in order: those to come fill up the encoding batch."""
         self._upcoming = iter(upcoming)
 
     @torch.no_grad()
@@ -123,7 +123,7 @@ class FeatureReuse:
             self._bytes_left -= features_PD.nbytes
 
     def _is_position_independent(self, encoding_batch: Sequence[Encoded], move: Move) -> bool:
-        """Whether this machine's kernels give a picture the same bits wherever in its company it stands."""
+        """Whether this machine's kernels give a picture the same bits wherever in its batch it stands."""
         places = list(range(len(encoding_batch)))
         reversed_order, interleaved = places[::-1], places[::2] + places[1::2]
         cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []

@@ -93,7 +93,7 @@ class TrainingPasses:
         return found
 
     def set_upcoming(self, stage: Stage, steps: Iterable[int]) -> None:
-        """Say which steps of a stage come next, so that their pictures can be encoded in company."""
+        """Say which steps of a stage come next, so that their pictures can be encoded in one batch."""
         self.features.set_upcoming(self._items(stage, steps))
 
     def upcoming(self, steps: int) -> Iterator[Sequence[Batch]]:
