@@ -19,7 +19,7 @@ from forgetbench import compose
 from forgetbench.cli import app
 from forgetbench.commands import sweep
 from forgetbench.compose import points
-from forgetbench.compose.launchers import EXTRAS, message, missing_plugin, process_failure
+from forgetbench.compose.launchers import EXTRAS, missing_plugin, process_failure, shared_overrides
 from forgetbench.core.errors import UserError
 from tests.support import point_tasks
 
@@ -217,7 +217,7 @@ def test_own_launcher_file_builds_on_a_shipped_one() -> None:
 
 def test_errors_of_the_program_itself_are_not_taken_for_dead_processes() -> None:
     assert process_failure(RuntimeError("a bug")) is None
-    assert message(Path("a b"))[0] == f"hydra.sweep.dir='{Path.cwd()}/a b'"
+    assert shared_overrides(Path("a b"))[0] == f"hydra.sweep.dir='{Path.cwd()}/a b'"
 
 
 GRID = [
