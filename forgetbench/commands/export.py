@@ -16,10 +16,10 @@ from forgetbench.core.files import replacing
 from forgetbench.core.processes import require_single_process
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.exchange.adapter import save_adapter
-from forgetbench.exchange.base_files import base_file
 from forgetbench.exchange.model_card import write_card
 from forgetbench.methods.experts import expert_parts
 from forgetbench.models.checkpoint import Checkpoint
+from forgetbench.models.pretrained import base_file
 from forgetbench.runs.address import resolve
 from forgetbench.runs.run import Run
 from forgetbench.terminal.console import say

@@ -17,8 +17,8 @@ from huggingface_hub import ModelCardData, metadata_load
 from forgetbench import __version__
 from forgetbench.config import ModelConfig, Weights
 from forgetbench.core.confidence import CONFIDENCE_TEXT
-from forgetbench.exchange.base_files import base_file
 from forgetbench.models.checkpoint import Checkpoint
+from forgetbench.models.pretrained import base_file
 from forgetbench.runs.run import NOT_KNOWN, Run
 from forgetbench.runs.stored import StoredRun
 from forgetbench.terminal.wording import QUADRANT_NAMES, is_fraction, number

@@ -156,3 +156,18 @@ def _check_at_hand(path: str, config: ModelConfig) -> None:
         raise UserError(
             f"Cannot load model.path={config.path}: {not_found_message(path, unreachable_reason, revision)}"
         )
+
+
+def base_file(model: ModelConfig, name: str) -> Path | None:
+    """A file beside a model's weights, in its folder or in the Hub's cache; None if it is not on this machine."""
+    folder = Path(resolve_path(model.path))
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(model.path, name, revision=model.revision)
+    except HFValidationError:
+        return None
+    return Path(cached) if isinstance(cached, str) else None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
-from forgetbench.compose.checks.tracker import tracker_problems
+from forgetbench.compose.checks import tracker_problems
 from forgetbench.config import Tracker
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import write_json

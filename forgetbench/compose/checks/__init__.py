@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from forgetbench.compose.checks.matrix import matrix_problems
@@ -13,8 +14,7 @@ from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, 
 from forgetbench.compose.checks.processes import process_problems
 from forgetbench.compose.checks.recipe import recipe_problems
 from forgetbench.compose.checks.stages import changed_recipes, stage_problems
-from forgetbench.compose.checks.tracker import tracker_problems
-from forgetbench.config import EvalMatrixConfig, FinetuneConfig, RecipeConfig, ScoreConfig, SweepConfig
+from forgetbench.config import EvalMatrixConfig, FinetuneConfig, RecipeConfig, ScoreConfig, SweepConfig, Tracker
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import USER_MANIFESTS
 from forgetbench.data.catalogue import Catalogue
@@ -166,3 +166,9 @@ def _method(method: Method, recipe: RecipeConfig) -> Iterator[Problem]:
                 "method.parts",
                 f"{method.name} on '{part}', which recipe.parts {recipe.parts} leaves frozen; change one of the two.",
             )
+
+
+def tracker_problems(tracker: Tracker, find: Callable[[str], object] = find_spec) -> Iterator[Problem]:
+    """The tracker that was asked for cannot be imported."""
+    if tracker is not Tracker.none and find(tracker.value) is None:
+        yield Problem("tracker", f"{tracker} is not installed: pip install 'forgetbench[{tracker}]'.")

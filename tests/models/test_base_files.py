@@ -6,7 +6,7 @@ import huggingface_hub.constants
 import pytest
 
 from forgetbench.config import ModelConfig
-from forgetbench.exchange.base_files import base_file
+from forgetbench.models.pretrained import base_file
 
 
 def test_a_hub_models_files_are_found_in_the_cache_and_nowhere_else(
