@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import chain
@@ -17,9 +16,6 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.remote import compare_with_hub, repositories
 from forgetbench.data.repository import Hub
 from forgetbench.terminal.console import print_rows
-
-_PAGE = re.compile(r"huggingface\.co/datasets/([\w.-]+/[\w.-]+)")
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 
 def data_check(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> bool:

@@ -15,8 +15,6 @@ from forgetbench.terminal.plain import written_for_program
 from forgetbench.terminal.questions import power_table
 from forgetbench.terminal.wording import is_fraction
 
-_BASE = ("base", "step_000000")
-
 
 def power(path: Path, points: Sequence[float], wanted: float, alpha: float, as_json: bool) -> None:
     """Items that each cell needs to find a change of so many points; of a sweep, by the run of median error.

@@ -20,8 +20,6 @@ from forgetbench.terminal.plain import plain_rows, to_json, to_tsv
 from forgetbench.terminal.strategies import course_table, strategy_table
 from forgetbench.terminal.wording import first_decoding
 
-_BASE = ("base", "step_000000")
-
 
 def show(path: Path, as_json: bool) -> None:
     """The summary of a run or a sweep: a table in a terminal, tab-separated rows in a pipe, JSON if asked for.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -14,20 +13,16 @@ from forgetbench.commands.finetune import finetune
 from forgetbench.config import SweepConfig
 from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.methods.operation import Operation
-from forgetbench.terminal.console import console, say
-
-if TYPE_CHECKING:
-    pass
-
-
 from forgetbench.runs.address import resolve
 from forgetbench.runs.courses import STRATEGIES, courses
 from forgetbench.runs.recipes import last_pairs, named
 from forgetbench.tables.continual_strategies import strategy_rows
+from forgetbench.tables.last import last_step
 from forgetbench.tables.representation import joined_representation
 from forgetbench.tables.scores import write_csv
 from forgetbench.tables.seeds import seed_rows
 from forgetbench.terminal import sweep_table
+from forgetbench.terminal.console import console, say
 from forgetbench.terminal.strategies import strategy_table
 
 
@@ -42,11 +37,8 @@ def sweep_point(config: SweepConfig, folder: Path) -> float | None:
     gc.collect()  # the trained model is in a cycle; scoring loads it anew
     matrix = score_run(resolve(folder).run(), config)
     matrix = matrix[(matrix["variant"] != "") == isinstance(config.method, Operation)]
-    last = matrix[
-        (matrix["step"] == matrix["step"].max())
-        & (matrix["decoding"] == config.matrix.decodings[0])
-        & (matrix["metric"] == Metric.accuracy)
-    ]
+    last = last_step(matrix)
+    last = last[(last["decoding"] == config.matrix.decodings[0]) & (last["metric"] == Metric.accuracy)]
     means = last.groupby("quadrant")["value"].mean()
     return float(means.mean()) if set(QUADRANTS) <= set(means.index) else None
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 from hydra import initialize_config_dir
@@ -193,6 +194,8 @@ class Session:
             raise UserError(
                 f"{ignored[0]}: run={typed.run} brings its own {' and '.join(brought)}; drop one of the two."
             )
+        if typed.run and not trains and "outputs" in given:
+            _check_outputs(typed.run, typed.outputs)
         if (
             "recipe.steps" in given
             and isinstance(typed, FinetuneConfig)
@@ -248,3 +251,12 @@ class Session:
                 raise UserError(f"Point {' '.join(point)}:\n{error}") from error
         HydraConfig.instance().set_config(sweep_config)
         return list(folders)
+
+
+def _check_outputs(run: str, outputs: str) -> None:
+    """Refuse to keep a run's cells where nothing that reads the run looks for them."""
+    if not Path(run).resolve().is_relative_to(Path(outputs).resolve()):
+        raise UserError(
+            f"outputs={outputs}: run={run} is not in it, and a run's cells are kept above the run, where `report` and "
+            "`compare` look for them; drop outputs."
+        )

@@ -256,6 +256,18 @@ def test_a_run_is_scored_from_another_folder_into_the_cells_that_its_readers_loo
     assert json.loads(call("compare", str(run), "--json"))
 
 
+@pytest.mark.parametrize("command", ["eval-matrix", "score"])
+def test_cells_are_not_kept_where_no_reader_of_the_run_looks(
+    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [command, f"run={scored}/outputs/run", "outputs=mine", *MATRIX])
+    assert done.exit_code == 2
+    assert "outputs=mine" in done.stderr
+    assert "drop outputs" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_point_of_a_sweep_has_its_cells_above_the_sweep(tmp_path: Path) -> None:
     config = compose(FinetuneConfig, ["name=grid"])
     audit = {"label": "", "trainable": 0, "total": 0, "parts": {}}
