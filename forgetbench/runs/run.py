@@ -227,11 +227,7 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"{folder} holds no run (no run.json); train one with `forgetbench finetune name=...`.")
     content = read_json(path)
     try:
-        config = _typed(content["config"], content["method_class"])
-        run = Run(folder, config, **{key: value for key, value in content.items() if key not in _BY_CONFIG})
-        lacking = {"label", "trainable", "total", "parts"} - set(run.audit)
-        if lacking or not isinstance(run.environment, dict) or not isinstance(run.data_digests, list):
-            raise ValueError(f"audit lacks {', '.join(sorted(lacking))}" if lacking else "environment or data_digests")
+        return _read(folder, content)
     except (TypeError, ValueError, KeyError, AttributeError, StopIteration, OmegaConfBaseException) as error:
         needed = {field.name for field in fields(Run)} - {"folder"} | _BY_CONFIG
         lacking = needed - set(content if isinstance(content, dict) else ())
@@ -240,11 +236,31 @@ def read_run(folder: Path) -> Run:
             f"{path} is not a run of this version of forgetbench ({cause}). Move {folder} away, or train it again "
             "under another name."
         ) from error
+
+
+def _read(folder: Path, content: dict[str, Any]) -> Run:
+    """What run.json holds, each part of the kind that its readers count on."""
+    config = _typed(content["config"], content["method_class"])
+    run = Run(folder, config, **{key: value for key, value in content.items() if key not in _BY_CONFIG})
+    if lacking := {"label", "trainable", "total", "parts"} - set(run.audit):
+        raise ValueError(f"audit lacks {', '.join(sorted(lacking))}")
+    sound = {
+        "config.data.stages": len(run.recipes) > 0,  # each stage's recipe composes, too
+        "audit": isinstance(run.audit["label"], str) and isinstance(run.audit["parts"], dict),
+        "environment": isinstance(run.environment, dict),
+        "data_digests": isinstance(run.data_digests, list),
+        "labels": isinstance(run.labels, list) and all(isinstance(one, list) for one in run.labels) and run.labels,
+        "model_digest": isinstance(run.model_digest, str),
+    }
+    if wrong := [key for key, is_sound in sound.items() if not is_sound]:
+        raise ValueError(f"{', '.join(wrong)} of another kind")
     return run
 
 
 def _typed(settings: Any, method_class: str) -> FinetuneConfig:
     """The configuration with its method as the class it was; keys that are newer have their defaults."""
+    if missing := [name for name in ("name", "model", "data", "recipe", "method") if name not in settings]:
+        raise ValueError(f"config lacks {', '.join(missing)}")
     schema = OmegaConf.structured(FinetuneConfig)
     schema.method = OmegaConf.structured(next(one for one in SCHEMAS.values() if one.__name__ == method_class))
     config = OmegaConf.to_object(OmegaConf.merge(schema, settings))

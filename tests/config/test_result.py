@@ -41,7 +41,7 @@ class NewSweepConfig(NewFinetuneConfig):
 
 
 def audited(folder: Path, config: FinetuneConfig) -> Run:
-    return Run(folder, config, [], [], "digest", {"label": "", "trainable": 0, "total": 0, "parts": {}}, {})
+    return Run(folder, config, [], [[]], "digest", {"label": "", "trainable": 0, "total": 0, "parts": {}}, {})
 
 
 def test_a_new_field_marked_so_leaves_names_comparison_and_pooling_alone(

@@ -295,7 +295,7 @@ def configured(**changes: Any) -> FinetuneConfig:
 
 def test_a_run_may_be_taken_up_with_reuse_switched_off(tmp_path: Path) -> None:
     audit = {"label": "language", "trainable": 1, "total": 2, "parts": {}}
-    run = Run(tmp_path, configured(), [], [], "digest", audit, {})
+    run = Run(tmp_path, configured(), [], [[]], "digest", audit, {})
     run.write()
     check_same(tmp_path, configured(reuse_features=False), [])
     with pytest.raises(UserError, match=r"differs in: recipe\.steps\."):
