@@ -260,12 +260,12 @@ def _dataset_lines(width: int) -> Iterator[str]:
         for group in DatasetGroup
         if not group.by_role
     }
-    left_out = len(manifests.keys() | sequences.keys()) - sum(map(len, shown.values()))
+    left_out = sum(group.by_role for group in manifests.values())
     yield "  data:"
     for title in ("yours", "embedded", "sequences", "public"):
         named = ", ".join(shown[title]) or "none; a manifest data_manifests/<name>.yaml of yours is data=<name>"
         yield from _filled(f"    {title}: ", named, width, "      ")
-    yield f"    {left_out} more, curricula and controls: `forgetbench data list --all`"
+    yield f"    {left_out} more (curricula, controls, validation): `forgetbench data list --all`"
 
 
 def _filled(head: str, text: str, width: int, margin: str = "") -> list[str]:

@@ -12,8 +12,7 @@ from forgetbench.core.processes import require_single_process, set_threads, star
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
-from forgetbench.runs.address import resolve
-from forgetbench.runs.run import Run, check_same, release, start_run
+from forgetbench.runs.run import Run, check_same, read_run, release, start_run
 from forgetbench.terminal import audit_table
 from forgetbench.terminal.console import console, say
 
@@ -111,10 +110,10 @@ def operate(operation: Operation, folder: Path, threads: int | None) -> None:
     checkpoints = [one for one in chosen if not has_variants(folder, one, operation, digests)]
     if checkpoints:
         set_threads(threads)
-        run = resolve(folder).run()
+        run = read_run(folder)
         operation_context = _operation_context(run, operation.reads_data())
         for other in merged:
-            _check_mergeable(resolve(other).run(), run)
+            _check_mergeable(read_run(other), run)
         others = [operation_context.dense(one.delta()) for one in merged.values()]
         make_variants(folder, checkpoints, operation, operation_context, others, digests)
     say(f"{folder}: {operation.name} is done; score it with `forgetbench eval-matrix run={folder}`.")

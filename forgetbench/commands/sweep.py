@@ -13,9 +13,9 @@ from forgetbench.commands.finetune import finetune
 from forgetbench.config import SweepConfig
 from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.methods.operation import Operation
-from forgetbench.runs.address import resolve
 from forgetbench.runs.courses import STRATEGIES, courses
 from forgetbench.runs.recipes import last_pairs, named
+from forgetbench.runs.run import read_run
 from forgetbench.tables.continual_strategies import strategy_rows
 from forgetbench.tables.last import last_step
 from forgetbench.tables.representation import joined_representation
@@ -35,7 +35,7 @@ def sweep_point(config: SweepConfig, folder: Path) -> float | None:
     """
     finetune(config, folder)
     gc.collect()  # the trained model is in a cycle; scoring loads it anew
-    matrix = score_run(resolve(folder).run(), config)
+    matrix = score_run(read_run(folder), config)
     matrix = matrix[(matrix["variant"] != "") == isinstance(config.method, Operation)]
     last = last_step(matrix)
     last = last[(last["decoding"] == config.matrix.decodings[0]) & (last["metric"] == Metric.accuracy)]

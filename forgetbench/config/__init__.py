@@ -196,7 +196,7 @@ class EvalMatrixConfig:
     run: str | None = None
     """A run's folder; model, target and mix are read from it."""
     outputs: str = "outputs"
-    """Folder that runs and cells are written to."""
+    """Folder that tables and cells of a base are written to; those of a run are where the run is."""
     manifests: list[str] = field(default_factory=lambda: ["data_manifests"])
     """Folders searched for your own manifests, besides the shipped ones."""
     threads: int | None = None
@@ -223,7 +223,7 @@ class ScoreConfig:
     model_name: str = ""
     """With `predictions`: what the tables call the model."""
     outputs: str = "outputs"
-    """Folder that runs and cells are in."""
+    """Folder that tables and cells of `predictions` are written to; those of a run are where the run is."""
     manifests: list[str] = field(default_factory=lambda: ["data_manifests"])
     """Folders searched for your own manifests, besides the shipped ones."""
     lm_eval: bool = False

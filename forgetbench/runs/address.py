@@ -11,7 +11,7 @@ import pandas as pd
 from forgetbench.core.errors import UserError
 from forgetbench.models.checkpoint import BASE, Checkpoint, list_checkpoints
 from forgetbench.runs.recipes import named, stored_runs
-from forgetbench.runs.run import Run, read_run
+from forgetbench.runs.run import FILE, Run, read_run
 from forgetbench.runs.stored import StoredRun
 
 _INSIDE = "checkpoints"
@@ -68,13 +68,15 @@ class Address:
         return runs
 
     def whole(self) -> Address:
-        """Itself, where a checkpoint would make no sense.
+        """Itself, where one folder is asked for, and a checkpoint would make no sense.
 
         Raises:
-            UserError: it names one.
+            UserError: it names a checkpoint, or no folder.
         """
         if self.checkpoint is not None:
-            raise UserError(f"{self.text} is one checkpoint; name the run's folder, {self.folder}.")
+            raise UserError(f"{self.text} is one checkpoint; name the folder of the run instead: {self.folder}")
+        if not self.folder.is_dir():
+            raise UserError(f"{self.folder} is not a folder; name a run's or a sweep's, such as outputs/demo.")
         return self
 
     def base(self) -> Address:
@@ -135,6 +137,9 @@ def resolve(address: str | Path) -> Address:
             the run's name, the runs of several seeds.
     """
     path = Path(address)
-    if path.parent.name != _INSIDE:
+    folder = path.parent.parent
+    # A folder of outputs or a sweep may be called like that, too: then what is above it exists and is no run.
+    holds_no_run = folder.is_dir() and not any((folder / name).is_file() for name in (FILE, "scores.csv"))
+    if path.parent.name != _INSIDE or holds_no_run or (path / FILE).is_file():
         return Address(str(address), path, None)
-    return Address(str(address), path.parent.parent, BASE.name if path.name == "base" else path.name)
+    return Address(str(address), folder, BASE.name if path.name == "base" else path.name)

@@ -240,6 +240,8 @@ def read_run(folder: Path) -> Run:
 
 def _read(folder: Path, content: dict[str, Any]) -> Run:
     """What run.json holds, each part of the kind that its readers count on."""
+    if unknown := set(content) - {field.name for field in fields(Run)} - _BY_CONFIG or {"folder"} & set(content):
+        raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
     config = _typed(content["config"], content["method_class"])
     run = Run(folder, config, **{key: value for key, value in content.items() if key not in _BY_CONFIG})
     if lacking := {"label", "trainable", "total", "parts"} - set(run.audit):
@@ -259,6 +261,8 @@ def _read(folder: Path, content: dict[str, Any]) -> Run:
 
 def _typed(settings: Any, method_class: str) -> FinetuneConfig:
     """The configuration with its method as the class it was; keys that are newer have their defaults."""
+    if not isinstance(settings, dict) or not isinstance(settings.get("method", {}), dict):
+        raise ValueError("config or config.method of another kind")
     if missing := [name for name in ("name", "model", "data", "recipe", "method") if name not in settings]:
         raise ValueError(f"config lacks {', '.join(missing)}")
     schema = OmegaConf.structured(FinetuneConfig)
