@@ -141,7 +141,7 @@ class ResumePoint:
 
     step: int
     tensors: Mapping[str, Tensor]
-    """Optimiser moments `<name>/<moment>`, and the method's state `method/<name>`."""
+    """Moments `optimiser/<parameter>/<moment>`, and the method's state `method/<name>`."""
 
 
 def save_resume(folder: Path, point: ResumePoint) -> None:
