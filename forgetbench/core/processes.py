@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -147,13 +146,3 @@ def _all_joined(joined: int) -> None:
     started = processes_started()
     if started != joined:
         raise UserError(f"{started} processes were started but {joined} joined; start them with {_COMMANDS}.")
-    if joined > 1:
-        atexit.register(_leave)
-
-
-def _leave() -> None:
-    """End the threads that talk to the other processes; left to the interpreter's own end, they may abort it."""
-    import torch
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
