@@ -56,7 +56,7 @@ Row = LayerMeasure | PartDistance
 
 
 class Measurer(Protocol):
-    """The model's side: `forgetbench.evaluation.inference.Asker`."""
+    """The model's side: `forgetbench.evaluation.inference.ModelRunner`."""
 
     def move(self, checkpoint: Checkpoint) -> None:
         """Put the model at a checkpoint."""
