@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PROBE_SUFFIX = "+class_name"
@@ -100,17 +101,43 @@ class ImageRef:
     """The encoded picture, where a table holds it in a column."""
 
 
+class Speaker(StrEnum):
+    """Who says a turn of a conversation."""
+
+    system = "system"
+    user = "user"
+    assistant = "assistant"
+
+
+Part = str | ImageRef
+"""A piece of a turn: text, or a picture."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation: texts and pictures, in the order in which they are read."""
+
+    speaker: Speaker
+    parts: tuple[Part, ...]
+    has_loss: bool = True
+    """Whether a turn of the assistant may be trained on; files can except turns one by one."""
+
+    @property
+    def text(self) -> str:
+        """What is said, each picture as `<image>`."""
+        return "".join(part if isinstance(part, str) else "<image>" for part in self.parts)
+
+
 @dataclass(frozen=True)
 class Sample:
-    """One item of a dataset, rendered: what the model sees and what counts as right."""
+    """One item of a dataset, rendered: a conversation up to the reply that is asked for, and what counts as right."""
 
     id: str
-    prompt: str
-    """The user's turn, without the image placeholder."""
+    turns: tuple[Turn, ...]
+    """All that is said before the answer: perhaps a system turn, then user and assistant in turns, the user last."""
     answer: str
-    """The text trained on: a letter, an option, or open text."""
+    """The last reply, which is asked for and trained on: a letter, an option, or open text."""
     kind: AnswerKind
-    images: tuple[ImageRef, ...] = ()
     references: tuple[str, ...] = ()
     """Every text that counts as right; `answer` first."""
     options: tuple[str, ...] = ()
@@ -121,6 +148,51 @@ class Sample:
     """Index of the option that is the pictured object's class name (the class-label probe)."""
     class_name: str = ""
     """The pictured object's class; empty where items do not say."""
+
+    @classmethod
+    def question(
+        cls,
+        id: str,
+        prompt: str,
+        answer: str,
+        kind: AnswerKind,
+        images: tuple[ImageRef, ...] = (),
+        references: tuple[str, ...] = (),
+        options: tuple[str, ...] = (),
+        clusters: tuple[str, ...] = (),
+    ) -> Sample:
+        """A conversation of one turn: pictures, then a question."""
+        return cls(id, (Turn(Speaker.user, (*images, prompt)),), answer, kind, references, options, clusters)
+
+    @property
+    def is_question(self) -> bool:
+        """Whether it is one turn of the user's, its pictures before its one text."""
+        if len(self.turns) != 1:
+            return False
+        *before, last = self.turns[0].parts
+        return isinstance(last, str) and not any(isinstance(part, str) for part in before)
+
+    @cached_property
+    def images(self) -> tuple[ImageRef, ...]:
+        """All pictures, in the order in which they are read."""
+        return tuple(part for turn in self.turns for part in turn.parts if isinstance(part, ImageRef))
+
+    @cached_property
+    def prompt(self) -> str:
+        """What is asked, for people: a question's text; else every turn's, with its speaker where there are several."""
+        if self.is_question:
+            return str(self.turns[0].parts[-1])
+        if len(self.turns) == 1:
+            return self.turns[0].text
+        return "\n".join(f"{turn.speaker}: {turn.text}" for turn in self.turns)
+
+    @property
+    def layout(self) -> list[object]:
+        """What a digest needs besides `prompt` and `images` to tell conversations apart; nothing of a question."""
+        if self.is_question:
+            return []
+        shown = [[part if isinstance(part, str) else None for part in turn.parts] for turn in self.turns]
+        return [[turn.speaker, parts, turn.has_loss] for turn, parts in zip(self.turns, shown, strict=True)]
 
     @property
     def candidates(self) -> tuple[str, ...]:

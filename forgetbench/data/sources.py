@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import replacing
-from forgetbench.core.records import LETTERS, AnswerKind, ImageRef, Metric, Sample
+from forgetbench.core.records import LETTERS, AnswerKind, ImageRef, Metric, Sample, Speaker, Turn
 from forgetbench.data.layouts import Row, chosen_rows
 from forgetbench.data.manifest import Manifest, downloads
 from forgetbench.data.probe import with_class_name
@@ -130,10 +130,9 @@ def _sample(manifest: Manifest, row: Row, index: int, images: tuple[ImageRef, ..
     labels = {**row, "image": images[0].name if images else item_id}
     return Sample(
         id=item_id,
-        prompt=_prompt(manifest.prompt, row, options),
+        turns=(Turn(Speaker.user, (*images, _prompt(manifest.prompt, row, options))),),
         answer=answer,
         kind=manifest.answer,
-        images=images,
         references=references,
         options=options,
         clusters=tuple(f"{name}={labels[name]}" for name in manifest.cluster_by),

@@ -206,7 +206,7 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 def _sample(row: dict[str, Any]) -> Sample:
     """The item of a stored row, as far as scoring needs it."""
-    return Sample(
+    return Sample.question(
         id=row["sample_id"],
         prompt=row["prompt"],
         answer=row["target"],
@@ -231,5 +231,5 @@ def samples_digest(samples: Sequence[Sample], image_digests: Sequence[str]) -> s
     digest = hashlib.sha256()
     for sample, image in zip(samples, image_digests, strict=True):
         fields = [sample.id, sample.prompt, sample.kind, sample.references, sample.options, sample.clusters]
-        digest.update(json.dumps([*fields, sample.class_option, image]).encode())
+        digest.update(json.dumps([*fields, sample.class_option, image, *sample.layout]).encode())
     return digest.hexdigest()

@@ -47,7 +47,7 @@ def _measured(config: ModelConfig) -> Sizes:
     side = math.isqrt(config.max_pixels or _PIXELS)
     stream = io.BytesIO()
     Image.new("RGB", (side, side)).save(stream, "PNG")
-    shown = Sample("", "", "", AnswerKind.text, (ImageRef("", "blank.png", stream.getvalue()),))
+    shown = Sample.question("", "", "", AnswerKind.text, (ImageRef("", "blank.png", stream.getvalue()),))
     encoded = Encoder(processor, config.max_pixels).prompt(shown)
     return sizes_of(
         model,

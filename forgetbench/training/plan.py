@@ -134,5 +134,5 @@ def data_digest(sets: Sequence[WeightedSet]) -> str:
         digest.update(json.dumps([one.name, one.weight]).encode())
         for sample in one.samples:
             names = [image.name for image in sample.images]
-            digest.update(json.dumps([sample.id, sample.prompt, sample.answer, names]).encode())
+            digest.update(json.dumps([sample.id, sample.prompt, sample.answer, names, *sample.layout]).encode())
     return digest.hexdigest()

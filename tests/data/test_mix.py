@@ -16,7 +16,7 @@ WEIGHTS = st.lists(st.floats(0.01, 10), min_size=1, max_size=6)
 
 
 def items(name: str, n: int) -> list[Sample]:
-    return [Sample(f"{name}/{i}", "?", "yes", AnswerKind.text) for i in range(n)]
+    return [Sample.question(f"{name}/{i}", "?", "yes", AnswerKind.text) for i in range(n)]
 
 
 def stream(ratio: float, seed: int, target: int = 7, auxiliary: int = 5) -> MixedStream:

@@ -21,11 +21,11 @@ LM_EVAL, LMMS_EVAL = "2026-11-22T04-58-01.123456", "20261122_045801"
 def letter(name: str, target: int, options: Sequence[str] = PETS) -> Sample:
     answer = "ABC"[target]
     kind = AnswerKind.letter
-    return Sample(name, "Which?", answer, kind, references=(answer,), options=tuple(options))
+    return Sample.question(name, "Which?", answer, kind, references=(answer,), options=tuple(options))
 
 
 def text(name: str, *references: str) -> Sample:
-    return Sample(name, "What?", references[0], AnswerKind.text, references=references)
+    return Sample.question(name, "What?", references[0], AnswerKind.text, references=references)
 
 
 CHOICES = [letter("x", 1), letter("y", 0), letter("z", 2)]

@@ -165,7 +165,7 @@ def test_a_column_of_one_split_is_not_asked_of_another(downloaded: Downloaded) -
 
 @pytest.mark.parametrize("metric", Metric)
 def test_every_metric_is_registered_and_a_wrong_answer_scores_0_in_it(metric: Metric) -> None:
-    sample = Sample(id="0", prompt="Which?", answer="B", kind=AnswerKind.text, references=("B",))
+    sample = Sample.question(id="0", prompt="Which?", answer="B", kind=AnswerKind.text, references=("B",))
     (answer,) = score_answers([sample], [Prediction(text="?")], metric)
     graded = {Metric.vqa_accuracy, Metric.anls, Metric.science_match, Metric.cider_d}
     assert (answer.score, answer.correct) == (0, None if metric in graded else False)

@@ -22,7 +22,7 @@ from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.evaluation.settings import Settings
 from forgetbench.models.checkpoint import BASE, Checkpoint
 
-SAMPLES = [Sample(f"i{i}", f"question {i}", f"i{i}", AnswerKind.text, references=(f"i{i}",)) for i in range(7)]
+SAMPLES = [Sample.question(f"i{i}", f"question {i}", f"i{i}", AnswerKind.text, references=(f"i{i}",)) for i in range(7)]
 DATASET = EvaluationSet(Manifest(name="facts", image_domains=["x"], text_tasks=["y"]), SAMPLES, lambda: SAMPLES)
 CONFIG = MatrixConfig(datasets=["facts"], decodings=[Decoding.greedy])
 LATER = Checkpoint(10, Path("step_000010"), {"delta_digest": "d10"})

@@ -73,8 +73,8 @@ def make_set(
         Image.fromarray(rng.integers(0, 255, (18 + 5 * (i % 3), 20, 3), dtype=np.uint8)).save(file)
         for question in ("Is it red? Answer yes or no.", "What?"):
             image = ImageRef(str(folder), file.name)
-            samples.append(Sample(f"{i}{question}", question, "red", AnswerKind.text, (image,), ("red",)))
-    samples.append(Sample("words", "What is red?", "red", AnswerKind.text, (), ("red",)))
+            samples.append(Sample.question(f"{i}{question}", question, "red", AnswerKind.text, (image,), ("red",)))
+    samples.append(Sample.question("words", "What is red?", "red", AnswerKind.text, (), ("red",)))
     return EvaluationSet(
         Manifest(name=name, image_domains=[domain], text_tasks=["colour"], **more), samples, lambda: samples
     )

@@ -38,7 +38,7 @@ def item(i: int, options: Sequence[str]) -> Sample:
     stream = io.BytesIO()
     Image.new("RGB", (16, 16), tuple(random.Random(i).randbytes(3))).save(stream, "PNG")
     images = (ImageRef("memory", f"{i}.png", stream.getvalue()),)
-    return Sample(str(i), QUESTIONS[i % 2], options[0], AnswerKind.option, images, options=tuple(options))
+    return Sample.question(str(i), QUESTIONS[i % 2], options[0], AnswerKind.option, images, options=tuple(options))
 
 
 WHOLE = [item(i, ("dark red", "light blue", "The answer is red.")) for i in range(5)]

@@ -42,7 +42,7 @@ class Regression:
     @property
     def context(self) -> TrainingContext:
         trainable = {"weight": self.model[1].weight, "unused": self.unused}
-        samples = [Sample(str(i), str(i), "", AnswerKind.text) for i in range(len(LABELS))]
+        samples = [Sample.question(str(i), str(i), "", AnswerKind.text) for i in range(len(LABELS))]
         return TrainingContext(self.model, trainable, self, {"general": samples})  # type: ignore[arg-type]
 
     def batch(self, samples: Sequence[Sample]) -> Batch:

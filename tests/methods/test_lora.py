@@ -171,7 +171,7 @@ def test_a_checkpoint_after_one_step_holds_the_adapters_whole(tmp_path: Path) ->
     method, recipe = LoRA(rank=2), RecipeConfig(lr=1e-2, parts=["language"], batch_size=1, precision=Precision.fp32)
     prepare(loaded.model, [recipe], method, seed=0)
     trainer = Trainer(loaded, Encoder(loaded.processor), method, recipe, seed=0)
-    sample = Sample("0", "What is it?", "A", AnswerKind.text)
+    sample = Sample.question("0", "What is it?", "A", AnswerKind.text)
     list(trainer.run([Stage("toy", MixedStream([WeightedSet("toy", [sample], 1.0)], [], 0.0, 0), 1, "digest")]))
     assert {name.rpartition(".lora_")[2][0] for name in trainer.delta()} == {"A", "B"}
     assert set(trainer.delta()) == set(trainer.trainable)

@@ -48,7 +48,7 @@ def picture(i: int) -> tuple[ImageRef, ...]:
 
 
 def item(i: int, images: tuple[ImageRef, ...]) -> Sample:
-    return Sample(str(i), "What is it? " * (1 + i % 3), ("A", "dark red")[i % 2], AnswerKind.text, images)
+    return Sample.question(str(i), "What is it? " * (1 + i % 3), ("A", "dark red")[i % 2], AnswerKind.text, images)
 
 
 SAMPLES = [item(i, picture(i % 4)) for i in range(8)]

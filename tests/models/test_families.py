@@ -115,7 +115,7 @@ def items(loaded: LoadedModel, count: int = 9) -> list[Sample]:
             images.append(picture(100 + i, *SIZES[(i + 1) % 4]))
         prompt = "What is in this picture? " + "Answer directly. " * (i % 4) + ", ".join(options)
         answer = options[0] if kind is AnswerKind.option else "A"
-        found.append(Sample(str(i), prompt, answer, kind, tuple(images), (answer,), options))
+        found.append(Sample.question(str(i), prompt, answer, kind, tuple(images), (answer,), options))
     return found
 
 
@@ -291,8 +291,8 @@ def test_log_probabilities_equal_a_naive_forward_pass(loaded: LoadedModel, encod
 
 def test_the_picture_and_the_question_both_matter(loaded: LoadedModel) -> None:
     base = items(loaded)[1]
-    other_picture = Sample("p", base.prompt, "A", base.kind, (picture(7, *SIZES[1]),), ("A",), base.options)
-    other_prompt = Sample("q", "Is it?", "A", base.kind, base.images, ("A",), base.options)
+    other_picture = Sample.question("p", base.prompt, "A", base.kind, (picture(7, *SIZES[1]),), ("A",), base.options)
+    other_prompt = Sample.question("q", "Is it?", "A", base.kind, base.images, ("A",), base.options)
     found = ask(loaded, [base, other_picture, other_prompt], 1)
     assert largest_gap([found[0]], [found[1]]) > 1e-3
     assert largest_gap([found[0]], [found[2]]) > 1e-3
@@ -420,7 +420,7 @@ def test_samples_are_drawn_item_by_item_whatever_the_batch(loaded: LoadedModel) 
 def test_pictures_of_equal_label_and_different_content_are_not_confused(loaded: LoadedModel, encoder: Encoder) -> None:
     base = items(loaded)[1]
     twin = ImageRef("memory", base.images[0].name, picture(9, *SIZES[1]).data)
-    other = Sample("twin", base.prompt, "A", base.kind, (twin,), ("A",), base.options)
+    other = Sample.question("twin", base.prompt, "A", base.kind, (twin,), ("A",), base.options)
     first, second = (encoder.prompt(one).pictures["pixel_values"] for one in (base, other))
     assert not torch.equal(first, second)
 
@@ -436,7 +436,7 @@ ANSWERS = ("A", "dark red", "The answer is light blue.")
 def lessons(count: int = 6) -> list[Sample]:
     """Pictures of one size, some of them twice, with answers of one to many tokens."""
     return [
-        Sample(str(i), "What is it? " * (1 + i % 2), ANSWERS[i % 3], AnswerKind.text, (picture(i % 4, 16, 16),))
+        Sample.question(str(i), "What is it? " * (1 + i % 2), ANSWERS[i % 3], AnswerKind.text, (picture(i % 4, 16, 16),))
         for i in range(count)
     ]
 
@@ -541,7 +541,7 @@ def test_a_checkpoint_comes_back_to_the_bit_in_another_model(
 
 
 def test_max_pixels_makes_pictures_smaller(loaded: LoadedModel) -> None:
-    large = Sample("large", "What is it?", "A", AnswerKind.text, (picture(-1, 64, 32),))
+    large = Sample.question("large", "What is it?", "A", AnswerKind.text, (picture(-1, 64, 32),))
     whole, same, small = (Encoder(loaded.processor, max_pixels).encode(large) for max_pixels in (None, 64 * 32, 16 * 8))
     assert whole.length == same.length
     if loaded.name in FIXED_GRID:

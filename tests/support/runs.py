@@ -37,7 +37,7 @@ def item(i: int) -> Sample:
     image.save(stream, "PNG")
     answer = ("A", "dark red", "The answer is light blue.")[i % 3]
     images = () if i % 5 == 4 else (ImageRef("memory", f"{i}.png", stream.getvalue()),)
-    return Sample(str(i), "What is in this picture? " * (1 + i % 2), answer, AnswerKind.text, images)
+    return Sample.question(str(i), "What is in this picture? " * (1 + i % 2), answer, AnswerKind.text, images)
 
 
 ITEMS = [item(i) for i in range(10)]

@@ -29,7 +29,7 @@ def item(i: int) -> Sample:
     stream = io.BytesIO()
     Image.new("RGB", (16, 16), tuple(random.Random(i).randbytes(3))).save(stream, "PNG")
     images = () if i % 5 == 4 else (ImageRef("memory", f"{i}.png", stream.getvalue()),)
-    return Sample(str(i), "What is it? " * (1 + i % 3), ("A", "dark red")[i % 2], AnswerKind.text, images)
+    return Sample.question(str(i), "What is it? " * (1 + i % 3), ("A", "dark red")[i % 2], AnswerKind.text, images)
 
 
 def tuned_llava(folder: Path, *parts: str) -> Trained:

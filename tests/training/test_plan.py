@@ -24,7 +24,7 @@ from forgetbench.training.plan import plan_stages, read_sets, replayed
 
 
 def items(name: str, count: int) -> list[Sample]:
-    return [Sample(f"{name}/{i}", "?", "A", AnswerKind.text) for i in range(count)]
+    return [Sample.question(f"{name}/{i}", "?", "A", AnswerKind.text) for i in range(count)]
 
 
 TARGET = [WeightedSet("big", items("big", 80), 3.0), WeightedSet("small", items("small", 20), 1.0)]

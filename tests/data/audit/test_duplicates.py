@@ -138,7 +138,7 @@ def test_twenty_thousand_pictures_are_compared_with_as_many_in_seconds() -> None
 
 def lettered(question: str, options: tuple[str, ...], answer: str) -> Sample:
     listed = "\n".join(f"{letter}. {option}" for letter, option in zip("ABC", options, strict=False))
-    return Sample("0", f"{question}\n{listed}", answer, AnswerKind.letter, options=options)
+    return Sample.question("0", f"{question}\n{listed}", answer, AnswerKind.letter, options=options)
 
 
 def test_options_case_and_punctuation_are_no_part_of_a_question() -> None:
