@@ -70,7 +70,7 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     prepared = prepare(loaded.model, [stage.recipe or config.recipe for stage in stages], config.method, config.seed)
     run = start_run(folder, config, stages, loaded, prepared.audit)
     console.print(audit_table(run.audit))
-    encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
+    encoder = shared_encoder(loaded.processor, config.model, loaded.inputs_digest)
     read = read_sets(config.method, catalogue)
     # A copy of the method: what it keeps of this run must not stay with the configuration.
     method, carry = replace(config.method), config.data.carry_optimiser
@@ -133,7 +133,7 @@ def _operation_context(run: Run, reads_data: bool) -> OperationContext:
     accelerator = start_processes()
     loaded = run.load_base()
     widen(loaded.model.parameters())  # operations write fp32, whatever the base is held in
-    encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
+    encoder = shared_encoder(loaded.processor, config.model, loaded.inputs_digest)
     operation_context = OperationContext(loaded.model, config.method, len(config.data.targets), config.seed)
     accelerator.prepare(loaded.model)
     # Features of frozen towers would be the base's, where a checkpoint may have others.
