@@ -162,6 +162,17 @@ class Encoder:
         """About how many tokens a conversation has, pictures included; their headers are read, no more."""
         return self.counts(sample)[0] + sum(map(self._estimated_tokens, sample.images))
 
+    def length_bound(self, sample: Sample) -> int:
+        """A length in tokens that a conversation hardly exceeds, found without tokenising it: a byte is a token."""
+        texts = sum(len(turn.text.encode()) for turn in sample.turns) + len(sample.answer.encode())
+        pictures = 2 * sum(map(self._estimated_tokens, sample.images))
+        return texts + pictures + self._frame * (len(sample.turns) + 1)
+
+    @cached_property
+    def _frame(self) -> int:
+        """Tokens that the template writes around one turn."""
+        return self.counts(Sample.question("", "", "", AnswerKind.text))[0]
+
     def _estimated_tokens(self, image: ImageRef) -> int:
         """Tokens of a picture, from those of two blank ones: as many for all, or growing with the area."""
         (small, fewer), (large, more) = self._blanks
@@ -173,7 +184,7 @@ class Encoder:
     @cached_property
     def _blanks(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Pixels and tokens of a small and of a large picture."""
-        bare = self.counts(Sample.question("", "", "", AnswerKind.text))[0] - len(self.answer_ids(""))
+        bare = self._frame - len(self.answer_ids(""))
         found = []
         for side in _BLANK_SIDES:
             stream = io.BytesIO()

@@ -20,6 +20,7 @@ from forgetbench.core.records import Precision, Sample
 from forgetbench.data.batching import batch_examples
 from forgetbench.data.collate import IGNORED, PIXELS, Encoder, Example
 from forgetbench.methods.base import Batch
+from forgetbench.models.context import context_of
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel
 from forgetbench.models.parts import part_of
@@ -57,6 +58,7 @@ class TrainingPasses:
         self.seed = seed
         self._accelerator, self._model, self._encoder, self._recipe = accelerator, loaded.model, encoder, recipe
         self._keeps_logits = loaded.keeps_logits
+        self._limit = context_of(loaded.model.config).length
         self._precision = precision or recipe.precision
         self._pictures = PictureEncoder(loaded.model)
         self.begin_stage()
@@ -209,7 +211,11 @@ class TrainingPasses:
             yield samples[start + rank : start + size : world]
 
     def _examples(self, samples: Sequence[Sample], recipe: RecipeConfig) -> list[Example]:
-        return [self._encoder.example(one, recipe.train_on, recipe.train_after_end) for one in samples]
+        found = [self._encoder.example(one, recipe.train_on, recipe.train_after_end) for one in samples]
+        for sample, one in zip(samples, found, strict=True):
+            if self._limit is not None and one.length > self._limit:
+                raise UserError(f"Item '{sample.id}' has {one.length} tokens, more than the model's {self._limit}.")
+        return found
 
     def _collate(
         self,
