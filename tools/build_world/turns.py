@@ -1,4 +1,7 @@
-"""Conversations about one emoji picture: what is asked later often means nothing without the turn before."""
+"""Conversations about one emoji picture: what is asked later often means nothing without the turn before.
+
+None has a system turn: the embedded model's chat template has no place for one.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,6 @@ from tools.build_world.text import Concept, Fact, article, yes_no
 
 NAME = "general_turns"
 SIZES = {"train": 600, "test": 300}
-SYSTEM_EVERY = 4
-"""One conversation in so many begins with a system turn."""
-BRIEF = "write one word or two."
-"""The system turn of conversations that keep to it."""
-ABOUT = "you see one picture."
-"""The system turn of the others."""
 THINGS = {
     **{name: article(name) for name in
        ("animal", "food", "drink", "plant", "vehicle", "building", "instrument", "tool", "device", "toy")},
@@ -129,16 +126,13 @@ class Teller:
         return [(self._writer.choice(phrases.CAPTION), f"a picture of {what}.")]
 
 
-def _add(writer: Writer, picture: Picture, pairs: list[Pair], system: bool) -> None:
+def _add(writer: Writer, picture: Picture, pairs: list[Pair]) -> None:
     messages = [
         {"role": role, "content": content}
         for pair in pairs
         for role, content in zip(("user", "assistant"), pair, strict=True)
     ]
     messages[0]["content"] = f"<image>{messages[0]['content']}"
-    if system:
-        brief = all(len(answer.split()) <= 2 for _, answer in pairs)
-        messages.insert(0, {"role": "system", "content": BRIEF if brief else ABOUT})
     writer.rows.append(
         {
             "id": f"{writer.name}/{writer.split}/{len(writer.rows):05d}",
@@ -161,7 +155,7 @@ def _train(pictures: list[Picture], concepts: list[Concept]) -> list[Row]:
         n = 2 + place % 5
         for k in writer.random.permutation(len(others)):
             pairs += others[k][: n - len(pairs)]
-        _add(writer, picture, pairs, system=place // 5 % SYSTEM_EVERY == 0)
+        _add(writer, picture, pairs)
     return writer.finish()
 
 
@@ -172,8 +166,7 @@ def _test(pictures: list[Picture], concepts: list[Concept]) -> list[Row]:
     for place, picture in enumerate(spread(writer, pictures, SIZES["test"] // 2)):
         before = teller.fact(picture) if place // len(SHARED) % 2 else []
         for topic in (teller.kind(picture), teller.background(picture)):
-            pairs = before + topic.pairs(SHARED[place % len(SHARED)])
-            _add(writer, picture, pairs, system=place // (2 * len(SHARED)) % SYSTEM_EVERY == 0)
+            _add(writer, picture, before + topic.pairs(SHARED[place % len(SHARED)]))
     return writer.finish()
 
 
