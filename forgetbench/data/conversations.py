@@ -56,10 +56,17 @@ class Conversation:
 
 
 def is_conversation(row: Row) -> bool:
-    """Whether a row holds turns; one that has a `question` and an `answer` is an item as it is."""
-    if row.get("question") is not None and row.get("answer") is not None:
+    """Whether a row holds turns; one that has a `question` and an `answer` is an item as it is.
+
+    A `prompt` or `query` beside an `answer` is none either: which of two texts would be the answer is not guessed.
+    """
+    if row.get("answer") is not None and (row.get("question") is not None or _list(row) is None):
         return False
-    return any(row.get(name) is not None for name in _LISTS) or _pair(row) is not None
+    return _list(row) is not None or _pair(row) is not None
+
+
+def _list(row: Row) -> str | None:
+    return next((name for name in _LISTS if row.get(name) is not None), None)
 
 
 def _pair(row: Row) -> str | None:
@@ -104,8 +111,7 @@ def read_conversation(row: Row, picture: Callable[[object], ImageRef], has_marks
 
 def _given(row: Row) -> tuple[str, Sequence[Row]]:
     """The layout's name, and the turns of a row as they are stored, without the `system` field."""
-    name = next((name for name in _LISTS if row.get(name) is not None), None)
-    if name:
+    if name := _list(row):
         turns = _listed(row[name], name)
         return f"{name}: {_style(turns)}", turns
     asked = _pair(row)

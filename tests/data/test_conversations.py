@@ -17,7 +17,7 @@ from PIL import Image
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import ImageRef, Sample, Speaker
-from forgetbench.data import sources
+from forgetbench.data import item_pictures, sources
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.manifest_file import load_manifest
 from forgetbench.data.pictures import decode_image
@@ -174,6 +174,14 @@ def test_pictures_inside_parquet_are_read_from_a_column_and_from_parts(made: Mad
     assert [said(sample) for sample in load_samples(made(*rows, parquet=True), "train")] == [EXPECTED, EXPECTED]
 
 
+def test_a_picture_of_a_turn_is_found_again_in_its_table(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_pictures, "IN_MEMORY", 0)
+    held = made({"messages": parts(lambda place: {"type": "image", "image": HELD[place]})}, parquet=True)
+    (sample,) = load_samples(held, "train")
+    assert [image.data for image in sample.images] == [None, None]
+    assert said(sample) == EXPECTED
+
+
 def test_a_list_of_turns_may_be_stored_as_columns(made: Made) -> None:
     row = {"messages": {"role": [role for role, _ in TALK], "content": [words for _, words in TALK]}, "images": FILES}
     assert [said(sample) for sample in load_samples(made(row, parquet=True), "train")] == [EXPECTED]
@@ -194,6 +202,9 @@ def test_a_row_with_a_question_and_an_answer_stays_an_item(made: Made) -> None:
     row = {"prompt": "Which?", "response": "this", "query": "other", "label": "that"}
     mapped = made(row, source={"columns": {"question": "query", "answer": "label"}})
     assert said(load_samples(mapped, "train")[0]) == [("user", "other"), ("reply", "that")]
+    row = {"prompt": "Which?", "completion": "this", "label": "that"}
+    mapped = made(row, source={"columns": {"answer": "label"}}, prompt="{prompt}")
+    assert said(load_samples(mapped, "train")[0]) == [("user", "Which?"), ("reply", "that")]
 
 
 def test_turns_may_be_mapped_like_any_column(made: Made) -> None:

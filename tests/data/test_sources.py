@@ -206,6 +206,16 @@ def test_a_hub_dataset_may_hold_several_pictures_an_item(hub: Hub) -> None:
     assert [color(image) for image in load_samples(made, "train")[0].images] == [RED, BLUE]
 
 
+def test_a_hub_dataset_may_hold_conversations(hub: Hub) -> None:
+    parts = [{"type": "text", "text": "Which is "}, {"type": "image", "text": None}, {"type": "text", "text": "?"}]
+    turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": [{"type": "text", "text": "Red."}]}]
+    row = {"messages": turns, "images": [{"bytes": picture(RED), "path": None}]}
+    (sample,) = load_samples(hub([row], [row]), "train")
+    before, shown, after = sample.turns[0].parts
+    assert (before, color(sample.images[0]), after, sample.answer) == ("Which is ", RED, "?", "Red.")
+    assert shown == sample.images[0]
+
+
 def test_a_hub_dataset_that_cannot_be_loaded_is_named(hub: Hub) -> None:
     made = hub([CHOICE], [CHOICE], source={"hub_config": "fr"})
     with pytest.raises(UserError, match=r"mine.yaml: cannot load '.*copy'"):
