@@ -46,6 +46,8 @@ def read_marks(turn: RawTurn) -> RawTurn:
 
     A numbered mark that the assistant writes names a picture that was shown before, and stays text.
     """
+    if not any(isinstance(piece, str) and "<image" in piece for piece in turn.pieces):
+        return turn
     return replace(turn, pieces=tuple(piece for one in turn.pieces for piece in _split(one, turn.speaker)))
 
 
@@ -110,7 +112,8 @@ def _at(marks: Sequence[Mark], pictures: Sequence[ImageRef]) -> Iterator[ImageRe
 def _turns(turns: Sequence[RawTurn], at: Iterator[ImageRef]) -> Iterator[Turn]:
     for turn in turns:
         parts = [next(at) if isinstance(piece, Mark) else piece for piece in turn.pieces]
-        yield Turn(turn.speaker, tuple(_joined(parts)) or ("",), turn.has_loss)
+        joined = tuple(_joined(parts)) if len(parts) > 1 else tuple(parts)
+        yield Turn(turn.speaker, joined or ("",), turn.has_loss)
 
 
 def _joined(parts: Sequence[Part]) -> Iterator[Part]:
