@@ -4,8 +4,10 @@
 
 Our loop against a bare PyTorch loop on collated batches; features of pictures seen before against encoding every
 picture every time; ours, reading and encoding items it never saw, against TRL's SFTTrainer, where the environment
-variable FORGETBENCH_TRL_PYTHON names an interpreter that has it. Then the bare loop alone, in all the ways the hardware
-allows. Batches of 32, the language part trained, one thread unless said otherwise.
+variable FORGETBENCH_TRL_PYTHON names an interpreter that has it; ours on conversations of mixed lengths against TRL,
+against LLaMA-Factory, where FORGETBENCH_LLAMAFACTORY names a `llamafactory-cli`, and against an item for every reply.
+Then the bare loop alone, in all the ways the hardware allows. Batches of 32, the language part trained, one thread
+unless said otherwise.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import OneRound, Speed, Worker, take_turns
-from benchmarks.training_loop import BATCH, Way
+from benchmarks.training_loop import BATCH, INSTRUCTIONS, Way
 
 TRL = "FORGETBENCH_TRL_PYTHON"
 TRL_SCRIPT = Path(__file__).with_name("baselines") / "trl_sft.py"
+LLAMAFACTORY_SCRIPT = TRL_SCRIPT.with_name("llamafactory_train.py")
 TRL_STEPS = 20
+ACCUMULATION = 4
 PRECISIONS = ("fp32", "bf16")
 Ways = Mapping[str, Way]
 
@@ -44,6 +48,7 @@ def main() -> None:
     ratios = dict(loops(quick))
     if not quick:
         ratios |= dict(trl())
+        ratios |= dict(instructions())
         hardware()
         batches()
     print("ratios: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
@@ -81,6 +86,73 @@ def trl() -> Iterator[tuple[str, float]]:
     show("TRL's SFTTrainer, on items for the first time", speeds)
     for precision in PRECISIONS:
         yield f"ours/TRL {precision}", speeds[f"forgetbench, {precision}"].over(speeds[f"TRL, {precision}"])
+
+
+def instructions() -> Iterator[tuple[str, float]]:
+    """Conversations of mixed lengths: ours, ours an item per reply as before conversations, TRL's, LLaMA-Factory's.
+
+    Steps of 32 instances in four micro-batches, all on instances for the first time.
+    """
+    from benchmarks.baselines import llamafactory
+    from benchmarks.baselines.instructions import conversations, export_messages, export_sharegpt, n_replies
+    from forgetbench.config import ModelConfig
+    from forgetbench.data.collate import Encoder
+    from forgetbench.models.pretrained import load_processor
+
+    samples = conversations(INSTRUCTIONS)
+    names = {"conversations": "forgetbench", "turn by turn": "forgetbench, an item per reply"}
+    ways = {
+        name: Way("ours", "fp32", fresh=True, steps=TRL_STEPS, instructions=kind, accumulation=ACCUMULATION)
+        for kind, name in names.items()
+    }
+    processes: dict[str, Worker | OneRound] = {name: worker(way) for name, way in ways.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        checkpoint = exported(folder)[1]
+        shared = ["--checkpoint", checkpoint, "--steps", str(TRL_STEPS), "--batch-size", str(BATCH), "--threads", "1"]
+        shared += ["--accumulation", str(ACCUMULATION)]
+        if python := os.environ.get(TRL):
+            export_messages(samples, folder / "messages.parquet")
+            processes["TRL"] = OneRound(
+                [python, str(TRL_SCRIPT), *shared, "--messages", str(folder / "messages.parquet")]
+            )
+        if cli := llamafactory.program():
+            export_sharegpt(samples, folder / "sharegpt", "instructions")
+            script = [str(cli.with_name("python")), "-P", str(LLAMAFACTORY_SCRIPT), *shared]
+            processes["LLaMA-Factory"] = OneRound(
+                [*script, "--datasets", str(folder / "sharegpt"), "--name", "instructions"]
+            )
+        speeds = take_turns(processes, rounds=3)
+    encoder = Encoder(load_processor(ModelConfig(path="embedded:tiny")))
+    tokens = sum(encoder.example(sample).length for sample in samples) / len(samples)
+    replies = sum(map(n_replies, samples)) / len(samples)
+    show_instructions(speeds, tokens, replies)
+    ours = speeds["forgetbench"]
+    for name in ("TRL", "LLaMA-Factory"):
+        if name in speeds:
+            yield f"conversations/{name}", ours.over(speeds[name])
+    yield "replies a second, conversations/item per reply", ours.over(speeds[names["turn by turn"]]) * replies
+
+
+def show_instructions(speeds: Mapping[str, Speed], tokens: float, replies: float) -> None:
+    """A row for each way, in tokens and replies a second.
+
+    Args:
+        speeds: of the ways.
+        tokens: of a conversation, padding not counted.
+        replies: of a conversation.
+    """
+    title = f"Conversations of {replies:.1f} replies and {tokens:.0f} tokens, fp32, {BATCH} a step"
+    table = Table(title=title, title_justify="left")
+    for name in ("way", "tokens/s", "replies/s", "peak MiB"):
+        table.add_column(name, justify="left" if name == "way" else "right")
+    for name, speed in speeds.items():
+        instances = speed.steps_per_s * BATCH
+        single = name.endswith("item per reply")
+        read = "" if single else f"{instances * tokens:.0f}"
+        answered = instances if single else instances * replies
+        table.add_row(name, read, f"{answered:.1f}", f"{speed.peak_memory_mb:.0f}")
+    Console().print(table)
 
 
 def exported(folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from benchmarks.baselines.instructions import conversations, turn_by_turn
 from benchmarks.measure import serve
 from forgetbench.config import DataConfig, FinetuneConfig, MixConfig, ModelConfig, RecipeConfig, StageConfig
 from forgetbench.core.records import Precision, Sample
@@ -34,6 +35,8 @@ from forgetbench.training.run import peak_memory_mb
 
 BATCH = 32
 ENDLESS = 10**6
+INSTRUCTIONS = 3000
+"""Conversations of the benchmark's mix."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Way:
     """Bare: items of similar length share a batch."""
     mixed: bool = False
     """Half of the items from `general`, which vary in length."""
+    instructions: str = ""
+    """Ours: instead of one question a picture, the `conversations` of `baselines.instructions`, each one item; or the
+    same `turn by turn`, an item for each reply, without the turns before."""
+    accumulation: int = 1
+    """Micro-batches of a step."""
 
 
 def main() -> None:
@@ -84,6 +92,7 @@ def _config(way: Way) -> FinetuneConfig:
             parts=["language"],
             steps=ENDLESS,
             batch_size=BATCH,
+            gradient_accumulation=way.accumulation,
             precision=Precision(way.precision),
             reuse_features=way.reuse,
             mix=MixConfig(["general"], 0.5) if way.mixed else MixConfig(),
@@ -94,6 +103,10 @@ def _config(way: Way) -> FinetuneConfig:
 
 def _stream(way: Way, config: FinetuneConfig) -> MixedStream:
     """All training items, or those of one round over and over."""
+    if way.instructions:
+        items = conversations(INSTRUCTIONS)
+        items = turn_by_turn(items) if way.instructions == "turn by turn" else items
+        return MixedStream([WeightedSet("instructions", items, 1.0)], [], 0.0, seed=0)
     (stage,) = plan_stages(config, Catalogue())
     return stage.stream if way.fresh else repeated(stage.stream, way.steps * BATCH)
 

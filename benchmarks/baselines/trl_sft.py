@@ -1,9 +1,11 @@
 """TRL's SFTTrainer on the embedded model, as a process of its own: prints one JSON line of speed, memory and loss.
 
     $FORGETBENCH_TRL_PYTHON benchmarks/baselines/trl_sft.py --checkpoint FOLDER --items TRAIN.parquet --steps 20
+    $FORGETBENCH_TRL_PYTHON benchmarks/baselines/trl_sft.py --checkpoint FOLDER --messages TALKS.parquet --steps 20
 
 The interpreter needs trl 1.16 with torch and transformers, and not forgetbench; the checkpoint and the items come from
-`benchmarks.baselines.export`. TRL's own settings, except those that the recipe compared with it has too, and gradient
+`benchmarks.baselines.export`, conversations from `benchmarks.baselines.instructions`; of these TRL's collator trains on
+every token. TRL's own settings, except those that the recipe compared with it has too, and gradient
 checkpointing, which TRL turns on and which would only slow it here.
 """
 
@@ -75,9 +77,12 @@ def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--checkpoint", required=True, help="folder of export_checkpoint")
-    parser.add_argument("--items", required=True, help="Parquet file of export_items")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--items", help="Parquet file of export_items")
+    given.add_argument("--messages", help="Parquet file of export_messages")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32, help="instances a step")
+    parser.add_argument("--accumulation", type=int, default=1, help="micro-batches of a step")
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16: autocast, weights in fp32")
     parser.add_argument("--threads", type=int, help="CPU threads; by default as torch finds")
@@ -96,7 +101,8 @@ def train(arguments: argparse.Namespace, clock: Clock) -> SFTTrainer:
         config = SFTConfig(
             output_dir=folder,
             max_steps=arguments.steps,
-            per_device_train_batch_size=arguments.batch_size,
+            per_device_train_batch_size=arguments.batch_size // arguments.accumulation,
+            gradient_accumulation_steps=arguments.accumulation,
             learning_rate=arguments.lr,
             lr_scheduler_type="cosine",
             warmup_steps=0.1,  # below 1: a share of the steps
@@ -104,7 +110,7 @@ def train(arguments: argparse.Namespace, clock: Clock) -> SFTTrainer:
             max_grad_norm=1.0,
             optim="adamw_torch_fused",
             bf16=arguments.precision == "bf16",
-            completion_only_loss=True,
+            completion_only_loss=True if arguments.items else None,
             gradient_checkpointing=False,
             max_length=None,
             use_cpu=True,
@@ -118,7 +124,7 @@ def train(arguments: argparse.Namespace, clock: Clock) -> SFTTrainer:
         trainer = SFTTrainer(
             model=model,
             args=config,
-            train_dataset=conversations(arguments.items),
+            train_dataset=conversations(arguments.items) if arguments.items else messages(arguments.messages),
             processing_class=AutoProcessor.from_pretrained(arguments.checkpoint),
             callbacks=[clock],
         )
@@ -139,6 +145,12 @@ def conversations(path: str) -> Dataset:
     with tempfile.TemporaryDirectory() as cache:
         items = Dataset.from_parquet(path, cache_dir=cache, keep_in_memory=True)
         return items.map(turns, remove_columns=["id", "answer", "options"], keep_in_memory=True)
+
+
+def messages(path: str) -> Dataset:
+    """Conversations of several turns as they are."""
+    with tempfile.TemporaryDirectory() as cache:
+        return Dataset.from_parquet(path, cache_dir=cache, keep_in_memory=True)
 
 
 if __name__ == "__main__":
