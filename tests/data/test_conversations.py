@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import ImageRef, Sample, Speaker
 from forgetbench.data import item_pictures, sources
+from forgetbench.data.conversations import read_conversation
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.manifest_file import load_manifest
 from forgetbench.data.pictures import decode_image
@@ -308,6 +312,24 @@ def test_a_record_that_asks_for_no_reply_is_left_out_and_told_once(
     (line,) = capsys.readouterr().err.splitlines()
     assert "mine: split 'train': 10 records make no item and are left out: 'empty' (it has no turns), " in line
     assert line.endswith(" and 5 more.")
+
+
+@given(st.lists(st.sampled_from("sua"), max_size=7).map("".join))
+def test_only_questions_that_are_each_answered_after_perhaps_a_system_turn_make_an_item(letters: str) -> None:
+    roles = {"s": "system", "u": "user", "a": "assistant"}
+    row = told(*((roles[letter], f"{place}") for place, letter in enumerate(letters)))
+    if re.fullmatch("s?(ua)+", letters):
+        read = read_conversation(row, no_picture, has_marks=True)
+        kept = [(turn.speaker, turn.pieces) for turn in read.before]
+        assert kept == [(Speaker(roles[letter]), (f"{place}",)) for place, letter in enumerate(letters[:-1])]
+        assert read.reply == str(len(letters) - 1)
+    else:
+        with pytest.raises(ValueError, match=r"turn|the assistant"):
+            read_conversation(row, no_picture, has_marks=True)
+
+
+def no_picture(value: object) -> ImageRef:
+    raise AssertionError(value)
 
 
 def test_an_empty_last_turn_makes_no_item_and_an_empty_earlier_one_is_kept(made: Made) -> None:
