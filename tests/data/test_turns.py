@@ -17,7 +17,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from forgetbench.compose import compose
+from forgetbench.config import FinetuneConfig
 from forgetbench.core.paths import EMBEDDED, shipped
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.data.sources import load_samples
+from forgetbench.training.plan import plan_stages
 from tools.build_world.images import Picture
 from tools.build_world.phrases import BACKGROUNDS
 from tools.build_world.text import DIGITS, GARMENTS, Concept, read_concepts
@@ -166,3 +171,20 @@ def test_no_other_set_matrix_sweep_or_recipe_names_it() -> None:
         if "general_turns" in path.read_text("utf-8")
     ]
     assert naming == ["recipe/hybrid_turns.yaml", "general_turns.yaml"]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_conversation_is_read_as_one_item_whose_last_reply_is_asked_for(split: str) -> None:
+    samples = load_samples(Catalogue().load("general_turns"), split)
+    for sample, row in zip(samples, items("general_turns", split), strict=True):
+        assert [turn.text for turn in sample.turns] == [message["content"] for message in row["messages"][:-1]]
+        assert [image.name for image in sample.images] == [row["image"]]
+        assert sample.answer == row["messages"][-1]["content"]
+        assert sample.clusters == (f"concept={row['concept']}",)
+
+
+def test_hybrid_turns_mixes_as_many_conversations_as_target_items() -> None:
+    (stage,) = plan_stages(compose(FinetuneConfig, ["recipe=hybrid_turns"]), Catalogue())
+    mixed = [stage.stream[place].id.startswith("general_turns/") for place in range(40)]
+    assert sum(mixed) == 20
+    assert {sum(mixed[:place]) - place // 2 for place in range(40)} <= {0, 1}
