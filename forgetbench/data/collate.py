@@ -137,7 +137,7 @@ class Encoder:
         prompt = self.prompt(sample)
         return Example(
             prompt,
-            self.answer_ids(sample.answer, after=train_after_end),
+            self.answer_ids(_reply(sample), after=train_after_end),
             _spans(prompt.replies, train_on, train_after_end),
         )
 
@@ -148,14 +148,14 @@ class Encoder:
             n_tokens = len(self._tokens.ids(text))
             self._texts[sample.turns] = n_tokens, self._tokens.replies
         n_tokens, replies = self._texts[sample.turns]
-        n_answer = len(self.answer_ids(sample.answer, after=train_after_end))
+        n_answer = len(self.answer_ids(_reply(sample), after=train_after_end))
         spans = _spans(replies, train_on, train_after_end)
         return n_tokens + n_answer, n_answer + sum(stop - start for start, stop in spans)
 
     def trained(self, sample: Sample, train_on: TrainOn = TrainOn.all, train_after_end: bool = False) -> int:
         """Tokens of a conversation that the loss is taken on; no picture is opened."""
         if sample.is_question or train_on is TrainOn.last:
-            return len(self.answer_ids(sample.answer, after=train_after_end))
+            return len(self.answer_ids(_reply(sample), after=train_after_end))
         return self.counts(sample, train_on, train_after_end)[1]
 
     def estimated_length(self, sample: Sample) -> int:
@@ -255,6 +255,11 @@ class Encoder:
         if whole_ids[: len(head_ids)] == head_ids:
             return tuple(whole_ids[len(head_ids) :])
         return tuple(self._tokens.ids(tail))
+
+
+def _reply(sample: Sample) -> str:
+    """The last reply as it is trained on; a candidate is asked for without the blanks around it."""
+    return sample.answer.strip() if sample.candidates else sample.answer
 
 
 def _spans(replies: Sequence[Reply], train_on: TrainOn, train_after_end: bool) -> tuple[tuple[int, int], ...]:

@@ -88,6 +88,10 @@ def read_conversation(row: Row, picture: Callable[[object], ImageRef], has_marks
     for name in _UNREAD:
         if row.get(name) and row[name] != "[]":
             raise ValueError(f"it has `{name}`, but only texts and pictures are read; leave such records out")
+    if _list(row) is None and isinstance(row.get("label"), bool):
+        raise ValueError(
+            "its `label` says whether people liked its completion; keep the records that were liked, without that field"
+        )
     layout, given = _given(row)
     turns = [_turn(turn, number, picture) for number, turn in enumerate(given, start=1)]
     if row.get("objects") and any(mark in turn.text for turn in turns for mark in _BOXES):

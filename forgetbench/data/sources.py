@@ -197,7 +197,8 @@ class _Reader:
         sample = Sample(
             id=item_id,
             turns=turns,
-            answer=answer,
+            # A conversation's texts are kept as they are; of other items blanks around the answer never counted.
+            answer=answer.strip() if manifest.answer is AnswerKind.text and not said else answer,
             kind=manifest.answer,
             references=references,
             options=options,
