@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from benchmarks.baselines.export import eval_samples
 from forgetbench.config import ModelConfig
 from forgetbench.core.records import Decoding
-from forgetbench.data.collate import Encoder, batch_prompts
+from forgetbench.data.batching import batch_prompts
+from forgetbench.data.collate import Encoder
 from forgetbench.data.encoded import encode
 from forgetbench.evaluation.batches import BatchedSet, batched
 from forgetbench.evaluation.engine import Engine

@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from benchmarks.measure import serve
 from forgetbench.config import DataConfig, FinetuneConfig, MixConfig, ModelConfig, RecipeConfig, StageConfig
 from forgetbench.core.records import Precision, Sample
+from forgetbench.data.batching import batch_prompts
 from forgetbench.data.catalogue import Catalogue
-from forgetbench.data.collate import IGNORED, Encoder, batch_prompts
+from forgetbench.data.collate import IGNORED, Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.methods.base import Method
 from forgetbench.models.load import load_model

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from forgetbench.config import EvalMatrixConfig, SweepConfig, Weights
+from forgetbench.config import EvalMatrixConfig, ModelConfig, SweepConfig, Weights
 from forgetbench.core.errors import UserError
 from forgetbench.core.processes import join_process_group, set_threads
 from forgetbench.data.catalogue import Catalogue
@@ -54,7 +54,7 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
     digest = scored_digest(loaded.digest, model, config.matrix.precision)
     folder = outputs / _base_name(config, loaded.digest)
     subject = bare_subject(folder, config.model.name, config.data, config.seed, catalogue)
-    _score(subject, config, outputs, [BASE], digest, lambda: (loaded, config.model.max_pixels))
+    _score(subject, config, outputs, [BASE], digest, lambda: (loaded, config.model))
 
 
 def _base_name(config: EvalMatrixConfig, digest: str) -> str:
@@ -72,11 +72,11 @@ def score_run(run: Run, config: EvalMatrixConfig | SweepConfig) -> pd.DataFrame:
     """
     from forgetbench.models.precision import scored_digest
 
-    def load() -> tuple[LoadedModel, int | None]:
+    def load() -> tuple[LoadedModel, ModelConfig]:
         set_threads(config.threads)
         loaded = run.load_base()
         run.attach_method(loaded.model)
-        return loaded, run.model.max_pixels
+        return loaded, run.model
 
     digest = scored_digest(run.model_digest, run.model, config.matrix.precision)
     outputs = outputs_of(run, Path(config.outputs))
@@ -89,7 +89,7 @@ def _score(
     outputs: Path,
     checkpoints: Sequence[Checkpoint],
     model_digest: str,
-    load: Callable[[], tuple[LoadedModel, int | None]],
+    load: Callable[[], tuple[LoadedModel, ModelConfig]],
 ) -> pd.DataFrame:
     """Score a subject, write its tables, show its 2x2; return the matrix."""
     from forgetbench.evaluation.cells import CellStore
@@ -105,8 +105,8 @@ def _score(
         from forgetbench.data.collate import shared_encoder
         from forgetbench.evaluation.inference import ModelRunner
 
-        loaded, max_pixels = load()
-        encoder = shared_encoder(loaded.processor, max_pixels, loaded.inputs_digest)
+        loaded, model = load()
+        encoder = shared_encoder(loaded.processor, model, loaded.inputs_digest)
         return ModelRunner(loaded, encoder, matrix, outputs / ".cache")
 
     sets = load_sets(matrix, catalogue)

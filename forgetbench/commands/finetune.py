@@ -43,6 +43,7 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     from forgetbench.models.load import load_model
     from forgetbench.models.parts import audit
     from forgetbench.training.footprint import too_large
+    from forgetbench.training.lengths import fitting_stages
     from forgetbench.training.loop import Trainer
     from forgetbench.training.plan import plan_stages, read_sets
     from forgetbench.training.prepare import prepare
@@ -67,10 +68,15 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
         start_run(folder, config, stages, loaded, audit(loaded.model))
         say(f"{folder}: nothing is trained (data.training=none).")
         return
+    encoder = shared_encoder(loaded.processor, config.model, loaded.inputs_digest)
+    stages = fitting_stages(config, catalogue, stages, encoder, loaded.model.config)
+    keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
+    if is_finished(folder, keep):
+        say(f"{folder}: already trained ({keep[-1]} steps).")
+        return
     prepared = prepare(loaded.model, [stage.recipe or config.recipe for stage in stages], config.method, config.seed)
     run = start_run(folder, config, stages, loaded, prepared.audit)
     console.print(audit_table(run.audit))
-    encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
     read = read_sets(config.method, catalogue)
     # A copy of the method: what it keeps of this run must not stay with the configuration.
     method, carry = replace(config.method), config.data.carry_optimiser
@@ -122,18 +128,22 @@ def operate(operation: Operation, folder: Path, threads: int | None) -> None:
 def _operation_context(run: Run, reads_data: bool) -> OperationContext:
     from forgetbench.data.collate import shared_encoder
     from forgetbench.models.precision import widen
+    from forgetbench.training.lengths import fitting_stages
     from forgetbench.training.passes import TrainingPasses
     from forgetbench.training.plan import plan_stages
     from forgetbench.training.variants import OperationContext
 
     config = run.config
-    stages = plan_stages(config, Catalogue(config.manifests)) if reads_data else []
+    catalogue = Catalogue(config.manifests)
+    stages = plan_stages(config, catalogue) if reads_data else []
     if reads_data and [stage.data_digest for stage in stages] != list(run.data_digests):
         raise UserError(f"{run.folder}: its training data are no longer those it was trained on.")
     accelerator = start_processes()
     loaded = run.load_base()
     widen(loaded.model.parameters())  # operations write fp32, whatever the base is held in
-    encoder = shared_encoder(loaded.processor, config.model.max_pixels, loaded.inputs_digest)
+    encoder = shared_encoder(loaded.processor, config.model, loaded.inputs_digest)
+    if reads_data:
+        stages = fitting_stages(config, catalogue, stages, encoder, loaded.model.config)
     operation_context = OperationContext(loaded.model, config.method, len(config.data.targets), config.seed)
     accelerator.prepare(loaded.model)
     # Features of frozen towers would be the base's, where a checkpoint may have others.

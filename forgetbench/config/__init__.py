@@ -7,7 +7,16 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
-from forgetbench.config.recipe import CheckpointConfig, MixConfig, Optimiser, RecipeConfig, ReplayConfig, Schedule
+from forgetbench.config.recipe import (
+    CheckpointConfig,
+    MixConfig,
+    Optimiser,
+    RecipeConfig,
+    ReplayConfig,
+    Schedule,
+    TooLong,
+    TrainOn,
+)
 from forgetbench.config.result import NO_RESULT
 from forgetbench.config.stages import DataConfig, StageConfig, Training, stage_recipe, stage_recipes
 from forgetbench.core.records import Decoding, Precision
@@ -32,7 +41,9 @@ __all__ = [
     "Sharding",
     "StageConfig",
     "SweepConfig",
+    "TooLong",
     "Tracker",
+    "TrainOn",
     "Training",
     "Weights",
     "stage_recipe",
@@ -103,6 +114,8 @@ class ModelConfig:
     """Pictures with more pixels are shrunk first; the paper used 512*512 = 262144."""
     chat_template: str | None = None
     """File (.jinja) that takes the place of the checkpoint's own template."""
+    system_prompt: str | None = None
+    """System turn of conversations that bring none; null: what the template does by itself."""
     trust_remote_code: bool = False
     """Run the Python code that comes with a checkpoint: for sources you trust."""
 

@@ -20,6 +20,24 @@ class Schedule(StrEnum):
     constant = "constant"
 
 
+class TrainOn(StrEnum):
+    """Which replies of a conversation are trained on."""
+
+    all = "all"
+    """Every turn of the assistant."""
+    last = "last"
+    """The last one; earlier turns are read as context."""
+
+
+class TooLong(StrEnum):
+    """What becomes of items that are longer than the model's context, or than `max_length`."""
+
+    refuse = "refuse"
+    """Nothing is trained; the items are named."""
+    skip = "skip"
+    """They are left out, counted and named."""
+
+
 @dataclass
 class ReplayConfig:
     """Items of earlier tasks, appended to the target set of a stage."""
@@ -78,6 +96,15 @@ class RecipeConfig:
     """Instances per optimiser step, over all processes and accumulation."""
     gradient_accumulation: int = 1
     """Split each batch into this many micro-batches."""
+    train_on: TrainOn = TrainOn.all
+    """Which replies of a conversation are trained on: all of them, or the last."""
+    train_after_end: bool = False
+    """Also train on what the chat template writes after a reply's end token (a line break in ChatML), as LLaMA-Factory
+    does: a model is never asked for it, and a one-letter answer becomes a third of its item's loss instead of half."""
+    max_length: int | None = None
+    """Longest item in tokens, pictures included; null: the model's context."""
+    too_long: TooLong = TooLong.refuse
+    """What becomes of longer items: training is refused, or they are left out (skip); nothing is ever cut."""
     schedule: Schedule = Schedule.cosine
     """Learning rate after warm-up."""
     warmup: float = 0.1

@@ -1,4 +1,4 @@
-"""Turn samples into model inputs, one by one, and pad them into batches.
+"""Turn conversations into model inputs, one by one.
 
 Every sample is processed alone, so what a batch contains can never change an item's tokens or pixels.
 
@@ -7,29 +7,36 @@ Shapes: B items, T prompt tokens, A answer tokens.
 
 from __future__ import annotations
 
-import inspect
+import copy
+import io
 import math
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from cachetools import LRUCache
+from PIL import Image
 from torch import Tensor
 
-from forgetbench.core.records import ImageRef, Sample
-from forgetbench.data.pictures import decode_image
+from forgetbench.config import ModelConfig, TrainOn
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import AnswerKind, ImageRef, Part, Sample, Speaker, Turn
+from forgetbench.data.pictures import MAX_PIXELS, count_pixels, decode_image
+from forgetbench.models.chat_template import ChatTemplate
+from forgetbench.models.conversation_tokens import ConversationTokenizer, Reply
 
 IGNORED = -100
 PIXELS = ("pixel_values", "pixel_attention_mask")
 """Picture tensors that only a vision tower reads; by far the largest."""
+_BLANK_SIDES = (224, 448)
+"""Pixels of the sides of pictures that lengths are estimated by."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One prompt, ready for a model."""
+    """One prompt, ready for a model: a conversation up to where the model replies."""
 
     tokens: dict[str, Tensor]
     """Per-token inputs, each (T,): input_ids, attention_mask, token types."""
@@ -37,6 +44,8 @@ class Encoded:
     """The processor's picture tensors, as they came."""
     answer_type: int = 0
     """Token type of what follows the prompt."""
+    replies: tuple[Reply, ...] = ()
+    """Places of earlier replies that may be trained on."""
 
     @property
     def length(self) -> int:
@@ -44,45 +53,156 @@ class Encoded:
         return len(self.tokens["input_ids"])
 
 
-class Encoder:
-    """Renders prompts through a processor's chat template and remembers what it encoded."""
+@dataclass(frozen=True)
+class Example:
+    """One conversation to train on."""
 
-    def __init__(self, processor: Any, max_pixels: int | None = None, cache_bytes: int = 1 << 30) -> None:
+    prompt: Encoded
+    answer: tuple[int, ...]
+    """Token ids of the last reply."""
+    replies: tuple[tuple[int, int], ...] = ()
+    """Tokens of the prompt that are trained on, too: beginning and end of earlier replies."""
+
+    @property
+    def trained(self) -> int:
+        """Tokens that the loss is taken on."""
+        return len(self.answer) + sum(stop - start for start, stop in self.replies)
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and answer."""
+        return self.prompt.length + len(self.answer)
+
+    @property
+    def ids_and_labels(self) -> tuple[Tensor, Tensor]:
+        """Token ids (T + A,) of the whole conversation, and the same with IGNORED where no loss is taken."""
+        ids_T = self.prompt.tokens["input_ids"]
+        labels_T = torch.full_like(ids_T, IGNORED)
+        for start, stop in self.replies:
+            labels_T[start:stop] = ids_T[start:stop]
+        answer_A = torch.tensor(self.answer, dtype=ids_T.dtype)
+        return torch.cat([ids_T, answer_A]), torch.cat([labels_T, answer_A])
+
+
+class Encoder:
+    """Renders conversations through a processor's chat template and remembers what it encoded."""
+
+    def __init__(
+        self,
+        processor: Any,
+        max_pixels: int | None = None,
+        system_prompt: str | None = None,
+        cache_bytes: int = 1 << 30,
+    ) -> None:
         """Wrap a processor.
 
         Args:
             processor: any ProcessorMixin with a tokenizer and an image processor.
             max_pixels: shrink larger pictures first, and keep the image processor from enlarging them beyond it.
+            system_prompt: goes before conversations without a system turn of their own; None leaves it to the template.
             cache_bytes: memory for encoded prompts, the least recently used dropped first; the last one stays.
         """
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.pad_id = next(i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if i is not None)
-        # A processor that takes a suffix belongs to a prefix language model: it ends the prompt itself, and its
-        # token types tell prompt (0) from answer (1). Elsewhere a token type of 1 means a picture.
-        self._takes_suffix = "suffix" in inspect.signature(processor.__call__).parameters
-        self.answer_type = int(self._takes_suffix)
+        self.template = ChatTemplate(processor, system_prompt)
+        # A prefix model's token types tell prompt (0) from answer (1). Elsewhere a token type of 1 means a picture.
+        self.answer_type = int(self.template.is_prefix_model)
         """Token type of answers."""
+        self._tokens = ConversationTokenizer(self.tokenizer, [self.template.picture])
+        self._marking = copy.copy(processor)
+        self._marking.tokenizer = self._tokens
         self._max_pixels = max_pixels
         self._limits = {} if max_pixels is None else _limits(processor.image_processor, max_pixels)
-        self._cache: LRUCache[tuple[str, tuple[ImageRef, ...]], Encoded] = LRUCache(
+        self._cache: LRUCache[tuple[Turn, ...], Encoded] = LRUCache(
             cache_bytes, getsizeof=lambda encoded: min(_size(encoded), cache_bytes)
         )
+        self._texts: LRUCache[tuple[Turn, ...], tuple[int, tuple[Reply, ...]]] = LRUCache(65536)
         self.answer_ids = lru_cache(maxsize=65536)(self._answer_ids)
 
     def prompt(self, sample: Sample) -> Encoded:
-        """The user's turn of one sample, remembered."""
-        key = (sample.prompt, sample.images)
-        if key not in self._cache:
-            self._cache[key] = self.encode(sample)
-        return self._cache[key]
+        """A conversation up to its last reply, remembered."""
+        if sample.turns not in self._cache:
+            self._cache[sample.turns] = self.encode(sample)
+        return self._cache[sample.turns]
+
+    def example(self, sample: Sample, train_on: TrainOn = TrainOn.all, train_after_end: bool = False) -> Example:
+        """A conversation as it is trained on.
+
+        Args:
+            sample: what is said.
+            train_on: whether earlier replies are trained on as well as the last one.
+            train_after_end: train on what the template writes after a reply's end token, too.
+        """
+        prompt = self.prompt(sample)
+        return Example(
+            prompt,
+            self.answer_ids(sample.answer, after=train_after_end),
+            _spans(prompt.replies, train_on, train_after_end),
+        )
+
+    def counts(self, sample: Sample, train_on: TrainOn = TrainOn.all, train_after_end: bool = False) -> tuple[int, int]:
+        """Tokens of a conversation without its pictures', and those that the loss is taken on; no picture is opened."""
+        if sample.turns not in self._texts:
+            text = self._text(sample)
+            n_tokens = len(self._tokens.ids(text))
+            self._texts[sample.turns] = n_tokens, self._tokens.replies
+        n_tokens, replies = self._texts[sample.turns]
+        n_answer = len(self.answer_ids(sample.answer, after=train_after_end))
+        spans = _spans(replies, train_on, train_after_end)
+        return n_tokens + n_answer, n_answer + sum(stop - start for start, stop in spans)
+
+    def trained(self, sample: Sample, train_on: TrainOn = TrainOn.all, train_after_end: bool = False) -> int:
+        """Tokens of a conversation that the loss is taken on; no picture is opened."""
+        if sample.is_question or train_on is TrainOn.last:
+            return len(self.answer_ids(sample.answer, after=train_after_end))
+        return self.counts(sample, train_on, train_after_end)[1]
+
+    def estimated_length(self, sample: Sample) -> int:
+        """About how many tokens a conversation has, pictures included; their headers are read, no more."""
+        return self.counts(sample)[0] + sum(map(self._estimated_tokens, sample.images))
+
+    def length_bound(self, sample: Sample) -> int:
+        """A length in tokens that a conversation hardly exceeds, found without tokenising it: a byte is a token."""
+        texts = sum(len(turn.text.encode()) for turn in sample.turns) + len(sample.answer.encode())
+        pictures = 2 * sum(map(self._estimated_tokens, sample.images))
+        return texts + pictures + self._frame * (len(sample.turns) + 1)
+
+    @cached_property
+    def _frame(self) -> int:
+        """Tokens that the template writes around one turn."""
+        return self.counts(Sample.question("", "", "", AnswerKind.text))[0]
+
+    def _estimated_tokens(self, image: ImageRef) -> int:
+        """Tokens of a picture, from those of two blank ones: as many for all, or growing with the area."""
+        (small, fewer), (large, more) = self._blanks
+        if fewer == more:
+            return fewer
+        pixels = min(count_pixels(image), self._max_pixels or MAX_PIXELS)
+        return max(1, fewer + (more - fewer) * (pixels - small) // (large - small))
+
+    @cached_property
+    def _blanks(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Pixels and tokens of a small and of a large picture."""
+        bare = self._frame - len(self.answer_ids(""))
+        found = []
+        for side in _BLANK_SIDES:
+            stream = io.BytesIO()
+            Image.new("RGB", (side, side)).save(stream, "PNG")
+            shown = Sample.question("", "", "", AnswerKind.text, (ImageRef("", f"blank {side}", stream.getvalue()),))
+            found.append((side**2, self.encode(shown).length - bare))
+        return found[0], found[1]
 
     def encode(self, sample: Sample) -> Encoded:
-        """Encode the user's turn of one sample."""
-        text = self._head(sample.prompt, len(sample.images))
+        """Encode a conversation up to its last reply.
+
+        Raises:
+            UserError: the template does not take it, or a picture cannot be read; names the item.
+        """
+        text = self._text(sample)
         pictures = [decode_image(image, self._max_pixels) for image in sample.images]
         bos = self.tokenizer.bos_token
-        features = self.processor(
+        features = self._marking(
             text=[text],
             # Nested, as conversations give them: LLaVA-OneVision cuts one picture of a prompt into tiles, but not two.
             images=[pictures] if pictures else None,
@@ -95,45 +215,53 @@ class Encoder:
         shape = features["input_ids"].shape
         tokens = {key: value[0] for key, value in features.items() if value.shape == shape}
         pictures_in = {key: value for key, value in features.items() if key not in tokens}
-        return Encoded(tokens, pictures_in, self.answer_type)
+        return Encoded(tokens, pictures_in, self.answer_type, self._tokens.replies)
 
-    def _head(self, prompt: str, n_images: int) -> str:
-        """The text up to where the model answers."""
-        if self._template is None:
-            end = "" if self._takes_suffix else "\n"
-            return (getattr(self.processor, "image_token", "<image>") * n_images) + prompt + end
-        return str(
-            self.processor.apply_chat_template([_user(prompt, n_images)], add_generation_prompt=True, tokenize=False)
-        )
+    def _text(self, sample: Sample) -> str:
+        """The conversation as the template writes it, texts and replies marked."""
+        try:
+            turns = [self._as_written(turn) for turn in sample.turns]
+            protected = [replace(turn, parts=tuple(map(self._protected, turn.parts))) for turn in turns]
+            return self.template.replies(turns, protected)
+        except ValueError as error:
+            raise UserError(f"Item '{sample.id}': {error}.") from error
 
-    @property
-    def _template(self) -> str | None:
-        template: str | None = self.processor.chat_template or self.tokenizer.chat_template
-        return template
+    def _as_written(self, turn: Turn) -> Turn:
+        if turn.speaker is not Speaker.assistant or not self.template.trims_replies:
+            return turn
+        return replace(turn, parts=(turn.text.strip(),))
 
-    def _answer_ids(self, answer: str, end: bool = True) -> tuple[int, ...]:
-        """Token ids of an answer as the template would write it, optionally with its end-of-turn token.
+    def _protected(self, part: Part) -> Part:
+        return self._tokens.protect(part) if isinstance(part, str) else part
+
+    def _answer_ids(self, answer: str, end: bool = True, after: bool = False) -> tuple[int, ...]:
+        """Token ids of a reply as the template would write it.
 
         Tokenised after a prompt, then the prompt's ids are cut off: tokenisers that mark word starts would otherwise
         give an answer other ids than in running text.
+
+        Args:
+            answer: the reply.
+            end: with its end token.
+            after: with what the template writes after that, such as a line break.
         """
-        answer = answer.strip()  # as many templates do
-        head, tail = self._head("?", 0), answer
-        if self._template is not None:
-            reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-            whole = self.processor.apply_chat_template([_user("?", 0), reply], tokenize=False)
-            if whole.startswith(head):
-                tail = whole[len(head) :]
-        tail = tail[: tail.find(answer) + len(answer)] + (self._turn_end(tail, answer) if end else "")
-        head_ids = self.tokenizer(head, add_special_tokens=False)["input_ids"]
-        whole_ids = self.tokenizer(head + tail, add_special_tokens=False)["input_ids"]
+        form = self.template.reply_form
+        if self.template.trims_replies or not self.template.is_there:
+            answer = answer.strip()
+        head = self.template.render([Turn(Speaker.user, ("?",))])
+        tail = form.before + self._tokens.protect(answer)
+        tail += (form.end + (form.after if after else "")) if end else ""
+        head_ids, whole_ids = self._tokens.ids(head), self._tokens.ids(head + tail)
         if whole_ids[: len(head_ids)] == head_ids:
             return tuple(whole_ids[len(head_ids) :])
-        return tuple(self.tokenizer(tail, add_special_tokens=False)["input_ids"])
+        return tuple(self._tokens.ids(tail))
 
-    def _turn_end(self, tail: str, answer: str) -> str:
-        end = tail[tail.find(answer) + len(answer) :].strip()
-        return end or self.tokenizer.eos_token
+
+def _spans(replies: Sequence[Reply], train_on: TrainOn, train_after_end: bool) -> tuple[tuple[int, int], ...]:
+    """Beginning and end of what is trained on before the last reply."""
+    if train_on is TrainOn.last:
+        return ()
+    return tuple((one.start, one.after if train_after_end else one.stop) for one in replies)
 
 
 def _limits(image_processor: Any, max_pixels: int) -> dict[str, Any]:
@@ -149,91 +277,20 @@ def _limits(image_processor: Any, max_pixels: int) -> dict[str, Any]:
 _shared: dict[str, Encoder] = {}
 
 
-def shared_encoder(processor: Any, max_pixels: int | None, digest: str) -> Encoder:
+def shared_encoder(processor: Any, model: ModelConfig, digest: str) -> Encoder:
     """The process's encoder of one kind of inputs: points of a sweep train on what the first of them encoded.
 
     Args:
         processor: as for Encoder.
-        max_pixels: as for Encoder.
-        digest: of both; another one takes the place of the encoder before it.
+        model: says how large pictures may be, and the system prompt.
+        digest: of all that decides inputs; another one takes the place of the encoder before it.
     """
     if digest not in _shared:
         _shared.clear()
-        _shared[digest] = Encoder(processor, max_pixels)
+        _shared[digest] = Encoder(processor, model.max_pixels, model.system_prompt)
     return _shared[digest]
-
-
-def _user(prompt: str, n_images: int) -> dict[str, Any]:
-    pictures = [{"type": "image"}] * n_images
-    return {"role": "user", "content": [*pictures, {"type": "text", "text": prompt}]}
 
 
 def _size(encoded: Encoded) -> int:
     tensors = (*encoded.tokens.values(), *encoded.pictures.values())
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def batch_prompts(
-    encoded: Sequence[Encoded],
-    pad_id: int,
-    answers: Sequence[Sequence[int]] | None = None,
-    without: Container[str] = (),
-) -> dict[str, Tensor]:
-    """Pad prompts on the left and, if given, answers on the right of them.
-
-    Args:
-        encoded: B prompts.
-        pad_id: token id of the padding.
-        answers: B token-id sequences to append.
-        without: picture tensors to leave out.
-
-    Returns:
-        Model inputs: input_ids (B, T+A), attention_mask, picture tensors and, with answers, `labels` (B, A) for the
-        last A positions, padding marked as ignored.
-    """
-    width = max(one.length for one in encoded)
-    extra = max((len(answer) for answer in answers), default=0) if answers is not None else 0
-    batch: dict[str, Tensor] = {}
-    for key in encoded[0].tokens:
-        fill = pad_id if key == "input_ids" else 0
-        batch[key] = torch.stack([F.pad(one.tokens[key], (width - one.length, extra), value=fill) for one in encoded])
-    if answers is not None:
-        labels = torch.full((len(encoded), extra), IGNORED)
-        for row, answer in enumerate(answers):
-            ids = torch.tensor(answer, dtype=torch.long)
-            labels[row, : len(ids)] = ids
-            batch["input_ids"][row, width : width + len(ids)] = ids
-            batch["attention_mask"][row, width : width + len(ids)] = 1
-            if "token_type_ids" in batch:
-                batch["token_type_ids"][row, width : width + len(ids)] = encoded[row].answer_type
-        batch["labels"] = labels
-    batch |= join_pictures(encoded, without)
-    if not has_own_positions(batch):
-        # Explicit positions make padding invisible.
-        batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    return batch
-
-
-def has_own_positions(batch: Mapping[str, Any]) -> bool:
-    """Whether the model computes positions itself: three-dimensional ones, where a picture's rows and columns count."""
-    return "image_grid_thw" in batch or {"target_sizes", "mm_token_type_ids"} <= batch.keys()
-
-
-def join_pictures(encoded: Sequence[Encoded], without: Container[str] = ()) -> dict[str, Tensor]:
-    """The picture tensors of some prompts, in their order."""
-    keys = {key: None for one in encoded for key in one.pictures if key not in without}
-    tensors = {key: [one.pictures[key] for one in encoded if key in one.pictures] for key in keys}
-    packed = "target_sizes" in keys  # MiniCPM-V lays all patches end to end in one row, and reads no other row
-    return {
-        key: torch.cat(some, -1) if packed and key == "pixel_values" else _join(some) for key, some in tensors.items()
-    }
-
-
-def _join(tensors: Sequence[Tensor]) -> Tensor:
-    """Concatenate along the first axis; unequal other axes (tiles of unequal number) are padded with zeros."""
-    shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
-    padded = []
-    for tensor in tensors:
-        missing = [pad for size, want in zip(tensor.shape[:0:-1], shape[::-1], strict=True) for pad in (0, want - size)]
-        padded.append(F.pad(tensor, missing) if any(missing) else tensor)
-    return torch.cat(padded)

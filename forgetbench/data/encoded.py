@@ -22,7 +22,7 @@ from forgetbench.core.records import ImageRef, Sample
 from forgetbench.core.store import Store, file_checksum, json_digest, verify
 from forgetbench.data.collate import PIXELS, Encoded, Encoder
 
-_FORMAT = 2
+_FORMAT = 3
 _META = "meta.json"
 _ROWS = 64
 """Rows of one file: as many are in memory while they are made."""

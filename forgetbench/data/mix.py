@@ -40,13 +40,14 @@ class MixedStream:
             ratio: h, in [0, 1].
             seed: decides the phase of the interleaving and every set's order.
         """
-        self._sets = (*target, *auxiliary)
+        self.sets = (*target, *auxiliary)
+        """All that instances are drawn from."""
         self._ratio = ratio if auxiliary else 0.0
         self._seed = seed
         self._phase = float(np.random.default_rng([seed, 0]).random())
         self._groups = (_Group(target, seed, 1), _Group(auxiliary, seed, 2))
         self._offset = len(target)
-        self._order = lru_cache(maxsize=4 * len(self._sets))(self._permutation)
+        self._order = lru_cache(maxsize=4 * len(self.sets))(self._permutation)
 
     def auxiliary_before(self, n: int) -> int:
         """How many of the first n instances are auxiliary; within one of ratio * n."""
@@ -59,7 +60,7 @@ class MixedStream:
         within = before if auxiliary else i - before
         choice, count = self._groups[auxiliary].at(within)
         which = choice + (self._offset if auxiliary else 0)
-        samples = self._sets[which].samples
+        samples = self.sets[which].samples
         epoch, position = divmod(count, len(samples))
         return samples[int(self._order(which, epoch)[position])]
 
@@ -68,7 +69,7 @@ class MixedStream:
         return [self[i] for i in range((step - 1) * size, step * size)]
 
     def _permutation(self, which: int, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self._seed, 3, which, epoch]).permutation(len(self._sets[which].samples))
+        return np.random.default_rng([self._seed, 3, which, epoch]).permutation(len(self.sets[which].samples))
 
 
 class _Group:

@@ -47,6 +47,8 @@ SCHEMA = pa.schema(
         ("score", pa.float64()),
     ]
 )
+_OF_ASKING = ("seconds", "versions", "beyond_context")
+"""What a cell's file says of how its predictions were made; scoring again changes none of it."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,18 @@ class CellKey:
 
 
 @dataclass(frozen=True)
+class BeyondContext:
+    """The items of a cell that are longer than the model's context; what it says of them is noise."""
+
+    items: int
+    longest_id: str
+    tokens: int
+    """Of the longest, with the longest candidate where there are any."""
+    context: int
+    """Positions that the model was made for."""
+
+
+@dataclass(frozen=True)
 class Cell:
     """One stored cell."""
 
@@ -76,6 +90,8 @@ class Cell:
     seconds: float | None
     """What asking the model took, summed over batches; None where it was asked elsewhere."""
     metric: Metric
+    beyond_context: BeyondContext | None = None
+    """None where every item fits, or the model is not known."""
 
 
 class CellStore:
@@ -109,8 +125,8 @@ class CellStore:
             return None
         table, facts = stored
         if (facts["rules"], facts["metric"]) != (rules_digest(), metric):
-            return self._score(digest, table.to_pylist(), metric, facts["seconds"], facts["versions"])
-        return Cell(digest, _frame(table), facts["seconds"], metric)
+            return self._score(digest, table.to_pylist(), metric, facts)
+        return Cell(digest, _frame(table), facts["seconds"], metric, _beyond(facts))
 
     def prompts(self, digest: str) -> dict[str, str]:
         """What a stored cell's items asked, by id."""
@@ -126,6 +142,7 @@ class CellStore:
         settings: Settings,
         metric: Metric,
         seconds: float | None,
+        beyond_context: BeyondContext | None = None,
     ) -> Cell:
         """Score and store a finished cell, and return it as it will be read.
 
@@ -137,6 +154,7 @@ class CellStore:
             settings: how they were made.
             metric: how open answers are scored.
             seconds: what making them took.
+            beyond_context: the items that are longer than the model's context.
         """
         described = json.dumps(settings.described(), sort_keys=True)
         rows = [
@@ -160,15 +178,19 @@ class CellStore:
         ]
         # Of those that asked: scoring again, later, changes neither.
         versions = {} if seconds is None else {name: version(name) for name in ("torch", "transformers")}
-        return self._score(digest, rows, metric, seconds if seconds is None else round(seconds, 3), versions)
+        asked = {
+            "seconds": seconds if seconds is None else round(seconds, 3),
+            "versions": versions,
+            **({"beyond_context": asdict(beyond_context)} if beyond_context else {}),
+        }
+        return self._score(digest, rows, metric, asked)
 
     def _score(
         self,
         digest: str,
         rows: Sequence[dict[str, Any]],
         metric: Metric,
-        seconds: float | None,
-        versions: Mapping[str, str],
+        asked: Mapping[str, Any],
     ) -> Cell:
         """Read and score stored predictions, and keep what came out."""
         samples, predictions = [_sample(row) for row in rows], [_prediction(row) for row in rows]
@@ -180,12 +202,15 @@ class CellStore:
             "content": _content(table),
             "metric": metric,
             "rules": rules_digest(),
-            "seconds": seconds,
-            "versions": versions,
+            **{key: asked[key] for key in _OF_ASKING if key in asked},
         }
         with self._files.writing(digest) as temporary:
             pq.write_table(table.replace_schema_metadata({"facts": json.dumps(facts)}), temporary, compression="zstd")
-        return Cell(digest, _frame(table), seconds, metric)
+        return Cell(digest, _frame(table), asked["seconds"], metric, _beyond(asked))
+
+
+def _beyond(facts: Mapping[str, Any]) -> BeyondContext | None:
+    return BeyondContext(**facts["beyond_context"]) if "beyond_context" in facts else None
 
 
 def _load(path: Path) -> tuple[pa.Table, dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +19,8 @@ from transformers import LogitsProcessorList
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Decoding, Prediction, Sample
-from forgetbench.data.collate import IGNORED, Encoded, Encoder, batch_prompts, has_own_positions
+from forgetbench.data.batching import batch_prompts, extended, has_own_positions
+from forgetbench.data.collate import IGNORED, Encoded, Encoder
 from forgetbench.evaluation.batches import BatchedSet, differ_in_last
 from forgetbench.evaluation.features import FeatureCache
 from forgetbench.evaluation.sampling import ItemNoise
@@ -112,8 +113,7 @@ class Engine:
         """One forward pass: candidates are told apart by their last token, the others are shared."""
         shared = [len(ids[0]) - 1 for ids in batch.candidates]
         prompts = [
-            _extended(prompt, ids[0][:n])
-            for prompt, ids, n in zip(batch.prompts, batch.candidates, shared, strict=True)
+            extended(prompt, ids[0][:n]) for prompt, ids, n in zip(batch.prompts, batch.candidates, shared, strict=True)
         ]
         inputs = batch_prompts(prompts, self._encoder.pad_id)
         logprobs_BV = self._forward(inputs, batch.features, keep=1).logits[:, -1].float().log_softmax(-1)
@@ -231,17 +231,3 @@ def _before(text: str, stop: Sequence[str]) -> str:
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _extended(encoded: Encoded, ids: Sequence[int]) -> Encoded:
-    """A prompt with the candidates' shared first tokens appended."""
-    if not ids:
-        return encoded
-    zeros = torch.zeros(len(ids), dtype=torch.long)
-    fills = {
-        "input_ids": torch.tensor(ids),
-        "attention_mask": zeros + 1,
-        "token_type_ids": zeros + encoded.answer_type,
-    }
-    tokens = {key: torch.cat([value, fills.get(key, zeros)]) for key, value in encoded.tokens.items()}
-    return replace(encoded, tokens=tokens)

@@ -134,6 +134,7 @@ class Evaluator:
         runner.move(work.checkpoint)
         advance(f"preparing {dataset.manifest.name}", 0)
         batches, settings = runner.batches(dataset).batches, runner.resolved(dataset, work.settings)
+        beyond = runner.beyond_context(dataset, settings)
         items = [json_digest([dataset.samples[item].id for item in batch])[:16] for batch in batches]
         journal = Journal(self._store.partial(work.digest), self._process_group.rank)
         kept = journal.read() if self._process_group.is_main else {}
@@ -159,6 +160,6 @@ class Evaluator:
         predictions = [by_item[item] for item in range(len(dataset.samples))]
         seconds = sum(one.seconds for one in done.values())
         metric, images = dataset.manifest.metric, dataset.image_digests
-        cell = self._store.write(work.digest, dataset.samples, images, predictions, settings, metric, seconds)
+        cell = self._store.write(work.digest, dataset.samples, images, predictions, settings, metric, seconds, beyond)
         self._store.remove_leftovers(work.digest)  # with the cell there, a late comer needs neither journal nor lock
         return cell

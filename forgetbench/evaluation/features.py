@@ -14,7 +14,7 @@ import torch
 from cachetools import LRUCache
 from torch import Tensor
 
-from forgetbench.data.collate import join_pictures
+from forgetbench.data.batching import join_pictures
 from forgetbench.evaluation.batches import BatchedSet, Pictures
 from forgetbench.models.features import PictureEncoder
 

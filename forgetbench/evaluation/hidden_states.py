@@ -15,7 +15,8 @@ from torch import Tensor
 
 from forgetbench.config import MatrixConfig
 from forgetbench.core.errors import UserError
-from forgetbench.data.collate import Encoded, batch_prompts
+from forgetbench.data.batching import batch_prompts
+from forgetbench.data.collate import Encoded
 from forgetbench.evaluation.batches import BatchedSet
 from forgetbench.evaluation.representation import LayerMeasure
 from forgetbench.evaluation.spectra import LinearCKA, MeanDrift, MeanEffectiveRank

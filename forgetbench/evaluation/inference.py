@@ -10,10 +10,12 @@ from pathlib import Path
 import transformers
 
 from forgetbench.config import MatrixConfig
+from forgetbench.core.errors import UserError
 from forgetbench.core.records import Decoding, Prediction
 from forgetbench.data.collate import Encoder
 from forgetbench.data.encoded import encode
 from forgetbench.evaluation.batches import BatchedSet, batched
+from forgetbench.evaluation.cells import BeyondContext
 from forgetbench.evaluation.distances import part_distances
 from forgetbench.evaluation.engine import Engine
 from forgetbench.evaluation.hidden_states import Observer
@@ -23,6 +25,7 @@ from forgetbench.evaluation.settings import Settings
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.methods.experts import expert_parts
 from forgetbench.models.checkpoint import Checkpoint
+from forgetbench.models.context import context_of
 from forgetbench.models.load import LoadedModel
 from forgetbench.models.parts import part_of
 from forgetbench.models.precision import at_precision, is_packed
@@ -83,8 +86,34 @@ class ModelRunner:
         if dataset not in self._longest:
             # Of the whole split: how long an answer may be must not depend on which other items are scored.
             texts = {text for sample in dataset.whole for text in (*sample.references, *sample.options)}
-            self._longest[dataset] = max(len(self._encoder.answer_ids(text)) for text in texts)
+            self._longest[dataset] = max(len(self._encoder.answer_ids(text.strip())) for text in texts)
         return replace(settings, max_new_tokens=self._longest[dataset] + 6)  # room for a short sentence around it
+
+    def beyond_context(self, dataset: EvaluationSet, settings: Settings) -> BeyondContext | None:
+        """The items that are longer than the model's context; None where all fit.
+
+        Raises:
+            UserError: the model has no further positions, so that they cannot be asked.
+        """
+        context = context_of(self._model.config)
+        if context.length is None:
+            return None
+        batched_set = self.batches(dataset)
+        lengths = list(batched_set.prompts.lengths)
+        if settings.decoding is Decoding.choice:
+            lengths = [n + max(map(len, ids)) for n, ids in zip(lengths, batched_set.candidates, strict=True)]
+        beyond = [item for item, length in enumerate(lengths) if length > context.length]
+        if not beyond:
+            return None
+        longest = max(beyond, key=lambda item: (lengths[item], -item))
+        found = BeyondContext(len(beyond), dataset.samples[longest].id, lengths[longest], context.length)
+        if context.is_hard:
+            raise UserError(
+                f"{dataset.manifest.name}: items are longer than the model's context, which has no further positions: "
+                f"{found.items} of more than {context.length} tokens, the longest '{found.longest_id}' with "
+                f"{found.tokens}. Shrink pictures with model.max_pixels, or leave the dataset out."
+            )
+        return found
 
     def answer(self, dataset: EvaluationSet, number: int, settings: Settings) -> list[Prediction]:
         """The predictions for one batch, in its order."""

@@ -29,13 +29,15 @@ class Batch:
     """Keyword arguments of the model's forward: input_ids (B, T + A) and the like; picture features may stand in for
     pixels where vision tower and projector are frozen."""
     labels: Tensor
-    """(B, A): token ids of the last A positions, padding marked as -100."""
+    """(B, A): token ids of the last A positions, -100 where no loss is taken."""
     samples: Sequence[Sample]
     """The B items."""
+    prompt_tokens: Sequence[int]
+    """Of each item, tokens up to its last reply, without padding."""
     share: float
     """Share of the optimiser step's instances, over all micro-batches and processes."""
     answers: int
-    """Answer tokens of the whole step, over all micro-batches and processes."""
+    """Tokens of the whole step that the loss is taken on, over all micro-batches and processes."""
 
 
 class Passes(Protocol):

@@ -90,9 +90,9 @@ class VisualDrift:
 
     def _reference(self, batch: Batch, row: int) -> Tensor:
         """The base's hidden states (P, D) of one item."""
-        sample, width = batch.samples[row], batch.labels.shape[1]
-        prompt_T = batch.inputs["input_ids"][row, : batch.inputs["input_ids"].shape[1] - width]
-        prompt_T = prompt_T[batch.inputs["attention_mask"][row, : len(prompt_T)] == 1]
+        sample = batch.samples[row]
+        unpadded = batch.inputs["attention_mask"][row] == 1
+        prompt_T = batch.inputs["input_ids"][row][unpadded][: batch.prompt_tokens[row]]
         seen = visible_tokens(self._model, prompt_T)
         key = (sample.images, tuple(prompt_T[:seen].tolist()))
         if key in self._held:

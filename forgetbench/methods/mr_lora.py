@@ -118,7 +118,7 @@ class MRLoRA(LoRA):
         with torch.no_grad():
             for item in draw.sample(list(items), min(self.router_samples, len(items))):
                 batch = passes.batch([item])
-                prompt_BT = batch.inputs["attention_mask"][:, : -batch.labels.shape[1]]
+                prompt_BT = batch.inputs["attention_mask"][:, : batch.prompt_tokens[0]]
                 found.append(router.states(model, partial(passes.forward, batch), prompt_BT))
         model.train(training)
         return torch.cat(found)

@@ -160,7 +160,8 @@ def _digest(model: Any, processor: Any, config: ModelConfig) -> str:
 def _input_settings(processor: Any, config: ModelConfig) -> dict[str, Any]:
     """All that decides how prompts and pictures become model inputs."""
     tokenizer = processor.tokenizer
-    return {
+    given = {} if config.system_prompt is None else {"system_prompt": config.system_prompt}
+    return given | {
         "max_pixels": config.max_pixels,
         "processor": [type(processor).__name__, _content(_plain(processor.to_dict()))],
         "special_tokens": _plain(tokenizer.special_tokens_map),

@@ -8,7 +8,6 @@ from typing import Any
 
 import transformers
 from huggingface_hub import try_to_load_from_cache
-from jinja2 import TemplateError
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
@@ -16,6 +15,7 @@ from forgetbench.config import ModelConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.network import hub_unreachable_reason, not_found_message
 from forgetbench.core.paths import EMBEDDED
+from forgetbench.models.chat_template import ChatTemplate
 
 
 def resolve_path(path: str) -> str:
@@ -37,7 +37,7 @@ def load_processor(config: ModelConfig) -> Any:
     """Load the processor, without its video half where the family has one, under the chosen chat template.
 
     Raises:
-        UserError: the path holds no processor with images, or `chat_template` is no template that shows pictures.
+        UserError: the path holds no processor with images, or the chat template misprints a conversation.
     """
     family = load_config(config).model_type
     processor = from_pretrained(_processor_class(family), config)
@@ -49,7 +49,7 @@ def load_processor(config: ModelConfig) -> Any:
         )
     if config.chat_template is not None:
         processor.chat_template = _read_template(config.chat_template)
-        _check_template(processor, config.chat_template)
+    _check_template(processor, config)
     return processor
 
 
@@ -62,24 +62,17 @@ def _read_template(path: str) -> str:
         ) from error
 
 
-def _check_template(processor: Any, path: str) -> None:
-    """Write one question with and without a picture; a template for text alone would drop every picture."""
-    question = {"type": "text", "text": "?"}
+def _check_template(processor: Any, config: ModelConfig) -> None:
+    """Refuse a template that would misprint a conversation, before anything runs."""
+    given = config.chat_template is not None
+    source = f"model.chat_template={config.chat_template}" if given else f"The chat template of {config.path}"
     try:
-        shown, unshown = (
-            processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-            for content in ([{"type": "image"}, question], [question])
-        )
-    except (TemplateError, TypeError) as error:
-        raise UserError(
-            f"model.chat_template={path} fails on a question with a picture ({error}); a message's content is a list "
-            "of parts of type `image` or `text`."
-        ) from error
-    if shown == unshown:
-        raise UserError(
-            f"model.chat_template={path} writes nothing for a picture; it must write the model's image token for every "
-            "part of type `image`."
-        )
+        template = ChatTemplate(processor, config.system_prompt)
+        template.check(source)
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
+    if config.system_prompt is not None and (reason := template.against_system_turns):
+        raise UserError(f"model.system_prompt: {reason}.")
 
 
 class _NoVideo:

@@ -162,8 +162,30 @@ def write_tables(subject: Subject, cells: Sequence[ScoredCell], catalogue: Catal
         write_csv(rows, subject.folder / "continual.csv")
         console.print(course_table(rows))
     console.print(matrix_table(tables.scores, tables.matrix))
+    _tell_beyond_context(subject, cells)
     say(f"{subject.folder}: {len(cells)} cells; scores.csv, matrix.csv, summary.csv")
     return tables
+
+
+def _tell_beyond_context(subject: Subject, cells: Sequence[ScoredCell]) -> None:
+    """Say which datasets hold items that are longer than the model's context, and write how many of each cell."""
+    path = subject.folder / "beyond_context.csv"
+    path.unlink(missing_ok=True)
+    found = [(one.work, one.cell.beyond_context) for one in cells if one.cell.beyond_context]
+    if not found:
+        return
+    rows = [
+        {"step": work.checkpoint.step, "dataset": work.dataset.manifest.name, "decoding": work.settings.decoding.value}
+        | {"items": beyond.items, "longest_id": beyond.longest_id, "tokens": beyond.tokens, "context": beyond.context}
+        for work, beyond in found
+    ]
+    write_csv(pd.DataFrame(rows), path)
+    for name, beyond in {work.dataset.manifest.name: beyond for work, beyond in found}.items():
+        say(
+            f"{name}: {beyond.items} items are longer than the model's context of {beyond.context} tokens, the longest "
+            f"'{beyond.longest_id}' with {beyond.tokens}; what the model says of them counts, but tells its limit, not "
+            "what it forgot (beyond_context.csv)."
+        )
 
 
 def write_representation(subject: Subject, measured: Sequence[Measured]) -> None:

@@ -2,7 +2,8 @@
 
 The same bits either way: kernels are chosen by shape, and in bf16 a picture's features differ with the number of
 pictures encoded along with it. So pictures are encoded as many at a time, and of the same shape, as a micro-batch
-shows; a micro-batch of other shapes is given pixels.
+shows; a micro-batch of other shapes is given pixels. Where micro-batches are composed by length, or hold conversations,
+they are never alike: there the pictures of an item are encoded by themselves.
 
 Shapes: N items of a micro-batch that show pictures, P picture tokens of one item, R of all of them, D hidden size.
 """
@@ -22,7 +23,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import ImageRef, Sample
-from forgetbench.data.collate import PIXELS, Encoded, Encoder, join_pictures
+from forgetbench.data.batching import join_pictures
+from forgetbench.data.collate import PIXELS, Encoded, Encoder
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.parts import part_of
 
@@ -52,20 +54,24 @@ class FeatureReuse:
         self._pictures, self._encoder, self._bytes_left = pictures, encoder, max_bytes
         self._held: dict[Pictures, Tensor] = {}
         self._upcoming: Iterator[Sample] = iter(())
+        self._alone: dict[Pictures, Tensor] = {}
         self._shapes: list[Shapes] = []
         """Of a full encoding batch's pictures, all alike; none before the first."""
-        self.active = wanted and pictures.usable and is_fixed(model)
-        """Whether features may stand in for pixels; the first micro-batch may yet switch it off."""
+        self._wanted, self._may_stand_in = wanted, pictures.usable and is_fixed(model)
+        self.active = wanted and self._may_stand_in
+        """Whether features may stand in for the pixels of alike micro-batches; the first may yet switch it off."""
 
     @property
     def held(self) -> int:
         """Of how many items' pictures there are features."""
-        return len(self._held)
+        return len(self._held) + len(self._alone)
 
     @property
     def held_bytes(self) -> int:
         """Memory that they take, with all that their tensors keep from being freed."""
-        return sum(features_PD.untyped_storage().nbytes() for features_PD in self._held.values())
+        return sum(
+            features_PD.untyped_storage().nbytes() for features_PD in (*self._held.values(), *self._alone.values())
+        )
 
     def set_upcoming(self, upcoming: Iterable[Sample]) -> None:
         """Say what will be shown from now on, in order: those to come fill up the encoding batch."""
@@ -94,7 +100,27 @@ class FeatureReuse:
             fresh = dict(zip(missing, self._encode(encoding_batch, move), strict=False))
         known = ChainMap(fresh, self._held)
         features_RD = torch.cat([known[images] for images, _ in shown])
-        self._keep(fresh)
+        self._keep(self._held, fresh)
+        return self._pictures.inputs(move({"": features_RD})[""])
+
+    @torch.no_grad()
+    def inputs_alone(self, samples: Sequence[Sample], encoded: Sequence[Encoded], move: Move) -> dict[str, Any]:
+        """As `inputs`, for micro-batches that are never alike, such as those of conversations.
+
+        The pictures of an item are encoded by themselves, so that their bits depend on nothing that is shown beside
+        them, in this step or before; nor on whether features are kept, which they are if reuse is wanted.
+        """
+        shown = [(sample.images, one) for sample, one in zip(samples, encoded, strict=True) if sample.images]
+        if not self._may_stand_in or not shown:
+            return {}
+        found: dict[Pictures, Tensor] = {}
+        for images, one in shown:
+            if images not in found and (images not in self._alone or not self._wanted):
+                found[images] = self._encode([one], move)[0]
+                if self._wanted:
+                    self._keep(self._alone, {images: found[images]})
+        known = ChainMap(found, self._alone)
+        features_RD = torch.cat([known[images] for images, _ in shown])
         return self._pictures.inputs(move({"": features_RD})[""])
 
     def _fill_batch(self, missing: dict[Pictures, Encoded]) -> None:
@@ -113,13 +139,13 @@ class FeatureReuse:
         features_RD = self._pictures.encode(move(join_pictures(encoding_batch))).cpu()
         return features_RD.reshape(len(encoding_batch), -1, features_RD.shape[-1])
 
-    def _keep(self, fresh: Mapping[Pictures, Tensor]) -> None:
+    def _keep(self, held: dict[Pictures, Tensor], fresh: Mapping[Pictures, Tensor]) -> None:
         for images, features_PD in fresh.items():
             if features_PD.nbytes > self._bytes_left:
                 self._bytes_left = 0  # those to come would not fit either
                 return
             # A slice would hold the memory of all that was encoded with it.
-            self._held[images] = features_PD.clone()
+            held[images] = features_PD.clone()
             self._bytes_left -= features_PD.nbytes
 
     def _is_position_independent(self, encoding_batch: Sequence[Encoded], move: Move) -> bool:

@@ -48,7 +48,7 @@ def _measured(config: ModelConfig) -> Sizes:
     stream = io.BytesIO()
     Image.new("RGB", (side, side)).save(stream, "PNG")
     shown = Sample.question("", "", "", AnswerKind.text, (ImageRef("", "blank.png", stream.getvalue()),))
-    encoded = Encoder(processor, config.max_pixels).prompt(shown)
+    encoded = Encoder(processor, config.max_pixels, config.system_prompt).prompt(shown)
     return sizes_of(
         model,
         patches=count_patches(model, encoded.pictures["pixel_values"]),

@@ -17,10 +17,14 @@ from forgetbench.config import RecipeConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.processes import against_sharing
 from forgetbench.core.records import Precision, Sample
-from forgetbench.data.collate import IGNORED, PIXELS, Encoder, batch_prompts
+from forgetbench.data.batching import batch_examples
+from forgetbench.data.collate import IGNORED, PIXELS, Encoder, Example
 from forgetbench.methods.base import Batch
+from forgetbench.models.context import context_of
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel
+from forgetbench.models.parts import part_of
+from forgetbench.training.composition import by_length
 from forgetbench.training.features import FeatureReuse
 
 if TYPE_CHECKING:
@@ -54,6 +58,7 @@ class TrainingPasses:
         self.seed = seed
         self._accelerator, self._model, self._encoder, self._recipe = accelerator, loaded.model, encoder, recipe
         self._keeps_logits = loaded.keeps_logits
+        self._limit = context_of(loaded.model.config).length
         self._precision = precision or recipe.precision
         self._pictures = PictureEncoder(loaded.model)
         self.begin_stage()
@@ -76,20 +81,27 @@ class TrainingPasses:
         """See what is frozen from now on; features of earlier weights are forgotten."""
         self.features = FeatureReuse(self._model, self._pictures, self._encoder, self._recipe.reuse_features)
         """Of pictures, where they stand in for pixels."""
+        trained = {part_of(name) for name, one in self._model.named_parameters() if one.requires_grad}
+        # A micro-batch of text alone trains nothing but the language part.
+        self._may_compose = "language" in trained
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
         """Items as one micro-batch that is a step by itself, pixels in it."""
-        return self._collate(samples, {}, 1.0, self._count(samples))
+        examples = self._examples(samples, self._recipe)
+        return self._collate(samples, examples, {}, 1.0, sum(one.trained for one in examples))
 
     def step(self, stage: Stage, number: int) -> list[Batch]:
         """This process's micro-batches of one optimiser step of a stage (steps count from 1)."""
-        samples = self._drawn(stage, number)
-        answers = self._count(samples)
+        recipe, samples = stage.recipe or self._recipe, self._drawn(stage, number)
+        trained = sum(self._encoder.trained(one, recipe.train_on, recipe.train_after_end) for one in samples)
+        alike = not self._composes(recipe) and all(one.is_question for one in samples)
         found = []
-        for part in self._shares(stage, samples):
+        for part in self._shares(recipe, samples):
+            examples = self._examples(part, recipe)
+            stand_in = self.features.inputs if alike else self.features.inputs_alone
             with self._autocast():
-                features = self.features.inputs(part, [self._encoder.prompt(one) for one in part], self._moved)
-            found.append(self._collate(part, features, len(part) / len(samples), answers))
+                features = stand_in(part, [one.prompt for one in examples], self._moved)
+            found.append(self._collate(part, examples, features, len(part) / len(samples), trained))
         return found
 
     def set_upcoming(self, stage: Stage, steps: Iterable[int]) -> None:
@@ -170,33 +182,54 @@ class TrainingPasses:
         summed: Tensor = self._accelerator.reduce(tensor, "sum")
         return summed
 
-    def _count(self, samples: Iterable[Sample]) -> int:
-        return sum(len(self._encoder.answer_ids(sample.answer)) for sample in samples)
-
     def _items(self, stage: Stage, steps: Iterable[int]) -> Iterator[Sample]:
         """What this process will see of a stage."""
         for step in steps:
-            for samples in self._shares(stage, self._drawn(stage, step)):
+            for samples in self._shares(stage.recipe or self._recipe, self._drawn(stage, step)):
                 yield from samples
 
     def _drawn(self, stage: Stage, step: int) -> list[Sample]:
         """The instances of one optimiser step."""
         return stage.stream.batch(step, (stage.recipe or self._recipe).batch_size)
 
-    def _shares(self, stage: Stage, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+    def _composes(self, recipe: RecipeConfig) -> bool:
+        """Whether items may be moved between the micro-batches of a step, over accumulation and processes."""
+        return self._may_compose and recipe.gradient_accumulation * self._accelerator.num_processes > 1
+
+    def _shares(self, recipe: RecipeConfig, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
         """This process's items of every micro-batch of one optimiser step."""
-        size = len(samples) // (stage.recipe or self._recipe).gradient_accumulation
+        size = len(samples) // recipe.gradient_accumulation
         rank, world = self._accelerator.process_index, self._accelerator.num_processes
+        if self._composes(recipe):
+            lengths = [self._encoder.estimated_length(one) for one in samples]
+            samples = by_length(samples, lengths, recipe.gradient_accumulation)
+            own = size // world
+            for start in range(rank * own, len(samples), size):
+                yield samples[start : start + own]
+            return
         for start in range(0, len(samples), size):
             yield samples[start + rank : start + size : world]
 
-    def _collate(self, samples: Sequence[Sample], features: Mapping[str, Any], share: float, answers: int) -> Batch:
+    def _examples(self, samples: Sequence[Sample], recipe: RecipeConfig) -> list[Example]:
+        found = [self._encoder.example(one, recipe.train_on, recipe.train_after_end) for one in samples]
+        for sample, one in zip(samples, found, strict=True):
+            if self._limit is not None and one.length > self._limit:
+                raise UserError(f"Item '{sample.id}' has {one.length} tokens, more than the model's {self._limit}.")
+        return found
+
+    def _collate(
+        self,
+        samples: Sequence[Sample],
+        examples: Sequence[Example],
+        features: Mapping[str, Any],
+        share: float,
+        trained: int,
+    ) -> Batch:
         """One micro-batch; picture features, where there are any, stand in for its pixels."""
-        encoded = [self._encoder.prompt(sample) for sample in samples]
-        ids = [self._encoder.answer_ids(sample.answer) for sample in samples]
-        inputs = self._moved(batch_prompts(encoded, self._encoder.pad_id, ids, without=PIXELS if features else ()))
+        inputs = self._moved(batch_examples(examples, self._encoder.pad_id, without=PIXELS if features else ()))
         labels_BA = inputs.pop("labels")
-        return Batch({**inputs, **features}, labels_BA, samples, share, answers)
+        lengths = [one.prompt.length for one in examples]
+        return Batch({**inputs, **features}, labels_BA, samples, lengths, share, trained)
 
     def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {key: value.to(self._accelerator.device) for key, value in tensors.items()}

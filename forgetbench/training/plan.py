@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
 from forgetbench.config import FinetuneConfig, RecipeConfig, Training, stage_recipe
+from forgetbench.core.errors import UserError
 from forgetbench.core.records import Sample
 from forgetbench.data.catalogue import Catalogue, Leaf
 from forgetbench.data.mix import MixedStream, WeightedSet
@@ -35,8 +36,13 @@ class Stage:
     """Of the target set, without those that are mixed in or replayed."""
 
 
-def plan_stages(config: FinetuneConfig, catalogue: Catalogue) -> list[Stage]:
+def plan_stages(config: FinetuneConfig, catalogue: Catalogue, without: Container[Sample] = ()) -> list[Stage]:
     """Read the training data and lay out every stage; `data.training: none` has stages of no steps.
+
+    Args:
+        config: of the run.
+        catalogue: of the datasets.
+        without: items to leave out.
 
     Raises:
         UserError: a manifest or its files do not fit.
@@ -45,7 +51,7 @@ def plan_stages(config: FinetuneConfig, catalogue: Catalogue) -> list[Stage]:
 
     @cache
     def items(name: str) -> list[WeightedSet]:
-        return _weighted(catalogue.leaves(name))
+        return [_less(one, without) for one in _weighted(catalogue.leaves(name))]
 
     own = [items(name) for name in config.data.sets]
     recipes = [stage_recipe(config.recipe, stage) for stage in config.data.stages]
@@ -125,6 +131,13 @@ def _merged(sets: Sequence[WeightedSet]) -> list[WeightedSet]:
 
 def _weighted(leaves: Sequence[Leaf]) -> list[WeightedSet]:
     return [WeightedSet(leaf.manifest.name, load_samples(leaf.manifest, leaf.split), leaf.weight) for leaf in leaves]
+
+
+def _less(one: WeightedSet, without: Container[Sample]) -> WeightedSet:
+    samples = [sample for sample in one.samples if sample not in without] if without else one.samples
+    if not samples:
+        raise UserError(f"{one.name}: no item is short enough to train on; raise recipe.max_length.")
+    return replace(one, samples=samples)
 
 
 def data_digest(sets: Sequence[WeightedSet]) -> str:

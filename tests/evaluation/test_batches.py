@@ -43,7 +43,9 @@ def items(count: int = 14) -> list[Sample]:
         kind = AnswerKind.option if i % 4 == 3 else AnswerKind.letter
         options = ("a red coat", "a blue bag", "boots") if kind is AnswerKind.option else ("coat", "bag", "boot")
         answer = options[0] if kind is AnswerKind.option else "A"
-        found.append(Sample.question(f"i{i}", "what is it? " + "really? " * (i % 3), answer, kind, images, (answer,), options))
+        found.append(
+            Sample.question(f"i{i}", "what is it? " + "really? " * (i % 3), answer, kind, images, (answer,), options)
+        )
     return found
 
 

@@ -20,7 +20,9 @@ from forgetbench.scoring.answers import Answer
 SETTINGS = Settings(Decoding.greedy, "fp32", 64, 12, ("\n",))
 KEY = CellKey("model", "delta", "samples", SETTINGS)
 SAMPLES = [
-    Sample.question("a", "How many?", "14 kg", AnswerKind.text, references=("14 kg", "fourteen kg"), clusters=("image=x",)),
+    Sample.question(
+        "a", "How many?", "14 kg", AnswerKind.text, references=("14 kg", "fourteen kg"), clusters=("image=x",)
+    ),
     Sample.question("b", "What?", "red car", AnswerKind.text, references=("red car",), clusters=("image=y",)),
     Sample.question("c", "Which?", "B", AnswerKind.text, references=("B",)),
 ]

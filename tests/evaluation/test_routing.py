@@ -15,7 +15,8 @@ from PIL import Image
 
 from forgetbench.config import MatrixConfig, ModelConfig, RepresentationConfig
 from forgetbench.core.records import AnswerKind, ImageRef, Prediction, Sample
-from forgetbench.data.collate import Encoder, batch_prompts
+from forgetbench.data.batching import batch_prompts
+from forgetbench.data.collate import Encoder
 from forgetbench.data.manifest import Manifest
 from forgetbench.evaluation.inference import ModelRunner
 from forgetbench.evaluation.sets import EvaluationSet

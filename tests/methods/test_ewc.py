@@ -48,7 +48,7 @@ class Regression:
     def batch(self, samples: Sequence[Sample]) -> Batch:
         rows = [int(sample.prompt) for sample in samples]
         inputs = {"x": torch.tensor(INPUTS[rows], dtype=torch.float32)}
-        return Batch(inputs, torch.tensor([LABELS[row] for row in rows]), samples, 1.0, len(rows))
+        return Batch(inputs, torch.tensor([LABELS[row] for row in rows]), samples, (), 1.0, len(rows))
 
     def forward(self, batch: Batch) -> Tensor:
         return self.model(batch.inputs["x"])

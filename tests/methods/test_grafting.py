@@ -26,7 +26,7 @@ class Regression:
     def __init__(self, model: nn.Module, x_ND: Tensor, y_NO: Tensor, micro_batches: int = 1) -> None:
         self._model = model
         pairs = zip(x_ND.chunk(micro_batches), y_NO.chunk(micro_batches), strict=True)
-        self._batches = [Batch({"x": x}, y, (), len(y) / len(y_NO), len(y_NO)) for x, y in pairs]
+        self._batches = [Batch({"x": x}, y, (), (), len(y) / len(y_NO), len(y_NO)) for x, y in pairs]
 
     def upcoming(self, steps: int) -> Iterator[Sequence[Batch]]:
         return (self._batches for _ in range(steps))

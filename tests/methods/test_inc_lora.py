@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from forgetbench.config import ModelConfig
-from forgetbench.data.collate import Encoder, batch_prompts
+from forgetbench.data.batching import batch_prompts
+from forgetbench.data.collate import Encoder
 from forgetbench.methods.base import TrainingContext
 from forgetbench.methods.inc_lora import IncLoRA
 from forgetbench.models.load import load_model

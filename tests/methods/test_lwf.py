@@ -72,7 +72,7 @@ def test_shares_of_micro_batches_sum_to_the_mean_over_answer_tokens() -> None:
     method.begin_stage(context)
     total = 0.0
     for rows in (slice(0, 1), slice(1, 4)):
-        batch = Batch({}, labels_BA[rows], (), 0.0, 7)
+        batch = Batch({}, labels_BA[rows], (), (), 0.0, 7)
         total += float(method.penalty(context, batch, logits_BAV[rows]))
     answered = logits_BAV[labels_BA >= 0]
     assert total == pytest.approx(0.7 * divergence(torch.zeros_like(answered), answered, 3.0) / 7, rel=1e-5)

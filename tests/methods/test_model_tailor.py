@@ -158,7 +158,7 @@ class Shown:
             "tokens": torch.randn(items, 4, 3, generator=generator),
             "attention_mask": mask,
         }
-        return Batch(inputs, torch.zeros(items, 1), samples, 1.0, items)
+        return Batch(inputs, torch.zeros(items, 1), samples, (), 1.0, items)
 
     def upcoming(self, steps: int) -> Iterator[Sequence[Batch]]:
         return iter([self._batches, self._batches][:steps])

@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def batch_of(share: float) -> Batch:
-    return Batch({}, torch.zeros(1, 1), (), share, 1)
+    return Batch({}, torch.zeros(1, 1), (), (), share, 1)
 
 
 def test_a_single_stage_is_lora_to_the_bit(folder: Path) -> None:

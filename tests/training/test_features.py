@@ -56,7 +56,9 @@ def picture(i: int, size: tuple[int, int] = (16, 16)) -> ImageRef:
 
 
 def item(i: int, *images: ImageRef) -> Sample:
-    return Sample.question(str(i), "What is this? " * (1 + i % 2), ("A", "dark red", "blue")[i % 3], AnswerKind.text, images)
+    return Sample.question(
+        str(i), "What is this? " * (1 + i % 2), ("A", "dark red", "blue")[i % 3], AnswerKind.text, images
+    )
 
 
 PICTURES = [picture(i) for i in range(6)]

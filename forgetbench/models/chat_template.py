@@ -1,0 +1,340 @@
+"""A model's chat template: conversations in, strings out, and what must hold of a template before anything runs.
+
+Templates differ in how they write a reply, where they put pictures, whether they take a system turn. What a template
+does is found out by rendering short conversations, never by its name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from jinja2 import TemplateError
+
+from forgetbench.core.records import Speaker, Turn
+from forgetbench.models.conversation_tokens import AFTER_END, REPLY, REPLY_END
+
+_ASKED, _SAID, _ASKED_AGAIN = "Query one.", "Reply one.", "Query two."
+_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
+"""What templates raise, their own `raise_exception` included."""
+
+
+@dataclass(frozen=True)
+class ReplyForm:
+    """How a template writes a reply after the prompt that asks for it."""
+
+    before: str
+    """Between the prompt and the reply, such as a blank."""
+    end: str
+    """The end token, or what stands for it; the tokenizer's own where the template writes none."""
+    after: str
+    """What follows before the next turn, such as a line break; never asked of a model."""
+    is_written: bool
+    """Whether the template itself writes the end."""
+
+
+class ChatTemplate:
+    """Renders conversations for one processor."""
+
+    def __init__(self, processor: Any, system_prompt: str | None = None) -> None:
+        """Look at a processor, whose template may be its tokenizer's.
+
+        Args:
+            processor: any ProcessorMixin with a tokenizer.
+            system_prompt: goes before conversations that have no system turn of their own.
+        """
+        self._processor, self._system_prompt = processor, system_prompt
+        self._template: str | None = processor.chat_template or processor.tokenizer.chat_template
+        # A processor that takes a suffix belongs to a prefix language model, which answers a question and no more.
+        self.is_prefix_model = "suffix" in inspect.signature(processor.__call__).parameters
+        self.picture = str(getattr(processor, "image_token", "<image>"))
+        """What the processor replaces by a picture's tokens."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the model has a template."""
+        return self._template is not None
+
+    def render(self, turns: Sequence[Turn], asks: bool = True) -> str:
+        """The conversation as one string.
+
+        Args:
+            turns: what is said; texts may be marked.
+            asks: end where the model is to reply.
+
+        Raises:
+            ValueError: the template does not take such a conversation.
+        """
+        if self._system_prompt is not None and turns[0].speaker is not Speaker.system:
+            turns = [Turn(Speaker.system, (self._system_prompt,)), *turns]
+        if self._template is None:
+            return self._without_template(turns)
+        if turns[0].speaker is Speaker.system and (reason := self.against_system_turns):
+            raise ValueError(reason)
+        try:
+            return self._rendered([self._message(turn) for turn in turns], asks)
+        except _ERRORS as error:
+            raise ValueError(f"the chat template does not take it ({error})") from error
+
+    def replies(self, turns: Sequence[Turn], protected: Sequence[Turn]) -> str:
+        """The conversation up to where the model is to reply, with marks around the replies that are trained.
+
+        Args:
+            turns: what is said, as it is.
+            protected: the same with its texts marked.
+
+        Raises:
+            ValueError: the template changes a reply, so that it is not known what would be trained.
+        """
+        if not any(_is_trained(turn) for turn in turns):
+            return self.render(protected)
+        opened = [_between_marks(turn) if _is_trained(turn) else turn for turn in protected]
+        whole = self.render(opened)
+        at, found = 0, ""
+        for number, turn in enumerate(opened):
+            if not _is_trained(turn):
+                continue
+            said = _joined(turn)
+            place = whole.find(said, at)
+            if place < 0:
+                raise ValueError(
+                    "the chat template changes its reply "
+                    f"{_joined(turns[number])[:40]!r}; train on the last reply alone (recipe.train_on=last), or give "
+                    "model.chat_template a template that writes replies as they are"
+                )
+            head = self.render(opened[:number])
+            start = len(head) if at <= len(head) <= place and whole.startswith(head) else place
+            text_end = place + len(said)
+            stop, after = self._ends(whole[text_end:])
+            inner = whole[start:place] + _joined(protected[number])
+            found += whole[at:start] + REPLY + inner + whole[text_end : text_end + stop] + REPLY_END
+            found += whole[text_end + stop : text_end + after] + AFTER_END
+            at = text_end + after
+        return found + whole[at:]
+
+    def _ends(self, rest: str) -> tuple[int, int]:
+        """How much of what follows a reply is its end token, and how much comes before the next turn."""
+        form = self.reply_form
+        if not form.is_written:
+            return 0, 0
+        blank = len(rest) - len(rest.lstrip())
+        if not rest[blank:].startswith(form.end):
+            return 0, 0
+        stop = blank + len(form.end)
+        return stop, stop + len(form.after) if rest[stop:].startswith(form.after) else stop
+
+    @cached_property
+    def reply_form(self) -> ReplyForm:
+        """How replies are written, by the example of a short one."""
+        if self._template is None:
+            return ReplyForm("", self._eos, "", is_written=False)
+        asked = [Turn(Speaker.user, (_ASKED,))]
+        head = self.render(asked)
+        whole = self.render([*asked, Turn(Speaker.assistant, (_SAID,))], asks=False)
+        place = whole.rindex(_SAID)
+        before = whole[len(head) : place] if whole.startswith(head) else ""
+        rest = whole[place + len(_SAID) :]
+        end = rest.strip()
+        if not end:
+            return ReplyForm(before, self._eos, "", is_written=False)
+        return ReplyForm(before, end, rest[rest.index(end) + len(end) :], is_written=True)
+
+    @property
+    def _eos(self) -> str:
+        return str(self._processor.tokenizer.eos_token)
+
+    @cached_property
+    def trims_replies(self) -> bool:
+        """Whether blanks around a reply are dropped."""
+        said = " x  "
+        turns = [Turn(Speaker.user, (_ASKED,)), Turn(Speaker.assistant, (said,)), Turn(Speaker.user, (_ASKED_AGAIN,))]
+        return self._template is not None and said not in self.render(turns)
+
+    @cached_property
+    def against_system_turns(self) -> str:
+        """Why the template takes no system turn; empty where it does."""
+        system, asked = (
+            {"role": "system", "content": self._content(_SAID)},
+            self._message(Turn(Speaker.user, (_ASKED,))),
+        )
+        fix = "take it out (and leave model.system_prompt empty), or give model.chat_template a template that writes it"
+        try:
+            shown = self._rendered([system, asked], asks=True)
+        except _ERRORS as error:
+            return f"the chat template takes no system turn ({error}); {fix}"
+        if _SAID not in shown:
+            return f"the chat template leaves a system turn out; {fix}"
+        try:
+            if shown == self._rendered([{**system, "role": "assistant"}, asked], asks=True):
+                return f"the chat template writes a system turn as a reply; {fix}"
+        except _ERRORS:
+            pass
+        return ""
+
+    @cached_property
+    def keeps_places(self) -> bool:
+        """Whether pictures are written where they stand among a turn's texts; many templates put them first."""
+        user = [{"type": "text", "text": _ASKED}, {"type": "image"}, {"type": "text", "text": _ASKED_AGAIN}]
+        shown = self._rendered([{"role": "user", "content": user}], asks=True)
+        between = shown[shown.find(_ASKED) + len(_ASKED) : shown.find(_ASKED_AGAIN)]
+        return bool(between.strip())
+
+    @cached_property
+    def shown_picture(self) -> str:
+        """What the template writes for one picture."""
+        text = {"type": "text", "text": _ASKED}
+        with_one = self._rendered([{"role": "user", "content": [{"type": "image"}, text]}], asks=True)
+        without = self._rendered([{"role": "user", "content": [text]}], asks=True)
+        before = _shared_start(with_one, without)
+        behind = _shared_start(with_one[before:][::-1], without[before:][::-1])
+        return with_one[before : len(with_one) - behind]
+
+    @cached_property
+    def _takes_parts(self) -> bool:
+        """Whether a reply may be given as a list of parts; some templates print the list as Python writes it."""
+        parts = [{"type": "text", "text": _SAID}]
+        return self._prints_reply(parts)
+
+    def _prints_reply(self, content: Any) -> bool:
+        asked = {"role": "user", "content": [{"type": "text", "text": _ASKED}]}
+        try:
+            shown = self._rendered([asked, {"role": "assistant", "content": content}], asks=False)
+        except _ERRORS:
+            return False
+        return _SAID in shown and "'type'" not in shown and '"type"' not in shown
+
+    def _content(self, text: str) -> Any:
+        return [{"type": "text", "text": text}] if self._takes_parts else text
+
+    def _message(self, turn: Turn) -> dict[str, Any]:
+        if turn.speaker is not Speaker.user:
+            return {"role": turn.speaker.value, "content": self._content(_joined(turn))}
+        parts = turn.parts
+        if self._is_out_of_place(turn):
+            bare = self.shown_picture.rstrip("\n")
+            parts = ("".join(part if isinstance(part, str) else bare for part in parts),)
+        else:
+            parts = tuple(self._without_double_breaks(parts))
+        content = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in parts]
+        return {"role": "user", "content": content}
+
+    def _is_out_of_place(self, turn: Turn) -> bool:
+        """Whether pictures stand behind text where the template would put them first."""
+        is_text = [isinstance(part, str) for part in turn.parts]
+        return is_text != sorted(is_text) and not self.keeps_places
+
+    def _without_double_breaks(self, parts: Sequence[Any]) -> list[Any]:
+        """Parts without the line break after a picture's mark where the template writes one itself."""
+        if not self.shown_picture.endswith("\n"):
+            return list(parts)
+        pairs = zip(["", *parts], parts, strict=False)
+        return [
+            part.removeprefix("\n") if isinstance(part, str) and not isinstance(before, str) else part
+            for before, part in pairs
+        ]
+
+    def _without_template(self, turns: Sequence[Turn]) -> str:
+        if len(turns) > 1:
+            raise ValueError(
+                "the model has no chat template, so it takes one question and its answer, no further or system turn"
+            )
+        parts = turns[0].parts
+        pictures = sum(not isinstance(part, str) for part in parts)
+        if any(isinstance(part, str) for part in parts[:pictures]):
+            raise ValueError("the model has no chat template, so it takes pictures before the question, and none in it")
+        text = _joined(turns[0])
+        return self.picture * pictures + (text.removeprefix("\n") if pictures else text)
+
+    def _rendered(self, messages: Sequence[Any], asks: bool) -> str:
+        return str(
+            self._processor.apply_chat_template(
+                list(messages), chat_template=self._template, add_generation_prompt=asks, tokenize=False
+            )
+        )
+
+    def _at(self, turns: Sequence[Turn], time: str) -> str:
+        """A conversation as the template writes it at some time of day."""
+        return str(
+            self._processor.tokenizer.apply_chat_template(
+                [self._message(turn) for turn in turns],
+                chat_template=self._template,
+                add_generation_prompt=True,
+                tokenize=False,
+                strftime_now=lambda _: time,
+            )
+        )
+
+    def check(self, source: str) -> None:
+        """Try the template with a whole conversation, so that nothing runs on one that misprints it.
+
+        Args:
+            source: how the template is called in messages.
+
+        Raises:
+            ValueError: what is wrong with it, and what to do.
+        """
+        other = "give model.chat_template the path of one that does"
+        if self._template is None:
+            if self.is_prefix_model:
+                return
+            raise ValueError(
+                f"{source}: there is no chat template, and the model is not one that does without; {other}"
+            )
+        self._check_pictures(source)
+        if not self._takes_parts and not self._prints_reply(_SAID):
+            raise ValueError(
+                f"{source} does not write a reply as it is (a list of parts is printed as Python writes it, or the "
+                f"reply is left out); {other}"
+            )
+        talk = [Turn(Speaker.user, (_ASKED,)), Turn(Speaker.assistant, (_SAID,)), Turn(Speaker.user, (_ASKED_AGAIN,))]
+        try:
+            whole = self.render(talk)
+            clocks = {self._at(talk, clock) for clock in ("first", "second")}
+        except ValueError as error:
+            raise ValueError(f"{source} fails on a conversation of two questions: {error}; {other}") from error
+        if not whole.find(_ASKED) < whole.find(_SAID) < whole.find(_ASKED_AGAIN):
+            raise ValueError(f"{source} leaves out a part of a conversation of two questions; {other}")
+        if len(clocks) > 1:
+            raise ValueError(
+                f"{source} writes the day into every prompt (strftime_now), so the same command would ask something "
+                "else tomorrow; give model.chat_template a copy with a fixed date"
+            )
+
+    def _check_pictures(self, source: str) -> None:
+        """A template for text alone would drop every picture."""
+        question = {"type": "text", "text": "?"}
+        try:
+            shown, unshown = (
+                self._rendered([{"role": "user", "content": content}], asks=True)
+                for content in ([{"type": "image"}, question], [question])
+            )
+        except _ERRORS as error:
+            raise ValueError(
+                f"{source} fails on a question with a picture ({error}); a message's content is a list "
+                "of parts of type `image` or `text`"
+            ) from error
+        if shown == unshown:
+            raise ValueError(
+                f"{source} writes nothing for a picture; it must write the model's image token for every "
+                "part of type `image`"
+            )
+
+
+def _is_trained(turn: Turn) -> bool:
+    return turn.speaker is Speaker.assistant and turn.has_loss
+
+
+def _joined(turn: Turn) -> str:
+    return "".join(part for part in turn.parts if isinstance(part, str))
+
+
+def _between_marks(turn: Turn) -> Turn:
+    return replace(turn, parts=(REPLY + _joined(turn) + REPLY_END,))
+
+
+def _shared_start(one: str, other: str) -> int:
+    """How many characters two texts begin with in common."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

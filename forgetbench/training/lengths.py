@@ -1,0 +1,106 @@
+"""Find the items that are longer than the model's context, or than the recipe allows, before the first step.
+
+Nothing is cut: a cut inside a picture's tokens breaks the picture, one inside a reply teaches to stop there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.progress import track
+
+from forgetbench.config import FinetuneConfig, RecipeConfig, TooLong
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import Sample
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.data.collate import Encoder
+from forgetbench.data.mix import WeightedSet
+from forgetbench.models.context import context_of
+from forgetbench.terminal.console import console, say
+from forgetbench.training.plan import Stage, plan_stages
+
+_NAMED = 5
+_SHOWN_FROM = 2000
+"""Items from which on a bar is shown."""
+
+
+@dataclass(frozen=True)
+class LongItem:
+    """An item that does not fit."""
+
+    set_name: str
+    sample: Sample
+    length: int
+    """Tokens, pictures included."""
+
+
+def longest_allowed(model_config: Any, recipe: RecipeConfig) -> int | None:
+    """Tokens of the longest item that a recipe may train on; None where nothing limits them."""
+    limits = (context_of(model_config).length, recipe.max_length)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def fitting_stages(
+    config: FinetuneConfig, catalogue: Catalogue, stages: Sequence[Stage], encoder: Encoder, model_config: Any
+) -> list[Stage]:
+    """The stages without what is too long, where the recipe says so.
+
+    Args:
+        config: of the run.
+        catalogue: of the datasets.
+        stages: as they were planned with all items.
+        encoder: of the model.
+        model_config: of the model.
+
+    Raises:
+        UserError: an item is too long and `recipe.too_long` does not leave it out; names the items.
+    """
+    found: dict[Sample, LongItem] = {}
+    for stage in stages:
+        recipe = stage.recipe or config.recipe
+        limit = longest_allowed(model_config, recipe)
+        long = [] if limit is None else _long_items(stage.stream.sets, encoder, recipe, limit)
+        if long and recipe.too_long is TooLong.refuse:
+            raise UserError(
+                f"{_told(long, limit)}\nLeave them out with recipe.too_long=skip, shrink pictures with "
+                "model.max_pixels, or train a model with a longer context."
+            )
+        if long:
+            say(f"Left out (recipe.too_long=skip): {_told(long, limit)}")
+        found |= {one.sample: one for one in long}
+    if not found:
+        return list(stages)
+    fitting = plan_stages(config, catalogue, without=found.keys())
+    # What a run was trained on is told apart by its files' items; which of them fit follows from the model.
+    return [replace(one, data_digest=stage.data_digest) for one, stage in zip(fitting, stages, strict=True)]
+
+
+def _long_items(sets: Sequence[WeightedSet], encoder: Encoder, recipe: RecipeConfig, limit: int) -> list[LongItem]:
+    found: dict[Sample, LongItem] = {}
+    for one in sets:
+        for sample in _with_bar(one):
+            # Most items are short by any measure; only the others are encoded.
+            if sample in found or encoder.length_bound(sample) <= limit:
+                continue
+            length = encoder.example(sample, recipe.train_on, recipe.train_after_end).length
+            if length > limit:
+                found[sample] = LongItem(one.name, sample, length)
+    return list(found.values())
+
+
+def _with_bar(one: WeightedSet) -> Iterable[Sample]:
+    hidden = len(one.samples) < _SHOWN_FROM or not console.is_terminal or console.quiet
+    return track(
+        one.samples, f"measuring {one.name}", console=console, transient=True, disable=hidden, total=len(one.samples)
+    )
+
+
+def _told(long: Sequence[LongItem], limit: int | None) -> str:
+    """How many, and which."""
+    ordered = sorted(long, key=lambda one: -one.length)
+    named = ", ".join(f"'{one.sample.id}' of {one.set_name} ({one.length})" for one in ordered[:_NAMED])
+    more = f" and {len(long) - _NAMED} more" if len(long) > _NAMED else ""
+    items = "1 item is" if len(long) == 1 else f"{len(long)} items are"
+    return f"{items} longer than {limit} tokens, the model's context or recipe.max_length: {named}{more}."
