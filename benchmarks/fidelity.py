@@ -3,8 +3,8 @@
     python -m benchmarks.fidelity [--write docs/results/fidelity.md]
 
 200 conversations with pictures and odd texts, in three families' layouts. FORGETBENCH_LLAMAFACTORY names a
-`llamafactory-cli`, FORGETBENCH_TRL_PYTHON an interpreter that has TRL; either may be missing. It fails if a difference
-has no known cause.
+`llamafactory-cli`, FORGETBENCH_TRL_PYTHON an interpreter that has TRL with torchvision; either may be missing. It fails
+if a difference has no known cause.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,8 @@ from benchmarks.baselines import llamafactory
 from benchmarks.fidelity_causes import CAUSES, COMPLETION, CONVERSATION, FACTORY, UNEXPLAINED, Case, Cause, cause_of
 from benchmarks.fidelity_compare import Difference, Encoding, differences
 from benchmarks.fidelity_families import FAMILIES, Family
-from benchmarks.fidelity_items import conversations, factory_row, trl_row
+from benchmarks.fidelity_items import CONVERSATIONS, conversations, factory_row, trl_row
 from forgetbench.config import ModelConfig, TrainOn
-from forgetbench.core.records import Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.models.pretrained import load_processor
 
@@ -48,7 +47,9 @@ class Comparison:
     n_tokens: int
     """Tokens of forgetbench's, in the conversations that are not refused."""
     n_trained: int
-    """Those with a loss."""
+    """Those with a loss, what follows the end of a reply included."""
+    n_behind_end: int
+    """Those of them that follow the end of a reply."""
     found: list[list[tuple[Cause, Difference]]]
     """Differences of every conversation that is not refused."""
 
@@ -68,8 +69,9 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="write the result, as Markdown, to this file")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        compared = list(Folder(Path(scratch)).comparisons())
-    text = report(compared)
+        folder = Folder(Path(scratch))
+        compared = list(folder.comparisons())
+    text = "\n\n".join([*introduction(folder.versions), report(compared)])
     print(text)
     if given.write:
         named = "".join(f"{name}=... " for name in (llamafactory.VARIABLE, TRL) if name in os.environ)
@@ -86,6 +88,8 @@ class Folder:
     def __init__(self, root: Path) -> None:
         """Write pictures and rows."""
         self.root = root
+        self.versions: dict[str, None] = {}
+        """Of the programs compared with, in the order of their runs."""
         pictures = root / "pictures"
         pictures.mkdir()
         self.samples = conversations(pictures)
@@ -113,19 +117,22 @@ class Folder:
         tokenizer = encoder.tokenizer
         special = frozenset(tokenizer.all_special_tokens)
         train_on = TrainOn.last if baseline == COMPLETION else TrainOn.all
-        refused, found, n_tokens, n_trained = [], [], 0, 0
+        refused, found, n_tokens, n_trained, n_to_end = [], [], 0, 0, 0
         for sample, row in zip(self.samples, rows, strict=True):
             if "refused" in row:
                 refused.append((sample.id, row["refused"]))
                 continue
-            ids, labels = encoder.example(sample, train_on, train_after_end=True).ids_and_labels
-            ours = Encoding.of(ids.tolist(), labels.tolist(), tokenizer.convert_ids_to_tokens)
+            ours, to_end = (
+                Encoding.of(ids.tolist(), labels.tolist(), tokenizer.convert_ids_to_tokens)
+                for ids, labels in (encoder.example(sample, train_on, way).ids_and_labels for way in (True, False))
+            )
             theirs = Encoding.of(row["ids"], row["labels"], tokenizer.convert_ids_to_tokens)
             case = Case(sample, baseline, kind, special, tokenizer.bos_token or "")
-            found.append([(cause_of(one, case), one) for one in differences(ours, theirs)])
+            found.append([(cause_of(one, case), one) for one in differences(ours, theirs, case.first)])
             n_tokens += len(ours.tokens)
             n_trained += sum(ours.trained)
-        return Comparison(family.name, kind, baseline, refused, n_tokens, n_trained, found)
+            n_to_end += sum(to_end.trained)
+        return Comparison(family.name, kind, baseline, refused, n_tokens, n_trained, n_trained - n_to_end, found)
 
     def factory(self, family: Family, checkpoint: Path) -> list[dict[str, Any]]:
         """What LLaMA-Factory makes of the conversations; nothing where it is not at hand."""
@@ -152,29 +159,50 @@ class Folder:
         )
         if done.returncode:
             sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
-        rows: list[dict[str, Any]] = json.loads(written.read_text("utf-8"))
+        told = json.loads(written.read_text("utf-8"))
+        self.versions[told["versions"]] = None
+        rows: list[dict[str, Any]] = told["rows"]
         return rows
 
 
+def introduction(versions: Iterable[str]) -> list[str]:
+    """What is compared, in paragraphs."""
+    return [
+        f"Token ids and labels of {CONVERSATIONS} conversations with 1 to 8 questions, up to 3 pictures anywhere in "
+        "them, a system turn or none, and odd texts, on tokenizers and processors built to three families' layouts. "
+        f"Compared with: {'; '.join(versions) or 'nothing, since no other program is at hand'}.",
+        "forgetbench trains every reply (`recipe.train_on=all`; the last alone against TRL's completions) and, as the"
+        " others do, what the template writes behind a reply's end (`recipe.train_after_end=true`; the column *behind"
+        " the end* counts what its default leaves out). LLaMA-Factory has chat templates of its own; those in "
+        "`benchmarks/templates` say the same in Jinja, or what the publisher's says. For TRL they mark what is a "
+        "reply (`assistant_only_loss`), so that the losses compare; otherwise TRL trains every token, pictures "
+        "included.",
+    ]
+
+
 def report(compared: Sequence[Comparison]) -> str:
-    """All comparisons as one table, then every cause with its counts, an example and who is right."""
+    """All comparisons as one table, what the others refuse, and every cause with an example and who is right."""
     lines = [
-        "| family | chat template | compared with | refused by it | tokens | with a loss | equal | not equal, by cause |",
-        "|---|---|---|---|---|---|---|---|",
+        "| family | chat template | compared with | refused by it | tokens | with a loss | behind the end | equal "
+        "| differences, by cause |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     causes = [cause for cause in (*CAUSES, UNEXPLAINED) if any(one.by(cause) for one in compared)]
     for one in compared:
         told = [f"{number}: {len(one.by(cause))}" for number, cause in enumerate(causes, 1) if one.by(cause)]
-        cells = (one.family, one.template, one.baseline, len(one.refused), one.n_tokens, one.n_trained, one.n_equal)
-        lines.append(f"| {' | '.join(map(str, cells))} | {', '.join(told) or 'none'} |")
+        counts = (len(one.refused), one.n_tokens, one.n_trained, one.n_behind_end, one.n_equal)
+        cells = (one.family, one.template, one.baseline, *map(str, counts), ", ".join(told) or "none")
+        lines.append(f"| {' | '.join(cells)} |")
+    refused = {reason: one.baseline for one in compared for _, reason in one.refused}
+    lines += ["", "Refused, since a text spells a picture's mark or token, which forgetbench takes for text:", ""]
+    lines += [f"- {baseline.partition(',')[0]}: `{reason}`" for reason, baseline in refused.items()]
     for number, cause in enumerate(causes, 1):
         among = [(one, difference) for one in compared for difference in one.by(cause)]
-        one, shown = min(among, key=lambda pair: len(pair[1].shown))
+        one, shown = min(among, key=lambda pair: len(" ".join(pair[1].shown)))
         lines += [
             "",
             f"{number}. **{cause.title}**. Right: {cause.right}. {cause.why}",
-            "",
-            f"   {one.family}, {one.template} template, {one.baseline}: ours, then theirs",
+            f"   {one.family}, {one.template} template, against {one.baseline}, ours first:",
             "",
             *(f"       {side}" for side in shown.shown),
         ]

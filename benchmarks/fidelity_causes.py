@@ -34,6 +34,12 @@ class Case:
         parts = [part for turn in self.sample.turns for part in turn.parts if isinstance(part, str)]
         return "\n".join([*parts, self.sample.answer])
 
+    @property
+    def has_pictures_behind_text(self) -> bool:
+        """Whether a turn's pictures do not all come first."""
+        kinds = [[isinstance(part, str) for part in turn.parts] for turn in self.sample.turns]
+        return any(one != sorted(one) for one in kinds)
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -81,6 +87,8 @@ def _reply_break(difference: Difference, case: Case) -> bool:
 
 def _double_blank(difference: Difference, case: Case) -> bool:
     ours, theirs = difference.pair
+    if case.template == PUBLISHED:  # where, at the end of a conversation, the missing end is in the same stretch
+        ours, theirs = ours.removesuffix("</s>"), theirs.removesuffix("▁") if ours.endswith("</s>") else theirs
     return case.baseline == COMPLETION and theirs == "▁" + ours
 
 
@@ -100,10 +108,18 @@ def _next_turn(difference: Difference, case: Case) -> bool:
     return case.template == PUBLISHED and difference.trained == "theirs" and difference.ours == ("▁USER:",)
 
 
+def _blank_alone(difference: Difference, case: Case) -> bool:
+    return case.template == PUBLISHED and difference.trained == "ours" and difference.ours == ("▁",)
+
+
+def _double_break(difference: Difference, case: Case) -> bool:
+    ours, theirs = difference.pair
+    is_break = not _without(ours + theirs, BLANKS) and "<0x0A>" in theirs
+    return case.template == PUBLISHED and case.baseline != FACTORY and is_break and bool(case.sample.images)
+
+
 def _picture_place(difference: Difference, case: Case) -> bool:
-    ours, theirs = (_without(side, (*BLANKS, "<image>")) for side in difference.pair)
-    moves = case.template == PUBLISHED and case.baseline != FACTORY and case.sample.images
-    return bool(moves) and ours == theirs and not difference.trained
+    return case.template == PUBLISHED and case.baseline != FACTORY and case.has_pictures_behind_text
 
 
 def _picture_break(difference: Difference, case: Case) -> bool:
@@ -122,35 +138,9 @@ CAUSES = (
     Cause(
         "The first token",
         "forgetbench",
-        "It writes the `<s>` that LLaVA was trained with and that the tokenizer puts first. LLaMA-Factory's template has "
-        "none, and TRL leaves it to the template.",
+        "It writes the `<s>` that LLaVA was trained with and that the tokenizer puts first. LLaMA-Factory's template "
+        "has none, and TRL leaves it to the template.",
         _first_token,
-    ),
-    Cause(
-        "A text that spells a special token",
-        "forgetbench",
-        "What somebody wrote stays text. As a control token it would end a reply, open a turn, or stand for a picture "
-        "that is not there.",
-        _spelled,
-    ),
-    Cause(
-        "A text that holds LLaMA-Factory's own placeholders",
-        "forgetbench",
-        "LLaMA-Factory writes a picture's tokens for `{{image}}` and the turn's number for `{{idx}}`, wherever they are.",
-        _placeholder,
-    ),
-    Cause(
-        "A reply that begins with line breaks",
-        "forgetbench and LLaMA-Factory",
-        "TRL tokenises the conversation at once, so that a reply's first line breaks and the prompt's become one token. "
-        "A model that is asked has read the prompt's as a token of its own.",
-        _reply_break,
-    ),
-    Cause(
-        "Two blanks before a reply",
-        "forgetbench and LLaMA-Factory",
-        "TRL tokenises the completion alone, the template's blank included; Llama's tokenizer puts another before it.",
-        _double_blank,
     ),
     Cause(
         "No system prompt",
@@ -161,9 +151,36 @@ CAUSES = (
     Cause(
         "No end after earlier replies",
         "LLaMA-Factory",
-        "The published template of LLaVA-1.5 writes none: only the last reply, to which forgetbench adds it, is trained "
-        "to end. Give `model.chat_template` one that does.",
+        "The published template of LLaVA-1.5 writes none: only the last reply, to which forgetbench adds it, is "
+        "trained to end. Give `model.chat_template` one that does.",
         _no_end,
+    ),
+    Cause(
+        "A text that spells a special token",
+        "forgetbench",
+        "What somebody wrote stays text. As a control token it would end a reply, open a turn, or stand for a picture"
+        " that is not there.",
+        _spelled,
+    ),
+    Cause(
+        "A text that holds LLaMA-Factory's own placeholders",
+        "forgetbench",
+        "LLaMA-Factory writes a picture's tokens for `{{image}}` and the turn's number for `{{idx}}`, wherever they "
+        "are.",
+        _placeholder,
+    ),
+    Cause(
+        "A reply that begins with line breaks",
+        "forgetbench and LLaMA-Factory",
+        "TRL tokenises the conversation at once, so that a reply's first line breaks and the prompt's become one "
+        "token. A model that is asked has read the prompt's as a token of its own.",
+        _reply_break,
+    ),
+    Cause(
+        "Two blanks before a reply",
+        "forgetbench and LLaMA-Factory",
+        "TRL tokenises the completion alone, template's blank included; Llama's tokenizer puts another before it.",
+        _double_blank,
     ),
     Cause(
         "No end at all",
@@ -174,26 +191,40 @@ CAUSES = (
     Cause(
         "A loss on the next question's first token",
         "forgetbench",
-        "The published template of LLaVA-1.5 counts the blank behind a reply as the reply's, and the tokenizer makes one "
-        "token of it and `USER:`.",
+        "The published template of LLaVA-1.5 counts the blank behind a reply as the reply's, and the tokenizer makes "
+        "one token of it and `USER:`.",
         _next_turn,
+    ),
+    Cause(
+        "No loss on the blank before a reply",
+        "forgetbench",
+        "The prompt that asks for a reply ends in `ASSISTANT:`, so a model has to write the blank; the published "
+        "template of LLaVA-1.5 counts it as the prompt's. It only shows where the blank is a token of its own.",
+        _blank_alone,
+    ),
+    Cause(
+        "Two line breaks behind a picture",
+        "forgetbench",
+        "The published template of LLaVA-1.5 writes one and so do LLaVA's files, whose own forgetbench leaves out "
+        "then.",
+        _double_break,
     ),
     Cause(
         "Pictures before all texts",
         "forgetbench",
-        "The published template of LLaVA-1.5 writes a turn's pictures first; forgetbench keeps the places that the file "
-        "gives them.",
+        "The published template of LLaVA-1.5 writes a turn's pictures first; forgetbench keeps the places that the "
+        "file gives them, which moves the blanks between a turn's texts, too.",
         _picture_place,
     ),
     Cause(
         "A line break behind a picture",
-        "either",
+        "either, as long as training and scoring agree",
         "The published template of LLaVA-1.5 writes one, as LLaVA's own files have it; LLaMA-Factory's adds nothing.",
         _picture_break,
     ),
     Cause(
         "Blanks around a text",
-        "either",
+        "either, as long as training and scoring agree",
         "The published template of Gemma 3 drops those around every text; LLaMA-Factory's keeps them.",
         _trimmed,
     ),

@@ -49,12 +49,12 @@ class Difference:
 
     @property
     def shown(self) -> tuple[str, str]:
-        """Either side with its surroundings, the stretch in brackets; in words where only losses differ."""
+        """Either side with its surroundings, the stretch in brackets, and the loss if that is what differs."""
         sides = [" ".join([*self.before, f"[{' '.join(side)}]", *self.after]) for side in (self.ours, self.theirs)]
+        sides = [side.replace("\n", "\\n").replace("\t", "\\t") for side in sides]
         if self.trained:
-            return sides[0] + (" with a loss" if self.trained == "ours" else " without"), sides[1] + (
-                " with a loss" if self.trained == "theirs" else " without"
-            )
+            words = ("with a loss", "without") if self.trained == "ours" else ("without", "with a loss")
+            sides = [f"{side} {word}" for side, word in zip(sides, words, strict=True)]
         return sides[0], sides[1]
 
     @property
@@ -63,8 +63,17 @@ class Difference:
         return "".join(self.ours), "".join(self.theirs)
 
 
-def differences(ours: Encoding, theirs: Encoding) -> list[Difference]:
-    """Every stretch in which tokens or, where those agree, losses differ; in order."""
+def differences(ours: Encoding, theirs: Encoding, first: str = "") -> list[Difference]:
+    """Every stretch in which tokens or, where those agree, losses differ; in order.
+
+    Args:
+        ours: one encoding.
+        theirs: the other.
+        first: a token that is a stretch of its own where only ours begins with it.
+    """
+    if first and ours.tokens[0] == first and theirs.tokens[0] != first:
+        rest = Encoding(ours.tokens[1:], ours.trained[1:])
+        return [_at(ours, 0, 1, ()), *differences(rest, theirs)]
     found = []
     matcher = SequenceMatcher(None, ours.tokens, theirs.tokens, autojunk=False)
     for kind, start, end, their_start, their_end in matcher.get_opcodes():
@@ -72,9 +81,9 @@ def differences(ours: Encoding, theirs: Encoding) -> list[Difference]:
             found.append(_at(ours, start, end, theirs.tokens[their_start:their_end]))
             continue
         losses = zip(ours.trained[start:end], theirs.trained[their_start:their_end], strict=True)
-        for first, last, (our_loss, their_loss) in _runs(list(losses)):
+        for begun, ended, (our_loss, their_loss) in _runs(list(losses)):
             if our_loss != their_loss:
-                span = start + first, start + last
+                span = start + begun, start + ended
                 found.append(_at(ours, *span, ours.tokens[slice(*span)], "ours" if our_loss else "theirs"))
     return found
 
