@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.baselines.export import eval_samples
 from forgetbench.data.pictures import read_image
@@ -29,7 +30,6 @@ def export_datasets(names: Sequence[str], n_items: int, folder: Path) -> None:
     """Write sets of one picture an item as conversations, pictures beside them, and the file that describes both."""
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    described = {}
     for name in names:
         rows = []
         for place, sample in enumerate(eval_samples(name, n_items)):
@@ -39,13 +39,17 @@ def export_datasets(names: Sequence[str], n_items: int, folder: Path) -> None:
             messages = [{"role": role, "content": content} for role, content in turns]
             rows.append({"messages": messages, "images": [str(path.resolve())]})
         (folder / f"{name}.json").write_text(json.dumps(rows), "utf-8")
-        described[name] = {
-            "file_name": f"{name}.json",
-            "formatting": "sharegpt",
-            "columns": {"messages": "messages", "images": "images"},
-            "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
-        }
-    (folder / "dataset_info.json").write_text(json.dumps(described), "utf-8")
+    (folder / "dataset_info.json").write_text(json.dumps({name: described(name) for name in names}), "utf-8")
+
+
+def described(name: str) -> dict[str, Any]:
+    """What dataset_info.json says of `<name>.json`, which has messages and pictures."""
+    return {
+        "file_name": f"{name}.json",
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages", "images": "images"},
+        "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+    }
 
 
 def command(cli: Path, checkpoint: Path, datasets: Path, name: str, output: Path) -> list[str]:

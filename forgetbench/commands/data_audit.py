@@ -65,12 +65,14 @@ def _splits(catalogue: Catalogue, names: Sequence[str]) -> tuple[list[Place], li
 
 
 def _read(manifest: Manifest, split: str, fingerprints: Fingerprints) -> Split:
-    pictures, items = dict[bytes, ImageRef](), list[Item]()
+    pictures, items, earlier = dict[bytes, ImageRef](), list[Item](), list[Item]()
     for sample in load_samples(manifest, split):
         shown = [fingerprints.get(image) for image in sample.images]
         pictures |= {one.pixels: image for one, image in zip(shown, sample.images, strict=True)}
-        items.append((tuple(one.pixels for one in shown), asked(sample)))
-    return Split(manifest, split, items, pictures)
+        *before, last = ((tuple(one.pixels for one in shown), words) for words in asked(sample))
+        items.append(last)
+        earlier += before
+    return Split(manifest, split, items, pictures, earlier)
 
 
 def _compared(training: Sequence[Split], evaluated: Sequence[Split], fingerprints: Fingerprints) -> list[Compared]:
@@ -80,7 +82,8 @@ def _compared(training: Sequence[Split], evaluated: Sequence[Split], fingerprint
     found = []
     for one in training:
         nearest = nearest_pairs(shown, (by_digest[pixels] for pixels in one.pictures))
-        texts, items = Texts(text for _, text in one.items), frozenset(one.items)
+        items = frozenset((*one.items, *one.earlier))
+        texts = Texts(text for _, text in items)
         for other in evaluated:
             pairs = [nearest[pixels] for pixels in other.pictures if pixels in nearest]
             duplicates = count_duplicates(pairs)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import chain
 
+from rich.console import Group
 from rich.table import Table
 
 from forgetbench.config import FinetuneConfig
@@ -38,7 +39,7 @@ def data_check(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> b
         chain.from_iterable(one.train.values() for one in verified),
     )
     table = Table(title="datasets checked", title_justify="left")
-    for column in ("name", "items", "in training: identical", "near", "problems"):
+    for column in ("name", "items", "pictures", "in training: identical", "near", "problems"):
         table.add_column(column, overflow="fold")
     sound, rows = True, []
     for one in verified:
@@ -50,11 +51,32 @@ def data_check(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> b
         sizes = ", ".join(f"{split} {n}" for split, n in one.sizes.items())
         sizes = sizes or ("mixture" if one.is_mixture else "-")
         shown = [str(found.identical), str(found.near)] if one.evaluated else ["", ""]
-        table.add_row(one.name, sizes, *shown, "\n".join(problems) or "none")
+        pictures = "" if one.is_mixture else str(one.contents.pictures)
+        table.add_row(one.name, sizes, pictures, *shown, "\n".join(problems) or "none")
         in_training = asdict(found) if one.evaluated else None
-        rows.append({"name": one.name, "items": one.sizes, "in_training": in_training, "problems": problems})
-    print_rows(table, rows, as_json)
+        rows.append(
+            {"name": one.name, "items": one.sizes, **asdict(one.contents), "left_out": one.left_out}
+            | {"in_training": in_training, "problems": problems}
+        )
+    talks = [one for one in verified if one.contents.conversations or one.left_out]
+    print_rows(Group(table, _conversations(talks)) if talks else table, rows, as_json)
     return sound
+
+
+def _conversations(verified: Sequence[Verified]) -> Table:
+    """What kind of conversations the datasets that have some hold."""
+    table = Table(title="conversations", title_justify="left")
+    for column in ("name", "layout", "conversations", "turns", "pictures", "system turns", "left out"):
+        table.add_column(column, overflow="fold")
+    for one in verified:
+        found = one.contents
+        layouts = "\n".join(
+            f"{layout} {n}" if len(found.layouts) > 1 else layout for layout, n in found.layouts.items()
+        )
+        counts = (found.conversations, found.turns, found.pictures, found.system_turns)
+        left_out = sum(map(len, one.left_out.values()))
+        table.add_row(one.name, layouts or "-", *map(str, counts), str(left_out))
+    return table
 
 
 def _is_here(catalogue: Catalogue, name: str) -> bool:

@@ -8,10 +8,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from forgetbench.config import FinetuneConfig
+from forgetbench.core.records import Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.quadrant import quadrant_label
-from forgetbench.data.sources import load_samples
+from forgetbench.data.sources import load_samples, read_split
 from forgetbench.terminal.console import console
 
 
@@ -36,10 +37,27 @@ def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
             message = "are on the Hub and read from there" if manifest.is_on_hub else "are not downloaded"
             table.add_row("items", f"{message}; {manifest.homepage}")
         for split in manifest.splits if manifest.is_here else ():
-            sample = load_samples(manifest, split, limit=1)[0]
-            pictures = "".join(f"[{image.name}]\n" for image in sample.images)
-            table.add_row(f"{split} item", f"{pictures}{sample.prompt}\n=> {sample.answer}", end_section=True)
+            table.add_row(f"{split} item", _shown(_example(manifest, split)), end_section=True)
         console.print(table, markup=False)
+
+
+def _example(manifest: Manifest, split: str) -> Sample:
+    """One item; where the record drawn first makes none, the split's first."""
+    drawn = read_split(manifest, split, limit=1).samples
+    return (drawn or load_samples(manifest, split))[0]
+
+
+def _shown(sample: Sample) -> str:
+    """An item as it is read: each turn with its speaker, where there are several; each picture's name at its place."""
+    if sample.is_question:
+        pictures = "".join(f"[{image.name}]\n" for image in sample.images)
+        return f"{pictures}{sample.prompt}\n=> {sample.answer}"
+    said = []
+    for turn in sample.turns:
+        text = "".join(part if isinstance(part, str) else f"[{part.name}]" for part in turn.parts)
+        speaker = f"{turn.speaker}{'' if turn.has_loss else ' (no loss)'}: " if len(sample.turns) > 1 else ""
+        said.append(speaker + text)
+    return "\n".join([*said, f"=> {sample.answer}"])
 
 
 def _origin(manifest: Manifest) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Read the stored rows of a split, all or a few, from any layout: JSON lines, Parquet, LLaVA's JSON, the Hub."""
+"""Read the stored rows of a split, all or a few, from any source: JSON lines, a JSON list, Parquet, the Hub."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path, PurePath
-from typing import Any
 
 from forgetbench.core.errors import UserError
 from forgetbench.data.adapters import ADAPTERS
+from forgetbench.data.conversations import Row, is_conversation
 from forgetbench.data.hub import hub_rows
 from forgetbench.data.manifest import DOWNLOADS, Manifest, SourceKind
 from forgetbench.data.tables import parquet_rows
-
-Row = dict[str, Any]
 
 
 def chosen_rows(manifest: Manifest, split: str, limit: int | None) -> Iterable[tuple[int, Row]]:
@@ -76,7 +74,19 @@ def _rows(manifest: Manifest, split: str) -> Iterator[Row]:
     found = _mapped(manifest, split, found)
     if source.adapter:
         found = _adapted(manifest, split, found)
-    yield from map(_references(manifest, split), found)
+    yield from map(_references(manifest, split), _numbered(found))
+
+
+def _numbered(found: Iterator[Row]) -> Iterator[Row]:
+    """Conversations with an id each: public files repeat theirs (one per picture, not per record) or have none."""
+    seen = Counter[str]()
+    for place, row in enumerate(found):
+        if not is_conversation(row):
+            yield row
+            continue
+        name = str(next((row[key] for key in ("id", "question_id") if row.get(key) is not None), place))
+        seen[name] += 1
+        yield row | {"id": f"{name}#{seen[name]}" if seen[name] > 1 else name}
 
 
 def _mapped(manifest: Manifest, split: str, found: Iterator[Row]) -> Iterator[Row]:
@@ -119,7 +129,6 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
     files = manifest.split(split).files
     if not files:
         raise UserError(f"{manifest.path}: split '{split}' lists no `files`.")
-    llava_ids: Counter[str] = Counter()
     for name in files:
         path = manifest.root / name
         if not path.is_file():
@@ -127,9 +136,7 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
         try:
             if kind is SourceKind.parquet:
                 yield from parquet_rows(path)
-            elif kind is SourceKind.llava:
-                yield from _llava_rows(path, llava_ids)
-            elif path.suffix == ".json":
+            elif kind is SourceKind.llava or path.suffix == ".json":
                 yield from _json_rows(path)
             else:
                 yield from _jsonl_rows(path)
@@ -208,34 +215,9 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    records = _records(path)
-    if not all(isinstance(record, dict) for record in records):
-        raise ValueError("each record must be an object {...}")
-    yield from records
-
-
-def _records(path: Path) -> list[Row]:
     records = json.loads(path.read_text("utf-8-sig"))
     if not isinstance(records, list):
         raise ValueError("a list of records is expected")
-    return records
-
-
-def _llava_rows(path: Path, seen: Counter[str]) -> Iterator[Row]:
-    """LLaVA-Instruct's layout: each human turn and the answer after it make one item.
-
-    Public files repeat record ids (one per picture, not per record), so a repeated one is numbered. A record with a
-    question_id and no conversations is an item as it is: the question files of LLaVA's evaluations.
-    """
-    for place, record in enumerate(_records(path)):
-        if "question_id" in record and "conversations" not in record:
-            yield record
-            continue
-        name = str(record.get("id", place))
-        seen[name] += 1
-        name += f"#{seen[name]}" if seen[name] > 1 else ""
-        shared = {key: value for key, value in record.items() if key != "conversations"}
-        turns = pairwise(record["conversations"])
-        pairs = [pair for pair in turns if [turn["from"] for turn in pair] == ["human", "gpt"]]
-        for turn, (human, gpt) in enumerate(pairs):
-            yield shared | {"id": f"{name}-{turn}", "question": human["value"], "answer": gpt["value"]}
+    if not all(isinstance(record, dict) for record in records):
+        raise ValueError("each record must be an object {...}")
+    yield from records

@@ -21,15 +21,14 @@ DOWNLOADS = "FORGETBENCH_DOWNLOADS"
 
 
 class SourceKind(StrEnum):
-    """The layouts that items can be read from."""
+    """Where rows are read from. A row is an item, or a conversation of any layout (`data.conversations`)."""
 
     jsonl = "jsonl"
     """JSON lines (.jsonl or .jsonl.gz) or one list (.json), pictures in a folder or a ZIP."""
     parquet = "parquet"
     """Parquet; pictures as a struct of bytes (the Hub's layout), raw bytes, or paths."""
     llava = "llava"
-    """LLaVA's JSON: a list of {id, image, conversations}, where each human/gpt pair is an item, or of items as they are
-    (its question files: {question_id, image, text, answer})."""
+    """One JSON list, whatever the file is called: LLaVA's training and question files."""
     hub = "hub"
     """A Hub dataset by id and revision, or a local folder of the same layout."""
 
@@ -105,7 +104,7 @@ class Manifest:
     role: Role | None = None
     """Keeps the set out of `data list` and `--help`, unless all are asked for; changes nothing else."""
     prompt: str = "{question}"
-    """The user's turn; {question}, {options} (lettered lines) and any item field may appear."""
+    """The user's last turn; {question}, {options} (lettered lines) and any item field may appear."""
     answer: AnswerKind = AnswerKind.text
     options: list[str] = field(default_factory=list)
     """Options that all items share (such as yes, no); items may bring their own."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from forgetbench.data.conversations import is_conversation
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.repository import Described, Hub, Repository, UnreachableError
 
@@ -92,6 +93,8 @@ def _column_differences(manifest: Manifest, described: Described) -> Iterator[st
         needed |= set(columns.values())
         if source.adapter is None:
             asked = {name for _, name, _, _ in string.Formatter().parse(manifest.prompt) if name} | {"answer"}
+            if is_conversation(dict.fromkeys((*described.columns, *columns), True)):
+                asked -= {"question", "answer"}
             needed |= {name for name in asked - {"options"} if name not in columns}
     if source.adapter is None and (missing := sorted(needed.difference(described.columns))):
         yield f"columns: no {', '.join(missing)}; the Hub has {', '.join(described.columns)}"

@@ -2,31 +2,62 @@
 
 from __future__ import annotations
 
-import base64
+import os
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import PurePath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from string import Formatter
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.files import replacing
-from forgetbench.core.records import LETTERS, AnswerKind, ImageRef, Metric, Sample, Speaker, Turn
-from forgetbench.data.layouts import Row, chosen_rows
-from forgetbench.data.manifest import Manifest, downloads
+from forgetbench.core.records import LETTERS, AnswerKind, ImageRef, Metric, Sample, Speaker
+from forgetbench.data.conversations import Conversation, NoItemError, Row, is_conversation, read_conversation
+from forgetbench.data.item_pictures import ItemPictures
+from forgetbench.data.layouts import chosen_rows
+from forgetbench.data.manifest import Manifest
+from forgetbench.data.marks import Piece, RawTurn, place, read_marks
 from forgetbench.data.probe import with_class_name
-from forgetbench.data.tables import Stored, content_name
 
 MAX_LABELS = 5000
 """A task with more different answers has no set of labels; ImageNet has 1000."""
-IN_MEMORY = 512 * 2**20
-"""Bytes of a split's pictures that stay in memory where tables hold them; the others are read when they are needed."""
-_BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A")
-"""How JPEG, PNG, GIF, WebP, BMP and TIFF (of either byte order) begin in base64."""
-_LONGEST_NAME = 255
-"""Characters of a file's name; longer texts that begin so are pictures."""
+MAX_REFUSED = 20
+"""So many items that do not fit are collected; then reading stops."""
+_NAMED = 5
+"""So many of them, or of the records that make no item, are named where they are not what was asked about."""
+_told: set[tuple[str, str]] = set()
+"""Manifests and splits whose left-out records were told of in this process."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An item that does not fit its manifest."""
+
+    place: int
+    """Of its row in the split, from 0."""
+    id: str
+    reason: str
+    fields: tuple[str, ...]
+
+    def __str__(self) -> str:
+        known = self.id == str(self.place) or f"'{self.id}'" in self.reason
+        return self.reason if known else f"{self.reason} (id '{self.id}')"
+
+
+@dataclass(frozen=True)
+class Read:
+    """What was found in a split."""
+
+    samples: list[Sample] = field(default_factory=list)
+    """The items, in file order."""
+    layouts: dict[str, str] = field(default_factory=dict)
+    """Id -> layout, of the items that are conversations."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Id -> reason, of the records that make no item."""
+    refused: list[Refused] = field(default_factory=list)
 
 
 def load_samples(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> list[Sample]:
-    """Read one split's items in file order.
+    """Read one split's items in file order; records that make no item are left out and told of on stderr.
 
     Args:
         manifest: a manifest with a source.
@@ -36,31 +67,74 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None, distr
         distract: put the class name among the wrong options (see `probe`); items where it cannot be are left out.
 
     Raises:
-        UserError: a file is missing, or an item does not fit the manifest; names the item.
+        UserError: a file is missing, or items do not fit the manifest; names them.
+    """
+    read = read_split(manifest, split, limit, distract)
+    if read.refused:
+        raise UserError(refusal(manifest, split, read.refused, _NAMED))
+    if not read.samples:
+        why = "; in each, the class name is the right answer or there is one wrong option" if distract else ""
+        why += f"; {left_out(split, read.left_out, _NAMED)}" if read.left_out else ""
+        raise UserError(f"{manifest.path}: split '{split}' has no items{' for a probe' if distract else ''}{why}.")
+    if read.left_out and (manifest.path, split) not in _told and os.environ.get("RANK", "0") == "0":
+        _told.add((manifest.path, split))
+        print(f"{manifest.name}: {left_out(split, read.left_out, _NAMED)}.", file=sys.stderr)
+    return read.samples
+
+
+def read_split(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> Read:
+    """Read one split as `load_samples` does, and say what does not fit instead of refusing it.
+
+    Raises:
+        UserError: a file is missing or not readable.
     """
     if manifest.source is None:
         raise UserError(f"{manifest.path}: a mixture has no items of its own; name its parts.")
-    folder = str(manifest.root / manifest.source.images)
-    samples: dict[str, Sample] = {}
-    held = _Held(manifest)
+    read, seen = Read(), set[str]()
+    reader = _Reader(manifest, split, distract)
     for index, row in chosen_rows(manifest, split, limit):
+        item_id = str(index if row.get("id") is None else row["id"])
         try:
-            sample = _sample(manifest, row, index, tuple(_images(row, folder, held)), distract)
+            layout, sample = reader.read(row, item_id)
             if sample is None:
                 continue
-            if sample.id in samples:
-                raise ValueError(f"id '{sample.id}' is not unique")
+            if item_id in seen:
+                raise ValueError(f"id '{item_id}' is not unique")
+        except NoItemError as error:
+            read.left_out[item_id] = str(error)
         except (KeyError, ValueError, TypeError) as error:
             detail = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise UserError(
-                f"{manifest.path}: item {index} of split '{split}': {detail}.\n"
-                f"The item's fields: {', '.join(row)}. Map columns under `source.columns`."
-            ) from error
-        samples[sample.id] = sample
-    if not samples:
-        why = "; in each, the class name is the right answer or there is one wrong option" if distract else ""
-        raise UserError(f"{manifest.path}: split '{split}' has no items{' for a probe' if distract else ''}{why}.")
-    return list(samples.values())
+            read.refused.append(Refused(index, item_id, detail, tuple(row)))
+            if len(read.refused) == MAX_REFUSED:
+                break
+        else:
+            seen.add(item_id)
+            read.samples.append(sample)
+            if layout:
+                read.layouts[item_id] = layout
+    return read
+
+
+def refusal(manifest: Manifest, split: str, refused: Sequence[Refused], named: int = MAX_REFUSED) -> str:
+    """Why items cannot be read: one message for all of them, the first `named` by place and id."""
+    first = refused[0]
+    hint = f"The item's fields: {', '.join(first.fields)}. Map columns under `source.columns`."
+    if len(refused) == 1:
+        return f"{manifest.path}: item {first.place} of split '{split}': {first}.\n{hint}"
+    count = f"{len(refused)} or more" if len(refused) == MAX_REFUSED else str(len(refused))
+    lines = [f"{manifest.path}: {count} items of split '{split}' do not fit:"]
+    lines += [f"  item {one.place}: {one}." for one in refused[:named]]
+    if len(refused) > named:
+        lines.append(f"  ... `forgetbench data check {manifest.name}` names {len(refused)} of them.")
+    return "\n".join([*lines, hint.replace("The item's", "The first one's")])
+
+
+def left_out(split: str, records: Mapping[str, str], named: int = MAX_REFUSED) -> str:
+    """How many records of a split make no item, and the first `named` of them."""
+    shown = ", ".join(f"'{id}' ({reason})" for id, reason in list(records.items())[:named])
+    some = f"{len(records)} records make" if len(records) > 1 else "1 record makes"
+    more = f" and {len(records) - named} more" if len(records) > named else ""
+    return f"split '{split}': {some} no item and {'are' if len(records) > 1 else 'is'} left out: {shown}{more}"
 
 
 def task_labels(samples: Sequence[Sample]) -> list[str]:
@@ -78,81 +152,92 @@ def task_labels(samples: Sequence[Sample]) -> list[str]:
     return sorted(found) if len(found) <= min(MAX_LABELS, len(samples) // 2) else []
 
 
-class _Held:
-    """The pictures that a split's tables hold, each once, and as many of them in memory as `IN_MEMORY` allows."""
+class _Reader:
+    """Makes items of rows."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, split: str, distract: bool) -> None:
         self._manifest = manifest
-        self._known: dict[str, ImageRef] = {}
-        self._n_bytes = 0
+        self._pictures = ItemPictures(manifest, split)
+        self._distract = distract
+        self._has_marks = manifest.image_domains != ["text"]
+        self._has_references = manifest.split(split).references is not None
 
-    def image(self, data: bytes) -> ImageRef:
-        # Named by content: a picture of several rows is one cluster, and no two splits' pictures are confused.
-        name = content_name(data)
-        if name not in self._known:
-            self._known[name] = self._new(name, data)
-        return self._known[name]
+    def read(self, row: Row, item_id: str) -> tuple[str, Sample | None]:
+        """The layout of a row's conversation, if it has one, and its item; None where no probe can be made of it.
 
-    def _new(self, name: str, data: bytes) -> ImageRef:
-        if self._n_bytes + len(data) > IN_MEMORY:
-            if isinstance(data, Stored):
-                return ImageRef(data.cell, name)
-            if self._manifest.source and self._manifest.source.streaming:
-                return self._stored(name, data)
-        self._n_bytes += len(data)
-        return ImageRef(self._manifest.path, name, bytes(data))
+        Raises:
+            NoItemError: its turns ask for no reply.
+            KeyError, ValueError, TypeError: it does not fit.
+        """
+        manifest, images = self._manifest, self._pictures.of(row)
+        said = None
+        if is_conversation(row):
+            said = read_conversation(row, self._pictures.one, self._has_marks)
+            reply = row["answer"] if self._has_references else said.reply
+            row = row | {"question": said.before[-1].text, "answer": reply}
+        options = _options(manifest, row)
+        answer, references = _answer(manifest, row, options)
+        class_name = str(row.get("class_name") or "")
+        class_option: int | None
+        if self._distract:
+            right = options.index(answer) if manifest.answer is AnswerKind.option else LETTERS.index(answer)
+            if not class_name:
+                raise ValueError("a probe needs the item's `class_name`")
+            found = with_class_name(options, right, class_name, item_id)
+            if found is None:
+                return "", None
+            options, class_option = found
+        else:
+            class_option = _class_option(manifest, row, answer, options)
+        turns = place(self._asked(row, options, said), images)
+        shown = [*images, *(part for turn in turns for part in turn.parts if isinstance(part, ImageRef))]
+        if not turns[-1].text.strip():
+            raise NoItemError("its last question is empty")
+        labels = {**row, "image": shown[0].name if shown else item_id}
+        sample = Sample(
+            id=item_id,
+            turns=turns,
+            answer=answer,
+            kind=manifest.answer,
+            references=references,
+            options=options,
+            clusters=tuple(f"{name}={labels[name]}" for name in manifest.cluster_by),
+            class_option=class_option,
+            class_name=class_name,
+        )
+        return said.layout if said else "", sample
 
-    def _stored(self, name: str, data: bytes) -> ImageRef:
-        """A streamed picture in a file of its own, which the next pass over the stream finds there."""
-        path = downloads() / ".streamed" / self._manifest.name / name
-        if not path.is_file():
-            with replacing(path) as temporary:
-                temporary.write_bytes(data)
-        return ImageRef(str(path.parent), name)
+    def _asked(self, row: Row, options: tuple[str, ...], said: Conversation | None) -> list[RawTurn]:
+        """All turns before the answer, the last one as the manifest's prompt writes it."""
+        question = said.before[-1].pieces if said else (str(row.get("question")),)
+        pieces = _prompt(self._manifest.prompt, row, options, question)
+        if not said:
+            text = "".join(map(str, pieces)).strip()
+            if not text:
+                raise ValueError("the prompt is empty")
+            pieces = (text,)
+        last = RawTurn(Speaker.user, pieces)
+        return [*(said.before[:-1] if said else ()), read_marks(last) if self._has_marks else last]
 
 
-def _sample(manifest: Manifest, row: Row, index: int, images: tuple[ImageRef, ...], distract: bool) -> Sample | None:
-    options = _options(manifest, row)
-    answer, references = _answer(manifest, row, options)
-    item_id = str(index if row.get("id") is None else row["id"])
-    class_name = str(row.get("class_name") or "")
-    class_option: int | None
-    if distract:
-        right = options.index(answer) if manifest.answer is AnswerKind.option else LETTERS.index(answer)
-        if not class_name:
-            raise ValueError("a probe needs the item's `class_name`")
-        found = with_class_name(options, right, class_name, item_id)
-        if found is None:
-            return None
-        options, class_option = found
-    else:
-        class_option = _class_option(manifest, row, answer, options)
-    labels = {**row, "image": images[0].name if images else item_id}
-    return Sample(
-        id=item_id,
-        turns=(Turn(Speaker.user, (*images, _prompt(manifest.prompt, row, options))),),
-        answer=answer,
-        kind=manifest.answer,
-        references=references,
-        options=options,
-        clusters=tuple(f"{name}={labels[name]}" for name in manifest.cluster_by),
-        class_option=class_option,
-        class_name=class_name,
-    )
-
-
-def _prompt(template: str, row: Row, options: tuple[str, ...]) -> str:
+def _prompt(template: str, row: Row, options: tuple[str, ...], question: Sequence[Piece]) -> tuple[Piece, ...]:
+    """The manifest's prompt, filled; where it asks for `{question}`, the pieces of the question."""
     fields = {name: value for name, value in row.items() if value is not None}
     fields["options"] = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
+    pieces: list[Piece] = []
     try:
-        text = template.format_map(fields).replace("<image>", "").strip()
+        for text, name, form, conversion in Formatter().parse(template):
+            pieces.append(text)
+            if name == "question" and name in fields and not form and not conversion:
+                pieces += question
+            elif name is not None:
+                wanted = f"{{{name}{'!' if conversion else ''}{conversion or ''}{':' if form else ''}{form}}}"
+                pieces.append(wanted.format_map(fields))
     except KeyError as error:
         raise ValueError(f"`prompt` asks for {{{error.args[0]}}}, which the item lacks") from error
     except (ValueError, IndexError, AttributeError, TypeError) as error:
         raise ValueError(f"`prompt` is no template ({error}); a brace that is meant is written twice") from error
-    if not text:
-        raise ValueError("the prompt is empty")
-    return text
+    return tuple(pieces)
 
 
 def _options(manifest: Manifest, row: Row) -> tuple[str, ...]:
@@ -169,25 +254,6 @@ def _options(manifest: Manifest, row: Row) -> tuple[str, ...]:
     if len(options) > len(LETTERS) and (manifest.answer is AnswerKind.letter or "{options}" in manifest.prompt):
         raise ValueError(f"{len(options)} options, but only {len(LETTERS)} letters")
     return options
-
-
-def _images(row: Row, folder: str, kept: _Held) -> Iterator[ImageRef]:
-    value = row.get("image")
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    for one in values:
-        held = one if isinstance(one, dict) else {"bytes": one} if isinstance(one, bytes) else {"path": one}
-        data, name = held.get("bytes"), held.get("path")
-        if data is None and isinstance(name, str) and len(name) > _LONGEST_NAME and name.startswith(_BASE64):
-            data = base64.b64decode(name, validate=True)
-        if data is not None:
-            yield kept.image(data)
-            continue
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"`image` must be a file's name or a picture's bytes, not {one!r}")
-        path = PurePath(name)
-        if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"picture '{name}' is outside the dataset's folder")
-        yield ImageRef(folder, name)
 
 
 def _answer(manifest: Manifest, row: Row, options: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

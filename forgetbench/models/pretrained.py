@@ -67,7 +67,7 @@ def _check_template(processor: Any, config: ModelConfig) -> None:
     given = config.chat_template is not None
     source = f"model.chat_template={config.chat_template}" if given else f"The chat template of {config.path}"
     try:
-        template = ChatTemplate(processor, config.system_prompt)
+        template = ChatTemplate(processor)
         template.check(source)
     except ValueError as error:
         raise UserError(f"{error}.") from error

@@ -135,6 +135,16 @@ def test_a_text_only_item_that_is_trained_on_fails(world: World, audit: Audit) -
     assert (row["pictures"], row["identical"], row["same_item"], row["same_question_and_answer"]) == (None, None, 1, 1)
 
 
+def test_a_question_inside_a_conversation_that_is_trained_on_is_found(world: World, audit: Audit) -> None:
+    world("mine", "photos", "naming", train=[], test=[("1.png", "What is it?", "thing 1"), ("2.png", "Why?", "so")])
+    said = [("system", "Answer."), ("user", "WHAT is <image> it"), ("assistant", "Thing 1."), ("user", "Why not?")]
+    turns = [{"role": role, "content": text} for role, text in [*said, ("assistant", "So.")]]
+    Path("mine_train.jsonl").write_text(json.dumps({"messages": turns, "images": ["1.png"]}))
+    sound, (row,) = audit("mine")
+    assert not sound
+    assert (row["items"], row["same_item"], row["same_question"]) == (2, 1, 1)
+
+
 def test_the_same_question_of_other_pictures_is_no_leak(world: World, audit: Audit) -> None:
     world("mine", "photos", "naming", train=items(0, 10), test=items(10, 20))
     sound, (row,) = audit("mine")

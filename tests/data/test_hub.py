@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from forgetbench.core.errors import UserError
-from forgetbench.data import sources, tables
+from forgetbench.data import item_pictures, tables
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.manifest_file import load_manifest
 from forgetbench.data.pictures import decode_image, read_image
@@ -102,7 +102,7 @@ def test_pictures_beyond_what_memory_may_hold_are_read_from_their_table_in_any_o
     parquet: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_memory = load_samples(parquet, "train")
-    monkeypatch.setattr(sources, "IN_MEMORY", 3 * len(PICTURES[0]))
+    monkeypatch.setattr(item_pictures, "IN_MEMORY", 3 * len(PICTURES[0]))
     stored = load_samples(parquet, "train")
     held = sum(len(sample.images[0].data or b"") for sample in stored)
     assert 0 < held <= 3 * len(PICTURES[0])
@@ -117,7 +117,7 @@ def test_of_a_table_the_last_row_groups_stay_in_memory_up_to_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pq.write_table(pa.Table.from_pylist(rows()), tmp_path / "items.parquet", row_group_size=5)
-    monkeypatch.setattr(sources, "IN_MEMORY", 0)
+    monkeypatch.setattr(item_pictures, "IN_MEMORY", 0)
     monkeypatch.setattr(tables, "_groups", tables.groups_cache(12 * len(PICTURES[0])))
     samples = load_samples(manifest(tmp_path, kind="parquet"), "train")
     assert len(samples) == 40
@@ -130,7 +130,7 @@ def test_a_row_group_larger_than_the_limit_is_read_once_for_all_its_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pq.write_table(pa.Table.from_pylist(rows()), tmp_path / "items.parquet", row_group_size=5)
-    monkeypatch.setattr(sources, "IN_MEMORY", 0)
+    monkeypatch.setattr(item_pictures, "IN_MEMORY", 0)
     samples = load_samples(manifest(tmp_path, kind="parquet"), "train")
     monkeypatch.setattr(tables, "_groups", tables.groups_cache(1))
     read, opened = [], tables._parquet
@@ -147,7 +147,7 @@ def test_a_row_group_larger_than_the_limit_is_read_once_for_all_its_pictures(
 
 def test_one_picture_of_several_rows_is_one_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(pa.Table.from_pylist([*rows(), *rows()]), tmp_path / "items.parquet")
-    monkeypatch.setattr(sources, "IN_MEMORY", 0)
+    monkeypatch.setattr(item_pictures, "IN_MEMORY", 0)
     samples = load_samples(manifest(tmp_path, kind="parquet"), "train")
     assert [sample.images for sample in samples[:40]] == [sample.images for sample in samples[40:]]
 
@@ -155,7 +155,7 @@ def test_one_picture_of_several_rows_is_one_reference(tmp_path: Path, monkeypatc
 def test_a_table_that_was_replaced_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "items.parquet"
     pq.write_table(pa.Table.from_pylist(rows()), path)
-    monkeypatch.setattr(sources, "IN_MEMORY", 0)
+    monkeypatch.setattr(item_pictures, "IN_MEMORY", 0)
     samples = load_samples(manifest(tmp_path, kind="parquet"), "train")
     path.unlink()
     with pytest.raises(UserError, match=r"items.parquet no longer holds the picture at 0/39/"):
@@ -170,7 +170,7 @@ def test_a_table_that_was_replaced_is_told(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_cached_hub_set_is_read_from_its_cache_and_not_held(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository(offline / "copy", rows())
-    monkeypatch.setattr(sources, "IN_MEMORY", 0)
+    monkeypatch.setattr(item_pictures, "IN_MEMORY", 0)
     samples = load_samples(hub_set(offline, "copy"), "train")
     assert all(sample.images[0].data is None for sample in samples)
     assert [read_image(sample.images[0]) for sample in reversed(samples)] == PICTURES[::-1]
@@ -178,7 +178,7 @@ def test_a_cached_hub_set_is_read_from_its_cache_and_not_held(offline: Path, mon
 
 def test_part_of_a_hub_split_shows_its_own_pictures(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository(offline / "copy", rows())
-    monkeypatch.setattr(sources, "IN_MEMORY", 0)
+    monkeypatch.setattr(item_pictures, "IN_MEMORY", 0)
     made = hub_set(offline, "copy")
     made.splits["train"].hub_split = "train[10:20]"
     assert [read_image(sample.images[0]) for sample in load_samples(made, "train")] == PICTURES[10:20]
@@ -212,7 +212,7 @@ def test_a_streamed_set_that_memory_cannot_hold_keeps_its_pictures_in_files(
 ) -> None:
     repository(offline / "copy", rows())
     monkeypatch.setenv("FORGETBENCH_DOWNLOADS", str(offline / "sets"))
-    monkeypatch.setattr(sources, "IN_MEMORY", 6 * len(PICTURES[0]))
+    monkeypatch.setattr(item_pictures, "IN_MEMORY", 6 * len(PICTURES[0]))
     made = hub_set(offline, "copy", streaming=True)
     samples = load_samples(made, "train")
     kept = sorted(path.name for path in (offline / "sets/.streamed/mine").iterdir())
@@ -228,7 +228,7 @@ def test_a_few_items_of_a_stream_are_those_of_the_downloaded_set_and_keep_their_
 ) -> None:
     repository(offline / "copy", rows())
     monkeypatch.setenv("FORGETBENCH_DOWNLOADS", str(offline / "sets"))
-    monkeypatch.setattr(sources, "IN_MEMORY", 0)
+    monkeypatch.setattr(item_pictures, "IN_MEMORY", 0)
     made = hub_set(offline, "copy", streaming=True)
     made.splits["train"].n, made.splits["train"].limit = len(PICTURES), 5
     few = load_samples(made, "train")

@@ -232,10 +232,23 @@ def test_imagewikiqa_becomes_a_class_label_probe(published: Published) -> None:
 # Odd rows.
 
 
-def test_an_item_of_several_pictures_keeps_them_in_order(published: Published) -> None:
+def test_a_picture_of_mmmu_stands_wherever_it_is_named(published: Published) -> None:
     second = load_samples(published("mmmu_val"), "validation")[1]
-    assert [color(image) for image in second.images] == ["red", "blue"]
+    assert [color(image) for image in second.images] == ["red", "red", "blue"]
+    assert second.prompt.splitlines()[:4] == ["Question: Who painted <image>?", "Options:", "A. <image>", "B. <image>"]
     assert second.options == ("<image 1>", "<image 2>")
+
+
+def test_a_picture_of_mmmu_that_only_the_explanation_names_is_left_out() -> None:
+    row = {"question_type": "multiple-choice", "answer": "A", "image_1": "x", "image_2": "y", "image_3": "z"}
+    row |= {"question": "Is <image 3> like <image 1>?", "options": "['<image 3>', 'no']"}
+    (item,) = ADAPTERS["mmmu_choice"](iter([row]))
+    assert (item["image"], item["question"]) == (["x", "z"], "Is <image 2> like <image 1>?")
+    assert item["options"] == ["<image 2>", "no"]
+    (item,) = ADAPTERS["mmmu_choice"](iter([row | {"question": "Is it?", "options": "['yes', 'no']"}]))
+    assert item["image"] == ["x", "y", "z"]
+    with pytest.raises(ValueError, match=r"name the pictures \[1, 4\], and not all are there"):
+        next(ADAPTERS["mmmu_choice"](iter([row | {"question": "Is <image 4> <image 1>?", "options": "['a', 'b']"}])))
 
 
 def test_an_option_offered_twice_is_offered_once(published: Published) -> None:
@@ -249,7 +262,8 @@ def test_an_item_of_iconqa_whose_choices_are_cut_inside_is_left_out(published: P
 
 
 def test_an_open_answer_of_mmmu_that_only_begins_like_a_list_is_a_text() -> None:
-    rows = [{"question_type": "open", "answer": answer} for answer in ("[0, 1)", "['8/3', '2.667']", "7")]
+    row = {"question_type": "open", "question": "?", "options": "[]"}
+    rows = [row | {"answer": answer} for answer in ("[0, 1)", "['8/3', '2.667']", "7")]
     assert [row["answer"] for row in ADAPTERS["mmmu_open"](iter(rows))] == ["[0, 1)", ["8/3", "2.667"], "7"]
 
 

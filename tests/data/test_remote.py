@@ -131,6 +131,15 @@ def test_a_set_that_agrees_is_told_the_commit_to_pin(hub: Server, check: Any) ->
     assert row["manifest_lines"] == [f"revision: {COMMIT}", "verified: true"]
 
 
+def test_conversations_need_neither_a_question_nor_an_answer(hub: Server, check: Any) -> None:
+    features = [{"name": name, "dtype": "string"} for name in ("talk", "images")]
+    described = CARD["dataset_info"][0] | {"features": features}
+    hub.repositories["owner/talk"] = {"card": {"dataset_info": [described]}}
+    assert check({"hub_id": "owner/talk", "columns": {"messages": "talk"}})[0]
+    _, row = check({"hub_id": "owner/talk", "columns": {"messages": "talk"}}, prompt="{hint}: {question}")
+    assert row["differences"] == ["columns: no hint; the Hub has talk, images"]
+
+
 def test_a_pinned_and_verified_set_has_nothing_to_change(hub: Server, check: Any) -> None:
     sound, row = check({"hub_id": "owner/set", "revision": COMMIT})
     assert (sound, row["manifest_lines"], row["notes"]) == (True, [], [])

@@ -99,7 +99,8 @@ def test_training_and_test_files_are_read_as_their_publishers_lay_them_out(name:
     manifest = downloaded(name)
     assert manifest.is_here
     train, test = load_samples(manifest, "train"), load_samples(manifest, "test")
-    assert [(sample.prompt, sample.answer) for sample in train] == [("What is a?", "B"), ("What is b?", "B")]
+    assert [(sample.prompt, sample.answer) for sample in train] == [("\nWhat is a?", "B"), ("\nWhat is b?", "B")]
+    assert all(sample.is_question for sample in train)
     assert [sample.prompt for sample in test] == ["What is a?", "What is b?"]
     assert {sample.references for sample in test} == {accepted(manifest)}
     assert [sample.clusters for sample in test] == [("image=images/a.png",), ("image=images/b.png",)]

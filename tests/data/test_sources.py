@@ -138,12 +138,13 @@ def turns(*values: str, first: str = "human") -> list[Row]:
     return [{"from": who, "value": text} for who, text in zip(speakers, values, strict=True)]
 
 
-def test_each_question_of_a_llava_conversation_is_an_item(tmp_path: Path) -> None:
+def test_a_llava_record_is_one_item_that_asks_for_its_last_reply(tmp_path: Path) -> None:
     talk = turns("<image>\nWhat color?", "Red.", "And its shape?", "A box.")
-    samples = llava(tmp_path, [{"id": "a", "image": "red.png", "conversations": talk}])
-    told = [(sample.id, sample.prompt, sample.answer) for sample in samples]
-    assert told == [("a-0", "What color?", "Red."), ("a-1", "And its shape?", "A box.")]
-    assert all(sample.images for sample in samples)
+    (sample,) = llava(tmp_path, [{"id": "a", "image": "red.png", "conversations": talk}])
+    assert (sample.id, sample.answer, sample.clusters) == ("a", "A box.", ("image=red.png",))
+    said = [(turn.speaker.value, turn.parts[-1]) for turn in sample.turns]
+    assert said == [("user", "\nWhat color?"), ("assistant", "Red."), ("user", "And its shape?")]
+    assert sample.images == (sample.turns[0].parts[0],)
 
 
 def test_a_llava_record_without_a_picture_is_text_only(tmp_path: Path) -> None:
@@ -151,15 +152,14 @@ def test_a_llava_record_without_a_picture_is_text_only(tmp_path: Path) -> None:
     assert sample.images == ()
 
 
-def test_a_llava_turn_that_answers_nothing_is_left_out(tmp_path: Path) -> None:
-    talk = turns("Welcome.", "What color?", "Red.", "Anything else?", first="gpt")
-    (sample,) = llava(tmp_path, [{"id": "a", "conversations": talk}])
-    assert (sample.prompt, sample.answer) == ("What color?", "Red.")
-
-
-def test_repeated_record_ids_of_llava_files_are_told_apart(tmp_path: Path) -> None:
-    records = [{"id": "a", "conversations": turns("?", "x")}] * 2 + [{"conversations": turns("?", "x")}]
-    assert [sample.id for sample in llava(tmp_path, records)] == ["a-0", "a#2-0", "2-0"]
+def test_llavas_question_files_are_read_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "items.json").write_text(
+        json.dumps([{"question_id": 7, "image": "red.png", "text": "<image>\nWhat color?", "answer": "red"}])
+    )
+    source = {"kind": "llava", "columns": {"id": "question_id", "question": "text"}}
+    made = manifest(tmp_path, source=source, splits={"train": {"files": ["items.json"]}})
+    (sample,) = load_samples(made, "train")
+    assert (sample.id, sample.prompt, sample.answer, len(sample.images)) == ("7", "\nWhat color?", "red", 1)
 
 
 @pytest.fixture
@@ -204,6 +204,16 @@ def test_a_hub_dataset_may_hold_several_pictures_an_item(hub: Hub) -> None:
     pictures = [{"bytes": picture(shown), "path": None} for shown in (RED, BLUE)]
     made = hub([ITEM | {"image": pictures}], [ITEM | {"image": pictures}])
     assert [color(image) for image in load_samples(made, "train")[0].images] == [RED, BLUE]
+
+
+def test_a_hub_dataset_may_hold_conversations(hub: Hub) -> None:
+    parts = [{"type": "text", "text": "Which is "}, {"type": "image", "text": None}, {"type": "text", "text": "?"}]
+    turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": [{"type": "text", "text": "Red."}]}]
+    row = {"messages": turns, "images": [{"bytes": picture(RED), "path": None}]}
+    (sample,) = load_samples(hub([row], [row]), "train")
+    before, shown, after = sample.turns[0].parts
+    assert (before, color(sample.images[0]), after, sample.answer) == ("Which is ", RED, "?", "Red.")
+    assert shown == sample.images[0]
 
 
 def test_a_hub_dataset_that_cannot_be_loaded_is_named(hub: Hub) -> None:
@@ -380,7 +390,7 @@ def test_a_file_of_another_format_is_named(tmp_path: Path, kind: str, name: str)
 
 
 def test_a_llava_record_without_conversations_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="field 'conversations' is missing"):
+    with pytest.raises(UserError, match=r"item 0 of split 'train': field 'answer' is missing \(id 'a'\)"):
         llava(tmp_path, [{"id": "a"}])
 
 

@@ -32,6 +32,9 @@ MANIFESTS = {
     for path in sorted(shipped("data_manifests").glob("*.yaml"))
     if "embedded:world" in path.read_text(encoding="utf-8")
 }
+CONVERSATIONS = tuple(name for name in MANIFESTS if name.endswith("_turns"))
+"""Sets whose items are conversations: tests/data/test_turns.py."""
+QUESTIONS = {name: one for name, one in MANIFESTS.items() if name not in CONVERSATIONS}
 MIXTURES = ("curriculum", "world", "general", "same_question", "leaky")
 PICTURES_OF = {"test": ("test", "shifted"), "validation": ("validation",)}
 """Split -> the groups of pictures it may show; the others show those to train on."""
@@ -107,7 +110,7 @@ def test_counts_and_digests(name: str) -> None:
     assert manifest.citation
 
 
-@pytest.mark.parametrize("name", MANIFESTS)
+@pytest.mark.parametrize("name", QUESTIONS)
 def test_items(name: str) -> None:
     manifest = MANIFESTS[name]
     wanted = set(re.findall(r"{(\w+)}", manifest.prompt))
@@ -330,8 +333,9 @@ def test_vocabulary() -> None:
     for manifest in MANIFESTS.values():
         for split in manifest.splits:
             for row in rows(manifest, split):
-                answer = row["answer"]
+                answer = row.get("answer", "")
                 parts = [row.get("question", ""), *row.get("options", [])]
+                parts += [message["content"].removeprefix("<image>") for message in row.get("messages", [])]
                 parts += answer if isinstance(answer, list) else [str(answer)]
                 used[split in PICTURES_OF].update(re.findall(r"[a-z]+", " ".join(parts).lower()))
     assert len(used[False]) < 700

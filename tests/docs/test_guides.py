@@ -75,6 +75,13 @@ def test_a_guide_works_as_written_in_an_empty_folder(
     assert dataset in Path("outputs/my_run/scores.csv").read_text()
 
 
+def test_a_file_of_conversations_needs_a_manifest_of_at_most_eight_lines() -> None:
+    section = GUIDE.read_text("utf-8").partition("\n## Conversations\n")[2].partition("\n## ")[0]
+    manifests = [match["text"] for match in BLOCK.finditer(section) if match["kind"] == "yaml"]
+    assert len(manifests) >= 5
+    assert max(len(text.splitlines()) for text in manifests) <= 8
+
+
 def test_every_field_of_a_manifest_is_explained() -> None:
     cells = re.findall(r"^\| (.*?) \|", GUIDE.read_text("utf-8"), re.MULTILINE)
     explained = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}

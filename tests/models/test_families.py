@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, ProcessorMixin
 
-from forgetbench.config import ModelConfig, RecipeConfig
+from forgetbench.config import ModelConfig, RecipeConfig, TrainOn
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind, Decoding, ImageRef, Precision, Sample
 from forgetbench.data.batching import batch_prompts
@@ -37,6 +37,7 @@ from forgetbench.training.loop import Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
 from tests.support.asking import asked, choice, greedy
+from tests.support.conversations import TALKS, talk, told_one_by_one
 from tests.support.families import FAMILIES, MARKED
 
 # transformers' PaliGemma processor hands tensors to numpy the old way.
@@ -556,3 +557,55 @@ def test_max_pixels_makes_pictures_smaller(loaded: LoadedModel) -> None:
     assert small.pictures["pixel_values"].numel() < whole.pictures["pixel_values"].numel()
     with torch.no_grad():
         loaded.model(**batch_prompts([whole, small], 0))  # the model finds as many tokens as it makes features
+
+
+@pytest.fixture
+def talks(loaded: LoadedModel) -> list[Sample]:
+    """Conversations; the family without a template takes questions alone."""
+    return [one for one in TALKS if has_template(loaded) or (one.is_question and one.images)]
+
+
+def test_the_loss_of_a_conversation_is_the_sum_over_its_replies(fresh: LoadedModel, talks: list[Sample]) -> None:
+    """Each as if it were asked for alone, though an item of several replies is one sequence."""
+    subject, of_last = trainer(fresh, PARTS), trainer(fresh, PARTS, train_on=TrainOn.last)
+    fresh.model.eval()
+    for sample in talks:
+        whole, n = loss_of(subject, [sample])
+        parts = [loss_of(of_last, [reply]) for reply in told_one_by_one(sample)]
+        assert n == sum(count for _, count in parts)
+        if fresh.name not in OTHER_REPLY_HEAD:
+            assert whole == pytest.approx(sum(loss for loss, _ in parts), rel=1e-4), sample.id
+
+
+@torch.no_grad()
+def loss_of(subject: Trainer, samples: Sequence[Sample]) -> tuple[float, int]:
+    """Summed over tokens, and their number."""
+    batch = subject.passes.batch(samples)
+    assert batch.answers == int((batch.labels != IGNORED).sum())
+    return float(subject.passes.loss(batch, subject.passes.forward(batch))), batch.answers
+
+
+def test_a_conversations_loss_does_not_depend_on_its_batch(fresh: LoadedModel, talks: list[Sample]) -> None:
+    subject = trainer(fresh, PARTS)
+    fresh.model.eval()
+    together, n = loss_of(subject, talks)
+    alone = [loss_of(subject, [sample]) for sample in talks]
+    assert together == pytest.approx(sum(loss for loss, _ in alone), rel=1e-4)
+    assert n == sum(count for _, count in alone)
+
+
+def test_earlier_turns_are_context_when_an_answer_is_scored(loaded: LoadedModel) -> None:
+    if not has_template(loaded):
+        pytest.skip("takes one question")
+    shown = (picture(3, 20, 20), "What is it?")
+    options = ("red", "green")
+    asked_twice = [
+        replace(talk(str(i), shown, said, "Which?", "A"), kind=AnswerKind.letter, options=options)
+        for i, said in enumerate(("It is red.", "It is green."))
+    ]
+    engine = Engine(loaded, Encoder(loaded.processor))
+    together = asked(loaded, asked_twice, choice(2), engine)
+    assert together[0].option_logprobs != together[1].option_logprobs
+    for sample, prediction in zip(asked_twice, together, strict=True):
+        (alone,) = asked(loaded, [sample], choice(1), engine)
+        assert prediction.option_logprobs == pytest.approx(alone.option_logprobs, abs=1e-4)

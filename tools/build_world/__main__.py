@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from tools.build_world import fetch, images, manifests, tasks, validation
+from tools.build_world import fetch, images, manifests, tasks, turns, validation
 from tools.build_world.distractors import neighbors, ranked
 from tools.build_world.items import Row
 from tools.build_world.sets import World, picture_sets
@@ -24,11 +24,12 @@ def _write(path: Path, rows: list[Row]) -> None:
 
 
 def _words(rows: list[Row]) -> set[str]:
-    """Distinct words of questions, options and answers."""
+    """Distinct words of questions, options, answers and turns."""
     found: set[str] = set()
     for row in rows:
         parts = [row.get("question", ""), *row.get("options", []), row.get("class_name", "")]
-        answer = row["answer"]
+        parts += [message["content"] for message in row.get("messages", [])]
+        answer = row.get("answer", "")
         parts += answer if isinstance(answer, list) else [str(answer)]
         found.update(re.findall(r"[a-z]+", " ".join(parts).lower()))
     return found
@@ -74,7 +75,10 @@ def main() -> None:
     }
     tops = {**garment_tops, **digit_tops, **neighbors(arts, concepts), **by_class}
     tables = World(pictures, concepts, tops, confusion)
-    sets = {**picture_sets(tables), **word_sets(tables), **tasks.task_sets(groups, concepts)}
+    sets = {
+        **picture_sets(tables), **word_sets(tables), **tasks.task_sets(groups, concepts),
+        **turns.turn_sets(groups, concepts),
+    }  # fmt: skip
 
     for old in (world_folder / "items").glob("*.jsonl.gz"):
         old.unlink()

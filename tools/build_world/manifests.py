@@ -120,6 +120,12 @@ SETS: dict[str, tuple[str, str, list[str], dict[str, Any], list[str], str, dict[
         {"metric": "cider_d", "max_new_tokens": 40}),
     "emoji_distractor": ("Emoji facts with the name among the options", "emoji",
         ["category", "use", NAME_AMONG], LETTER, ["concept"], CLASS_NAMES, {}),
+    "general_turns": ("Conversations about the emoji", "emoji",
+        ["background", "caption", "category", "emoji_yesno", "open_naming", "use"], {"answer": "text"}, ["concept"],
+        "One picture and two to six questions, the second of which leaves out what the first is about. For data-hybrid "
+        "training, as `general`: no garment, no digit, no naming question of the targets, no options. Test: two "
+        "conversations about each picture end in the same question, and what is right follows from the turn before. "
+        f"{RENDERED}", {"max_new_tokens": 40}),
     "words_letters": ("Read the options", "text", ["reading"],
         {"prompt": "{question}\n{options}", "answer": "text"}, ["id"], "The stepping stone to lettered "
         "answers: from these a small model learns to tie letters to options.", {}),

@@ -16,6 +16,7 @@ MIXED = ("OCRVQA", "GQA", "OKVQA", "AOKVQA", "VQAv2", "TextVQA", "VizWiz")
 """Sources of VMCBench that the usual auxiliary sets (OCR-VQA, LLaVA-665K) are made from, or share pictures with."""
 _LETTERED = re.compile(r"^A\. .*(?:\n[B-Z]\. .*)+", re.MULTILINE)
 _LETTER = re.compile(r"^[A-Z]\.", re.MULTILINE)
+_NUMBERED = re.compile(r"<image (\d+)>")
 
 
 def lettered_text(rows: Iterator[Row]) -> Iterator[Row]:
@@ -25,7 +26,7 @@ def lettered_text(rows: Iterator[Row]) -> Iterator[Row]:
     manifest's prompt gives it.
     """
     for row in rows:
-        text = str(row["question"]).replace("<image>", "")
+        text = str(row["question"])
         found = _LETTERED.search(text)
         if not found:
             raise ValueError(f"no lines 'A. ..', 'B. ..' in the question {text!r}")
@@ -85,7 +86,7 @@ def mmbench(rows: Iterator[Row]) -> Iterator[Row]:
 def mmmu_choice(rows: Iterator[Row]) -> Iterator[Row]:
     """MMMU's multiple-choice questions: `options` is a string that holds a list; up to seven pictures."""
     for row in _mmmu(rows, "multiple-choice"):
-        yield _asked(row, row["question"], _listed(row["options"]), _place(row["answer"]))
+        yield _asked(row, row["question"], row["options"], _place(row["answer"]))
 
 
 def mmmu_open(rows: Iterator[Row]) -> Iterator[Row]:
@@ -130,10 +131,25 @@ def iconqa_blank(rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def _mmmu(rows: Iterator[Row], kind: str) -> Iterator[Row]:
+    """The questions of one kind, with the pictures that question and options name: others belong to the explanation.
+
+    Where some are not named, the marks of the others are numbered anew. Without any mark, all pictures are kept.
+    """
     for row in rows:
-        if row["question_type"] == kind:
-            pictures = [row.get(f"image_{number}") for number in range(1, 8)]
-            yield row | {"image": [picture for picture in pictures if picture is not None]}
+        if row["question_type"] != kind:
+            continue
+        texts = [str(row["question"]), *map(str, _listed(row["options"]))]
+        named = sorted({int(number) for text in texts for number in _NUMBERED.findall(text)})
+        pictures = [row.get(f"image_{number}") for number in named or range(1, 8)]
+        if named and None in pictures:
+            raise ValueError(f"its texts name the pictures {named}, and not all are there")
+        question, *options = (_renumbered(text, named) for text in texts)
+        held = [picture for picture in pictures if picture is not None]
+        yield row | {"image": held, "question": question, "options": options}
+
+
+def _renumbered(text: str, named: Sequence[int]) -> str:
+    return _NUMBERED.sub(lambda mark: f"<image {named.index(int(mark[1])) + 1}>", text)
 
 
 def _asked(row: Row, question: str, options: Sequence[object], right: int) -> Row:

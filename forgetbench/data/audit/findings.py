@@ -58,6 +58,8 @@ class Split:
     items: list[Item]
     pictures: dict[bytes, ImageRef]
     """`Fingerprint.pixels` -> a picture that has it."""
+    earlier: list[Item]
+    """The questions of conversations that are trained on and not scored, as each is followed by others."""
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from forgetbench.core.records import LETTERS, Sample
+from forgetbench.core.records import LETTERS, Sample, Speaker, Turn
 
 Asked = tuple[str, str]
 """The words of a question and of its answer."""
@@ -71,22 +71,31 @@ def overlap(evaluated: Sequence[Asked], known: Texts) -> TextOverlap:
     )
 
 
-def asked(sample: Sample) -> Asked:
-    """The words of an item's question and of its answer."""
-    return question_words(sample), answer_words(sample)
+def asked(sample: Sample) -> list[Asked]:
+    """The words of each question of an item and of its answer; the last is the one that is scored."""
+    said = [_text(turn) for turn in sample.turns if turn.speaker is not Speaker.system]
+    earlier = [(_words(question), _words(answer)) for question, answer in zip(said[:-1:2], said[1::2], strict=True)]
+    return [*earlier, (question_words(sample), answer_words(sample))]
 
 
 def question_words(sample: Sample) -> str:
-    """The words of a question, without its lettered options."""
+    """The words of an item's last question, without its lettered options."""
     listed = {f"{letter}. {option}" for letter, option in zip(LETTERS, sample.options, strict=False)}
-    lines = [line for line in sample.prompt.splitlines() if line.strip() not in listed]
-    return " ".join(_WORD.findall("\n".join(lines).casefold()))
+    return _words("\n".join(line for line in _text(sample.turns[-1]).splitlines() if line.strip() not in listed))
+
+
+def _text(turn: Turn) -> str:
+    return "".join(part for part in turn.parts if isinstance(part, str))
+
+
+def _words(text: str) -> str:
+    return " ".join(_WORD.findall(text.casefold()))
 
 
 def answer_words(sample: Sample) -> str:
     """What is answered: the text of the right option, where options are lettered."""
     text = sample.answer if sample.target is None else sample.options[sample.target]
-    return " ".join(_WORD.findall(text.casefold()))
+    return _words(text)
 
 
 @lru_cache(maxsize=1_000_000)

@@ -1,16 +1,33 @@
-"""Verify a dataset against its manifest: digests, sizes, items, pictures."""
+"""Verify a dataset against its manifest: digests, sizes, items, conversations, pictures."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from forgetbench.core.errors import UserError
+from forgetbench.core.records import Speaker
 from forgetbench.data.audit.duplicates import Fingerprint, Fingerprints
 from forgetbench.data.manifest import Manifest
-from forgetbench.data.sources import load_samples
+from forgetbench.data.sources import Read, left_out, read_split, refusal
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the items of all splits hold together."""
+
+    pictures: int = 0
+    """As often as they are shown."""
+    conversations: int = 0
+    """Items that are one in the file, of however many turns."""
+    turns: int = 0
+    """Of these, their last replies among them."""
+    system_turns: int = 0
+    layouts: Mapping[str, int] = field(default_factory=dict)
+    """Layout -> conversations."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +38,9 @@ class Verified:
     problems: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Split -> items."""
+    contents: Contents = field(default_factory=Contents)
+    left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Split -> id -> reason, of records that make no item."""
     train: Mapping[bytes, Fingerprint] = field(default_factory=dict)
     """Pictures of every split but the evaluation split, by `Fingerprint.pixels`."""
     evaluated: Mapping[bytes, Fingerprint] = field(default_factory=dict)
@@ -31,23 +51,53 @@ def verify(manifest: Manifest, fingerprints: Fingerprints) -> Verified:
     """Check one dataset with a source; a mixture has nothing of its own to check."""
     if manifest.source is None:
         return Verified(manifest.name, is_mixture=True)
-    problems, sizes = list[str](), dict[str, int]()
+    problems, sizes, reads = list[str](), dict[str, int](), dict[str, Read]()
     train, evaluated = dict[bytes, Fingerprint](), dict[bytes, Fingerprint]()
     for name, expected in manifest.source.sha256.items():
         problems += _digest_problems(manifest.root / name, expected)
     for split, described in manifest.splits.items():
         try:
-            samples = load_samples(manifest, split)
-            pictures = [fingerprints.get(image) for sample in samples for image in sample.images]
+            read = reads[split] = read_split(manifest, split)
+            pictures = [fingerprints.get(image) for sample in read.samples for image in sample.images]
         except (UserError, OSError) as error:
             problems.append(str(error))
             continue
-        sizes[split] = len(samples)
+        problems += _item_problems(manifest, split, read)
+        if read.refused:
+            continue
+        sizes[split] = len(read.samples)
         wanted = min((one for one in (described.n, described.limit) if one is not None), default=None)
-        if described.n is not None and wanted != len(samples):
-            problems.append(f"split '{split}' has {len(samples)} items, its manifest says {wanted}")
+        if described.n is not None and wanted != len(read.samples):
+            problems.append(f"split '{split}' has {len(read.samples)} items, its manifest says {wanted}")
         (evaluated if split == manifest.eval_split else train).update({one.pixels: one for one in pictures})
-    return Verified(manifest.name, tuple(problems), sizes, train, evaluated)
+    without = {split: read.left_out for split, read in reads.items() if read.left_out}
+    found = _contents(list(reads.values()))
+    return Verified(manifest.name, tuple(problems), sizes, found, without, train, evaluated)
+
+
+def _item_problems(manifest: Manifest, split: str, read: Read) -> Iterator[str]:
+    if read.refused:
+        yield refusal(manifest, split, read.refused)
+    elif not read.samples:
+        yield f"split '{split}' has no items"
+    elif manifest.image_domains != ["text"] and not any(sample.images for sample in read.samples):
+        yield (
+            f"split '{split}': no item has a picture, but `image_domains` are {', '.join(manifest.image_domains)}; "
+            "name the column that holds them under `source.columns` (image: ...), or write [text]"
+        )
+    if read.left_out:
+        yield left_out(split, read.left_out)
+
+
+def _contents(reads: Sequence[Read]) -> Contents:
+    talks = [sample for read in reads for sample in read.samples if sample.id in read.layouts]
+    return Contents(
+        pictures=sum(len(sample.images) for read in reads for sample in read.samples),
+        conversations=len(talks),
+        turns=sum(len(sample.turns) + 1 for sample in talks),
+        system_turns=sum(sample.turns[0].speaker is Speaker.system for sample in talks),
+        layouts=dict(Counter(layout for read in reads for layout in read.layouts.values())),
+    )
 
 
 def _digest_problems(path: Path, expected: str) -> list[str]:

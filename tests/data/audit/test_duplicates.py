@@ -170,5 +170,5 @@ def test_questions_are_the_same_or_share_most_of_their_runs_of_words(
 
 
 def test_a_training_set_without_items_shares_nothing() -> None:
-    found = overlap([asked(lettered("What is it?", ("cat", "dog"), "A")), ("", "")], Texts([]))
+    found = overlap([*asked(lettered("What is it?", ("cat", "dog"), "A")), ("", "")], Texts([]))
     assert (found.questions, found.near) == (0, 0)

@@ -78,6 +78,89 @@ def test_a_wrong_size_is_told(folder: Path) -> None:
     assert verified(folder).problems == ("split 'test' has 1 items, its manifest says 2",)
 
 
+def test_a_split_in_which_no_item_has_a_picture_is_a_problem_where_pictures_are_declared(folder: Path) -> None:
+    file = folder / "test.jsonl"
+    file.write_text(file.read_text().replace('"image"', '"picture"'))
+    (problem,) = verified(folder).problems
+    assert "split 'test': no item has a picture, but `image_domains` are noise; name the column" in problem
+    (folder / "mine.yaml").write_text((folder / "mine.yaml").read_text().replace("[noise]", "[text]"))
+    assert verified(folder).problems == ()
+
+
+def talk(*roles: str, **more: object) -> dict[str, object]:
+    return {"messages": [{"role": role, "content": "x"} for role in roles]} | more
+
+
+def write_talks(folder: Path, *rows: dict[str, object]) -> None:
+    """Conversations as the test split, of which no number is expected."""
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "mine.yaml").write_text((folder / "mine.yaml").read_text().replace("test.jsonl], n: 2", "test.jsonl]"))
+
+
+def test_conversations_are_counted_with_their_turns_pictures_and_layouts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = {"role": "user", "content": [{"type": "image", "image": "test4.png"}, {"type": "text", "text": "?"}]}
+    write_talks(
+        folder,
+        talk("system", "user", "assistant", images=["test3.png"]),
+        talk("user", "assistant", "user", "assistant"),
+        {"messages": [parts, {"role": "assistant", "content": "x"}]},
+    )
+    assert check(folder, "mine", as_json=True)
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["items"], row["pictures"]) == ({"train": 2, "test": 3}, 4)
+    assert (row["conversations"], row["turns"], row["system_turns"], row["left_out"]) == (3, 9, 1, {})
+    assert row["layouts"] == {
+        "messages: role/content (OpenAI, TRL, LLaMA-Factory, ms-swift)": 2,
+        "messages: parts with text (OpenAI, TRL)": 1,
+    }
+    assert check(folder, "mine")
+    printed = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
+    (counts,) = [row[3:-1] for row in printed if row[1:2] == ["mine"] and len(row) == 9]
+    assert counts == ["3", "9", "4", "1", "0"]
+
+
+def test_a_record_that_makes_no_item_fails_the_check_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_talks(folder, talk("user", "assistant", images=["test3.png"]), talk("user", id="unanswered"))
+    assert not check(folder, "mine", as_json=True)
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["left_out"] == {"test": {"unanswered": "its last turn is the user's, so nothing is answered"}}
+    assert row["problems"] == [
+        "split 'test': 1 record makes no item and is left out: "
+        "'unanswered' (its last turn is the user's, so nothing is answered)"
+    ]
+    assert row["items"] == {"train": 2, "test": 1}
+
+
+def test_every_item_that_does_not_fit_is_named_by_the_check(folder: Path) -> None:
+    rows = [talk("user", "robot", id=f"talk {number}") for number in range(9)]
+    write_talks(folder, talk("user", "assistant"), *rows)
+    found = verified(folder)
+    (problem,) = found.problems
+    assert "9 items of split 'test' do not fit" in problem
+    assert all("turn 2 is said by 'robot'; known are" in line for line in problem.splitlines()[1:-1])
+    assert [f"(id 'talk {number}')" in problem for number in range(9)] == [True] * 9
+    assert found.sizes == {"train": 2}
+
+
+def test_a_conversation_is_shown_turn_by_turn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = [("system", "Be brief."), ("user", "Is <image> [red]?"), ("assistant", "No."), ("user", "Is it\nblue?")]
+    turns = [{"role": role, "content": text} for role, text in [*said, ("assistant", "Yes.")]]
+    turns[2] |= {"loss": False}
+    write_talks(folder, {"messages": turns, "images": ["test3.png"]}, talk("user"))
+    data_show(compose(FinetuneConfig, [f"manifests=[{folder}]"]), ["mine"])
+    printed = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    first = printed.index("│ test item │ system: Be brief. │")
+    assert printed[first + 1 : first + 6] == [
+        "│ │ user: Is [test3.png] [red]? │",
+        "│ │ assistant (no loss): No. │",
+        "│ │ user: Is it │",
+        "│ │ blue? │",
+        "│ │ => Yes. │",
+    ]
+
+
 def test_a_broken_picture_is_a_problem(folder: Path) -> None:
     picture = folder / "test3.png"
     picture.write_bytes(picture.read_bytes()[:60])
@@ -96,8 +179,8 @@ def test_a_slightly_changed_training_picture_is_counted_as_near(folder: Path) ->
     assert leaks(folder) == Duplicates(identical=0, near=1)
 
 
-def check(folder: Path, *names: str) -> bool:
-    return data_check(compose(FinetuneConfig, [f"manifests=[{folder}]"]), names, as_json=False)
+def check(folder: Path, *names: str, as_json: bool = False) -> bool:
+    return data_check(compose(FinetuneConfig, [f"manifests=[{folder}]"]), names, as_json)
 
 
 def test_a_leak_between_two_datasets_fails_the_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

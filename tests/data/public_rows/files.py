@@ -27,7 +27,7 @@ def naming(folder: str, question: str, files: dict[str, str]) -> Case:
     return Case(
         rows={f"{folder}/{file}.json": rows for file in files.values()},
         n=dict.fromkeys(files, 2),
-        prompt=f"{QUESTIONS[question]}\n{LINES}",
+        prompt=f"\n{QUESTIONS[question]}\n{LINES}",
         answer="B",
         options=NAMES,
         clusters=(f"image={picture}",),
@@ -84,10 +84,10 @@ FILES = {
     "vlmf_imagewikiqa": Case(
         {"imagewikiqa-vqa-json/test/test.json": [{"image": VALIDATION, "prompt": f"<image>\n{WIKI}", "response": "A"}]},
         {"test": 1},
-        WIKI,
+        f"\n{WIKI}",
         "A",
         options=FAMILIES,
-        clusters=("question=Which family is it in?", f"image={VALIDATION}"),
+        clusters=("question=<image>\nWhich family is it in?", f"image={VALIDATION}"),
     ),
     "vlmf_ocrvqa": Case(
         {
@@ -101,7 +101,7 @@ FILES = {
             for file in ("train", "val", "test")
         },
         {"train": 1, "validation": 1, "test": 1},
-        "Who wrote it?",
+        "\nWho wrote it?",
         ("K. Ito",),
         clusters=("image=images/test/test_000000.jpg",),
     ),
@@ -113,7 +113,7 @@ FILES = {
             for split in ("train", "test")
         },
         {"train": 1, "test": 1},
-        f"{CELL_QUESTION}\nA. monocyte\nB. unclassified_cell\nC. lymphocyte\nD. granulocyte\nE. debris_or_artifact"
+        f"\n{CELL_QUESTION}\nA. monocyte\nB. unclassified_cell\nC. lymphocyte\nD. granulocyte\nE. debris_or_artifact"
         f"\n\n{SIX}",
         "D",
         id="bsccm_cell_000123_DF_50",
@@ -129,7 +129,7 @@ FILES = {
         },
         {"train": 1, "test": 1},
         "\n".join(
-            [TOOL_QUESTION, *(f"{letter}. {tool}" for letter, tool in zip("ABCDEF", TOOLS, strict=True)), "", SIX]
+            ["", TOOL_QUESTION, *(f"{letter}. {tool}" for letter, tool in zip("ABCDEF", TOOLS, strict=True)), "", SIX]
         ),
         "C",
         id="video_01_frame_000030",
@@ -169,10 +169,10 @@ FILES = {
                 },
             ]
         },
-        {"train": 3},
-        "What color is the bus?",
-        ("White and red.",),
-        id="000000033471-0",
+        {"train": 2},
+        "user: <image>\nWhat color is the bus?\nassistant: White and red.\nuser: Where is it?",
+        ("On a street.",),
+        id="000000033471",
         clusters=("image=coco/train2017/000000033471.jpg",),
     ),
 }

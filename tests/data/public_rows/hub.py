@@ -209,7 +209,7 @@ HUB = {
         n={"validation": 2},
         id="validation_Art_1",
         prompt=(
-            "Question: Who painted <image 1>?\nOptions:\nA. Goya\nB. Chardin's pupil\n"
+            "Question: Who painted <image>?\nOptions:\nA. Goya\nB. Chardin's pupil\n"
             "Please select the correct answer from the options above."
         ),
         answer="B",
@@ -219,7 +219,7 @@ HUB = {
         rows=MMMU_ROWS,
         n={"validation": 2},
         id="validation_Art_2",
-        prompt=f"Who painted <image 1>?\n{SHORT}",
+        prompt=f"Who painted <image>?\n{SHORT}",
         answer=("1/3", "0.33"),
     ),
     "vmcbench_dev": Case(

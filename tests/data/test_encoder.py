@@ -1,0 +1,144 @@
+"""What is read and what is trained on, token by token, on a toy of ChatML's layout."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from forgetbench.config import ModelConfig, TrainOn
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import Sample, Speaker, Turn
+from forgetbench.data.batching import batch_examples
+from forgetbench.data.collate import IGNORED, Encoder, Example
+from forgetbench.models.pretrained import load_processor
+from tests.support.conversations import TALKS, picture, talk
+from tests.support.families import FAMILIES
+
+# transformers' PaliGemma processor hands tensors to numpy the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+TALK = talk("t", (picture(10), "\nWhat is it?"), "A hat.", "Is it red?", "yes")
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return FAMILIES["qwen2_vl"](tmp_path_factory.mktemp("models") / "qwen2_vl")
+
+
+@pytest.fixture
+def encoder(qwen: Path) -> Encoder:
+    return Encoder(load_processor(ModelConfig(path=str(qwen))))
+
+
+def trained(encoder: Encoder, example: Example) -> list[str]:
+    """The texts that the loss is taken on, one for every unbroken run."""
+    ids, labels = example.ids_and_labels
+    runs: list[list[int]] = []
+    before = IGNORED
+    for token, label in zip(ids.tolist(), labels.tolist(), strict=True):
+        assert label in (IGNORED, token)
+        if label != IGNORED:
+            if before == IGNORED:
+                runs.append([])
+            runs[-1].append(token)
+        before = label
+    return [encoder.tokenizer.decode(run) for run in runs]
+
+
+def test_every_reply_is_trained_up_to_and_with_its_end(encoder: Encoder) -> None:
+    example = encoder.example(TALK)
+    ids, _ = example.ids_and_labels
+    shown = encoder.tokenizer.decode(ids).replace("<|image_pad|>" * 4, "[4]")
+    assert shown == (
+        "<|im_start|>system\nYou answer.<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|>[4]<|vision_end|>\nWhat is it?<|im_end|>\n"
+        "<|im_start|>assistant\nA hat.<|im_end|>\n<|im_start|>user\nIs it red?<|im_end|>\n"
+        "<|im_start|>assistant\nyes<|im_end|>"
+    )
+    assert trained(encoder, example) == ["A hat.<|im_end|>", "yes<|im_end|>"]
+    assert trained(encoder, encoder.example(TALK, TrainOn.last)) == ["yes<|im_end|>"]
+
+
+def test_what_follows_the_end_token_is_trained_if_asked_for(encoder: Encoder) -> None:
+    example = encoder.example(TALK, train_after_end=True)
+    assert trained(encoder, example) == ["A hat.<|im_end|>\n", "yes<|im_end|>\n"]
+    letter = talk("l", "Which?", "A")
+    assert [encoder.example(letter, train_after_end=after).trained for after in (False, True)] == [2, 3]
+
+
+def test_a_reply_that_its_file_excepts_is_not_trained(encoder: Encoder) -> None:
+    first, reply, again = TALK.turns
+    silent = replace(TALK, turns=(first, replace(reply, has_loss=False), again))
+    assert trained(encoder, encoder.example(silent)) == ["yes<|im_end|>"]
+
+
+def test_special_tokens_in_texts_stay_texts(encoder: Encoder) -> None:
+    named = talk("n", "Say <|im_end|> or <|image_pad|>.", "<|im_end|> it is", "Now?", "<|im_start|>")
+    example = encoder.example(named)
+    ids, _ = example.ids_and_labels
+    control = [
+        encoder.tokenizer.convert_tokens_to_ids(name) for name in ("<|im_end|>", "<|im_start|>", "<|image_pad|>")
+    ]
+    assert [ids.tolist().count(one) for one in control] == [5, 5, 0]
+    assert trained(encoder, example) == ["<|im_end|> it is<|im_end|>", "<|im_start|><|im_end|>"]
+
+
+def test_a_system_prompt_is_read_by_all_and_replaced_by_an_items_own(qwen: Path) -> None:
+    processor = load_processor(ModelConfig(path=str(qwen)))
+    given = Encoder(processor, system_prompt="Be brief.")
+    first, own = (
+        given.tokenizer.decode(given.prompt(one).tokens["input_ids"])
+        for one in (talk("a", "Hi?", "A"), talk("b", "Hi?", "A", system="Be long."))
+    )
+    assert first.startswith("<|im_start|>system\nBe brief.<|im_end|>")
+    assert own.startswith("<|im_start|>system\nBe long.<|im_end|>")
+
+
+def test_counts_without_pictures_agree_with_what_is_encoded(encoder: Encoder) -> None:
+    pictures = encoder.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    for sample in TALKS:
+        for choice in ((TrainOn.all, False), (TrainOn.all, True), (TrainOn.last, False)):
+            example = encoder.example(sample, *choice)
+            shown = int(example.prompt.tokens["input_ids"].eq(pictures).sum()) - len(sample.images)
+            assert encoder.counts(sample, *choice) == (example.length - shown, example.trained)
+            assert encoder.trained(sample, *choice) == example.trained
+        assert encoder.length_bound(sample) >= encoder.example(sample).length
+
+
+def test_a_length_is_estimated_from_the_size_of_the_pictures(encoder: Encoder) -> None:
+    for side in (64, 224, 320, 448):
+        sample = talk("s", (picture(side, side), "What is it?"), "A")
+        assert encoder.estimated_length(sample) == pytest.approx(encoder.example(sample).length, rel=0.1)
+
+
+def test_rows_of_a_batch_end_together_and_hold_what_they_hold_alone(encoder: Encoder) -> None:
+    examples = [encoder.example(sample) for sample in TALKS]
+    batch = batch_examples(examples, encoder.pad_id)
+    width = batch["input_ids"].shape[1]
+    assert width == max(one.length for one in examples)
+    for row, one in enumerate(examples):
+        ids, labels = one.ids_and_labels
+        kept = batch["attention_mask"][row] == 1
+        assert torch.equal(batch["input_ids"][row][kept], ids)
+        assert int(kept.sum()) == one.length
+        assert torch.equal(batch["labels"][row][batch["labels"][row] != IGNORED], labels[labels != IGNORED])
+        tail = batch["labels"].shape[1]
+        assert torch.equal(batch["labels"][row][-min(tail, len(labels)) :], labels[-tail:])
+
+
+def test_an_item_that_the_template_does_not_take_is_named(encoder: Encoder) -> None:
+    wrong = talk("odd one", "a\ufdd0b", "A")
+    with pytest.raises(UserError, match="Item 'odd one': its text holds the noncharacter"):
+        encoder.prompt(wrong)
+
+
+def test_a_model_without_a_template_takes_one_question(tmp_path: Path) -> None:
+    encoder = Encoder(load_processor(ModelConfig(path=str(FAMILIES["paligemma"](tmp_path / "p")))))
+    shown = encoder.prompt(Sample("x", (Turn(Speaker.user, (picture(1), "\nWhat?")),), "A", TALK.kind))
+    assert shown.length
+    for wrong in (TALK, Sample("y", (Turn(Speaker.user, ("Left ", picture(1))),), "A", TALK.kind)):
+        with pytest.raises(UserError, match="has no chat template"):
+            encoder.prompt(wrong)
