@@ -21,7 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.baselines import llamafactory
-from benchmarks.fidelity_causes import CAUSES, COMPLETION, CONVERSATION, FACTORY, UNEXPLAINED, Case, Cause, cause_of
+from benchmarks.fidelity_causes import (
+    CAUSES,
+    COMPLETION,
+    CONVERSATION,
+    FACTORY,
+    FACTORY_LAST,
+    LAST,
+    UNEXPLAINED,
+    Case,
+    Cause,
+    cause_of,
+)
 from benchmarks.fidelity_compare import Difference, Encoding, differences
 from benchmarks.fidelity_families import FAMILIES, Family
 from benchmarks.fidelity_items import CONVERSATIONS, conversations, factory_row, trl_row
@@ -68,6 +79,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, help="write the result, as Markdown, to this file")
     given = parser.parse_args()
+    if llamafactory.program() is None:
+        print(f"LLaMA-Factory is left out: {llamafactory.VARIABLE} names no llamafactory-cli.")
+    if not os.environ.get(TRL):
+        print(f"TRL is left out: {TRL} names no interpreter that has it.")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Folder(Path(scratch))
         compared = list(folder.comparisons())
@@ -107,7 +122,7 @@ class Folder:
                 model = ModelConfig(path=str(checkpoint), chat_template=str(family.template(kind)))
                 encoder = Encoder(load_processor(model))
                 trl = self.trl(checkpoint, family.template(kind))
-                for baseline, rows in ({FACTORY: factory} | trl).items():
+                for baseline, rows in (factory | trl).items():
                     yield self.compared(family, kind, baseline, encoder, rows)
 
     def compared(
@@ -116,7 +131,7 @@ class Folder:
         """Ours against one baseline's rows."""
         tokenizer = encoder.tokenizer
         special = frozenset(tokenizer.all_special_tokens)
-        train_on = TrainOn.last if baseline == COMPLETION else TrainOn.all
+        train_on = TrainOn.last if baseline in LAST else TrainOn.all
         refused, found, n_tokens, n_trained, n_to_end = [], [], 0, 0, 0
         for sample, row in zip(self.samples, rows, strict=True):
             if "refused" in row:
@@ -134,16 +149,17 @@ class Folder:
             n_to_end += sum(to_end.trained)
         return Comparison(family.name, kind, baseline, refused, n_tokens, n_trained, n_trained - n_to_end, found)
 
-    def factory(self, family: Family, checkpoint: Path) -> list[dict[str, Any]]:
-        """What LLaMA-Factory makes of the conversations; nothing where it is not at hand."""
+    def factory(self, family: Family, checkpoint: Path) -> dict[str, list[dict[str, Any]]]:
+        """What LLaMA-Factory makes of the conversations, in either way; nothing where it is not at hand."""
         cli = llamafactory.program()
         if cli is None:
-            return []
+            return {}
         module = ["-m", "benchmarks.baselines.llamafactory_encode", "--template", family.factory_template]
-        return self.encoded([str(cli.with_name("python")), *module], checkpoint, "factory")
+        rows = self.encoded([str(cli.with_name("python")), *module], checkpoint, "factory")
+        return {FACTORY: [row["all"] for row in rows], FACTORY_LAST: [row["last"] for row in rows]}
 
     def trl(self, checkpoint: Path, template: Path) -> dict[str, list[dict[str, Any]]]:
-        """What TRL makes of them, in either way."""
+        """What TRL makes of them, in either way; nothing where it is not at hand."""
         python = os.environ.get(TRL)
         if not python:
             return {}
@@ -171,12 +187,12 @@ def introduction(versions: Iterable[str]) -> list[str]:
         f"Token ids and labels of {CONVERSATIONS} conversations with 1 to 8 questions, up to 3 pictures anywhere in "
         "them, a system turn or none, and odd texts, on tokenizers and processors built to three families' layouts. "
         f"Compared with: {'; '.join(versions) or 'nothing, since no other program is at hand'}.",
-        "forgetbench trains every reply (`recipe.train_on=all`; the last alone against TRL's completions) and, as the"
-        " others do, what the template writes behind a reply's end (`recipe.train_after_end=true`; the column *behind"
-        " the end* counts what its default leaves out). LLaMA-Factory has chat templates of its own; those in "
-        "`benchmarks/templates` say the same in Jinja, or what the publisher's says. For TRL they mark what is a "
-        "reply (`assistant_only_loss`), so that the losses compare; otherwise TRL trains every token, pictures "
-        "included.",
+        "forgetbench trains every reply (`recipe.train_on=all`), or the last alone (`last`) against LLaMA-Factory's "
+        "`mask_history` and TRL's completions, and, as the others do, what the template writes behind a reply's end "
+        "(`recipe.train_after_end=true`; the column *behind the end* counts what its default leaves out). "
+        "LLaMA-Factory has chat templates of its own; those in `benchmarks/templates` say the same in Jinja, or what "
+        "the publisher's says. For TRL they mark what is a reply (`assistant_only_loss`), so that the losses compare; "
+        "otherwise TRL trains every token, pictures included.",
     ]
 
 
@@ -194,7 +210,8 @@ def report(compared: Sequence[Comparison]) -> str:
         cells = (one.family, one.template, one.baseline, *map(str, counts), ", ".join(told) or "none")
         lines.append(f"| {' | '.join(cells)} |")
     refused = {reason: one.baseline for one in compared for _, reason in one.refused}
-    lines += ["", "Refused, since a text spells a picture's mark or token, which forgetbench takes for text:", ""]
+    if refused:
+        lines += ["", "Refused, since a text spells a picture's mark or token, which forgetbench takes for text:", ""]
     lines += [f"- {baseline.partition(',')[0]}: `{reason}`" for reason, baseline in refused.items()]
     for number, cause in enumerate(causes, 1):
         among = [(one, difference) for one in compared for difference in one.by(cause)]

@@ -11,7 +11,10 @@ from forgetbench.core.records import Sample
 BLANKS = ("▁", "<0x0A>", "<0x0D>", "<0x09>", "Ċ", "Ġ", "\n", "\t", "\r")
 """What stands for blanks and line breaks in the names of tokens."""
 BREAKS = ("<0x0A>", "Ċ", "\n")
-FACTORY, CONVERSATION, COMPLETION = "LLaMA-Factory", "TRL, whole conversation", "TRL, completion"
+FACTORY, FACTORY_LAST = "LLaMA-Factory", "LLaMA-Factory, mask_history"
+CONVERSATION, COMPLETION = "TRL, whole conversation", "TRL, completion"
+LAST = (FACTORY_LAST, COMPLETION)
+"""Those that train the last reply alone."""
 SAME, PUBLISHED = "LLaMA-Factory's", "published"
 """What chat templates say."""
 
@@ -27,6 +30,11 @@ class Case:
     """Names of the tokenizer's special tokens."""
     first: str
     """The token that the tokenizer puts first; empty if none."""
+
+    @property
+    def is_factory(self) -> bool:
+        """Whether LLaMA-Factory is compared with."""
+        return self.baseline in (FACTORY, FACTORY_LAST)
 
     @property
     def text(self) -> str:
@@ -76,13 +84,13 @@ def _spelled(difference: Difference, case: Case) -> bool:
 
 
 def _placeholder(difference: Difference, case: Case) -> bool:
-    return case.baseline == FACTORY and "{{image}} and {{idx}}" in case.text and "}}" in difference.pair[0]
+    return case.is_factory and "{{image}} and {{idx}}" in case.text and "}}" in difference.pair[0]
 
 
 def _reply_break(difference: Difference, case: Case) -> bool:
     ours, theirs = difference.pair
     is_break = bool(ours) and not _without(ours + theirs, BREAKS)
-    return case.baseline != FACTORY and ours == theirs and is_break and not difference.trained
+    return not case.is_factory and ours == theirs and is_break and not difference.trained
 
 
 def _double_blank(difference: Difference, case: Case) -> bool:
@@ -115,11 +123,11 @@ def _blank_alone(difference: Difference, case: Case) -> bool:
 def _double_break(difference: Difference, case: Case) -> bool:
     ours, theirs = difference.pair
     is_break = not _without(ours + theirs, BLANKS) and "<0x0A>" in theirs
-    return case.template == PUBLISHED and case.baseline != FACTORY and is_break and bool(case.sample.images)
+    return case.template == PUBLISHED and not case.is_factory and is_break and bool(case.sample.images)
 
 
 def _picture_place(difference: Difference, case: Case) -> bool:
-    return case.template == PUBLISHED and case.baseline != FACTORY and case.has_pictures_behind_text
+    return case.template == PUBLISHED and not case.is_factory and case.has_pictures_behind_text
 
 
 def _picture_break(difference: Difference, case: Case) -> bool:
@@ -131,7 +139,7 @@ def _trimmed(difference: Difference, case: Case) -> bool:
     ours, theirs = difference.pair
     is_break = not _without(ours, BREAKS)
     alike = is_break if difference.trained else _without(ours, BLANKS) == _without(theirs, BLANKS)
-    return case.template == PUBLISHED and case.baseline == FACTORY and alike
+    return case.template == PUBLISHED and case.is_factory and alike
 
 
 CAUSES = (

@@ -4,7 +4,9 @@
 
 The interpreter is LLaMA-Factory's (llamafactory 0.9.5) and needs no forgetbench. The rows are a file of its ShareGPT
 layout; its converter, chat template and supervised processor do the work, one row at a time, so that a row that they
-refuse stops no other. Written are the versions and the rows: {"ids", "labels"} of each, or {"refused": why}.
+refuse stops no other. They do it in two ways: `all`, with the loss on every reply, and `last` (its `mask_history`).
+Written are the versions and the rows: {"all": {"ids", "labels"}, "last": ...} of each, with {"refused": why} in the
+place of what is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,31 +53,30 @@ def main() -> None:
     given.write.write_text(json.dumps({"versions": versions, "rows": encoded}), "utf-8")
 
 
-def encode(checkpoint: str, template_name: str, rows: Path, scratch: str) -> list[dict[str, Any]]:
+def encode(checkpoint: str, template: str, rows: Path, scratch: str) -> list[dict[str, Any]]:
     """What its data pipeline makes of the rows, with its own settings but for a limit of length that cuts nothing."""
-    described = {
-        NAME: {
-            "file_name": rows.name,
-            "formatting": "sharegpt",
-            "columns": {"messages": "messages", "images": "images"},
-            "tags": TAGS,
-        }
+    settings = {
+        "stage": "sft",
+        "do_train": True,
+        "model_name_or_path": checkpoint,
+        "template": template,
+        "dataset": NAME,
+        "dataset_dir": str(rows.parent),
+        "media_dir": str(rows.parent),
+        "output_dir": scratch,
+        "cutoff_len": 1 << 20,
+        "use_cpu": True,
+        "report_to": "none",
     }
-    model_args, data_args, _, _, _ = get_train_args(
-        {
-            "stage": "sft",
-            "do_train": True,
-            "model_name_or_path": checkpoint,
-            "template": template_name,
-            "dataset": NAME,
-            "dataset_dir": str(rows.parent),
-            "media_dir": str(rows.parent),
-            "output_dir": scratch,
-            "cutoff_len": 1 << 20,
-            "use_cpu": True,
-            "report_to": "none",
-        }
-    )
+    ways = {name: pipeline({**settings, "mask_history": name == "last"}, rows.name) for name in ("all", "last")}
+    return [{name: encode_row(row) for name, encode_row in ways.items()} for row in json.loads(rows.read_text("utf-8"))]
+
+
+def pipeline(settings: dict[str, Any], file_name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What encodes one row."""
+    columns = {"messages": "messages", "images": "images"}
+    described = {NAME: {"file_name": file_name, "formatting": "sharegpt", "columns": columns, "tags": TAGS}}
+    model_args, data_args, _, _, _ = get_train_args(settings)
     module = load_tokenizer(model_args)
     template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
     (attributes,) = get_dataset_list([NAME], described)
@@ -88,7 +90,7 @@ def encode(checkpoint: str, template_name: str, rows: Path, scratch: str) -> lis
             return {"refused": str(error).partition(" in [")[0]}
         return {"ids": made["input_ids"][0], "labels": made["labels"][0]}
 
-    return [one(row) for row in json.loads(rows.read_text("utf-8"))]
+    return one
 
 
 if __name__ == "__main__":
