@@ -1,0 +1,230 @@
+"""Token for token: what forgetbench trains on, against what LLaMA-Factory and TRL train on, for the same conversations.
+
+    python -m benchmarks.fidelity [--write docs/results/fidelity.md]
+
+200 conversations with pictures and odd texts, in three families' layouts. FORGETBENCH_LLAMAFACTORY names a
+`llamafactory-cli`, FORGETBENCH_TRL_PYTHON an interpreter that has TRL with torchvision; either may be missing. It fails
+if a difference has no known cause.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.baselines import llamafactory
+from benchmarks.fidelity_causes import (
+    CAUSES,
+    COMPLETION,
+    CONVERSATION,
+    FACTORY,
+    FACTORY_LAST,
+    LAST,
+    UNEXPLAINED,
+    Case,
+    Cause,
+    cause_of,
+)
+from benchmarks.fidelity_compare import Difference, Encoding, differences
+from benchmarks.fidelity_families import FAMILIES, Family
+from benchmarks.fidelity_items import CONVERSATIONS, conversations, factory_row, trl_row
+from forgetbench.config import ModelConfig, TrainOn
+from forgetbench.data.collate import Encoder
+from forgetbench.models.pretrained import load_processor
+
+TRL = "FORGETBENCH_TRL_PYTHON"
+ROOT = Path(__file__).parents[1]
+TRL_SCRIPT = Path(__file__).with_name("baselines") / "trl_collate.py"
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All conversations of one family, under one chat template, against one baseline."""
+
+    family: str
+    template: str
+    baseline: str
+    refused: list[tuple[str, str]]
+    """Conversations that the baseline refuses: id and reason."""
+    n_tokens: int
+    """Tokens of forgetbench's, in the conversations that are not refused."""
+    n_trained: int
+    """Those with a loss, what follows the end of a reply included."""
+    n_behind_end: int
+    """Those of them that follow the end of a reply."""
+    found: list[list[tuple[Cause, Difference]]]
+    """Differences of every conversation that is not refused."""
+
+    @property
+    def n_equal(self) -> int:
+        """Conversations without a difference."""
+        return sum(not one for one in self.found)
+
+    def by(self, cause: Cause) -> list[Difference]:
+        """The differences of one cause."""
+        return [difference for one in self.found for why, difference in one if why is cause]
+
+
+def main() -> None:
+    """Compare everything and print it; the last line says how many differences have no known cause."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, help="write the result, as Markdown, to this file")
+    given = parser.parse_args()
+    if llamafactory.program() is None:
+        print(f"LLaMA-Factory is left out: {llamafactory.VARIABLE} names no llamafactory-cli.")
+    if not os.environ.get(TRL):
+        print(f"TRL is left out: {TRL} names no interpreter that has it.")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Folder(Path(scratch))
+        compared = list(folder.comparisons())
+    text = "\n\n".join([*introduction(folder.versions), report(compared)])
+    print(text)
+    if given.write:
+        named = "".join(f"{name}=... " for name in (llamafactory.VARIABLE, TRL) if name in os.environ)
+        command = f"{named}python -m benchmarks.fidelity --write {given.write}"
+        given.write.write_text(f"# Token for token\n\n    {command}\n\n{text}\n", "utf-8")
+    unexplained = sum(len(one.by(UNEXPLAINED)) for one in compared)
+    print(f"differences without a known cause: {unexplained}")
+    raise SystemExit(bool(unexplained))
+
+
+class Folder:
+    """Conversations and checkpoints on disk, for programs that share no memory with this one."""
+
+    def __init__(self, root: Path) -> None:
+        """Write pictures and rows."""
+        self.root = root
+        self.versions: dict[str, None] = {}
+        """Of the programs compared with, in the order of their runs."""
+        pictures = root / "pictures"
+        pictures.mkdir()
+        self.samples = conversations(pictures)
+        for name, lay_out in (("factory", factory_row), ("trl", trl_row)):
+            rows = json.dumps([lay_out(sample) for sample in self.samples])
+            (root / f"{name}.json").write_text(rows, "utf-8")
+
+    def comparisons(self) -> Iterator[Comparison]:
+        """Every family under each of its templates against each baseline at hand."""
+        for family in FAMILIES:
+            checkpoint = self.root / family.factory_template
+            family.build(checkpoint)
+            factory = self.factory(family, checkpoint)
+            for kind in family.templates:
+                model = ModelConfig(path=str(checkpoint), chat_template=str(family.template(kind)))
+                encoder = Encoder(load_processor(model))
+                trl = self.trl(checkpoint, family.template(kind))
+                for baseline, rows in (factory | trl).items():
+                    yield self.compared(family, kind, baseline, encoder, rows)
+
+    def compared(
+        self, family: Family, kind: str, baseline: str, encoder: Encoder, rows: Sequence[dict[str, Any]]
+    ) -> Comparison:
+        """Ours against one baseline's rows."""
+        tokenizer = encoder.tokenizer
+        special = frozenset(tokenizer.all_special_tokens)
+        train_on = TrainOn.last if baseline in LAST else TrainOn.all
+        refused, found, n_tokens, n_trained, n_to_end = [], [], 0, 0, 0
+        for sample, row in zip(self.samples, rows, strict=True):
+            if "refused" in row:
+                refused.append((sample.id, row["refused"]))
+                continue
+            ours, to_end = (
+                Encoding.of(ids.tolist(), labels.tolist(), tokenizer.convert_ids_to_tokens)
+                for ids, labels in (encoder.example(sample, train_on, way).ids_and_labels for way in (True, False))
+            )
+            theirs = Encoding.of(row["ids"], row["labels"], tokenizer.convert_ids_to_tokens)
+            case = Case(sample, baseline, kind, special, tokenizer.bos_token or "")
+            found.append([(cause_of(one, case), one) for one in differences(ours, theirs, case.first)])
+            n_tokens += len(ours.tokens)
+            n_trained += sum(ours.trained)
+            n_to_end += sum(to_end.trained)
+        return Comparison(family.name, kind, baseline, refused, n_tokens, n_trained, n_trained - n_to_end, found)
+
+    def factory(self, family: Family, checkpoint: Path) -> dict[str, list[dict[str, Any]]]:
+        """What LLaMA-Factory makes of the conversations, in either way; nothing where it is not at hand."""
+        cli = llamafactory.program()
+        if cli is None:
+            return {}
+        module = ["-m", "benchmarks.baselines.llamafactory_encode", "--template", family.factory_template]
+        rows = self.encoded([str(cli.with_name("python")), *module], checkpoint, "factory")
+        return {FACTORY: [row["all"] for row in rows], FACTORY_LAST: [row["last"] for row in rows]}
+
+    def trl(self, checkpoint: Path, template: Path) -> dict[str, list[dict[str, Any]]]:
+        """What TRL makes of them, in either way; nothing where it is not at hand."""
+        python = os.environ.get(TRL)
+        if not python:
+            return {}
+        rows = self.encoded([python, str(TRL_SCRIPT), "--template", str(template)], checkpoint, "trl")
+        return {CONVERSATION: [row["conversation"] for row in rows], COMPLETION: [row["completion"] for row in rows]}
+
+    def encoded(self, command: Sequence[str], checkpoint: Path, name: str) -> list[dict[str, Any]]:
+        """What another program writes for the rows of its layout."""
+        written = self.root / "encoded.json"
+        options = ["--checkpoint", checkpoint, "--rows", self.root / f"{name}.json", "--write", written]
+        done = subprocess.run(
+            [*command, *map(str, options)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+        told = json.loads(written.read_text("utf-8"))
+        self.versions[told["versions"]] = None
+        rows: list[dict[str, Any]] = told["rows"]
+        return rows
+
+
+def introduction(versions: Iterable[str]) -> list[str]:
+    """What is compared, in paragraphs."""
+    return [
+        f"Token ids and labels of {CONVERSATIONS} conversations with 1 to 8 questions, up to 3 pictures anywhere in "
+        "them, a system turn or none, and odd texts, on tokenizers and processors built to three families' layouts. "
+        f"Compared with: {'; '.join(versions) or 'nothing, since no other program is at hand'}.",
+        "forgetbench trains every reply (`recipe.train_on=all`), or the last alone (`last`) against LLaMA-Factory's "
+        "`mask_history` and TRL's completions, and, as the others do, what the template writes behind a reply's end "
+        "(`recipe.train_after_end=true`; the column *behind the end* counts what its default leaves out). "
+        "LLaMA-Factory has chat templates of its own; those in `benchmarks/templates` say the same in Jinja, or what "
+        "the publisher's says. For TRL they mark what is a reply (`assistant_only_loss`), so that the losses compare; "
+        "otherwise TRL trains every token, pictures included.",
+    ]
+
+
+def report(compared: Sequence[Comparison]) -> str:
+    """All comparisons as one table, what the others refuse, and every cause with an example and who is right."""
+    lines = [
+        "| family | chat template | compared with | refused by it | tokens | with a loss | behind the end | equal "
+        "| differences, by cause |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    causes = [cause for cause in (*CAUSES, UNEXPLAINED) if any(one.by(cause) for one in compared)]
+    for one in compared:
+        told = [f"{number}: {len(one.by(cause))}" for number, cause in enumerate(causes, 1) if one.by(cause)]
+        counts = (len(one.refused), one.n_tokens, one.n_trained, one.n_behind_end, one.n_equal)
+        cells = (one.family, one.template, one.baseline, *map(str, counts), ", ".join(told) or "none")
+        lines.append(f"| {' | '.join(cells)} |")
+    refused = {reason: one.baseline for one in compared for _, reason in one.refused}
+    if refused:
+        lines += ["", "Refused, since a text spells a picture's mark or token, which forgetbench takes for text:", ""]
+    lines += [f"- {baseline.partition(',')[0]}: `{reason}`" for reason, baseline in refused.items()]
+    for number, cause in enumerate(causes, 1):
+        among = [(one, difference) for one in compared for difference in one.by(cause)]
+        one, shown = min(among, key=lambda pair: len(" ".join(pair[1].shown)))
+        lines += [
+            "",
+            f"{number}. **{cause.title}**. Right: {cause.right}. {cause.why}",
+            f"   {one.family}, {one.template} template, against {one.baseline}, ours first:",
+            "",
+            *(f"       {side}" for side in shown.shown),
+        ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
