@@ -190,8 +190,9 @@ def introduction(versions: Iterable[str]) -> list[str]:
         "forgetbench trains every reply (`recipe.train_on=all`), or the last alone (`last`) against LLaMA-Factory's "
         "`mask_history` and TRL's completions, and, as the others do, what the template writes behind a reply's end "
         "(`recipe.train_after_end=true`; the column *behind the end* counts what its default leaves out). "
-        "LLaMA-Factory has chat templates of its own; those in `benchmarks/templates` say the same in Jinja, or what "
-        "the publisher's says. For TRL they mark what is a reply (`assistant_only_loss`), so that the losses compare; "
+        "LLaMA-Factory has chat templates of its own; those in `benchmarks/templates`, and the package's of LLaVA-1.5, "
+        "say the same in Jinja, or what the publisher's says. For TRL they mark what is a reply "
+        "(`assistant_only_loss`), so that the losses compare; "
         "otherwise TRL trains every token, pictures included.",
     ]
 

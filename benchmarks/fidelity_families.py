@@ -19,6 +19,7 @@ from transformers import GemmaTokenizer, PreTrainedTokenizerBase, PreTrainedToke
 
 from benchmarks.fidelity_causes import PUBLISHED, SAME
 from benchmarks.fidelity_items import texts
+from forgetbench.core.paths import EMBEDDED
 
 VOCABULARY = 700
 BLANK = "▁"
@@ -38,12 +39,12 @@ class Family:
     """LLaMA-Factory's name of its chat template."""
     build: Callable[[Path], None]
     """Writes its folder."""
-    templates: dict[str, str]
+    templates: dict[str, Path]
     """Chat templates in Jinja, by what they say."""
 
     def template(self, kind: str) -> Path:
         """The file of one chat template."""
-        return TEMPLATES / self.templates[kind]
+        return self.templates[kind]
 
 
 def llava(folder: Path) -> None:
@@ -122,14 +123,14 @@ FAMILIES = (
         "LLaVA-1.5",
         "llava",
         llava,
-        {SAME: "llava_llamafactory.jinja", PUBLISHED: "llava_published.jinja"},
+        {SAME: EMBEDDED / "templates" / "llava_1_5.jinja", PUBLISHED: TEMPLATES / "llava_published.jinja"},
     ),
-    Family("Qwen2-VL, Qwen2.5-VL", "qwen2_vl", qwen2_vl, {SAME: "qwen2_vl_llamafactory.jinja"}),
+    Family("Qwen2-VL, Qwen2.5-VL", "qwen2_vl", qwen2_vl, {SAME: TEMPLATES / "qwen2_vl_llamafactory.jinja"}),
     Family(
         "Gemma 3",
         "gemma3",
         gemma3,
-        {SAME: "gemma3_llamafactory.jinja", PUBLISHED: "gemma3_published.jinja"},
+        {SAME: TEMPLATES / "gemma3_llamafactory.jinja", PUBLISHED: TEMPLATES / "gemma3_published.jinja"},
     ),
 )
 

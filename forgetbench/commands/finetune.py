@@ -42,8 +42,8 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     from forgetbench.models.checkpoint import drop_resume
     from forgetbench.models.load import load_model
     from forgetbench.models.parts import audit
+    from forgetbench.training.fitting import fitting_stages, untrained_ends
     from forgetbench.training.footprint import too_large
-    from forgetbench.training.lengths import fitting_stages
     from forgetbench.training.loop import Trainer
     from forgetbench.training.plan import plan_stages, read_sets
     from forgetbench.training.prepare import prepare
@@ -74,6 +74,8 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     if is_finished(folder, keep):
         say(f"{folder}: already trained ({keep[-1]} steps).")
         return
+    if reason := untrained_ends(stages, encoder, config.recipe):
+        say(reason)
     prepared = prepare(loaded.model, [stage.recipe or config.recipe for stage in stages], config.method, config.seed)
     run = start_run(folder, config, stages, loaded, prepared.audit)
     console.print(audit_table(run.audit))
@@ -128,7 +130,7 @@ def operate(operation: Operation, folder: Path, threads: int | None) -> None:
 def _operation_context(run: Run, reads_data: bool) -> OperationContext:
     from forgetbench.data.collate import shared_encoder
     from forgetbench.models.precision import widen
-    from forgetbench.training.lengths import fitting_stages
+    from forgetbench.training.fitting import fitting_stages
     from forgetbench.training.passes import TrainingPasses
     from forgetbench.training.plan import plan_stages
     from forgetbench.training.variants import OperationContext

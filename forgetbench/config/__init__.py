@@ -113,7 +113,7 @@ class ModelConfig:
     max_pixels: int | None = None
     """Pictures with more pixels are shrunk first; the paper used 512*512 = 262144."""
     chat_template: str | None = None
-    """File (.jinja) that takes the place of the checkpoint's own template."""
+    """File (.jinja) in place of the checkpoint's own template; `embedded:templates/llava_1_5.jinja` comes along."""
     system_prompt: str | None = None
     """System turn of conversations that bring none; null: what the template does by itself."""
     trust_remote_code: bool = False

@@ -202,15 +202,18 @@ class Encoder:
         text = self._text(sample)
         pictures = [decode_image(image, self._max_pixels) for image in sample.images]
         bos = self.tokenizer.bos_token
-        features = self._marking(
-            text=[text],
-            # Nested, as conversations give them: LLaVA-OneVision cuts one picture of a prompt into tiles, but not two.
-            images=[pictures] if pictures else None,
-            return_tensors="pt",
-            # A template that writes its own first token must not be given a second one.
-            add_special_tokens=not (bos and text.startswith(bos)),
-            **(self._limits if pictures else {}),
-        )
+        try:
+            features = self._marking(
+                text=[text],
+                # Nested, as conversations give them: LLaVA-OneVision cuts one picture of a prompt into tiles, not two.
+                images=[pictures] if pictures else None,
+                return_tensors="pt",
+                # A template that writes its own first token must not be given a second one.
+                add_special_tokens=not (bos and text.startswith(bos)),
+                **(self._limits if pictures else {}),
+            )
+        except ValueError as error:  # such as a picture two hundred times as wide as high
+            raise UserError(f"Item '{sample.id}': the model's processor does not take it ({error}).") from error
         features.pop("labels", None)  # some processors make them; those of a prompt say nothing
         shape = features["input_ids"].shape
         tokens = {key: value[0] for key, value in features.items() if value.shape == shape}

@@ -19,7 +19,11 @@ from forgetbench.models.chat_template import ChatTemplate
 
 
 def resolve_path(path: str) -> str:
-    """Turn `embedded:<name>` into the folder inside the package; leave other paths alone."""
+    """Turn `embedded:<name>` into the folder inside the package; leave other paths alone.
+
+    Raises:
+        UserError: the package has no such folder.
+    """
     if not path.startswith("embedded:"):
         return path
     folder = EMBEDDED / path.removeprefix("embedded:")
@@ -54,8 +58,9 @@ def load_processor(config: ModelConfig) -> Any:
 
 
 def _read_template(path: str) -> str:
+    own = path.removeprefix("embedded:")
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return (Path(path) if own == path else EMBEDDED / own).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"model.chat_template={path} cannot be read ({error}); give the path of a Jinja file (.jinja)."

@@ -181,8 +181,9 @@ def _tell_beyond_context(subject: Subject, cells: Sequence[ScoredCell]) -> None:
     ]
     write_csv(pd.DataFrame(rows), path)
     for name, beyond in {work.dataset.manifest.name: beyond for work, beyond in found}.items():
+        items = "1 item is" if beyond.items == 1 else f"{beyond.items} items are"
         say(
-            f"{name}: {beyond.items} items are longer than the model's context of {beyond.context} tokens, the longest "
+            f"{name}: {items} longer than the model's context of {beyond.context} tokens, the longest "
             f"'{beyond.longest_id}' with {beyond.tokens}; what the model says of them counts, but tells its limit, not "
             "what it forgot (beyond_context.csv)."
         )

@@ -48,6 +48,9 @@ class StandIn:
     def batches(self, dataset: EvaluationSet) -> Layout:
         return Layout(self.layout)
 
+    def beyond_context(self, *_: object) -> None:
+        """Every item fits."""
+
     def resolved(self, dataset: EvaluationSet, settings: Settings) -> Settings:
         return replace(settings, max_new_tokens=9)
 

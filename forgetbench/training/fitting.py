@@ -1,4 +1,4 @@
-"""Find the items that are longer than the model's context, or than the recipe allows, before the first step.
+"""What to know of the items before the first step: which are too long, and what a template leaves untrained.
 
 Nothing is cut: a cut inside a picture's tokens breaks the picture, one inside a reply teaches to stop there.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.progress import track
 
-from forgetbench.config import FinetuneConfig, RecipeConfig, TooLong
+from forgetbench.config import FinetuneConfig, RecipeConfig, TooLong, TrainOn
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Sample
 from forgetbench.data.catalogue import Catalogue
@@ -75,6 +75,20 @@ def fitting_stages(
     fitting = plan_stages(config, catalogue, without=found.keys())
     # What a run was trained on is told apart by its files' items; which of them fit follows from the model.
     return [replace(one, data_digest=stage.data_digest) for one, stage in zip(fitting, stages, strict=True)]
+
+
+def untrained_ends(stages: Sequence[Stage], encoder: Encoder, recipe: RecipeConfig) -> str:
+    """What to tell where earlier replies are trained, but no end after them; empty where all is well."""
+    if encoder.template.reply_form.is_written:
+        return ""
+    trained = [stage for stage in stages if (stage.recipe or recipe).train_on is TrainOn.all]
+    samples = (sample for stage in trained for one in stage.stream.sets for sample in one.samples)
+    if all(sample.is_question for sample in samples):
+        return ""
+    return (
+        "The chat template writes no end after a reply: of conversations, only the last reply is trained to end. Give "
+        "model.chat_template one that does (docs/models.md), or train on last replies (recipe.train_on=last)."
+    )
 
 
 def _long_items(sets: Sequence[WeightedSet], encoder: Encoder, recipe: RecipeConfig, limit: int) -> list[LongItem]:
