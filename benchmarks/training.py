@@ -31,6 +31,8 @@ TRL = "FORGETBENCH_TRL_PYTHON"
 TRL_SCRIPT = Path(__file__).with_name("baselines") / "trl_sft.py"
 LLAMAFACTORY_SCRIPT = TRL_SCRIPT.with_name("llamafactory_train.py")
 TRL_STEPS = 20
+MIXED_STEPS = 10
+"""Of conversations, which take TRL and LLaMA-Factory ten seconds each."""
 ACCUMULATION = 4
 PRECISIONS = ("fp32", "bf16")
 Ways = Mapping[str, Way]
@@ -102,14 +104,14 @@ def instructions() -> Iterator[tuple[str, float]]:
     samples = conversations(INSTRUCTIONS)
     names = {"conversations": "forgetbench", "turn by turn": "forgetbench, an item per reply"}
     ways = {
-        name: Way("ours", "fp32", fresh=True, steps=TRL_STEPS, instructions=kind, accumulation=ACCUMULATION)
+        name: Way("ours", "fp32", fresh=True, steps=MIXED_STEPS, instructions=kind, accumulation=ACCUMULATION)
         for kind, name in names.items()
     }
     processes: dict[str, Worker | OneRound] = {name: worker(way) for name, way in ways.items()}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         checkpoint = exported(folder)[1]
-        shared = ["--checkpoint", checkpoint, "--steps", str(TRL_STEPS), "--batch-size", str(BATCH), "--threads", "1"]
+        shared = ["--checkpoint", checkpoint, "--steps", str(MIXED_STEPS), "--batch-size", str(BATCH), "--threads", "1"]
         shared += ["--accumulation", str(ACCUMULATION)]
         if python := os.environ.get(TRL):
             export_messages(samples, folder / "messages.parquet")
@@ -122,7 +124,7 @@ def instructions() -> Iterator[tuple[str, float]]:
             processes["LLaMA-Factory"] = OneRound(
                 [*script, "--datasets", str(folder / "sharegpt"), "--name", "instructions"]
             )
-        speeds = take_turns(processes, rounds=3)
+        speeds = take_turns(processes, rounds=2)
     encoder = Encoder(load_processor(ModelConfig(path="embedded:tiny")))
     tokens = sum(encoder.example(sample).length for sample in samples) / len(samples)
     replies = sum(map(n_replies, samples)) / len(samples)

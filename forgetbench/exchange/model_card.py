@@ -61,6 +61,7 @@ class CardFacts:
     digests: Mapping[str, str]
     versions: Mapping[str, Any]
     max_pixels: int | None
+    system_prompt: str | None
 
 
 def write_card(run: Run, checkpoint: Checkpoint, to: Path, title: str, adapter: bool) -> None:
@@ -105,6 +106,7 @@ def write_card(run: Run, checkpoint: Checkpoint, to: Path, title: str, adapter: 
         digests=digests,
         versions={**run.environment, "exported by forgetbench": __version__},
         max_pixels=model.max_pixels,
+        system_prompt=model.system_prompt,
     )
     (to / "README.md").write_text(model_card(facts, _rows(run, checkpoint)), "utf-8")
 
@@ -119,7 +121,7 @@ def model_card(facts: CardFacts, matrix: pd.DataFrame) -> str:
     sections = [
         f"---\n{_head(facts).to_yaml()}\n---\n\n# {facts.title}",
         _what(facts),
-        "## Load it\n\n```python\n" + _loading(facts) + "```" + _pixels(facts),
+        "## Load it\n\n```python\n" + _loading(facts) + "```" + _inputs(facts),
         "## What it learnt and forgot\n\n" + "\n\n".join(_tables(matrix)),
         "## How it was trained\n\n```yaml\n" + yaml.safe_dump(dict(facts.recipe), sort_keys=False) + "```",
         "## Digests and versions\n\n" + _pairs(facts.digests) + "\n\n" + _pairs(facts.versions),
@@ -159,10 +161,15 @@ def _loading(facts: CardFacts) -> str:
     )
 
 
-def _pixels(facts: CardFacts) -> str:
-    if facts.max_pixels is None:
-        return ""
-    return f"\n\nIn training and scoring, pictures with more than {facts.max_pixels} pixels were shrunk first."
+def _inputs(facts: CardFacts) -> str:
+    """What training and scoring did to inputs that no file here does."""
+    said = ""
+    if facts.max_pixels is not None:
+        said += f"\n\nIn training and scoring, pictures with more than {facts.max_pixels} pixels were shrunk first."
+    if facts.system_prompt is not None:
+        said += "\n\nConversations without a system turn were given this one, which a caller must give, too:\n\n"
+        said += "\n".join(f"> {line}" for line in facts.system_prompt.splitlines())
+    return said
 
 
 def _tables(matrix: pd.DataFrame) -> Iterator[str]:

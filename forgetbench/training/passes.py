@@ -93,7 +93,7 @@ class TrainingPasses:
     def step(self, stage: Stage, number: int) -> list[Batch]:
         """This process's micro-batches of one optimiser step of a stage (steps count from 1)."""
         recipe, samples = stage.recipe or self._recipe, self._drawn(stage, number)
-        trained = sum(self._encoder.trained(one, recipe.train_on, recipe.train_after_end) for one in samples)
+        trained = self._trained(recipe, samples)
         alike = not self._composes(recipe) and all(one.is_question for one in samples)
         found = []
         for part in self._shares(recipe, samples):
@@ -201,14 +201,25 @@ class TrainingPasses:
         size = len(samples) // recipe.gradient_accumulation
         rank, world = self._accelerator.process_index, self._accelerator.num_processes
         if self._composes(recipe):
-            lengths = [self._encoder.estimated_length(one) for one in samples]
-            samples = by_length(samples, lengths, recipe.gradient_accumulation)
+            samples = by_length(samples, self._lengths(recipe, samples), recipe.gradient_accumulation)
             own = size // world
             for start in range(rank * own, len(samples), size):
                 yield samples[start : start + own]
             return
         for start in range(0, len(samples), size):
             yield samples[start + rank : start + size : world]
+
+    def _lengths(self, recipe: RecipeConfig, samples: Sequence[Sample]) -> list[int]:
+        """In tokens; of several processes, none opens the others' pictures to know."""
+        if self._accelerator.num_processes > 1:
+            return [self._encoder.estimated_length(one) for one in samples]
+        return [one.length for one in self._examples(samples, recipe)]
+
+    def _trained(self, recipe: RecipeConfig, samples: Sequence[Sample]) -> int:
+        """Tokens of a step that the loss is taken on."""
+        if self._accelerator.num_processes > 1:
+            return sum(self._encoder.trained(one, recipe.train_on, recipe.train_after_end) for one in samples)
+        return sum(one.trained for one in self._examples(samples, recipe))
 
     def _examples(self, samples: Sequence[Sample], recipe: RecipeConfig) -> list[Example]:
         found = [self._encoder.example(one, recipe.train_on, recipe.train_after_end) for one in samples]

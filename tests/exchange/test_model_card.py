@@ -35,6 +35,7 @@ FACTS: dict[str, Any] = {
     "digests": {"base": "d1"},
     "versions": {"torch": "2", "git_revision": None},
     "max_pixels": None,
+    "system_prompt": None,
 }
 ROW = {
     "decoding": "choice", "metric": "accuracy", "quadrant": "id_text-id_image", "seen_in_mix": False, "value": 0.5,
@@ -75,6 +76,16 @@ def test_absent_cells_are_dashes_and_other_scales_and_seen_sets_stand_apart() ->
     assert "**cider_d** (choice)" in text
     assert "1.2 [0.4, 0.6]" in text
     assert "- git_revision: -" in text
+
+
+def test_what_was_done_to_inputs_is_said_where_no_file_does_it() -> None:
+    plain, told = (
+        model_card(CardFacts(**(FACTS | given)), pd.DataFrame())
+        for given in ({}, {"max_pixels": 1000, "system_prompt": "Be brief.\nBe kind."})
+    )
+    assert "system turn" not in plain
+    assert "more than 1000 pixels were shrunk first" in told
+    assert "> Be brief.\n> Be kind." in told
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,7 @@ from forgetbench.training.loop import Resume, StepReport, Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
 from forgetbench.training.run import train
+from tests.support.conversations import TALKS
 from tests.support.runs import item
 
 SHOWN = [item(i) for i in range(15) if i % 5 != 4]
@@ -85,6 +86,8 @@ class Case:
     frozen: torch.dtype = torch.float32
     stages: tuple[dict[str, Any], ...] = ({},)
     """What each changes of the recipe."""
+    talks: bool = False
+    """Conversations among the items."""
 
     def shown(self, step: int) -> list[bool]:
         """Whether each micro-batch of each of two processes shows a picture."""
@@ -102,8 +105,11 @@ CASES = {
     "ddp": Case(Sharding.none, steps=20, recipe={"parts": ALL_PARTS}),
     "ddp, ewc": Case(Sharding.none, lambda: EWC(samples=5, reference=[]), steps=2, message=False, stages=OTHER_PARTS),
     "ddp, inc_lora": Case(Sharding.none, lambda: IncLoRA(rank=2), steps=2, stages=({}, {})),
+    "ddp, talks": Case(Sharding.none, steps=6, message=False, recipe={"parts": ALL_PARTS}, talks=True),
+    "ddp, talks, frozen tower": Case(Sharding.none, steps=6, message=False, recipe={"parts": ["language"]}, talks=True),
     "ddp, mdgd": Case(Sharding.none, MDGD, message=False),
     "fsdp2": Case(steps=20, recipe={"parts": ALL_PARTS}),
+    "talks": Case(recipe={"parts": ["language"]}, talks=True),
     "frozen tower": Case(recipe={"parts": ["language"]}),
     "projector": Case(recipe={"parts": ["projector"]}),
     "projector and last layer": Case(recipe={"parts": ["projector", "language"], "language_last_layers": 1}),
@@ -124,6 +130,7 @@ KEEP, META = (3, 6), {"method": {}}
 def stages(case: Case) -> list[Stage]:
     """Pictures and texts, mixed."""
     items = [*SHOWN, *TOLD] if case.message else SHOWN
+    items = [*TALKS, *items] if case.talks else items
     aside = [WeightedSet("aside", ASIDE, 1.0)] if case.message else []
     stream = MixedStream([WeightedSet("toy", items, 1.0)], aside, 0.5 if aside else 0.0, seed=3)
     return [Stage("toy", stream, case.steps, "digest", recipe, items=items) for recipe in case.recipes()]

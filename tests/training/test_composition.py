@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from forgetbench.core.records import AnswerKind, Sample
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.methods.base import Method
 from forgetbench.training.composition import by_length
-from forgetbench.training.loop import Trainer
+from forgetbench.training.loop import Resume, Trainer
 from forgetbench.training.plan import Stage
 from tests.support.conversations import TALKS, talk
 from tests.support.families import llava
@@ -105,6 +106,17 @@ def test_where_the_language_part_is_frozen_items_stay_as_they_were_drawn(folder:
     drawn = stage().stream.batch(1, 8)
     shared = [list(one) for one in subject.passes._shares(subject.passes._recipe, drawn)]
     assert [one for part in shared for one in part] == drawn
+
+
+def test_a_run_that_was_killed_among_conversations_ends_with_the_same_bytes(folder: Path) -> None:
+    for accumulation in (1, 4):
+        changes = {"parts": ["projector", "language"], "gradient_accumulation": accumulation}
+        whole, killed, resumed = (made(folder, **changes) for _ in range(3))
+        list(whole.run([stage(4)]))
+        list(islice(killed.run([stage(4)]), 2))
+        left = Resume(killed.delta(), killed.resume_point(2))
+        list(resumed.run([stage(4)], left))
+        assert all_same_bits(snapshot(whole), snapshot(resumed))
 
 
 def digest(tensors: dict[str, torch.Tensor]) -> str:
