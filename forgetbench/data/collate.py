@@ -24,7 +24,7 @@ from forgetbench.config import ModelConfig, TrainOn
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind, ImageRef, Part, Sample, Speaker, Turn
 from forgetbench.data.pictures import MAX_PIXELS, count_pixels, decode_image
-from forgetbench.models.chat_template import ChatTemplate
+from forgetbench.models.chat_template import ChangedReplyError, ChatTemplate
 from forgetbench.models.conversation_tokens import ConversationTokenizer, Reply
 
 IGNORED = -100
@@ -46,6 +46,8 @@ class Encoded:
     """Token type of what follows the prompt."""
     replies: tuple[Reply, ...] = ()
     """Places of earlier replies that may be trained on."""
+    against_replies: str = ""
+    """Why they cannot be; empty where they can."""
 
     @property
     def length(self) -> int:
@@ -133,29 +135,31 @@ class Encoder:
             sample: what is said.
             train_on: whether earlier replies are trained on as well as the last one.
             train_after_end: train on what the template writes after a reply's end token, too.
+
+        Raises:
+            UserError: it cannot be encoded, or its earlier replies not be trained on; names the item.
         """
         prompt = self.prompt(sample)
-        return Example(
-            prompt,
-            self.answer_ids(_reply(sample), after=train_after_end),
-            _spans(prompt.replies, train_on, train_after_end),
-        )
+        if prompt.against_replies and train_on is TrainOn.all:
+            raise UserError(f"Item '{sample.id}': {prompt.against_replies}.")
+        answer = self._reply_ids(sample, train_after_end)
+        return Example(prompt, answer, _spans(prompt.replies, train_on, train_after_end))
 
     def counts(self, sample: Sample, train_on: TrainOn = TrainOn.all, train_after_end: bool = False) -> tuple[int, int]:
         """Tokens of a conversation without its pictures', and those that the loss is taken on; no picture is opened."""
         if sample.turns not in self._texts:
-            text = self._text(sample)
+            text, _ = self._text(sample)
             n_tokens = len(self._tokens.ids(text))
             self._texts[sample.turns] = n_tokens, self._tokens.replies
         n_tokens, replies = self._texts[sample.turns]
-        n_answer = len(self.answer_ids(_reply(sample), after=train_after_end))
+        n_answer = len(self._reply_ids(sample, train_after_end))
         spans = _spans(replies, train_on, train_after_end)
         return n_tokens + n_answer, n_answer + sum(stop - start for start, stop in spans)
 
     def trained(self, sample: Sample, train_on: TrainOn = TrainOn.all, train_after_end: bool = False) -> int:
         """Tokens of a conversation that the loss is taken on; no picture is opened."""
         if sample.is_question or train_on is TrainOn.last:
-            return len(self.answer_ids(_reply(sample), after=train_after_end))
+            return len(self._reply_ids(sample, train_after_end))
         return self.counts(sample, train_on, train_after_end)[1]
 
     def estimated_length(self, sample: Sample) -> int:
@@ -199,7 +203,7 @@ class Encoder:
         Raises:
             UserError: the template does not take it, or a picture cannot be read; names the item.
         """
-        text = self._text(sample)
+        text, against_replies = self._text(sample)
         pictures = [decode_image(image, self._max_pixels) for image in sample.images]
         bos = self.tokenizer.bos_token
         try:
@@ -218,14 +222,17 @@ class Encoder:
         shape = features["input_ids"].shape
         tokens = {key: value[0] for key, value in features.items() if value.shape == shape}
         pictures_in = {key: value for key, value in features.items() if key not in tokens}
-        return Encoded(tokens, pictures_in, self.answer_type, self._tokens.replies)
+        return Encoded(tokens, pictures_in, self.answer_type, self._tokens.replies, against_replies)
 
-    def _text(self, sample: Sample) -> str:
-        """The conversation as the template writes it, texts and replies marked."""
+    def _text(self, sample: Sample) -> tuple[str, str]:
+        """The conversation as the template writes it, texts and replies marked; and why replies are not."""
         try:
             turns = [self._as_written(turn) for turn in sample.turns]
             protected = [replace(turn, parts=tuple(map(self._protected, turn.parts))) for turn in turns]
-            return self.template.replies(turns, protected)
+            try:
+                return self.template.replies(turns, protected), ""
+            except ChangedReplyError as error:
+                return self.template.render(protected), str(error)
         except ValueError as error:
             raise UserError(f"Item '{sample.id}': {error}.") from error
 
@@ -236,6 +243,13 @@ class Encoder:
 
     def _protected(self, part: Part) -> Part:
         return self._tokens.protect(part) if isinstance(part, str) else part
+
+    def _reply_ids(self, sample: Sample, train_after_end: bool) -> tuple[int, ...]:
+        """Token ids of the last reply; a candidate is asked for without the blanks around it."""
+        try:
+            return self.answer_ids(sample.answer.strip() if sample.candidates else sample.answer, after=train_after_end)
+        except ValueError as error:
+            raise UserError(f"Item '{sample.id}': {error}.") from error
 
     def _answer_ids(self, answer: str, end: bool = True, after: bool = False) -> tuple[int, ...]:
         """Token ids of a reply as the template would write it.
@@ -252,17 +266,12 @@ class Encoder:
         if self.template.trims_replies or not self.template.is_there:
             answer = answer.strip()
         head = self.template.render([Turn(Speaker.user, ("?",))])
-        tail = form.before + self._tokens.protect(answer)
+        tail = self.template.last_reply(self._tokens.protect(answer))
         tail += (form.end + (form.after if after else "")) if end else ""
         head_ids, whole_ids = self._tokens.ids(head), self._tokens.ids(head + tail)
         if whole_ids[: len(head_ids)] == head_ids:
             return tuple(whole_ids[len(head_ids) :])
         return tuple(self._tokens.ids(tail))
-
-
-def _reply(sample: Sample) -> str:
-    """The last reply as it is trained on; a candidate is asked for without the blanks around it."""
-    return sample.answer.strip() if sample.candidates else sample.answer
 
 
 def _spans(replies: Sequence[Reply], train_on: TrainOn, train_after_end: bool) -> tuple[tuple[int, int], ...]:

@@ -36,6 +36,10 @@ class ReplyForm:
     """Whether the template itself writes the end."""
 
 
+class ChangedReplyError(ValueError):
+    """A template writes a reply otherwise than it is, as some drop the thoughts of earlier ones."""
+
+
 class ChatTemplate:
     """Renders conversations for one processor."""
 
@@ -87,7 +91,8 @@ class ChatTemplate:
             protected: the same with its texts marked.
 
         Raises:
-            ValueError: the template changes a reply, so that it is not known what would be trained.
+            ChangedReplyError: the template changes a reply, so that it is not known what would be trained.
+            ValueError: it does not take the conversation.
         """
         if not any(_is_trained(turn) for turn in turns):
             return self.render(protected)
@@ -100,7 +105,7 @@ class ChatTemplate:
             said = _joined(turn)
             place = whole.find(said, at)
             if place < 0:
-                raise ValueError(
+                raise ChangedReplyError(
                     "the chat template changes its reply "
                     f"{_joined(turns[number])[:40]!r}; train on the last reply alone (recipe.train_on=last), or give "
                     "model.chat_template a template that writes replies as they are"
@@ -141,6 +146,26 @@ class ChatTemplate:
         if not end:
             return ReplyForm(before, self._eos, "", is_written=False)
         return ReplyForm(before, end, rest[rest.index(end) + len(end) :], is_written=True)
+
+    def last_reply(self, text: str) -> str:
+        """What the template writes for a reply that was asked for, from the end of the prompt to before its end token.
+
+        Args:
+            text: the reply; may be marked.
+        """
+        form, asked = self.reply_form, [Turn(Speaker.user, (_ASKED,))]
+        usual = form.before + text
+        if self._template is None:
+            return usual
+        head = self.render(asked)
+        whole = self.render([*asked, Turn(Speaker.assistant, (text,))], asks=False)
+        said = whole[len(head) :]
+        if not whole.startswith(head) or said.startswith(usual):
+            return usual
+        if text in said:
+            return said[: said.find(text) + len(text)]
+        # Changed, as a thought that is laid out anew; the end token is the last of what is written.
+        return said[: said.rindex(form.end)] if form.is_written and form.end in said else said.rstrip()
 
     @property
     def _eos(self) -> str:

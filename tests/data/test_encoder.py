@@ -20,6 +20,22 @@ from tests.support.families import FAMILIES
 # transformers' PaliGemma processor hands tensors to numpy the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
+# As Qwen3's for a model that reasons: the last reply has a thought, if an empty one; earlier ones lose theirs.
+WITHOUT_THOUGHTS = """\
+{% for message in messages %}<|im_start|>{{ message['role'] }}
+{% if message['role'] == 'assistant' %}{% set said = message['content'][0]['text'] %}\
+{% set thought = said.split('</think>')[0].split('<think>')[-1].strip() if '</think>' in said else '' %}\
+{% if loop.last %}<think>
+{{ thought }}
+</think>
+
+{% endif %}{{ said.split('</think>')[-1] }}\
+{% else %}{% for part in message['content'] %}\
+{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>\
+{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
 TALK = talk("t", (picture(10), "\nWhat is it?"), "A hat.", "Is it red?", "yes")
 
 
@@ -133,6 +149,20 @@ def test_an_item_that_the_template_does_not_take_is_named(encoder: Encoder) -> N
     wrong = talk("odd one", "a\ufdd0b", "A")
     with pytest.raises(UserError, match="Item 'odd one': its text holds the noncharacter"):
         encoder.prompt(wrong)
+
+
+def test_where_a_template_drops_earlier_thoughts_last_replies_alone_are_trained(qwen: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text(WITHOUT_THOUGHTS)
+    encoder = Encoder(load_processor(ModelConfig(path=str(qwen), chat_template=str(tmp_path / "own.jinja"))))
+    thoughts = talk("t", "What?", "<think>Hm.</think>A hat.", "Why?", "<think>Well.</think>So.")
+    shown = encoder.tokenizer.decode(encoder.prompt(thoughts).tokens["input_ids"])
+    assert "Hm." not in shown
+    assert "A hat." in shown
+    with pytest.raises(UserError, match=r"Item 't': the chat template changes its reply .*recipe\.train_on=last"):
+        encoder.example(thoughts)
+    assert trained(encoder, encoder.example(thoughts, TrainOn.last)) == ["<think>\nWell.\n</think>\n\nSo.<|im_end|>"]
+    plain = talk("p", "What?", "A hat.", "Why?", "So.")
+    assert trained(encoder, encoder.example(plain)) == ["A hat.<|im_end|>", "<think>\n\n</think>\n\nSo.<|im_end|>"]
 
 
 def test_a_model_without_a_template_takes_one_question(tmp_path: Path) -> None:
