@@ -65,6 +65,8 @@ class Way:
     same `turn by turn`, an item for each reply, without the turns before."""
     accumulation: int = 1
     """Micro-batches of a step."""
+    composed: bool = True
+    """Ours: micro-batches composed by length; else as items were drawn, as before there were conversations."""
 
 
 def main() -> None:
@@ -121,6 +123,8 @@ def _ours(way: Way) -> Callable[[], None]:
     loaded = load_model(config.model)
     prepare(loaded.model, [config.recipe], config.method, seed=0)
     trainer = Trainer(loaded, Encoder(loaded.processor), config.method, config.recipe, seed=0)
+    if not way.composed:
+        trainer.passes._may_compose = False
     reports = trainer.run([Stage("benchmark", _stream(way, config), ENDLESS, "")])
 
     def run() -> None:
