@@ -251,6 +251,12 @@ class Encoder:
         except ValueError as error:
             raise UserError(f"Item '{sample.id}': {error}.") from error
 
+    @cached_property
+    def _head(self) -> tuple[str, list[int]]:
+        """A prompt, and its token ids, that replies are tokenised after."""
+        head = self.template.render([Turn(Speaker.user, ("?",))])
+        return head, self._tokens.ids(head)
+
     def _answer_ids(self, answer: str, end: bool = True, after: bool = False) -> tuple[int, ...]:
         """Token ids of a reply as the template would write it.
 
@@ -265,10 +271,10 @@ class Encoder:
         form = self.template.reply_form
         if self.template.trims_replies or not self.template.is_there:
             answer = answer.strip()
-        head = self.template.render([Turn(Speaker.user, ("?",))])
+        head, head_ids = self._head
         tail = self.template.last_reply(self._tokens.protect(answer))
         tail += (form.end + (form.after if after else "")) if end else ""
-        head_ids, whole_ids = self._tokens.ids(head), self._tokens.ids(head + tail)
+        whole_ids = self._tokens.ids(head + tail)
         if whole_ids[: len(head_ids)] == head_ids:
             return tuple(whole_ids[len(head_ids) :])
         return tuple(self._tokens.ids(tail))

@@ -110,8 +110,7 @@ class ChatTemplate:
                     f"{_joined(turns[number])[:40]!r}; train on the last reply alone (recipe.train_on=last), or give "
                     "model.chat_template a template that writes replies as they are"
                 )
-            head = self.render(opened[:number])
-            start = len(head) if at <= len(head) <= place and whole.startswith(head) else place
+            start = self._start(whole, place, opened[:number])
             text_end = place + len(said)
             stop, after = self._ends(whole[text_end:])
             inner = whole[start:place] + _joined(protected[number])
@@ -119,6 +118,14 @@ class ChatTemplate:
             found += whole[text_end + stop : text_end + after] + AFTER_END
             at = text_end + after
         return found + whole[at:]
+
+    def _start(self, whole: str, place: int, before: Sequence[Turn]) -> int:
+        """Where a reply begins that stands at `place`: behind the prompt that asks for it, if that is written alike."""
+        blank = self.reply_form.before
+        if whole.endswith(self._asking + blank, 0, place):
+            return place - len(blank)
+        head = self.render(before)
+        return len(head) if len(head) <= place and whole.startswith(head) else place
 
     def _ends(self, rest: str) -> tuple[int, int]:
         """How much of what follows a reply is its end token, and how much comes before the next turn."""
@@ -132,13 +139,22 @@ class ChatTemplate:
         return stop, stop + len(form.after) if rest[stop:].startswith(form.after) else stop
 
     @cached_property
+    def _asked(self) -> str:
+        """The prompt of a short question."""
+        return self.render([Turn(Speaker.user, (_ASKED,))])
+
+    @cached_property
+    def _asking(self) -> str:
+        """What a prompt ends in that a question alone does not."""
+        return self._asked.removeprefix(self.render([Turn(Speaker.user, (_ASKED,))], asks=False))
+
+    @cached_property
     def reply_form(self) -> ReplyForm:
         """How replies are written, by the example of a short one."""
         if self._template is None:
             return ReplyForm("", self._eos, "", is_written=False)
-        asked = [Turn(Speaker.user, (_ASKED,))]
-        head = self.render(asked)
-        whole = self.render([*asked, Turn(Speaker.assistant, (_SAID,))], asks=False)
+        head = self._asked
+        whole = self.render([Turn(Speaker.user, (_ASKED,)), Turn(Speaker.assistant, (_SAID,))], asks=False)
         place = whole.rindex(_SAID)
         before = whole[len(head) : place] if whole.startswith(head) else ""
         rest = whole[place + len(_SAID) :]
@@ -153,14 +169,13 @@ class ChatTemplate:
         Args:
             text: the reply; may be marked.
         """
-        form, asked = self.reply_form, [Turn(Speaker.user, (_ASKED,))]
+        form = self.reply_form
         usual = form.before + text
         if self._template is None:
             return usual
-        head = self.render(asked)
-        whole = self.render([*asked, Turn(Speaker.assistant, (text,))], asks=False)
-        said = whole[len(head) :]
-        if not whole.startswith(head) or said.startswith(usual):
+        whole = self.render([Turn(Speaker.user, (_ASKED,)), Turn(Speaker.assistant, (text,))], asks=False)
+        said = whole.removeprefix(self._asked)
+        if said == whole or said.startswith(usual):
             return usual
         if text in said:
             return said[: said.find(text) + len(text)]
