@@ -169,7 +169,7 @@ class Encoder:
     def length_bound(self, sample: Sample) -> int:
         """A length in tokens that a conversation hardly exceeds, found without tokenising it: a byte is a token."""
         texts = sum(len(turn.text.encode()) for turn in sample.turns) + len(sample.answer.encode())
-        pictures = 2 * sum(map(self._estimated_tokens, sample.images))
+        pictures = 2 * sum(self._largest_tokens or self._estimated_tokens(image) for image in sample.images)
         return texts + pictures + self._frame * (len(sample.turns) + 1)
 
     @cached_property
@@ -177,12 +177,18 @@ class Encoder:
         """Tokens that the template writes around one turn."""
         return self.counts(Sample.question("", "", "", AnswerKind.text))[0]
 
+    @cached_property
+    def _largest_tokens(self) -> int:
+        """Tokens of the largest picture that `max_pixels` allows; 0 where it allows all."""
+        return self._tokens_of(self._max_pixels) if self._max_pixels else 0
+
     def _estimated_tokens(self, image: ImageRef) -> int:
+        (_, fewer), (_, more) = self._blanks
+        return fewer if fewer == more else self._tokens_of(min(count_pixels(image), self._max_pixels or MAX_PIXELS))
+
+    def _tokens_of(self, pixels: int) -> int:
         """Tokens of a picture, from those of two blank ones: as many for all, or growing with the area."""
         (small, fewer), (large, more) = self._blanks
-        if fewer == more:
-            return fewer
-        pixels = min(count_pixels(image), self._max_pixels or MAX_PIXELS)
         return max(1, fewer + (more - fewer) * (pixels - small) // (large - small))
 
     @cached_property
