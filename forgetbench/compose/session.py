@@ -37,6 +37,9 @@ from forgetbench.methods.registry import SCHEMAS
 REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 """What composing raises on a bad override or a bad file."""
 
+_WAYS = {"every": "null", "steps": "[]", "log_spaced": "null"}
+"""How to choose checkpoints, one of the three, and how each says that it does not."""
+
 
 def without_hydra(config: DictConfig) -> DictConfig:
     """A copy of the command's own keys, its dataclass type kept."""
@@ -138,16 +141,31 @@ class Session:
 
     def compose(self) -> DictConfig:
         """The composed config, types and keys checked, values not yet."""
-        try:
-            config = self.hydra.compose_config(self.name, self.lines, self.mode, with_log_configuration=False)
-        except REFUSED as error:
-            raise self._refusal(error, self.parsed) from error
+        config = self._composed()
+        if displaced := self._displaced(config):
+            self.lines += displaced
+            config = self._composed()
         HydraConfig.instance().set_config(config)
         for override in self.parsed:
             key, added = override.key_or_group, override.is_add() or override.is_force_add()
             if added and not override.is_hydra_override() and not refusals.knows(config, key):
                 raise refusals.unknown_key(key, config)
         return config
+
+    def _composed(self) -> DictConfig:
+        try:
+            return self.hydra.compose_config(self.name, self.lines, self.mode, with_log_configuration=False)
+        except REFUSED as error:
+            raise self._refusal(error, self.parsed) from error
+
+    def _displaced(self, config: DictConfig) -> list[str]:
+        """Overrides that empty the other ways of choosing checkpoints, where one is given and a file has another."""
+        ways = {f"recipe.checkpoints.{name}": empty for name, empty in _WAYS.items()}
+        given = ways.keys() & {override.key_or_group for override in self.parsed}
+        if len(given) != 1 or not OmegaConf.select(config, next(iter(given))):
+            return []
+        others = [key for key in ways if key not in given and OmegaConf.select(config, key)]
+        return [f"{key}={ways[key]}" for key in others]
 
     def _refusal(self, error: Exception, parsed: Sequence[Override]) -> UserError:
         given = [override.key_or_group for override in parsed]
