@@ -26,7 +26,7 @@ from yaml import YAMLError
 
 from forgetbench.compose import refusals
 from forgetbench.compose.checks import problems
-from forgetbench.compose.overrides import parse
+from forgetbench.compose.overrides import as_argument, parse, quoted
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import GROUPS, USER_CONF, USER_MANIFESTS, config_files, manifest_names
@@ -103,7 +103,7 @@ class Session:
         self.lines = [str(override.input_line) for override in parsed]
         own = USER_CONF.resolve()
         if own.is_dir() and own != shipped("conf").resolve() and not self._gives("hydra.searchpath"):
-            self.lines.append(f"hydra.searchpath=['file://{own}']")
+            self.lines.append(f"hydra.searchpath=[{quoted(f'file://{own}')}]")
         for override in parsed:
             self._check_override(override)
         if self.mode is RunMode.MULTIRUN:
@@ -121,7 +121,8 @@ class Session:
         if override.is_sweep_override() and self.mode is RunMode.RUN:
             raise UserError(
                 f"{line}: several values, but `{self.name.replace('_', '-')}` runs one configuration. "
-                f"Write a list as {key}=[...] and a grid with `forgetbench sweep`."
+                f"Write a list as {key}=[...], a grid with `forgetbench sweep`, and a text with a comma in it as "
+                f"{as_argument(key, line.partition('=')[2])}"
             )
         if key in GROUPS[self.name] and override.package is None:
             for choice in self._choices(override):
@@ -132,12 +133,13 @@ class Session:
         """The options that a group's override names, one by one."""
         if override.is_sweep_override():
             is_glob = override.value_type is ValueType.GLOB_CHOICE_SWEEP
-            return [] if is_glob else list(override.sweep_string_iterator())
+            return [] if is_glob else [str(parse([f"x={one}"])[0].value()) for one in override.sweep_string_iterator()]
         if isinstance(override.value(), dict):
             raise UserError(
                 f"{override.input_line}: give the keys one by one, such as {override.key_or_group}.<key>=..."
             )
-        return [str(override.get_value_element_as_str())]
+        value = override.value()
+        return [value if isinstance(value, str) else str(override.get_value_element_as_str())]
 
     def compose(self) -> DictConfig:
         """The composed config, types and keys checked, values not yet."""

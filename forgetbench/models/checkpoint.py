@@ -112,8 +112,8 @@ def save_checkpoint(folder: Path, step: int, delta: Mapping[str, Tensor], meta: 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """All checkpoints of a run in step order, the base (step 0) first, variants after their step.
 
-    A folder that is not named as its meta.json says, such as a copy, is no checkpoint. A variant of a checkpoint that is gone, or
-    that was trained again to other weights, is left out.
+    A folder that is not named as its meta.json says, such as a copy, is no checkpoint. A variant of a checkpoint that
+    is gone, or that was trained again to other weights, is left out.
 
     Raises:
         UserError: a folder is named like a step and holds another one, or nothing that can be read.
