@@ -113,7 +113,7 @@ class Session:
         return any(override.key_or_group == key for override in self.parsed)
 
     def _check_override(self, override: Override) -> None:
-        key, line = override.key_or_group, override.input_line
+        key, line = override.key_or_group, str(override.input_line)
         if key == "hydra.mode":
             raise UserError(f"{line}: the command decides the mode; `sweep` runs many points, the others one.")
         if override.is_delete():
@@ -206,7 +206,7 @@ class Session:
             raise refusals.explain(error, given, choices) from error
         assert isinstance(typed, FinetuneConfig | EvalMatrixConfig | ScoreConfig)
         trains = isinstance(typed, FinetuneConfig)
-        brought = ("model", "data", *(("recipe", "seed", "name", "outputs", "manifests") if trains else ()))
+        brought = ("model", "data", "name", *(("recipe", "seed", "outputs", "manifests") if trains else ()))
         ignored = [key for key in given if key.partition(".")[0] in brought]
         if isinstance(typed, FinetuneConfig) and typed.run is None:
             refusals.check_operation(typed.method, str(choices.get("recipe")))

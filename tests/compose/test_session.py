@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -223,8 +224,9 @@ def test_a_tilde_is_the_home_folder_where_the_shell_left_it(monkeypatch: pytest.
 @pytest.mark.parametrize("line", ["name=a,b (c)", "name=a,b", 'name="half', "matrix.datasets=[a,ü", "name=[x],(y"])
 def test_what_could_be_read_in_two_ways_is_refused_with_the_argument_that_works(line: str) -> None:
     key, _, value = line.partition("=")
+    read = partial(compose.compose, EvalMatrixConfig if key.startswith("matrix") else FinetuneConfig)
     with pytest.raises(UserError) as refused:
-        compose.compose(EvalMatrixConfig if key.startswith("matrix") else FinetuneConfig, [line])
+        read([line])
     works = shlex.split(str(refused.value).rpartition(": ")[2].rpartition(" as ")[2])[-1]
     assert parse([works])[0].value() == value
 
