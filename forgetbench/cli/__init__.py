@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,9 @@ import typer
 from forgetbench import __version__
 from forgetbench.cli.datasets import data
 from forgetbench.cli.models import models
-from forgetbench.cli.shared import Cfg, Command, Commands, Folder, Json, Overrides, print_if
+from forgetbench.cli.shared import BAD_INPUT, Cfg, Command, Commands, Folder, Json, Overrides, print_if
 from forgetbench.core.confidence import ALPHA, POWER
+from forgetbench.core.streams import accept_all_letters
 
 _ADDRESS = (
     "A run's folder (its last checkpoint), a checkpoint in it (<run>/checkpoints/step_000120, or .../base), or the "
@@ -28,7 +30,20 @@ app.add_typer(models, name="models")
 
 def main() -> None:
     """Entry point of the `forgetbench` script."""
+    accept_all_letters()
+    _check_encoding(sys.argv[1:])
     app(prog_name="forgetbench")
+
+
+def _check_encoding(arguments: Sequence[str]) -> None:
+    """Refuse arguments that Python could not decode; what is written of them would be refused by every file."""
+    if broken := [one for one in arguments if any("\ud800" <= letter <= "\udfff" for letter in one)]:
+        shown = broken[0].encode("ascii", "backslashreplace").decode("ascii")
+        sys.stderr.write(
+            f"{shown} cannot be decoded: its bytes are not in the encoding of this terminal's locale. Set "
+            "PYTHONUTF8=1, or rename the file.\n"
+        )
+        raise SystemExit(BAD_INPUT)
 
 
 def _version(wanted: bool) -> None:

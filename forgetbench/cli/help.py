@@ -150,7 +150,7 @@ _TRAINING = (
 _SCORING = ("matrix.datasets", "matrix.limit", "matrix.decodings", "matrix.steps")
 LISTINGS = {
     "finetune": Listing("FinetuneConfig", (*_TRAINING, "run")),
-    "eval-matrix": Listing("EvalMatrixConfig", ("run", *_PLACES, *_SCORING)),
+    "eval-matrix": Listing("EvalMatrixConfig", ("run", "name", *_PLACES, *_SCORING)),
     "score": Listing("ScoreConfig", ("run", "predictions", "name", "model_name", *_PLACES, *_SCORING)),
     "sweep": Listing("SweepConfig", (*_TRAINING, *_SCORING)),
     "data list": Listing("FinetuneConfig", ("manifests", "data.stages"), all_keys=False),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from forgetbench.config import FinetuneConfig
@@ -22,7 +21,7 @@ def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
     target = catalogue.load(config.data.stages[0].set)
     for name in names:
         manifest = catalogue.load(name)
-        table = Table(title=escape(f"{name}: {manifest.title}"), show_header=False, title_justify="left")
+        table = Table(title=f"{name}: {manifest.title}", show_header=False, title_justify="left")
         for field in ("path", "licence", "citation", "homepage", "metric", "cluster_by", "notes"):
             if value := getattr(manifest, field):
                 table.add_row(field, ", ".join(value) if isinstance(value, list) else str(value))
@@ -38,7 +37,7 @@ def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
             table.add_row("items", f"{message}; {manifest.homepage}")
         for split in manifest.splits if manifest.is_here else ():
             table.add_row(f"{split} item", _shown(_example(manifest, split)), end_section=True)
-        console.print(table, markup=False)
+        console.print(table)
 
 
 def _example(manifest: Manifest, split: str) -> Sample:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from forgetbench.config import EvalMatrixConfig, ModelConfig, SweepConfig, Weights
+from forgetbench.config import EvalMatrixConfig, ModelConfig, SweepConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.processes import join_process_group, set_threads
 from forgetbench.data.catalogue import Catalogue
@@ -21,6 +21,8 @@ from forgetbench.runs.stored import outputs_of
 from forgetbench.runs.subject import (
     Subject,
     bare_subject,
+    base_folder,
+    model_label,
     run_subject,
     with_tasks,
     write_representation,
@@ -52,16 +54,10 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
     model = resolve_attention(config.model, config.matrix.precision)
     loaded = load_model(model, config.seed)
     digest = scored_digest(loaded.digest, model, config.matrix.precision)
-    folder = outputs / _base_name(config, loaded.digest)
-    subject = bare_subject(folder, config.model.name, config.data, config.seed, catalogue)
+    label = model_label(config.model, loaded.digest)
+    folder = base_folder(outputs, config.name, label, config.data.sets[0])
+    subject = bare_subject(folder, label, config.data, config.seed, catalogue)
     _score(subject, config, outputs, [BASE], digest, lambda: (loaded, config.model))
-
-
-def _base_name(config: EvalMatrixConfig, digest: str) -> str:
-    """Folder of a base scored alone: two models never share one, whatever the last part of their paths is."""
-    shipped = config.model.path.startswith("embedded:") and config.model.weights is Weights.pretrained
-    model = config.model.name if shipped else f"{config.model.name}-{digest[:8]}"
-    return f"base-{model}-{config.data.sets[0]}"
 
 
 def score_run(run: Run, config: EvalMatrixConfig | SweepConfig) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from forgetbench.config import FinetuneConfig, ModelConfig, SweepConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.processes import require_single_process, set_threads, start_processes
+from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
@@ -124,7 +125,7 @@ def operate(operation: Operation, folder: Path, threads: int | None) -> None:
             _check_mergeable(read_run(other), run)
         others = [operation_context.dense(one.delta()) for one in merged.values()]
         make_variants(folder, checkpoints, operation, operation_context, others, digests)
-    say(f"{folder}: {operation.name} is done; score it with `forgetbench eval-matrix run={folder}`.")
+    say(f"{folder}: {operation.name} is done; score it with `forgetbench eval-matrix {argument('run', folder)}`.")
 
 
 def _operation_context(run: Run, reads_data: bool) -> OperationContext:

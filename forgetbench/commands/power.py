@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from forgetbench.core.errors import UserError
+from forgetbench.core.shell import argument
 from forgetbench.runs.address import resolve
 from forgetbench.statistics.power import items_needed
 from forgetbench.terminal.console import console
@@ -28,7 +29,7 @@ def power(path: Path, points: Sequence[float], wanted: float, alpha: float, as_j
         raise UserError("--power is at least 0.5 and below 1, --alpha above 0 and at most 0.5.")
     scored = [run.last("") for run in resolve(path).whole().runs if not run.scores.empty]
     if not scored:
-        raise UserError(f"{path} has no scores yet: forgetbench eval-matrix run={path}")
+        raise UserError(f"{path} has no scores yet: forgetbench eval-matrix {argument('run', path)}")
     cells = pd.concat(scored, ignore_index=True)
     cells = cells[cells["metric"].map(is_fraction)].sort_values("delta_stderr", kind="stable")
     kinds = cells.groupby(["quadrant", "dataset", "decoding"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from forgetbench.config import ScoreConfig
 from forgetbench.core.errors import UserError
+from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.evaluation.cells import CellStore
 from forgetbench.evaluation.evaluate import plan, stored_cells
@@ -36,7 +37,7 @@ def score(config: ScoreConfig, outputs: Path) -> None:
         if missing := len(planned) - len(cells):
             say(
                 f"{missing} of {len(planned)} cells are not there at these settings (matrix.batch_size, .precision and "
-                f"others count); `forgetbench eval-matrix run={run.folder}` makes them."
+                f"others count); `forgetbench eval-matrix {argument('run', run.folder)}` makes them."
             )
     else:
         assert config.predictions is not None

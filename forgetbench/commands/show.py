@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from forgetbench.core.errors import UserError
+from forgetbench.core.shell import argument
 from forgetbench.runs.address import resolve
 from forgetbench.runs.courses import STRATEGIES
 from forgetbench.runs.courses import TABLE as COURSE
@@ -36,7 +37,7 @@ def show(path: Path, as_json: bool) -> None:
         )
     )
     if scores.empty and (as_json or not console.is_terminal):
-        raise UserError(f"{path} has no scores yet: forgetbench eval-matrix run={path}")
+        raise UserError(f"{path} has no scores yet: forgetbench eval-matrix {argument('run', path)}")
     if as_json or not console.is_terminal:
         rows = plain_rows(matrix, scores)
         sys.stdout.write(to_json(rows) if as_json else to_tsv(rows))
@@ -60,4 +61,4 @@ def _show_unscored(runs: Sequence[StoredRun]) -> None:
         if run.run:
             console.print(audit_table(run.run.audit))
         console.print(training_lines(read_table(run.folder / "train.csv")))
-        say(f"{run.folder} has no scores yet: forgetbench eval-matrix run={run.folder}")
+        say(f"{run.folder} has no scores yet: forgetbench eval-matrix {argument('run', run.folder)}")

@@ -44,12 +44,12 @@ def composed_yaml(kind: type[C], overrides: Sequence[str]) -> str:
 
 def run(kind: type[C], overrides: Sequence[str], task: Callable[[C, Path], None]) -> None:
     """Run `task(config, run folder)` once, through Hydra's run."""
-    refused: list[UserError] = []
+    refused: list[UserError | OSError] = []
 
     def job(config: DictConfig) -> None:
         try:
             task(cast(C, OmegaConf.to_object(config)), output_folder())
-        except UserError as error:
+        except (UserError, OSError) as error:
             # Hydra prints a line of its own about any exception that leaves a job.
             refused.append(error)
             with suppress(OSError):  # Hydra made it; not empty, it holds a run

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from forgetbench.compose.overrides import quoted
 from forgetbench.core.errors import UserError
 
 EXTRAS = {
@@ -65,7 +66,7 @@ def check_launcher(launcher: Any) -> None:
 def shared_overrides(folder: Path) -> list[str]:
     """Overrides that mean the same in every process: the sweep's folder in full, and the environment."""
     given = {f"++hydra.job.env_set.{name}": os.environ[name] for name in PASSED_ON if name in os.environ}
-    return [f"{key}={_quoted(value)}" for key, value in {"hydra.sweep.dir": str(folder.absolute()), **given}.items()]
+    return [f"{key}={quoted(value)}" for key, value in {"hydra.sweep.dir": str(folder.absolute()), **given}.items()]
 
 
 def process_failure(error: Exception) -> str | None:
@@ -100,9 +101,3 @@ def no_ray(error: Exception, launcher: Any) -> str | None:
         f"no Ray is running {'here' if address == 'auto' else f'at {address}'}: "
         "start one with `ray start --head`, or leave out hydra.launcher.ray.init.address"
     )
-
-
-def _quoted(value: str) -> str:
-    """A value as Hydra's grammar quotes it, interpolation left to no one."""
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value).replace("${", "\\${")
-    return f"'{escaped}'"

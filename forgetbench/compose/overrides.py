@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -16,7 +19,7 @@ from forgetbench.config.result import without_result
 from forgetbench.core.errors import UserError
 
 MAX_FOLDER_NAME = 150
-"""File systems stop at 255 bytes; leave room for temporary suffixes."""
+"""Bytes. File systems stop at 255; leave room for temporary suffixes."""
 
 
 def folder_name(*items: str) -> str:
@@ -24,9 +27,9 @@ def folder_name(*items: str) -> str:
     joined = "--".join(item for item in items if item)
     plain = re.sub(r"[\[\]{}()'\"\s]", "", joined).replace(",", "+")
     name = re.sub(r"[^\w.+-]", "-", plain).strip(".-") or "point"
-    if len(name) > MAX_FOLDER_NAME:
+    if len(name.encode()) > MAX_FOLDER_NAME:
         digest = hashlib.sha256(joined.encode()).hexdigest()[:8]
-        name = f"{name[: MAX_FOLDER_NAME - 9]}-{digest}"
+        name = f"{name.encode()[: MAX_FOLDER_NAME - 9].decode(errors='ignore')}-{digest}"
     return name
 
 
@@ -46,15 +49,74 @@ OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 OmegaConf.register_new_resolver("without_result", left_out_of_names, replace=True)
 
 
+_TOKEN = re.compile(r"""'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[\[\]{}(),:]|[^\[\]{}(),:'"]+|['"]""")
+"""A text in quotes, a sign that holds lists and mappings together, or a run of anything else."""
+
+
+def quoted(value: str) -> str:
+    """A value as Hydra's grammar quotes it, interpolation left to no one."""
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return "'{}'".format(escaped.replace("${", "\\${"))
+
+
+def as_argument(key: str, value: str) -> str:
+    """The argument that gives a key this very text, as a shell takes it."""
+    own = quoted(value) if "'" in value or '"' in value else f'"{quoted(value)[1:-1]}"'
+    return shlex.quote(f"{key}={own}")
+
+
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Overrides as Hydra reads them, one by one, so that a refusal names the one at fault."""
-    parser, parsed = OverridesParser.create(), []
-    for line in overrides:
-        try:
-            parsed.append(parser.parse_override(line))
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"{line}: not readable as key=value ({reason}). Quote a value with spaces or commas."
-            ) from error
-    return parsed
+    """Overrides as Hydra reads them, one by one, so that a refusal names the one at fault.
+
+    Hydra's grammar knows the letters a to z, and no `=`, brackets or `~` inside a text without quotes. Where such a
+    value can mean nothing but itself, it is taken as it is.
+
+    Raises:
+        UserError: one cannot be read; the message shows the argument that can.
+    """
+    parser = OverridesParser.create()
+    return [_parsed(parser, line) for line in overrides]
+
+
+def _parsed(parser: OverridesParser, line: str) -> Override:
+    try:
+        return parser.parse_override(line)
+    except HydraException as error:
+        key, _, value = line.partition("=")
+        if readable := _quoted_where_needed(value):
+            with suppress(HydraException):
+                return parser.parse_override(f"{key}={readable}")
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{line}: not readable as key=value ({reason}). A value with such signs needs quotes of its own inside "
+            f"those of the shell: {as_argument(key, value)}"
+        ) from error
+
+
+def _quoted_where_needed(value: str) -> str:
+    """A value that Hydra cannot read, with the quotes that it lacks; empty where these could be set in two ways."""
+    if value[:1] + value[-1:] in ("[]", "{}"):
+        return "".join(map(_quoted_text, _TOKEN.findall(value)))
+    if value[:1] in ("'", '"') or (value[:1] in ("[", "{") and "," in value):
+        return ""
+    if "," not in value:
+        return quoted(_expanded(value))
+    # Several values of a sweep, none of which is more than a text.
+    return "" if re.search(r"[\[\]{}()'\"]", value) else ",".join(map(_quoted_text, value.split(",")))
+
+
+def _quoted_text(token: str) -> str:
+    """A run of signs in quotes, unless it has some or is one that holds a list together."""
+    text = token.strip()
+    is_plain = re.fullmatch(r"[\w./+*%@$?|:-]*", text, re.ASCII)
+    return token if is_plain or re.fullmatch(r"[\[\]{}(),:]|'.*'|\".*\"", text, re.DOTALL) else quoted(_expanded(text))
+
+
+def _expanded(value: str) -> str:
+    """A path with the home folder in place of a `~` that no shell has replaced."""
+    if not value.startswith("~"):
+        return value
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError:  # no such user
+        return value

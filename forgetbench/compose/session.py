@@ -26,7 +26,7 @@ from yaml import YAMLError
 
 from forgetbench.compose import refusals
 from forgetbench.compose.checks import problems
-from forgetbench.compose.overrides import parse
+from forgetbench.compose.overrides import as_argument, parse, quoted
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import GROUPS, USER_CONF, USER_MANIFESTS, config_files, manifest_names
@@ -36,6 +36,9 @@ from forgetbench.methods.registry import SCHEMAS
 
 REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 """What composing raises on a bad override or a bad file."""
+
+_WAYS = {"every": "null", "steps": "[]", "log_spaced": "null"}
+"""How to choose checkpoints, one of the three, and how each says that it does not."""
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -100,7 +103,7 @@ class Session:
         self.lines = [str(override.input_line) for override in parsed]
         own = USER_CONF.resolve()
         if own.is_dir() and own != shipped("conf").resolve() and not self._gives("hydra.searchpath"):
-            self.lines.append(f"hydra.searchpath=['file://{own}']")
+            self.lines.append(f"hydra.searchpath=[{quoted(f'file://{own}')}]")
         for override in parsed:
             self._check_override(override)
         if self.mode is RunMode.MULTIRUN:
@@ -110,7 +113,7 @@ class Session:
         return any(override.key_or_group == key for override in self.parsed)
 
     def _check_override(self, override: Override) -> None:
-        key, line = override.key_or_group, override.input_line
+        key, line = override.key_or_group, str(override.input_line)
         if key == "hydra.mode":
             raise UserError(f"{line}: the command decides the mode; `sweep` runs many points, the others one.")
         if override.is_delete():
@@ -118,7 +121,8 @@ class Session:
         if override.is_sweep_override() and self.mode is RunMode.RUN:
             raise UserError(
                 f"{line}: several values, but `{self.name.replace('_', '-')}` runs one configuration. "
-                f"Write a list as {key}=[...] and a grid with `forgetbench sweep`."
+                f"Write a list as {key}=[...], a grid with `forgetbench sweep`, and a text with a comma in it as "
+                f"{as_argument(key, line.partition('=')[2])}"
             )
         if key in GROUPS[self.name] and override.package is None:
             for choice in self._choices(override):
@@ -129,25 +133,41 @@ class Session:
         """The options that a group's override names, one by one."""
         if override.is_sweep_override():
             is_glob = override.value_type is ValueType.GLOB_CHOICE_SWEEP
-            return [] if is_glob else list(override.sweep_string_iterator())
+            return [] if is_glob else [str(parse([f"x={one}"])[0].value()) for one in override.sweep_string_iterator()]
         if isinstance(override.value(), dict):
             raise UserError(
                 f"{override.input_line}: give the keys one by one, such as {override.key_or_group}.<key>=..."
             )
-        return [str(override.get_value_element_as_str())]
+        value = override.value()
+        return [value if isinstance(value, str) else str(override.get_value_element_as_str())]
 
     def compose(self) -> DictConfig:
         """The composed config, types and keys checked, values not yet."""
-        try:
-            config = self.hydra.compose_config(self.name, self.lines, self.mode, with_log_configuration=False)
-        except REFUSED as error:
-            raise self._refusal(error, self.parsed) from error
+        config = self._composed()
+        if displaced := self._displaced(config):
+            self.lines += displaced
+            config = self._composed()
         HydraConfig.instance().set_config(config)
         for override in self.parsed:
             key, added = override.key_or_group, override.is_add() or override.is_force_add()
             if added and not override.is_hydra_override() and not refusals.knows(config, key):
                 raise refusals.unknown_key(key, config)
         return config
+
+    def _composed(self) -> DictConfig:
+        try:
+            return self.hydra.compose_config(self.name, self.lines, self.mode, with_log_configuration=False)
+        except REFUSED as error:
+            raise self._refusal(error, self.parsed) from error
+
+    def _displaced(self, config: DictConfig) -> list[str]:
+        """Overrides that empty the other ways of choosing checkpoints, where one is given and a file has another."""
+        ways = {f"recipe.checkpoints.{name}": empty for name, empty in _WAYS.items()}
+        given = ways.keys() & {override.key_or_group for override in self.parsed}
+        if len(given) != 1 or not OmegaConf.select(config, next(iter(given))):
+            return []
+        others = [key for key in ways if key not in given and OmegaConf.select(config, key)]
+        return [f"{key}={ways[key]}" for key in others]
 
     def _refusal(self, error: Exception, parsed: Sequence[Override]) -> UserError:
         given = [override.key_or_group for override in parsed]
@@ -186,7 +206,7 @@ class Session:
             raise refusals.explain(error, given, choices) from error
         assert isinstance(typed, FinetuneConfig | EvalMatrixConfig | ScoreConfig)
         trains = isinstance(typed, FinetuneConfig)
-        brought = ("model", "data", *(("recipe", "seed", "name", "outputs", "manifests") if trains else ()))
+        brought = ("model", "data", "name", *(("recipe", "seed", "outputs", "manifests") if trains else ()))
         ignored = [key for key in given if key.partition(".")[0] in brought]
         if isinstance(typed, FinetuneConfig) and typed.run is None:
             refusals.check_operation(typed.method, str(choices.get("recipe")))

@@ -208,6 +208,8 @@ class EvalMatrixConfig:
 
     run: str | None = None
     """A run's folder; model, target and mix are read from it."""
+    name: str | None = None
+    """When `run` is null: the folder under `outputs`; null: named after the model, its digest and the target."""
     outputs: str = "outputs"
     """Folder that tables and cells of a base are written to; those of a run are where the run is."""
     manifests: list[str] = field(default_factory=lambda: ["data_manifests"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -12,10 +14,17 @@ from typing import Any
 
 from forgetbench.core.errors import UserError
 
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries in Rust, such as safetensors and tokenizers, say in words what the operating system refused."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it takes its place, on failure it is removed."""
+    """Give a temporary path beside `path`; on success it takes its place, on failure it is removed.
+
+    Raises:
+        OSError: the disk is full, or whatever else the operating system refuses, whichever library was told.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -28,6 +37,10 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(aside)
         else:
             temporary.replace(path)
+    except Exception as error:
+        if not isinstance(error, OSError) and (found := _OS_ERROR.search(str(error))):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        raise
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)

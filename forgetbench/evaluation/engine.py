@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Decoding, Prediction, Sample
@@ -61,6 +62,14 @@ class Engine:
         self._model = loaded.model.to(self._device).requires_grad_(False)
         self._keeps_logits, self._reuses_prefix = loaded.keeps_logits, loaded.reuses_prefix
         self._encoder = encoder
+        self._generation = GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            pad_token_id=encoder.pad_id,
+            bos_token_id=encoder.tokenizer.bos_token_id,
+            eos_token_id=_ends(loaded.model, encoder),
+        )
         self._features = FeatureCache(PictureEncoder(loaded.model), feature_bytes)
         self._router = task_router(loaded.model)
 
@@ -182,19 +191,19 @@ class Engine:
             assert settings.seed is not None
             ids = [sample.id for sample in batch.samples]
             noise = [ItemNoise(ids, settings.temperature, settings.top_p, settings.seed)]
-        ids_BT = self._model.generate(
-            **self._moved(inputs),
-            **batch.features,
-            logits_processor=LogitsProcessorList(noise),
-            max_new_tokens=settings.max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,  # a checkpoint's own sampling defaults would bend what it writes
-            pad_token_id=self._encoder.pad_id,
-            **({"stop_strings": list(settings.stop), "tokenizer": self._encoder.tokenizer} if settings.stop else {}),
-        )
+        with _generating_by(self._model, self._generation):
+            ids_BT = self._model.generate(
+                **self._moved(inputs),
+                **batch.features,
+                logits_processor=LogitsProcessorList(noise),
+                max_new_tokens=settings.max_new_tokens,
+                **(
+                    {"stop_strings": list(settings.stop), "tokenizer": self._encoder.tokenizer} if settings.stop else {}
+                ),
+            )
         answers_BT = ids_BT[:, inputs["input_ids"].shape[1] :]
-        texts = self._encoder.tokenizer.batch_decode(answers_BT, skip_special_tokens=True)
+        answers = [_until(ids, self._generation.eos_token_id) for ids in answers_BT.tolist()]
+        texts = self._encoder.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [Prediction(text=_before(text, settings.stop).strip()) for text in texts]
 
     def _forward(
@@ -222,6 +231,32 @@ def _picked(logits_CAV: Tensor, labels_CA: Tensor) -> list[float]:
     logprobs_CA = logits_CAV.float().log_softmax(-1).gather(-1, labels_CA.clamp(min=0)[..., None])[..., 0]
     sums: list[float] = (logprobs_CA * (labels_CA != IGNORED)).sum(-1).tolist()
     return sums
+
+
+@contextmanager
+def _generating_by(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Generate by these settings alone: transformers takes what they leave open from the checkpoint's own."""
+    own = model.generation_config
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def _ends(model: Any, encoder: Encoder) -> list[int]:
+    """Tokens that end a reply: all that the checkpoint's files call so, and the one that its template writes."""
+    written = encoder.tokenizer.encode(encoder.template.reply_form.end, add_special_tokens=False)
+    found = set(written if len(written) == 1 else ())
+    for holder in (model.generation_config, model.config, model.config.get_text_config(), encoder.tokenizer):
+        ids = getattr(holder, "eos_token_id", None)
+        found |= set(ids if isinstance(ids, list) else [ids])
+    return sorted(found - {None})
+
+
+def _until(ids: list[int], ends: Collection[int]) -> list[int]:
+    """Tokens before the first that ends a reply."""
+    return ids[: next((place for place, one in enumerate(ids) if one in ends), len(ids))]
 
 
 def _before(text: str, stop: Sequence[str]) -> str:

@@ -60,9 +60,10 @@ def save_adapter(run: Run, checkpoint: Checkpoint, to: Path) -> None:
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Silence a warning about peft: 0.21 reads a property that transformers 5.23 has renamed."""
+    """Silence peft on a property that transformers 5.23 has renamed, and on tied heads, which are refused in full."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
         yield
 
 

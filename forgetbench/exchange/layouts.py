@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from forgetbench.core.errors import UserError
+from forgetbench.models.weight_files import INDEX, SINGLE, check_safetensors, check_weights
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _SETTING = re.compile(r"^- (\w+): (.+)$", re.MULTILINE)
-_FULL = ("model.safetensors", "model.safetensors.index.json")
+_FULL = (SINGLE, INDEX)
 _ADAPTER = "adapter_model.safetensors"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin")
 _SHARDS = ("global_step*", "pytorch_model_fsdp*", "*.distcp")
@@ -71,10 +72,11 @@ def read_layout(folder: Path) -> ExternalRun:
 def _weights(folder: Path) -> str | None:
     """The file that holds a folder's weights, or their index; None where there are none."""
     if (folder / _ADAPTER).is_file() and (folder / "adapter_config.json").is_file():
+        check_safetensors(folder / _ADAPTER)
         return _ADAPTER
     for name in _FULL:
         if (folder / name).is_file():
-            _check_index(folder)
+            check_weights(folder)
             return name
     if pickles := [name for name in _PICKLES if (folder / name).is_file()]:
         raise UserError(
@@ -87,14 +89,6 @@ def _weights(folder: Path) -> str | None:
             "--safe_serialization, or `accelerate merge-weights`."
         )
     return None
-
-
-def _check_index(folder: Path) -> None:
-    """Shards lie beside their index."""
-    index = folder / "model.safetensors.index.json"
-    names = set(_json(index).get("weight_map", {}).values()) if index.is_file() else set()
-    if wrong := sorted(name for name in names if Path(name).name != name or not (folder / name).is_file()):
-        raise UserError(f"{index} names {wrong[0]}, which is not in {folder}; copy the whole folder.")
 
 
 def _top_step(folder: Path, inside: Sequence[ExternalCheckpoint]) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from forgetbench.config import Dtype, ModelConfig, Quantisation, Weights
@@ -17,6 +18,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.nested import differing
 from forgetbench.core.records import PARTS
 from forgetbench.exchange.adapter import quiet_peft
+from forgetbench.exchange.adapter_settings import read_settings
 from forgetbench.exchange.layouts import ExternalCheckpoint
 from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.models.parts import part_of
@@ -119,28 +121,73 @@ def _full(base: Any, config: ModelConfig, path: Path) -> Any:
 
 def _merged(model: Any, path: Path) -> tuple[Any, dict[str, int], str]:
     """A base with an adapter merged into it, the adapter's parameters by part, and its kind."""
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from peft import PeftModel
     from safetensors.torch import load_file
 
-    settings = PeftConfig.from_pretrained(str(path))
-    kind = str(settings.peft_type.value).lower()
-    if settings.is_prompt_learning:
-        raise UserError(f"{path}: a {kind} adapter changes the prompt and not the weights, so it cannot be merged.")
-    known = set(map(id, model.parameters()))
-    stored = {fingerprint(value.float()) for value in load_file(path / "adapter_model.safetensors").values()}
+    settings = read_settings(path)
+    if settings.config.is_prompt_learning:
+        raise UserError(
+            f"{path}: a {settings.kind} adapter changes the prompt and not the weights, so it cannot be merged."
+        )
+    known, tied = set(map(id, model.parameters())), _tied(model)
+    stored = _fingerprints(load_file(path / "adapter_model.safetensors"))
     try:
         with quiet_peft():
-            tuned = PeftModel.from_pretrained(model, str(path), local_files_only=True)
-            taken = get_peft_model_state_dict(tuned, save_embedding_layers=False)
-    except (ValueError, RuntimeError, KeyError, UserWarning) as error:
-        raise _mismatch_error(path, str(error).splitlines()[0]) from error
-    if stored != {fingerprint(value.float()) for value in taken.values()}:
+            tuned = PeftModel.from_pretrained(model, str(path), config=settings.config, local_files_only=True)
+    except Exception as error:  # peft and torch raise many classes on tensors or settings that do not fit
+        raise _mismatch_error(path, " ".join(str(error).split("\n\t")[:2])) from error
+    _check_untied(tuned, tied, path)
+    # peft writes the embeddings along where they or the head are adapted, though they are as in the base.
+    least, most = (_fingerprints(_state_of(tuned, with_embeddings)) for with_embeddings in (False, True))
+    if not least <= stored <= most:
         raise _mismatch_error(path, "some of its tensors have no place in the model, or the other way round")
     added = dict.fromkeys(PARTS, 0)
     for name, parameter in tuned.named_parameters():
         if id(parameter) not in known:
             added[part_of(name.removeprefix("base_model.model."))] += parameter.numel()
-    return tuned.merge_and_unload(), added, "dora" if getattr(settings, "use_dora", False) else kind
+    kind = "dora" if getattr(settings.config, "use_dora", False) else settings.kind
+    return tuned.merge_and_unload(), added, kind
+
+
+def _state_of(tuned: Any, with_embeddings: bool) -> dict[str, Tensor]:
+    from peft import get_peft_model_state_dict
+
+    state: dict[str, Tensor] = get_peft_model_state_dict(tuned, save_embedding_layers=with_embeddings)
+    return state
+
+
+def _fingerprints(tensors: Mapping[str, Tensor]) -> set[bytes]:
+    return {fingerprint(value.float()) for value in tensors.values()}
+
+
+def _tied(model: nn.Module) -> set[int]:
+    """Ids of the parameters that two modules hold, such as those of embeddings that are the head, too."""
+    every = Counter(id(one) for _, one in model.named_parameters(remove_duplicate=False))
+    return {one for one, count in every.items() if count > 1}
+
+
+def _check_untied(tuned: nn.Module, tied: Collection[int], path: Path) -> None:
+    """Refuse what trained one of two modules that share a tensor: merged, it would change the other one as well.
+
+    Raises:
+        UserError: names the module.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for name, module in tuned.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            own = module.get_base_layer()
+        elif isinstance(module, AuxiliaryTrainingWrapper):
+            own = module.original_module
+        else:
+            continue
+        if any(id(one) in tied for one in own.parameters()):
+            raise UserError(
+                f"{path}: the adapter trained {name.removeprefix('base_model.model.')}, but head and embeddings of the "
+                "base are one tied tensor, so it cannot be merged without changing both. Train without lm_head and "
+                "embed_tokens among the adapter's modules."
+            )
 
 
 def _mismatch_error(path: Path, reason: str) -> UserError:
@@ -169,9 +216,14 @@ def remarks(loaded: LoadedModel, config: ModelConfig, checkpoint: ExternalCheckp
     """What is no reason to refuse a checkpoint, but may not be meant: another base's name, another chat template."""
     found = []
     if checkpoint.is_adapter:
-        from peft import PeftConfig
-
-        named = str(PeftConfig.from_pretrained(str(checkpoint.path)).base_model_name_or_path or config.path)
+        settings = read_settings(checkpoint.path)
+        if settings.left_out:
+            left_out = ", ".join(f"{key}={value}" for key, value in sorted(settings.left_out.items()))
+            found.append(
+                f"its adapter_config.json has keys that the installed peft does not know and that are left out "
+                f"({left_out}); if they change what the adapter computes, import it with a later peft."
+            )
+        named = str(settings.config.base_model_name_or_path or config.path)
         if Path(named).name.lower() != Path(config.path).name.lower():
             found.append(f"its adapter names {named} as its base, not {config.path}.")
     template = checkpoint.path / "chat_template.jinja"

@@ -8,6 +8,7 @@ resume/step_000120/optimiser.safetensors        for the newest checkpoint only; 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ from forgetbench.core.files import read_json, replacing
 
 if TYPE_CHECKING:  # listing checkpoints needs no torch, and a finished matrix is read again without it
     from torch import Tensor
+
+
+_STEP = re.compile(r"step_(\d{6,})")
+_NAME = re.compile(r"step_\d{6,}(@|$)")
+_MOMENTS = "optimiser.safetensors"
 
 
 @dataclass(frozen=True)
@@ -106,15 +112,32 @@ def save_checkpoint(folder: Path, step: int, delta: Mapping[str, Tensor], meta: 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """All checkpoints of a run in step order, the base (step 0) first, variants after their step.
 
-    A variant of a checkpoint that is gone, or that was trained again to other weights, is left out.
+    A folder that is not named as its meta.json says, such as a copy, is no checkpoint. A variant of a checkpoint that
+    is gone, or that was trained again to other weights, is left out.
+
+    Raises:
+        UserError: a folder is named like a step and holds another one, or nothing that can be read.
     """
     found = [BASE]
     for path in sorted((folder / "checkpoints").glob("step_*")):
-        meta = read_json(path / "meta.json")
-        found.append(Checkpoint(meta["step"], path, meta))
+        if not path.is_dir() or not _NAME.match(path.name):
+            continue
+        checkpoint = _read(path)
+        if checkpoint.name == path.name:
+            found.append(checkpoint)
+        elif _STEP.fullmatch(path.name):
+            raise UserError(f"{path} holds {checkpoint.name}, as its meta.json says; rename it back, or delete it.")
     trained = {(one.step, one.digest) for one in found if not one.variant}
     found = [one for one in found if not one.variant or (one.step, one.meta.get("source_digest")) in trained]
     return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.variant))
+
+
+def _read(path: Path) -> Checkpoint:
+    meta = read_json(path / "meta.json")
+    lacking = {"step", "delta_digest", "method"} - set(meta if isinstance(meta, dict) else ())
+    if lacking or not isinstance(meta["step"], int):
+        raise UserError(f"{path / 'meta.json'} is not that of a checkpoint; delete {path} and run finetune again.")
+    return Checkpoint(meta["step"], path, meta)
 
 
 def chosen_steps(checkpoints: Sequence[Checkpoint], steps: Collection[int], key: str, folder: Path) -> list[Checkpoint]:
@@ -151,24 +174,48 @@ def save_resume(folder: Path, point: ResumePoint) -> None:
     """
     from safetensors.torch import save_file
 
+    from forgetbench.models.tensors import tensors_digest
+
     target = folder / "resume" / step_name(point.step)
     with replacing(target) as temporary:
         temporary.mkdir()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in point.tensors.items()}
-        save_file(tensors, temporary / "optimiser.safetensors")
+        save_file(tensors, temporary / _MOMENTS, {"digest": tensors_digest(tensors)})
     for other in target.parent.iterdir():
         if other != target:
-            shutil.rmtree(other)
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
 
 
 def load_resume(folder: Path) -> ResumePoint | None:
-    """The run's newest resume point, if it has one."""
-    from safetensors.torch import load_file
+    """The run's newest resume point, if it has one.
 
-    found = sorted((folder / "resume").glob("step_*/optimiser.safetensors"))
-    if not found:
-        return None
-    return ResumePoint(int(found[-1].parent.name.removeprefix("step_")), load_file(found[-1]))
+    Raises:
+        UserError: it was damaged.
+    """
+    named = ((_STEP.fullmatch(path.name), path / _MOMENTS) for path in (folder / "resume").glob("step_*"))
+    # A kill may leave the folder of an older one without its file.
+    found = max(((int(step[1]), path) for step, path in named if step and path.is_file()), default=None)
+    return ResumePoint(found[0], _whole_moments(found[1])) if found else None
+
+
+def _whole_moments(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    from forgetbench.models.tensors import tensors_digest
+
+    try:
+        with safe_open(path, "pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            expected = (stored.metadata() or {}).get("digest")
+        if expected not in (None, tensors_digest(tensors)):
+            raise ValueError("it is not as it was written")
+    except (SafetensorError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}), so training cannot go on from {path.parent.name}. Its checkpoints are not "
+            f"lost. Restore the file, or delete {path.parent}: the same command then trains from an older resume point "
+            "or from the start, to the same weights."
+        ) from error
+    return tensors
 
 
 def drop_resume(folder: Path) -> None:

@@ -21,7 +21,7 @@ from forgetbench.config import Dtype, ModelConfig, Quantisation, Weights
 from forgetbench.core.errors import UserError
 from forgetbench.models.parts import linear_layers
 from forgetbench.models.precision import resolve_attention
-from forgetbench.models.pretrained import from_pretrained, load_config, load_processor
+from forgetbench.models.pretrained import check_base_weights, from_pretrained, load_config, load_processor
 from forgetbench.models.tensors import tensor_bytes
 
 if not sys.stderr.isatty():
@@ -88,6 +88,7 @@ def load_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
 
 def _pretrained(config: ModelConfig) -> Any:
     """The stored weights, all of them: what a checkpoint lacks would be drawn at random, with a warning at most."""
+    check_base_weights(config)
     model, found = from_pretrained(
         AutoModelForImageTextToText,
         config,

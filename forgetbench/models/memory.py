@@ -8,7 +8,7 @@ scores are never written out), under bf16 autocast. Beside h (hidden), f (inner)
                          4 (q + k)  those of the norms of queries and keys (k wide), where there are some
                               8 q  queries, keys and values (repeated to as many heads), attention's output
                           6 f, 2 f  gate, its activation, the other projection; without a gate one of them
-                           4 a + 2 T  of a heads and T tokens: a sum per head, a row of the mask
+                           4 a + 2 T  of a heads and T tokens that it sees: a sum per head, a row of the mask
     its weights or adapters  10 h  a copy of its input for each of q, k, v, gate, up; without a gate 8 h; 4 h in all
     train                          where the residual stream is bf16 already and only weights train
                          2 q + 2 f  inputs of the output projection and of the last one
@@ -178,16 +178,17 @@ def _activations(sizes: Sizes, setting: Setting) -> float:
     layers = sizes.language
     if passed == ("language",) and setting.last_layers is not None:
         layers = replace(layers, count=setting.last_layers)
-    found = _of_layers(layers, tokens, setting, "language") + 8 * layers.hidden * tokens  # and of the last norm
+    found = _of_layers(layers, tokens, tokens, setting, "language") + 8 * layers.hidden * tokens  # and of the last norm
     if "vision" in passed:
-        found += _of_layers(sizes.vision, sizes.patches, setting, "vision")
+        found += _of_layers(sizes.vision, sizes.patches, sizes.tile or sizes.patches, setting, "vision")
     if "projector" in passed:
         found += 8 * sizes.language.hidden * sizes.tokens  # two layers and what is between them
     return found
 
 
-def _of_layers(layers: Layers, tokens: int, setting: Setting, part: str) -> float:
-    whole = tokens * _per_token(layers, tokens, setting, part)
+def _of_layers(layers: Layers, tokens: int, seen: int, setting: Setting, part: str) -> float:
+    """Bytes of all layers; each token sees so many."""
+    whole = tokens * _per_token(layers, seen, setting, part)
     if not setting.checkpointing:
         return layers.count * whole
     narrow = setting.dtype is Dtype.bf16 and part not in setting.trained

@@ -16,6 +16,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.network import hub_unreachable_reason, not_found_message
 from forgetbench.core.paths import EMBEDDED
 from forgetbench.models.chat_template import ChatTemplate
+from forgetbench.models.weight_files import check_settings, check_weights
 
 
 def resolve_path(path: str) -> str:
@@ -135,8 +136,12 @@ def from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
     path = resolve_path(config.path)
     try:
         _check_at_hand(path, config)
+        if Path(path).is_dir():
+            check_settings(Path(path))
         return cls.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code, **kwargs)
-    except (OSError, ValueError, ImportError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # libraries raise classes of their own on files that are damaged
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if "torchvision" in str(error).lower():
             reason += " Its pictures need torchvision: pip install 'forgetbench[torchvision]'."
@@ -156,12 +161,21 @@ def _check_at_hand(path: str, config: ModelConfig) -> None:
         )
 
 
+def check_base_weights(model: ModelConfig) -> None:
+    """Refuse weights on this machine that are cut short or not there, before anything is made of them.
+
+    Raises:
+        UserError: names the file.
+    """
+    if settings := base_file(model, "config.json"):
+        check_weights(settings.parent, may_lack=not Path(resolve_path(model.path)).is_dir())
+
+
 def base_file(model: ModelConfig, name: str) -> Path | None:
     """A file beside a model's weights, in its folder or in the Hub's cache; None if it is not on this machine."""
     folder = Path(resolve_path(model.path))
     if folder.is_dir():
         return folder / name if (folder / name).is_file() else None
-    from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:

@@ -8,6 +8,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.core.records import PARTS
+from forgetbench.models.picture_sizes import (
+    Enlarged,
+    Fitted,
+    Matched,
+    Native,
+    PictureRule,
+    PictureSize,
+    Scaled,
+    Sliced,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,6 +79,8 @@ class Sizes:
     """Tokens of one picture in the vision tower."""
     tokens: int
     """Tokens of one picture in the language model."""
+    tile: int = 0
+    """Patches that see each other; 0: all of a picture."""
     keeps_logits: bool = True
     """Only answer positions meet the vocabulary."""
     nominal: bool = True
@@ -86,10 +98,31 @@ class Sizes:
         }
 
 
-def _nominal(vision: Layers, language: Layers, vocabulary: int, pictures: tuple[int, int], *parts: float) -> Sizes:
-    """Parts in millions of parameters: vision, projector, language."""
-    counts = {part: round(millions * 1e6) for part, millions in zip(PARTS, parts, strict=True)}
-    return Sizes(counts, vision, language, vocabulary, *pictures)
+@dataclass(frozen=True)
+class Nominal:
+    """A published checkpoint, whose pictures depend on `model.max_pixels`."""
+
+    vision: Layers
+    language: Layers
+    vocabulary: int
+    pictures: PictureRule
+    parts: tuple[int, int, int]
+    """Parameters of vision, projector and language."""
+    recurrent: bool = False
+
+    def sizes(self, max_pixels: int | None) -> Sizes:
+        """Its sizes with the largest square picture of so many pixels."""
+        picture = self.pictures.size(max_pixels)
+        return Sizes(
+            parameters=dict(zip(PARTS, self.parts, strict=True)),
+            vision=self.vision,
+            language=self.language,
+            vocabulary=self.vocabulary,
+            patches=picture.patches,
+            tokens=picture.tokens,
+            tile=picture.tile,
+            recurrent=self.recurrent,
+        )
 
 
 _CLIP = Layers(24, 1024, 4096, 16, 16, 64, gated=False)
@@ -101,57 +134,100 @@ _QWEN2_VISION = Layers(32, 1280, 5120, 16, 16, 80, gated=False, narrow=True)
 _QWEN25_VISION = Layers(32, 1280, 3420, 16, 16, 80, narrow=True)
 _QWEN2_05B = Layers(24, 896, 4864, 14, 2, 64)
 _QWEN2_7B = Layers(28, 3584, 18944, 28, 4, 128)
+_ANYRES = Fitted(384, 6, 27, 9)
+_QWEN2_PICTURES = Native(14, 12_845_056)
+_QWEN3_PICTURES = Native(16, 16_777_216)
+_SMOL_PICTURES = Enlarged(4 * 512, 512, 1024, 64)
 
-NOMINAL: Mapping[str, Sizes] = {
-    "llava-hf/llava-1.5-7b-hf": _nominal(
-        _CLIP, Layers(32, 4096, 11008, 32, 32, 128), 32064, (577, 576), 303.5, 20.98, 6739
+NOMINAL: Mapping[str, Nominal] = {
+    "llava-hf/llava-1.5-7b-hf": Nominal(
+        _CLIP, Layers(32, 4096, 11008, 32, 32, 128), 32064, Scaled(577, 576), (303_507_456, 20_979_712, 6_738_939_904)
     ),
-    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": _nominal(
-        _SIGLIP_26, _QWEN2_05B, 152000, (3645, 3699), 397.7, 1.84, 494
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": Nominal(
+        _SIGLIP_26, _QWEN2_05B, 152000, _ANYRES, (397_747_744, 1_837_696, 494_090_112)
     ),
-    "llava-hf/llava-onevision-qwen2-7b-ov-hf": _nominal(
-        _SIGLIP_26, _QWEN2_7B, 152128, (3645, 3699), 397.7, 16.98, 7616
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": Nominal(
+        _SIGLIP_26, _QWEN2_7B, 152128, _ANYRES, (397_747_744, 16_984_576, 7_616_075_264)
     ),
-    "Qwen/Qwen2-VL-2B-Instruct": _nominal(
-        _QWEN2_VISION, Layers(28, 1536, 8960, 12, 2, 128), 151936, (1296, 324), 631.2, 34.09, 1544
+    "Qwen/Qwen2-VL-2B-Instruct": Nominal(
+        _QWEN2_VISION,
+        Layers(28, 1536, 8960, 12, 2, 128),
+        151936,
+        _QWEN2_PICTURES,
+        (631_183_360, 34_087_936, 1_543_714_304),
     ),
-    "Qwen/Qwen2.5-VL-3B-Instruct": _nominal(
-        _QWEN25_VISION, Layers(36, 2048, 11008, 16, 2, 128), 151936, (1296, 324), 632.0, 36.71, 3086
+    "Qwen/Qwen2.5-VL-3B-Instruct": Nominal(
+        _QWEN25_VISION,
+        Layers(36, 2048, 11008, 16, 2, 128),
+        151936,
+        _QWEN2_PICTURES,
+        (631_975_680, 36_708_608, 3_085_938_688),
     ),
-    "Qwen/Qwen2.5-VL-7B-Instruct": _nominal(_QWEN25_VISION, _QWEN2_7B, 152064, (1296, 324), 632.0, 44.57, 7616),
-    "Qwen/Qwen3-VL-2B-Instruct": _nominal(
-        _CLIP, Layers(28, 2048, 6144, 16, 8, 128, head_norms=True), 151936, (1024, 256), 306.2, 100.7, 1721
+    "Qwen/Qwen2.5-VL-7B-Instruct": Nominal(
+        _QWEN25_VISION, _QWEN2_7B, 152064, _QWEN2_PICTURES, (631_975_680, 44_574_464, 7_615_616_512)
     ),
-    "Qwen/Qwen3-VL-4B-Instruct": _nominal(
-        _CLIP, Layers(36, 2560, 9728, 32, 8, 128, head_norms=True), 151936, (1024, 256), 306.2, 109.1, 4022
+    "Qwen/Qwen3-VL-2B-Instruct": Nominal(
+        _CLIP,
+        Layers(28, 2048, 6144, 16, 8, 128, head_norms=True),
+        151936,
+        _QWEN3_PICTURES,
+        (306_242_560, 100_714_496, 1_720_574_976),
     ),
-    "OpenGVLab/InternVL3-1B-hf": _nominal(_CLIP, _QWEN2_05B, 151674, (1025, 256), 304.0, 4.48, 630),
-    "HuggingFaceTB/SmolVLM-256M-Instruct": _nominal(
-        _SIGLIP_B, Layers(30, 576, 1536, 9, 3, 64), 49280, (17 * 1024, 17 * 64), 86.4, 7.08, 163
+    "Qwen/Qwen3-VL-4B-Instruct": Nominal(
+        _CLIP,
+        Layers(36, 2560, 9728, 32, 8, 128, head_norms=True),
+        151936,
+        _QWEN3_PICTURES,
+        (306_242_560, 109_105_152, 4_022_468_096),
     ),
-    "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": _nominal(
-        _SIGLIP_B, Layers(32, 960, 2560, 15, 5, 64), 49280, (17 * 1024, 17 * 64), 86.4, 11.8, 409
+    "OpenGVLab/InternVL3-1B-hf": Nominal(
+        _CLIP, _QWEN2_05B, 151674, Matched(448, 12, 1025, 256), (304_012_288, 4_482_816, 629_697_920)
     ),
-    "HuggingFaceM4/Idefics3-8B-Llama3": _nominal(
-        _SIGLIP_SO, Layers(32, 4096, 14336, 32, 8, 128), 128259, (17 * 676, 17 * 169), 412.9, 18.9, 8030
+    "HuggingFaceTB/SmolVLM-256M-Instruct": Nominal(
+        _SIGLIP_B, Layers(30, 576, 1536, 9, 3, 64), 49280, _SMOL_PICTURES, (86_433_024, 7_077_888, 162_974_016)
     ),
-    "google/paligemma2-3b-mix-224": _nominal(
-        _SIGLIP_SO, Layers(26, 2304, 9216, 8, 4, 256, norms=4), 257216, (256, 256), 412.4, 2.66, 2617
+    "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": Nominal(
+        _SIGLIP_B, Layers(32, 960, 2560, 15, 5, 64), 49280, _SMOL_PICTURES, (86_433_024, 11_796_480, 409_252_800)
     ),
-    "google/gemma-3-4b-it": _nominal(
-        _SIGLIP_SO, Layers(34, 2560, 10240, 8, 4, 256, norms=4, head_norms=True), 262208, (4096, 256), 416.9, 2.95, 3880
+    "HuggingFaceM4/Idefics3-8B-Llama3": Nominal(
+        _SIGLIP_SO,
+        Layers(32, 4096, 14336, 32, 8, 128),
+        128259,
+        Enlarged(4 * 364, 364, 676, 169),
+        (412_926_192, 18_874_368, 8_030_285_824),
+    ),
+    "google/paligemma2-3b-mix-224": Nominal(
+        _SIGLIP_SO,
+        Layers(26, 2304, 9216, 8, 4, 256, norms=4),
+        257216,
+        Scaled(256, 256),
+        (412_442_352, 2_656_512, 2_617_143_552),
+    ),
+    "google/gemma-3-4b-it": Nominal(
+        _SIGLIP_SO,
+        Layers(34, 2560, 10240, 8, 4, 256, norms=4, head_norms=True),
+        262208,
+        Scaled(4096, 256),
+        (416_866_032, 2_950_272, 3_880_263_168),
+    ),
+    "openbmb/MiniCPM-V-4.6": Nominal(
+        _SIGLIP_SO,
+        Layers(24, 1024, 3584, 8, 2, 256, norms=3),
+        248094,
+        Sliced(448, 14, 9, 4),
+        (417_792_240, 130_474_176, 752_161_600),
+        recurrent=True,
     ),
 }
-"""Published checkpoints by Hub id, with pictures of 512 x 512 pixels."""
+"""Published checkpoints by Hub id; counted from their configurations, which the tests repeat."""
 
 
-def sizes_of(model: nn.Module, patches: int, tokens: int, keeps_logits: bool) -> Sizes:
+def sizes_of(model: nn.Module, picture: PictureSize, keeps_logits: bool) -> Sizes:
     """The sizes of a model, which may be on the meta device.
 
     Args:
         model: any supported one.
-        patches: of a picture, in its vision tower.
-        tokens: of a picture, in its language model.
+        picture: what one picture becomes.
         keeps_logits: its forward takes `logits_to_keep`.
     """
     from forgetbench.models.parts import audit, part_of
@@ -168,8 +244,9 @@ def sizes_of(model: nn.Module, patches: int, tokens: int, keeps_logits: bool) ->
         vision=replace(vision, narrow=not any("pos" in name for name in towers)),
         language=replace(_layers(text, gated=True), norms=norms, head_norms=any("q_norm" in name for name in first)),
         vocabulary=text.vocab_size,
-        patches=patches,
-        tokens=tokens,
+        patches=picture.patches,
+        tokens=picture.tokens,
+        tile=picture.tile,
         keeps_logits=keeps_logits,
         nominal=False,
         recurrent="linear_attention" in (getattr(text, "layer_types", None) or ()),

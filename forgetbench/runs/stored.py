@@ -13,6 +13,7 @@ import pandas as pd
 from forgetbench.config import RecipeConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Axis, Metric, Placement
+from forgetbench.core.shell import argument
 from forgetbench.evaluation.cells import Cell, CellStore
 from forgetbench.runs.run import FILE, Run, read_run
 from forgetbench.tables.cell_view import CellView, row_context
@@ -166,7 +167,7 @@ class StoredRun:
             UserError: it has not been scored.
         """
         if self.scores.empty:
-            raise UserError(f"{self.folder} has no scores yet: forgetbench eval-matrix run={self.folder}")
+            raise UserError(f"{self.folder} has no scores yet: forgetbench eval-matrix {argument('run', self.folder)}")
         own: pd.DataFrame = self.scores[self.scores["metric"].isin(list(Metric))]
         return own
 
@@ -192,7 +193,8 @@ class StoredRun:
         if cell is None:
             raise UserError(
                 f"{self.store.path(str(row['cell']))} is missing or damaged: the answers of {self.name}, "
-                f"{row['checkpoint']}, {row['dataset']}. `forgetbench eval-matrix run={self.folder}` makes them again."
+                f"{row['checkpoint']}, {row['dataset']}. "
+                f"`forgetbench eval-matrix {argument('run', self.folder)}` makes them again."
             )
         return cell
 

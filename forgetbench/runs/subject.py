@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from forgetbench.config import DataConfig, MatrixConfig, Training
+from forgetbench.config import DataConfig, MatrixConfig, ModelConfig, Training, Weights
+from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.quadrant import place
 from forgetbench.data.sources import load_samples, task_labels
-from forgetbench.runs.run import Run
+from forgetbench.runs.run import FILE, Run
+from forgetbench.runs.stored import read_table
 from forgetbench.tables.cell_view import CellView, row_context
 from forgetbench.tables.continual import continual_rows
 from forgetbench.tables.representation import representation_rows
@@ -117,7 +119,39 @@ class Subject:
 def run_subject(run: Run) -> Subject:
     """A trained run."""
     config = run.config
-    return Subject(run.folder, config.model.name, config.seed, config.data, run.labels, run)
+    return Subject(run.folder, model_label(config.model, run.model_digest), config.seed, config.data, run.labels, run)
+
+
+def model_label(model: ModelConfig, digest: str) -> str:
+    """What folders and tables call a model: two never share it, whatever the last part of their paths is."""
+    shipped = model.path.startswith("embedded:") and model.weights is Weights.pretrained
+    return model.name if shipped else f"{model.name}-{digest[:8]}"
+
+
+def base_folder(outputs: Path, name: str | None, model: str, target: str) -> Path:
+    """The folder of a base that is scored alone.
+
+    Args:
+        outputs: where folders are.
+        name: of its own; None: after model and target.
+        model: as tables call it.
+        target: that quadrants are relative to.
+
+    Raises:
+        UserError: the tables of something else are there.
+    """
+    folder = outputs / (name or f"base-{model}-{target}")
+    if (folder / FILE).is_file():
+        raise UserError(f"{folder} holds a run; give the base another name=...")
+    scores = read_table(folder / "scores.csv")
+    for column, own in (("model", model), ("target", target)):
+        others = set(scores[column]) - {own} if column in scores else ()
+        if others:
+            raise UserError(
+                f"{folder} holds the tables of another {column}: {', '.join(map(str, others))}, not {own}. Give this "
+                "base another name=..., or delete the folder."
+            )
+    return folder
 
 
 def bare_subject(folder: Path, model: str, data: DataConfig, seed: int | None, catalogue: Catalogue) -> Subject:

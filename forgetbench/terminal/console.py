@@ -9,13 +9,17 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console, RenderableType
 
+from forgetbench.core.streams import accept_all_letters, has_all_letters
+
 PLAIN_WIDTH = 120
 
 
 def make_console() -> Console:
     """A console for results on standard output; of several processes of a run, only the first one speaks."""
+    accept_all_letters()
     quiet = os.environ.get("RANK", "0") != "0"
-    return Console(highlight=False, emoji=False, quiet=quiet, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    return Console(highlight=False, emoji=False, markup=False, quiet=quiet, width=width)
 
 
 console = make_console()
@@ -23,12 +27,12 @@ console = make_console()
 
 def say(line: str) -> None:
     """One line, unwrapped: paths in it can be copied."""
-    console.print(line, soft_wrap=True, markup=False)
+    console.print(line, soft_wrap=True)
 
 
 def print_rows(table: RenderableType, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
     """The table (or several), or its rows for a program."""
     if as_json:
-        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=not has_all_letters()) + "\n")
     else:
-        console.print(table, markup=False)
+        console.print(table)

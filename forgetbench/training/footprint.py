@@ -21,11 +21,9 @@ from forgetbench.core.records import AnswerKind, ImageRef, Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.models.hidden import image_token
 from forgetbench.models.memory import GIB, estimate, setting_of
+from forgetbench.models.picture_sizes import COUNTED_PIXELS, PictureSize
 from forgetbench.models.pretrained import load_config, load_processor
 from forgetbench.models.sizes import NOMINAL, Sizes, sizes_of
-
-_PIXELS = 512 * 512
-"""Of the picture that is counted where nothing limits them."""
 
 
 def read_sizes(config: ModelConfig) -> Sizes:
@@ -36,7 +34,7 @@ def read_sizes(config: ModelConfig) -> Sizes:
     """
     # Nothing is downloaded for an estimate that can be had without.
     if config.path in NOMINAL and not isinstance(try_to_load_from_cache(config.path, CONFIG_NAME), str):
-        return NOMINAL[config.path]
+        return NOMINAL[config.path].sizes(config.max_pixels)
     return _measured(config)
 
 
@@ -44,15 +42,17 @@ def _measured(config: ModelConfig) -> Sizes:
     settings, processor = load_config(config), load_processor(config)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(settings)
-    side = math.isqrt(config.max_pixels or _PIXELS)
+    side = math.isqrt(config.max_pixels or COUNTED_PIXELS)
     stream = io.BytesIO()
     Image.new("RGB", (side, side)).save(stream, "PNG")
     shown = Sample.question("", "", "", AnswerKind.text, (ImageRef("", "blank.png", stream.getvalue()),))
     encoded = Encoder(processor, config.max_pixels, config.system_prompt).prompt(shown)
+    pixels = encoded.pictures["pixel_values"]
+    patches = count_patches(model, pixels)
+    tiles = math.prod(pixels.shape[:-3]) if pixels.ndim >= 4 else 1
     return sizes_of(
         model,
-        patches=count_patches(model, encoded.pictures["pixel_values"]),
-        tokens=int(encoded.tokens["input_ids"].eq(image_token(model)).sum()),
+        PictureSize(patches, int(encoded.tokens["input_ids"].eq(image_token(model)).sum()), patches // tiles),
         keeps_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
     )
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import pickle
+import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from forgetbench import compose
 from forgetbench.commands import sweep
-from forgetbench.compose.overrides import folder_name
+from forgetbench.compose.overrides import folder_name, parse
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, SweepConfig
 from forgetbench.core.errors import UserError
+from forgetbench.core.paths import shipped
 
 
 @pytest.fixture(autouse=True)
@@ -184,3 +187,67 @@ def test_long_folder_names_end_in_a_digest() -> None:
     first, second = folder_name("x" * 300), folder_name("x" * 301)
     assert first != second
     assert len(first) == len(second) == 150
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["größe", "実験", "epoch=3-step=5", "v2 (best)", "a[1]", "it's", "50% #3", 'say "hi"', "naïve run", "x~y", "é"],
+)
+def test_a_name_that_can_mean_nothing_else_is_taken_as_it_is(name: str) -> None:
+    config = compose.compose(FinetuneConfig, [f"name={name}", f"model.path={name}"])
+    assert (config.name, config.model.path) == (name, name)
+    folders: list[Path] = []
+    compose.run(FinetuneConfig, [f"name={name}"], lambda _, folder: folders.append(folder))
+    assert folders == [Path("outputs") / name]
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("[größe,b]", ["größe", "b"]),
+        ('["größe", b=2]', ["größe", "b=2"]),
+        ("[~/sets, '~/as it is']", ["HOME/sets", "~/as it is"]),
+        ("[été 1,été 2]", ["été 1", "été 2"]),
+    ],
+)
+def test_elements_of_a_list_are_taken_as_they_are(given: str, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "HOME")
+    assert parse([f"matrix.datasets={given}"])[0].value() == read
+
+
+def test_a_tilde_is_the_home_folder_where_the_shell_left_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert compose.compose(FinetuneConfig, ["model.path=~/models/b"]).model.path == "/home/me/models/b"
+    assert compose.compose(FinetuneConfig, ["model.path=base~"]).model.path == "base~"
+
+
+@pytest.mark.parametrize("line", ["name=a,b (c)", "name=a,b", 'name="half', "matrix.datasets=[a,ü", "name=[x],(y"])
+def test_what_could_be_read_in_two_ways_is_refused_with_the_argument_that_works(line: str) -> None:
+    key, _, value = line.partition("=")
+    read = partial(compose.compose, EvalMatrixConfig if key.startswith("matrix") else FinetuneConfig)
+    with pytest.raises(UserError) as refused:
+        read([line])
+    works = shlex.split(str(refused.value).rpartition(": ")[2].rpartition(" as ")[2])[-1]
+    assert parse([works])[0].value() == value
+
+
+def test_sets_with_letters_outside_ascii_are_chosen_and_swept() -> None:
+    folder = Path("data_manifests")
+    folder.mkdir()
+    for name in ("würfel", "farbe"):
+        text = (shipped("data_manifests") / "fashion_naming.yaml").read_text("utf-8")
+        (folder / f"{name}.yaml").write_text(text.replace("fashion_naming", name), "utf-8")
+    for given in ("data=würfel", 'data="würfel"', "data='würfel'"):
+        assert compose.compose(FinetuneConfig, [given]).data.sets == ["würfel"]
+    seen: list[str] = []
+    compose.sweep(["data=würfel,farbe"], lambda config, folder: seen.append(config.data.sets[0]))
+    assert seen == ["würfel", "farbe"]
+
+
+def test_one_way_of_choosing_checkpoints_takes_the_place_of_that_of_the_recipes_file() -> None:
+    keep = compose.compose(FinetuneConfig, ["recipe.checkpoints.every=60"]).recipe.checkpoints
+    assert (keep.every, keep.steps, keep.log_spaced) == (60, [], None)
+    keep = compose.compose(FinetuneConfig, ["recipe.checkpoints.every=null"]).recipe.checkpoints
+    assert (keep.every, keep.log_spaced) == (None, 4)
+    with pytest.raises(UserError, match="are both given"):
+        compose.compose(FinetuneConfig, ["recipe.checkpoints.every=60", "recipe.checkpoints.log_spaced=2"])

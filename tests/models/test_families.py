@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText, ProcessorMixin
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, ProcessorMixin
 
 from forgetbench.config import ModelConfig, RecipeConfig, TrainOn
 from forgetbench.core.errors import UserError
@@ -29,6 +29,7 @@ from forgetbench.evaluation.settings import Settings
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
+from forgetbench.models.chat_template import ChatTemplate
 from forgetbench.models.checkpoint import save_checkpoint
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel, load_model
@@ -320,6 +321,62 @@ def test_greedy_answers_are_the_likeliest_tokens_whatever_the_checkpoint_samples
         written.append(int(loaded.model(**batch, use_cache=False).logits[0, -2].argmax()))
     expected = encoder.tokenizer.decode(written, skip_special_tokens=True).strip()
     assert asked(loaded, [sample], greedy(1))[0].text == expected
+
+
+ODD_GENERATION = {
+    "repetition_penalty": 3.0,
+    "no_repeat_ngram_size": 1,
+    "min_new_tokens": 6,
+    "min_length": 500,
+    "suppress_tokens": list(range(3, 60)),
+    "begin_suppress_tokens": list(range(3, 60)),
+    "forced_bos_token_id": 61,
+    "forced_eos_token_id": 62,
+    "bad_words_ids": [[11]],
+    "encoder_repetition_penalty": 2.0,
+    "exponential_decay_length_penalty": [1, 5.0],
+    "guidance_scale": 3.0,
+    "sequence_bias": [[[12], 50.0]],
+    "num_beams": 3,
+    "do_sample": True,
+    "temperature": 5.0,
+    "max_time": 0.0,
+}
+
+
+@pytest.mark.parametrize("loaded", FEW, indirect=True)
+def test_greedy_answers_do_not_depend_on_the_checkpoints_generation_settings(loaded: LoadedModel) -> None:
+    samples, own = items(loaded, 4), loaded.model.generation_config
+    plain = [one.text for one in asked(loaded, samples, greedy(2))]
+    loaded.model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, **ODD_GENERATION)
+    try:
+        odd = [one.text for one in asked(loaded, samples, greedy(2))]
+        assert loaded.model.generation_config.num_beams == 3  # it stays the model's own
+    finally:
+        loaded.model.generation_config = own
+    assert odd == plain
+    assert any(plain)
+
+
+@pytest.mark.parametrize("where", ["generation_config", "template"])
+@pytest.mark.parametrize("loaded", FEW[:1], indirect=True)
+def test_every_end_token_of_folder_and_template_ends_an_answer(
+    loaded: LoadedModel, encoder: Encoder, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, own = items(loaded, 4), loaded.model.generation_config
+    plain = [one.text or "" for one in asked(loaded, samples, greedy(2))]
+    ids = [encoder.tokenizer.encode(text, add_special_tokens=False) for text in plain]
+    end = next(one[1] for one in ids if len(one) > 2 and one[0] != one[1])
+    if where == "template":
+        form = replace(encoder.template.reply_form, end=encoder.tokenizer.decode([end]))
+        monkeypatch.setattr(ChatTemplate, "reply_form", form)
+    else:
+        ends = [own.eos_token_id, end] if isinstance(own.eos_token_id, int) else [*own.eos_token_id, end]
+        monkeypatch.setattr(loaded.model, "generation_config", GenerationConfig(eos_token_id=ends))
+    ended = [one.text or "" for one in asked(loaded, samples, greedy(2))]
+    assert ended != plain
+    for short, long in zip(ended, plain, strict=True):
+        assert long.startswith(short)
 
 
 @pytest.mark.parametrize("answer", ["A", "The answer is light blue."])
