@@ -19,27 +19,43 @@ from forgetbench.core.errors import UserError
 from forgetbench.data.adapters import ADAPTERS
 from forgetbench.data.conversations import Row, is_conversation
 from forgetbench.data.hub import hub_rows
+from forgetbench.data.item_texts import without_absent
 from forgetbench.data.manifest import DOWNLOADS, Manifest, SourceKind
 from forgetbench.data.tables import parquet_rows
 
 
-def chosen_rows(manifest: Manifest, split: str, limit: int | None) -> Iterable[tuple[int, Row]]:
+def chosen_rows(
+    manifest: Manifest, split: str, limit: int | None, observe: Callable[[Row], None] = lambda row: None
+) -> Iterable[tuple[int, Row]]:
     """The rows of a split that are wanted, with their places in it.
 
     With a limit, those whose places have the smallest hashes: the same ones every time, spread over the whole split,
     and with a larger limit those of a smaller one.
+
+    Args:
+        manifest: a manifest with a source.
+        split: name of one of its splits.
+        limit: only so many.
+        observe: is shown every row of the split, wanted or not.
     """
     described, source = manifest.split(split), manifest.source
+    found = _shown(_rows(manifest, split), observe)
     limits = [one for one in (limit, described.limit) if one is not None]
     if limits and described.n is not None and source and source.streaming:
-        return _known(manifest, split, min(limits), described.n)
-    return _drawn(_rows(manifest, split), min(limits, default=None))
+        return _known(manifest, split, found, min(limits), described.n)
+    return _drawn(found, min(limits, default=None))
 
 
-def _known(manifest: Manifest, split: str, limit: int, n: int) -> Iterator[tuple[int, Row]]:
+def _shown(found: Iterator[Row], observe: Callable[[Row], None]) -> Iterator[Row]:
+    for row in found:
+        observe(row)
+        yield row
+
+
+def _known(manifest: Manifest, split: str, found: Iterator[Row], limit: int, n: int) -> Iterator[tuple[int, Row]]:
     """As `_drawn` of n rows, which need not be held until the last one was seen."""
     wanted, seen = set(heapq.nsmallest(limit, range(n), key=_rank)), 0
-    for place, row in enumerate(_rows(manifest, split)):
+    for place, row in enumerate(found):
         seen += 1
         if place in wanted:
             yield place, row
@@ -71,7 +87,7 @@ def _rows(manifest: Manifest, split: str) -> Iterator[Row]:
     source = manifest.source
     assert source is not None
     found = _hub_rows(manifest, split) if source.kind is SourceKind.hub else _file_rows(manifest, split)
-    found = _mapped(manifest, split, found)
+    found = _mapped(manifest, split, map(without_absent, found))
     if source.adapter:
         found = _adapted(manifest, split, found)
     yield from map(_references(manifest, split), _numbered(found))
