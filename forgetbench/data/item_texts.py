@@ -57,14 +57,14 @@ def check_texts(sample: Sample) -> None:
 
 
 def _texts(sample: Sample) -> Iterator[tuple[str, str]]:
-    for turn in sample.turns:
-        for part in turn.parts:
-            yield ("picture's name", part.name) if isinstance(part, ImageRef) else (f"{turn.speaker} turn", part)
     yield "id", sample.id
     yield "answer", sample.answer
     for name in ("options", "references", "clusters"):
         yield from ((name.removesuffix("s"), text) for text in getattr(sample, name))
     yield "class_name", sample.class_name
+    for turn in sample.turns:
+        for part in turn.parts:
+            yield ("picture's name", part.name) if isinstance(part, ImageRef) else (f"{turn.speaker} turn", part)
 
 
 def shows_nothing(text: str) -> bool:

@@ -189,7 +189,7 @@ def test_words_that_read_like_absent_cells_are_words(load: Load) -> None:
     ],
 )
 def test_an_option_that_shows_nothing_is_refused(load: Load, options: list[str]) -> None:
-    with pytest.raises(UserError, match="item 0 .*an option is empty"):
+    with pytest.raises(UserError, match=r"item 0 .*an option is empty"):
         load([item(options, "cat")])
 
 
@@ -198,7 +198,7 @@ def test_an_option_that_shows_nothing_is_refused(load: Load, options: list[str])
     [["caf\u00e9", "cafe\u0301"], ["New York", "New  York"], ["cat", "cat\u200b"], ["1\u00a0km", "1 km"]],
 )
 def test_options_that_nobody_can_tell_apart_are_refused(load: Load, options: list[str]) -> None:
-    with pytest.raises(UserError, match="item 0 .*two options read"):
+    with pytest.raises(UserError, match=r"item 0 .*two options read"):
         load([item(options, options[0])])
 
 
@@ -211,7 +211,7 @@ def test_options_that_a_reply_can_repeat_are_different(load: Load, options: list
 
 
 def test_an_option_that_is_no_text_is_refused(load: Load) -> None:
-    with pytest.raises(UserError, match="an option must be a text or a number, not {'text': 'cat'}"):
+    with pytest.raises(UserError, match=r"an option must be a text or a number, not \{'text': 'cat'\}"):
         load([item([{"text": "cat"}, {"text": "dog"}], 0)])
 
 
