@@ -1,4 +1,4 @@
-"""Read the stored rows of a split, all or a few, from any source: JSON lines, a JSON list, Parquet, the Hub."""
+"""Read the stored rows of a split, all or a few, from any source: JSON, CSV, Parquet, the Hub."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from forgetbench.data.hub import hub_rows
 from forgetbench.data.item_texts import without_absent
 from forgetbench.data.manifest import DOWNLOADS, Manifest, SourceKind
 from forgetbench.data.tables import parquet_rows
+from forgetbench.data.text_tables import separator, text_rows
 
 
 def chosen_rows(
@@ -152,8 +153,10 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
         try:
             if kind is SourceKind.parquet:
                 yield from parquet_rows(path)
-            elif kind is SourceKind.llava or path.suffix == ".json":
+            elif kind is SourceKind.llava or path.name.lower().endswith((".json", ".json.gz")):
                 yield from _json_rows(path)
+            elif separator(path):
+                yield from text_rows(path, manifest.source.columns | manifest.split(split).columns)
             else:
                 yield from _jsonl_rows(path)
         except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
@@ -217,7 +220,7 @@ def _answers(held: Row) -> dict[str, list[str]]:
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
     # Bytes, because text splits lines at U+2028 and the like, which JSON strings may hold.
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -231,7 +234,8 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    records = json.loads(path.read_text("utf-8-sig"))
+    data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+    records = json.loads(data.decode("utf-8-sig"))
     if not isinstance(records, list):
         raise ValueError("a list of records is expected")
     if not all(isinstance(record, dict) for record in records):
