@@ -28,9 +28,9 @@ from forgetbench.methods.lora import LoRA
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.runs.run import Run, check_same
+from forgetbench.training.data_digest import DIGEST_VERSION
 from forgetbench.training.features import FeatureReuse, is_fixed
 from forgetbench.training.loop import Resume, StepReport, Trainer
-from forgetbench.training.data_digest import DIGEST_VERSION
 from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
 from tests.support.families import FAMILIES, llava
