@@ -36,11 +36,12 @@ def read_file(container: str, name: str) -> bytes:
         OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error: it cannot be read.
     """
     if is_archive(container):
-        archive = _zip(container)
+        state = Path(container).stat()
+        archive = _zip(container, state.st_size, state.st_mtime_ns)
         try:
             return archive.read(name)
         except KeyError:
-            return archive.read(_found(name, _members(container)))
+            return archive.read(_found(name, _members(archive)))
     try:
         return (Path(container) / name).read_bytes()
     except FileNotFoundError:
@@ -94,9 +95,9 @@ def _listed(folder: Path, changed_ns: int) -> Mapping[str, Iterable[str]]:
 
 
 @lru_cache(maxsize=8)
-def _members(path: str) -> Mapping[str, Iterable[str]]:
+def _members(archive: zipfile.ZipFile) -> Mapping[str, Iterable[str]]:
     found = []
-    for one in _zip(path).infolist():
+    for one in archive.infolist():
         found.append((one.filename, one.filename))
         if not one.flag_bits & 0x800 and not one.filename.isascii():
             # macOS and others write UTF-8 without saying so, and `zipfile` reads it as cp437.
@@ -108,5 +109,5 @@ def _members(path: str) -> Mapping[str, Iterable[str]]:
 
 
 @lru_cache(maxsize=8)
-def _zip(path: str) -> zipfile.ZipFile:
+def _zip(path: str, size: int, changed_ns: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,8 @@ DIGEST_VERSION = 2
 """1 was over the names of pictures, not over their bytes."""
 _SHOWN_FROM = 2000
 """Pictures from which on a bar is shown."""
+_SETTLED_NS = 2 * 10**9
+"""A file that changed later may change again without another time: file systems count in coarse steps."""
 
 
 class DataDigests:
@@ -68,6 +71,8 @@ def _picture_digest(image: ImageRef) -> str:
     try:
         state = path.stat()
     except (OSError, ValueError):  # under another spelling of its name, or not there, which reading it tells
+        return hashlib.sha256(read_image(image)).hexdigest()
+    if time.time_ns() - state.st_mtime_ns < _SETTLED_NS:
         return hashlib.sha256(read_image(image)).hexdigest()
     return _file_digest(image, state.st_size, state.st_mtime_ns)
 

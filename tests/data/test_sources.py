@@ -484,6 +484,9 @@ def test_a_large_picture_is_shrunk_to_the_pixels_allowed() -> None:
         ({"source": {"hub_id": "a/b"}}, "`source.hub_id` goes with"),
         ({"image_domains": []}, "list `image_domains`"),
         ({"cluster_by": []}, "`cluster_by` names 0 fields"),
+        ({"eval_split": "val"}, r"`eval_split: val` is none of its splits \(train\)"),
+        ({"train_split": "trian"}, r"`train_split: trian` is none of its splits .* write train_split: ''"),
+        ({"source": None, "splits": None, "mixture": {"a": 1}, "eval_split": "test"}, "drop `eval_split`"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_told_where(tmp_path: Path, fields: Row, message: str) -> None:
