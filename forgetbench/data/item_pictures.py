@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from forgetbench.core.files import replacing
 from forgetbench.core.records import ImageRef
-from forgetbench.data.conversations import Row
+from forgetbench.data.conversations import Row, is_conversation
 from forgetbench.data.manifest import Manifest, downloads
 from forgetbench.data.picture_files import with_slashes
 from forgetbench.data.picture_texts import LONGEST_NAME, decoded, decoded_bytes
@@ -48,6 +48,10 @@ class ItemPictures:
         if len(given) == 2 and given[0] != given[1] and all(given):
             raise ValueError("its fields `image` and `images` differ; say under `source.columns` which is `image`")
         return tuple(map(self.one, next(filter(None, given), [])))
+
+    def may_show(self, row: Row) -> bool:
+        """Whether a row has something in a field of pictures, or turns that may hold some."""
+        return is_conversation(row) or any(row.get(name) for name in self._fields)
 
     def one(self, value: object) -> ImageRef:
         """A picture given as the Hub's {bytes, path}, as bytes, as a file's name, in base64 or as a data URI.

@@ -55,6 +55,8 @@ class Read:
     left_out: dict[str, str] = field(default_factory=dict)
     """Id -> reason, of the records that make no item."""
     refused: list[Refused] = field(default_factory=list)
+    may_show_pictures: bool = False
+    """Whether an item that was read shows a picture, or one that was not drawn could."""
 
 
 def load_samples(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> list[Sample]:
@@ -77,6 +79,8 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None, distr
         why = "; in each, the class name is the right answer or there is one wrong option" if distract else ""
         why += f"; {left_out(split, read.left_out, _NAMED)}" if read.left_out else ""
         raise UserError(f"{manifest.path}: split '{split}' has no items{' for a probe' if distract else ''}{why}.")
+    if not read.may_show_pictures and "text" not in manifest.image_domains:
+        raise UserError(f"{manifest.path}: {without_pictures(manifest, split)}.")
     if read.left_out and (manifest.path, split) not in _told and os.environ.get("RANK", "0") == "0":
         _told.add((manifest.path, split))
         print(f"{manifest.name}: {left_out(split, read.left_out, _NAMED)}.", file=sys.stderr)
@@ -94,7 +98,7 @@ def read_split(manifest: Manifest, split: str, limit: int | None = None, distrac
     read, seen = Read(), set[str]()
     reader = _Reader(manifest, split, distract)
     found = list[_Drafts]()
-    for index, row in chosen_rows(manifest, split, limit, reader.answers.observe):
+    for index, row in chosen_rows(manifest, split, limit, reader.observe):
         item_id = str(index if row.get("id") is None else row["id"])
         try:
             layout, samples = reader.read(row, item_id)
@@ -111,7 +115,10 @@ def read_split(manifest: Manifest, split: str, limit: int | None = None, distrac
             found.append(_Drafts(samples, _refused(index, item_id, row, _several(row)) if len(samples) > 1 else None))
             if layout:
                 read.layouts[item_id] = layout
-    return _decided(read, found, reader.answers.agreed())
+    decided = _decided(read, found, reader.agreed)
+    is_whole = limit is None and manifest.split(split).limit is None
+    may_show = any(sample.images for sample in decided.samples) or (not is_whole and reader.may_show)
+    return replace(decided, may_show_pictures=may_show)
 
 
 def _refused(place: int, item_id: str, row: Row, error: Exception) -> Refused:
@@ -159,6 +166,14 @@ def refusal(manifest: Manifest, split: str, refused: Sequence[Refused], named: i
     return "\n".join([*lines, hint.replace("The item's", "The first one's")])
 
 
+def without_pictures(manifest: Manifest, split: str) -> str:
+    """What is wrong with a split of pictures in which there is none."""
+    return (
+        f"split '{split}': no item has a picture, but `image_domains` are {', '.join(manifest.image_domains)}; "
+        "name the column that holds them under `source.columns` (image: ...), or write [text]"
+    )
+
+
 def left_out(split: str, records: Mapping[str, str], named: int = MAX_REFUSED) -> str:
     """How many records of a split make no item, and the first `named` of them."""
     shown = ", ".join(f"'{id}' ({reason})" for id, reason in list(records.items())[:named])
@@ -188,11 +203,22 @@ class _Reader:
     def __init__(self, manifest: Manifest, split: str, distract: bool) -> None:
         self._manifest = manifest
         self._pictures = ItemPictures(manifest, split)
-        self.answers = ItemAnswers(manifest)
+        self._answers = ItemAnswers(manifest)
         self._distract = distract
         self._has_marks = manifest.image_domains != ["text"]
         self._has_references = manifest.split(split).references is not None
         self._shows_options = "{options}" in manifest.prompt
+        self.may_show = False
+
+    def observe(self, row: Row) -> None:
+        """Take note of a row, whether it is wanted or not."""
+        self._answers.observe(row)
+        self.may_show = self.may_show or self._pictures.may_show(row)
+
+    @property
+    def agreed(self) -> AnswerIs | None:
+        """How answers are read that could be read in several ways."""
+        return self._answers.agreed()
 
     def read(self, row: Row, item_id: str) -> tuple[str, dict[AnswerIs | None, Sample | None]]:
         """The layout of a row's conversation, if it has one, and its item, for each reading of its answer that differs.
@@ -209,9 +235,9 @@ class _Reader:
             said = read_conversation(row, self._pictures.one, self._has_marks)
             reply = row["answer"] if self._has_references else said.reply
             row = row | {"question": said.before[-1].text, "answer": reply}
-        options = self.answers.options(row)
+        options = self._answers.options(row)
         open_ended = self._manifest.answer is AnswerKind.text
-        ways = [None] if open_ended else self.answers.readings(row, options)
+        ways = [None] if open_ended else self._answers.readings(row, options)
         samples = {way: self._sample(row, item_id, images, said, options, way) for way in ways}
         for sample in filter(None, samples.values()):
             check_texts(sample)
@@ -227,7 +253,7 @@ class _Reader:
         way: AnswerIs | None,
     ) -> Sample | None:
         manifest = self._manifest
-        answer, references = self.answers.answer(row, options, way)
+        answer, references = self._answers.answer(row, options, way)
         class_name = str(row.get("class_name") or "")
         class_place: int | None
         if self._distract:

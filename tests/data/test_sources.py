@@ -25,7 +25,7 @@ from forgetbench.data.pictures import decode_image, read_image
 from forgetbench.data.sources import load_samples
 
 Row = dict[str, Any]
-LISTS = {"image_domains": ["pictures"], "text_tasks": ["questions"]}
+LISTS = {"image_domains": ["pictures", "text"], "text_tasks": ["questions"]}
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
@@ -324,6 +324,18 @@ def test_a_byte_order_mark_is_no_part_of_the_first_item(load: Load) -> None:
 def test_two_cluster_fields_give_two_labels(load: Load) -> None:
     (sample,) = load([ITEM | {"fact": "shirt/season"}], cluster_by=["image", "fact"])
     assert sample.clusters == ("image=red.png", "fact=shirt/season")
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_a_set_of_pictures_without_any_is_refused(load: Load, tmp_path: Path, limit: int | None) -> None:
+    blind = {"image_domains": ["pictures"], "source": {"columns": {"image": "file"}}}
+    rows = [{"file": None, "img": "red.png", "question": "?", "answer": "red"}] * 3
+    with pytest.raises(UserError, match=r"split 'train': no item has a picture, but `image_domains` are pictures"):
+        load(rows, **blind)
+    with pytest.raises(UserError, match="no item has a picture"):
+        load_samples(manifest(tmp_path, **blind), "train", limit)
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, [*rows, rows[0] | {"file": "red.png"}])))
+    assert len(load_samples(manifest(tmp_path, **blind), "train", limit)) == (limit or 4)
 
 
 # Prompts.
