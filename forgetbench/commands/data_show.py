@@ -9,6 +9,7 @@ from rich.table import Table
 from forgetbench.config import FinetuneConfig
 from forgetbench.core.records import Sample
 from forgetbench.data.catalogue import Catalogue
+from forgetbench.data.item_texts import printable
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.quadrant import quadrant_label
 from forgetbench.data.sources import load_samples, read_split
@@ -50,13 +51,13 @@ def _shown(sample: Sample) -> str:
     """An item as it is read: each turn with its speaker, where there are several; each picture's name at its place."""
     if sample.is_question:
         pictures = "".join(f"[{image.name}]\n" for image in sample.images)
-        return f"{pictures}{sample.prompt}\n=> {sample.answer}"
+        return printable(f"{pictures}{sample.prompt}\n=> {sample.answer}")
     said = []
     for turn in sample.turns:
         text = "".join(part if isinstance(part, str) else f"[{part.name}]" for part in turn.parts)
         speaker = f"{turn.speaker}{'' if turn.has_loss else ' (no loss)'}: " if len(sample.turns) > 1 else ""
         said.append(speaker + text)
-    return "\n".join([*said, f"=> {sample.answer}"])
+    return printable("\n".join([*said, f"=> {sample.answer}"]))
 
 
 def _origin(manifest: Manifest) -> Iterator[tuple[str, str]]:

@@ -46,7 +46,7 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     from forgetbench.training.fitting import fitting_stages, untrained_ends
     from forgetbench.training.footprint import too_large
     from forgetbench.training.loop import Trainer
-    from forgetbench.training.plan import plan_stages, read_sets
+    from forgetbench.training.plan import check_pictures, plan_stages, read_sets
     from forgetbench.training.prepare import prepare
     from forgetbench.training.run import is_finished, train
     from forgetbench.training.schedule import checkpoint_steps
@@ -60,6 +60,7 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
         drop_resume(folder)
         say(f"{folder}: already trained ({keep[-1]} steps).")
         return
+    check_pictures(config, stages)
     set_threads(config.threads)
     if warning := too_large(config):
         say(warning)
@@ -139,8 +140,8 @@ def _operation_context(run: Run, reads_data: bool) -> OperationContext:
     config = run.config
     catalogue = Catalogue(config.manifests)
     stages = plan_stages(config, catalogue) if reads_data else []
-    if reads_data and [stage.data_digest for stage in stages] != list(run.data_digests):
-        raise UserError(f"{run.folder}: its training data are no longer those it was trained on.")
+    if reads_data:
+        run.check_data([stage.data_digest for stage in stages])
     accelerator = start_processes()
     loaded = run.load_base()
     widen(loaded.model.parameters())  # operations write fp32, whatever the base is held in

@@ -11,6 +11,8 @@ PROBE_SUFFIX = "+class_name"
 """Ends the name of a dataset that was made into a class-label probe."""
 PARTS = ("vision", "projector", "language")
 """What a multimodal language model is made of."""
+SEEING_PARTS = ("vision", "projector")
+"""The parts that pictures pass through, and texts do not."""
 
 
 class Precision(StrEnum):

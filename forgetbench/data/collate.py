@@ -109,6 +109,8 @@ class Encoder:
         self.pad_id = next(i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if i is not None)
         self.template = ChatTemplate(processor, system_prompt)
         # A prefix model's token types tell prompt (0) from answer (1). Elsewhere a token type of 1 means a picture.
+        self.needs_pictures = self.template.is_prefix_model
+        """Whether every item must show a picture."""
         self.answer_type = int(self.template.is_prefix_model)
         """Token type of answers."""
         self._tokens = ConversationTokenizer(self.tokenizer, [self.template.picture])
@@ -209,8 +211,11 @@ class Encoder:
         Raises:
             UserError: the template does not take it, or a picture cannot be read; names the item.
         """
+        if self.needs_pictures and not sample.images:
+            raise UserError(f"Item '{sample.id}' shows no picture, and this kind of model needs one; leave it out.")
         text, against_replies = self._text(sample)
         pictures = [decode_image(image, self._max_pixels) for image in sample.images]
+        self._check_shapes(sample, pictures)
         bos = self.tokenizer.bos_token
         try:
             features = self._marking(
@@ -222,13 +227,25 @@ class Encoder:
                 add_special_tokens=not (bos and text.startswith(bos)),
                 **(self._limits if pictures else {}),
             )
-        except ValueError as error:  # such as a picture two hundred times as wide as high
-            raise UserError(f"Item '{sample.id}': the model's processor does not take it ({error}).") from error
+        # Such as a picture two hundred times as wide as high, or one that becomes 0 pixels high.
+        except (ValueError, ArithmeticError, IndexError, RuntimeError) as error:
+            raise UserError(f"{_named(sample)}: the model's processor does not take it ({error}).") from error
         features.pop("labels", None)  # some processors make them; those of a prompt say nothing
         shape = features["input_ids"].shape
         tokens = {key: value[0] for key, value in features.items() if value.shape == shape}
         pictures_in = {key: value for key, value in features.items() if key not in tokens}
         return Encoded(tokens, pictures_in, self.answer_type, self._tokens.replies, against_replies)
+
+    def _check_shapes(self, sample: Sample, pictures: Sequence[Image.Image]) -> None:
+        """Refuse what a processor would enlarge beyond all bounds, as it brings the short side to a set length."""
+        size = dict(getattr(self.processor.image_processor, "size", None) or {})
+        edge = 0 if size.get("longest_edge") else size.get("shortest_edge") or 0
+        for image, picture in zip(sample.images, pictures, strict=True):
+            if edge * edge * max(picture.size) / min(picture.size) > MAX_PIXELS:
+                raise UserError(
+                    f"Item '{sample.id}': picture '{image.name}' is {picture.width} x {picture.height}, which the "
+                    f"model's processor would enlarge to over {MAX_PIXELS:,} pixels; crop it, or leave the item out."
+                )
 
     def _text(self, sample: Sample) -> tuple[str, str]:
         """The conversation as the template writes it, texts and replies marked; and why replies are not."""
@@ -284,6 +301,12 @@ class Encoder:
         if whole_ids[: len(head_ids)] == head_ids:
             return tuple(whole_ids[len(head_ids) :])
         return tuple(self._tokens.ids(tail))
+
+
+def _named(sample: Sample) -> str:
+    """An item and its pictures, for messages."""
+    pictures = ", ".join(f"'{image.name}'" for image in sample.images)
+    return f"Item '{sample.id}'{f' with {pictures}' if pictures else ''}"
 
 
 def _spans(replies: Sequence[Reply], train_on: TrainOn, train_after_end: bool) -> tuple[tuple[int, int], ...]:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from pathlib import PurePath
 
 from forgetbench.core.files import replacing
 from forgetbench.core.records import ImageRef
-from forgetbench.data.conversations import Row
+from forgetbench.data.conversations import Row, is_conversation
 from forgetbench.data.manifest import Manifest, downloads
+from forgetbench.data.picture_files import with_slashes
+from forgetbench.data.picture_texts import LONGEST_NAME, decoded, decoded_bytes
 from forgetbench.data.tables import Stored, content_name
 
 IN_MEMORY = 512 * 2**20
 """Bytes of a split's pictures that stay in memory where tables hold them; the others are read when they are needed."""
-_BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A")
-"""How JPEG, PNG, GIF, WebP, BMP and TIFF (of either byte order) begin in base64."""
-_LONGEST_NAME = 255
-"""Characters of a file's name; longer texts that begin so are pictures."""
-_DATA_URI = re.compile(r"data:[^,]*;base64,")
 _ADDRESS = re.compile(r"(?!file:)[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
@@ -53,6 +49,10 @@ class ItemPictures:
             raise ValueError("its fields `image` and `images` differ; say under `source.columns` which is `image`")
         return tuple(map(self.one, next(filter(None, given), [])))
 
+    def may_show(self, row: Row) -> bool:
+        """Whether a row has something in a field of pictures, or turns that may hold some."""
+        return is_conversation(row) or any(row.get(name) for name in self._fields)
+
     def one(self, value: object) -> ImageRef:
         """A picture given as the Hub's {bytes, path}, as bytes, as a file's name, in base64 or as a data URI.
 
@@ -60,13 +60,22 @@ class ItemPictures:
             ValueError: it is none, or outside the dataset's folder.
         """
         held: Row = value if isinstance(value, dict) else {"bytes" if isinstance(value, bytes) else "path": value}
-        data, name = held.get("bytes"), held.get("path")
-        if data is None and isinstance(name, str):
-            data = _decoded(name)
-        if data is not None:
-            return self._held(data)
+        data: object = held.get("bytes")
+        name = held.get("path")
+        if isinstance(data, list):
+            data = _from_numbers(data)
+        elif isinstance(data, str):
+            text, data = data, decoded(data)
+            if data is None:
+                raise ValueError(f"picture '{text[:40]}' is given as bytes, and is neither bytes nor base64")
+        elif data is None and isinstance(name, str):
+            data = decoded(name)
+        if isinstance(data, bytes):
+            return self._held(decoded_bytes(data))
         if not isinstance(name, str) or not name:
             raise ValueError(f"`image` must be a file's name or a picture's bytes, not {value!r}")
+        if len(name) > LONGEST_NAME:
+            raise ValueError(f"`image` is a text of {len(name)} characters, '{name[:40]}...', and no picture in base64")
         return ImageRef(self._folder, self._inside(name))
 
     def _inside(self, name: str) -> str:
@@ -75,7 +84,7 @@ class ItemPictures:
             raise ValueError(f"picture '{name}' is an address; download it, and give the file's name")
         name = name.removeprefix("file://")
         path = PurePath(name)
-        if ".." not in path.parts:
+        if ".." not in PurePath(with_slashes(name)).parts:
             if not path.is_absolute():
                 return name
             for folder in self._folders:
@@ -114,14 +123,8 @@ def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _decoded(text: str) -> bytes | None:
-    """The bytes that a data URI or a long text in base64 holds; None of a file's name."""
-    uri = _DATA_URI.match(text)
-    if not uri and not (len(text) > _LONGEST_NAME and text.startswith(_BASE64)):
-        if text.startswith("data:"):
-            raise ValueError(f"picture '{text[:40]}' is a data URI that is not in base64; convert it")
-        return None
-    try:
-        return base64.b64decode(text[uri.end() if uri else 0 :], validate=True)
-    except ValueError as error:
-        raise ValueError(f"picture '{text[:40]}...' is no valid base64 ({error})") from error
+def _from_numbers(data: list[object]) -> bytes:
+    """Bytes that JSON holds as a list of numbers."""
+    if not all(isinstance(one, int) and 0 <= one < 256 for one in data):
+        raise ValueError("the list `bytes` of its picture holds something else than numbers from 0 to 255")
+    return bytes(one for one in data if isinstance(one, int))

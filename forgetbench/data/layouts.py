@@ -1,4 +1,4 @@
-"""Read the stored rows of a split, all or a few, from any source: JSON lines, a JSON list, Parquet, the Hub."""
+"""Read the stored rows of a split, all or a few, from any source: JSON, CSV, Parquet, the Hub."""
 
 from __future__ import annotations
 
@@ -19,27 +19,44 @@ from forgetbench.core.errors import UserError
 from forgetbench.data.adapters import ADAPTERS
 from forgetbench.data.conversations import Row, is_conversation
 from forgetbench.data.hub import hub_rows
+from forgetbench.data.item_texts import without_absent
 from forgetbench.data.manifest import DOWNLOADS, Manifest, SourceKind
 from forgetbench.data.tables import parquet_rows
+from forgetbench.data.text_tables import separator, text_rows
 
 
-def chosen_rows(manifest: Manifest, split: str, limit: int | None) -> Iterable[tuple[int, Row]]:
+def chosen_rows(
+    manifest: Manifest, split: str, limit: int | None, observe: Callable[[Row], None] = lambda row: None
+) -> Iterable[tuple[int, Row]]:
     """The rows of a split that are wanted, with their places in it.
 
     With a limit, those whose places have the smallest hashes: the same ones every time, spread over the whole split,
     and with a larger limit those of a smaller one.
+
+    Args:
+        manifest: a manifest with a source.
+        split: name of one of its splits.
+        limit: only so many.
+        observe: is shown every row of the split, wanted or not.
     """
     described, source = manifest.split(split), manifest.source
+    found = _shown(_rows(manifest, split), observe)
     limits = [one for one in (limit, described.limit) if one is not None]
     if limits and described.n is not None and source and source.streaming:
-        return _known(manifest, split, min(limits), described.n)
-    return _drawn(_rows(manifest, split), min(limits, default=None))
+        return _known(manifest, split, found, min(limits), described.n)
+    return _drawn(found, min(limits, default=None))
 
 
-def _known(manifest: Manifest, split: str, limit: int, n: int) -> Iterator[tuple[int, Row]]:
+def _shown(found: Iterator[Row], observe: Callable[[Row], None]) -> Iterator[Row]:
+    for row in found:
+        observe(row)
+        yield row
+
+
+def _known(manifest: Manifest, split: str, found: Iterator[Row], limit: int, n: int) -> Iterator[tuple[int, Row]]:
     """As `_drawn` of n rows, which need not be held until the last one was seen."""
     wanted, seen = set(heapq.nsmallest(limit, range(n), key=_rank)), 0
-    for place, row in enumerate(_rows(manifest, split)):
+    for place, row in enumerate(found):
         seen += 1
         if place in wanted:
             yield place, row
@@ -71,7 +88,7 @@ def _rows(manifest: Manifest, split: str) -> Iterator[Row]:
     source = manifest.source
     assert source is not None
     found = _hub_rows(manifest, split) if source.kind is SourceKind.hub else _file_rows(manifest, split)
-    found = _mapped(manifest, split, found)
+    found = _mapped(manifest, split, map(without_absent, found))
     if source.adapter:
         found = _adapted(manifest, split, found)
     yield from map(_references(manifest, split), _numbered(found))
@@ -136,8 +153,10 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
         try:
             if kind is SourceKind.parquet:
                 yield from parquet_rows(path)
-            elif kind is SourceKind.llava or path.suffix == ".json":
+            elif kind is SourceKind.llava or path.name.lower().endswith((".json", ".json.gz")):
                 yield from _json_rows(path)
+            elif separator(path):
+                yield from text_rows(path, manifest.source.columns | manifest.split(split).columns)
             else:
                 yield from _jsonl_rows(path)
         except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
@@ -201,7 +220,7 @@ def _answers(held: Row) -> dict[str, list[str]]:
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
     # Bytes, because text splits lines at U+2028 and the like, which JSON strings may hold.
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -215,7 +234,8 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    records = json.loads(path.read_text("utf-8-sig"))
+    data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+    records = json.loads(data.decode("utf-8-sig"))
     if not isinstance(records, list):
         raise ValueError("a list of records is expected")
     if not all(isinstance(record, dict) for record in records):

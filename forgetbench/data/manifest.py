@@ -24,13 +24,26 @@ class SourceKind(StrEnum):
     """Where rows are read from. A row is an item, or a conversation of any layout (`data.conversations`)."""
 
     jsonl = "jsonl"
-    """JSON lines (.jsonl or .jsonl.gz) or one list (.json), pictures in a folder or a ZIP."""
+    """JSON lines, one list (.json), or a table as text (.csv, .tsv), also gzipped; pictures in a folder or a ZIP."""
     parquet = "parquet"
     """Parquet; pictures as a struct of bytes (the Hub's layout), raw bytes, or paths."""
     llava = "llava"
     """One JSON list, whatever the file is called: LLaVA's training and question files."""
     hub = "hub"
     """A Hub dataset by id and revision, or a local folder of the same layout."""
+
+
+class AnswerIs(StrEnum):
+    """How a split's items say which of their options is right."""
+
+    text = "text"
+    """By its text, or by its value where options are numbers."""
+    letter = "letter"
+    """By its letter."""
+    index_from_0 = "index_from_0"
+    """By its place, counted from 0."""
+    index_from_1 = "index_from_1"
+    """By its place, counted from 1."""
 
 
 @dataclass
@@ -106,6 +119,8 @@ class Manifest:
     prompt: str = "{question}"
     """The user's last turn; {question}, {options} (lettered lines) and any item field may appear."""
     answer: AnswerKind = AnswerKind.text
+    answer_is: AnswerIs | None = None
+    """How items say which option is right; null: as a split's items agree on (`data.item_answers`)."""
     options: list[str] = field(default_factory=list)
     """Options that all items share (such as yes, no); items may bring their own."""
     metric: Metric = Metric.accuracy

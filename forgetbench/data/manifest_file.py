@@ -63,7 +63,7 @@ def _checked(path: Path, text: str) -> Manifest:
     raw = OmegaConf.create(_read(text) or {})
     manifest = OmegaConf.to_object(OmegaConf.merge(_schema(), raw, own))
     assert isinstance(manifest, Manifest)
-    for problem in _problems(manifest, raw.get("name", path.stem)):
+    for problem in _problems(manifest, raw):
         raise _refusal(path, problem)
     return manifest
 
@@ -82,9 +82,9 @@ def _schema() -> Any:
     return OmegaConf.structured(Manifest)
 
 
-def _problems(manifest: Manifest, name: object) -> Iterator[str]:
-    """What is wrong with a manifest though every value has the right type."""
-    source = manifest.source
+def _problems(manifest: Manifest, raw: Any) -> Iterator[str]:
+    """What is wrong with a manifest though every value has the right type; `raw` is what the file itself says."""
+    source, name = manifest.source, raw.get("name", manifest.name)
     if bool(source) == bool(manifest.mixture):
         yield "give either `source` or `mixture`, not both and not neither."
     if name != manifest.name:
@@ -95,12 +95,26 @@ def _problems(manifest: Manifest, name: object) -> Iterator[str]:
         yield "a mixture has the splits of its parts; drop `splits`."
     if source and (source.kind is SourceKind.hub) != bool(source.hub_id):
         yield "`source.hub_id` goes with `kind: hub`, and only with it."
+    yield from _split_problems(manifest, raw)
     yield from _source_problems(manifest)
     if not manifest.image_domains or not manifest.text_tasks:
         yield "list `image_domains` ([text] where there are no pictures) and `text_tasks`; quadrants need both."
     yield from _answer_problems(manifest)
     if len(manifest.cluster_by) not in (1, 2):
         yield f"`cluster_by` names {len(manifest.cluster_by)} fields; name one or two."
+
+
+def _split_problems(manifest: Manifest, raw: Any) -> Iterator[str]:
+    source = manifest.source
+    for key in ("train_split", "eval_split"):
+        # A default that is not there says that the set is not for this; a name that was written is a mistake.
+        if (named := raw.get(key)) and source and named not in manifest.splits:
+            yield (
+                f"`{key}: {named}` is none of its splits ({', '.join(manifest.splits)}); "
+                f"name one of them, or write {key}: '' if none is for this."
+            )
+        elif named and manifest.mixture:
+            yield f"a mixture has the splits of its parts; drop `{key}`, or name a part as `name:split`."
 
 
 def _source_problems(manifest: Manifest) -> Iterator[str]:
@@ -116,6 +130,10 @@ def _source_problems(manifest: Manifest) -> Iterator[str]:
 def _answer_problems(manifest: Manifest) -> Iterator[str]:
     if manifest.metric is not Metric.accuracy and manifest.answer is not AnswerKind.text:
         yield f"`metric: {manifest.metric}` scores open answers; with `answer: {manifest.answer}` leave it out."
+    if manifest.answer_is and manifest.answer is AnswerKind.text:
+        yield f"`answer_is: {manifest.answer_is}` says which option is right; with `answer: text` leave it out."
+    if manifest.answer_is and manifest.source and manifest.source.adapter:
+        yield f"`answer_is` is said by the adapter '{manifest.source.adapter}'; leave it out."
     if manifest.max_new_tokens is not None and manifest.max_new_tokens < 1:
         yield f"`max_new_tokens: {manifest.max_new_tokens}` leaves no room for an answer; give 1 or more."
     if not all(manifest.stop):

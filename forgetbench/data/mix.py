@@ -49,6 +49,11 @@ class MixedStream:
         self._offset = len(target)
         self._order = lru_cache(maxsize=4 * len(self.sets))(self._permutation)
 
+    @property
+    def drawn(self) -> Sequence[WeightedSet]:
+        """The sets that instances do come from: at a ratio of 0, the target's."""
+        return self.sets if self._ratio > 0 else self.sets[: self._offset]
+
     def auxiliary_before(self, n: int) -> int:
         """How many of the first n instances are auxiliary; within one of ratio * n."""
         return math.floor(self._ratio * n + self._phase) if 0 < self._ratio < 1 else round(self._ratio) * n

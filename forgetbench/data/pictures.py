@@ -12,15 +12,15 @@ import struct
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import ImageRef
+from forgetbench.data.picture_files import read_file
 from forgetbench.data.tables import is_cell, read_cell
 
 MAX_PIXELS = 100_000_000
@@ -29,6 +29,9 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Others are refused: Pillow hands some (EPS) to outside programs."""
 BACKGROUND = (255, 255, 255)
 """What transparent pixels are laid over: white, as on the pages that such pictures are made for."""
+_PNG = b"\x89PNG\r\n\x1a\n"
+_NOTES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+"""Chunks of a PNG with texts and colour profiles, neither of which is shown."""
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error)
 """What Pillow's readers raise for files that are not what they seem."""
 
@@ -44,11 +47,9 @@ def read_image(image: ImageRef) -> bytes:
     if is_cell(image.container):
         return read_cell(image.container, image.name)
     try:
-        if image.container.endswith(".zip"):
-            return _zip(image.container).read(image.name)
-        return (Path(image.container) / image.name).read_bytes()
+        return read_file(image.container, image.name)
     # RuntimeError: a ZIP with a password or an unknown compression; ValueError: a name with a zero byte.
-    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"Picture '{image.name}' cannot be read from {image.container} ({error}). "
             "Names are looked up in the manifest's `source.images`."
@@ -57,13 +58,13 @@ def read_image(image: ImageRef) -> bytes:
 
 def count_pixels(image: ImageRef) -> int:
     """Width times height of one picture by its header; 0 where it cannot be read, which decoding it will tell."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(read_image(image)), formats=FORMATS) as opened:
-                return opened.width * opened.height
-    except (UserError, UnidentifiedImageError, Image.DecompressionBombError, *_BROKEN):
-        return 0
+    with suppress(UserError):
+        for encoded in _readable(read_image(image)):
+            with suppress(UnidentifiedImageError, Image.DecompressionBombError, *_BROKEN), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
+                    return opened.width * opened.height
+    return 0
 
 
 def decode_image(image: ImageRef, max_pixels: int | None = None) -> Image.Image:
@@ -76,27 +77,53 @@ def decode_image(image: ImageRef, max_pixels: int | None = None) -> Image.Image:
     message = f"Picture '{image.name}' of {image.container}"
     if not encoded:
         raise UserError(f"{message} is broken: the file is empty.")
-    too_large = f"{message} has over {MAX_PIXELS:,} pixels; shrink it first."
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures (MAX_PIXELS is the limit here) and of odd metadata
-            with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise UserError(too_large)
-                picture = _rgb(opened)
-    except Image.DecompressionBombError as error:
-        raise UserError(too_large) from error
-    except UnidentifiedImageError as error:
-        read = ", ".join(FORMATS)
-        raise UserError(
-            f"{message} is broken, or of a kind that is not read ({read} are); convert it first."
-        ) from error
-    except _BROKEN as error:
-        raise UserError(f"{message} is broken: {error}.") from error
+    errors: list[Exception] = []
+    for tried in _readable(encoded):
+        try:
+            picture = _decoded(tried)
+            break
+        except (UnidentifiedImageError, Image.DecompressionBombError, *_BROKEN) as error:
+            errors.append(error)
+    else:
+        raise UserError(f"{message} {_why(errors[0])}") from errors[0]
     if max_pixels and picture.width * picture.height > max_pixels:
         factor = (max_pixels / (picture.width * picture.height)) ** 0.5
         picture = picture.resize((max(1, int(picture.width * factor)), max(1, int(picture.height * factor))))
     return picture
+
+
+def _readable(encoded: bytes) -> Iterator[bytes]:
+    """A picture's bytes, and then those of a PNG without its notes: Pillow refuses long ones."""
+    yield encoded
+    if encoded.startswith(_PNG):
+        yield b"".join(_without_notes(encoded))
+
+
+def _without_notes(encoded: bytes) -> Iterator[bytes]:
+    yield _PNG
+    start = len(_PNG)
+    while start < len(encoded):
+        end = start + 12 + int.from_bytes(encoded[start : start + 4], "big")
+        if encoded[start + 4 : start + 8] not in _NOTES:
+            yield encoded[start:end]
+        start = end
+
+
+def _decoded(encoded: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large pictures (MAX_PIXELS is the limit here) and of odd metadata
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            return _rgb(opened)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"has over {MAX_PIXELS:,} pixels; shrink it first."
+    if isinstance(error, UnidentifiedImageError):
+        return f"is broken, or of a kind that is not read ({', '.join(FORMATS)} are); convert it first."
+    return f"is broken: {error}."
 
 
 def _rgb(opened: Image.Image) -> Image.Image:
@@ -126,8 +153,3 @@ def _stretched(values_HW: np.ndarray) -> np.ndarray:
 def _grey(values_HW: np.ndarray) -> Image.Image:
     """Grey values from 0 to 1 as RGB."""
     return Image.fromarray(np.rint(values_HW * 255).astype(np.uint8)).convert("RGB")
-
-
-@lru_cache(maxsize=8)
-def _zip(path: str) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from string import Formatter
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.records import LETTERS, AnswerKind, ImageRef, Metric, Sample, Speaker
+from forgetbench.core.records import LETTERS, AnswerKind, ImageRef, Sample, Speaker
 from forgetbench.data.conversations import Conversation, NoItemError, Row, is_conversation, read_conversation
+from forgetbench.data.item_answers import ItemAnswers, class_option
 from forgetbench.data.item_pictures import ItemPictures
+from forgetbench.data.item_texts import check_texts, printable
 from forgetbench.data.layouts import chosen_rows
-from forgetbench.data.manifest import Manifest
+from forgetbench.data.manifest import AnswerIs, Manifest
 from forgetbench.data.marks import Piece, RawTurn, place, read_marks
 from forgetbench.data.probe import with_class_name
 
@@ -54,6 +55,8 @@ class Read:
     left_out: dict[str, str] = field(default_factory=dict)
     """Id -> reason, of the records that make no item."""
     refused: list[Refused] = field(default_factory=list)
+    may_show_pictures: bool = False
+    """Whether an item that was read shows a picture, or one that was not drawn could."""
 
 
 def load_samples(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> list[Sample]:
@@ -76,6 +79,8 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None, distr
         why = "; in each, the class name is the right answer or there is one wrong option" if distract else ""
         why += f"; {left_out(split, read.left_out, _NAMED)}" if read.left_out else ""
         raise UserError(f"{manifest.path}: split '{split}' has no items{' for a probe' if distract else ''}{why}.")
+    if not read.may_show_pictures and "text" not in manifest.image_domains:
+        raise UserError(f"{manifest.path}: {without_pictures(manifest, split)}.")
     if read.left_out and (manifest.path, split) not in _told and os.environ.get("RANK", "0") == "0":
         _told.add((manifest.path, split))
         print(f"{manifest.name}: {left_out(split, read.left_out, _NAMED)}.", file=sys.stderr)
@@ -92,27 +97,59 @@ def read_split(manifest: Manifest, split: str, limit: int | None = None, distrac
         raise UserError(f"{manifest.path}: a mixture has no items of its own; name its parts.")
     read, seen = Read(), set[str]()
     reader = _Reader(manifest, split, distract)
-    for index, row in chosen_rows(manifest, split, limit):
+    found = list[_Drafts]()
+    for index, row in chosen_rows(manifest, split, limit, reader.observe):
         item_id = str(index if row.get("id") is None else row["id"])
         try:
-            layout, sample = reader.read(row, item_id)
-            if sample is None:
-                continue
-            if item_id in seen:
+            layout, samples = reader.read(row, item_id)
+            if item_id in seen and any(samples.values()):
                 raise ValueError(f"id '{item_id}' is not unique")
         except NoItemError as error:
-            read.left_out[item_id] = str(error)
+            read.left_out[printable(item_id)] = str(error)
         except (KeyError, ValueError, TypeError) as error:
-            detail = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-            read.refused.append(Refused(index, item_id, detail, tuple(row)))
+            read.refused.append(_refused(index, item_id, row, error))
             if len(read.refused) == MAX_REFUSED:
                 break
         else:
             seen.add(item_id)
-            read.samples.append(sample)
+            found.append(_Drafts(samples, _refused(index, item_id, row, _several(row)) if len(samples) > 1 else None))
             if layout:
                 read.layouts[item_id] = layout
-    return read
+    decided = _decided(read, found, reader.agreed)
+    is_whole = limit is None and manifest.split(split).limit is None
+    may_show = any(sample.images for sample in decided.samples) or (not is_whole and reader.may_show)
+    return replace(decided, may_show_pictures=may_show)
+
+
+def _refused(place: int, item_id: str, row: Row, error: Exception) -> Refused:
+    detail = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+    return Refused(place, printable(item_id), printable(detail), tuple(map(printable, row)))
+
+
+@dataclass(frozen=True)
+class _Drafts:
+    """A row's item by each reading of its answer that makes another option right."""
+
+    samples: Mapping[AnswerIs | None, Sample | None]
+    """One, as a rule; None where no probe can be made."""
+    refused: Refused | None
+    """Of several, what to say if the split's items agree on no reading."""
+
+
+def _decided(read: Read, found: Sequence[_Drafts], agreed: AnswerIs | None) -> Read:
+    """What was read, with the items whose answers are read as the split's items agree."""
+    unsure = [one.refused for one in found if one.refused and agreed is None]
+    refused = sorted([*read.refused, *unsure], key=lambda one: one.place)[:MAX_REFUSED]
+    chosen = (one.samples[agreed] if one.refused and agreed else next(iter(one.samples.values())) for one in found)
+    return replace(read, refused=refused, samples=[sample for sample in chosen if sample])
+
+
+def _several(row: Row) -> ValueError:
+    return ValueError(
+        f"answer {row['answer']!r} is the text of one of its options and the place or letter of another, and the "
+        "split's items agree on neither; write `answer_is: text`, `letter`, `index_from_0` or `index_from_1` "
+        "into the manifest"
+    )
 
 
 def refusal(manifest: Manifest, split: str, refused: Sequence[Refused], named: int = MAX_REFUSED) -> str:
@@ -127,6 +164,14 @@ def refusal(manifest: Manifest, split: str, refused: Sequence[Refused], named: i
     if len(refused) > named:
         lines.append(f"  ... `forgetbench data check {manifest.name}` names {len(refused)} of them.")
     return "\n".join([*lines, hint.replace("The item's", "The first one's")])
+
+
+def without_pictures(manifest: Manifest, split: str) -> str:
+    """What is wrong with a split of pictures in which there is none."""
+    return (
+        f"split '{split}': no item has a picture, but `image_domains` are {', '.join(manifest.image_domains)}; "
+        "name the column that holds them under `source.columns` (image: ...), or write [text]"
+    )
 
 
 def left_out(split: str, records: Mapping[str, str], named: int = MAX_REFUSED) -> str:
@@ -158,43 +203,76 @@ class _Reader:
     def __init__(self, manifest: Manifest, split: str, distract: bool) -> None:
         self._manifest = manifest
         self._pictures = ItemPictures(manifest, split)
+        self._answers = ItemAnswers(manifest)
         self._distract = distract
         self._has_marks = manifest.image_domains != ["text"]
         self._has_references = manifest.split(split).references is not None
+        self._shows_options = "{options}" in manifest.prompt
+        self.may_show = False
 
-    def read(self, row: Row, item_id: str) -> tuple[str, Sample | None]:
-        """The layout of a row's conversation, if it has one, and its item; None where no probe can be made of it.
+    def observe(self, row: Row) -> None:
+        """Take note of a row, whether it is wanted or not."""
+        self._answers.observe(row)
+        self.may_show = self.may_show or self._pictures.may_show(row)
+
+    @property
+    def agreed(self) -> AnswerIs | None:
+        """How answers are read that could be read in several ways."""
+        return self._answers.agreed()
+
+    def read(self, row: Row, item_id: str) -> tuple[str, dict[AnswerIs | None, Sample | None]]:
+        """The layout of a row's conversation, if it has one, and its item, for each reading of its answer that differs.
+
+        An item is None where no probe can be made of it.
 
         Raises:
             NoItemError: its turns ask for no reply.
             KeyError, ValueError, TypeError: it does not fit.
         """
-        manifest, images = self._manifest, self._pictures.of(row)
+        images = self._pictures.of(row)
         said = None
         if is_conversation(row):
             said = read_conversation(row, self._pictures.one, self._has_marks)
             reply = row["answer"] if self._has_references else said.reply
             row = row | {"question": said.before[-1].text, "answer": reply}
-        options = _options(manifest, row)
-        answer, references = _answer(manifest, row, options)
+        options = self._answers.options(row)
+        open_ended = self._manifest.answer is AnswerKind.text
+        ways = [None] if open_ended else self._answers.readings(row, options)
+        samples = {way: self._sample(row, item_id, images, said, options, way) for way in ways}
+        for sample in filter(None, samples.values()):
+            check_texts(sample)
+        return said.layout if said else "", samples
+
+    def _sample(
+        self,
+        row: Row,
+        item_id: str,
+        images: tuple[ImageRef, ...],
+        said: Conversation | None,
+        options: tuple[str, ...],
+        way: AnswerIs | None,
+    ) -> Sample | None:
+        manifest = self._manifest
+        answer, references = self._answers.answer(row, options, way)
         class_name = str(row.get("class_name") or "")
-        class_option: int | None
+        class_place: int | None
         if self._distract:
             right = options.index(answer) if manifest.answer is AnswerKind.option else LETTERS.index(answer)
             if not class_name:
                 raise ValueError("a probe needs the item's `class_name`")
             found = with_class_name(options, right, class_name, item_id)
             if found is None:
-                return "", None
-            options, class_option = found
+                return None
+            options, class_place = found
         else:
-            class_option = _class_option(manifest, row, answer, options)
+            class_place = class_option(manifest, row, answer, options)
         turns = place(self._asked(row, options, said), images)
         shown = [*images, *(part for turn in turns for part in turn.parts if isinstance(part, ImageRef))]
         if not turns[-1].text.strip():
             raise NoItemError("its last question is empty")
-        labels = {**row, "image": shown[0].name if shown else item_id}
-        sample = Sample(
+        labels = {name: value for name, value in row.items() if value is not None}
+        labels |= {"image": shown[0].name if shown else item_id}
+        return Sample(
             id=item_id,
             turns=turns,
             # A conversation's texts are kept as they are; of other items blanks around the answer never counted.
@@ -203,10 +281,9 @@ class _Reader:
             references=references,
             options=options,
             clusters=tuple(f"{name}={labels[name]}" for name in manifest.cluster_by),
-            class_option=class_option,
+            class_option=class_place,
             class_name=class_name,
         )
-        return said.layout if said else "", sample
 
     def _asked(self, row: Row, options: tuple[str, ...], said: Conversation | None) -> list[RawTurn]:
         """All turns before the answer, the last one as the manifest's prompt writes it."""
@@ -218,6 +295,9 @@ class _Reader:
                 raise ValueError("the prompt is empty")
             pieces = (text,)
         last = RawTurn(Speaker.user, pieces)
+        needs_options = self._manifest.answer is AnswerKind.letter and not self._shows_options
+        if needs_options and not all(option in last.text for option in options):
+            raise ValueError("`answer: letter`, but its prompt shows no options; write {options} into `prompt`")
         return [*(said.before[:-1] if said else ()), read_marks(last) if self._has_marks else last]
 
 
@@ -239,70 +319,3 @@ def _prompt(template: str, row: Row, options: tuple[str, ...], question: Sequenc
     except (ValueError, IndexError, AttributeError, TypeError) as error:
         raise ValueError(f"`prompt` is no template ({error}); a brace that is meant is written twice") from error
     return tuple(pieces)
-
-
-def _options(manifest: Manifest, row: Row) -> tuple[str, ...]:
-    given = row.get("options") or manifest.options
-    if not isinstance(given, list):
-        raise ValueError(f"`options` must be a list, not {given!r}")
-    options = tuple(str(option) for option in given)
-    if None in given or not all(option.strip() for option in options):
-        raise ValueError(f"an option is empty: {given}")
-    if twice := [option for option, n in Counter(map(str.strip, options)).items() if n > 1]:
-        raise ValueError(f"two options read '{twice[0]}', so only one could be right")
-    if manifest.answer is not AnswerKind.text and len(options) < 2:
-        raise ValueError(f"answer kind '{manifest.answer}' needs `options`, two or more")
-    if len(options) > len(LETTERS) and (manifest.answer is AnswerKind.letter or "{options}" in manifest.prompt):
-        raise ValueError(f"{len(options)} options, but only {len(LETTERS)} letters")
-    return options
-
-
-def _answer(manifest: Manifest, row: Row, options: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    kind, value = manifest.answer, row["answer"]
-    if value is None:
-        raise ValueError("`answer` is null")
-    if kind is AnswerKind.text:
-        given = value if isinstance(value, list) else [value]
-        references = tuple(str(one) for one in given if isinstance(one, str | int | float))
-        # One of several people may have answered nothing: VQA's metric counts them.
-        if (
-            not references
-            or len(references) < len(given)
-            or not references[0].strip()
-            or (manifest.metric is not Metric.vqa_accuracy and not all(text.strip() for text in references))
-        ):
-            raise ValueError(f"`answer` must be a text or a list of accepted texts, not {value!r}")
-        return references[0], references
-    if kind is AnswerKind.option:
-        if str(value) not in options:
-            raise ValueError(f"answer '{value}' is not one of the options {options}")
-        return str(value), (str(value),)
-    letter = _letter(value, options)
-    return letter, (letter,)
-
-
-def _letter(value: object, options: tuple[str, ...]) -> str:
-    """The letter of an answer given as an index from 0, an option's text, or a letter."""
-    text = str(value)
-    if text in options and not isinstance(value, int):
-        return LETTERS[options.index(text)]
-    if text.isdecimal() and not (isinstance(value, str) and any(option.isdecimal() for option in options)):
-        if int(text) >= len(options):
-            raise ValueError(f"answer {value} is not an index of {len(options)} options")
-        return LETTERS[int(text)]
-    if len(text) == 1 and text.upper() in LETTERS[: len(options)]:
-        return text.upper()
-    raise ValueError(f"answer '{text}' is no letter, index or text of the options {options}")
-
-
-def _class_option(manifest: Manifest, row: Row, answer: str, options: tuple[str, ...]) -> int | None:
-    value = row.get("class_option")
-    if value is None:
-        if manifest.probe:
-            raise ValueError("a probe's items need `class_option`, the index of the option that is the class name")
-        return None
-    if not isinstance(value, int) or not 0 <= value < len(options):
-        raise ValueError(f"class_option {value!r} is not an index of {len(options)} options")
-    if answer in (LETTERS[value], options[value]):
-        raise ValueError(f"class_option {value} is the right answer; the class name must be a wrong option")
-    return value

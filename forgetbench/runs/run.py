@@ -24,6 +24,7 @@ from forgetbench.core.paths import PACKAGE
 from forgetbench.methods.base import Method
 from forgetbench.methods.registry import SCHEMAS
 from forgetbench.models.checkpoint import Checkpoint, chosen_steps, list_checkpoints
+from forgetbench.training.data_digest import DIGEST_VERSION
 
 if TYPE_CHECKING:
     from forgetbench.models.load import LoadedModel
@@ -35,6 +36,11 @@ IMPORTED = "imported from"
 """In a run's `environment`: the folder of another trainer's checkpoints that it was made of."""
 NOT_KNOWN = "not known"
 """In the `environment` of an imported run: the settings that the other trainer did not tell."""
+DEFINITION_CHANGED = (
+    "this run is of an earlier version of forgetbench, whose digest of the training data was over the names of "
+    "pictures instead of their bytes. The definition has changed, not necessarily the data: the run can be scored and "
+    "reported on as before, but to train on these data again, or go on, give a name of its own (name=...)."
+)
 _BY_CONFIG = {"config", "method_class"}
 """Keys of run.json that the typed configuration is made of."""
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "pillow", "numpy")
@@ -57,6 +63,8 @@ class Run:
     """Parameters per part, how many train, and their names."""
     environment: Mapping[str, Any]
     """Versions of libraries, the code's revision, the device."""
+    data_digest_version: int = 1
+    """What `data_digests` are over (`training.data_digest`); 1 in runs that do not say."""
 
     @property
     def name(self) -> str:
@@ -95,6 +103,7 @@ class Run:
             "config": self.settings,
             "method_class": type(self.config.method).__name__,
             "data_digests": list(self.data_digests),
+            "data_digest_version": self.data_digest_version,
             "labels": self.labels,
             "model_digest": self.model_digest,
             "audit": self.audit,
@@ -134,6 +143,20 @@ class Run:
             )
         return loaded
 
+    def check_data(self, data_digests: Sequence[str]) -> None:
+        """Refuse training data that are not, or cannot be told to be, those of this run.
+
+        Args:
+            data_digests: of the data as they are, one per stage.
+
+        Raises:
+            UserError: says which of the two.
+        """
+        if self.data_digest_version != DIGEST_VERSION:
+            raise UserError(f"{self.folder}: {DEFINITION_CHANGED}")
+        if list(self.data_digests) != list(data_digests):
+            raise UserError(f"{self.folder}: its training data are no longer those it was trained on.")
+
     def attach_method(self, model: Any) -> None:
         """Give a model on its base weights what the method adds to it, initialised as it was for training."""
         import torch
@@ -171,6 +194,7 @@ def start_run(
             "names": list(audit.names),
         },
         environment=environment(),
+        data_digest_version=DIGEST_VERSION,
     )
     check_same(folder, config, run.data_digests, loaded.digest)
     if not (folder / FILE).is_file():
@@ -197,7 +221,8 @@ def check_same(
     old = read_run(folder)
     ours, theirs = (deciding(FinetuneConfig, one) for one in (old.settings, settings_of(config)))
     found = sorted(differing(ours, theirs))
-    if list(old.data_digests) != list(data_digests):
+    is_comparable = old.data_digest_version == DIGEST_VERSION
+    if is_comparable and list(old.data_digests) != list(data_digests):
         found.append("the training data")
     if model_digest not in (None, old.model_digest):
         found.append("the model's weights")
@@ -206,6 +231,8 @@ def check_same(
             f"{folder} holds another run; it differs in: {', '.join(found)}.\n"
             "Give this one a name of its own (name=...), or delete the folder."
         )
+    if not is_comparable:
+        raise UserError(f"{folder}: {DEFINITION_CHANGED}")
 
 
 def release(folder: Path) -> None:
@@ -229,7 +256,7 @@ def read_run(folder: Path) -> Run:
     try:
         return _read(folder, content)
     except (TypeError, ValueError, KeyError, AttributeError, StopIteration, OmegaConfBaseException) as error:
-        needed = {field.name for field in fields(Run)} - {"folder"} | _BY_CONFIG
+        needed = {field.name for field in fields(Run)} - {"folder", "data_digest_version"} | _BY_CONFIG
         lacking = needed - set(content if isinstance(content, dict) else ())
         cause = f"it lacks {', '.join(sorted(lacking))}" if lacking else str(error).strip().split("\n")[0]
         raise UserError(
@@ -253,6 +280,7 @@ def _read(folder: Path, content: dict[str, Any]) -> Run:
         "data_digests": isinstance(run.data_digests, list),
         "labels": isinstance(run.labels, list) and all(isinstance(one, list) for one in run.labels) and run.labels,
         "model_digest": isinstance(run.model_digest, str),
+        "data_digest_version": type(run.data_digest_version) is int,
     }
     if wrong := [key for key, is_sound in sound.items() if not is_sound]:
         raise ValueError(f"{', '.join(wrong)} of another kind")

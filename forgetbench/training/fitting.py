@@ -55,8 +55,11 @@ def fitting_stages(
         model_config: of the model.
 
     Raises:
-        UserError: an item is too long and `recipe.too_long` does not leave it out; names the items.
+        UserError: an item is too long and `recipe.too_long` does not leave it out, or it shows no picture and the
+            model needs one; names the items.
     """
+    if encoder.needs_pictures:
+        _refuse_texts(stages)
     found: dict[Sample, LongItem] = {}
     for stage in stages:
         recipe = stage.recipe or config.recipe
@@ -89,6 +92,24 @@ def untrained_ends(stages: Sequence[Stage], encoder: Encoder, recipe: RecipeConf
         "The chat template writes no end after a reply: of conversations, only the last reply is trained to end. Give "
         "model.chat_template one that does (docs/models.md), or train on last replies (recipe.train_on=last)."
     )
+
+
+def _refuse_texts(stages: Sequence[Stage]) -> None:
+    found = {
+        f"'{sample.id}' of {one.name}"
+        for stage in stages
+        for one in stage.stream.drawn
+        for sample in one.samples
+        if not sample.images
+    }
+    if found:
+        named, more = (
+            ", ".join(sorted(found)[:_NAMED]),
+            f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "",
+        )
+        raise UserError(
+            f"This kind of model needs a picture in every item, and there is none in {named}{more}; leave them out."
+        )
 
 
 def _long_items(sets: Sequence[WeightedSet], encoder: Encoder, recipe: RecipeConfig, limit: int) -> list[LongItem]:

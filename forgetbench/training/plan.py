@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +11,12 @@ import numpy as np
 
 from forgetbench.config import FinetuneConfig, RecipeConfig, Training, stage_recipe
 from forgetbench.core.errors import UserError
-from forgetbench.core.records import Sample
+from forgetbench.core.records import SEEING_PARTS, Sample
 from forgetbench.data.catalogue import Catalogue, Leaf
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.data.sources import load_samples, task_labels
 from forgetbench.methods.base import Method
+from forgetbench.training.data_digest import DataDigests
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def plan_stages(config: FinetuneConfig, catalogue: Catalogue, without: Container
         own, recipes, steps = [_merged(joined)], [config.recipe], [sum(steps)]
     elif config.data.training is Training.none:
         steps = [0] * len(steps)
-    stages: list[Stage] = []
+    stages, digests = list[Stage](), DataDigests()
     for number, (name, target, recipe, length) in enumerate(zip(config.data.targets, own, recipes, steps, strict=True)):
         seed = config.seed * 1000 + number
         before = [part for names in (recipe.replay.earlier, config.data.sets[:number]) for part in _all(items, names)]
@@ -76,7 +75,7 @@ def plan_stages(config: FinetuneConfig, catalogue: Catalogue, without: Container
                 target=name,
                 stream=MixedStream(target_sets, auxiliary, recipe.mix.ratio, seed),
                 steps=length,
-                data_digest=data_digest([*target_sets, *auxiliary, *read]),
+                data_digest=digests.of([*target_sets, *auxiliary, *read]),
                 recipe=recipe,
                 labels=task_labels(samples),
                 items=samples,
@@ -140,12 +139,26 @@ def _less(one: WeightedSet, without: Container[Sample]) -> WeightedSet:
     return replace(one, samples=samples)
 
 
-def data_digest(sets: Sequence[WeightedSet]) -> str:
-    """Digest of training items as rendered; pictures by name, as their bytes are covered by the manifests' digests."""
-    digest = hashlib.sha256()
-    for one in sets:
-        digest.update(json.dumps([one.name, one.weight]).encode())
-        for sample in one.samples:
-            names = [image.name for image in sample.images]
-            digest.update(json.dumps([sample.id, sample.prompt, sample.answer, names, *sample.layout]).encode())
-    return digest.hexdigest()
+def check_pictures(config: FinetuneConfig, stages: Sequence[Stage]) -> None:
+    """Refuse parts that only pictures train where no item shows one.
+
+    Raises:
+        UserError: a stage trains such parts alone without a picture, or all stages train some without one.
+    """
+    blind = {number: parts for number, stage in enumerate(stages) if (parts := _blind_parts(config, stage))}
+    for number, parts in blind.items():
+        recipe = stages[number].recipe or config.recipe
+        if set(parts) == set(recipe.parts) or len(blind) == len(stages):
+            raise UserError(
+                f"recipe.parts trains {' and '.join(parts)}, but no item of '{stages[number].target}', nor of what is "
+                "mixed in or replayed, shows a picture: nothing there would be trained. Use recipe.parts=[language] "
+                "(with recipe.lr for it alone), or mix in items with pictures (recipe.mix.data, recipe.mix.ratio)."
+            )
+
+
+def _blind_parts(config: FinetuneConfig, stage: Stage) -> list[str]:
+    """The parts that a stage would train and that its items do not reach."""
+    parts = [part for part in (stage.recipe or config.recipe).parts if part in SEEING_PARTS]
+    if not parts or not stage.steps or any(sample.images for one in stage.stream.drawn for sample in one.samples):
+        return []
+    return parts

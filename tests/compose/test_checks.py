@@ -102,6 +102,7 @@ def test_good_config_has_no_problem(catalogue: Catalogue) -> None:
         ("recipe.lr", _set("recipe.lr", {"language": None})),
         ("recipe.mix.ratio", _set("recipe.mix", MixConfig(data=["target"], ratio=1.5))),
         ("recipe.mix.ratio", _set("recipe.mix", MixConfig(data=["target"], ratio=-0.1))),
+        ("recipe.mix.ratio", _set("recipe.mix", MixConfig(data=["target"]))),
         ("recipe.mix.data", _set("recipe.mix", MixConfig(ratio=0.5))),
         ("recipe.mix.data", _set("recipe.mix", MixConfig(data=["nothing_like_it"], ratio=0.5))),
         ("recipe.mix.data", _set("recipe.mix", MixConfig(data=["target", "target"], ratio=0.5))),

@@ -15,6 +15,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.runs import run as runs
 from forgetbench.runs.recipes import named
 from forgetbench.runs.run import Run, check_same
+from forgetbench.training.data_digest import DIGEST_VERSION
 from tests.support.answered import KEEPS, answered_run
 
 FEW = {name: KEEPS[name] for name in ("fashion_naming", "fashion_knowledge")}
@@ -41,7 +42,9 @@ class NewSweepConfig(NewFinetuneConfig):
 
 
 def audited(folder: Path, config: FinetuneConfig) -> Run:
-    return Run(folder, config, [], [[]], "digest", {"label": "", "trainable": 0, "total": 0, "parts": {}}, {})
+    return Run(
+        folder, config, [], [[]], "digest", {"label": "", "trainable": 0, "total": 0, "parts": {}}, {}, DIGEST_VERSION
+    )
 
 
 def test_a_new_field_marked_so_leaves_names_comparison_and_pooling_alone(

@@ -41,7 +41,7 @@ def picture(color: tuple[int, int, int]) -> bytes:
 def manifest(folder: Path, file: str, **fields: Any) -> Manifest:
     source = {"kind": "parquet" if file.endswith("parquet") else "jsonl", "images": "pictures"}
     given = {"source": source | fields.pop("source", {}), "splits": {"train": {"files": [file]}}}
-    given |= {"image_domains": ["squares"], "text_tasks": ["chat"]}
+    given |= {"image_domains": ["squares", "text"], "text_tasks": ["chat"]}
     (folder / "mine.yaml").write_text(yaml.safe_dump(given | fields))
     return load_manifest(folder / "mine.yaml")
 

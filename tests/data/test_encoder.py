@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from forgetbench.config import ModelConfig, TrainOn
 from forgetbench.core.errors import UserError
-from forgetbench.core.records import Sample, Speaker, Turn
+from forgetbench.core.records import AnswerKind, ImageRef, Sample, Speaker, Turn
 from forgetbench.data.batching import batch_examples
 from forgetbench.data.collate import IGNORED, Encoder, Example
 from forgetbench.models.pretrained import load_processor
@@ -172,3 +174,43 @@ def test_a_model_without_a_template_takes_one_question(tmp_path: Path) -> None:
     for wrong in (TALK, Sample("y", (Turn(Speaker.user, ("Left ", picture(1))),), "A", TALK.kind)):
         with pytest.raises(UserError, match="has no chat template"):
             encoder.prompt(wrong)
+
+
+def shape(name: str, width: int, height: int) -> Sample:
+    held = io.BytesIO()
+    Image.new("RGB", (width, height), "navy").save(held, "PNG")
+    image = ImageRef("table", name, held.getvalue())
+    return Sample.question("narrow", "What?", "A", AnswerKind.text, (image,))
+
+
+@pytest.mark.parametrize("size", [(1000, 4), (3, 900)])
+def test_a_shape_that_a_processor_refuses_names_item_and_picture(encoder: Encoder, size: tuple[int, int]) -> None:
+    with pytest.raises(UserError, match=r"Item 'narrow' with 'rule.png': .* aspect ratio"):
+        encoder.encode(shape("rule.png", *size))
+
+
+def test_a_shape_that_a_processor_would_enlarge_beyond_bounds_is_refused(tmp_path: Path) -> None:
+    processor = load_processor(ModelConfig(path=str(FAMILIES["llava"](tmp_path / "llava"))))
+    processor.image_processor.size = {"shortest_edge": 336}
+    with pytest.raises(UserError, match=r"Item 'narrow': picture 'rule.png' is 20000 x 1, .* over 100,000,000 pixels"):
+        Encoder(processor).encode(shape("rule.png", 20_000, 1))
+    Encoder(processor).encode(shape("strip.png", 40, 1))
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("division by zero"), OverflowError("too large"), IndexError("x")])
+def test_whatever_a_processor_raises_names_item_and_picture(
+    encoder: Encoder, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(encoder, "_marking", fails)
+    with pytest.raises(UserError, match=r"Item 'narrow' with 'rule.png': the model's processor does not take it"):
+        encoder.encode(shape("rule.png", 8, 8))
+
+
+def test_an_item_without_a_picture_is_refused_by_name_where_a_model_needs_one(tmp_path: Path) -> None:
+    encoder = Encoder(load_processor(ModelConfig(path=str(FAMILIES["paligemma"](tmp_path / "paligemma")))))
+    told = Sample.question("told", "What?", "A", AnswerKind.text)
+    with pytest.raises(UserError, match="Item 'told' shows no picture, and this kind of model needs one"):
+        encoder.encode(told)

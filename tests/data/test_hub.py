@@ -190,7 +190,7 @@ def test_base64_text_is_a_picture(tmp_path: Path) -> None:
     made = manifest(tmp_path, kind="jsonl", columns={})
     (sample,) = load_samples(made, "train")
     assert read_image(sample.images[0]) == PICTURES[0]
-    (tmp_path / "items.jsonl").write_text(json.dumps({"image": held[:-2], "question": "?", "answer": "x"}))
+    (tmp_path / "items.jsonl").write_text(json.dumps({"image": held[:-3], "question": "?", "answer": "x"}))
     with pytest.raises(UserError, match="item 0 of split 'train'"):
         load_samples(made, "train")
 

@@ -25,7 +25,7 @@ from forgetbench.data.pictures import decode_image, read_image
 from forgetbench.data.sources import load_samples
 
 Row = dict[str, Any]
-LISTS = {"image_domains": ["pictures"], "text_tasks": ["questions"]}
+LISTS = {"image_domains": ["pictures", "text"], "text_tasks": ["questions"]}
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
@@ -326,6 +326,18 @@ def test_two_cluster_fields_give_two_labels(load: Load) -> None:
     assert sample.clusters == ("image=red.png", "fact=shirt/season")
 
 
+@pytest.mark.parametrize("limit", [None, 1])
+def test_a_set_of_pictures_without_any_is_refused(load: Load, tmp_path: Path, limit: int | None) -> None:
+    blind = {"image_domains": ["pictures"], "source": {"columns": {"image": "file"}}}
+    rows = [{"file": None, "img": "red.png", "question": "?", "answer": "red"}] * 3
+    with pytest.raises(UserError, match=r"split 'train': no item has a picture, but `image_domains` are pictures"):
+        load(rows, **blind)
+    with pytest.raises(UserError, match="no item has a picture"):
+        load_samples(manifest(tmp_path, **blind), "train", limit)
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, [*rows, rows[0] | {"file": "red.png"}])))
+    assert len(load_samples(manifest(tmp_path, **blind), "train", limit)) == (limit or 4)
+
+
 # Prompts.
 
 
@@ -484,6 +496,9 @@ def test_a_large_picture_is_shrunk_to_the_pixels_allowed() -> None:
         ({"source": {"hub_id": "a/b"}}, "`source.hub_id` goes with"),
         ({"image_domains": []}, "list `image_domains`"),
         ({"cluster_by": []}, "`cluster_by` names 0 fields"),
+        ({"eval_split": "val"}, r"`eval_split: val` is none of its splits \(train\)"),
+        ({"train_split": "trian"}, r"`train_split: trian` is none of its splits .* write train_split: ''"),
+        ({"source": None, "splits": None, "mixture": {"a": 1}, "eval_split": "test"}, "drop `eval_split`"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_told_where(tmp_path: Path, fields: Row, message: str) -> None:

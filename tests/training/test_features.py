@@ -28,6 +28,7 @@ from forgetbench.methods.lora import LoRA
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.runs.run import Run, check_same
+from forgetbench.training.data_digest import DIGEST_VERSION
 from forgetbench.training.features import FeatureReuse, is_fixed
 from forgetbench.training.loop import Resume, StepReport, Trainer
 from forgetbench.training.plan import Stage
@@ -297,7 +298,7 @@ def configured(**changes: Any) -> FinetuneConfig:
 
 def test_a_run_may_be_taken_up_with_reuse_switched_off(tmp_path: Path) -> None:
     audit = {"label": "language", "trainable": 1, "total": 2, "parts": {}}
-    run = Run(tmp_path, configured(), [], [[]], "digest", audit, {})
+    run = Run(tmp_path, configured(), [], [[]], "digest", audit, {}, DIGEST_VERSION)
     run.write()
     check_same(tmp_path, configured(reuse_features=False), [])
     with pytest.raises(UserError, match=r"differs in: recipe\.steps\."):

@@ -11,7 +11,18 @@ from transformers import LlamaConfig, LlavaConfig
 from typer.testing import CliRunner
 
 from forgetbench.cli import app
+from forgetbench.compose import compose
+from forgetbench.config import FinetuneConfig, ModelConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import AnswerKind, Sample
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.data.collate import Encoder
+from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.models.context import Context, context_of
+from forgetbench.models.pretrained import load_processor
+from forgetbench.training.fitting import fitting_stages
+from forgetbench.training.plan import Stage
+from tests.support.families import FAMILIES
 
 LONG = "Is the ball in the box red, or is it green? " * 40
 TRAIN = [
@@ -91,3 +102,13 @@ def test_the_context_is_the_language_parts() -> None:
     from transformers import OPTConfig
 
     assert context_of(OPTConfig(max_position_embeddings=100)) == Context(100, is_hard=True)
+
+
+# transformers' PaliGemma processor hands tensors to numpy the old way.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_items_without_pictures_are_named_before_a_model_that_needs_them_trains(tmp_path: Path) -> None:
+    encoder = Encoder(load_processor(ModelConfig(path=str(FAMILIES["paligemma"](tmp_path / "paligemma")))))
+    items = [Sample.question(f"told-{k}", "What?", "A", AnswerKind.text) for k in range(7)]
+    stages = [Stage("toy", MixedStream([WeightedSet("toy", items, 1.0)], [], 0.0, 0), 1, "")]
+    with pytest.raises(UserError, match=r"there is none in 'told-0' of toy, .*'told-4' of toy and 2 more; leave them"):
+        fitting_stages(compose(FinetuneConfig, []), Catalogue(), stages, encoder, None)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from forgetbench.config import (
     DataConfig,
     FinetuneConfig,
+    MixConfig,
     ModelConfig,
     RecipeConfig,
     ReplayConfig,
     StageConfig,
     Training,
 )
+from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind, Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.methods.base import Method
 from forgetbench.methods.ewc import EWC
-from forgetbench.training.plan import plan_stages, read_sets, replayed
+from forgetbench.training.plan import check_pictures, plan_stages, read_sets, replayed
 
 
 def items(name: str, count: int) -> list[Sample]:
@@ -139,3 +142,45 @@ def test_several_sets_joined_by_a_plus_are_one() -> None:
         "digits_naming": 0.5,
         "fashion_yesno": 0.5,
     }
+
+
+@pytest.mark.parametrize(
+    ("sets", "parts", "named"),
+    [
+        (["words_naming"], ["projector"], "projector, but no item of 'words_naming'"),
+        (["words_naming"], ["vision", "projector"], "vision and projector, but"),
+        (["words_naming"], ["language", "projector"], "projector, but no item of 'words_naming'"),
+        (["fashion_naming", "words_naming"], ["projector"], "projector, but no item of 'words_naming'"),
+        (["fashion_naming", "words_naming"], ["language", "projector"], None),
+        (["fashion_naming"], ["projector"], None),
+        (["words_naming"], ["language"], None),
+    ],
+)
+def test_parts_that_no_picture_reaches_are_refused(sets: list[str], parts: list[str], named: str | None) -> None:
+    stages = [StageConfig(name, steps=1) for name in sets]
+    made = replace(config(), data=DataConfig(stages=stages), recipe=RecipeConfig(lr=1e-4, parts=parts), method=Method())
+    planned = plan_stages(made, Catalogue())
+    if named is None:
+        check_pictures(made, planned)
+    else:
+        with pytest.raises(UserError, match=f"recipe.parts trains {named}"):
+            check_pictures(made, planned)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+def test_pictures_that_are_mixed_in_reach_the_projector(ratio: float) -> None:
+    mix = MixConfig(data=["fashion_naming"], ratio=ratio)
+    recipe = RecipeConfig(lr=1e-4, parts=["projector"], mix=mix)
+    made = replace(config(), data=DataConfig(stages=[StageConfig("words_naming")]), recipe=recipe)
+    planned = plan_stages(made, Catalogue())
+    if ratio:
+        check_pictures(made, planned)
+    else:
+        with pytest.raises(UserError, match="nor of what is mixed in or replayed"):
+            check_pictures(made, planned)
+
+
+def test_nothing_is_refused_where_nothing_is_trained() -> None:
+    data = DataConfig(stages=[StageConfig("words_naming")], training=Training.none)
+    made = replace(config(), data=data, recipe=RecipeConfig(lr=1e-4, parts=["projector"]))
+    check_pictures(made, plan_stages(made, Catalogue()))

@@ -12,7 +12,7 @@ from forgetbench.compose.checks.matrix import matrix_problems
 from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, refused
 from forgetbench.compose.checks.processes import process_problems
-from forgetbench.compose.checks.recipe import recipe_problems
+from forgetbench.compose.checks.recipe import mix_problems, recipe_problems
 from forgetbench.compose.checks.stages import changed_recipes, stage_problems
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, RecipeConfig, ScoreConfig, SweepConfig, Tracker
 from forgetbench.core.errors import UserError
@@ -46,6 +46,7 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from _stages(config, catalogue)
     if isinstance(config, FinetuneConfig):
         yield from recipe_problems(config.recipe)
+        yield from mix_problems(config)
         yield from stage_problems(config)
         yield from _checkpoints(config)
         yield from _method(config.method, config.recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates
-from forgetbench.config import RecipeConfig
+from forgetbench.config import FinetuneConfig, RecipeConfig, SweepConfig
 from forgetbench.core.records import PARTS
 
 
@@ -32,6 +32,20 @@ def recipe_problems(recipe: RecipeConfig) -> Iterator[Problem]:
         yield Problem(
             "recipe.max_grad_norm",
             f"{recipe.max_grad_norm} would stop every step; give a number above 0.",
+        )
+
+
+def mix_problems(config: FinetuneConfig) -> Iterator[Problem]:
+    """Auxiliary sets that nothing is drawn from; a sweep may have such a point, for comparison."""
+    if isinstance(config, SweepConfig) or not config.recipe.mix.data or config.recipe.mix.ratio:
+        return
+    recipes = (one for one in config.data.stages if "mix" in one.recipe)
+    if not any(recipes):
+        sets = ", ".join(config.recipe.mix.data)
+        yield Problem(
+            "recipe.mix.ratio",
+            f"0, so nothing of recipe.mix.data ({sets}) is trained on; give the share of the instances, such as 0.3, "
+            "or leave recipe.mix.data empty.",
         )
 
 

@@ -12,7 +12,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.records import Speaker
 from forgetbench.data.audit.duplicates import Fingerprint, Fingerprints
 from forgetbench.data.manifest import Manifest
-from forgetbench.data.sources import Read, left_out, read_split, refusal
+from forgetbench.data.sources import Read, left_out, read_split, refusal, without_pictures
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,7 @@ def _item_problems(manifest: Manifest, split: str, read: Read) -> Iterator[str]:
     elif not read.samples:
         yield f"split '{split}' has no items"
     elif manifest.image_domains != ["text"] and not any(sample.images for sample in read.samples):
-        yield (
-            f"split '{split}': no item has a picture, but `image_domains` are {', '.join(manifest.image_domains)}; "
-            "name the column that holds them under `source.columns` (image: ...), or write [text]"
-        )
+        yield without_pictures(manifest, split)
     if read.left_out:
         yield left_out(split, read.left_out)
 

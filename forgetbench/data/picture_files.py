@@ -1,0 +1,113 @@
+"""Read a picture's file from a folder or a ZIP by the name that an item gives it, however its program writes names.
+
+A name is looked up as it is; then with its letters composed otherwise (macOS takes é apart), with slashes for the
+backslashes of Windows, and in another case, where that fits one file alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path, PurePath
+
+_COMPARED = 20_000
+"""So many names of a folder are compared with one that is not there."""
+
+
+def is_archive(container: str) -> bool:
+    """Whether pictures are looked up in a ZIP."""
+    return container.lower().endswith(".zip") and not Path(container).is_dir()
+
+
+def with_slashes(name: str) -> str:
+    """A relative name as Unix writes it."""
+    return name.replace("\\", "/").removeprefix("./")
+
+
+def read_file(container: str, name: str) -> bytes:
+    """The bytes of a file in a folder or a ZIP.
+
+    Raises:
+        LookupError: there is no such file, or several that it could be; names those.
+        OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error: it cannot be read.
+    """
+    if is_archive(container):
+        state = Path(container).stat()
+        archive = _zip(container, state.st_size, state.st_mtime_ns)
+        try:
+            return archive.read(name)
+        except KeyError:
+            return archive.read(_found(name, _members(archive)))
+    try:
+        return (Path(container) / name).read_bytes()
+    except FileNotFoundError:
+        return (Path(container) / _in_folder(container, name)).read_bytes()
+
+
+def _in_folder(container: str, name: str) -> str:
+    folder = PurePath()
+    for part in PurePath(with_slashes(name)).parts:
+        if part == "..":
+            raise LookupError("it is outside the folder")
+        inside = Path(container) / folder
+        folder /= part if (inside / part).exists() else _found(part, _entries(str(inside)))
+    return str(folder)
+
+
+def _found(name: str, known: Mapping[str, Iterable[str]]) -> str:
+    """The one of `known` that a name stands for."""
+    for key in (_key(name), _key(name).casefold()):
+        if fitting := sorted(set(known.get(key, ()))):
+            if len(fitting) > 1:
+                raise LookupError(f"it could be any of {', '.join(map(repr, fitting))}")
+            return fitting[0]
+    near = difflib.get_close_matches(name, [one for one, _ in zip(known, range(_COMPARED), strict=False)], n=1)
+    raise LookupError(f"there is no such file{f'; the nearest name is {near[0]!r}' if near else ''}")
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", with_slashes(name))
+
+
+def _known(names: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Name as it may be written -> files it may mean; under a name in small letters, all that differ in case alone."""
+    known = defaultdict[str, list[str]](list)
+    for written, name in names:
+        known[_key(written)].append(name)
+    for key, held in list(known.items()):
+        if key.casefold() != key:
+            known[key.casefold()] += held
+    return dict(known)
+
+
+def _entries(folder: str) -> Mapping[str, Iterable[str]]:
+    path = Path(folder)
+    return _listed(path, path.stat().st_mtime_ns) if path.is_dir() else {}
+
+
+@lru_cache(maxsize=64)
+def _listed(folder: Path, changed_ns: int) -> Mapping[str, Iterable[str]]:
+    return _known((path.name, path.name) for path in folder.iterdir())
+
+
+@lru_cache(maxsize=8)
+def _members(archive: zipfile.ZipFile) -> Mapping[str, Iterable[str]]:
+    found = []
+    for one in archive.infolist():
+        found.append((one.filename, one.filename))
+        if not one.flag_bits & 0x800 and not one.filename.isascii():
+            # macOS and others write UTF-8 without saying so, and `zipfile` reads it as cp437.
+            try:
+                found.append((one.filename.encode("cp437").decode("utf-8"), one.filename))
+            except ValueError:
+                continue
+    return _known(found)
+
+
+@lru_cache(maxsize=8)
+def _zip(path: str, size: int, changed_ns: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
