@@ -195,7 +195,7 @@ class Engine:
         )
         answers_BT = ids_BT[:, inputs["input_ids"].shape[1] :]
         texts = self._encoder.tokenizer.batch_decode(answers_BT, skip_special_tokens=True)
-        return [Prediction(text=_before(text, settings.stop).strip()) for text in texts]
+        return [Prediction(text=_before(self._encoder.said(text), settings.stop).strip()) for text in texts]
 
     def _forward(
         self, inputs: Mapping[str, Tensor], features: Mapping[str, Any], keep: int, use_cache: bool = False
