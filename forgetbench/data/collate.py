@@ -269,10 +269,40 @@ class Encoder:
 
     def _reply_ids(self, sample: Sample, train_after_end: bool) -> tuple[int, ...]:
         """Token ids of the last reply; a candidate is asked for without the blanks around it."""
+        answer = sample.answer.strip() if sample.candidates else sample.answer
+        return self._ids_of(sample, answer, after=train_after_end)
+
+    def candidate_ids(self, sample: Sample) -> list[tuple[int, ...]]:
+        """Token ids of each candidate, without its end.
+
+        Raises:
+            UserError: one cannot be written; names the item.
+        """
+        return [self._ids_of(sample, text.strip(), end=False) for text in sample.candidates]
+
+    def longest_answer(self, sample: Sample) -> int:
+        """Tokens of the longest answer that is accepted or offered, its end included.
+
+        Raises:
+            UserError: one cannot be written; names the item.
+        """
+        texts = (*sample.references, *sample.options)
+        return max((len(self._ids_of(sample, text.strip())) for text in texts), default=0)
+
+    def _ids_of(self, sample: Sample, answer: str, end: bool = True, after: bool = False) -> tuple[int, ...]:
         try:
-            return self.answer_ids(sample.answer.strip() if sample.candidates else sample.answer, after=train_after_end)
+            return self.answer_ids(answer, end=end, after=after)
         except ValueError as error:
             raise UserError(f"Item '{sample.id}': {error}.") from error
+
+    def said(self, text: str) -> str:
+        """What a model wrote, without what the template writes between the prompt and a reply, and blanks around it."""
+        return text.strip().removeprefix(self._before_replies).strip()
+
+    @cached_property
+    def _before_replies(self) -> str:
+        ids = self._tokens.ids(self.template.reply_form.before)
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     @cached_property
     def _head(self) -> tuple[str, list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,6 +32,8 @@ _UNREAD = ("videos", "video", "audios", "audio", "tools")
 _UNREAD_IN_TURNS = ("tool_calls", "function_call", "reasoning_content", "thinking")
 _BOXES = ("<ref-object>", "<bbox>")
 """What ms-swift fills from a record's `objects`."""
+_NAMED = re.compile(r"<img>[^<>\n]+</img>")
+"""A picture as Qwen-VL and early versions of ms-swift write it."""
 _USERS = {
     "from/value": "LLaVA, ShareGPT",
     "role/content": "OpenAI, TRL, LLaMA-Factory, ms-swift",
@@ -88,14 +91,18 @@ def read_conversation(row: Row, picture: Callable[[object], ImageRef], has_marks
     for name in _UNREAD:
         if row.get(name) and row[name] != "[]":
             raise ValueError(f"it has `{name}`, but only texts and pictures are read; leave such records out")
-    if _list(row) is None and isinstance(row.get("label"), bool):
+    if isinstance(row.get("label"), bool):
         raise ValueError(
-            "its `label` says whether people liked its completion; keep the records that were liked, without that field"
+            "its `label` says whether people liked its last reply; keep the records that were liked, without that field"
         )
     layout, given = _given(row)
     turns = [_turn(turn, number, picture) for number, turn in enumerate(given, start=1)]
     if row.get("objects") and any(mark in turn.text for turn in turns for mark in _BOXES):
         raise ValueError(f"its texts leave {' or '.join(_BOXES)} to `objects`; write names and boxes into the texts")
+    if has_marks and not (row.get("image") or row.get("images")) and any(_NAMED.search(turn.text) for turn in turns):
+        raise ValueError(
+            "its texts name pictures as <img>FILE</img>; write <image> in their place, and the files into `images`"
+        )
     _check_order(turns)
     turns = [*_system(row, turns), *turns]
     if has_marks:

@@ -60,8 +60,7 @@ class BatchedSet:
 
 def batched(samples: Sequence[Sample], prompts: EncodedSet, encoder: Encoder, batch_size: int) -> BatchedSet:
     """Lay out a dataset's batches for one tokenizer."""
-    candidates = [[encoder.answer_ids(text.strip(), end=False) for text in sample.candidates] for sample in samples]
-    return BatchedSet(samples, prompts, candidates, batch_size)
+    return BatchedSet(samples, prompts, list(map(encoder.candidate_ids, samples)), batch_size)
 
 
 def differ_in_last(candidates: Sequence[tuple[int, ...]]) -> bool:

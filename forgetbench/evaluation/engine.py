@@ -204,7 +204,7 @@ class Engine:
         answers_BT = ids_BT[:, inputs["input_ids"].shape[1] :]
         answers = [_until(ids, self._generation.eos_token_id) for ids in answers_BT.tolist()]
         texts = self._encoder.tokenizer.batch_decode(answers, skip_special_tokens=True)
-        return [Prediction(text=_before(text, settings.stop).strip()) for text in texts]
+        return [Prediction(text=_before(self._encoder.said(text), settings.stop).strip()) for text in texts]
 
     def _forward(
         self, inputs: Mapping[str, Tensor], features: Mapping[str, Any], keep: int, use_cache: bool = False

@@ -85,8 +85,7 @@ class ModelRunner:
             return settings
         if dataset not in self._longest:
             # Of the whole split: how long an answer may be must not depend on which other items are scored.
-            texts = {text for sample in dataset.whole for text in (*sample.references, *sample.options)}
-            self._longest[dataset] = max(len(self._encoder.answer_ids(text.strip())) for text in texts)
+            self._longest[dataset] = max(map(self._encoder.longest_answer, dataset.whole))
         return replace(settings, max_new_tokens=self._longest[dataset] + 6)  # room for a short sentence around it
 
     def beyond_context(self, dataset: EvaluationSet, settings: Settings) -> BeyondContext | None:

@@ -168,19 +168,32 @@ class ChatTemplate:
 
         Args:
             text: the reply; may be marked.
+
+        Raises:
+            ValueError: the template does not let such a reply follow its prompts.
         """
         form = self.reply_form
         usual = form.before + text
         if self._template is None:
             return usual
-        whole = self.render([Turn(Speaker.user, (_ASKED,)), Turn(Speaker.assistant, (text,))], asks=False)
-        said = whole.removeprefix(self._asked)
-        if said == whole or said.startswith(usual):
+        said = self._said(text)
+        if said is None and self._said(_SAID) is not None:
+            raise ValueError(
+                "the chat template writes its last reply otherwise than behind the prompt that asks for it, as where "
+                "prompts close an empty thought and a reply brings its own; take the thought out, or give "
+                "model.chat_template a template whose prompts leave the thought to the reply"
+            )
+        if said is None or said.startswith(usual):
             return usual
         if text in said:
             return said[: said.find(text) + len(text)]
         # Changed, as a thought that is laid out anew; the end token is the last of what is written.
         return said[: said.rindex(form.end)] if form.is_written and form.end in said else said.rstrip()
+
+    def _said(self, text: str) -> str | None:
+        """What a conversation goes on with after the prompt; None where a written reply opens otherwise than asked."""
+        whole = self.render([Turn(Speaker.user, (_ASKED,)), Turn(Speaker.assistant, (text,))], asks=False)
+        return whole.removeprefix(self._asked) if whole.startswith(self._asked) else None
 
     @property
     def _eos(self) -> str:
@@ -196,10 +209,8 @@ class ChatTemplate:
     @cached_property
     def against_system_turns(self) -> str:
         """Why the template takes no system turn; empty where it does."""
-        system, asked = (
-            {"role": "system", "content": self._content(_SAID)},
-            self._message(Turn(Speaker.user, (_ASKED,))),
-        )
+        system, reply = (self._message(Turn(speaker, (_SAID,))) for speaker in (Speaker.system, Speaker.assistant))
+        asked = self._message(Turn(Speaker.user, (_ASKED,)))
         fix = "take it out (and leave model.system_prompt empty), or give model.chat_template a template that writes it"
         try:
             shown = self._rendered([system, asked], asks=True)
@@ -208,7 +219,7 @@ class ChatTemplate:
         if _SAID not in shown:
             return f"the chat template leaves a system turn out; {fix}"
         try:
-            if shown == self._rendered([{**system, "role": "assistant"}, asked], asks=True):
+            if shown == self._rendered([reply, asked], asks=True):
                 return f"the chat template writes a system turn as a reply; {fix}"
         except _ERRORS:
             pass
@@ -235,23 +246,31 @@ class ChatTemplate:
     @cached_property
     def _takes_parts(self) -> bool:
         """Whether a reply may be given as a list of parts; some templates print the list as Python writes it."""
-        parts = [{"type": "text", "text": _SAID}]
-        return self._prints_reply(parts)
+        return self._prints_reply(_parts(_SAID))
+
+    @cached_property
+    def _takes_system_parts(self) -> bool:
+        """The same of a system turn."""
+        asked = {"role": "user", "content": _parts(_ASKED)}
+        return self._prints([{"role": "system", "content": _parts(_SAID)}, asked])
 
     def _prints_reply(self, content: Any) -> bool:
-        asked = {"role": "user", "content": [{"type": "text", "text": _ASKED}]}
+        asked = {"role": "user", "content": _parts(_ASKED)}
+        return self._prints([asked, {"role": "assistant", "content": content}])
+
+    def _prints(self, messages: Sequence[Any]) -> bool:
+        """Whether the text is written, and no list as Python writes it."""
         try:
-            shown = self._rendered([asked, {"role": "assistant", "content": content}], asks=False)
+            shown = self._rendered(messages, asks=False)
         except _ERRORS:
             return False
         return _SAID in shown and "'type'" not in shown and '"type"' not in shown
 
-    def _content(self, text: str) -> Any:
-        return [{"type": "text", "text": text}] if self._takes_parts else text
-
     def _message(self, turn: Turn) -> dict[str, Any]:
         if turn.speaker is not Speaker.user:
-            return {"role": turn.speaker.value, "content": self._content(_joined(turn))}
+            takes_parts = self._takes_system_parts if turn.speaker is Speaker.system else self._takes_parts
+            text = _joined(turn)
+            return {"role": turn.speaker.value, "content": _parts(text) if takes_parts else text}
         parts = turn.parts
         if self._is_out_of_place(turn):
             bare = self.shown_picture.rstrip("\n")
@@ -368,6 +387,10 @@ def _is_trained(turn: Turn) -> bool:
 
 def _joined(turn: Turn) -> str:
     return "".join(part for part in turn.parts if isinstance(part, str))
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
 
 
 def _between_marks(turn: Turn) -> Turn:

@@ -359,7 +359,15 @@ REFUSED: dict[str, tuple[Row, str]] = {
     "tool calls": ({"messages": [{"role": "user", "content": "", "tool_calls": [1]}]}, "turn 1 has `tool_calls`"),
     "system inside": (told(*ASKED, ("system", "x"), *ASKED), "a system turn inside the conversation"),
     "two systems": (told(("system", "a"), *ASKED, system="b"), "`system` and its system turn differ"),
-    "disliked": ({"prompt": "Hi?", "completion": "No.", "label": False}, "whether people liked its completion"),
+    "disliked": ({"prompt": "Hi?", "completion": "No.", "label": False}, "whether people liked its last reply"),
+    "disliked turns": (
+        {"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "No."}], "label": False},
+        "whether people liked its last reply",
+    ),
+    "inline pictures": (
+        {"query": "Picture 1: <img>a/b.png</img>\nWhat?", "response": "A hat."},
+        r"name pictures as <img>FILE</img>; write <image>",
+    ),
     "videos": (told(*ASKED, videos=["a.mp4"]), "it has `videos`, but only texts and pictures"),
     "audios": (told(*ASKED, audios=["a.mp3"]), "it has `audios`"),
     "tools": (told(*ASKED, tools='[{"name": "a"}]'), "it has `tools`"),

@@ -153,6 +153,22 @@ def test_an_item_that_the_template_does_not_take_is_named(encoder: Encoder) -> N
         encoder.prompt(wrong)
 
 
+def test_an_item_whose_answers_cannot_be_written_is_named(encoder: Encoder) -> None:
+    wrong = replace(talk("odd one", "What?", "A"), references=("A", "a\ufdd0b"))
+    with pytest.raises(UserError, match="Item 'odd one': its text holds the noncharacter"):
+        encoder.longest_answer(wrong)
+    assert encoder.longest_answer(replace(wrong, references=("A", "red hat"))) == len(encoder.answer_ids("red hat"))
+
+
+def test_what_the_template_writes_before_a_reply_is_not_what_was_said(qwen: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text(WITHOUT_THOUGHTS)
+    thinks = Encoder(load_processor(ModelConfig(path=str(qwen), chat_template=str(tmp_path / "own.jinja"))))
+    written = thinks.tokenizer.decode(thinks.answer_ids("A hat."), skip_special_tokens=True)
+    assert written == "<think>\n\n</think>\n\nA hat."
+    assert thinks.said(written) == "A hat."
+    assert Encoder(load_processor(ModelConfig(path=str(qwen)))).said(" A hat. ") == "A hat."
+
+
 def test_where_a_template_drops_earlier_thoughts_last_replies_alone_are_trained(qwen: Path, tmp_path: Path) -> None:
     (tmp_path / "own.jinja").write_text(WITHOUT_THOUGHTS)
     encoder = Encoder(load_processor(ModelConfig(path=str(qwen), chat_template=str(tmp_path / "own.jinja"))))

@@ -32,6 +32,16 @@ DROPS_THOUGHTS = PARTS.replace(
     "{% if message['role'] == 'assistant' and not loop.parent %}{{ part['text'].split('</think>')[-1].lstrip('\n') }}"
     "{% else %}{{ part['text'] }}{% endif %}",
 ).replace(" and not loop.parent", "")
+# As Llama 3.2 Vision's: the system turn is printed, whatever it is.
+PRINTS_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}<|im_start|>system\n{{ messages[0]['content'] | trim }}<|im_end|>\n"
+    "{% set messages = messages[1:] %}{% endif %}" + PARTS
+)
+# As Qwen3.5's with thinking off: prompts close an empty thought, and a last reply is written with its own.
+CLOSED_THOUGHT = (
+    f"{HEAD}{{% if message['role'] == 'assistant' and loop.last and '</think>' not in message['content'][0]['text'] %}}"
+    f"<think>\n\n</think>\n\n{{% endif %}}{{% for part in message['content'] %}}{PICTURE}{{% endfor %}}{TAIL}"
+).replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}")
 ASKED, SAID = Turn(Speaker.user, ("What?",)), Turn(Speaker.assistant, ("A hat.",))
 
 
@@ -104,6 +114,11 @@ def test_a_system_prompt_goes_before_conversations_without_one(folder: Path, tmp
     assert "Be brief." not in own
 
 
+def test_a_system_turn_is_given_as_a_string_where_a_list_would_be_printed(folder: Path, tmp_path: Path) -> None:
+    subject = made(folder, tmp_path, PRINTS_SYSTEM, system_prompt="Be brief.")
+    assert subject.render([ASKED]).startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat?")
+
+
 def test_a_template_that_only_the_tokenizer_has_is_used(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     text = (copy / "chat_template.jinja").read_text()
@@ -152,6 +167,13 @@ def test_a_reply_that_the_template_changes_is_not_trained_on(folder: Path, tmp_p
         subject.replies(talk, talk)
     untouched = [ASKED, SAID, ASKED]
     assert subject.replies(untouched, untouched).count("A hat.") == 1
+
+
+def test_a_thought_does_not_follow_a_prompt_that_closed_one(folder: Path, tmp_path: Path) -> None:
+    subject = made(folder, tmp_path, CLOSED_THOUGHT)
+    assert subject.last_reply("A hat.") == "A hat."
+    with pytest.raises(ValueError, match=r"prompts close an empty thought .*take the thought out"):
+        subject.last_reply("<think>\nHm.\n</think>\n\nA hat.")
 
 
 def test_a_reply_without_loss_is_not_marked(folder: Path, tmp_path: Path) -> None:
