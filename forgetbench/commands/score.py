@@ -32,7 +32,7 @@ def score(config: ScoreConfig, outputs: Path) -> None:
         matrix = with_tasks(config.matrix, subject, catalogue)
         digest = scored_digest(run.model_digest, run.model, matrix.precision)
         planned = plan(digest, checkpoints, load_sets(matrix, catalogue), matrix)
-        cells = stored_cells(planned, CellStore(outputs_of(run, outputs)))
+        cells = stored_cells(planned, CellStore(outputs_of(run, outputs), matrix.reasoning.marks))
         if missing := len(planned) - len(cells):
             say(
                 f"{missing} of {len(planned)} cells are not there at these settings (matrix.batch_size, .precision and "

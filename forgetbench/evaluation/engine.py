@@ -18,16 +18,18 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessorList
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.records import Decoding, Prediction, Sample
+from forgetbench.core.records import THOUGHT_MARKS, Decoding, Prediction, Sample
 from forgetbench.data.batching import batch_prompts, extended, has_own_positions
 from forgetbench.data.collate import IGNORED, Encoded, Encoder
 from forgetbench.evaluation.batches import BatchedSet, differ_in_last
 from forgetbench.evaluation.features import FeatureCache
+from forgetbench.evaluation.replies import ReplyDecoder
 from forgetbench.evaluation.sampling import ItemNoise
 from forgetbench.evaluation.settings import Settings
 from forgetbench.methods.task_router import task_router
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel
+from forgetbench.scoring.reply import Marks
 
 T = TypeVar("T")
 Candidate = tuple[int, tuple[int, ...]]
@@ -48,19 +50,22 @@ class _Batch:
 class Engine:
     """Asks one loaded model; its weights may be swapped between calls."""
 
-    def __init__(self, loaded: LoadedModel, encoder: Encoder, feature_bytes: int = 1 << 31) -> None:
+    def __init__(
+        self, loaded: LoadedModel, encoder: Encoder, feature_bytes: int = 1 << 31, marks: Marks = THOUGHT_MARKS
+    ) -> None:
         """Use a model in evaluation mode and without gradients, on a GPU if there is one.
 
         Args:
             loaded: the model.
             encoder: of the same model.
             feature_bytes: memory for picture features; 0 encodes every picture every time.
+            marks: what thoughts stand between, which is kept where it is a special token.
         """
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # What a method freezes must not show: torch multiplies by weights with gradients in another order of sums.
         self._model = loaded.model.to(self._device).requires_grad_(False)
         self._keeps_logits, self._reuses_prefix = loaded.keeps_logits, loaded.reuses_prefix
-        self._encoder = encoder
+        self._encoder, self._writer = encoder, ReplyDecoder(encoder, marks)
         self._features = FeatureCache(PictureEncoder(loaded.model), feature_bytes)
         self._router = task_router(loaded.model)
 
@@ -194,7 +199,7 @@ class Engine:
             **({"stop_strings": list(settings.stop), "tokenizer": self._encoder.tokenizer} if settings.stop else {}),
         )
         answers_BT = ids_BT[:, inputs["input_ids"].shape[1] :]
-        texts = self._encoder.tokenizer.batch_decode(answers_BT, skip_special_tokens=True)
+        texts = self._writer.texts(answers_BT.tolist())
         return [Prediction(text=_before(text, settings.stop).strip()) for text in texts]
 
     def _forward(
