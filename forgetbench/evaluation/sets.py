@@ -34,12 +34,6 @@ class EvaluationSet:
         return self.load()
 
     @cached_property
-    def positions(self) -> list[int]:
-        """Where the scored items are in the whole split."""
-        places = {sample.id: place for place, sample in enumerate(self.whole)}
-        return [places[sample.id] for sample in self.samples]
-
-    @cached_property
     def image_digests(self) -> list[str]:
         """sha256 of each item's encoded pictures; empty where there is none."""
         known = {
