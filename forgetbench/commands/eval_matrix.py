@@ -109,7 +109,7 @@ def _score(
     planned = plan(model_digest, checkpoints, sets, matrix)
     if not planned:
         raise UserError("matrix.decodings: none of them applies to these datasets; open answers are decoded greedily.")
-    evaluator = Evaluator(runner, CellStore(outputs), process_group)
+    evaluator = Evaluator(runner, CellStore(outputs, matrix.reasoning.marks), process_group)
     with _progress("scoring", sum(len(work.dataset.samples) for work in planned)) as advance:
         cells = evaluator.score(planned, advance)
     scored = write_tables(subject, cells, catalogue).matrix if process_group.is_main else pd.DataFrame()

@@ -33,7 +33,7 @@ def score(config: ScoreConfig, outputs: Path) -> None:
         matrix = with_tasks(config.matrix, subject, catalogue)
         digest = scored_digest(run.model_digest, run.model, matrix.precision)
         planned = plan(digest, checkpoints, load_sets(matrix, catalogue), matrix)
-        cells = stored_cells(planned, CellStore(outputs_of(run, outputs)))
+        cells = stored_cells(planned, CellStore(outputs_of(run, outputs), matrix.reasoning.marks))
         if missing := len(planned) - len(cells):
             say(
                 f"{missing} of {len(planned)} cells are not there at these settings (matrix.batch_size, .precision and "
@@ -46,8 +46,9 @@ def score(config: ScoreConfig, outputs: Path) -> None:
                 f"name: {outputs / config.name} holds a run of its own; give these predictions another name."
             )
         subject = bare_subject(outputs / config.name, config.model_name, config.data, None, catalogue)
-        cells, left_out = external_cells(Path(config.predictions), config.matrix, catalogue, CellStore(outputs))
-        for line in left_out:
+        store = CellStore(outputs, config.matrix.reasoning.marks)
+        cells, told = external_cells(Path(config.predictions), config.matrix, catalogue, store, config.partial)
+        for line in told:
             say(line)
     if not cells:
         raise UserError("No predictions to score: name other datasets (matrix=..., matrix.datasets=[...]) or folders.")

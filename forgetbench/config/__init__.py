@@ -19,7 +19,7 @@ from forgetbench.config.recipe import (
 )
 from forgetbench.config.result import NO_RESULT
 from forgetbench.config.stages import DataConfig, StageConfig, Training, stage_recipe, stage_recipes
-from forgetbench.core.records import Decoding, Precision
+from forgetbench.core.records import THOUGHT_MARKS, Decoding, Precision
 from forgetbench.methods.base import Method
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "ModelConfig",
     "Optimiser",
     "Quantisation",
+    "ReasoningConfig",
     "RecipeConfig",
     "ReplayConfig",
     "RepresentationConfig",
@@ -143,6 +144,14 @@ class RepresentationConfig:
 
 
 @dataclass
+class ReasoningConfig:
+    """Models that think aloud before they answer."""
+
+    marks: list[list[str]] = field(default_factory=lambda: [list(pair) for pair in THOUGHT_MARKS])
+    """Pairs of texts around a thought, which is put aside; one that never ends is no answer. Default: public models'."""
+
+
+@dataclass
 class MatrixConfig:
     """What is scored, and how."""
 
@@ -170,6 +179,7 @@ class MatrixConfig:
     """Disk for each dataset's preprocessed pictures, under <outputs>/.cache; larger sets are read anew every time."""
     feature_gb: float = 2.0
     """Memory for picture features, kept while vision tower and projector stay the same; 0 keeps none."""
+    reasoning: ReasoningConfig = field(default_factory=ReasoningConfig)
     representation: RepresentationConfig = field(default_factory=RepresentationConfig)
 
 
@@ -241,6 +251,8 @@ class ScoreConfig:
     """Folder that tables and cells of `predictions` are written to; those of a run are where the run is."""
     manifests: list[str] = field(default_factory=lambda: ["data_manifests"])
     """Folders searched for your own manifests, besides the shipped ones."""
+    partial: bool = False
+    """With `predictions`: score the items that a file has predictions for, and say of how many."""
     lm_eval: bool = False
     """Also write each checkpoint's results in lm-evaluation-harness's JSON layout."""
     data: DataConfig = MISSING

@@ -9,6 +9,17 @@ from functools import cached_property
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PROBE_SUFFIX = "+class_name"
 """Ends the name of a dataset that was made into a class-label probe."""
+THOUGHT_MARKS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+)
+"""What public models write around what they think before they answer."""
 PARTS = ("vision", "projector", "language")
 """What a multimodal language model is made of."""
 SEEING_PARTS = ("vision", "projector")

@@ -272,13 +272,13 @@ class Encoder:
         answer = sample.answer.strip() if sample.candidates else sample.answer
         return self._ids_of(sample, answer, after=train_after_end)
 
-    def candidate_ids(self, sample: Sample) -> list[tuple[int, ...]]:
-        """Token ids of each candidate, without its end.
+    def candidate_ids(self, sample: Sample, end: bool = False) -> list[tuple[int, ...]]:
+        """Token ids of each candidate, with or without its end.
 
         Raises:
             UserError: one cannot be written; names the item.
         """
-        return [self._ids_of(sample, text.strip(), end=False) for text in sample.candidates]
+        return [self._ids_of(sample, text.strip(), end=end) for text in sample.candidates]
 
     def longest_answer(self, sample: Sample) -> int:
         """Tokens of the longest answer that is accepted or offered, its end included.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from forgetbench.core.errors import UserError
 
 Row = dict[str, Any]
 
+ID_FIELDS = ("id", "question_id", "sample_id", "doc_id")
+"""What programs and datasets call an item's id, the first known one first."""
 _PAIR = re.compile(r"\(\s*([^,()]+?)\s*,\s*(True|False)\s*\)")
 
 
@@ -27,8 +29,8 @@ class Answer:
 
     line: int
     """Number of the line, from 1."""
-    id: str | None
-    """The item's id, where the file has one."""
+    ids: Mapping[str, str]
+    """The item's ids, by the name of their field; none where the file has none."""
     place: int | None
     """Index of the item in the full file of items; None where only the order of the lines could tell."""
     given: str | tuple[float, ...]
@@ -83,37 +85,40 @@ def _rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _layout(row: Row) -> tuple[str, Callable[[Row, int], Answer]]:
-    if "doc_id" in row:
+    is_plain = "text" in row or "logprobs" in row
+    if "doc_id" in row and not (is_plain and row.keys().isdisjoint(("filtered_resps", "resps"))):
         # lmms-eval replaces `arguments` by `input`.
         return ("lmms-eval", _lmms_eval) if "input" in row else ("lm-eval", _lm_eval)
     if "predict" in row:
         return "LLaMA-Factory", _llama_factory
-    if "text" in row or "logprobs" in row:
+    if is_plain:
         return "plain", _plain
     raise ValueError(
-        f"the fields {', '.join(row) or '(none)'} are of no known layout; expected `id` with `text` or `logprobs`, or "
-        "a line of lm-eval or lmms-eval (`doc_id`, `filtered_resps`) or of LLaMA-Factory (`predict`, `label`)"
+        f"the fields {', '.join(row) or '(none)'} are of no known layout; expected `id` (or `question_id`, `sample_id`, "
+        "`doc_id`) with `text` or `logprobs`, or a line of lm-eval or lmms-eval (`doc_id`, `filtered_resps`) or of "
+        "LLaMA-Factory (`predict`, `label`)"
     )
 
 
-def _id(row: Row) -> str | None:
-    return None if row.get("id") is None else str(row["id"])
+def stated_ids(row: Row) -> dict[str, str]:
+    """The ids that a row has, by field."""
+    return {name: str(row[name]) for name in ID_FIELDS if type(row.get(name)) in (str, int)}
 
 
 def _plain(row: Row, line: int) -> Answer:
     text, logprobs = row.get("text"), row.get("logprobs")
     stated = row.get("target", row.get("label"))
     if isinstance(text, str) and logprobs is None:
-        return Answer(line, _id(row), None, text, stated)
+        return Answer(line, stated_ids(row), None, text, stated)
     if text is None and isinstance(logprobs, list) and all(type(one) in (int, float) for one in logprobs):
-        return Answer(line, _id(row), None, tuple(map(float, logprobs)), stated)
+        return Answer(line, stated_ids(row), None, tuple(map(float, logprobs)), stated)
     raise ValueError("give either `text`, a string, or `logprobs`, a list with a number for each candidate")
 
 
 def _llama_factory(row: Row, line: int) -> Answer:
     if not isinstance(row["predict"], str):
         raise ValueError(f"`predict` must be a string, not {row['predict']!r}")
-    return Answer(line, _id(row), None, row["predict"], row.get("label"))
+    return Answer(line, stated_ids(row), None, row["predict"], row.get("label"))
 
 
 def _lm_eval(row: Row, line: int) -> Answer:
@@ -124,8 +129,9 @@ def _lm_eval(row: Row, line: int) -> Answer:
     # A task's own filter has cut its answer out of the text, by rules that are not ours.
     order = ("filtered_resps", "resps") if name in ("", "none") else ("resps", "filtered_resps")
     field = next((one for one in order if one in row), order[0])
-    own = _id(doc) if isinstance(doc, dict) else None
-    return Answer(line, own, place, _given(row[field], field), row.get("target"), name)
+    stated = {**stated_ids(row), **(stated_ids(doc) if isinstance(doc, dict) else {})}
+    ids = {name: value for name, value in stated.items() if name != "doc_id"}  # here it is the place
+    return Answer(line, ids, place, _given(row[field], field), row.get("target"), name)
 
 
 def _lmms_eval(row: Row, line: int) -> Answer:

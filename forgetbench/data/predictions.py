@@ -8,18 +8,25 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import LETTERS, Decoding, Prediction, Sample
-from forgetbench.data.prediction_layouts import Answer, read_answers
+from forgetbench.data.layouts import chosen_rows
+from forgetbench.data.manifest import Manifest
+from forgetbench.data.prediction_ids import matched
+from forgetbench.data.prediction_layouts import Answer, read_answers, stated_ids
+from forgetbench.scoring.folding import plain
 
 MISMATCHES = 0.05
 """Share of a file's targets that may differ from ours: a few labels may be written otherwise, misaligned ones are not
 few."""
+
+_ROUNDING = 0.01
+"""So far above 0 may a log-probability be that was summed in half precision; probabilities are further."""
 
 # Time stamps of lm-eval (isoformat, ":" as "-", no fraction at a whole second) and of lmms-eval.
 _STAMP = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?|\d{8}_\d{6}"
@@ -42,10 +49,12 @@ class ExternalPredictions:
     """One file, read and matched."""
 
     decoding: Decoding
-    predictions: tuple[Prediction, ...]
-    """In the order of the samples."""
+    predictions: Mapping[str, Prediction]
+    """By the ids of the samples, in their order; of all of them unless what is there was asked for."""
     kind: str
     """The layout."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of it: lines of no item, items without a line."""
 
 
 def find_checkpoints(folder: Path) -> list[ExternalCheckpoint]:
@@ -99,71 +108,59 @@ def find_file(checkpoint: Path, dataset: str) -> Path | None:
 
 
 def read_predictions(
-    path: Path, samples: Sequence[Sample], positions: Sequence[int] | None = None, total: int | None = None
+    path: Path,
+    samples: Sequence[Sample],
+    whole: Sequence[Sample] | None = None,
+    other_ids: Callable[[], Mapping[str, Mapping[str, str]]] = dict,
+    partial: bool = False,
 ) -> ExternalPredictions:
     """Read a file of predictions for a dataset; items that are not among the samples are left out.
 
-    Items are matched by id where the file has our ids, else by their place in the full file of items.
+    Items are matched by any id that both have, else by their place in the full file of items.
 
     Args:
         path: JSON lines, in a layout of `prediction_layouts`.
         samples: the dataset's, or some of them.
-        positions: each sample's index in the full file of items; in order by default.
-        total: number of items in the full file; that of the samples by default.
+        whole: all of the dataset's, in file order; the samples by default.
+        other_ids: further ids that the dataset's rows have, by field, for each sample's id.
+        partial: take what is there, if it is not everything.
 
     Raises:
         UserError: a line is not readable, an item has no prediction or two, or targets show that items are misaligned.
     """
-    places = range(len(samples)) if positions is None else positions
+    every = samples if whole is None else whole
     kind, answers = read_answers(path)
-    by_id = _have_our_ids(answers, samples, places)
-    theirs = [one.id for one in answers] if by_id else _places(path, answers, total or len(samples))
-    ours: Sequence[str | int] = [sample.id for sample in samples] if by_id else places
-    found = _indexed(path, theirs, answers)
-    if missing := [sample.id for sample, key in zip(samples, ours, strict=True) if key not in found]:
-        raise UserError(
-            f"{path}: {len(missing)} of {len(samples)} items have no prediction, the first is '{missing[0]}' "
-            f"(matched by {'id' if by_id else 'place in the file'}). Generate for the whole split, or correct the ids."
+    match = matched(path, answers, [sample.id for sample in every], other_ids)
+    found = match.answers
+    notes = []
+    if match.unknown:
+        first = match.unknown[0]
+        notes.append(
+            f"{path}: {len(match.unknown)} of {len(answers)} lines are of no item of the dataset, the first is line "
+            f"{first.line} ({match.how} '{match.key(first)}'); they are left out."
         )
-    pairs = [(sample, found[key]) for sample, key in zip(samples, ours, strict=True)]
+    missing = [sample.id for sample in samples if sample.id not in found]
+    if missing:
+        without = f"{path}: {len(missing)} of {len(samples)} items have no prediction, the first is '{missing[0]}' "
+        if not partial or len(missing) == len(samples):
+            raise UserError(
+                f"{without}(matched by {match.how}). Generate for the whole split, or correct the ids; partial=true "
+                "scores what is there."
+            )
+        notes.append(f"{without}(matched by {match.how}); scored are the {len(samples) - len(missing)} that have one.")
+    pairs = [(sample, found[sample.id]) for sample in samples if sample.id in found]
     _check_targets(path, pairs)
     decoding = Decoding.greedy if isinstance(pairs[0][1].given, str) else Decoding.choice
-    return ExternalPredictions(decoding, tuple(_prediction(path, decoding, *pair) for pair in pairs), kind)
+    predictions = {sample.id: _prediction(path, decoding, sample, answer) for sample, answer in pairs}
+    return ExternalPredictions(decoding, predictions, kind, tuple(notes))
 
 
-def _have_our_ids(answers: Sequence[Answer], samples: Sequence[Sample], places: Sequence[int]) -> bool:
-    """Ids decide if they are ours; ids that only count items may be counted otherwise there, from 1 for example."""
-    theirs = {one.id for one in answers} - {None}
-    if answers[0].place is None:
-        return bool(theirs)
-    known = [sample.id in theirs for sample in samples]
-    counted = all(sample.id == str(place) for sample, place in zip(samples, places, strict=True))
-    return all(known) or (any(known) and not counted)
-
-
-def _places(path: Path, answers: Sequence[Answer], total: int) -> list[int | None]:
-    if answers[0].place is None and len(answers) != total:
-        raise UserError(
-            f"{path}: {len(answers)} lines, but the dataset has {total} items. Without ids, lines are matched by their "
-            "order, so each item needs one. Add `id` to each line, or generate for the whole split."
-        )
-    for one in answers:
-        if one.place is not None and not 0 <= one.place < total:
-            raise UserError(
-                f"{path}:{one.line}: item {one.place} of a dataset with {total} items (counted from 0). "
-                "The file is of another dataset or split; check which one was run."
-            )
-    return [nth if one.place is None else one.place for nth, one in enumerate(answers)]
-
-
-def _indexed(path: Path, keys: Sequence[str | int | None], answers: Sequence[Answer]) -> dict[str | int | None, Answer]:
-    found: dict[str | int | None, Answer] = {}
-    for key, answer in zip(keys, answers, strict=True):
-        first = found.setdefault(key, answer)
-        if first is not answer and key is not None:
-            raise UserError(
-                f"{path}:{answer.line}: item '{key}' has a prediction on line {first.line} already; keep one of them."
-            )
+def ids_of_rows(manifest: Manifest, split: str) -> dict[str, dict[str, str]]:
+    """Every id that the rows of a split have, by field, for each id that an item goes by."""
+    found = {}
+    for index, row in chosen_rows(manifest, split, None):
+        ids = stated_ids(row)
+        found[ids.get("id", str(index))] = ids
     return found
 
 
@@ -201,7 +198,7 @@ def _accepted(sample: Sample) -> set[str]:
 
 
 def _bare(text: object) -> str:
-    return " ".join(str(text).split()).strip(" .()").casefold()
+    return " ".join(plain(str(text)).split()).strip(" .()").casefold()
 
 
 def _prediction(path: Path, decoding: Decoding, sample: Sample, answer: Answer) -> Prediction:
@@ -217,6 +214,10 @@ def _prediction(path: Path, decoding: Decoding, sample: Sample, answer: Answer) 
         raise UserError(
             f"{where}: {len(given)} log-probabilities for {expected}; give one for each candidate, in order."
         )
-    if not all(math.isfinite(one) and one <= 0 for one in given):
-        raise UserError(f"{where}: {list(given)} are no log-probabilities; expected finite numbers of at most 0.")
+    if any(math.isnan(one) or one > _ROUNDING for one in given):
+        raise UserError(f"{where}: {list(given)} are no log-probabilities; expected numbers of at most 0.")
+    if max(given) == -math.inf:
+        raise UserError(
+            f"{where}: all its log-probabilities are -Infinity, so none of the candidates is the likeliest."
+        )
     return Prediction(option_logprobs=given)

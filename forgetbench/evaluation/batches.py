@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from forgetbench.core.errors import UserError
 from forgetbench.core.records import ImageRef, Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.data.encoded import EncodedSet
@@ -59,8 +60,33 @@ class BatchedSet:
 
 
 def batched(samples: Sequence[Sample], prompts: EncodedSet, encoder: Encoder, batch_size: int) -> BatchedSet:
-    """Lay out a dataset's batches for one tokenizer."""
-    return BatchedSet(samples, prompts, list(map(encoder.candidate_ids, samples)), batch_size)
+    """Lay out a dataset's batches for one tokenizer.
+
+    Raises:
+        UserError: one candidate's tokens begin another's, and the model writes no end of turn; names the item.
+    """
+    return BatchedSet(samples, prompts, [_candidates(sample, encoder) for sample in samples], batch_size)
+
+
+def _candidates(sample: Sample, encoder: Encoder) -> list[tuple[int, ...]]:
+    """Token ids of an item's candidates; with the end of the turn where one's tokens begin another's.
+
+    Without it, "red" is at least as likely as "red and blue" whatever a model has learnt.
+    """
+    found = encoder.candidate_ids(sample)
+    if not _one_begins_another(found):
+        return found
+    ended = encoder.candidate_ids(sample, end=True)
+    if _one_begins_another(ended):
+        raise UserError(
+            f"Item '{sample.id}': the tokens of one option begin another's, and this model writes no end of turn that "
+            "tells them apart, so their likelihoods cannot be compared; decode greedily (matrix.decodings=[greedy])."
+        )
+    return ended
+
+
+def _one_begins_another(candidates: Sequence[tuple[int, ...]]) -> bool:
+    return any(one != other and other[: len(one)] == one for one in candidates for other in candidates)
 
 
 def differ_in_last(candidates: Sequence[tuple[int, ...]]) -> bool:

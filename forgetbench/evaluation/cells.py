@@ -20,11 +20,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forgetbench.core.records import AnswerKind, Metric, Prediction, Sample
+from forgetbench.core.records import THOUGHT_MARKS, AnswerKind, Metric, Prediction, Sample
 from forgetbench.core.store import Store, checksum, json_digest, verify
 from forgetbench.evaluation.settings import Settings
 from forgetbench.scoring.answers import rules_digest, score_answers
+from forgetbench.scoring.reply import Marks
 
+_LATER = ("cut_off",)
+"""Columns that older files lack: read as absent."""
 _TEXTS, _FLOATS = pa.list_(pa.string()), pa.list_(pa.float64())
 SCHEMA = pa.schema(
     [
@@ -45,8 +48,10 @@ SCHEMA = pa.schema(
         ("parsed", pa.string()),
         ("correct", pa.bool_()),
         ("score", pa.float64()),
+        ("cut_off", pa.bool_()),
     ]
 )
+_MARKS = [list(pair) for pair in THOUGHT_MARKS]
 _OF_ASKING = ("seconds", "versions", "beyond_context")
 """What a cell's file says of how its predictions were made; scoring again changes none of it."""
 
@@ -66,7 +71,7 @@ class CellKey:
     @property
     def digest(self) -> str:
         """sha256 of the key: the cell's name."""
-        return json_digest(asdict(self))
+        return json_digest({**asdict(self), "settings": self.settings.named})
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,15 @@ class Cell:
 class CellStore:
     """The folder of cells shared by all runs and sweep points under one outputs folder."""
 
-    def __init__(self, outputs: Path) -> None:
-        """Use `<outputs>/.cells`."""
+    def __init__(self, outputs: Path, marks: Marks | None = None) -> None:
+        """Use `<outputs>/.cells`.
+
+        Args:
+            outputs: the folder.
+            marks: what thoughts stand between; None reads every cell by those that it was last read by.
+        """
         self._files = Store(outputs / ".cells", ".parquet", damage=(OSError, pa.ArrowException))
+        self._marks = None if marks is None else [list(pair) for pair in marks]
 
     def path(self, digest: str) -> Path:
         """Where a cell is, whether or not it exists."""
@@ -124,7 +135,8 @@ class CellStore:
         if stored is None:
             return None
         table, facts = stored
-        if (facts["rules"], facts["metric"]) != (rules_digest(), metric):
+        marks = facts.get("marks", _MARKS)
+        if (facts["rules"], facts["metric"], marks) != (rules_digest(), metric, self._marks or marks):
             return self._score(digest, table.to_pylist(), metric, facts)
         return Cell(digest, _frame(table), facts["seconds"], metric, _beyond(facts))
 
@@ -194,7 +206,8 @@ class CellStore:
     ) -> Cell:
         """Read and score stored predictions, and keep what came out."""
         samples, predictions = [_sample(row) for row in rows], [_prediction(row) for row in rows]
-        answers = score_answers(samples, predictions, metric)
+        marks = self._marks or asked.get("marks", _MARKS)
+        answers = score_answers(samples, predictions, metric, marks)
         scored = [{**row, **asdict(answer)} for row, answer in zip(rows, answers, strict=True)]
         table = pa.Table.from_pylist(scored, schema=SCHEMA)
         facts = {
@@ -202,6 +215,7 @@ class CellStore:
             "content": _content(table),
             "metric": metric,
             "rules": rules_digest(),
+            "marks": marks,
             **{key: asked[key] for key in _OF_ASKING if key in asked},
         }
         with self._files.writing(digest) as temporary:
@@ -218,8 +232,12 @@ def _load(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     # Read in one go: another command may be putting a new file in its place.
     table = pq.read_table(pa.BufferReader(path.read_bytes()))
     facts = json.loads((table.schema.metadata or {})[b"facts"])
-    table = table.cast(SCHEMA)
+    known = pa.schema([field for field in SCHEMA if field.name in table.column_names or field.name not in _LATER])
+    table = table.cast(known)
     verify((facts["cell"], facts["content"]), (path.stem, _content(table)))
+    for name in _LATER:
+        if name not in table.column_names:
+            table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
     return table, facts
 
 

@@ -19,16 +19,18 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessorList
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.records import Decoding, Prediction, Sample
+from forgetbench.core.records import THOUGHT_MARKS, Decoding, Prediction, Sample
 from forgetbench.data.batching import batch_prompts, extended, has_own_positions
 from forgetbench.data.collate import IGNORED, Encoded, Encoder
 from forgetbench.evaluation.batches import BatchedSet, differ_in_last
 from forgetbench.evaluation.features import FeatureCache
+from forgetbench.evaluation.replies import ReplyDecoder
 from forgetbench.evaluation.sampling import ItemNoise
 from forgetbench.evaluation.settings import Settings
 from forgetbench.methods.task_router import task_router
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel
+from forgetbench.scoring.reply import Marks
 
 T = TypeVar("T")
 Candidate = tuple[int, tuple[int, ...]]
@@ -49,19 +51,22 @@ class _Batch:
 class Engine:
     """Asks one loaded model; its weights may be swapped between calls."""
 
-    def __init__(self, loaded: LoadedModel, encoder: Encoder, feature_bytes: int = 1 << 31) -> None:
+    def __init__(
+        self, loaded: LoadedModel, encoder: Encoder, feature_bytes: int = 1 << 31, marks: Marks = THOUGHT_MARKS
+    ) -> None:
         """Use a model in evaluation mode and without gradients, on a GPU if there is one.
 
         Args:
             loaded: the model.
             encoder: of the same model.
             feature_bytes: memory for picture features; 0 encodes every picture every time.
+            marks: what thoughts stand between, which is kept where it is a special token.
         """
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # What a method freezes must not show: torch multiplies by weights with gradients in another order of sums.
         self._model = loaded.model.to(self._device).requires_grad_(False)
         self._keeps_logits, self._reuses_prefix = loaded.keeps_logits, loaded.reuses_prefix
-        self._encoder = encoder
+        self._encoder, self._writer = encoder, ReplyDecoder(encoder, marks)
         self._generation = GenerationConfig(
             do_sample=False,
             num_beams=1,
@@ -203,8 +208,8 @@ class Engine:
             )
         answers_BT = ids_BT[:, inputs["input_ids"].shape[1] :]
         answers = [_until(ids, self._generation.eos_token_id) for ids in answers_BT.tolist()]
-        texts = self._encoder.tokenizer.batch_decode(answers, skip_special_tokens=True)
-        return [Prediction(text=_before(self._encoder.said(text), settings.stop).strip()) for text in texts]
+        texts = [self._encoder.said(text) for text in self._writer.texts(answers)]
+        return [Prediction(text=_before(text, settings.stop).strip()) for text in texts]
 
     def _forward(
         self, inputs: Mapping[str, Tensor], features: Mapping[str, Any], keep: int, use_cache: bool = False

@@ -51,7 +51,7 @@ class ModelRunner:
         """
         self._inputs_digest, self._encoder, self._config, self._cache = loaded.inputs_digest, encoder, config, cache
         at_precision(loaded.model, config.precision)
-        self._engine = Engine(loaded, encoder, int(config.feature_gb * GIB))
+        self._engine = Engine(loaded, encoder, int(config.feature_gb * GIB), config.reasoning.marks)
         self._model = loaded.model
         # A layer that is not there is refused before anything is asked.
         self._observer = Observer(loaded, encoder.pad_id, config) if config.representation.enabled else None

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import permutations
 
 from forgetbench.config import MatrixConfig
 from forgetbench.core.records import PROBE_SUFFIX, AnswerKind, Decoding, Sample
@@ -33,12 +34,6 @@ class EvaluationSet:
         return self.load()
 
     @cached_property
-    def positions(self) -> list[int]:
-        """Where the scored items are in the whole split."""
-        places = {sample.id: place for place, sample in enumerate(self.whole)}
-        return [places[sample.id] for sample in self.samples]
-
-    @cached_property
     def image_digests(self) -> list[str]:
         """sha256 of each item's encoded pictures; empty where there is none."""
         known = {
@@ -52,13 +47,23 @@ class EvaluationSet:
         """Digest of the rendered items."""
         return samples_digest(self.samples, self.image_digests)
 
+    @property
+    def _begins_another(self) -> bool:
+        """Whether an item has a candidate that begins another one, as "red" begins "red and blue"."""
+        return any(
+            shorter != longer and longer.startswith(shorter)
+            for candidates in {tuple(map(str.strip, sample.candidates)) for sample in self.samples}
+            for shorter, longer in permutations(candidates, 2)
+        )
+
     def settings(self, config: MatrixConfig) -> list[Settings]:
         """How it is asked: the decodings that apply, as open answers have no candidates to choose from."""
         open_ended = self.manifest.answer is AnswerKind.text
         precision = config.precision.value
-        choice = Settings(Decoding.choice, precision, config.batch_size)
+        choice = Settings(Decoding.choice, precision, config.batch_size, answer_end=self._begins_another or None)
         greedy = replace(
             choice,
+            answer_end=None,
             decoding=Decoding.greedy,
             max_new_tokens=self.manifest.max_new_tokens,
             stop=tuple(self.manifest.stop),

@@ -7,6 +7,8 @@ from typing import Any
 
 from forgetbench.core.records import Decoding
 
+_LATER = ("answer_end",)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -25,6 +27,13 @@ class Settings:
     seed: int | None = None
     source: str | None = None
     """The layout of predictions made elsewhere, whose settings are not known."""
+    answer_end: bool | None = None
+    """True where one option's text begins another's: such candidates are scored with the end of the turn."""
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """What a cell's name is made from; settings that came later are in it only where they apply."""
+        return {key: value for key, value in asdict(self).items() if key not in _LATER or value is not None}
 
     def described(self) -> dict[str, Any]:
         """What applies, by name."""

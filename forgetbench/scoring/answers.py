@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from forgetbench.core.records import AnswerKind, Metric, Prediction, Sample
+from forgetbench.core.records import THOUGHT_MARKS, AnswerKind, Metric, Prediction, Sample
 from forgetbench.scoring.anls import anls
 from forgetbench.scoring.boxes import box_match
 from forgetbench.scoring.choice import likeliest, parse_choice, parse_option
 from forgetbench.scoring.cider import cider_d
 from forgetbench.scoring.containment import contains_match, lenient_match, mutual_match
-from forgetbench.scoring.exact import exact_match
+from forgetbench.scoring.exact import open_match
 from forgetbench.scoring.relaxed import relaxed_match
+from forgetbench.scoring.reply import Marks, answer_part
 from forgetbench.scoring.science import letter_match, science_match
 from forgetbench.scoring.verbatim import caseless_match, compact_match
 from forgetbench.scoring.vqa import vqa_accuracy
@@ -34,37 +35,53 @@ class Answer:
     """None where the metric knows more than right and wrong."""
     score: float
     """What the metric gives; 0 where nothing could be read."""
+    cut_off: bool | None = None
+    """Whether the reply is a thought that never ends; None where no text was written."""
 
 
-def score_answers(samples: Sequence[Sample], predictions: Sequence[Prediction], metric: Metric) -> list[Answer]:
+def score_answers(
+    samples: Sequence[Sample], predictions: Sequence[Prediction], metric: Metric, marks: Marks = THOUGHT_MARKS
+) -> list[Answer]:
     """Score one dataset's predictions.
 
     Args:
         samples: the items.
         predictions: one per item.
         metric: of open answers; items with candidates are right or wrong.
+        marks: what thoughts stand between.
     """
-    parsed = [read_answer(sample, prediction) for sample, prediction in zip(samples, predictions, strict=True)]
+    replies = [_reply(sample, prediction, marks) for sample, prediction in zip(samples, predictions, strict=True)]
+    parsed = [read_answer(*one) for one in zip(samples, predictions, replies, strict=True)]
+    cut_off = [None if one.text is None else reply is None for one, reply in zip(predictions, replies, strict=True)]
     if not samples or samples[0].kind is not AnswerKind.text:
         right = [answer == sample.answer for answer, sample in zip(parsed, samples, strict=True)]
-        return [Answer(answer, one, float(one)) for answer, one in zip(parsed, right, strict=True)]
+        return [Answer(one, hit, float(hit), cut) for one, hit, cut in zip(parsed, right, cut_off, strict=True)]
     given = _OPEN[metric]([answer or "" for answer in parsed], samples)
     return [
-        Answer(one, score if isinstance(score, bool) else None, float(score))
-        for one, score in zip(parsed, given, strict=True)
+        Answer(one, score if isinstance(score, bool) else None, float(score), cut)
+        for one, score, cut in zip(parsed, given, cut_off, strict=True)
     ]
 
 
-def read_answer(sample: Sample, prediction: Prediction) -> str | None:
-    """The answer a prediction stands for: a candidate, or open text; None if no rule could read it."""
+def read_answer(sample: Sample, prediction: Prediction, reply: str | None) -> str | None:
+    """The answer a prediction stands for: a candidate, or open text; None if no rule could read it.
+
+    Args:
+        sample: the item.
+        prediction: of it.
+        reply: what it says, without its thought; None where there is nothing but a thought.
+    """
     if prediction.option_logprobs is not None:
         return sample.candidates[likeliest(prediction.option_logprobs)]
-    text = (prediction.text or "").strip()
-    if sample.kind is AnswerKind.text:
-        return text or None
+    if sample.kind is AnswerKind.text or not reply:
+        return reply or None
     parse = parse_choice if sample.kind is AnswerKind.letter else parse_option
-    index = parse(text, sample.options)
+    index = parse(reply, sample.options)
     return None if index is None else sample.candidates[index]
+
+
+def _reply(sample: Sample, prediction: Prediction, marks: Marks) -> str | None:
+    return answer_part(prediction.text or "", marks, {*sample.options, *sample.references})
 
 
 @cache
@@ -91,7 +108,7 @@ def _science(texts: Sequence[str], samples: Sequence[Sample]) -> Sequence[float]
 
 
 _OPEN: Mapping[Metric, _Scorer] = {
-    Metric.accuracy: _each(exact_match),
+    Metric.accuracy: _each(open_match),
     Metric.vqa_accuracy: _each(vqa_accuracy),
     Metric.anls: _each(anls),
     Metric.relaxed_accuracy: _each(relaxed_match),

@@ -1,38 +1,43 @@
 """Which option an answer is: the likeliest one, or the one that its text names.
 
-None where a careful reader could not tell either: a reply that names two options, or whose letter and text contradict,
-is unparsed, so that format failure and wrong answer stay two different things.
+A reply is read by rules in order; the first that says something decides. None where a careful reader could not tell
+either: a reply that names two options and states none, or whose letter and text contradict, is unparsed, so that format
+failure and wrong answer stay two different things. docs/scoring.md has the rules in words, with examples that are tests.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-from forgetbench.core.records import LETTERS
+from forgetbench.scoring.mentions import BEYOND, Mention, Options, is_reckoned, known, mentions, only
+from forgetbench.scoring.pieces import REFUSED, after_marker, bare_letter, first_sentence, line, opening
+from forgetbench.scoring.statements import Statement, is_concluded, is_confirmed, says_none, statements
 
-# Stands for an option's text once found, so that "Vitamin C" is not also read as the letter C.
-_NAMED = "\x00"
-_MARKUP = re.compile(r"[*`]")
-_NEGATED = re.compile(rf"(?:\bnot|n't)\s+(?:(?:an?|the|option)\s+)*[(\[]?(?:{_NAMED}|[A-Z]\b)")
+_OTHER = -3
+"""A statement says something that is no option; one before it may still name one."""
+_NEGATED = re.compile(r"\b(?:not|never|cannot)\b|n['’]t\b|不是|不为", re.IGNORECASE)
+_NUMBER = re.compile(r"[\s*_`$\\(\[{]*[-+]?\d[\d.,/]*\s*(?:[.!)\]}*$]|$|\n)")
 
-# Letters set off by their position, in either case: "b.", "(b) ...", "Answer: b", "... (b)".
-_MARKED_LETTERS = (
-    re.compile(r"^[(\[]?([A-Za-z])(?:[.:)\]]+(?!\w)|\s*$)"),
-    re.compile(
-        r"\b(?:answer|option|choice)(?:\s+is)?\s*:?\s*[(\[]?([A-Za-z])(?=[.:)\]]|\s*$)",
-        re.IGNORECASE,
-    ),
-    re.compile(r"(?<!\w)[(\[]([A-Za-z])[)\]]"),
-)
-# Capitals that stand alone, but not in "T-shirt", nor as the words "A" (dog) and "I" (think).
-_BARE_LETTER = re.compile(
-    r"(?<![\w'\u2019-])"
-    rf"(?:[B-HJ-Z]|[AI](?![ \t]+(?!(?:[A-Z]|or|and|because|since|is)\b)[\w{_NAMED}]))"
-    r"(?![\w'\u2019-])"
-)
+
+@dataclass(frozen=True)
+class _Reply:
+    """A reply to one item, folded as far as its options are."""
+
+    text: str
+    options: Options
+
+    @cached_property
+    def mentions(self) -> list[Mention]:
+        """Every place where it names an option."""
+        return mentions(self.text, self.options)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines that hold more than markup."""
+        return [line.strip() for line in self.text.splitlines() if line.strip(" *_#`-\t>$\\[]")]
 
 
 def likeliest(logprobs: Sequence[float]) -> int:
@@ -51,63 +56,122 @@ def likeliest_per_character(logprobs: Sequence[float], texts: Sequence[str]) -> 
 
 
 def parse_choice(text: str, options: Sequence[str]) -> int | None:
-    """Index of the lettered option that `text` names by letter, by text or by both.
+    """Index of the lettered option that `text` states or names, by letter, by text or by both.
 
     Args:
-        text: what the model wrote.
+        text: what the model wrote, without its thought.
         options: option texts in the order shown; the first is A.
 
     Returns:
         None for an empty or ambiguous reply, a contradiction, or a letter beyond the options.
     """
-    valid = LETTERS[: len(options)]
-    by_text, rest = _find_texts(text, options, skip=set(valid))
-    marked = {letter.upper() for pattern in _MARKED_LETTERS for letter in pattern.findall(rest)}
-    bare = set(_BARE_LETTER.findall(rest)) & set(valid)
-    if _NEGATED.search(rest) or not marked <= set(valid):
-        return None
-    return _only(by_text | {valid.index(letter) for letter in marked | bare})
+    return _read(text, known(tuple(options), True))
 
 
 def parse_option(text: str, options: Sequence[str]) -> int | None:
-    """Index of the one unlettered option, such as yes or no, that `text` names; or None."""
-    named, rest = _find_texts(text, options)
-    return None if _NEGATED.search(rest) else _only(named)
+    """Index of the one unlettered option, such as yes or no, that `text` states or names; or None."""
+    return _read(text, known(tuple(options), False))
 
 
-def _find_texts(
-    text: str, options: Sequence[str], skip: set[str] | frozenset[str] = frozenset()
-) -> tuple[set[int], str]:
-    """The options whose texts occur in `text`, longest match first, and `text` without them.
-
-    A text in `skip` (it looks like an option's letter) or shared by two options names none.
-    """
-    keys = [_key(option) for option in options]
-    counts = Counter(keys)
-    index = {key: i for i, key in enumerate(keys) if key and counts[key] == 1 and key.upper() not in skip}
-    reply = _MARKUP.sub("", text).strip()
-    # Most replies hold one text or none: the pattern is of those alone, hence soon one that is known.
-    folded = " ".join(reply.split()).casefold()
-    present = tuple(sorted((key for key in index if key.casefold() in folded), key=len, reverse=True))
-    if not present:
-        return set(), reply
-    pattern = _any_of(present)
-    named = {index[present[match.lastindex - 1]] for match in pattern.finditer(reply) if match.lastindex}
-    return named, pattern.sub(_NAMED, reply)
+def _read(text: str, options: Options) -> int | None:
+    reply = _Reply(options.folding(text).strip(), options)
+    if not reply.text:
+        return None
+    found = next((one for rule in RULES if (one := rule(reply)) is not None), None)
+    return None if found == REFUSED else found
 
 
-@lru_cache(maxsize=4096)
-def _any_of(keys: tuple[str, ...]) -> re.Pattern[str]:
-    """A whole word or phrase that is one of the keys, in a group each; the first that fits wins."""
-    groups = "|".join("({})".format(re.escape(key).replace(r"\ ", r"\s+")) for key in keys)
-    # Word borders that also hold for "t-shirt", "3.5" and texts that end in a symbol.
-    return re.compile(rf"(?<![\w-])(?<!\d[.,])(?:{groups})(?![\w-])(?![.,]\d)", re.IGNORECASE)
+def _stated(reply: _Reply) -> int | None:
+    """The last statement with a marker: "the answer is B"."""
+    has_other = False
+    for statement in reversed(statements(reply.text)):
+        found = _enclosed(reply, statement) if statement.is_enclosed else _spoken(reply, statement)
+        if found == _OTHER:
+            has_other = True
+        elif found is not None:
+            return found
+    return REFUSED if has_other else None
 
 
-@lru_cache(maxsize=4096)
-def _key(option: str) -> str:
-    return " ".join(_MARKUP.sub("", option).lower().split()).rstrip(".")
+def _enclosed(reply: _Reply, statement: Statement) -> int | None:
+    """What stands between marks: a letter, an option, or a sentence that names one."""
+    content = reply.text[statement.at : statement.end].strip()
+    found = line(content, reply.options) if content else None
+    if found is None and content:
+        found = only(mentions(content, reply.options))
+        return _OTHER if found is None else found
+    return found
 
 
-def _only(indices: set[int]) -> int | None:
-    return next(iter(indices)) if len(indices) == 1 else None
+def _spoken(reply: _Reply, statement: Statement) -> int | None:
+    """What follows the words of a statement; None where they state nothing."""
+    if _NEGATED.search(reply.text, statement.marker, statement.at):
+        return None
+    if any(one.is_letter and statement.marker <= one.start < statement.at for one in reply.mentions):
+        return None
+    said, options = reply.text[statement.at : statement.end], reply.options
+    found = after_marker(said, options)
+    if found is not None:
+        return found
+    if says_none(said, [(one.start, one.end) for one in mentions(said, options)]):
+        return _OTHER
+    found = None if statement.is_wide else only(mentions(first_sentence(said), options))
+    return _OTHER if found is None and not statement.is_wide and _NUMBER.match(said) else found
+
+
+def _last_line(reply: _Reply) -> int | None:
+    """A last line that is only a letter or an option, unless it ends a list of them."""
+    if not reply.lines:
+        return None
+    *before, last = reply.lines
+    found = line(last, reply.options)
+    other = line(before[-1], reply.options) if before and found is not None else None
+    if other is None or other == found:
+        return found
+    # A letter and another option's text contradict; options on both lines are a list.
+    is_pair = len(reply.lines) == 2 and bare_letter(before[-1], reply.options) is not None
+    return REFUSED if is_pair else None
+
+
+def _confirmed(reply: _Reply) -> int | None:
+    """What is called right, where that is one option: "C is correct"."""
+    return only([one for one in reply.mentions if not one.negated and is_confirmed(reply.text, one.end)])
+
+
+def _first_line(reply: _Reply) -> int | None:
+    """A first line that begins with a letter set off or an option, unless it begins a list of them."""
+    if not reply.lines:
+        return None
+    first, *after = reply.lines
+    found = opening(first, reply.options)
+    other = opening(after[0], reply.options) if after and found not in (None, REFUSED) else None
+    return found if other in (None, found) else None
+
+
+def _without(reply: _Reply) -> int | None:
+    """Refused where the reply says that it has no answer, or that no option is right."""
+    return REFUSED if says_none(reply.text, [(one.start, one.end) for one in reply.mentions]) else None
+
+
+def _concluded(reply: _Reply) -> int | None:
+    """What conclusions come to, where that is one option: "so x is (B)"."""
+    return only([one for one in reply.mentions if not one.negated and is_concluded(reply.text, one.start, one.end)])
+
+
+def _named(reply: _Reply) -> int | None:
+    """The only option that is named and not negated."""
+    if any(one.option == BEYOND for one in reply.mentions):
+        return REFUSED
+    return only([one for one in reply.mentions if not is_reckoned(reply.text, one)])
+
+
+RULES: tuple[Callable[[_Reply], int | None], ...] = (
+    _stated,
+    _last_line,
+    _confirmed,
+    _first_line,
+    _without,
+    _concluded,
+    _named,
+)
+"""In order; each gives an option's index, REFUSED, or None where it says nothing."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from forgetbench.scoring.folding import plain
+
 _ARTICLES = frozenset({"a", "an", "the"})
 _NUMBERS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5",
@@ -61,3 +63,8 @@ def exact_match(text: str, references: Iterable[str]) -> bool:
         literal == reference.strip().lower() or (normal != "" and normal == normalise(reference))
         for reference in references
     )
+
+
+def open_match(text: str, references: Iterable[str]) -> bool:
+    """An exact match once Unicode forms, quotes, dashes and blanks are folded: "10–20" is "10-20"."""
+    return exact_match(plain(text), map(plain, references))

@@ -14,6 +14,7 @@ import pandas as pd
 from forgetbench.core.records import LETTERS, AnswerKind, Decoding
 from forgetbench.scoring.bias import names_label, recall_deviation
 from forgetbench.scoring.choice import likeliest_per_character
+from forgetbench.scoring.reply import answer_part
 from forgetbench.statistics.intervals import (
     ClusteredScores,
     Estimate,
@@ -102,7 +103,7 @@ def label_bias(cell: CellView) -> float | None:
     if not labels or frame["text"].isna().any() or frame.empty:
         return None
     named = [
-        names_label(text, labels, [*options, *LETTERS[: len(options)], *references])
+        names_label(answer_part(text) or "", labels, [*options, *LETTERS[: len(options)], *references])
         for text, options, references in zip(frame["text"], frame["options"], frame["references"], strict=True)
     ]
     return float(np.mean(named))

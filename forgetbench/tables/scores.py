@@ -41,14 +41,14 @@ _DELTA = ("delta", "delta_stderr", "delta_ci_low", "delta_ci_high")
 SCORE_COLUMNS = (
     *RUN_COLUMNS, "dataset", "image_domain", "text_task", "text_axis", "image_axis", "quadrant",
     "seen_in_mix", "decoding", "metric", "n", "n_clusters", *_VALUE, "chance", "base_value",
-    *_DELTA, "forgotten", "gained", "p_value", "p_holm", "mde", "unparsed", "label_bias",
+    *_DELTA, "forgotten", "gained", "p_value", "p_holm", "mde", "unparsed", "cut_off", "label_bias",
     "seconds", "cell", "settings",
 )  # fmt: skip
 MATRIX_COLUMNS = (
     *RUN_COLUMNS, "quadrant", "decoding", "metric", "seen_in_mix", "n_datasets", "n", *_VALUE,
     "base_value", *_DELTA, "p_value", "p_holm",
 )  # fmt: skip
-_INTEGERS = {"seed", "stage", "step", "n", "n_clusters", "n_datasets"}
+_INTEGERS = {"seed", "stage", "step", "n", "n_clusters", "n_datasets", "cut_off"}
 _FLOATS = {
     "mix_ratio", *_VALUE, "chance", "base_value", *_DELTA, "forgotten", "gained", "p_value",
     "p_holm", "mde", "unparsed", "label_bias", "seconds",
@@ -126,12 +126,19 @@ def _score_rows(cell: CellView, index: Cells) -> Iterator[dict[str, object]]:
         **asdict(context.placement),
         **_fields(context, ("decoding", "seconds", "cell", "settings")),
         "unparsed": float(frame["parsed"].isna().mean()) if len(frame) else None,
+        "cut_off": _cut_off(frame),
         "label_bias": label_bias(cell),
     }
     for measure in measures(cell):
         own = measure.of(cell, index)
         if own is not None or measure.name == context.metric:
             yield shared | _metric_columns(measure, own, cell, before, index)
+
+
+def _cut_off(frame: pd.DataFrame) -> int | None:
+    """Replies that are a thought without an end; None where no text was written."""
+    known = frame["cut_off"].dropna() if "cut_off" in frame else ()
+    return int(sum(known)) if len(known) else None
 
 
 def _metric_columns(

@@ -69,6 +69,8 @@ def test_a_key_tells_its_members_and_its_default(name: str) -> None:
             assert ", ".join(kind) in found[path]
         has_one = field.default_factory is not dataclasses.MISSING
         default = field.default_factory() if has_one else field.default  # type: ignore[misc]
+        if isinstance(default, list) and len(yaml.safe_dump(_plain(default), default_flow_style=True)) > MAX_DEFAULT:
+            continue  # left to --cfg
         if isinstance(default, str | int | float | list) and default not in ("", []) and field.default != "???":
             written = found[path].rpartition("default ")[2].removesuffix("]")
             assert yaml.safe_load(written) == yaml.safe_load(yaml.safe_dump(_plain(default)))

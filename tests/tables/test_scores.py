@@ -19,7 +19,7 @@ def test_columns_are_the_public_interface_in_order() -> None:
         "run,model,target,checkpoint,variant,method,parts,lr,mix,mix_ratio,seed,stage,step,dataset,"
         "image_domain,text_task,text_axis,image_axis,quadrant,seen_in_mix,decoding,metric,n,"
         "n_clusters,value,stderr,ci_low,ci_high,chance,base_value,delta,delta_stderr,delta_ci_low,"
-        "delta_ci_high,forgotten,gained,p_value,p_holm,mde,unparsed,label_bias,seconds,cell,settings"
+        "delta_ci_high,forgotten,gained,p_value,p_holm,mde,unparsed,cut_off,label_bias,seconds,cell,settings"
     )
     assert ",".join(matrix_rows([cell(CONTEXT, [1])]).columns) == (
         "run,model,target,checkpoint,variant,method,parts,lr,mix,mix_ratio,seed,stage,step,quadrant,"

@@ -34,6 +34,11 @@ def matrix_problems(matrix: MatrixConfig, catalogue: Catalogue) -> Iterator[Prob
     yield from duplicates("matrix.class_probe", matrix.class_probe)
     yield from _sampling(matrix)
     yield from _representation(matrix)
+    for pair in matrix.reasoning.marks:
+        if len(pair) != 2 or not all(mark.strip() for mark in pair) or pair[0] == pair[1]:
+            yield Problem(
+                "matrix.reasoning.marks", f"{pair} is no pair of two texts; expected such as [<think>,</think>]."
+            )
     if any(step < 0 for step in matrix.steps):
         yield Problem("matrix.steps", f"{matrix.steps} holds a negative step.")
 
