@@ -7,6 +7,7 @@ none, such items are refused, and the manifest's `answer_is` decides.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from numbers import Real
 
@@ -17,6 +18,7 @@ from forgetbench.data.manifest import AnswerIs, Manifest
 
 _ORDER = (AnswerIs.text, AnswerIs.letter, AnswerIs.index_from_0)
 """What is tried where the manifest says nothing; places from 1 cannot be told from places from 0."""
+_DIGITS = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 class ItemAnswers:
@@ -150,7 +152,7 @@ def _places(value: object, given: Sequence[object], ways: Sequence[AnswerIs]) ->
 
 def _place(value: object, given: Sequence[object], way: AnswerIs, alone: bool) -> int | None:
     if way is AnswerIs.text:
-        return next((place for place, option in enumerate(given) if _is_same(value, option)), None)
+        return _place_of(value, given)
     if way is AnswerIs.letter:
         letter = value.strip().upper() if isinstance(value, str) else ""
         return LETTERS.find(letter) if len(letter) == 1 else None
@@ -161,15 +163,23 @@ def _place(value: object, given: Sequence[object], way: AnswerIs, alone: bool) -
     return None if place is None else place - (way is AnswerIs.index_from_1)
 
 
-def _is_same(value: object, option: object) -> bool:
-    if _is_number(value) and _is_number(option):
-        return value == option
-    whole = _whole(value)
-    return str(value) == str(option) or (_is_number(value) and whole is not None and str(whole) == option)
+def _place_of(value: object, given: Sequence[object]) -> int | None:
+    """The option that an answer repeats: to the letter, or as it is seen, or as the same number (2 and 2.0)."""
+    texts = list(map(str, given))
+    if str(value) in texts:
+        return texts.index(str(value))
+    seen, number = as_seen(str(value)), _number(value)
+    same = [place for place, text in enumerate(texts) if as_seen(text) == seen]
+    if not same and number is not None:
+        same = [place for place, option in enumerate(given) if _number(option) == number]
+    return same[0] if len(same) == 1 else None
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def _number(value: object) -> float | None:
+    """The number that a value is, or that a text writes in digits; None of others."""
+    if isinstance(value, str):
+        return float(value) if _DIGITS.fullmatch(value.strip()) else None
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
 
 
 def _whole(value: object) -> int | None:
@@ -182,7 +192,7 @@ def _whole(value: object) -> int | None:
 
 
 def _has_number(options: Sequence[object]) -> bool:
-    return any(str(option).strip().isdecimal() for option in options)
+    return any(_number(option) is not None for option in options)
 
 
 def class_option(manifest: Manifest, row: Row, answer: str, options: tuple[str, ...]) -> int | None:

@@ -190,7 +190,7 @@ def _references(manifest: Manifest, split: str) -> Callable[[Row], Row]:
     if not path.is_file():
         raise _absent(manifest, split, path)
     try:
-        held = json.loads(path.read_text("utf-8"))
+        held = without_absent(json.loads(path.read_text("utf-8")))
         by_picture = "annotations" in held
         accepted = _captions(held) if by_picture else _answers(held)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,16 +1,25 @@
-"""Digests of training data: over texts, and over the bytes of every picture, each read once."""
+"""Digests of training data: over texts, and over the bytes of every picture.
+
+A picture is read once. Where that took long, what was found is kept beside the runs, by the file's size and time of
+change, so that the next run, or the next point of a sweep in a process of its own, does not read all files again.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from rich.progress import track
 
+from forgetbench.core.errors import UserError
+from forgetbench.core.files import read_json, write_json
 from forgetbench.core.records import ImageRef
 from forgetbench.data.mix import WeightedSet
 from forgetbench.data.picture_files import is_archive
@@ -20,17 +29,27 @@ from forgetbench.terminal.console import console
 
 DIGEST_VERSION = 2
 """1 was over the names of pictures, not over their bytes."""
+KEPT_FROM_S = 5.0
+"""Seconds of reading from which on digests are kept."""
 _SHOWN_FROM = 2000
 """Pictures from which on a bar is shown."""
 _SETTLED_NS = 2 * 10**9
 """A file that changed later may change again without another time: file systems count in coarse steps."""
 
+State = tuple[int, int]
+"""Size of a file, and when it changed, in nanoseconds."""
+
 
 class DataDigests:
     """Digests of the sets of a run's stages."""
 
-    def __init__(self) -> None:
-        """Start without a picture."""
+    def __init__(self, kept: Path | None = None) -> None:
+        """Start without a picture.
+
+        Args:
+            kept: folder of what was found before, and of what took long; None for neither.
+        """
+        self._kept = kept
         self._pictures: dict[tuple[str, str], str] = {}
 
     def of(self, sets: Sequence[WeightedSet]) -> str:
@@ -49,35 +68,64 @@ class DataDigests:
         return digest.hexdigest()
 
     def _read(self, sets: Sequence[WeightedSet]) -> None:
-        images = {
+        new = {
             (image.container, image.name): image
             for one in sets
             for sample in one.samples
             for image in sample.images
             if (image.container, image.name) not in self._pictures
         }
+        by_container = defaultdict[str, list[ImageRef]](list)
+        for (container, _), image in new.items():
+            if image.data is not None or is_cell(container):  # named by what it holds
+                held = image.name if image.data is None else content_name(image.data)
+                self._pictures[container, image.name] = held
+            else:
+                by_container[container].append(image)
+        for container, images in by_container.items():
+            self._read_files(container, images)
+
+    def _read_files(self, container: str, images: Sequence[ImageRef]) -> None:
         hidden = len(images) < _SHOWN_FROM or not console.is_terminal or console.quiet
-        found = track(images.items(), "reading pictures", console=console, transient=True, disable=hidden)
-        self._pictures |= {key: _picture_digest(image) for key, image in found}
+        path = self._kept and self._kept / f"{hashlib.sha256(str(Path(container).resolve()).encode()).hexdigest()}.json"
+        before, found = _read_kept(path), dict[str, list[Any]]()
+        started_s = time.monotonic()
+        for image in track(images, "reading pictures", console=console, transient=True, disable=hidden):
+            state = _state(image)
+            known = before.get(image.name, [None])
+            if state and known[:-1] == list(state):
+                digest = str(known[-1])
+            else:
+                digest = _known_digest(image, state) if state else _digest(image)
+            if state:
+                found[image.name] = [*state, digest]
+            self._pictures[container, image.name] = digest
+        if path and time.monotonic() - started_s > KEPT_FROM_S:
+            write_json(path, before | found)
 
 
-def _picture_digest(image: ImageRef) -> str:
-    """Of what a picture holds; one in a table is named by it."""
-    if image.data is not None:
-        return content_name(image.data)
-    if is_cell(image.container):
-        return image.name
-    path = Path(image.container) if is_archive(image.container) else Path(image.container) / image.name
-    try:
-        state = path.stat()
-    except (OSError, ValueError):  # under another spelling of its name, or not there, which reading it tells
-        return hashlib.sha256(read_image(image)).hexdigest()
-    if time.time_ns() - state.st_mtime_ns < _SETTLED_NS:
-        return hashlib.sha256(read_image(image)).hexdigest()
-    return _file_digest(image, state.st_size, state.st_mtime_ns)
+def _state(image: ImageRef) -> State | None:
+    """Size and time of a picture's file; None where they would not tell of a change, or there is none of that name."""
+    container = Path(image.container)
+    with suppress(OSError, ValueError):
+        state = (container if is_archive(image.container) else container / image.name).stat()
+        if time.time_ns() - state.st_mtime_ns > _SETTLED_NS:
+            return state.st_size, state.st_mtime_ns
+    return None
+
+
+def _digest(image: ImageRef) -> str:
+    return hashlib.sha256(read_image(image)).hexdigest()
 
 
 @lru_cache(maxsize=1_000_000)
-def _file_digest(image: ImageRef, size: int, changed_ns: int) -> str:
-    # The points of a sweep show the same pictures.
-    return hashlib.sha256(read_image(image)).hexdigest()
+def _known_digest(image: ImageRef, state: State) -> str:
+    # The points of a sweep in one process show the same pictures.
+    return _digest(image)
+
+
+def _read_kept(path: Path | None) -> dict[str, list[Any]]:
+    with suppress(UserError, AttributeError):
+        if path and path.is_file():
+            return {name: one for name, one in read_json(path).items() if isinstance(one, list) and len(one) == 3}
+    return {}

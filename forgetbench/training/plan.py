@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def plan_stages(config: FinetuneConfig, catalogue: Catalogue, without: Container
         own, recipes, steps = [_merged(joined)], [config.recipe], [sum(steps)]
     elif config.data.training is Training.none:
         steps = [0] * len(steps)
-    stages, digests = list[Stage](), DataDigests()
+    stages, digests = list[Stage](), DataDigests(Path(config.outputs) / ".cache" / "pictures")
     for number, (name, target, recipe, length) in enumerate(zip(config.data.targets, own, recipes, steps, strict=True)):
         seed = config.seed * 1000 + number
         before = [part for names in (recipe.replay.earlier, config.data.sets[:number]) for part in _all(items, names)]

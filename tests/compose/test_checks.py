@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from forgetbench.config import (
     CheckpointConfig,
     DataConfig,
     EvalMatrixConfig,
+    FinetuneConfig,
     MatrixConfig,
     MixConfig,
     ModelConfig,
@@ -102,7 +104,6 @@ def test_good_config_has_no_problem(catalogue: Catalogue) -> None:
         ("recipe.lr", _set("recipe.lr", {"language": None})),
         ("recipe.mix.ratio", _set("recipe.mix", MixConfig(data=["target"], ratio=1.5))),
         ("recipe.mix.ratio", _set("recipe.mix", MixConfig(data=["target"], ratio=-0.1))),
-        ("recipe.mix.ratio", _set("recipe.mix", MixConfig(data=["target"]))),
         ("recipe.mix.data", _set("recipe.mix", MixConfig(ratio=0.5))),
         ("recipe.mix.data", _set("recipe.mix", MixConfig(data=["nothing_like_it"], ratio=0.5))),
         ("recipe.mix.data", _set("recipe.mix", MixConfig(data=["target", "target"], ratio=0.5))),
@@ -139,6 +140,18 @@ def test_contradiction_is_named_by_its_key(key: str, change: Change, catalogue: 
     config = copy.deepcopy(GOOD)
     change(config)
     assert key in [problem.key for problem in problems(config, catalogue)]
+
+
+def test_sets_to_mix_in_need_a_ratio_but_at_a_point_of_a_sweep(catalogue: Catalogue) -> None:
+    whole = copy.deepcopy(GOOD)
+    whole.recipe.mix = MixConfig(data=["target"])
+    assert problems(whole, catalogue) == []
+    values = {field.name: getattr(whole, field.name) for field in fields(FinetuneConfig)}
+    (problem,) = problems(FinetuneConfig(**values), catalogue)
+    assert problem.key == "recipe.mix.ratio"
+    assert "nothing of recipe.mix.data (target) is trained on" in problem.message
+    values["data"] = DataConfig([StageConfig("target", recipe={"mix": {"ratio": 0.5}})])
+    assert problems(FinetuneConfig(**values), catalogue) == []
 
 
 def test_last_layers_need_the_language_part(catalogue: Catalogue) -> None:

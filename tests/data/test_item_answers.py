@@ -54,6 +54,15 @@ def test_a_number_among_options_that_are_numbers_is_the_value(load: Load) -> Non
 def test_a_number_that_became_a_float_in_a_table_is_the_same_number(load: Load) -> None:
     assert right(load([item(["4", "2"], 2.0), item([4, 2], 4.0)])) == ["2", "4"]
     assert right(load([item(["cat", "dog"], 1.0)])) == ["dog"]
+    assert right(load([item(["1.0", "2.0"], 1), item([1.0, 2.0], "1"), item([".5", "1"], 0.5)])) == ["1.0", "1.0", ".5"]
+    assert right(load([item(["1", "1.0"], "1.0"), item(["1", "1.0"], "1")])) == ["1.0", "1"]
+
+
+def test_an_answer_repeats_an_option_whatever_its_blanks_and_unicode_form(load: Load) -> None:
+    assert right(load([item(["cafe\u0301", "tea"], " caf\u00e9"), item(["New  York", "Rome"], "New York")])) == [
+        "cafe\u0301",
+        "New  York",
+    ]
 
 
 def test_items_that_only_a_place_explains_decide_for_those_that_read_both_ways(load: Load) -> None:

@@ -19,6 +19,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.files import read_json, write_json
 from forgetbench.core.records import AnswerKind, ImageRef, Sample
 from forgetbench.data.mix import WeightedSet
+from forgetbench.training import data_digest
 from forgetbench.training.data_digest import DataDigests
 
 
@@ -63,8 +64,6 @@ def test_a_picture_is_told_by_what_it_holds_and_not_by_its_name(tmp_path: Path) 
 
 
 def test_a_picture_is_read_once_for_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forgetbench.training import data_digest
-
     (tmp_path / "a.png").write_bytes(picture("red"))
     read = list[str]()
     real = data_digest.read_image
@@ -73,6 +72,35 @@ def test_a_picture_is_read_once_for_all_stages(tmp_path: Path, monkeypatch: pyte
     samples = [Sample.question(str(k), "?", "A", AnswerKind.text, (image, image)) for k in range(3)]
     found = {digests.of([WeightedSet("toy", samples, 1.0)]) for _ in range(2)}
     assert (len(found), read) == (1, ["a.png"])
+
+
+def test_what_took_long_to_read_is_kept_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, kept = tmp_path / "held", tmp_path / "kept"
+    held.mkdir()
+    for name in ("a.png", "b.png"):
+        (held / name).write_bytes(picture("red"))
+        os.utime(held / name, (0, 1))
+    read = list[str]()
+    real = data_digest.read_image
+    monkeypatch.setattr(data_digest, "read_image", lambda image: read.append(image.name) or real(image))
+
+    def found() -> str:
+        data_digest._known_digest.cache_clear()  # as in another process
+        images = (ImageRef(str(held), "a.png"), ImageRef(str(held), "b.png"))
+        samples = [Sample.question("0", "?", "A", AnswerKind.text, images)]
+        return DataDigests(kept).of([WeightedSet("toy", samples, 1.0)])
+
+    first = found()
+    assert not kept.exists()
+    monkeypatch.setattr(data_digest, "KEPT_FROM_S", 0.0)
+    assert (found(), found(), read) == (first, first, ["a.png", "b.png"] * 2)
+    (held / "b.png").write_bytes(picture("blue"))
+    assert found() != first
+    assert read[4:] == ["b.png"]
+    for path in kept.iterdir():
+        path.write_text("{")
+    assert found() != first
+    assert read[5:] == ["a.png", "b.png"]
 
 
 # Runs.
