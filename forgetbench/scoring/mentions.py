@@ -50,7 +50,8 @@ _AFTER = re.compile(
     r"(?:not|wrong|incorrect|false|ruled\s+out|eliminated|excluded|rejected|invalid)\b"
     r"|(?:isn|aren|wasn|can|doesn|cannot|won|wouldn)['’]t\b|cannot\b|does\s+not\b|ist\s+(?:falsch|nicht)\b"
     r"|est\s+(?:faux|fausse)\b|n['’]est\s+pas\b|es\s+(?:incorrect[ao]|fals[ao])\b|no\s+es\b)"
-    r"|^[)\]）]*\s*(?:选项|選項|项|項)?\s*(?:是|为|為)?\s*(?:错|錯|不正确|不正確|不对|不對|不符|不是|[都均皆]不|ではな|じゃな|は誤|は間違|는 아니|가 아니)"
+    r"|^[)\]）]*\s*(?:选项|選項|项|項)?\s*(?:是|为|為)?\s*"
+    r"(?:错|錯|不正确|不正確|不对|不對|不符|不是|[都均皆]不|ではな|じゃな|は誤|は間違|는 아니|가 아니)"
 )
 
 
