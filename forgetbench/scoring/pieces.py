@@ -45,7 +45,7 @@ _LETTER_LINE = re.compile(
     rf"[\s*_`#>$\\\"'(\[{{（［【]*({LETTER})[\s*_`$\\\"')\]}}）］】]*(?:([.:)）．：。、\-–—]+)[\s*_`\"')]*(.*)|)$",
     re.DOTALL,
 )
-_PHRASE = re.compile(r".+?(?=[,;:!?。，](?!\d)|\.(?:\s|$)|$)")
+_PHRASE = re.compile(r".+?(?=[,;:!?。，](?!\d)|\.(?:\s|$)|\s-\s|$)")
 
 
 def after_marker(said: str, options: Options) -> int | None:
@@ -134,7 +134,7 @@ def _with_what_follows(index: int, after: str, options: Options) -> int:
     if more:
         second, rest = after[more.end()], after[more.end() + 1 :]
         # After a comma a letter may begin what is said of it: "C, A is short".
-        belongs = not more[1] or _CLOSES.match(rest) or _AND_NEXT.match(rest)
+        belongs = not more[1] or not re.match(r"\s+\w", rest) or _AND_NEXT.match(rest)
         if belongs and _stands_alone(second, rest) and options.letter(second) not in (index, BEYOND):
             return REFUSED
     separator = _SEPARATOR.match(after)

@@ -212,7 +212,7 @@ def test_ids_of_the_datasets_rows_decide_where_items_are_only_counted(read: Read
 def test_ids_that_are_counted_otherwise_are_refused_and_not_shifted(read: Read) -> None:
     counted = [text(str(n), "red") for n in range(3)]
     rows = [{"question_id": n + 1, "text": f"of {n}"} for n in range(3)]
-    with pytest.raises(UserError, match="given.jsonl:3: item '3' of a dataset with 3 items, which have no ids"):
+    with pytest.raises(UserError, match=r"given.jsonl:3: item '3' of a dataset with 3 items, which have no ids"):
         read(rows, counted, partial=True)
 
 
