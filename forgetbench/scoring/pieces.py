@@ -108,15 +108,15 @@ def opening(text: str, options: Options) -> int | None:
 def _named_first(rest: str, options: Options) -> int | None:
     letter = rest[:1] if options.lettered and re.match(LETTER, rest) else ""
     by_text = _text_first(rest, options)
+    if by_text is not None:  # "C major" is no C
+        return by_text
     if letter and _stands_alone(letter, rest[1:]):
         index = options.letter(letter)
-        if index != BEYOND:
-            return _with_what_follows(index, rest[1:], options)
-        return REFUSED if by_text is None else by_text
-    several = _SEVERAL.match(rest) if by_text is None and options.lettered else None
+        return REFUSED if index == BEYOND else _with_what_follows(index, rest[1:], options)
+    several = _SEVERAL.match(rest) if options.lettered else None
     if several and set(several.group()) <= set(options.letters) and _CLOSES.match(rest, several.end()):
         return REFUSED
-    return by_text
+    return None
 
 
 def _stands_alone(letter: str, after: str) -> bool:

@@ -174,6 +174,9 @@ def test_the_letter_i_is_not_the_word(text: str, options: int, expected: int | N
         ("Neither A nor B", ("A alone", "B alone", "Neither A nor B"), 2),
         ("It cannot be determined.", ("yes", "no", "It cannot be determined"), 2),
         ("O", ("A", "B", "AB", "O"), 3),
+        ("The answer is C major.", ("C major", "D minor", "E major"), 0),
+        ("The answer is K+ ions.", ("Na+ ions", "K+ ions"), 1),
+        ("The answer is an X-ray.", ("X-ray", "scan"), 0),
         ("答案是狗，不是猫", ("猫", "狗", "牛"), 1),
     ],
 )
