@@ -148,7 +148,7 @@ class ReasoningConfig:
     """Models that think aloud before they answer."""
 
     marks: list[list[str]] = field(default_factory=lambda: [list(pair) for pair in THOUGHT_MARKS])
-    """Pairs of texts around a thought, which is put aside; one that never ends is no answer. Default: public models'."""
+    """Pairs of texts around a thought, which is put aside; one without an end is no answer. Default: public models'."""
 
 
 @dataclass

@@ -64,8 +64,8 @@ def matched(
         return _by_place(path, answers, items)
     theirs = next(answer.ids[field] for answer in answers if field in answer.ids)
     raise UserError(
-        f"{path}: no `{field}` of its lines is an item's of the dataset: the first is '{theirs}', the dataset's first is "
-        f"'{items[0]}'. Give each line its item's id, or leave ids out where the lines are in the dataset's order."
+        f"{path}: no `{field}` of its lines is an item's of the dataset: the first is '{theirs}', the dataset's first "
+        f"is '{items[0]}'. Give each line its item's id, or leave ids out where the lines are in the dataset's order."
     )
 
 
@@ -102,9 +102,9 @@ def _by_id(path: Path, answers: Sequence[Answer], field: str, names: Mapping[str
             _add(path, found, names[answer.ids[field]], answer)
     if counted and unknown:
         raise UserError(
-            f"{path}:{unknown[0].line}: item '{unknown[0].ids[field]}' of a dataset with {len(names)} items, which have "
-            "no ids of their own and are counted from 0. The file counts otherwise, or is of another dataset or split; "
-            "give the dataset's items an `id`, or count the lines from 0."
+            f"{path}:{unknown[0].line}: item '{unknown[0].ids[field]}' of a dataset with {len(names)} items, which "
+            "have no ids of their own and are counted from 0. The file counts otherwise, or is of another dataset or "
+            "split; give the dataset's items an `id`, or count the lines from 0."
         )
     return Match(found, unknown, field)
 

@@ -94,9 +94,9 @@ def _layout(row: Row) -> tuple[str, Callable[[Row, int], Answer]]:
     if is_plain:
         return "plain", _plain
     raise ValueError(
-        f"the fields {', '.join(row) or '(none)'} are of no known layout; expected `id` (or `question_id`, `sample_id`, "
-        "`doc_id`) with `text` or `logprobs`, or a line of lm-eval or lmms-eval (`doc_id`, `filtered_resps`) or of "
-        "LLaMA-Factory (`predict`, `label`)"
+        f"the fields {', '.join(row) or '(none)'} are of no known layout; expected `id` (or `question_id`, "
+        "`sample_id`, `doc_id`) with `text` or `logprobs`, or a line of lm-eval or lmms-eval (`doc_id`, "
+        "`filtered_resps`) or of LLaMA-Factory (`predict`, `label`)"
     )
 
 

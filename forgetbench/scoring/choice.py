@@ -2,7 +2,7 @@
 
 A reply is read by rules in order; the first that says something decides. None where a careful reader could not tell
 either: a reply that names two options and states none, or whose letter and text contradict, is unparsed, so that format
-failure and wrong answer stay two different things. docs/scoring.md has the rules in words, with examples that are tests.
+failure and wrong answer stay two different things. docs/scoring.md has the rules in words, with tested examples.
 """
 
 from __future__ import annotations

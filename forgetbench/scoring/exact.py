@@ -66,5 +66,5 @@ def exact_match(text: str, references: Iterable[str]) -> bool:
 
 
 def open_match(text: str, references: Iterable[str]) -> bool:
-    """An exact match once Unicode forms, quotes, dashes and blanks are folded: "10–20" is "10-20"."""
+    """An exact match once Unicode forms, quotes, dashes and blanks are folded: an en dash is a hyphen."""
     return exact_match(plain(text), map(plain, references))

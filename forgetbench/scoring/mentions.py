@@ -33,10 +33,13 @@ _SET_OFF = re.compile(
 _FOLLOWS_A_LETTER = "and|or|because|since|is|as|was|would|could|can|which|with|for|but|based|due|who|not|isn"
 _BARE = re.compile(
     rf"{_ALONE_LEFT}(?:([B-HJ-ZＡ-Ｚ])|([AI])(?![ \t]+(?!(?:{_CAPITAL}|{_FOLLOWS_A_LETTER})\b)\w)){_ALONE_RIGHT}"
-    rf"(?!\s*[=+^<>≈∠])(?![(\[_{{])(?!\s[*/×÷-]\s)"
+    rf"(?!\s*[=+^<>≈∠])(?![(\[_{{])(?!\s[*/×÷]\s)(?!\s-\s(?:\d|\w\b))"
 )
 # Within a calculation neither letters nor numbers are answers: "A = P(1 + r)", "3 + 4".
-_RECKONS_BEFORE, _RECKONS_AFTER = re.compile(r"(?:[+*/×÷^<>]|\s-)\s*$"), re.compile(r"\s*(?:[+*/×÷^<>=]|-\s)")
+_RECKONS_BEFORE = re.compile(r"(?:[+*/×÷^<>]|\s-)\s*$")
+_RECKONS_AFTER = re.compile(r"\s*(?:[+*/×÷^<>=]|-\s?[\d(])")
+# "not a shirt or a dress" negates both.
+_OR = re.compile(r"[)\]\"'*_\s,]*\b(?:or|nor|oder|noch|ou|ni|o)\s+(?:(?:an?|the|option)\s+)*[\"'(\[*_]*", re.IGNORECASE)
 
 _FILLER = r"(?:(?:an?|the|be|being|option|choice|answer|letter|either|la|le|el|die|der|das)\s+|[\"'(\[*_])*"
 _BEFORE = re.compile(
@@ -50,8 +53,12 @@ _AFTER = re.compile(
     r"(?:not|wrong|incorrect|false|ruled\s+out|eliminated|excluded|rejected|invalid)\b"
     r"|(?:isn|aren|wasn|can|doesn|cannot|won|wouldn)['’]t\b|cannot\b|does\s+not\b|ist\s+(?:falsch|nicht)\b"
     r"|est\s+(?:faux|fausse)\b|n['’]est\s+pas\b|es\s+(?:incorrect[ao]|fals[ao])\b|no\s+es\b)"
-    r"|^[)\]）]*\s*(?:选项|選項|项|項)?\s*(?:是|为|為)?\s*(?:错|錯|不正确|不正確|不对|不對|不符|不是|[都均皆]不|ではな|じゃな|は誤|は間違|는 아니|가 아니)"
+    r"|^[)\]）]*\s*(?:选项|選項|项|項)?\s*(?:是|为|為)?\s*"
+    r"(?:错|錯|不正确|不正確|不对|不對|不符|不是|[都均皆]不|ではな|じゃな|は誤|は間違|는 아니|가 아니)"
 )
+
+
+_ARTICLE = re.compile(r"\A(?:the|an?)\s+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,8 @@ class Options:
 
     def whole(self, text: str) -> int | None:
         """The option that a folded text is, with blanks and brackets around it; None for a letter or none."""
-        for one in (text, text.strip(" \"'()[]{}_*"), text.strip(" \"'()[]{}_*.,;:!。")):
+        bare = text.strip(" \"'()[]{}_*.,;:!。")
+        for one in (text, text.strip(" \"'()[]{}_*"), bare, _ARTICLE.sub("", bare)):
             index = self.folding.equal(one)
             if index in self.texts:
                 return index
@@ -126,7 +134,11 @@ def mentions(text: str, options: Options) -> list[Mention]:
                     continue
                 taken.append((start, end))
                 found.append((index, start, end, True))
-    return [Mention(*one, _negated(text, one[1], one[2])) for one in sorted(found, key=lambda one: one[1])]
+    placed: list[Mention] = []
+    for one in sorted(found, key=lambda one: one[1]):
+        goes_on = bool(placed and placed[-1].negated and _OR.fullmatch(text, placed[-1].end, one[1]))
+        placed.append(Mention(*one, goes_on or _negated(text, one[1], one[2])))
+    return placed
 
 
 def _by_text(text: str, options: Options) -> list[tuple[int, int, int]]:

@@ -26,10 +26,12 @@ _AFTER_A_OR_I = re.compile(
 )
 _SEPARATOR = re.compile(r"[\s*_`]*[.:)\]},;）．：、，\-–—=(]+[\s*_`\"'$\\(]*(?:text\{)?")
 _BESIDE_ENDS = re.compile(r"[)\]}*,;(]|\s+(?:because|since|as)\s")
-_AND = r"(?:,|/|&|\+|;|、|和|与|及|或|\b(?:and|or|und|oder|et|ou|y|o|e|both)\b)"
+_AND = r"(?:/|&|\+|和|与|及|或|\b(?:and|or|und|oder|et|ou|y|o|e)\b)"
 _NEXT_LETTER = re.compile(
-    rf"[)\]\"'*_.\s]*(?:\([^()\n]{{0,60}}\)\s*)?{_AND}[\s*_\"'(\[]*(?:option\s+)?(?={LETTER})", re.IGNORECASE
+    rf"[)\]\"'*_.\s]*(?:\([^()\n]{{0,60}}\)\s*)?(?:{_AND}|([,;、，]))[\s*_\"'(\[]*(?:option\s+)?(?={LETTER})",
+    re.IGNORECASE,
 )
+_AND_NEXT = re.compile(rf"\s*{_AND}", re.IGNORECASE)
 _NEXT_TEXT = re.compile(r"[\s*_\"']*(?:,|/|\b(?:and|or)\b)(?:\s+(?:the|an?))?[\s*_\"']*")
 _SEVERAL = re.compile(r"[A-Z]{2,}(?![\w'’-])")
 _IN_BRACKETS = re.compile(rf"[\s*_]*[(\[]\s*(?:option\s+)?({LETTER})\s*[)\]]")
@@ -40,10 +42,10 @@ _BEFORE_AN_OPTION = re.compile(
     re.IGNORECASE,
 )
 _LETTER_LINE = re.compile(
-    rf"[\s*_`#>$\\\"'(\[{{（［【]*({LETTER})[\s*_`$\\\"')\]}}）］】]*(?:([.:)）．：、\-–—]+)[\s*_`\"')]*(.*)|)$",
+    rf"[\s*_`#>$\\\"'(\[{{（［【]*({LETTER})[\s*_`$\\\"')\]}}）］】]*(?:([.:)）．：。、\-–—]+)[\s*_`\"')]*(.*)|)$",
     re.DOTALL,
 )
-_PHRASE = re.compile(r".+?(?=[,;:!?。，](?!\d)|\.(?:\s|$)|$)")
+_PHRASE = re.compile(r".+?(?=[,;:!?。，](?!\d)|\.(?:\s|$)|\s-\s|$)")
 
 
 def after_marker(said: str, options: Options) -> int | None:
@@ -106,15 +108,15 @@ def opening(text: str, options: Options) -> int | None:
 def _named_first(rest: str, options: Options) -> int | None:
     letter = rest[:1] if options.lettered and re.match(LETTER, rest) else ""
     by_text = _text_first(rest, options)
+    if by_text is not None:  # "C major" is no C
+        return by_text
     if letter and _stands_alone(letter, rest[1:]):
         index = options.letter(letter)
-        if index != BEYOND:
-            return _with_what_follows(index, rest[1:], options)
-        return REFUSED if by_text is None else by_text
-    several = _SEVERAL.match(rest) if by_text is None and options.lettered else None
+        return REFUSED if index == BEYOND else _with_what_follows(index, rest[1:], options)
+    several = _SEVERAL.match(rest) if options.lettered else None
     if several and set(several.group()) <= set(options.letters) and _CLOSES.match(rest, several.end()):
         return REFUSED
-    return by_text
+    return None
 
 
 def _stands_alone(letter: str, after: str) -> bool:
@@ -131,7 +133,9 @@ def _with_what_follows(index: int, after: str, options: Options) -> int:
     more = _NEXT_LETTER.match(after)
     if more:
         second, rest = after[more.end()], after[more.end() + 1 :]
-        if _stands_alone(second, rest) and options.letter(second) not in (index, BEYOND):
+        # After a comma a letter may begin what is said of it: "C, A is short".
+        belongs = not more[1] or not re.match(r"\s+\w", rest) or _AND_NEXT.match(rest)
+        if belongs and _stands_alone(second, rest) and options.letter(second) not in (index, BEYOND):
             return REFUSED
     separator = _SEPARATOR.match(after)
     if not separator:
@@ -152,8 +156,8 @@ def _text_first(rest: str, options: Options) -> int | None:
     if not found or found[0].start != 0:
         return None
     first = found[0]
-    if len(found) > 1 and found[1].option != first.option:
-        if _NEXT_TEXT.fullmatch(rest, first.end, found[1].start):
-            return REFUSED
+    other = next((one for one in found[1:2] if one.option != first.option), None)
+    if other and _NEXT_TEXT.fullmatch(rest, first.end, other.start):
+        return REFUSED
     beside = _IN_BRACKETS.match(rest, first.end) if options.lettered else None
     return REFUSED if beside and options.letter(beside[1]) != first.option else first.option

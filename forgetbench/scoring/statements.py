@@ -54,8 +54,7 @@ _AS_MATCH = (
 _RICHTIG = r"\b(?:richtig|korrekt|correcto|correcta|correct|corretto)\s+(?:ist|es|est|è|is)\b"
 _IN_CHINESE = (
     r"(?:答案|正解|[选選][项項](?![:：]\s*\n)|结论|結論)(?:应该|應該|应当|應當|应|應|就|选择|選擇)*(?:是|为|為|选|選|】|[:：])+[:：]?"
-    r"|(?<![不未没沒别別勿])(?:故|应|應|应该|應該|所以|因此|就|我)?(?:[选選](?:择|擇|取)?)(?:[项項]|答案)?[:：]?(?=\s*[\"“(（\[【*]*[A-ZＡ-Ｚa-zａ-ｚ])"
-    r"(?<![选選][项項])"
+    r"|(?<![不未没沒别別勿])(?:故|应|應|应该|應該|所以|因此|就|我)?[选選](?:择|擇|取)?[:：]?(?=[^\S\n]*[\"“(（\[【*]*[A-ZＡ-Ｚa-zａ-ｚ])"
 )
 _IN_JAPANESE = r"(?:答え|答|正解|解答|回答|選択肢)(?:は|が|として|[:：]|】)+[、,]?"
 _IN_KOREAN = r"(?:정답|답|답변|선택지)(?:은|는|이|[:：])+"
@@ -101,6 +100,12 @@ _CONFIRMED = re.compile(
 )
 
 
+_LONGEST = 500
+"""Characters that are looked at after a marker."""
+_MOST = 50
+"""So many of the last statements are looked at: a reply that says the same without an end is read in time, too."""
+
+
 @dataclass(frozen=True)
 class Statement:
     """A place where a reply says its answer."""
@@ -118,7 +123,7 @@ class Statement:
 
 
 def statements(text: str) -> list[Statement]:
-    """The places with an explicit marker, in order."""
+    """The last places with an explicit marker, in order."""
     found = [
         Statement(match.start(), match.end(), _line_end(text, match.end()), is_wide=match["wide"] is not None)
         for match in _spoken(text)
@@ -129,7 +134,7 @@ def statements(text: str) -> list[Statement]:
     found += [
         Statement(match.start(), match.end(), _closing(text, match.end()), True) for match in _BOXED.finditer(text)
     ]
-    return sorted(found, key=lambda one: one.at)
+    return sorted(found, key=lambda one: one.at)[-_MOST:]
 
 
 def is_confirmed(text: str, end: int) -> bool:
@@ -166,14 +171,15 @@ def _line_end(text: str, at: int) -> int:
     blanks = re.compile(r"[\s*_`#>]*").match(text, at)
     start = blanks.end() if blanks else at
     stop = text.find("\n", start)
-    return len(text) if stop < 0 else stop
+    return min(len(text) if stop < 0 else stop, start + _LONGEST)
 
 
 def _closing(text: str, at: int) -> int:
     """Where the brace closes that opened before."""
     depth = 1
-    for place in range(at, len(text)):
+    stop = min(len(text), at + _LONGEST)
+    for place in range(at, stop):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
         if depth == 0:
             return place
-    return len(text)
+    return stop

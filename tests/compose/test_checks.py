@@ -132,6 +132,8 @@ def test_good_config_has_no_problem(catalogue: Catalogue) -> None:
         ("matrix.datasets", _set("matrix.datasets", ["untested"])),
         ("matrix.decodings", _set("matrix.decodings", [])),
         ("matrix.limit", _set("matrix.limit", 0)),
+        ("matrix.reasoning.marks", _set("matrix.reasoning.marks", [["<think>"]])),
+        ("matrix.reasoning.marks", _set("matrix.reasoning.marks", [["|", "|"]])),
         ("matrix.batch_size", _set("matrix.batch_size", 0)),
         ("matrix.steps", _set("matrix.steps", [-1])),
     ],

@@ -186,6 +186,71 @@ def test_blank_lines_and_a_byte_order_mark_are_skipped(read: Read) -> None:
     assert texts(read(['\ufeff{"text": "a\\u2028b"}', "", '{"text": "c"}', '{"text": ""}'])) == ["a\u2028b", "c", ""]
 
 
+# Ids.
+
+
+@pytest.mark.parametrize("field", ["id", "question_id", "sample_id", "doc_id"])
+def test_any_field_that_holds_our_ids_decides_whatever_the_order(read: Read, field: str) -> None:
+    assert texts(read([{field: name, "text": f"is {name}"} for name in ("z", "x", "y")])) == ["is x", "is y", "is z"]
+
+
+def test_the_field_whose_ids_are_ours_decides_before_the_others(read: Read) -> None:
+    rows = [{"id": n, "question_id": name, "text": f"is {name}"} for n, name in enumerate(("y", "z", "x"))]
+    assert texts(read(rows)) == ["is x", "is y", "is z"]
+
+
+def test_ids_of_the_datasets_rows_decide_where_items_are_only_counted(read: Read) -> None:
+    counted = [text(str(n), "red") for n in range(3)]
+    rows = [{"question_id": n, "text": f"of {n}"} for n in (1, 2, 0)]
+    others = {"0": {"question_id": "2"}, "1": {"question_id": "0"}, "2": {"question_id": "1"}}
+    assert texts(read(rows, counted, other_ids=lambda: others)) == ["of 2", "of 0", "of 1"]
+    assert texts(read(rows, counted)) == ["of 0", "of 1", "of 2"]
+    shared = {"0": {"question_id": "0"}, "1": {"question_id": "0"}, "2": {"question_id": "0"}}  # of a picture, say
+    assert texts(read(rows, counted, other_ids=lambda: shared)) == ["of 0", "of 1", "of 2"]
+
+
+def test_ids_that_are_counted_otherwise_are_refused_and_not_shifted(read: Read) -> None:
+    counted = [text(str(n), "red") for n in range(3)]
+    rows = [{"question_id": n + 1, "text": f"of {n}"} for n in range(3)]
+    with pytest.raises(UserError, match=r"given.jsonl:3: item '3' of a dataset with 3 items, which have no ids"):
+        read(rows, counted, partial=True)
+
+
+def test_ids_of_which_none_is_known_are_refused_though_lines_are_as_many(read: Read) -> None:
+    with pytest.raises(UserError, match=r"no `question_id` .* the first is 'a', the dataset's first is 'x'"):
+        read([{"question_id": name, "text": ""} for name in "abc"])
+
+
+def test_a_line_without_the_id_of_the_others_is_named(read: Read) -> None:
+    with pytest.raises(UserError, match=r"given.jsonl:2: there is no `sample_id`"):
+        read([{"sample_id": "x", "text": ""}, {"text": ""}, {"sample_id": "y", "text": ""}])
+
+
+def test_lines_of_no_item_are_counted_and_said(read: Read) -> None:
+    found = read([{"id": name, "text": "a"} for name in ("x", "p", "y", "q", "z")])
+    assert len(found.predictions) == 3
+    assert "2 of 5 lines are of no item of the dataset, the first is line 2 (id 'p')" in found.notes[0]
+    whole = [*OPEN, text("p", "a"), text("q", "a")]
+    assert read([{"id": one.id, "text": "a"} for one in whole], whole=whole).notes == ()
+
+
+def test_what_is_there_is_taken_if_asked_for_and_said(read: Read) -> None:
+    rows = [{"id": name, "text": f"is {name}"} for name in ("z", "x")]
+    found = read(rows, partial=True)
+    assert list(found.predictions) == ["x", "z"]
+    assert "1 of 3 items have no prediction, the first is 'y'" in found.notes[0]
+    assert "scored are the 2 that have one" in found.notes[0]
+    with pytest.raises(UserError, match="partial=true"):
+        read(rows)
+    with pytest.raises(UserError, match="3 of 3 items have no prediction"):
+        read([{"id": "p", "text": ""}], whole=[*OPEN, text("p", "a")], partial=True)
+
+
+def test_log_probabilities_are_what_they_are(read: Read) -> None:
+    rows: list[Row | str] = ['{"id": "x", "logprobs": [-Infinity, 0.0004, -3]}', {"id": "y", "logprobs": [-1, 0, -2]}]
+    assert logprobs(read(rows, CHOICES[:2])) == [(float("-inf"), 0.0004, -3.0), (-1.0, 0.0, -2.0)]
+
+
 # lm-eval.
 
 

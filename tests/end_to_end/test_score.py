@@ -198,6 +198,38 @@ def test_probes_and_lm_evals_layout_of_predictions_made_elsewhere(elsewhere: Pat
     assert found["results"]["fashion_naming"]["exact_match,greedy"] < 1
 
 
+def test_what_is_there_is_scored_on_the_same_items_of_every_checkpoint_and_said(elsewhere: Path) -> None:
+    naming = samples("fashion_naming")
+    half = [{"question_id": one.id, "text": f"<think>A or B?</think>{one.answer}"} for one in naming[:100]]
+    unknown = [{"question_id": f"other {n}", "text": "A"} for n in range(3)]
+    write(elsewhere / "theirs/checkpoint-100/fashion_naming.jsonl", [*unknown, *reversed(half)])
+    arguments = ["score", "predictions=theirs", "name=theirs", "matrix.datasets=[fashion_naming]"]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2
+    assert "400 of 500 items have no prediction" in refused.stderr
+    shown = call(*arguments, "partial=true")
+    assert "3 of 103 lines are of no item of the dataset" in shown
+    assert "fashion_naming: scored on 100 of 500 items" in shown
+    rows = pd.read_csv("outputs/theirs/scores.csv").query("metric == 'accuracy'").set_index("step")
+    assert rows["n"].tolist() == [100, 100]
+    assert rows["value"].tolist() == [1, 1]
+    assert rows["cut_off"].tolist() == [0, 0]
+    assert CliRunner().invoke(app, ["score", "run=theirs", "partial=true"]).exit_code == 2
+
+
+def test_ids_that_a_datasets_rows_have_beside_its_items_are_matched(elsewhere: Path) -> None:
+    Path("data_manifests").mkdir()
+    rows = [{"question_id": f"q{n}", "question": "How many?", "answer": str(n)} for n in range(4)]
+    write(elsewhere / "data_manifests/items.jsonl", rows)
+    Path("data_manifests/counts.yaml").write_text(
+        "source: {}\nsplits: {test: {files: [items.jsonl]}}\nimage_domains: [text]\ntext_tasks: [counts]\n"
+    )
+    answers = [{"question_id": row["question_id"], "text": row["answer"]} for row in rows]
+    write(elsewhere / "theirs/base/counts.jsonl", [answers[2], answers[0], answers[3], answers[1]])
+    call("score", "predictions=theirs", "name=theirs", "matrix.datasets=[counts]")
+    assert pd.read_csv("outputs/theirs/scores.csv")["value"].tolist() == [1]
+
+
 def test_predictions_never_take_the_place_of_a_runs_tables(elsewhere: Path) -> None:
     (elsewhere / "outputs/mine").mkdir(parents=True)
     (elsewhere / "outputs/mine/run.json").write_text("{}")

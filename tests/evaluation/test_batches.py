@@ -49,6 +49,38 @@ def items(count: int = 14) -> list[Sample]:
     return found
 
 
+class Words:
+    """A token per word, and 0 for the end of a turn."""
+
+    def __init__(self, has_end: bool = True) -> None:
+        self._words, self._end = ["end"], (0,) if has_end else ()
+
+    def answer_ids(self, text: str, end: bool = True) -> tuple[int, ...]:
+        self._words += [word for word in text.split() if word not in self._words]
+        return (*map(self._words.index, text.split()), *(self._end if end else ()))
+
+
+def colours(*options: str) -> Sample:
+    return Sample.question("flag", "Which?", options[0], AnswerKind.option, references=options[:1], options=options)
+
+
+def test_only_items_of_which_one_option_begins_another_are_asked_with_the_end_of_the_turn() -> None:
+    samples = [
+        colours("red", "red and blue"),
+        colours("red", "blue"),
+        colours("a red", "red"),
+        colours("red", "redder"),
+    ]
+    found = batched(samples, None, Words(), 2).candidates  # type: ignore[arg-type]
+    assert [list(map(len, one)) for one in found] == [[2, 4], [1, 1], [2, 1], [1, 1]]
+    assert [one[-1] == 0 for one in found[0]] == [True, True]
+
+
+def test_options_that_no_end_tells_apart_are_refused_by_the_item() -> None:
+    with pytest.raises(UserError, match=r"Item 'flag': the tokens of one option begin another's, .*decode greedily"):
+        batched([colours("red", "red and blue")], None, Words(has_end=False), 2)  # type: ignore[arg-type]
+
+
 @pytest.fixture(scope="module")
 def loaded() -> LoadedModel:
     return load_model(ModelConfig(path="embedded:tiny", attention="eager"))

@@ -65,6 +65,38 @@ def test_another_setting_is_another_cell(change: dict[str, object]) -> None:
     assert replace(KEY, settings=replace(SETTINGS, **change)).digest != KEY.digest
 
 
+def test_a_setting_that_came_later_names_cells_only_where_it_applies() -> None:
+    assert KEY.digest == "fde710ad32ff23e558e0c71786d4dda64f06517bb0256580b4a323ddcac0a43b"  # as it was before
+    assert replace(KEY, settings=replace(SETTINGS, answer_end=True)).digest != KEY.digest
+
+
+def test_other_marks_of_thoughts_score_stored_answers_again_and_are_kept(tmp_path: Path) -> None:
+    thought = [Prediction(text="{{no}}14 kg"), Prediction(text="{{one red car"), Prediction(text="<think>a</think>B")]
+    CellStore(tmp_path).write(KEY.digest, SAMPLES, ["x", "y", ""], thought, SETTINGS, Metric.accuracy, 1.0)
+    found = []
+    for marks in (None, [["{{", "}}"]], None):
+        cell = CellStore(tmp_path, marks).read(KEY.digest, Metric.accuracy)
+        assert cell is not None
+        found.append((cell.frame["correct"].tolist(), cell.frame["cut_off"].tolist()))
+    first, other, last = found
+    assert first == ([False, False, True], [False, False, False])
+    assert other == ([True, False, False], [False, True, False])
+    assert last == other  # whoever only reads, reads as it was last scored
+
+
+def test_a_cell_of_before_there_was_a_column_is_read_without_it(store: CellStore) -> None:
+    path = store.path(KEY.digest)
+    table = pq.read_table(path).drop_columns(["cut_off"])
+    facts = json.loads(table.schema.metadata[b"facts"])
+    del facts["marks"]
+    facts["content"] = cells._content(table)
+    pq.write_table(table.replace_schema_metadata({"facts": json.dumps(facts)}), path)
+    cell = store.read(KEY.digest, Metric.accuracy)
+    assert cell is not None
+    assert cell.frame["cut_off"].isna().all()
+    assert cell.frame["parsed"].tolist()[:2] == ["The 14 kg.", "red cars"]
+
+
 def test_another_model_checkpoint_or_item_is_another_cell() -> None:
     others = [replace(KEY, **{field: "other"}) for field in ("model", "delta", "samples")]
     assert len({one.digest for one in (KEY, *others)}) == 4

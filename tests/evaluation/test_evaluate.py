@@ -67,6 +67,19 @@ def score(folder: Path, runner: StandIn, planned: Sequence[Work] | None = None) 
     return Evaluator(loader, CellStore(folder), ProcessGroup()).score(planned, lambda *_: None)
 
 
+def test_sets_of_which_an_option_begins_another_have_cells_of_their_own() -> None:
+    def names(*options: str) -> list[object]:
+        sample = Sample.question("f", "Which?", options[0], AnswerKind.option, (), options[:1], options)
+        manifest = Manifest(name="f", image_domains=["x"], text_tasks=["y"], answer=AnswerKind.option)
+        found = EvaluationSet(manifest, [sample], lambda: [sample]).settings(MatrixConfig(datasets=["f"]))
+        return [one.answer_end for one in found]
+
+    assert names("red", "red and blue") == [True, None]  # by likelihood, and as it writes
+    assert names("1", "12") == [True, None]
+    assert names("red", "blue") == [None, None]
+    assert names("yes", "no") == [None, None]
+
+
 def test_every_item_gets_its_own_answer_whatever_the_layout(tmp_path: Path) -> None:
     (cell,) = score(tmp_path, StandIn())
     assert cell.cell.frame["text"].tolist() == [one.id for one in SAMPLES]

@@ -292,6 +292,19 @@ def test_log_probabilities_equal_a_naive_forward_pass(loaded: LoadedModel, encod
         assert largest_gap([expected], [[value + shift for value in found]]) < 1e-4
 
 
+def test_an_option_that_begins_another_is_scored_with_the_end_of_the_turn(
+    loaded: LoadedModel, encoder: Encoder
+) -> None:
+    options = ("red", "red and blue", "green")
+    images = (picture(3, *SIZES[0]),)
+    sample = Sample.question("p", "Which colours?", "red", AnswerKind.option, images, ("red",), options)
+    expected = [naive_logprob(loaded, sample, encoder.answer_ids(text)) for text in options]
+    bare = [naive_logprob(loaded, sample, encoder.answer_ids(text, end=False)) for text in options]
+    assert bare[0] >= bare[1]  # whatever a model has learnt
+    assert largest_gap([expected], ask(loaded, [sample], 1)) < 1e-4
+    assert largest_gap([expected], [bare]) > 1e-3
+
+
 def test_the_picture_and_the_question_both_matter(loaded: LoadedModel) -> None:
     base = items(loaded)[1]
     other_picture = Sample.question("p", base.prompt, "A", base.kind, (picture(7, *SIZES[1]),), ("A",), base.options)

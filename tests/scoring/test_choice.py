@@ -1,5 +1,7 @@
 """What counts as naming an option, what does not, and which candidate is the likeliest."""
 
+import time
+
 import pytest
 
 from forgetbench.scoring.choice import likeliest, likeliest_per_character, parse_choice, parse_option
@@ -73,8 +75,130 @@ def test_option_texts_match_whole_words_and_the_longest_wins(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        # The last statement decides, whatever else is named.
+        ("The correct answer is B. Option A is wrong because it covers the arms.", 1),
+        ("I first thought of A, but the answer is C.", 2),
+        ("The answer is A. No wait, the answer is C.", 2),
+        ("Final answer: (D)\n\nA, B and C cover less of the body.", 3),
+        ("Final answer: B. Because A is wrong", 1),
+        ("correct option: D, not A", 3),
+        ("I'd go with C. A is too thin.", 2),
+        ("The option that fits best is (C), unlike A.", 2),
+        ("A is thin, which corresponds to option C.", 2),
+        ("\\text{Answer: C}, A is short", 2),
+        ("A, so answer: \\( \\boxed{\\text{(C)}} \\)", 2),
+        ("$\\boxed{C}$ and A", 2),
+        ("The correct answer is:\n\n**C**: coat, not A", 2),
+        ("### Answer\n\n**C. coat**\n\nA is short.", 2),
+        ("<|begin_of_box|>C<|end_of_box|> A", 2),
+        ("The answer is (B).\n\nso that x = \\boxed{70}", 1),
+        ("The answer is: a dress, no shirt", 3),
+        ("ANSWER: B\nA is short", 1),
+        ("A. shirt is short\n\nOption B is the correct one.", 1),
+        # Statements that are none.
+        ("If the answer is A, it covers the arms. So the answer is B.", 1),
+        ("Answer: C\nThe answer is not A.", 2),
+        ("The answer isn't A.", None),
+        ("The answer cannot be B.", None),
+        ("The answer could be either A (shirt) or B (trousers).", None),
+        ("Answer: AB", None),
+        ("Answer: A, C", None),
+        ("Answer: A, C <end>", None),
+        ("Answer: A, C and D are warm", None),
+        ("Answer: C, A is short", 2),
+        ("The answer is trousers or shirt.", None),
+        ("The answer is 42. It is near B.", None),
+        ("\\boxed{42} is near B", None),
+        ("The answer is not in the options, though B is near.", None),
+        ("Answer: E\nB is wrong", None),
+        # Last line, first line, only option.
+        ("A and B\n\n(C)", 2),
+        ("A and B\n\n选项C。", 2),
+        ("A. shirt\nB. trousers", None),
+        ("C. coat\n\nExplanation: a shirt is not worn outside.", 2),
+        ("A\n\nB is for legs.", 0),
+        ("trousers. A shirt covers the arms", 1),
+        ("B\nshirt", None),
+        ("B, not A", 1),
+        ("B because it isn’t A", 1),
+        ("A is wrong, so B", 1),
+        ("It's not a shirt or a dress but trousers", 1),
+        ("C - because A is short and B is too", None),
+        ("C - warm", 2),
+        ("A: The coat", None),
+        ("Option A is wrong.", None),
+        ("Not A.", None),
+        ("Neither A nor B.", None),
+        ("Both A and B", None),
+        ("The shirt is wrong", None),
+        ("We get A = 3 + C * 2, so it cannot be determined", None),
+        ("None of the options A, B, C, D is correct.", None),
+        ("I cannot answer this, the trousers are hidden.", None),
+        ("At 65°C it melts", None),
+        # Letters in other scripts' texts.
+        ("选A", 0), ("选项C正确", 2), ("正确答案为D。", 3), ("Ｂ", 1), ("答案：A", 0), ("我选择 C", 2),
+        ("不选A，选B", 1), ("答案不是A，而是B", 1), ("选项A错误，选项C正确", 2), ("【答案】C", 2), ("故选：C．", 2),
+        ("【答案】A、C", None), ("【答案】AC", None), ("選項：\nA. 短\n因此C正確", 2), ("我選B", 1),
+        ("Bが正解です。Aは短い", 1), ("答えはCです", 2), ("정답: C", 2), ("정답은 B입니다", 1),
+        ("Antwort: B, nicht A", 1), ("Antwort B ist richtig, A nicht", 1), ("Réponse : C, pas A", 2),
+        ("Elijo la B, no la A", 1), ("La opción correcta es D", 3), ("Ответ: B", 1),
+    ],
+)  # fmt: skip
+def test_the_rules_decide_in_their_order(text: str, expected: int | None) -> None:
+    assert parse_choice(text, ("shirt", "trousers", "coat", "dress")) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        ("option I.", 10, 8),
+        ("The correct one is option I.", 10, 8),
+        ("I choose (E)", 10, 4),
+        ("I think it is F", 10, 5),
+        ("The answer is I", 10, 8),
+        ("The answer is I think B", 10, 1),
+        ("I", 4, None),
+        ("The answer is K.", 10, None),
+    ],
+)
+def test_the_letter_i_is_not_the_word(text: str, options: int, expected: int | None) -> None:
+    assert parse_choice(text, tuple(f"text {n} of it" for n in range(options))) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        ("The answer is B.", ("is", "are", "was", "were"), 1),
+        ("The answer is were.", ("is", "are", "was", "were"), 3),
+        ("3 + 2 = 5", ("3", "4", "5", "6"), 2),
+        ("Neither A nor B", ("A alone", "B alone", "Neither A nor B"), 2),
+        ("It cannot be determined.", ("yes", "no", "It cannot be determined"), 2),
+        ("O", ("A", "B", "AB", "O"), 3),
+        ("The answer is C major.", ("C major", "D minor", "E major"), 0),
+        ("The answer is K+ ions.", ("Na+ ions", "K+ ions"), 1),
+        ("The answer is an X-ray.", ("X-ray", "scan"), 0),
+        ("答案是狗，不是猫", ("猫", "狗", "牛"), 1),
+    ],
+)
+def test_options_may_hold_the_words_of_the_rules(text: str, options: tuple[str, ...], expected: int) -> None:
+    assert parse_choice(text, options) == expected
+
+
+def test_a_long_reply_without_an_end_is_read_in_time() -> None:
+    started = time.perf_counter()
+    for text in ("the answer " * 3000, "\n" * 20000, "A " * 5000, "answer is " * 3000, "{" * 5000, "\\boxed{" * 2000):
+        parse_choice(text, ("shirt", "trousers", "coat", "dress"))
+    assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("yes", 0), ("Yes, it is.", 0), ("**No**", 1), ("The answer is no.", 1),
         ("No, it is not.", 1),
+        ("Yes, there is no dog.", 0), ("No, it's not yes", 1),
+        ("Yes - there's no cat", 0), ("<answer>Yes</answer> no", 0),
+        ("There is no dog. Yes", None),
         ("yes or no", None), ("not yes", None), ("", None), ("nothing", None), ("A", None),
     ],
 )  # fmt: skip

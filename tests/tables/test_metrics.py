@@ -98,6 +98,13 @@ def test_labels_of_the_task_count_where_the_item_does_not_offer_them() -> None:
     assert found["label_bias"].unique().tolist() == [0.75]
 
 
+def test_a_label_named_in_a_thought_is_no_bias() -> None:
+    texts = ["<think>No shirt.</think>round", "<think>a dress", "<think>round</think>a dress"]
+    context = replace(GREEDY, labels=frozenset({"shirt", "dress"}))
+    found = rows_of(view(context, [{"text": text, "parsed": None} for text in texts]))
+    assert found["label_bias"].unique().tolist() == [1 / 3]
+
+
 @pytest.mark.parametrize("context", [GREEDY, replace(CONTEXT, labels=frozenset({"shirt"}))])
 def test_label_bias_is_absent_without_labels_or_text(context: RowContext) -> None:
     cell = view(context, [{"text": "shirt" if context is GREEDY else None}])

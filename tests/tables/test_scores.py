@@ -80,6 +80,15 @@ def test_an_unparsed_answer_is_wrong_and_counted() -> None:
     assert (row["value"], row["unparsed"]) == (0.25, 0.25)
 
 
+def test_thoughts_without_an_end_are_counted_where_text_was_written() -> None:
+    written, chosen, older = (cell(CONTEXT, [1, 0, 0, 0]) for _ in range(3))
+    written.frame["cut_off"] = [False, True, True, False]
+    chosen.frame["cut_off"] = [None] * 4
+    counts = [score_rows([view]).iloc[0]["cut_off"] for view in (written, chosen, older)]
+    assert counts[0] == 2
+    assert pd.isna(counts[1:]).all()
+
+
 def test_clusters_are_counted_by_their_labels() -> None:
     clusters = [["image=a"], ["image=a"], ["image=b"], ["image=b"]]
     row = score_rows([cell(CONTEXT, [1, 1, 0, 0], clusters)]).iloc[0]
