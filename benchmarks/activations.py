@@ -64,11 +64,8 @@ def measured(folder: Path, recipe: str, items: list[Sample]) -> tuple[Held, Held
     batch = passes.batch(items)
     kept = _kept(loaded.model, lambda: passes.loss(batch, passes.forward(batch)))
     pixels, shown = batch.inputs["pixel_values"], batch.inputs["input_ids"].eq(image_token(loaded.model)).sum()
-    sizes = replace(
-        read_sizes(config.model),
-        patches=count_patches(loaded.model, pixels) // len(items),
-        tokens=int(shown) // len(items),
-    )
+    sizes, patches = read_sizes(config.model), count_patches(loaded.model, pixels) // len(items)
+    sizes = replace(sizes, patches=patches, tokens=int(shown) // len(items), tile=min(sizes.tile, patches))
     length = batch.inputs["input_ids"].shape[1]
     shapes = {tuple(one.shape) for one in loaded.model.parameters() if one.ndim == 2}
     copies = sum(one.nbytes for one in kept if one.dtype == torch.bfloat16 and _either_way(one) & shapes)

@@ -97,7 +97,8 @@ def _quoted_where_needed(value: str) -> str:
     """A value that Hydra cannot read, with the quotes that it lacks; empty where these could be set in two ways."""
     if value[:1] + value[-1:] in ("[]", "{}"):
         return "".join(map(_quoted_text, _TOKEN.findall(value)))
-    if value[:1] in ("'", '"') or (value[:1] in ("[", "{") and "," in value):
+    begun = {"[": "]", "{": "}"}.get(value[:1])
+    if value[:1] in ("'", '"') or (begun and ("," in value or begun not in value)):
         return ""
     if "," not in value:
         return quoted(_expanded(value))

@@ -13,6 +13,7 @@ from yaml import MarkedYAMLError
 
 from forgetbench import config as configs
 from forgetbench.compose.launchers import missing_plugin
+from forgetbench.compose.overrides import as_argument
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import GROUPS, USER_CONF, config_files, nearest, options
 from forgetbench.core.paths import shipped
@@ -92,6 +93,8 @@ def explain(error: Exception, given: Iterable[str], choices: Mapping[str, str | 
     message = str(shown).strip().splitlines()[0]
     if "is not a ListConfig" in message:
         message = "a list is expected; write [a,b]."
+    if found and re.match(r"Cannot convert '(list|dict)' to string", message):
+        message = f"a text is expected; one in brackets needs quotes of its own: {as_argument(found.group(1), '[...]')}"
     if unknown := re.match(r"Key '(.+)' not in '(.+)'", message):
         known = {**vars(configs), **{schema.__name__: schema for schema in SCHEMAS.values()}}
         fields = list(getattr(known.get(unknown.group(2)), "__dataclass_fields__", {}))

@@ -52,8 +52,7 @@ def read_settings(folder: Path) -> AdapterSettings:
     kind = content.get("peft_type")
     if kind is None:
         raise UserError(f"{path} lacks peft_type, so what its tensors are is not known; copy it again.")
-    known_kinds: dict[Any, Any] = {**PEFT_TYPE_TO_CONFIG_MAPPING}  # whose keys are a string enum's members
-    schema = known_kinds.get(str(kind))
+    schema: Any = {one.value: schema for one, schema in PEFT_TYPE_TO_CONFIG_MAPPING.items()}.get(kind)
     if schema is None:
         raise UserError(f"{path}: peft {peft.__version__} knows no adapter of peft_type={kind}; a later one may.")
     if lacking := [key for key in _DECISIVE.get(str(kind), ()) if content.get(key) is None]:

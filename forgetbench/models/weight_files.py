@@ -10,7 +10,11 @@ from forgetbench.core.errors import UserError
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 """What Git LFS writes in place of a file that it has not fetched."""
-_SETTINGS = ("*.json", "*.jinja", "*.model", "*.txt")
+_SETTINGS = (
+    *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
+    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json"),
+)
 """Files beside the weights that loading reads."""
 
 
@@ -54,8 +58,9 @@ def check_settings(folder: Path) -> None:
     Raises:
         UserError: names the file.
     """
-    for path in sorted(path for pattern in _SETTINGS for path in folder.glob(pattern) if path.is_file()):
-        check_content(path)
+    for path in (folder / name for name in _SETTINGS):
+        if path.is_file():
+            check_content(path)
 
 
 def check_weights(folder: Path, may_lack: bool = False) -> None:

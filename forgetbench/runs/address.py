@@ -41,9 +41,7 @@ class Address:
         """
         if not self._is_pattern():
             return stored_runs(self.folder)
-        root = Path(self.folder.anchor)
-        matches = sorted(root.glob(str(self.folder.relative_to(root))))
-        found = named([folder for folder in matches if (folder / "scores.csv").is_file()])
+        found = named([folder for folder in self._matches() if (folder / "scores.csv").is_file()])
         if not found:
             raise UserError(f"{self.text} matches no scored run.")
         return found
@@ -124,6 +122,13 @@ class Address:
             known = ", ".join(dict.fromkeys(own.sort_values(["stage", "step"])["checkpoint"]))
             raise UserError(f"{run.folder} has no scores of {self.checkpoint}; it has {known}.")
         return rows
+
+    def _matches(self) -> list[Path]:
+        """Folders that the pattern matches; a folder that is there is no pattern, whatever signs its name has."""
+        root, rest = Path(self.folder.anchor), list(self.folder.parts[bool(self.folder.anchor) :])
+        while rest and (root / rest[0]).exists():
+            root /= rest.pop(0)
+        return sorted(root.glob(str(Path(*rest))))
 
     def _is_pattern(self) -> bool:
         return any(sign in str(self.folder) for sign in "*?[") and not self.folder.exists()

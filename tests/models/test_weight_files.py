@@ -65,6 +65,7 @@ def test_settings_that_were_cut_short_are_one_message(base: Path, name: str) -> 
 def test_a_pointer_beside_what_is_read_is_no_matter(base: Path) -> None:
     (base / "pytorch_model.bin").write_text(POINTER)
     (base / "picture.png").write_text(POINTER)
+    (base / "notes.txt").touch()
     assert load_model(ModelConfig(path=str(base))).name == "base"
 
 

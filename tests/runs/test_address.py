@@ -56,6 +56,14 @@ def test_a_pattern_names_the_seeds_of_one_recipe(outputs: Path) -> None:
         resolve(outputs).seeds()
 
 
+def test_signs_of_patterns_in_names_of_folders_are_letters(outputs: Path, tmp_path: Path) -> None:
+    above = tmp_path / "old [2] größe"
+    shutil.copytree(outputs, above)
+    assert [run.seed for run in resolve(above / "run--*").seeds()] == [0, 1]
+    (above / "run--seed-0").rename(above / "run [x]=1")
+    assert resolve(above / "run [x]=1").run().name == "run [x]=1"
+
+
 @pytest.mark.parametrize("command", ["show", "power", "report"])
 def test_what_takes_one_folder_refuses_a_pattern_and_makes_nothing(outputs: Path, tmp_path: Path, command: str) -> None:
     shutil.copytree(outputs, tmp_path / "outputs")
