@@ -13,6 +13,7 @@ from forgetbench.cli.datasets import data
 from forgetbench.cli.models import models
 from forgetbench.cli.shared import Cfg, Command, Commands, Folder, Json, Overrides, print_if
 from forgetbench.core.confidence import ALPHA, POWER
+from forgetbench.core.processes import leave_process_group
 
 _ADDRESS = (
     "A run's folder (its last checkpoint), a checkpoint in it (<run>/checkpoints/step_000120, or .../base), or the "
@@ -28,7 +29,12 @@ app.add_typer(models, name="models")
 
 def main() -> None:
     """Entry point of the `forgetbench` script."""
-    app(prog_name="forgetbench")
+    try:
+        app(prog_name="forgetbench")
+    except SystemExit as ended:
+        if not ended.code:
+            leave_process_group()
+        raise
 
 
 def _version(wanted: bool) -> None:
