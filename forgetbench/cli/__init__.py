@@ -14,6 +14,7 @@ from forgetbench.cli.datasets import data
 from forgetbench.cli.models import models
 from forgetbench.cli.shared import BAD_INPUT, Cfg, Command, Commands, Folder, Json, Overrides, print_if
 from forgetbench.core.confidence import ALPHA, POWER
+from forgetbench.core.processes import leave_process_group
 from forgetbench.core.streams import accept_all_letters
 
 _ADDRESS = (
@@ -32,7 +33,12 @@ def main() -> None:
     """Entry point of the `forgetbench` script."""
     accept_all_letters()
     _check_encoding(sys.argv[1:])
-    app(prog_name="forgetbench")
+    try:
+        app(prog_name="forgetbench")
+    except SystemExit as ended:
+        if not ended.code:
+            leave_process_group()
+        raise
 
 
 def _check_encoding(arguments: Sequence[str]) -> None:

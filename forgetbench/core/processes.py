@@ -78,6 +78,16 @@ def join_process_group() -> ProcessGroup:
     return ProcessGroup(state.process_index, state.num_processes)
 
 
+def leave_process_group() -> None:
+    """Part from the other processes, if there are any; threads that wait for them would abort a process that ends."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def start_processes() -> Accelerator:
     """Join the other processes of a training run, if there are any.
 

@@ -88,28 +88,16 @@ def read_conversation(row: Row, picture: Callable[[object], ImageRef], has_marks
         NoItemError: its turns ask for no reply.
         ValueError: a turn is none that is trained or scored here; says what to do.
     """
-    for name in _UNREAD:
-        if row.get(name) and row[name] != "[]":
-            raise ValueError(f"it has `{name}`, but only texts and pictures are read; leave such records out")
-    if isinstance(row.get("label"), bool):
-        raise ValueError(
-            "its `label` says whether people liked its last reply; keep the records that were liked, without that field"
-        )
+    _check_fields(row)
     layout, given = _given(row)
     turns = [_turn(turn, number, picture) for number, turn in enumerate(given, start=1)]
-    if row.get("objects") and any(mark in turn.text for turn in turns for mark in _BOXES):
-        raise ValueError(f"its texts leave {' or '.join(_BOXES)} to `objects`; write names and boxes into the texts")
-    if has_marks and not (row.get("image") or row.get("images")) and any(_NAMED.search(turn.text) for turn in turns):
-        raise ValueError(
-            "its texts name pictures as <img>FILE</img>; write <image> in their place, and the files into `images`"
-        )
+    _check_texts(row, turns, has_marks)
     _check_order(turns)
     turns = [*_system(row, turns), *turns]
     if has_marks:
         turns = list(map(read_marks, turns))
+    _check_pictures(turns)
     *before, last = turns
-    if not all(isinstance(piece, str) for piece in last.pieces):
-        raise ValueError("its last reply holds a picture or a mark <image>, and a reply is text; take it out")
     if not last.text.strip():
         raise NoItemError("its last reply is empty")
     if not last.has_loss:
@@ -249,3 +237,36 @@ def _check_order(turns: Sequence[RawTurn]) -> None:
     for number, (one, other) in enumerate(pairwise(speakers), start=1):
         if one is other:
             raise NoItemError(f"turns {number} and {number + 1} are both the {one}'s")
+
+
+def _check_fields(row: Row) -> None:
+    """Refuse a row that holds what is neither text nor picture, or a reply that nobody wants."""
+    for name in _UNREAD:
+        if row.get(name) and row[name] != "[]":
+            raise ValueError(f"it has `{name}`, but only texts and pictures are read; leave such records out")
+    if isinstance(row.get("label"), bool):
+        raise ValueError(
+            "its `label` says whether people liked its last reply; keep the records that were liked, without that field"
+        )
+
+
+def _check_texts(row: Row, turns: Sequence[RawTurn], has_marks: bool) -> None:
+    """Refuse texts that name their pictures, or leave something to another field."""
+    if row.get("objects") and any(mark in turn.text for turn in turns for mark in _BOXES):
+        raise ValueError(f"its texts leave {' or '.join(_BOXES)} to `objects`; write names and boxes into the texts")
+    if has_marks and not (row.get("image") or row.get("images")) and any(_NAMED.search(turn.text) for turn in turns):
+        raise ValueError(
+            "its texts name pictures as <img>FILE</img>; write <image> in their place, and the files into `images`"
+        )
+
+
+def _check_pictures(turns: Sequence[RawTurn]) -> None:
+    """Refuse a picture that anyone but the user shows."""
+    shown = [turn for turn in turns if not all(isinstance(piece, str) for piece in turn.pieces)]
+    if turns[-1] in shown:
+        raise ValueError("its last reply holds a picture or a mark <image>, and a reply is text; take it out")
+    if others := [turn.speaker for turn in shown if turn.speaker is not Speaker.user]:
+        raise ValueError(
+            f"a turn of the {others[0]}'s holds a picture or a mark <image>, and pictures are read in the user's turns "
+            "only; move it there"
+        )

@@ -32,6 +32,12 @@ _REUSES_PREFIX = {
     *("paligemma", "gemma3"),
 }
 _WIDTHS = {Dtype.fp32: torch.float32, Dtype.bf16: torch.bfloat16}
+_BENDING = (
+    *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty", "bad_words_ids"),
+    *("suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "sequence_bias"),
+    *("min_length", "min_new_tokens", "guidance_scale", "exponential_decay_length_penalty", "watermarking_config"),
+)
+"""Of a generation_config.json; decoding took them over once, and ignores them now."""
 _NOT_CONTENT = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
 
 
@@ -147,6 +153,8 @@ def _digest(model: Any, processor: Any, config: ModelConfig) -> str:
     described = {
         "config": _content(model.config.to_dict()),
         "generation": _content(model.generation_config.to_dict()),
+        # Cells from when such settings bent what was written must not pass for cells of now.
+        **({"generation_settings": "ignored"} if _bends(model.generation_config) else {}),
         "attention": config.attention,
         **_input_settings(processor, config),
     }
@@ -156,6 +164,11 @@ def _digest(model: Any, processor: Any, config: ModelConfig) -> str:
         # Of values: how wide they are held does not show.
         digest.update(tensor_bytes(tensor.float() if tensor.is_floating_point() else tensor))
     return digest.hexdigest()
+
+
+def _bends(generation_config: Any) -> bool:
+    """Whether a checkpoint's file has settings that change what greedy decoding writes."""
+    return any(getattr(generation_config, name, None) for name in _BENDING)
 
 
 def _input_settings(processor: Any, config: ModelConfig) -> dict[str, Any]:

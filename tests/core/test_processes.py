@@ -18,8 +18,9 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import distributed
 
-from forgetbench.cli import app
+from forgetbench.cli import app, main
 from forgetbench.core.records import Precision
 from forgetbench.models.checkpoint import list_checkpoints
 from tests.support.families import FAMILIES, llava
@@ -193,3 +194,13 @@ def test_accelerate_launch_of_a_single_process_is_told_apart(tmp_path: Path) -> 
     done = start(tmp_path, "accelerate.commands.launch", "--cpu", "--num_processes=2", "-m", "forgetbench", *TRAIN)
     assert done.returncode != 0
     assert "started one process of several" in done.stderr
+
+
+def test_a_command_that_ends_well_leaves_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for arguments, remains in ((["no-such-command"], True), (["--version"], False)):
+        monkeypatch.setattr(sys, "argv", ["forgetbench", *arguments])
+        with pytest.raises(SystemExit):
+            main()
+        assert distributed.is_initialized() is remains

@@ -384,6 +384,14 @@ REFUSED: dict[str, tuple[Row, str]] = {
     ),
     "lost picture": (told(("user", "<image>?"), ASKED[1]), "1 mark <image>, but no picture"),
     "shown reply": (told(ASKED[0], ("assistant", "<image>"), images=["red.png"]), "its last reply holds a picture"),
+    "shown earlier reply": (
+        told(ASKED[0], ("assistant", "<image>"), *ASKED, images=["red.png"]),
+        "a turn of the assistant's holds a picture or a mark <image>, and pictures are read in the user's turns only",
+    ),
+    "shown system turn": (
+        told(("system", [{"type": "image", "image": "red.png"}]), *ASKED),
+        "a turn of the system's holds a picture or a mark <image>",
+    ),
     "no list": ({"messages": "hello"}, "`messages` must be a list of turns"),
     "history": ({"query": "?", "response": "x", "history": ["a", "b"]}, "`history` must hold pairs"),
     "not base64": (told(*ASKED, images=["data:image/png;base64,%%%"]), "is no valid base64"),
