@@ -17,8 +17,9 @@ from jinja2 import TemplateError
 from forgetbench.core.records import Speaker, Turn
 from forgetbench.models.conversation_tokens import AFTER_END, REPLY, REPLY_END
 
-_ASKED, _SAID, _ASKED_AGAIN = "Query one.", "Reply one.", "Query two."
-_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
+ASKED, SAID, ASKED_AGAIN = "Query one.", "Reply one.", "Query two."
+"""A short conversation that templates are tried with."""
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
 """What templates raise, their own `raise_exception` included."""
 
 
@@ -79,8 +80,8 @@ class ChatTemplate:
         if turns[0].speaker is Speaker.system and (reason := self.against_system_turns):
             raise ValueError(reason)
         try:
-            return self._rendered([self._message(turn) for turn in turns], asks)
-        except _ERRORS as error:
+            return self.written([self.message(turn) for turn in turns], asks)
+        except TEMPLATE_ERRORS as error:
             raise ValueError(f"the chat template does not take it ({error})") from error
 
     def replies(self, turns: Sequence[Turn], protected: Sequence[Turn]) -> str:
@@ -141,12 +142,12 @@ class ChatTemplate:
     @cached_property
     def _asked(self) -> str:
         """The prompt of a short question."""
-        return self.render([Turn(Speaker.user, (_ASKED,))])
+        return self.render([Turn(Speaker.user, (ASKED,))])
 
     @cached_property
     def _asking(self) -> str:
         """What a prompt ends in that a question alone does not."""
-        return self._asked.removeprefix(self.render([Turn(Speaker.user, (_ASKED,))], asks=False))
+        return self._asked.removeprefix(self.render([Turn(Speaker.user, (ASKED,))], asks=False))
 
     @cached_property
     def reply_form(self) -> ReplyForm:
@@ -154,10 +155,10 @@ class ChatTemplate:
         if self._template is None:
             return ReplyForm("", self._eos, "", is_written=False)
         head = self._asked
-        whole = self.render([Turn(Speaker.user, (_ASKED,)), Turn(Speaker.assistant, (_SAID,))], asks=False)
-        place = whole.rindex(_SAID)
+        whole = self.render([Turn(Speaker.user, (ASKED,)), Turn(Speaker.assistant, (SAID,))], asks=False)
+        place = whole.rindex(SAID)
         before = whole[len(head) : place] if whole.startswith(head) else ""
-        rest = whole[place + len(_SAID) :]
+        rest = whole[place + len(SAID) :]
         end = rest.strip()
         if not end:
             return ReplyForm(before, self._eos, "", is_written=False)
@@ -177,7 +178,7 @@ class ChatTemplate:
         if self._template is None:
             return usual
         said = self._said(text)
-        if said is None and self._said(_SAID) is not None:
+        if said is None and self._said(SAID) is not None:
             raise ValueError(
                 "the chat template writes its last reply otherwise than behind the prompt that asks for it, as where "
                 "prompts close an empty thought and a reply brings its own; take the thought out, or give "
@@ -192,7 +193,7 @@ class ChatTemplate:
 
     def _said(self, text: str) -> str | None:
         """What a conversation goes on with after the prompt; None where a written reply opens otherwise than asked."""
-        whole = self.render([Turn(Speaker.user, (_ASKED,)), Turn(Speaker.assistant, (text,))], asks=False)
+        whole = self.render([Turn(Speaker.user, (ASKED,)), Turn(Speaker.assistant, (text,))], asks=False)
         return whole.removeprefix(self._asked) if whole.startswith(self._asked) else None
 
     @property
@@ -203,72 +204,74 @@ class ChatTemplate:
     def trims_replies(self) -> bool:
         """Whether blanks around a reply are dropped."""
         said = " x  "
-        turns = [Turn(Speaker.user, (_ASKED,)), Turn(Speaker.assistant, (said,)), Turn(Speaker.user, (_ASKED_AGAIN,))]
+        turns = [Turn(Speaker.user, (ASKED,)), Turn(Speaker.assistant, (said,)), Turn(Speaker.user, (ASKED_AGAIN,))]
         return self._template is not None and said not in self.render(turns)
 
     @cached_property
     def against_system_turns(self) -> str:
         """Why the template takes no system turn; empty where it does."""
-        system, reply = (self._message(Turn(speaker, (_SAID,))) for speaker in (Speaker.system, Speaker.assistant))
-        asked = self._message(Turn(Speaker.user, (_ASKED,)))
+        system, reply = (self.message(Turn(speaker, (SAID,))) for speaker in (Speaker.system, Speaker.assistant))
+        asked = self.message(Turn(Speaker.user, (ASKED,)))
         fix = "take it out (and leave model.system_prompt empty), or give model.chat_template a template that writes it"
         try:
-            shown = self._rendered([system, asked], asks=True)
-        except _ERRORS as error:
+            shown = self.written([system, asked], asks=True)
+        except TEMPLATE_ERRORS as error:
             return f"the chat template takes no system turn ({error}); {fix}"
-        if _SAID not in shown:
+        if SAID not in shown:
             return f"the chat template leaves a system turn out; {fix}"
         try:
-            if shown == self._rendered([reply, asked], asks=True):
+            if shown == self.written([reply, asked], asks=True):
                 return f"the chat template writes a system turn as a reply; {fix}"
-        except _ERRORS:
+        except TEMPLATE_ERRORS:
             pass
         return ""
 
     @cached_property
     def keeps_places(self) -> bool:
         """Whether pictures are written where they stand among a turn's texts; many templates put them first."""
-        user = [{"type": "text", "text": _ASKED}, {"type": "image"}, {"type": "text", "text": _ASKED_AGAIN}]
-        shown = self._rendered([{"role": "user", "content": user}], asks=True)
-        between = shown[shown.find(_ASKED) + len(_ASKED) : shown.find(_ASKED_AGAIN)]
+        user = [{"type": "text", "text": ASKED}, {"type": "image"}, {"type": "text", "text": ASKED_AGAIN}]
+        shown = self.written([{"role": "user", "content": user}], asks=True)
+        between = shown[shown.find(ASKED) + len(ASKED) : shown.find(ASKED_AGAIN)]
         return bool(between.strip())
 
     @cached_property
     def shown_picture(self) -> str:
         """What the template writes for one picture."""
-        text = {"type": "text", "text": _ASKED}
-        with_one = self._rendered([{"role": "user", "content": [{"type": "image"}, text]}], asks=True)
-        without = self._rendered([{"role": "user", "content": [text]}], asks=True)
+        text = {"type": "text", "text": ASKED}
+        with_one = self.written([{"role": "user", "content": [{"type": "image"}, text]}], asks=True)
+        without = self.written([{"role": "user", "content": [text]}], asks=True)
         before = _shared_start(with_one, without)
         behind = _shared_start(with_one[before:][::-1], without[before:][::-1])
         return with_one[before : len(with_one) - behind]
 
     @cached_property
-    def _takes_parts(self) -> bool:
+    def takes_parts(self) -> bool:
         """Whether a reply may be given as a list of parts; some templates print the list as Python writes it."""
-        return self._prints_reply(_parts(_SAID))
+        return self.prints_reply(_parts(SAID))
 
     @cached_property
     def _takes_system_parts(self) -> bool:
         """The same of a system turn."""
-        asked = {"role": "user", "content": _parts(_ASKED)}
-        return self._prints([{"role": "system", "content": _parts(_SAID)}, asked])
+        asked = {"role": "user", "content": _parts(ASKED)}
+        return self._prints([{"role": "system", "content": _parts(SAID)}, asked])
 
-    def _prints_reply(self, content: Any) -> bool:
-        asked = {"role": "user", "content": _parts(_ASKED)}
+    def prints_reply(self, content: Any) -> bool:
+        """Whether a reply is written as it is when its content is given like this."""
+        asked = {"role": "user", "content": _parts(ASKED)}
         return self._prints([asked, {"role": "assistant", "content": content}])
 
     def _prints(self, messages: Sequence[Any]) -> bool:
         """Whether the text is written, and no list as Python writes it."""
         try:
-            shown = self._rendered(messages, asks=False)
-        except _ERRORS:
+            shown = self.written(messages, asks=False)
+        except TEMPLATE_ERRORS:
             return False
-        return _SAID in shown and "'type'" not in shown and '"type"' not in shown
+        return SAID in shown and "'type'" not in shown and '"type"' not in shown
 
-    def _message(self, turn: Turn) -> dict[str, Any]:
+    def message(self, turn: Turn) -> dict[str, Any]:
+        """A turn as transformers takes it, in the form that the template writes as it is."""
         if turn.speaker is not Speaker.user:
-            takes_parts = self._takes_system_parts if turn.speaker is Speaker.system else self._takes_parts
+            takes_parts = self._takes_system_parts if turn.speaker is Speaker.system else self.takes_parts
             text = _joined(turn)
             return {"role": turn.speaker.value, "content": _parts(text) if takes_parts else text}
         parts = turn.parts
@@ -307,78 +310,24 @@ class ChatTemplate:
         text = _joined(turns[0])
         return self.picture * pictures + (text.removeprefix("\n") if pictures else text)
 
-    def _rendered(self, messages: Sequence[Any], asks: bool) -> str:
-        return str(
-            self._processor.apply_chat_template(
-                list(messages), chat_template=self._template, add_generation_prompt=asks, tokenize=False
-            )
-        )
-
-    def _asks_for_the_time(self, turns: Sequence[Turn]) -> bool:
-        """Whether a conversation cannot be written without the clock, which templates call as `strftime_now`."""
-        try:
-            self._processor.tokenizer.apply_chat_template(
-                [self._message(turn) for turn in turns],
-                chat_template=self._template,
-                add_generation_prompt=True,
-                tokenize=False,
-                strftime_now=None,
-            )
-        except _ERRORS:
-            return True
-        return False
-
-    def check(self, source: str) -> None:
-        """Try the template with a whole conversation, so that nothing runs on one that misprints it.
+    def written(self, messages: Sequence[Any], asks: bool, **names: Any) -> str:
+        """Messages as the template writes them.
 
         Args:
-            source: how the template is called in messages.
+            messages: as transformers takes them.
+            asks: end where the model is to reply.
+            names: what else the template can use; plain data.
 
         Raises:
-            ValueError: what is wrong with it, and what to do.
+            one of TEMPLATETEMPLATE_ERRORS: the template fails.
         """
-        other = "give model.chat_template the path of one that does"
-        if self._template is None:
-            if self.is_prefix_model:
-                return
-            raise ValueError(f"{source} is not there, and the model is none that does without; {other}")
-        self._check_pictures(source)
-        if not self._takes_parts and not self._prints_reply(_SAID):
-            raise ValueError(
-                f"{source} does not write a reply as it is (a list of parts is printed as Python writes it, or the "
-                f"reply is left out); {other}"
+        # A processor's own would warn of every name that it does not know.
+        writer = self._processor.tokenizer if names else self._processor
+        return str(
+            writer.apply_chat_template(
+                list(messages), chat_template=self._template, add_generation_prompt=asks, tokenize=False, **names
             )
-        talk = [Turn(Speaker.user, (_ASKED,)), Turn(Speaker.assistant, (_SAID,)), Turn(Speaker.user, (_ASKED_AGAIN,))]
-        try:
-            whole = self.render(talk)
-        except ValueError as error:
-            raise ValueError(f"{source} fails on a conversation of two questions: {error}; {other}") from error
-        if not whole.find(_ASKED) < whole.find(_SAID) < whole.find(_ASKED_AGAIN):
-            raise ValueError(f"{source} leaves out a part of a conversation of two questions; {other}")
-        if self._asks_for_the_time(talk):
-            raise ValueError(
-                f"{source} writes the date into prompts (strftime_now), so the same command would ask something else "
-                "tomorrow; give model.chat_template a copy with a fixed date"
-            )
-
-    def _check_pictures(self, source: str) -> None:
-        """A template for text alone would drop every picture."""
-        question = {"type": "text", "text": "?"}
-        try:
-            shown, unshown = (
-                self._rendered([{"role": "user", "content": content}], asks=True)
-                for content in ([{"type": "image"}, question], [question])
-            )
-        except _ERRORS as error:
-            raise ValueError(
-                f"{source} fails on a question with a picture ({error}); a message's content is a list "
-                "of parts of type `image` or `text`"
-            ) from error
-        if shown == unshown:
-            raise ValueError(
-                f"{source} writes nothing for a picture; it must write the model's image token for every "
-                "part of type `image`"
-            )
+        )
 
 
 def _is_trained(turn: Turn) -> bool:

@@ -16,6 +16,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.network import hub_unreachable_reason, not_found_message
 from forgetbench.core.paths import EMBEDDED
 from forgetbench.models.chat_template import ChatTemplate
+from forgetbench.models.template_check import check_template
 from forgetbench.models.weight_files import check_settings, check_weights
 
 
@@ -74,7 +75,7 @@ def _check_template(processor: Any, config: ModelConfig) -> None:
     source = f"model.chat_template={config.chat_template}" if given else f"The chat template of {config.path}"
     try:
         template = ChatTemplate(processor)
-        template.check(source)
+        check_template(template, source)
     except ValueError as error:
         raise UserError(f"{error}.") from error
     if config.system_prompt is not None and (reason := template.against_system_turns):
