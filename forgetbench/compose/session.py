@@ -26,6 +26,7 @@ from yaml import YAMLError
 
 from forgetbench.compose import refusals
 from forgetbench.compose.checks import problems
+from forgetbench.compose.checks.recipe import unused_mix
 from forgetbench.compose.overrides import as_argument, parse, quoted
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig
 from forgetbench.core.errors import UserError
@@ -251,6 +252,7 @@ class Session:
         if not points:
             self.check(sweep_config)
         folders: dict[str, list[str]] = {}
+        checked: list[Any] = []
         for point in points:
             parsed = parse(point)
             try:
@@ -266,9 +268,11 @@ class Session:
                 )
             folders[folder] = point
             try:
-                self.check(config)
+                checked.append(self.check(config))
             except UserError as error:
                 raise UserError(f"Point {' '.join(point)}:\n{error}") from error
+        if unused := [] if self.mode is RunMode.RUN else list(unused_mix(checked)):
+            raise UserError(f"{unused[0].key} (every point): {unused[0].message}")
         HydraConfig.instance().set_config(sweep_config)
         return list(folders)
 

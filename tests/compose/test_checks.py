@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from forgetbench.compose.checks import problems
+from forgetbench.compose.checks.recipe import unused_mix
 from forgetbench.config import (
     CheckpointConfig,
     DataConfig,
@@ -154,6 +155,10 @@ def test_sets_to_mix_in_need_a_ratio_but_at_a_point_of_a_sweep(catalogue: Catalo
     assert "nothing of recipe.mix.data (target) is trained on" in problem.message
     values["data"] = DataConfig([StageConfig("target", recipe={"mix": {"ratio": 0.5}})])
     assert problems(FinetuneConfig(**values), catalogue) == []
+    mixed = copy.deepcopy(whole)
+    mixed.recipe.mix.ratio = 0.5
+    assert [problem.key for problem in unused_mix([whole, whole])] == ["recipe.mix.ratio"]
+    assert not list(unused_mix([whole, mixed]))
 
 
 def test_last_layers_need_the_language_part(catalogue: Catalogue) -> None:

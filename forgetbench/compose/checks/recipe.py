@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates
 from forgetbench.config import FinetuneConfig, RecipeConfig, SweepConfig
@@ -37,16 +37,22 @@ def recipe_problems(recipe: RecipeConfig) -> Iterator[Problem]:
 
 def mix_problems(config: FinetuneConfig) -> Iterator[Problem]:
     """Auxiliary sets that nothing is drawn from; a sweep may have such a point, for comparison."""
-    if isinstance(config, SweepConfig) or not config.recipe.mix.data or config.recipe.mix.ratio:
+    if not isinstance(config, SweepConfig):
+        yield from unused_mix([config])
+
+
+def unused_mix(configs: Sequence[FinetuneConfig]) -> Iterator[Problem]:
+    """Auxiliary sets that nothing is drawn from at any point of a sweep, or in one run."""
+    mixing = [one.recipe.mix for one in configs if one.recipe.mix.data]
+    stages = [stage for one in configs for stage in one.data.stages if "mix" in stage.recipe]
+    if not mixing or stages or any(mix.ratio for mix in mixing):
         return
-    recipes = (one for one in config.data.stages if "mix" in one.recipe)
-    if not any(recipes):
-        sets = ", ".join(config.recipe.mix.data)
-        yield Problem(
-            "recipe.mix.ratio",
-            f"0, so nothing of recipe.mix.data ({sets}) is trained on; give the share of the instances, such as 0.3, "
-            "or leave recipe.mix.data empty.",
-        )
+    sets = ", ".join(dict.fromkeys(name for mix in mixing for name in mix.data))
+    yield Problem(
+        "recipe.mix.ratio",
+        f"0, so nothing of recipe.mix.data ({sets}) is trained on; give the share of the instances, such as 0.3, "
+        "or leave recipe.mix.data empty.",
+    )
 
 
 def _parts(recipe: RecipeConfig) -> Iterator[Problem]:
