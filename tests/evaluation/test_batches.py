@@ -55,9 +55,11 @@ class Words:
     def __init__(self, has_end: bool = True) -> None:
         self._words, self._end = ["end"], (0,) if has_end else ()
 
-    def answer_ids(self, text: str, end: bool = True) -> tuple[int, ...]:
-        self._words += [word for word in text.split() if word not in self._words]
-        return (*map(self._words.index, text.split()), *(self._end if end else ()))
+    def candidate_ids(self, sample: Sample, end: bool = False) -> list[tuple[int, ...]]:
+        for text in sample.candidates:
+            self._words += [word for word in text.split() if word not in self._words]
+        ended = self._end if end else ()
+        return [(*map(self._words.index, text.split()), *ended) for text in sample.candidates]
 
 
 def colours(*options: str) -> Sample:
