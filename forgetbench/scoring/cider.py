@@ -93,6 +93,7 @@ def _similarity(answer: _Vector, reference: _Vector) -> float:
     for ours, theirs, norm, their_norm in zip(
         answer.weights, reference.weights, answer.norms, reference.norms, strict=True
     ):
-        shared = sum(min(ours[gram], theirs[gram]) * theirs[gram] for gram in ours.keys() & theirs.keys())
+        # In the answer's order: a set's differs from process to process, and with it the last digit.
+        shared = sum(min(weight, theirs[gram]) * theirs[gram] for gram, weight in ours.items() if gram in theirs)
         total += shared / (norm * their_norm) if shared else 0.0
     return total / _LONGEST * math.exp(-((answer.length - reference.length) ** 2) / (2 * _SIGMA**2))

@@ -107,3 +107,18 @@ def test_items_and_references_must_be_as_many() -> None:
 def test_what_is_no_share_is_asked_of_the_metric_and_not_by_its_name() -> None:
     modules = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "cider_d" in path.read_text("utf-8")]
     assert {path.as_posix() for path in modules} == {"core/records.py", "scoring/answers.py", "scoring/cider.py"}
+
+
+def test_a_score_is_the_same_to_the_last_digit_in_every_process() -> None:
+    code = (
+        "import random; from forgetbench.scoring.cider import cider_d; draw = random.Random(0);"
+        "say = lambda: ' '.join(draw.choices([f'w{i}' for i in range(12)], k=24));"
+        "print(cider_d([say() for _ in range(60)], [[say() for _ in range(5)] for _ in range(60)]))"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(printed) == 1
