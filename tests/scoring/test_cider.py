@@ -1,6 +1,9 @@
 """CIDEr-D against worked numbers, its properties, and tokens recorded from the public tokeniser."""
 
 import math
+import os
+import subprocess
+import sys
 from itertools import permutations
 
 import pytest
