@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ MAX_LABELS = 5000
 """A task with more different answers has no set of labels; ImageNet has 1000."""
 MAX_REFUSED = 20
 """So many items that do not fit are collected; then reading stops."""
+_FIELD = re.compile(r"\w[\w -]*")
+"""Name of a field that a prompt may ask for."""
 _NAMED = 5
 """So many of them, or of the records that make no item, are named where they are not what was asked about."""
 _told: set[tuple[str, str]] = set()
@@ -302,20 +305,28 @@ class _Reader:
 
 
 def _prompt(template: str, row: Row, options: tuple[str, ...], question: Sequence[Piece]) -> tuple[Piece, ...]:
-    """The manifest's prompt, filled; where it asks for `{question}`, the pieces of the question."""
+    """The manifest's prompt, filled; where it asks for `{question}`, the pieces of the question.
+
+    Names of fields alone are filled in: `str.format` would read `{image.__class__}` and what it leads to, and a
+    manifest may be somebody else's.
+    """
     fields = {name: value for name, value in row.items() if value is not None}
     fields["options"] = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
     pieces: list[Piece] = []
     try:
-        for text, name, form, conversion in Formatter().parse(template):
-            pieces.append(text)
-            if name == "question" and name in fields and not form and not conversion:
-                pieces += question
-            elif name is not None:
-                wanted = f"{{{name}{'!' if conversion else ''}{conversion or ''}{':' if form else ''}{form}}}"
-                pieces.append(wanted.format_map(fields))
-    except KeyError as error:
-        raise ValueError(f"`prompt` asks for {{{error.args[0]}}}, which the item lacks") from error
-    except (ValueError, IndexError, AttributeError, TypeError) as error:
+        parsed = list(Formatter().parse(template))
+    except ValueError as error:
         raise ValueError(f"`prompt` is no template ({error}); a brace that is meant is written twice") from error
+    for text, name, form, conversion in parsed:
+        pieces.append(text)
+        if name is None:
+            continue
+        if form or conversion or (name not in fields and not _FIELD.fullmatch(name)):
+            shown = f"{name}{'!' if conversion else ''}{conversion or ''}{':' if form else ''}{form}"
+            raise ValueError(
+                f"`prompt` is no template: {{{shown}}} is no name of a field; a brace that is meant is written twice"
+            )
+        if name not in fields:
+            raise ValueError(f"`prompt` asks for {{{name}}}, which the item lacks")
+        pieces += question if name == "question" else [str(fields[name])]
     return tuple(pieces)

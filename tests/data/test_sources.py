@@ -359,6 +359,10 @@ def test_any_field_may_appear_in_the_prompt(load: Load) -> None:
         ("{question}}", "no template"),
         ("{} {question}", "no template"),
         (" ", "the prompt is empty"),
+        ("{question.__class__}", r"no template: \{question.__class__\} is no name of a field"),
+        ("{id[0]}", r"no template: \{id\[0\]\} is no name"),
+        ("{id!r}", r"no template: \{id!r\} is no name"),
+        ("{id:>{id}}", r"no template: \{id:>\{id\}\} is no name"),
     ],
 )
 def test_a_prompt_that_cannot_be_filled_is_refused(load: Load, prompt: str, message: str) -> None:
