@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forgetbench.core.errors import UserError
+from forgetbench.exchange.json_files import read_json
 from forgetbench.models.weight_files import check_content
 
 FILE = "adapter_config.json"
@@ -43,12 +43,7 @@ def read_settings(folder: Path) -> AdapterSettings:
 
     path = folder / FILE
     check_content(path)
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); copy it again from where training ran.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__} where an object is expected.")
+    content = read_json(path)
     kind = content.get("peft_type")
     if kind is None:
         raise UserError(f"{path} lacks peft_type, so what its tensors are is not known; copy it again.")

@@ -8,7 +8,6 @@ training_args.bin and optimizer.pt are pickles, which run code when they are ope
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetbench.core.errors import UserError
+from forgetbench.exchange.json_files import read_json
 from forgetbench.models.weight_files import INDEX, SINGLE, check_safetensors, check_weights
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -112,17 +112,7 @@ def _top_step(folder: Path, inside: Sequence[ExternalCheckpoint]) -> int:
 
 def _state(folder: Path) -> dict[str, Any]:
     path = folder / "trainer_state.json"
-    return _json(path) if path.is_file() else {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); copy it again from where training ran.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__} where an object is expected.")
-    return content
+    return read_json(path) if path.is_file() else {}
 
 
 def _settings(folder: Path) -> dict[str, str]:
