@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from cachetools import LRUCache
 from PIL import Image
@@ -30,8 +31,8 @@ from forgetbench.models.conversation_tokens import ConversationTokenizer, Reply
 IGNORED = -100
 PIXELS = ("pixel_values", "pixel_attention_mask")
 """Picture tensors that only a vision tower reads; by far the largest."""
-_BLANK_SIDES = (224, 448)
-"""Pixels of the sides of pictures that lengths are estimated by."""
+_BLANK_SIDES = (224, 448, 896, 1344)
+"""Pixels of the sides of pictures that lengths are estimated by; families that cut tiles grow in steps."""
 
 
 @dataclass(frozen=True)
@@ -185,25 +186,28 @@ class Encoder:
         return self._tokens_of(self._max_pixels) if self._max_pixels else 0
 
     def _estimated_tokens(self, image: ImageRef) -> int:
-        (_, fewer), (_, more) = self._blanks
-        return fewer if fewer == more else self._tokens_of(min(count_pixels(image), self._max_pixels or MAX_PIXELS))
+        if len(set(self._blanks.values())) == 1:
+            return max(self._blanks.values())
+        return self._tokens_of(min(count_pixels(image), self._max_pixels or MAX_PIXELS))
 
     def _tokens_of(self, pixels: int) -> int:
-        """Tokens of a picture, from those of two blank ones: as many for all, or growing with the area."""
-        (small, fewer), (large, more) = self._blanks
-        return max(1, fewer + (more - fewer) * (pixels - small) // (large - small))
+        """Tokens of a picture by its area, between those of blank ones; beyond these they grow on if they did."""
+        *_, (_, before), (largest, last) = self._blanks.items()
+        if pixels > largest and last > before:
+            return last * pixels // largest
+        return round(float(np.interp(pixels, list(self._blanks), list(self._blanks.values()))))
 
     @cached_property
-    def _blanks(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Pixels and tokens of a small and of a large picture."""
+    def _blanks(self) -> dict[int, int]:
+        """Pixels of blank pictures -> their tokens."""
         bare = self._frame - len(self.answer_ids(""))
-        found = []
+        found = {}
         for side in _BLANK_SIDES:
             stream = io.BytesIO()
             Image.new("RGB", (side, side)).save(stream, "PNG")
             shown = Sample.question("", "", "", AnswerKind.text, (ImageRef("", f"blank {side}", stream.getvalue()),))
-            found.append((side**2, self.encode(shown).length - bare))
-        return found[0], found[1]
+            found[side**2] = self.encode(shown).length - bare
+        return found
 
     def encode(self, sample: Sample) -> Encoded:
         """Encode a conversation up to its last reply.

@@ -132,6 +132,30 @@ def test_a_length_is_estimated_from_the_size_of_the_pictures(encoder: Encoder) -
         assert encoder.estimated_length(sample) == pytest.approx(encoder.example(sample).length, rel=0.1)
 
 
+def test_a_length_is_bounded_where_a_large_picture_is_cut_into_more_tiles_than_a_small_one(tmp_path: Path) -> None:
+    # As InternVL3 is published: tiles of 448, up to twelve; the toy gives each four tokens.
+    processor = load_processor(ModelConfig(path=str(FAMILIES["internvl"](tmp_path / "internvl"))))
+    pixels = processor.image_processor
+    pixels.size, pixels.max_patches, pixels.crop_to_patches = {"height": 448, "width": 448}, 12, True
+    for limit in (None, 1344 * 1344):
+        encoder = Encoder(processor, limit)
+        lengths = {}
+        for width, height in ((448, 448), (896, 896), (1344, 1344), (1792, 448), (1792, 1344)):
+            shown = picture_of(width, height)
+            sample = talk("s", (shown, "What is it?"), "A")
+            lengths[width, height] = encoder.example(sample).length
+            assert encoder.length_bound(sample) >= lengths[width, height]
+        assert lengths[1344, 1344] > lengths[448, 448] + 20
+        square = talk("s", (picture_of(1344, 1344), "What is it?"), "A")
+        assert encoder.estimated_length(square) == pytest.approx(lengths[1344, 1344], abs=2)
+
+
+def picture_of(width: int, height: int) -> ImageRef:
+    stream = io.BytesIO()
+    Image.new("RGB", (width, height)).save(stream, "PNG")
+    return ImageRef("memory", f"{width}x{height}.png", stream.getvalue())
+
+
 def test_rows_of_a_batch_end_together_and_hold_what_they_hold_alone(encoder: Encoder) -> None:
     examples = [encoder.example(sample) for sample in TALKS]
     batch = batch_examples(examples, encoder.pad_id)
