@@ -20,12 +20,12 @@ from forgetbench.core.records import Precision, Sample
 from forgetbench.data.batching import batch_examples
 from forgetbench.data.collate import IGNORED, PIXELS, Encoder, Example
 from forgetbench.methods.base import Batch
-from forgetbench.models.context import context_of
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel
 from forgetbench.models.parts import part_of
 from forgetbench.training.composition import by_length
 from forgetbench.training.features import FeatureReuse
+from forgetbench.training.fitting import longest_allowed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,7 +58,6 @@ class TrainingPasses:
         self.seed = seed
         self._accelerator, self._model, self._encoder, self._recipe = accelerator, loaded.model, encoder, recipe
         self._keeps_logits = loaded.keeps_logits
-        self._limit = context_of(loaded.model.config).length
         self._precision = precision or recipe.precision
         self._pictures = PictureEncoder(loaded.model)
         self.begin_stage()
@@ -223,9 +222,13 @@ class TrainingPasses:
 
     def _examples(self, samples: Sequence[Sample], recipe: RecipeConfig) -> list[Example]:
         found = [self._encoder.example(one, recipe.train_on, recipe.train_after_end) for one in samples]
+        limit = longest_allowed(self._model.config, recipe)
         for sample, one in zip(samples, found, strict=True):
-            if self._limit is not None and one.length > self._limit:
-                raise UserError(f"Item '{sample.id}' has {one.length} tokens, more than the model's {self._limit}.")
+            if limit is not None and one.length > limit:
+                raise UserError(
+                    f"Item '{sample.id}' has {one.length} tokens, more than {limit}, the model's context or "
+                    "recipe.max_length."
+                )
         return found
 
     def _collate(

@@ -140,5 +140,7 @@ def test_one_micro_batch_of_questions_is_what_it_was_before_there_were_conversat
 
 def test_a_long_item_is_refused_by_name_when_it_turns_up(folder: Path) -> None:
     endless = Sample.question("endless", "Why? " * 1000, "So.", AnswerKind.text)
-    with pytest.raises(UserError, match=r"Item 'endless' has \d+ tokens, more than the model's 1024"):
+    with pytest.raises(UserError, match=r"Item 'endless' has \d+ tokens, more than 1024, the model's context"):
         made(folder).passes.batch([endless])
+    with pytest.raises(UserError, match=r"Item 'two' has \d+ tokens, more than 5,"):
+        made(folder, max_length=5).passes.batch(TALKS[:1])
