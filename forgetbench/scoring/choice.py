@@ -39,6 +39,14 @@ class _Reply:
         """The lines that hold more than markup."""
         return [line.strip() for line in self.text.splitlines() if line.strip(" *_#`-\t>$\\[]")]
 
+    @cached_property
+    def listed(self) -> int:
+        """Where a first line ends that goes on from one lettered option to the next; 0 if it does not."""
+        first = self.lines[0] if self.lines else ""
+        begun = opening(first, self.options) if first else None
+        is_list = begun is not None and begun != REFUSED and _lists(first, begun, self.options)
+        return self.text.find(first) + len(first) if is_list else 0
+
 
 def likeliest(logprobs: Sequence[float]) -> int:
     """Index of the highest log-probability; the first of equals (lm-evaluation-harness's `acc`)."""
@@ -144,8 +152,24 @@ def _first_line(reply: _Reply) -> int | None:
         return None
     first, *after = reply.lines
     found = opening(first, reply.options)
-    other = opening(after[0], reply.options) if after and found not in (None, REFUSED) else None
+    if found is None or found == REFUSED:
+        return found
+    if reply.listed:
+        return None
+    other = opening(after[0], reply.options) if after else None
     return found if other in (None, found) else None
+
+
+def _lists(line: str, option: int, options: Options) -> bool:
+    """Whether a line goes on from one lettered option to the next, as "A. shirt B. trousers" does."""
+    texts = options.folding.options
+    lettered = [
+        rf"{letter}[\s.):\]*_-]+{re.escape(text)}" for letter, text in zip(options.letters, texts, strict=False)
+    ]
+    if not lettered:
+        return False
+    others = "|".join(one for place, one in enumerate(lettered) if place != option)
+    return re.match(rf"\W*{lettered[option]}[\s,;.|/*_(\[-]*(?:{others})", line, re.IGNORECASE) is not None
 
 
 def _without(reply: _Reply) -> int | None:
@@ -155,7 +179,13 @@ def _without(reply: _Reply) -> int | None:
 
 def _concluded(reply: _Reply) -> int | None:
     """What conclusions come to, where that is one option: "so x is (B)"."""
-    return only([one for one in reply.mentions if not one.negated and is_concluded(reply.text, one.start, one.end)])
+    return only(
+        [
+            one
+            for one in reply.mentions
+            if one.start >= reply.listed and not one.negated and is_concluded(reply.text, one.start, one.end)
+        ]
+    )
 
 
 def _named(reply: _Reply) -> int | None:
