@@ -1,0 +1,157 @@
+"""Run one case in a process of its own, and tell how it ended.
+
+Each case is a fork of this process, which has imported forgetbench's libraries already: a fork costs milliseconds,
+and what hangs, crashes or takes memory takes nothing with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import select
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.hostile.case import Case, Ends, Place
+
+SECRET_VARIABLE, SECRET_FILE = "canary-of-the-environment-4711", "canary-of-a-file-0815"
+_SECRETS = (SECRET_VARIABLE.encode(), SECRET_FILE.encode())
+TIMEOUT_S = 60.0
+MEMORY_BYTES = 3 * 2**30
+"""Most resident memory that a case may take, that of the imported libraries included."""
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
+"""Control characters, C0 and C1, but for tab, line feed and carriage return."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one case ended."""
+
+    case: Case
+    verdict: str
+    """`refused` or `works` where all is well; else what is wrong: traceback, hang, leak, memory, ..."""
+    is_right: bool
+    output: str
+    """What the command wrote to stdout and stderr."""
+    seconds: float
+
+
+def run(case: Case, scratch: Path, prepared: Path) -> Outcome:
+    """Run one case in a new folder below `scratch`, which is removed afterwards."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    place = Place(scratch / "work", scratch / "outside", prepared)
+    for folder in (place.folder, place.outside):
+        folder.mkdir(parents=True)
+    (place.outside / "secret.txt").write_text(SECRET_FILE)
+    case.make(place)
+    before = _everything(scratch, place.folder)
+    started = time.monotonic()
+    code, peak_bytes = _forked(case, place, scratch / "output")
+    seconds = time.monotonic() - started
+    output = (scratch / "output").read_bytes()
+    verdict = _verdict(case, place, code, peak_bytes, output)
+    if _everything(scratch, place.folder) - before - {"output"}:
+        verdict = "wrote outside"
+    wanted = {verdict} & {"refused", "works"} if case.ends is Ends.either else {str(case.ends)}
+    shutil.rmtree(scratch, ignore_errors=True)
+    return Outcome(case, verdict, verdict in wanted, output.decode(errors="replace"), seconds)
+
+
+def _verdict(case: Case, place: Place, code: int | None, peak_bytes: int, output: bytes) -> str:
+    """What became of a case; the worst comes first."""
+    if code is None:
+        return "hang"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    if any(secret in output for secret in _SECRETS):
+        return "leak"
+    if leaked := next(_leaks(place), None):
+        return f"leak into {leaked}"
+    if b"Traceback (most recent call last)" in output:
+        return "traceback"
+    if peak_bytes > MEMORY_BYTES:
+        return "memory"
+    if _CONTROL.search(output):
+        return "control characters"
+    if code not in (0, 2):
+        return f"exit code {code}"
+    if code == 2 and not output.strip():
+        return "no message"
+    if missing := [text for text in case.says if text.encode() not in output]:
+        return f"does not say {missing[0]!r}"
+    return "works" if code == 0 else "refused"
+
+
+def _leaks(place: Place) -> Iterator[Path]:
+    """Files that a command wrote a secret into."""
+    for path in sorted(place.folder.rglob("*")):
+        if path.is_file() and not path.is_symlink() and path.stat().st_size < 2**24:
+            content = path.read_bytes()
+            if any(secret in content for secret in _SECRETS):
+                yield path.relative_to(place.folder)
+
+
+def _everything(scratch: Path, besides: Path) -> set[str]:
+    """Names of all that is beside a case's working directory."""
+    return {str(path.relative_to(scratch)) for path in scratch.rglob("*") if besides not in (path, *path.parents)}
+
+
+def _forked(case: Case, place: Place, output: Path) -> tuple[int | None, int]:
+    """Exit code (None: out of time; negative: a signal) and peak resident bytes of the command."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        _become(case, place, output)
+    with _watching(child) as ended:
+        in_time = bool(select.select([ended], [], [], TIMEOUT_S)[0])
+    if not in_time:
+        os.killpg(child, signal.SIGKILL)
+    _, status, used = os.wait4(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return (code if in_time else None), used.ru_maxrss * 1024
+
+
+@contextmanager
+def _watching(child: int) -> Iterator[int]:
+    descriptor = os.pidfd_open(child)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _become(case: Case, place: Place, output: Path) -> None:
+    """Be the command; never returns."""
+    code = 1
+    try:
+        os.setsid()
+        written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(written, 1)
+        os.dup2(written, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(place.folder)
+        resource.setrlimit(resource.RLIMIT_AS, (24 * 2**30, 24 * 2**30))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.environ |= {"HF_TOKEN": SECRET_VARIABLE, "CANARY": SECRET_VARIABLE, "COLUMNS": "140", **case.environment}
+        sys.argv = ["forgetbench", *(word.replace("{outside}", str(place.outside)) for word in case.command)]
+        from forgetbench.cli import main
+
+        main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
