@@ -66,28 +66,22 @@ def run(case: Case, scratch: Path, prepared: Path) -> Outcome:
 
 
 def _verdict(case: Case, place: Place, code: int | None, peak_bytes: int, output: bytes) -> str:
-    """What became of a case; the worst comes first."""
-    if code is None:
-        return "hang"
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    if any(secret in output for secret in _SECRETS):
-        return "leak"
-    if leaked := next(_leaks(place), None):
-        return f"leak into {leaked}"
-    if b"Traceback (most recent call last)" in output:
-        return "traceback"
-    if peak_bytes > MEMORY_BYTES:
-        return "memory"
-    if _CONTROL.search(output):
-        return "control characters"
-    if code not in (0, 2):
-        return f"exit code {code}"
-    if code == 2 and not output.strip():
-        return "no message"
-    if missing := [text for text in case.says if text.encode() not in output]:
-        return f"does not say {missing[0]!r}"
-    return "works" if code == 0 else "refused"
+    """What became of a case; of several faults the worst, which comes first."""
+    leaked = next(_leaks(place), None)
+    unsaid = [text for text in case.says if text.encode() not in output]
+    faults = {
+        "hang": code is None,
+        f"killed by signal {-(code or 0)}": (code or 0) < 0,
+        "leak": any(secret in output for secret in _SECRETS),
+        f"leak into {leaked}": leaked is not None,
+        "traceback": b"Traceback (most recent call last)" in output,
+        "memory": peak_bytes > MEMORY_BYTES,
+        "control characters": _CONTROL.search(output) is not None,
+        f"exit code {code}": code not in (0, 2),
+        "no message": code == 2 and not output.strip(),
+        f"does not say {', '.join(unsaid)!r}": bool(unsaid),
+    }
+    return next((fault for fault, is_there in faults.items() if is_there), "refused" if code else "works")
 
 
 def _leaks(place: Place) -> Iterator[Path]:
