@@ -15,10 +15,11 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tools.hostile.case import Case, Ends, Place
 
@@ -54,7 +55,9 @@ def run(case: Case, scratch: Path, prepared: Path) -> Outcome:
     case.make(place)
     before = _everything(scratch, place.folder)
     started = time.monotonic()
-    code, peak_bytes = _forked(case, place, scratch / "output")
+    words = [word.replace("{outside}", str(place.outside)) for word in case.command]
+    environment = {"HF_TOKEN": SECRET_VARIABLE, "CANARY": SECRET_VARIABLE, "COLUMNS": "140", **case.environment}
+    code, peak_bytes = forked(words, place.folder, scratch / "output", environment)
     seconds = time.monotonic() - started
     output = (scratch / "output").read_bytes()
     verdict = _verdict(case, place, code, peak_bytes, output)
@@ -98,20 +101,31 @@ def _everything(scratch: Path, besides: Path) -> set[str]:
     return {str(path.relative_to(scratch)) for path in scratch.rglob("*") if besides not in (path, *path.parents)}
 
 
-def _forked(case: Case, place: Place, output: Path) -> tuple[int | None, int]:
-    """Exit code (None: out of time; negative: a signal) and peak resident bytes of the command."""
+def forked(
+    words: Sequence[str], folder: Path, output: Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int | None, int]:
+    """Run one command in a fork of this process.
+
+    Args:
+        words: arguments of `forgetbench`.
+        folder: its working directory.
+        output: where what it writes to stdout and stderr goes.
+        environment: variables that are added.
+
+    Returns:
+        Its exit code (None: out of time; negative: a signal) and its peak resident bytes.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        _become(case, place, output)
+        _become(words, folder, output, environment)
     with _watching(child) as ended:
         in_time = bool(select.select([ended], [], [], TIMEOUT_S)[0])
     if not in_time:
         os.killpg(child, signal.SIGKILL)
     _, status, used = os.wait4(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    return (code if in_time else None), used.ru_maxrss * 1024
+    return (os.waitstatus_to_exitcode(status) if in_time else None), used.ru_maxrss * 1024
 
 
 @contextmanager
@@ -123,7 +137,7 @@ def _watching(child: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _become(case: Case, place: Place, output: Path) -> None:
+def _become(words: Sequence[str], folder: Path, output: Path, environment: Mapping[str, str]) -> None:
     """Be the command; never returns."""
     code = 1
     try:
@@ -132,11 +146,11 @@ def _become(case: Case, place: Place, output: Path) -> None:
         os.dup2(written, 1)
         os.dup2(written, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.chdir(place.folder)
+        os.chdir(folder)
         resource.setrlimit(resource.RLIMIT_AS, (24 * 2**30, 24 * 2**30))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.environ |= {"HF_TOKEN": SECRET_VARIABLE, "CANARY": SECRET_VARIABLE, "COLUMNS": "140", **case.environment}
-        sys.argv = ["forgetbench", *(word.replace("{outside}", str(place.outside)) for word in case.command)]
+        os.environ |= environment
+        sys.argv = ["forgetbench", *words]
         from forgetbench.cli import main
 
         main()
