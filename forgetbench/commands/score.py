@@ -40,16 +40,16 @@ def score(config: ScoreConfig, outputs: Path) -> None:
     Raises:
         UserError: there are no such predictions, some of them are missing, or they do not fit the data.
     """
-    tables, folder = _score_run(config.run, config, outputs) if config.run else _score_elsewhere(config, outputs)
+    tables, folder = _score_run(config.run, config) if config.run else _score_elsewhere(config, outputs)
     if config.lm_eval:
         write_lm_eval(tables.scores, folder)
         say(f"{folder}/lm_eval: results in lm-evaluation-harness's layout")
 
 
-def _score_run(address: str, config: ScoreConfig, outputs: Path) -> tuple[Tables, Path]:
+def _score_run(address: str, config: ScoreConfig) -> tuple[Tables, Path]:
     run, catalogue = resolve(address).whole().run(), Catalogue(config.manifests)
     checkpoints, subject = run.checkpoints(config.matrix.steps), run_subject(run)
-    outputs, matrix = outputs_of(run, outputs), with_tasks(config.matrix, subject, catalogue)
+    outputs, matrix = outputs_of(run, Path(config.outputs)), with_tasks(config.matrix, subject, catalogue)
     before, scored = recall(run.folder), Scored(matrix_settings(config.matrix), config.manifests, outputs)
     if before is None:
         say(
