@@ -1,8 +1,8 @@
 """What a run remembers of its scoring: the matrix, the folders of its manifests, and where its cells are.
 
-`scored.json` stands beside the tables. It decides nothing about what a run is; it tells how its tables were made, so that
-they can be made again, and read, by a command that says no more than `run=`. It is written before the tables: after a
-kill between the two, `score` makes those that were asked for last.
+`scored.json` stands beside the tables. It decides nothing about what a run is; it tells how its tables were made, so
+that a command that says no more than `run=` can make them again, and read them. It is written before the tables: after
+a kill between the two, `score` makes those that were asked for last.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def matrix_settings(matrix: MatrixConfig) -> dict[str, Any]:
 def remember(folder: Path, scored: Scored) -> None:
     """Write how the tables in a folder are made; folders of manifests that are not there are left out."""
     place, cells = folder.resolve(), scored.outputs.resolve()
-    own = [Path(os.path.abspath(one)) for one in scored.manifests if Path(one).is_dir()]
+    # Not resolved: a folder that is a link is found by the link.
+    own = [Path(os.path.normpath(Path.cwd() / one)) for one in scored.manifests if Path(one).is_dir()]
     content = {
         "manifests": [_written(one, place, one.parent) for one in own],
         "matrix": scored.matrix,

@@ -82,7 +82,7 @@ def outputs_of(run: Run, outputs: Path) -> Path:
 
 
 def _with_cells(folder: Path, outputs: Path | None = None) -> Path | None:
-    """Where a folder's tables were scored into last; else the nearest folder above that holds cells, or is `outputs`."""
+    """Where a folder was scored into last; else the nearest folder above that holds cells, or is `outputs`."""
     scored, named = recall(folder), outputs.resolve() if outputs else None
     if scored and (scored.outputs / ".cells").is_dir():
         return scored.outputs.resolve()

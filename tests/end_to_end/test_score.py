@@ -101,10 +101,9 @@ def test_arguments_come_on_top_of_what_a_run_remembers(mine: Path) -> None:
     assert compose(ScoreConfig, ["run=outputs/run"]).matrix.decodings == [Decoding.greedy]
     whole = compose(ScoreConfig, ["run=outputs/run", "matrix=quick"]).matrix
     assert (whole.limit, whole.decodings) == (150, [Decoding.choice])
-    with pytest.raises(UserError, match=r"matrix\.limit \(scored\.json\)") as told:
-        (mine / "scored.json").write_text((mine / "scored.json").read_text().replace('"limit": 8', '"limit": 0'))
+    (mine / "scored.json").write_text((mine / "scored.json").read_text().replace('"limit": 8', '"limit": 0'))
+    with pytest.raises(UserError, match=r"matrix\.limit \(scored\.json\)"):
         compose(ScoreConfig, ["run=outputs/run"])
-    assert "matrix.limit" in str(told.value)
 
 
 def test_missing_cells_are_named_and_nothing_changes_unless_what_is_there_is_asked_for(mine: Path) -> None:
