@@ -38,8 +38,10 @@ def remembered(kind: type[Any], parsed: Sequence[Override]) -> Remembered:
     Raises:
         UserError: its scored.json or run.json is damaged, or is asked for the last matrix and has none.
     """
+    if kind not in (EvalMatrixConfig, ScoreConfig):
+        return Remembered()
     given = {override.key_or_group: override for override in parsed}
-    folder = _folder(given["run"]) if "run" in given and kind in (EvalMatrixConfig, ScoreConfig) else None
+    folder = _folder(given["run"]) if "run" in given else None
     scored = recall(folder) if folder else None
     wants_last = "matrix" in given and given["matrix"].value() == LAST
     if wants_last and scored is None:

@@ -18,10 +18,11 @@ from forgetbench.cli import app
 from forgetbench.compose import compose
 from forgetbench.config import FinetuneConfig, ScoreConfig
 from forgetbench.core.errors import UserError
-from forgetbench.core.paths import EMBEDDED
+from forgetbench.core.paths import EMBEDDED, shipped
 from forgetbench.core.records import Decoding, Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.sources import load_samples
+from forgetbench.reporting.gather import gather
 from forgetbench.runs.run import Run
 from forgetbench.runs.stored import outputs_of
 
@@ -341,6 +342,72 @@ def test_ids_that_a_datasets_rows_have_beside_its_items_are_matched(elsewhere: P
     write(elsewhere / "theirs/base/counts.jsonl", [answers[2], answers[0], answers[3], answers[1]])
     call("score", "predictions=theirs", "name=theirs", "matrix.datasets=[counts]")
     assert pd.read_csv("outputs/theirs/scores.csv")["value"].tolist() == [1]
+
+
+def test_whoever_reads_scored_predictions_finds_their_manifests_from_any_folder(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("own").mkdir()
+    text = (shipped("data_manifests") / "fashion_naming.yaml").read_text("utf-8")
+    (elsewhere / "own/mine.yaml").write_text(text)
+    for step in ("base", "checkpoint-100"):
+        shutil.copy(elsewhere / f"theirs/{step}/fashion_naming.jsonl", elsewhere / f"theirs/{step}/mine.jsonl")
+    wanted = ["matrix.datasets=[mine]", "matrix.limit=20", "manifests=[own]"]
+    call("score", "predictions=theirs", "name=theirs", *wanted)
+    (elsewhere / "there").mkdir()
+    monkeypatch.chdir(elsewhere / "there")
+    found = gather(Path("../outputs/theirs"), 5)
+    assert len(found.flips) == 5
+    assert found.pictures
+    shutil.move(elsewhere / "own", elsewhere / "other")
+    assert not gather(Path("../outputs/theirs"), 5).pictures
+    (elsewhere / "moved").mkdir()
+    shutil.move(elsewhere / "other", elsewhere / "moved/own")
+    shutil.move(elsewhere / "outputs", elsewhere / "moved/outputs")
+    assert gather(Path("../moved/outputs/theirs"), 5).pictures
+
+
+def test_a_run_is_scored_from_any_folder_with_the_manifests_that_it_was_trained_with(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((mine / "run.json").read_text())
+    config["config"] |= {"manifests": ["own"], "data": {"stages": [{"set": "mine"}]}}
+    (mine / "run.json").write_text(json.dumps(config))
+    (tmp_path / "own").mkdir()
+    text = (shipped("data_manifests") / "fashion_naming.yaml").read_text("utf-8")
+    (tmp_path / "own/mine.yaml").write_text(text)
+    (mine / "scored.json").unlink()
+    (tmp_path / "there/data_manifests").mkdir(parents=True)
+    (tmp_path / "there/data_manifests/here.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path / "there")
+    wanted = ["matrix.datasets=[mine,here]", *MATRIX[1:], "matrix.decodings=[choice]"]
+    call("eval-matrix", "run=../outputs/run", "threads=1", *wanted)
+    before = contents(mine)
+    assert set(pd.read_csv(mine / "scores.csv")["dataset"]) == {"mine", "here"}
+    (tmp_path / "nowhere").mkdir()
+    monkeypatch.chdir(tmp_path / "nowhere")
+    call("score", "run=../outputs/run")
+    assert contents(mine) == before
+    assert list(Path().iterdir()) == []
+
+
+def test_tables_take_the_place_of_all_that_stood_beside_earlier_ones(mine: Path) -> None:
+    (mine / "lm_eval/step_000002").mkdir(parents=True, exist_ok=True)
+    for name in ("representation.csv", "continual.csv", "beyond_context.csv", "lm_eval/step_000002/results.json"):
+        (mine / name).write_text("step\n")
+    (mine / "lm_eval/notes.txt").write_text("mine")
+    call("score", "run=outputs/run")
+    assert {path.name for path in mine.glob("*.csv")} == {"scores.csv", "matrix.csv", "summary.csv", "train.csv"}
+    assert [path.name for path in (mine / "lm_eval").rglob("*")] == ["notes.txt"]
+    call("eval-matrix", "run=outputs/run", "threads=1", *MATRIX[:2], "matrix.representation.images=2")
+    measured = (mine / "representation.csv").read_bytes()
+    call("score", "run=outputs/run")
+    assert (mine / "representation.csv").read_bytes() == measured
+    shutil.rmtree(mine.parent / ".representation")
+    call("score", "run=outputs/run")  # the same matrix: what was measured still fits
+    assert (mine / "representation.csv").read_bytes() == measured
+    call("score", "run=outputs/run", "matrix.decodings=[choice]")
+    assert not (mine / "representation.csv").exists()
 
 
 def test_predictions_never_take_the_place_of_a_runs_tables(elsewhere: Path) -> None:
