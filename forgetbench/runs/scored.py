@@ -76,8 +76,11 @@ def recall(folder: Path) -> Scored | None:
         content = json.loads(path.read_text("utf-8"))
         merged = OmegaConf.merge(OmegaConf.structured(MatrixConfig), literal(content["matrix"]))
         matrix = matrix_settings(cast(MatrixConfig, OmegaConf.to_object(merged)))
-        manifests = [_shown(folder, str(one)) for one in content["manifests"]]
-        return Scored(matrix, manifests, Path(_shown(folder, str(content["outputs"]))))
+        paths = [content["outputs"], *content["manifests"]]
+        if not all(isinstance(one, str) and "\0" not in one for one in paths):
+            raise ValueError("outputs or manifests are no paths")
+        outputs, *manifests = (_shown(folder, one) for one in paths)
+        return Scored(matrix, manifests, Path(outputs))
     except (OSError, ValueError, LookupError, TypeError, RecursionError, OmegaConfBaseException) as error:
         cause = str(error).strip().split("\n")[0]
         raise UserError(
