@@ -27,8 +27,7 @@ EXAMPLES = {
         forgetbench eval-matrix run=outputs/my_run matrix=quick matrix.limit=50
         forgetbench eval-matrix run=outputs/my_run matrix.decodings=[choice] matrix.steps=[100]
         forgetbench eval-matrix run=outputs/my_run matrix.class_probe=[fashion_knowledge,emoji_use]
-        forgetbench eval-matrix run=outputs/my_run matrix.representation.images=256
-        forgetbench eval-matrix run=outputs/my_run matrix=last
+        forgetbench eval-matrix run=outputs/my_run matrix=last matrix.representation.images=256
         torchrun --nproc_per_node 4 -m forgetbench eval-matrix run=outputs/my_run
     """,
     "score": """

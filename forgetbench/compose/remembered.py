@@ -16,8 +16,7 @@ from forgetbench.compose.overrides import quoted
 from forgetbench.config import EvalMatrixConfig, ScoreConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import USER_MANIFESTS, config_files
-from forgetbench.runs.run import FILE as RUN_FILE
-from forgetbench.runs.run import read_run
+from forgetbench.runs.run import Run, read_run
 from forgetbench.runs.scored import FILE, LAST, Scored, literal, manifest_folders, recall
 
 
@@ -53,13 +52,21 @@ def remembered(kind: type[Any], parsed: Sequence[Override]) -> Remembered:
         return Remembered()
     manifests = None
     if "manifests" not in given:
-        manifests = manifest_folders(folder, read_run(folder) if (folder / RUN_FILE).is_file() else None)
+        manifests = manifest_folders(folder, _run(folder))
         if kind is EvalMatrixConfig:  # it may score what the run has not seen
             manifests = [one for one in USER_MANIFESTS if one not in manifests] + manifests
     overrides = [] if manifests in (None, list(USER_MANIFESTS)) else [f"manifests=[{','.join(map(quoted, manifests))}]"]
     if kind is ScoreConfig and scored and "matrix" not in given:
         overrides.append(f"matrix={LAST}")
     return Remembered(overrides, manifests, scored)
+
+
+def _run(folder: Path) -> Run | None:
+    """The run in a folder; None where there is none, or a damaged one, which the command itself refuses."""
+    try:
+        return read_run(folder)
+    except UserError:
+        return None
 
 
 def register(scored: Scored | None) -> None:
