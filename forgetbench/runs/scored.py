@@ -108,11 +108,11 @@ def manifest_folders(folder: Path, run: Run | None) -> list[str]:
         Those that are there; of nothing that tells, the default.
     """
     scored = recall(folder)
-    named = scored.manifests if scored else _trained_with(run) if run else []
+    named = scored.manifests if scored else training_manifests(run) if run else []
     return [one for one in named if Path(one).is_dir()] or list(USER_MANIFESTS)
 
 
-def _trained_with(run: Run) -> list[str]:
+def training_manifests(run: Run) -> list[str]:
     """The folders that a run's configuration names, as seen from where training was started."""
     typed, outputs = Path(run.config.outputs), run.outputs
     is_known = not typed.is_absolute() and outputs.parts[-len(typed.parts) :] == typed.parts
