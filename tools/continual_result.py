@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from forgetbench.reporting.published import LABEL, PAPER, PUBLISHED, SOURCE
-
 OUT = Path(__file__).resolve().parents[1] / "docs/results/continual.md"
 MEASURES = ("MFN", "MFT", "MAA", "BWT", "FWT", "forgetting")
 FIGURES = {
@@ -48,9 +46,6 @@ def main() -> None:
             "Mean accuracy on the five validation sets after the last task, order a, seed 0; the best of each strategy "
             "is in bold and is the one in `conf/strategy/`.",
             _rate_table(rates),
-            "## Published rows",
-            f"{SOURCE} ({PAPER}): *{LABEL}*.",
-            _published(),
         ]
     )
     OUT.write_text(text + "\n", "utf-8")
@@ -198,14 +193,6 @@ def _outside(folder: Path, strategies: pd.DataFrame) -> str:
 def _by_mfn(strategies: pd.DataFrame) -> list[str]:
     final = strategies[strategies["measure"] == "MFN"].sort_values("value", ascending=False)
     return [str(name) for name in final["strategy"]]
-
-
-def _published() -> str:
-    lines = ["| method | MFT | MFN | MAA | BWT |", "|---|---|---|---|---|"]
-    for one in PUBLISHED:
-        name = f"{one.name}, with replay" if one.with_replay else one.name
-        lines.append(f"| {name} | {one.mft:.2f} | {one.mfn:.2f} | {one.maa:.2f} | {one.bwt:.2f} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -88,12 +88,19 @@ def eval_matrix(overrides: Overrides, cfg: Cfg = False) -> None:
 
 
 @app.command(cls=Command)
-def score(overrides: Overrides, cfg: Cfg = False) -> None:
+def score(
+    overrides: Overrides,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Score what is there, and say what is not; the same as partial=true.")
+    ] = False,
+    cfg: Cfg = False,
+) -> None:
     """Make the tables from stored predictions, or from predictions made elsewhere; no model is needed."""
     from forgetbench import compose, config
     from forgetbench.commands import score
     from forgetbench.core import processes
 
+    overrides = [*overrides, *["partial=true"] * partial]
     print_if(cfg, config.ScoreConfig, overrides)
     processes.require_single_process("score")
     compose.run(config.ScoreConfig, overrides, score.score)

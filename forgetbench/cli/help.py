@@ -27,12 +27,13 @@ EXAMPLES = {
         forgetbench eval-matrix run=outputs/my_run matrix=quick matrix.limit=50
         forgetbench eval-matrix run=outputs/my_run matrix.decodings=[choice] matrix.steps=[100]
         forgetbench eval-matrix run=outputs/my_run matrix.class_probe=[fashion_knowledge,emoji_use]
-        forgetbench eval-matrix run=outputs/my_run matrix.representation.images=256
+        forgetbench eval-matrix run=outputs/my_run matrix=last matrix.representation.images=256
         torchrun --nproc_per_node 4 -m forgetbench eval-matrix run=outputs/my_run
     """,
     "score": """
         forgetbench score run=outputs/my_run
         forgetbench score run=outputs/my_run lm_eval=true
+        forgetbench score run=outputs/my_run matrix.decodings=[choice] --partial
         forgetbench score predictions=from_vllm name=from_vllm data=fashion_naming model_name=my_7b
     """,
     "sweep": """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from forgetbench.core.errors import UserError
 from forgetbench.runs.address import Address, resolve
 from forgetbench.tables.cell_view import CellView
-from forgetbench.tables.comparison import Side, compare
+from forgetbench.tables.comparison import Side, compare, left_out
 from forgetbench.terminal.console import console
 from forgetbench.terminal.plain import written_for_program
 from forgetbench.terminal.questions import comparison_table
@@ -31,8 +32,13 @@ def compare_checkpoints(addresses: Sequence[str], margin: float, decoding: str |
     if decoding is not None:
         sides = [_only(side, decoding) for side in sides]
     rows = compare(sides[0], sides[1], margin / 100)
-    if not written_for_program(rows, as_json):
-        console.print(comparison_table(rows, sides[0].label, sides[1].label))
+    lines = left_out(sides[0], sides[1])
+    if written_for_program(rows, as_json):
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        return
+    console.print(comparison_table(rows, sides[0].label, sides[1].label))
+    for line in lines:
+        console.print(line)
 
 
 def _only(side: Side, decoding: str) -> Side:

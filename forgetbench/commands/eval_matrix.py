@@ -17,6 +17,7 @@ from forgetbench.core.processes import join_process_group, set_threads
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.runs.address import resolve
 from forgetbench.runs.run import Run
+from forgetbench.runs.scored import Scored, matrix_settings
 from forgetbench.runs.stored import outputs_of
 from forgetbench.runs.subject import (
     Subject,
@@ -112,14 +113,17 @@ def _score(
     evaluator = Evaluator(runner, CellStore(outputs, matrix.reasoning.marks), process_group)
     with _progress("scoring", sum(len(work.dataset.samples) for work in planned)) as advance:
         cells = evaluator.score(planned, advance)
-    scored = write_tables(subject, cells, catalogue).matrix if process_group.is_main else pd.DataFrame()
+    table = pd.DataFrame()
+    if process_group.is_main:
+        scored = Scored(matrix_settings(config.matrix), config.manifests, outputs)
+        table = write_tables(subject, cells, catalogue, scored).matrix
     if matrix.representation.enabled:
         jobs = plan_representation(model_digest, checkpoints, sets, matrix)
         with _progress("measuring", len(jobs)) as advance:
             measured = measure(jobs, runner, outputs / ".representation", process_group, advance)
         if process_group.is_main:
             write_representation(subject, measured)
-    return scored
+    return table
 
 
 @contextmanager

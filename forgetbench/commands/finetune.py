@@ -14,6 +14,7 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
 from forgetbench.runs.run import Run, check_same, read_run, release, start_run
+from forgetbench.runs.scored import training_manifests
 from forgetbench.terminal import audit_table
 from forgetbench.terminal.console import console, say
 
@@ -138,7 +139,7 @@ def _operation_context(run: Run, reads_data: bool) -> OperationContext:
     from forgetbench.training.variants import OperationContext
 
     config = run.config
-    catalogue = Catalogue(config.manifests)
+    catalogue = Catalogue(training_manifests(run))
     stages = plan_stages(config, catalogue) if reads_data else []
     if reads_data:
         run.check_data([stage.data_digest for stage in stages])

@@ -2,57 +2,109 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from forgetbench.config import ScoreConfig
+from forgetbench.config import MatrixConfig, ScoreConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.evaluation.cells import CellStore
-from forgetbench.evaluation.evaluate import plan, stored_cells
+from forgetbench.evaluation.evaluate import Work, plan, stored_cells
 from forgetbench.evaluation.external import external_cells
+from forgetbench.evaluation.representation import plan_representation, stored_measures
 from forgetbench.evaluation.sets import load_sets
 from forgetbench.exchange.lm_eval import write_lm_eval
 from forgetbench.models.precision import scored_digest
 from forgetbench.runs.address import resolve
+from forgetbench.runs.scored import FILE, LAST, Scored, matrix_settings, recall
 from forgetbench.runs.stored import outputs_of
-from forgetbench.runs.subject import bare_subject, run_subject, with_tasks, write_tables
+from forgetbench.runs.subject import (
+    REPRESENTATION,
+    Tables,
+    bare_subject,
+    run_subject,
+    with_tasks,
+    write_representation,
+    write_tables,
+)
 from forgetbench.terminal.console import say
+
+_NAMED = 10
+"""Missing cells that a message names."""
 
 
 def score(config: ScoreConfig, outputs: Path) -> None:
     """Make the tables again from stored predictions, or from predictions made elsewhere; no model is loaded.
 
     Raises:
-        UserError: there are no such predictions, or they do not fit the data.
+        UserError: there are no such predictions, some of them are missing, or they do not fit the data.
     """
-    catalogue = Catalogue(config.manifests)
-    if config.run is not None:
-        run = resolve(config.run).whole().run()
-        checkpoints, subject = run.checkpoints(config.matrix.steps), run_subject(run)
-        matrix = with_tasks(config.matrix, subject, catalogue)
-        digest = scored_digest(run.model_digest, run.model, matrix.precision)
-        planned = plan(digest, checkpoints, load_sets(matrix, catalogue), matrix)
-        cells = stored_cells(planned, CellStore(outputs_of(run, outputs), matrix.reasoning.marks))
-        if missing := len(planned) - len(cells):
-            say(
-                f"{missing} of {len(planned)} cells are not there at these settings (matrix.batch_size, .precision and "
-                f"others count); `forgetbench eval-matrix {argument('run', run.folder)}` makes them."
-            )
-    else:
-        assert config.predictions is not None
-        if (outputs / config.name / "run.json").is_file():
+    tables, folder = _score_run(config.run, config) if config.run else _score_elsewhere(config, outputs)
+    if config.lm_eval:
+        write_lm_eval(tables.scores, folder)
+        say(f"{folder}/lm_eval: results in lm-evaluation-harness's layout")
+
+
+def _score_run(address: str, config: ScoreConfig) -> tuple[Tables, Path]:
+    run, catalogue = resolve(address).whole().run(), Catalogue(config.manifests)
+    checkpoints, subject = run.checkpoints(config.matrix.steps), run_subject(run)
+    outputs, matrix = outputs_of(run, Path(config.outputs)), with_tasks(config.matrix, subject, catalogue)
+    before, scored = recall(run.folder), Scored(matrix_settings(config.matrix), config.manifests, outputs)
+    if before is None:
+        say(
+            f"{run.folder} does not tell how it was scored (no {FILE}): it is scored by the matrix of this command, "
+            f"{_described(config.matrix)}, from the cells in {outputs}."
+        )
+    digest = scored_digest(run.model_digest, run.model, matrix.precision)
+    sets = load_sets(matrix, catalogue)
+    planned = plan(digest, checkpoints, sets, matrix)
+    cells = stored_cells(planned, CellStore(outputs, matrix.reasoning.marks))
+    found = {one.work.digest for one in cells}
+    is_same = before is not None and before.matrix == scored.matrix
+    if missing := [work for work in planned if work.digest not in found]:
+        names = _named(missing)
+        if not (config.partial and cells):
+            last, same = (f" matrix={LAST}", "") if is_same else ("", " with the same matrix")
             raise UserError(
-                f"name: {outputs / config.name} holds a run of its own; give these predictions another name."
+                f"{run.folder}: {len(missing)} of {len(planned)} cells are not there, so its tables stay as they are:\n"
+                f"{names}\n`forgetbench eval-matrix {argument('run', run.folder)}{last}`{same} makes them; --partial "
+                "makes the tables without them. (Items, weights, matrix.batch_size and .precision are part of a cell.)"
             )
-        subject = bare_subject(outputs / config.name, config.model_name, config.data, None, catalogue)
-        store = CellStore(outputs, config.matrix.reasoning.marks)
-        cells, told = external_cells(Path(config.predictions), config.matrix, catalogue, store, config.partial)
-        for line in told:
-            say(line)
+        say(f"{run.folder}: without {len(missing)} of {len(planned)} cells, which are not there:\n{names}")
+    jobs = plan_representation(digest, checkpoints, sets, matrix) if matrix.representation.enabled else []
+    measured = stored_measures(jobs, outputs / ".representation")
+    is_whole = len(measured) == len(jobs)
+    tables = write_tables(subject, cells, catalogue, scored, [REPRESENTATION] if is_same and not is_whole else [])
+    if jobs and is_whole:
+        write_representation(subject, measured)
+    return tables, run.folder
+
+
+def _score_elsewhere(config: ScoreConfig, outputs: Path) -> tuple[Tables, Path]:
+    assert config.predictions is not None
+    catalogue, folder = Catalogue(config.manifests), outputs / config.name
+    if (folder / "run.json").is_file():
+        raise UserError(f"name: {folder} holds a run of its own; give these predictions another name.")
+    subject = bare_subject(folder, config.model_name, config.data, None, catalogue)
+    store = CellStore(outputs, config.matrix.reasoning.marks)
+    cells, told = external_cells(Path(config.predictions), config.matrix, catalogue, store, config.partial)
+    for line in told:
+        say(line)
     if not cells:
         raise UserError("No predictions to score: name other datasets (matrix=..., matrix.datasets=[...]) or folders.")
-    tables = write_tables(subject, cells, catalogue)
-    if config.lm_eval:
-        write_lm_eval(tables.scores, subject.folder)
-        say(f"{subject.folder}/lm_eval: results in lm-evaluation-harness's layout")
+    scored = Scored(matrix_settings(config.matrix), config.manifests, outputs)
+    return write_tables(subject, cells, catalogue, scored), folder
+
+
+def _named(missing: Sequence[Work]) -> str:
+    """The first of the cells that are not there, a line each, and how many others."""
+    lines = [
+        f"  {work.checkpoint.name}, {work.dataset.manifest.name}, {work.settings.decoding}" for work in missing[:_NAMED]
+    ]
+    return "\n".join([*lines, *([f"  and {len(missing) - _NAMED} more"] if len(missing) > _NAMED else [])])
+
+
+def _described(matrix: MatrixConfig) -> str:
+    limit = f", {matrix.limit} items each" if matrix.limit else ""
+    return f"{len(matrix.datasets)} datasets by {' and '.join(matrix.decodings)}{limit}"

@@ -11,11 +11,13 @@ import pandas as pd
 from forgetbench.commands.eval_matrix import score_run
 from forgetbench.commands.finetune import finetune
 from forgetbench.config import SweepConfig
+from forgetbench.core.files import remove_all
 from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.methods.operation import Operation
 from forgetbench.runs.courses import STRATEGIES, courses
 from forgetbench.runs.recipes import last_pairs, named
 from forgetbench.runs.run import read_run
+from forgetbench.runs.subject import REPRESENTATION
 from forgetbench.tables.continual_strategies import strategy_rows
 from forgetbench.tables.last import last_step
 from forgetbench.tables.representation import joined_representation
@@ -24,6 +26,8 @@ from forgetbench.tables.seeds import seed_rows
 from forgetbench.terminal import sweep_table
 from forgetbench.terminal.console import console, say
 from forgetbench.terminal.strategies import strategy_table
+
+_SEEDS = "seeds.csv"
 
 
 def sweep_point(config: SweepConfig, folder: Path) -> float | None:
@@ -52,16 +56,19 @@ def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
     for name in ("scores.csv", "matrix.csv", "summary.csv"):
         tables[name] = pd.concat([pd.read_csv(point / name) for point in points], ignore_index=True)
         write_csv(tables[name], folder / name)
-    measured = [path for point in points if (path := point / "representation.csv").is_file()]
-    if measured:
-        write_csv(joined_representation(measured), folder / "representation.csv")
+    measured = [path for point in points if (path := point / REPRESENTATION).is_file()]
     runs = named(points)
-    if len({run.recipe for run in runs}) < len(runs):
-        write_csv(seed_rows(last_pairs(runs)), folder / "seeds.csv")
-    if sequences := courses(runs):
-        strategies = strategy_rows(sequences)
-        write_csv(strategies, folder / STRATEGIES)
-        console.print(strategy_table(strategies))
+    has_seeds, sequences = len({run.recipe for run in runs}) < len(runs), courses(runs)
+    further = {
+        **({REPRESENTATION: joined_representation(measured)} if measured else {}),
+        **({_SEEDS: seed_rows(last_pairs(runs))} if has_seeds else {}),
+        **({STRATEGIES: strategy_rows(sequences)} if sequences else {}),
+    }
+    for name, table in further.items():
+        write_csv(table, folder / name)
+    remove_all((folder / name for name in {REPRESENTATION, _SEEDS, STRATEGIES} - further.keys()), folder)
+    if STRATEGIES in further:
+        console.print(strategy_table(further[STRATEGIES]))
     decodings = sorted(set(tables["matrix.csv"]["decoding"]))
     if decodings:
         console.print(sweep_table(tables["matrix.csv"], tables["scores.csv"], decodings[0]))

@@ -20,6 +20,7 @@ from forgetbench.core.paths import shipped
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
 from forgetbench.methods.registry import SCHEMAS
+from forgetbench.runs.scored import FILE, LAST
 
 PLUGINS = "Launchers and sweepers come as extras: pip install 'forgetbench[joblib]', [slurm], [ray] or [optuna]."
 
@@ -119,6 +120,8 @@ def origin(key: str, given: Iterable[str], choices: Mapping[str, str | None]) ->
     choice = choices.get(group)
     if choice is None:
         return "default"
+    if (group, choice) == ("matrix", LAST):
+        return FILE
     if group == "data" and choice not in config_files("data"):
         return f"data_manifests/{choice}.yaml"
     return f"conf/{group}/{choice}.yaml"

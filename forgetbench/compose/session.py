@@ -28,12 +28,14 @@ from forgetbench.compose import refusals
 from forgetbench.compose.checks import problems
 from forgetbench.compose.checks.recipe import unused_mix
 from forgetbench.compose.overrides import as_argument, parse, quoted
+from forgetbench.compose.remembered import Remembered, register, remembered
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import GROUPS, USER_CONF, USER_MANIFESTS, config_files, manifest_names
 from forgetbench.core.paths import shipped
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.registry import SCHEMAS
+from forgetbench.runs.scored import LAST, Scored
 
 REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 """What composing raises on a bad override or a bad file."""
@@ -58,15 +60,17 @@ def opened(kind: type[Any], overrides: Sequence[str]) -> Iterator[Session]:
         raise refusals.bare_word(name, words[0], USER_MANIFESTS)
     parsed = parse(overrides)
     chosen = [override.value() for override in parsed if override.key_or_group == "manifests"]
+    known = remembered(kind, parsed)
     # Any other value is of the wrong type, which composing says better.
-    manifests = chosen[-1] if chosen and isinstance(chosen[-1], list) else USER_MANIFESTS
+    manifests = chosen[-1] if chosen and isinstance(chosen[-1], list) else known.manifests or USER_MANIFESTS
     _register([str(folder) for folder in manifests])
+    register(known.scored)
     before = HydraConfig.instance().cfg
     try:
         with initialize_config_dir(str(shipped("conf")), job_name="forgetbench", version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
-            yield Session(hydra, name, parsed, [str(folder) for folder in manifests])
+            yield Session(hydra, name, parsed, [str(folder) for folder in manifests], known)
     finally:
         HydraConfig.instance().cfg = before
 
@@ -94,14 +98,17 @@ def _register_schemas() -> None:
 class Session:
     """One command's overrides inside an initialised Hydra."""
 
-    def __init__(self, hydra: Hydra, name: str, parsed: list[Override], manifests: list[str]) -> None:
+    def __init__(
+        self, hydra: Hydra, name: str, parsed: list[Override], manifests: list[str], known: Remembered
+    ) -> None:
         self.hydra = hydra
         self.name = name
         self.mode = RunMode.MULTIRUN if name == "sweep" else RunMode.RUN
         self.parsed = parsed
         self.manifests = manifests
         self.catalogue = Catalogue(manifests)
-        self.lines = [str(override.input_line) for override in parsed]
+        self.known = known
+        self.lines = [*known.overrides, *(str(override.input_line) for override in parsed)]
         own = USER_CONF.resolve()
         if own.is_dir() and own != shipped("conf").resolve() and not self._gives("hydra.searchpath"):
             self.lines.append(f"hydra.searchpath=[{quoted(f'file://{own}')}]")
@@ -127,6 +134,8 @@ class Session:
             )
         if key in GROUPS[self.name] and override.package is None:
             for choice in self._choices(override):
+                if (key, choice) == ("matrix", LAST) and self.known.scored:
+                    continue
                 refusals.check_choice(self.name, key, choice, self.manifests)
 
     @staticmethod
@@ -216,7 +225,7 @@ class Session:
                 f"{ignored[0]}: run={typed.run} brings its own {' and '.join(brought)}; drop one of the two."
             )
         if typed.run and not trains and "outputs" in given:
-            _check_outputs(typed.run, typed.outputs)
+            _check_outputs(typed.run, typed.outputs, self.known.scored)
         if (
             "recipe.steps" in given
             and isinstance(typed, FinetuneConfig)
@@ -277,8 +286,11 @@ class Session:
         return list(folders)
 
 
-def _check_outputs(run: str, outputs: str) -> None:
+def _check_outputs(run: str, outputs: str, scored: Scored | None) -> None:
     """Refuse to keep a run's cells where nothing that reads the run looks for them."""
+    home = scored.outputs.resolve() if scored else None
+    if home and (home / ".cells").is_dir() and home != Path(outputs).resolve():
+        raise UserError(f"outputs={outputs}: the cells of run={run} are in {home}; drop outputs.")
     if not Path(run).resolve().is_relative_to(Path(outputs).resolve()):
         raise UserError(
             f"outputs={outputs}: run={run} is not in it, and a run's cells are kept above the run, where `report` and "

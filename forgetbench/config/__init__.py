@@ -252,7 +252,8 @@ class ScoreConfig:
     manifests: list[str] = field(default_factory=lambda: ["data_manifests"])
     """Folders searched for your own manifests, besides the shipped ones."""
     partial: bool = False
-    """With `predictions`: score the items that a file has predictions for, and say of how many."""
+    """Score what is there (of a run: its cells; of `predictions`: the items that every file has) and say what is not;
+    `--partial` is the same."""
     lm_eval: bool = False
     """Also write each checkpoint's results in lm-evaluation-harness's JSON layout."""
     data: DataConfig = MISSING

@@ -7,8 +7,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,17 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def remove_all(paths: Iterable[Path], root: Path) -> None:
+    """Remove files below a folder, those of them that are there, and the folders below it that this leaves empty."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+        for parent in path.parents:
+            if root not in parent.parents:
+                break
+            with suppress(OSError):  # it holds something else, or is not there
+                parent.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -169,6 +169,13 @@ def measure(
     return [Measured(job.checkpoint, found[number]) for number, job in enumerate(jobs)] if process_group.is_main else []
 
 
+def stored_measures(jobs: Sequence[Job], folder: Path) -> list[Measured]:
+    """The rows of the jobs that are there."""
+    store = Store(folder, ".json", damage=(OSError,))
+    found = [(job.checkpoint, _read(store, job)) for job in jobs]
+    return [Measured(checkpoint, rows) for checkpoint, rows in found if rows is not None]
+
+
 def _make(job: Job, measurer: Measurer, store: Store) -> list[Row]:
     measurer.move(job.checkpoint)
     rows: list[Row] = []

@@ -6,7 +6,6 @@ has not stays out: versions of tasks, sizes of full splits, and lm-eval's own ve
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.files import write_json
+from forgetbench.core.files import remove_all, write_json
 from forgetbench.core.records import Decoding, Metric
 
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
@@ -85,9 +84,10 @@ def write_lm_eval(scores: pd.DataFrame, folder: Path, settings: Mapping[str, obj
         result = lm_eval_results(rows, int(rows["step"].iloc[0]), settings)
         name = str(result["config"]["model_args"]["checkpoint"])
         results[folder / "lm_eval" / name / "results.json"] = result
-    shutil.rmtree(folder / "lm_eval", ignore_errors=True)  # of checkpoints that are not asked for any more
     for path, result in results.items():
         write_json(path, result)
+    others = set(folder.glob("lm_eval/*/results.json")) - set(results)  # of checkpoints that are not asked for any more
+    remove_all(others, folder)
     return list(results)
 
 

@@ -47,7 +47,7 @@ def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportCo
     """
     runs = resolve(path).whole().runs
     scored = [run for run in runs if not run.scores.empty]
-    catalogue = _catalogue(tuple(sorted({one for run in runs if run.run for one in run.run.config.manifests})))
+    catalogue = _catalogue(tuple(dict.fromkeys(folder for run in runs for folder in run.manifests)))
     tables = _tables(runs)  # what is damaged is said before the longer work
     answered, recipes, notes = _answers(scored, every_checkpoint=len(runs) == 1)
     strategies, lost = _strategies(path, scored)

@@ -1,12 +1,18 @@
-"""Published results of learning task after task, to stand beside one's own: another model and other data."""
+"""Published results of learning task after task, to stand beside one's own runs of the same benchmark."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
+
+from forgetbench.tables.continual import JOINED
+
 SOURCE = "MLLM-CL Domain, LLaVA-1.5-7B"
 PAPER = "arXiv:2506.05453"
-LABEL = "reference, other model and data"
+LABEL = "reference, another model"
+TASKS = frozenset({"mllm_cl_rs", "mllm_cl_med", "mllm_cl_ad", "mllm_cl_sci", "mllm_cl_fin"})
+"""What they were scored on, as the shipped manifests name it."""
 
 
 @dataclass(frozen=True)
@@ -35,3 +41,13 @@ PUBLISHED = (
     PublishedStrategy("DISCO", 65.27, 62.74, 64.92, -3.17, with_replay=True),
     PublishedStrategy("MR-LoRA", 69.64, 69.63, 71.06, -0.01),
 )
+
+
+def published_beside(continual: pd.DataFrame) -> tuple[PublishedStrategy, ...]:
+    """The published rows, if every run was scored on their tasks and no others; else none.
+
+    Args:
+        continual: continual.csv of the runs.
+    """
+    found = {frozenset(str(tasks).split(JOINED)) for tasks in continual["tasks"]} if len(continual) else set()
+    return PUBLISHED if found == {TASKS} else ()

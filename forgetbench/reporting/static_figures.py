@@ -7,8 +7,8 @@ from pathlib import Path
 
 import vl_convert
 
-from forgetbench.core.files import replacing, write_text
-from forgetbench.reporting.charts import Figure, vega_spec
+from forgetbench.core.files import remove_all, replacing, write_text
+from forgetbench.reporting.charts import NAMES, Figure, vega_spec
 from forgetbench.reporting.charts.figure import VEGA_LITE
 
 _SCALE = 2
@@ -17,6 +17,8 @@ _SCALE = 2
 
 def save_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
     """Write `<name>.svg` and `<name>.png` of every figure, dark on white; the same figures give the same bytes.
+
+    Those of an earlier report that are not drawn any more are removed; what else is in the folder stays.
 
     Returns:
         The files, each figure's SVG before its PNG.
@@ -31,4 +33,6 @@ def save_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
                 vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=_SCALE, allowed_base_urls=[])
             )
         written += [svg, png]
+    every = {folder / f"{name}{suffix}" for name in NAMES for suffix in (".svg", ".png")}
+    remove_all(every - set(written), folder.parent)
     return written

@@ -72,6 +72,13 @@ class Run:
         return self.folder.resolve().name
 
     @property
+    def outputs(self) -> Path:
+        """The folder of outputs that it was written to: two folders up for a point of a sweep."""
+        folder = self.folder.resolve()
+        is_point = folder.name != self.config.name and folder.parent.name == self.config.name
+        return folder.parents[1] if is_point else folder.parent
+
+    @property
     def model(self) -> ModelConfig:
         """The model that training started from."""
         return self.config.model

@@ -16,6 +16,7 @@ from forgetbench.core.records import Axis, Metric, Placement
 from forgetbench.core.shell import argument
 from forgetbench.evaluation.cells import Cell, CellStore
 from forgetbench.runs.run import FILE, Run, read_run
+from forgetbench.runs.scored import manifest_folders, recall, remade_by
 from forgetbench.tables.cell_view import CellView, row_context
 from forgetbench.tables.last import last_stage, last_step
 
@@ -73,19 +74,18 @@ def read_table(path: Path) -> pd.DataFrame:
 def outputs_of(run: Run, outputs: Path) -> Path:
     """The folder that holds a run's cells, wherever the command is given: there everything that reads the run looks.
 
-    It is the nearest folder above the run that holds cells or is `outputs`; without either, the one the run was
-    written to, two folders up for a point of a sweep.
+    It is the one that the run was scored into last; else the nearest folder above the run that holds cells or is
+    `outputs`; without either, the one that the run was written to.
     """
-    found, folder = _with_cells(run.folder, outputs), run.folder.resolve()
-    if found is None:
-        is_point = folder.name != run.config.name and folder.parent.name == run.config.name
-        return folder.parents[1] if is_point else folder.parent
+    found = _with_cells(run.folder, outputs) or run.outputs
     return outputs if found == outputs.resolve() else found
 
 
 def _with_cells(folder: Path, outputs: Path | None = None) -> Path | None:
-    """The nearest folder above that holds cells, or is `outputs`."""
-    named = outputs.resolve() if outputs else None
+    """Where a folder was scored into last; else the nearest folder above that holds cells, or is `outputs`."""
+    scored, named = recall(folder), outputs.resolve() if outputs else None
+    if scored and (scored.outputs / ".cells").is_dir():
+        return scored.outputs.resolve()
     return next((one for one in folder.resolve().parents if (one / ".cells").is_dir() or one == named), None)
 
 
@@ -152,8 +152,13 @@ class StoredRun:
         return self.run.config.seed if self.run else None
 
     @cached_property
+    def manifests(self) -> list[str]:
+        """Folders of the manifests that its tables were made with."""
+        return manifest_folders(self.folder, self.run)
+
+    @cached_property
     def store(self) -> CellStore:
-        """Where its cells are: the nearest `.cells` up from its folder."""
+        """Where its cells are: where it was scored into last, else the nearest `.cells` up from its folder."""
         if found := _with_cells(self.folder):
             return _store(found)
         raise UserError(
@@ -193,8 +198,7 @@ class StoredRun:
         if cell is None:
             raise UserError(
                 f"{self.store.path(str(row['cell']))} is missing or damaged: the answers of {self.name}, "
-                f"{row['checkpoint']}, {row['dataset']}. "
-                f"`forgetbench eval-matrix {argument('run', self.folder)}` makes them again."
+                f"{row['checkpoint']}, {row['dataset']}. {remade_by(self.folder)}"
             )
         return cell
 

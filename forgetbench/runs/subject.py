@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,13 @@ import pandas as pd
 
 from forgetbench.config import DataConfig, MatrixConfig, ModelConfig, Training, Weights
 from forgetbench.core.errors import UserError
+from forgetbench.core.files import remove_all
 from forgetbench.core.records import AnswerKind
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.quadrant import place
 from forgetbench.data.sources import load_samples, task_labels
 from forgetbench.runs.run import FILE, Run
+from forgetbench.runs.scored import Scored, remember
 from forgetbench.runs.stored import read_table
 from forgetbench.tables.cell_view import CellView, row_context
 from forgetbench.tables.continual import continual_rows
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
     from forgetbench.evaluation.evaluate import ScoredCell
     from forgetbench.evaluation.representation import Measured
     from forgetbench.models.checkpoint import Checkpoint
+
+CONTINUAL, REPRESENTATION, BEYOND_CONTEXT = "continual.csv", "representation.csv", "beyond_context.csv"
+_NOT_ALWAYS = (CONTINUAL, REPRESENTATION, BEYOND_CONTEXT)
+"""Files that some tables have beside them."""
+LM_EVAL_RESULTS = "lm_eval/*/results.json"
+"""The same, of `score lm_eval=true`."""
 
 
 @dataclass(frozen=True)
@@ -181,50 +189,83 @@ class Tables:
     matrix: pd.DataFrame
 
 
-def write_tables(subject: Subject, cells: Sequence[ScoredCell], catalogue: Catalogue) -> Tables:
-    """Write a subject's tables and show its 2x2."""
+def write_tables(
+    subject: Subject,
+    cells: Sequence[ScoredCell],
+    catalogue: Catalogue,
+    scored: Scored | None = None,
+    kept: Collection[str] = (),
+) -> Tables:
+    """Write a subject's tables and show its 2x2; what stood beside earlier ones and is not made again is removed.
+
+    Args:
+        subject: what is scored.
+        cells: its answers.
+        catalogue: where manifests are.
+        scored: what the folder is to remember of it.
+        kept: files from beside the earlier tables that fit the new ones, too.
+
+    Raises:
+        UserError: a cell and its base hold different items.
+    """
     views = subject.views(cells, catalogue)
     tables = Tables(score_rows(views), matrix_rows(views))
-    write_csv(tables.scores, subject.folder / "scores.csv")
-    write_csv(tables.matrix, subject.folder / "matrix.csv")
-    write_csv(summary_rows(views), subject.folder / "summary.csv")
-    if len(subject.tasks) > 1:
-        strategy, training = ("zero_shot", Training.none)
-        if subject.run:
-            strategy, training = subject.run.strategy, subject.data.training
-        rows = continual_rows(views, subject.tasks, strategy, training)
-        write_csv(rows, subject.folder / "continual.csv")
-        console.print(course_table(rows))
+    written = {
+        "scores.csv": tables.scores,
+        "matrix.csv": tables.matrix,
+        "summary.csv": summary_rows(views),
+        **_continual(subject, views),
+        **_beyond_context(cells),
+    }
+    if scored is not None:
+        remember(subject.folder, scored)
+    for name, table in written.items():
+        write_csv(table, subject.folder / name)
+    stale = [subject.folder / name for name in _NOT_ALWAYS if name not in (*written, *kept)]
+    remove_all([*stale, *subject.folder.glob(LM_EVAL_RESULTS)], subject.folder)
+    if CONTINUAL in written:
+        console.print(course_table(written[CONTINUAL]))
     console.print(matrix_table(tables.scores, tables.matrix))
-    _tell_beyond_context(subject, cells)
+    _tell_beyond_context(cells)
     say(f"{subject.folder}: {len(cells)} cells; scores.csv, matrix.csv, summary.csv")
     return tables
 
 
-def _tell_beyond_context(subject: Subject, cells: Sequence[ScoredCell]) -> None:
-    """Say which datasets hold items that are longer than the model's context, and write how many of each cell."""
-    path = subject.folder / "beyond_context.csv"
-    path.unlink(missing_ok=True)
-    found = [(one.work, one.cell.beyond_context) for one in cells if one.cell.beyond_context]
-    if not found:
-        return
+def _continual(subject: Subject, views: Sequence[CellView]) -> dict[str, pd.DataFrame]:
+    """continual.csv, by name; of one task there is none."""
+    if len(subject.tasks) < 2:
+        return {}
+    strategy, training = ("zero_shot", Training.none)
+    if subject.run:
+        strategy, training = subject.run.strategy, subject.data.training
+    return {CONTINUAL: continual_rows(views, subject.tasks, strategy, training)}
+
+
+def _beyond_context(cells: Sequence[ScoredCell]) -> dict[str, pd.DataFrame]:
+    """beyond_context.csv, by name: how many items of each cell are longer than the model's context; none if none is."""
     rows = [
         {"step": work.checkpoint.step, "dataset": work.dataset.manifest.name, "decoding": work.settings.decoding.value}
         | {"items": beyond.items, "longest_id": beyond.longest_id, "tokens": beyond.tokens, "context": beyond.context}
-        for work, beyond in found
+        for work, beyond in ((one.work, one.cell.beyond_context) for one in cells)
+        if beyond
     ]
-    write_csv(pd.DataFrame(rows), path)
-    for name, beyond in {work.dataset.manifest.name: beyond for work, beyond in found}.items():
+    return {BEYOND_CONTEXT: pd.DataFrame(rows)} if rows else {}
+
+
+def _tell_beyond_context(cells: Sequence[ScoredCell]) -> None:
+    """Say which datasets hold items that are longer than the model's context."""
+    found = {one.work.dataset.manifest.name: one.cell.beyond_context for one in cells if one.cell.beyond_context}
+    for name, beyond in found.items():
         items = "1 item is" if beyond.items == 1 else f"{beyond.items} items are"
         say(
             f"{name}: {items} longer than the model's context of {beyond.context} tokens, the longest "
             f"'{beyond.longest_id}' with {beyond.tokens}; what the model says of them counts, but tells its limit, not "
-            "what it forgot (beyond_context.csv)."
+            f"what it forgot ({BEYOND_CONTEXT})."
         )
 
 
 def write_representation(subject: Subject, measured: Sequence[Measured]) -> None:
     """Write what was measured of a subject's checkpoints."""
     rows = [{**subject.run_columns(one.checkpoint), **asdict(row)} for one in measured for row in one.rows]
-    write_csv(representation_rows(rows), subject.folder / "representation.csv")
-    say(f"{subject.folder}: representation.csv")
+    write_csv(representation_rows(rows), subject.folder / REPRESENTATION)
+    say(f"{subject.folder}: {REPRESENTATION}")

@@ -20,12 +20,15 @@ from forgetbench.statistics.significance import equivalence_p, holm, t_test_p
 from forgetbench.statistics.strata import Floats, join_ways
 from forgetbench.tables.cell_view import CellView
 from forgetbench.tables.pool import Pool, pool
+from forgetbench.tables.verdict import verdict
 
 COLUMNS = (
     "level", "name", "quadrant", "decoding", "metric", "seen_in_mix", "n", "n_seeds", "first", "second", "difference",
     "item_stderr", "seed_sd", "stderr", "ci_low", "ci_high", "forgotten", "gained", "p_value", "p_holm", "margin",
     "p_equivalence", "verdict",
 )  # fmt: skip
+_DECIDING = ("difference", "ci_low", "ci_high", "p_holm", "p_equivalence")
+"""What the verdict is of."""
 _IMAGES = {"id_image": "ID images", "ood_image": "OOD images"}
 
 Key = tuple[str, str]
@@ -65,7 +68,53 @@ def compare(first: Side, second: Side, margin: float) -> pd.DataFrame:
         family = [row for row in rows if row["level"] == level]
         for row, adjusted in zip(family, holm([row["p_value"] for row in family]), strict=True):  # type: ignore[misc]
             row["p_holm"] = adjusted
+            row["verdict"] = verdict_with_margin(*(row[name] for name in _DECIDING))  # type: ignore[arg-type]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def left_out(first: Side, second: Side) -> list[str]:
+    """What `compare` leaves out, a sentence each: one side's own seeds, datasets and items; sets placed in two ways."""
+    seeds = _common_seeds(first, second)
+    ours, theirs = ([side.seeds[pair[place]] for pair in seeds] for place, side in enumerate((first, second)))
+    known = [_items(cells) for cells in (ours, theirs)]
+    lines = []
+    for side, place in ((first, 0), (second, 1)):
+        used = {pair[place] for pair in seeds}
+        if unused := [seed for seed in side.seeds if seed not in used]:
+            lines.append(f"Only {side.label}: seeds {_listed(unused)}.")
+        if alone := sorted(known[place].keys() - known[1 - place].keys()):
+            lines.append(f"Only {side.label}: {_by_dataset(alone)}.")
+    fewer: dict[str, list[Key]] = defaultdict(list)
+    for key in sorted(known[0].keys() & known[1].keys()):
+        one, two = known[0][key], known[1][key]
+        if one != two:
+            fewer[f"{len(one & two)} items, of {len(one)} and {len(two)}"].append(key)
+    lines += [f"On the items that both were asked, {counts}: {_by_dataset(keys)}." for counts, keys in fewer.items()]
+    places = [
+        {key: cell.context.placement.quadrant for key, cell in _by_key(side[0]).items()} for side in (ours, theirs)
+    ]
+    moved = sorted(key for key in places[0].keys() & places[1].keys() if places[0][key] != places[1][key])
+    if moved:
+        lines.append(
+            f"In no quadrant here, as the two sides' targets place them in different ones: {_by_dataset(moved)}."
+        )
+    return lines
+
+
+def _items(seeds: Sequence[Sequence[CellView]]) -> dict[Key, set[str]]:
+    """What every seed of a side was asked."""
+    indexed = [_by_key(cells) for cells in seeds]
+    return {
+        key: set.intersection(*(set(cells[key].frame["sample_id"]) for cells in indexed))
+        for key in set.intersection(*(set(cells) for cells in indexed))
+    }
+
+
+def _by_dataset(keys: Iterable[Key]) -> str:
+    decodings: dict[str, list[str]] = defaultdict(list)
+    for dataset, decoding in keys:
+        decodings[dataset].append(decoding)
+    return ", ".join(f"{dataset} ({', '.join(found)})" for dataset, found in decodings.items())
 
 
 @dataclass(frozen=True)
@@ -224,18 +273,21 @@ def _estimated(estimate: SeedEstimate, margin: float | None) -> dict[str, object
         "ci_high": estimate.ci_high,
         "margin": margin,
         "p_equivalence": p_equivalence,
-        "verdict": verdict(estimate.ci_low, estimate.ci_high, p_equivalence),
     }
 
 
-def verdict(ci_low: float | None, ci_high: float | None, p_equivalence: float | None) -> str:
-    """What the interval and the equivalence test say, in words; empty where there is no interval."""
-    if ci_low is None or ci_high is None:
-        return ""
-    same = p_equivalence is not None and p_equivalence < ALPHA
-    if ci_high < 0 or ci_low > 0:
-        return ("lower" if ci_high < 0 else "higher") + ", within the margin" * same
-    return "equivalent" if same else "unclear"
+def verdict_with_margin(
+    change: float | None,
+    ci_low: float | None,
+    ci_high: float | None,
+    p_holm: float | None,
+    p_equivalence: float | None,
+) -> str:
+    """What the tests of a change and of equivalence say, in words; empty where there is no interval."""
+    word, same = verdict(change, ci_low, ci_high, p_holm), p_equivalence is not None and p_equivalence < ALPHA
+    if word == "unclear":
+        return "equivalent" if same else word
+    return word + ", within the margin" * (same and bool(word))
 
 
 def _before(one: Pool) -> Floats:

@@ -1,7 +1,7 @@
 """The 2x2 matrix of a run, and one row per run of a sweep, for a terminal of 80 columns or more.
 
 Reads scores.csv and matrix.csv as frames. Values are percentages; a change is marked lower or
-higher where its interval excludes 0, green for the better and red for the worse. The 2x2 is the view of
+higher as `tables.verdict` says, green for the better and red for the worse. The 2x2 is the view of
 training itself; variants have rows of their own below it, named after their checkpoint.
 """
 

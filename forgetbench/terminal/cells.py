@@ -11,10 +11,11 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from forgetbench.core.confidence import ALPHA_TEXT
-from forgetbench.terminal.wording import MERIT, is_fraction, is_starred, number, verdict
+from forgetbench.tables.verdict import is_starred, verdict
+from forgetbench.terminal.wording import MERIT, is_fraction, number
 
 DASH = "-"
-STAR = f"* Holm-adjusted p < {ALPHA_TEXT} (mischoice and the target's quadrant are not adjusted)"
+STAR = f"* Holm-adjusted p < {ALPHA_TEXT} (mischoice and the target's quadrant go by intervals)"
 _BREAKS = (r"(?<=: )", r"(?<=\s)", r"(?<=--)", r"(?<=.[,@/])", r"(?<=[-_+])", r"(?<=[=.:])", r"(?<=.)")
 """Where a text may be folded, the best place first."""
 
@@ -47,7 +48,7 @@ class Change:
         return " -> ".join(self.shown(value) for value in (self.base, *between, self.last))
 
     def words(self, half_width: bool) -> Text:
-        """Delta, half of its interval if wanted, and what the interval says about 0."""
+        """Delta, half of its interval if wanted, and what is said of it."""
         if self.delta is None:
             return Text(DASH, "dim")
         text = f"{'+' * (self.delta >= 0)}{self.shown(self.delta)}"
@@ -55,7 +56,7 @@ class Change:
             return Text(text + "*" * self.is_starred, "dim")
         if half_width:
             text += f" +/- {self.shown((self.ci_high - self.ci_low) / 2)}"
-        word = verdict(self.ci_low, self.ci_high)
+        word = verdict(self.delta, self.ci_low, self.ci_high, self.p_holm)
         sign = {"lower": -1, "higher": 1}.get(word, 0)
         style = ("dim", "green", "red")[sign * MERIT.get(self.metric, 1)]
         return Text(f"{text} {word}{'*' * self.is_starred}", style)

@@ -52,8 +52,7 @@ def comparison_table(rows: pd.DataFrame, first: str, second: str) -> RenderableT
         parts.append(table)
     parts.append(
         Text(
-            f"higher, lower: row by row, where the {CONFIDENCE_TEXT} interval leaves out 0; p Holm is adjusted over "
-            "the rows of each table",
+            f"higher, lower: where p Holm, which is adjusted over the rows of each table, is below {ALPHA_TEXT}",
             "dim",
         )
     )

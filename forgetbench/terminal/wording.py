@@ -1,4 +1,4 @@
-"""What every table, page and figure says alike: names of quadrants, the view shown first, units, and verdicts."""
+"""What every table, page and figure says alike: names of quadrants, the view shown first, and units."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from forgetbench.core.confidence import ALPHA
 from forgetbench.core.records import Decoding, Metric
 
 QUADRANT_NAMES = {
@@ -23,18 +22,6 @@ def first_decoding(decodings: Iterable[object]) -> str:
     """The view that is shown first: `choice` if it is there, else the first in sorted order; empty without any."""
     found = sorted({str(decoding) for decoding in decodings})
     return Decoding.choice.value if Decoding.choice.value in found else next(iter(found), "")
-
-
-def verdict(ci_low: float | None, ci_high: float | None) -> str:
-    """What the interval of a change says about 0; empty if there is none."""
-    if ci_low is None or ci_high is None:
-        return ""
-    return "lower" if ci_high < 0 else "higher" if ci_low > 0 else "unclear"
-
-
-def is_starred(p_holm: float | None) -> bool:
-    """Whether a change stands after adjustment for how many were tested."""
-    return p_holm is not None and p_holm < ALPHA
 
 
 def is_fraction(metric: str) -> bool:

@@ -15,9 +15,10 @@ from forgetbench import __version__
 from forgetbench.cli import app
 from forgetbench.cli.help import COMMAND_GROUPS, EXAMPLES
 from forgetbench.commands import finetune, sweep
-from forgetbench.config import SweepConfig
+from forgetbench.config import MatrixConfig, SweepConfig
 from forgetbench.core.dataset_groups import manifest_groups
 from forgetbench.core.options import options
+from forgetbench.runs.scored import Scored, matrix_settings, remember
 
 HEAVY = ("torch", "hydra", "omegaconf", "pandas", "transformers")
 
@@ -65,6 +66,8 @@ def test_examples_of_the_help_compose(command: str, elsewhere: Path) -> None:
     for folder in ("outputs/my_run", "outputs/fashion_naming-full_low_lr-seed0", "from_vllm"):
         (elsewhere / folder).mkdir(parents=True)
         (elsewhere / folder / "run.json").write_text("{}")
+    known = Scored(matrix_settings(MatrixConfig(datasets=["fashion_naming"])), [], elsewhere / "outputs")
+    remember(elsewhere / "outputs/my_run", known)
     lines = [line for line in EXAMPLES[command].split("\n") if line.strip()]
     assert lines
     for line in lines:

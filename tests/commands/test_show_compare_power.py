@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from io import StringIO
 from pathlib import Path
 
@@ -101,7 +102,9 @@ def test_seeds_are_named_with_a_star_and_paired_by_seed(outputs: Path) -> None:
     found = rows(output, "quadrant")
     assert set(found["n_seeds"]) == {2}
     assert (found["seed_sd"] >= 0).all()
-    assert found.loc["ood_text-id_image", "verdict"] == "higher"
+    assert found.loc["ood_text-id_image", "ci_low"] > 0
+    assert found.loc["ood_text-id_image", "p_holm"] > 0.05  # over four quadrants
+    assert found.loc["ood_text-id_image", "verdict"] == "unclear"
     assert "several recipes (high, low)" in refused("compare", str(outputs / "grid/*--seed-0"))
     assert "is a sweep" in refused("compare", str(outputs / "grid"))
     assert "matches no scored run" in refused("compare", str(outputs / "grid/none*"))
@@ -147,3 +150,29 @@ def test_a_sweep_with_seeds_writes_both_errors(outputs: Path, capsys: pytest.Cap
     alone = [path for path in points if path.name.endswith("seed-0")]
     sweep.summarise_sweep(outputs / "alone", alone)
     assert not (outputs / "alone/seeds.csv").exists()
+
+
+def test_what_a_comparison_leaves_out_is_said_to_people_and_to_programs(
+    outputs: Path, terminal: StringIO, tmp_path: Path
+) -> None:
+    answered_run(tmp_path, "few", {"fashion_naming": 0.6, "fashion_knowledge": 0.9}, limit=20)
+    left_out = ["digits_naming (choice)", "On the items that both were asked, 20 items, of 40 and 20"]
+    pair = ("compare", str(outputs / "grid/low--seed-0"), str(tmp_path / "few"))
+    call(*pair)
+    assert all(line in " ".join(terminal.getvalue().split()) for line in left_out)
+    done = CliRunner().invoke(app, [*pair, "--json"])
+    assert {row["n"] for row in json.loads(done.stdout) if row["level"] == "dataset"} == {20}
+    assert all(line in done.stderr for line in left_out)
+    same = CliRunner().invoke(app, ["compare", str(outputs / "grid/low--seed-0"), "--json"])
+    assert same.stderr == ""
+
+
+def test_a_sweep_replaces_all_of_its_tables(outputs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "outputs/sweep"
+    shutil.copytree(outputs / "grid/low--seed-0", folder / "point")
+    shutil.copytree(outputs / ".cells", tmp_path / "outputs/.cells")
+    stale = ("representation.csv", "seeds.csv", "strategies.csv")
+    for name in (*stale, "mine.csv"):
+        (folder / name).write_text("run\n")
+    sweep.summarise_sweep(folder, [folder / "point"])
+    assert {path.name for path in folder.glob("*.csv")} == {"scores.csv", "matrix.csv", "summary.csv", "mine.csv"}

@@ -36,9 +36,9 @@ from forgetbench.cli import power
 from forgetbench.reporting.page import _environment
 from forgetbench.statistics.intervals import clustered_mean, detectable, linear_estimate
 from forgetbench.statistics.seeds import over_seeds
-from forgetbench.tables.comparison import verdict
+from forgetbench.tables.comparison import verdict_with_margin
 from forgetbench.terminal.cells import STAR
-from forgetbench.terminal.wording import is_starred
+from forgetbench.tables.verdict import is_starred
 
 values, names = [0.1, 0.4, 0.3, 0.9], [["a", "b", "c", "d"]]
 mean = clustered_mean(values, names)
@@ -55,7 +55,7 @@ print(json.dumps({{
     "detectable": detectable(),
     "starred": is_starred(0.07),
     "star": STAR,
-    "equivalent": verdict(-0.1, 0.1, 0.07),
+    "equivalent": verdict_with_margin(0.0, -0.1, 0.1, None, 0.07),
     "alpha": inspect.signature(power).parameters["alpha"].default,
     "page": _environment().from_string("{{{{ confidence|unbroken }}}}, {{{{ alpha }}}}").render(),
 }}))

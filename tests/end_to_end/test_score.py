@@ -16,11 +16,13 @@ from typer.testing import CliRunner
 
 from forgetbench.cli import app
 from forgetbench.compose import compose
-from forgetbench.config import FinetuneConfig
-from forgetbench.core.paths import EMBEDDED
-from forgetbench.core.records import Sample
+from forgetbench.config import FinetuneConfig, ScoreConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.paths import EMBEDDED, shipped
+from forgetbench.core.records import Decoding, Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.sources import load_samples
+from forgetbench.reporting.gather import gather
 from forgetbench.runs.run import Run
 from forgetbench.runs.stored import outputs_of
 
@@ -66,14 +68,126 @@ def test_tables_are_made_again_without_a_model_byte_for_byte(scored: Path) -> No
         assert [table.read_bytes() for table in tables] == before
 
 
-def test_cells_that_are_not_there_are_counted(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(scored)
-    saved = (scored / "outputs/run/scores.csv").read_bytes()
-    shown = call("score", "run=outputs/run", "matrix.datasets=[fashion_naming,digits_naming]", "matrix.limit=8")
-    assert "4 of 8 cells are not there at these settings" in shown
-    result = CliRunner().invoke(app, ["score", "run=outputs/run", "matrix.datasets=[digits_naming]"])
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+@pytest.fixture
+def mine(scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the scored run, in a project of its own."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(scored / "outputs", tmp_path / "outputs")
+    return tmp_path / "outputs/run"
+
+
+def test_a_run_is_scored_again_as_it_was_last_from_any_folder_and_under_another_name(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(mine)
+    call("score", "run=outputs/run")
+    assert contents(mine) == before
+    mine.parent.rename(tmp_path / "results")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    call("score", "run=../results/run")
+    assert contents(tmp_path / "results/run") == before
+    assert not (tmp_path / "elsewhere/outputs").exists()
+
+
+def test_arguments_come_on_top_of_what_a_run_remembers(mine: Path) -> None:
+    call("score", "run=outputs/run", "matrix.decodings=[greedy]")
+    scores = pd.read_csv(mine / "scores.csv")
+    assert set(scores["decoding"]) == {"greedy"}
+    assert set(scores["dataset"]) == {"fashion_naming", "fashion_knowledge", "emoji_open"}
+    assert compose(ScoreConfig, ["run=outputs/run"]).matrix.decodings == [Decoding.greedy]
+    whole = compose(ScoreConfig, ["run=outputs/run", "matrix=quick"]).matrix
+    assert (whole.limit, whole.decodings) == (150, [Decoding.choice])
+    (mine / "scored.json").write_text((mine / "scored.json").read_text().replace('"limit": 8', '"limit": 0'))
+    with pytest.raises(UserError, match=r"matrix\.limit \(scored\.json\)"):
+        compose(ScoreConfig, ["run=outputs/run"])
+
+
+def test_missing_cells_are_named_and_nothing_changes_unless_what_is_there_is_asked_for(mine: Path) -> None:
+    before, wanted = contents(mine), "matrix.datasets=[fashion_naming,digits_naming]"
+    result = CliRunner().invoke(app, ["score", "run=outputs/run", wanted])
     assert result.exit_code == 2
-    (scored / "outputs/run/scores.csv").write_bytes(saved)
+    assert "4 of 8 cells are not there, so its tables stay as they are" in result.stderr
+    assert "  step_000002, digits_naming, greedy\n" in result.stderr
+    assert "`forgetbench eval-matrix run=outputs/run` with the same matrix makes them" in result.stderr
+    assert contents(mine) == before
+    shown = call("score", "run=outputs/run", wanted, "--partial")
+    assert "without 4 of 8 cells" in shown
+    assert set(pd.read_csv(mine / "scores.csv")["dataset"]) == {"fashion_naming"}
+    assert compose(ScoreConfig, ["run=outputs/run"]).matrix.datasets == ["fashion_naming", "digits_naming"]
+    for arguments in (["run=outputs/run"], ["run=outputs/run", "matrix.datasets=[digits_naming]", "partial=true"]):
+        assert CliRunner().invoke(app, ["score", *arguments]).exit_code == 2
+
+
+def test_many_missing_cells_are_counted_after_ten(mine: Path) -> None:
+    result = CliRunner().invoke(app, ["score", "run=outputs/run", "matrix.limit=9"])
+    assert "10 of 10 cells are not there" in result.stderr
+    assert "more" not in result.stderr
+    result = CliRunner().invoke(app, ["score", "run=outputs/run", "matrix=quick"])
+    assert "  and 12 more\n" in result.stderr
+    assert result.stderr.count("\n  ") == 11
+
+
+def test_the_last_matrix_can_be_asked_for_by_name(mine: Path) -> None:
+    before = contents(mine)
+    cell = next((mine.parent / ".cells").glob("*.parquet"))
+    cell.unlink()
+    result = CliRunner().invoke(app, ["score", "run=outputs/run"])
+    assert "`forgetbench eval-matrix run=outputs/run matrix=last` makes them" in result.stderr
+    call("eval-matrix", "run=outputs/run", "matrix=last", "threads=1")
+    assert cell.is_file()
+    assert {**contents(mine), "scores.csv": b""} == {**before, "scores.csv": b""}  # less the seconds of one cell
+    (mine / "scored.json").unlink()
+    for arguments, message in ((["run=outputs/run"], "has no scored.json"), ([], "give the run, too")):
+        result = CliRunner().invoke(app, ["eval-matrix", "matrix=last", *arguments])
+        assert result.exit_code == 2
+        assert message in result.stderr
+
+
+def test_a_run_that_does_not_remember_is_scored_by_the_command_alone_and_says_so(mine: Path) -> None:
+    before = contents(mine)
+    (mine / "scored.json").unlink()
+    shown = call("score", "run=outputs/run", *MATRIX)
+    assert "does not tell how it was scored" in shown
+    assert "3 datasets by choice and greedy, 8 items each, from the cells in outputs" in shown
+    assert contents(mine) == before
+
+
+def test_what_a_run_remembers_is_taken_word_for_word_and_damage_is_refused(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "quick")
+    path = mine / "scored.json"
+    known = path.read_text()
+    for told in ("${oc.env:SECRET}", "${oc.decode:${oc.env:SECRET}}", "\\\\${oc.env:SECRET}"):
+        path.write_text(known.replace('"<think>"', f'"{told}"'))
+        assert compose(ScoreConfig, ["run=outputs/run"]).matrix.reasoning.marks[0][0] == json.loads(f'"{told}"')
+    damaged = ("{", "[]", "{}", known.replace('"limit": 8', '"limit": "many"'), known.replace("top_p", "top_q"))
+    for text in damaged:
+        path.write_text(text)
+        for arguments in (["score", "run=outputs/run"], ["report", "outputs/run"], ["compare", "outputs/run"]):
+            result = CliRunner().invoke(app, arguments)
+            assert result.exit_code == 2, (text, arguments)
+            assert "scored.json does not tell how the run was scored" in result.stderr
+
+
+def test_cells_are_looked_for_where_the_run_was_scored_into(mine: Path, tmp_path: Path) -> None:
+    shutil.copytree(mine.parent, tmp_path / "whole/team", ignore=lambda *_: [".cells"])
+    shutil.move(mine.parent / ".cells", tmp_path / "whole/.cells")
+    run = tmp_path / "whole/team/run"
+    call("score", f"run={run}", f"outputs={tmp_path}/whole")
+    before = contents(run)
+    (tmp_path / "whole/team/.cells").mkdir()  # other runs' cells, nearer
+    call("score", f"run={run}")
+    assert contents(run) == before
+    assert json.loads(call("compare", str(run), "--json"))
+    result = CliRunner().invoke(app, ["score", f"run={run}", f"outputs={tmp_path}/whole/team"])
+    assert result.exit_code == 2
+    assert "drop outputs" in result.stderr
 
 
 def test_results_are_written_in_lm_evals_layout(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +342,72 @@ def test_ids_that_a_datasets_rows_have_beside_its_items_are_matched(elsewhere: P
     write(elsewhere / "theirs/base/counts.jsonl", [answers[2], answers[0], answers[3], answers[1]])
     call("score", "predictions=theirs", "name=theirs", "matrix.datasets=[counts]")
     assert pd.read_csv("outputs/theirs/scores.csv")["value"].tolist() == [1]
+
+
+def test_whoever_reads_scored_predictions_finds_their_manifests_from_any_folder(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("own").mkdir()
+    text = (shipped("data_manifests") / "fashion_naming.yaml").read_text("utf-8")
+    (elsewhere / "own/mine.yaml").write_text(text)
+    for step in ("base", "checkpoint-100"):
+        shutil.copy(elsewhere / f"theirs/{step}/fashion_naming.jsonl", elsewhere / f"theirs/{step}/mine.jsonl")
+    wanted = ["matrix.datasets=[mine]", "matrix.limit=20", "manifests=[own]"]
+    call("score", "predictions=theirs", "name=theirs", *wanted)
+    (elsewhere / "there").mkdir()
+    monkeypatch.chdir(elsewhere / "there")
+    found = gather(Path("../outputs/theirs"), 5)
+    assert len(found.flips) == 5
+    assert found.pictures
+    shutil.move(elsewhere / "own", elsewhere / "other")
+    assert not gather(Path("../outputs/theirs"), 5).pictures
+    (elsewhere / "moved").mkdir()
+    shutil.move(elsewhere / "other", elsewhere / "moved/own")
+    shutil.move(elsewhere / "outputs", elsewhere / "moved/outputs")
+    assert gather(Path("../moved/outputs/theirs"), 5).pictures
+
+
+def test_a_run_is_scored_from_any_folder_with_the_manifests_that_it_was_trained_with(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((mine / "run.json").read_text())
+    config["config"] |= {"manifests": ["own"], "data": {"stages": [{"set": "mine"}]}}
+    (mine / "run.json").write_text(json.dumps(config))
+    (tmp_path / "own").mkdir()
+    text = (shipped("data_manifests") / "fashion_naming.yaml").read_text("utf-8")
+    (tmp_path / "own/mine.yaml").write_text(text)
+    (mine / "scored.json").unlink()
+    (tmp_path / "there/data_manifests").mkdir(parents=True)
+    (tmp_path / "there/data_manifests/here.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path / "there")
+    wanted = ["matrix.datasets=[mine,here]", *MATRIX[1:], "matrix.decodings=[choice]"]
+    call("eval-matrix", "run=../outputs/run", "threads=1", *wanted)
+    before = contents(mine)
+    assert set(pd.read_csv(mine / "scores.csv")["dataset"]) == {"mine", "here"}
+    (tmp_path / "nowhere").mkdir()
+    monkeypatch.chdir(tmp_path / "nowhere")
+    call("score", "run=../outputs/run")
+    assert contents(mine) == before
+    assert list(Path().iterdir()) == []
+
+
+def test_tables_take_the_place_of_all_that_stood_beside_earlier_ones(mine: Path) -> None:
+    (mine / "lm_eval/step_000002").mkdir(parents=True, exist_ok=True)
+    for name in ("representation.csv", "continual.csv", "beyond_context.csv", "lm_eval/step_000002/results.json"):
+        (mine / name).write_text("step\n")
+    (mine / "lm_eval/notes.txt").write_text("mine")
+    call("score", "run=outputs/run")
+    assert {path.name for path in mine.glob("*.csv")} == {"scores.csv", "matrix.csv", "summary.csv", "train.csv"}
+    assert [path.name for path in (mine / "lm_eval").rglob("*")] == ["notes.txt"]
+    call("eval-matrix", "run=outputs/run", "threads=1", *MATRIX[:2], "matrix.representation.images=2")
+    measured = (mine / "representation.csv").read_bytes()
+    call("score", "run=outputs/run")
+    assert (mine / "representation.csv").read_bytes() == measured
+    shutil.rmtree(mine.parent / ".representation")
+    call("score", "run=outputs/run")  # the same matrix: what was measured still fits
+    assert (mine / "representation.csv").read_bytes() == measured
+    call("score", "run=outputs/run", "matrix.decodings=[choice]")
+    assert not (mine / "representation.csv").exists()
 
 
 def test_predictions_never_take_the_place_of_a_runs_tables(elsewhere: Path) -> None:

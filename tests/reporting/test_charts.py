@@ -13,7 +13,7 @@ import vl_convert
 from PIL import Image
 
 from forgetbench.core.records import QUADRANTS
-from forgetbench.reporting.charts import Figure, figures, primary_decoding, vega_spec
+from forgetbench.reporting.charts import NAMES, Figure, figures, primary_decoding, vega_spec
 from forgetbench.reporting.charts.groups import PALETTE, SHAPES, groups_of, short_names
 from forgetbench.reporting.charts.labels import spread
 from forgetbench.reporting.charts.pareto import pareto_front
@@ -184,7 +184,11 @@ def test_the_same_tables_give_the_same_specs() -> None:
     assert first == second
 
 
-def test_files_are_written_in_pairs_with_the_same_bytes_each_time(
+def test_every_figure_is_known_by_its_name(everything: dict[str, Figure]) -> None:
+    assert list(everything) == [name for name in NAMES if name in everything]
+
+
+def test_files_are_written_in_pairs_with_the_same_bytes_each_time_and_replace_those_of_other_figures(
     everything: dict[str, Figure], tmp_path: Path
 ) -> None:
     some = [everything["probe"]]
@@ -193,6 +197,15 @@ def test_files_are_written_in_pairs_with_the_same_bytes_each_time(
     first = [path.read_bytes() for path in written]
     assert [path.read_bytes() for path in save_figures(some, tmp_path / "figures")] == first
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in written)
+    own = tmp_path / "figures/my_own.svg"
+    own.write_text("mine")
+    save_figures([everything["training"]], tmp_path / "figures")
+    left = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert left == ["my_own.svg", "training.png", "training.svg"]
+    own.unlink()
+    save_figures([], tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()
+    written = save_figures(some, tmp_path / "figures")
     with Image.open(written[1]) as picture:
         assert picture.width > 1200  # two pixels for each of the SVG's
 

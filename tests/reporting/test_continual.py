@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import pytest
 import vl_convert
+import yaml
 from rich.console import Console
 
+from forgetbench.core.paths import shipped
 from forgetbench.reporting.charts import Figure, figures, vega_spec
 from forgetbench.reporting.charts.groups import PALETTE
 from forgetbench.reporting.page import render
-from forgetbench.reporting.published import LABEL, PUBLISHED
+from forgetbench.reporting.published import LABEL, PUBLISHED, TASKS
 from forgetbench.terminal.strategies import strategy_table
 from tests.reporting.test_charts import tables, texts
 from tests.reporting.test_page import PLAIN
@@ -141,12 +144,39 @@ def test_bounds_are_marked(html: str) -> None:
     assert html.count('class="bound"') == 2
 
 
-def test_published_rows_are_set_apart_as_another_model_and_other_data(html: str) -> None:
+def of_the_benchmark(tasks: Sequence[str]) -> str:
+    known = single()
+    found = continual().assign(tasks=">".join(tasks))
+    return render(replace(known, tables=replace(known.tables, strategies=strategies(), continual=found)), [])
+
+
+def test_published_rows_are_set_apart_as_those_of_another_model() -> None:
+    html = of_the_benchmark(sorted(TASKS))
     published = html[html.index('<tbody class="published">') :]
     assert LABEL in published[: published.index("</tr>")]
     found = lines(html)[-len(PUBLISHED) :]
     assert found[0] == "LoRA-FT 64.98 53.00 61.13 -14.97 - - - -"
     assert sum("with replay" in line for line in found) == 3
+
+
+@pytest.mark.parametrize("tasks", [["a", "b", "c"], sorted(TASKS)[:4], [*sorted(TASKS), "a"]])
+def test_published_rows_stand_beside_no_other_benchmark(tasks: list[str], html: str) -> None:
+    for page in (html, of_the_benchmark(tasks)):
+        assert "Published" not in page
+        assert "LoRA-FT" not in page
+
+
+def test_the_benchmark_of_the_published_rows_is_configured() -> None:
+    config = yaml.safe_load((shipped("conf") / "data/mllm_cl_domain.yaml").read_text("utf-8"))
+    assert {stage["set"] for stage in config["stages"]} == TASKS
+
+
+def test_a_difference_that_does_not_stand_correction_has_no_colour() -> None:
+    table = strategies()
+    table.loc[table["strategy"] == "ewc", "p_holm"] = 0.06
+    known = single()
+    page = render(replace(known, tables=replace(known.tables, strategies=table)), [])
+    assert '<span class="flat">+10.0</span> <span class="muted">[6.0, 14.0]' in page
 
 
 def test_a_page_without_several_tasks_says_nothing_of_them() -> None:

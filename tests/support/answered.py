@@ -47,6 +47,7 @@ def answered_run(
     steps: tuple[int, ...] = (10, 20),
     variants: tuple[str, ...] = (),
     greedy: bool = False,
+    limit: int = 40,
 ) -> Path:
     """A run's folder: `shares` of its answers are right at the last step, the base's before, what changed on the way.
 
@@ -58,7 +59,7 @@ def answered_run(
     decodings = "choice,greedy" if greedy else "choice"
     matrix = compose(
         EvalMatrixConfig,
-        [f"matrix.datasets=[{','.join(shares)}]", "matrix.limit=40", f"matrix.decodings=[{decodings}]"],
+        [f"matrix.datasets=[{','.join(shares)}]", f"matrix.limit={limit}", f"matrix.decodings=[{decodings}]"],
     ).matrix
     checkpoints = [BASE, *(_checkpoint(step, name) for step in steps)]
     checkpoints += [_checkpoint(steps[-1], name, variant) for variant in variants]

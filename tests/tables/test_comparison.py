@@ -10,7 +10,8 @@ from scipy import stats
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Axis, Placement
 from forgetbench.tables.cell_view import CellView
-from forgetbench.tables.comparison import Side, compare, verdict
+from forgetbench.tables.comparison import Side, compare, left_out, verdict_with_margin
+from forgetbench.tables.verdict import verdict
 from tests.support.cell_views import CONTEXT, OTHER_TEXT, TARGET, TRAINED, cell
 
 OTHER_IMAGE = Placement(Axis.id, Axis.ood, "id_text-ood_image", seen_in_mix=False)
@@ -90,10 +91,53 @@ def test_what_did_not_change_is_equivalent_and_what_is_unknown_is_not() -> None:
     right = [1, 0] * 100
     table = compare(side("a", cell(CONTEXT, right)), side("b", cell(TRAINED, [*right[:-1], 1])), 0.05)
     assert rows(table, "dataset").loc["naming", "verdict"] == "equivalent"
-    assert verdict(-0.02, -0.01, 0.01) == "lower, within the margin"
-    assert verdict(0.01, 0.2, 0.6) == "higher"
-    assert verdict(-0.2, 0.3, 0.6) == "unclear"
-    assert verdict(None, None, None) == ""
+    assert verdict_with_margin(-0.015, -0.02, -0.01, 0.04, 0.01) == "lower, within the margin"
+    assert verdict_with_margin(0.1, 0.01, 0.2, 0.04, 0.6) == "higher"
+    assert verdict_with_margin(0.1, -0.2, 0.3, None, 0.6) == "unclear"
+    assert verdict_with_margin(None, None, None, None, None) == ""
+
+
+def test_a_verdict_never_contradicts_the_corrected_p_value() -> None:
+    assert verdict_with_margin(-0.1, -0.2, -0.01, 0.06, 0.6) == "unclear"
+    assert verdict_with_margin(-0.01, -0.02, -0.001, 0.06, 0.01) == "equivalent"
+    assert verdict(-0.1, -0.2, 0.01, 0.04) == "lower"
+    assert verdict(-0.1, -0.2, -0.01, None) == "lower"
+    table = compare(
+        side("a", *(cell(replace(CONTEXT, dataset=name), [1] * 10) for name in "xyz")),
+        side(
+            "b",
+            *(
+                cell(replace(TRAINED, dataset=name), [0] * n + [1] * (10 - n))
+                for name, n in zip("xyz", (6, 0, 1), strict=True)
+            ),
+        ),
+        0.02,
+    )
+    found = rows(table, "dataset").loc["x"]
+    assert (found["p_value"], found["p_holm"]) == (0.03125, 0.09375)
+    assert found["ci_high"] < 0
+    assert found["verdict"] == "unclear"
+
+
+def test_what_is_left_out_is_said() -> None:
+    elsewhere = replace(OTHER_IMAGE, quadrant="ood_text-ood_image")
+    ours = [cell(replace(CONTEXT, dataset=name), [1, 1, 0]) for name in ("both", "fewer", "ours")]
+    ours.append(cell(replace(CONTEXT, dataset="both", decoding="greedy"), [1, 1]))
+    theirs = [cell(replace(TRAINED, dataset=name), [1] * n) for name, n in (("both", 3), ("fewer", 2), ("theirs", 1))]
+    assert left_out(side("a", *ours), side("b", *theirs)) == [
+        "Only a: both (greedy), ours (choice).",
+        "Only b: theirs (choice).",
+        "On the items that both were asked, 2 items, of 3 and 2: fewer (choice).",
+    ]
+    moved = [cell(replace(TRAINED, dataset="both", placement=elsewhere), [1, 1, 1])]
+    assert left_out(side("a", ours[0]), side("b", *moved)) == [
+        "In no quadrant here, as the two sides' targets place them in different ones: both (choice)."
+    ]
+    assert left_out(Side("a", {0: ours, 1: ours}), Side("b", {1: ours, 2: ours})) == [
+        "Only a: seeds 0.",
+        "Only b: seeds 2.",
+    ]
+    assert left_out(side("a", *ours), side("b", *ours)) == []
 
 
 def test_several_seeds_are_paired_by_seed_and_keep_their_errors_apart() -> None:

@@ -47,5 +47,4 @@ def test_another_fraction_than_accuracy_is_named_and_in_percent() -> None:
 
 def test_what_higher_lower_and_the_p_values_are_of_is_said() -> None:
     text = shown(row("dataset", "naming"))
-    assert "higher, lower: row by row, where the 95 % interval leaves out 0" in text
-    assert "p Holm is adjusted over the rows of each table" in text
+    assert "higher, lower: where p Holm, which is adjusted over the rows of each table, is below .05" in text

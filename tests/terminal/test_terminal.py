@@ -159,7 +159,7 @@ def full_matrix() -> pd.DataFrame:
         (2, 100, {}),
         (2, 200, {"p_holm": 0.001}),
         (2, 200, {"p_holm": 0.001, "variant": "wise_ft:0.5", "checkpoint": "step_000200@wise_ft-0.5"}),
-        (2, 200, {"p_holm": 0.2, "variant": "model_tailor", "checkpoint": "step_000200@model_tailor"}),
+        (2, 200, {"p_holm": 0.03, "variant": "model_tailor", "checkpoint": "step_000200@model_tailor"}),
     ]
     rows = [
         matrix_row(quadrant, step, 0.77 if stage == 1 else value, decoding=decoding, stage=stage, **changes)
@@ -280,7 +280,7 @@ def test_a_change_that_stands_after_adjustment_has_a_star(
         text = rendered(table(*frames), 80)
         assert text.count("*") == 2 * starred
         assert (f"{change}*" in text, explained in text) == (starred, starred)
-        assert change in text
+        assert (change in text) == (starred or p_holm is None)
         assert "+2.0 unclear*" not in text
 
 

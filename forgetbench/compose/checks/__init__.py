@@ -73,8 +73,6 @@ def _run(config: EvalMatrixConfig | ScoreConfig) -> Iterator[Problem]:
 def _predictions(config: ScoreConfig, catalogue: Catalogue) -> Iterator[Problem]:
     if (config.run is None) == (config.predictions is None):
         yield Problem("run", "give run=outputs/<name>, or predictions=<folder> for predictions made elsewhere.")
-    if config.partial and config.predictions is None:
-        yield Problem("partial", "true is for predictions=<folder>; a run's cells hold every item. Leave it out.")
     if config.predictions is not None:
         yield from _name(config.name)
         if not Path(config.predictions).is_dir():

@@ -20,7 +20,13 @@ from forgetbench.reporting.charts.groups import Groups, groups_of
 from forgetbench.reporting.charts.rows import primary_decoding
 from forgetbench.reporting.contents import ReportTables
 
-__all__ = ["Chart", "Figure", "Theme", "figures", "primary_decoding", "vega_spec"]
+__all__ = ["NAMES", "Chart", "Figure", "Theme", "figures", "primary_decoding", "vega_spec"]
+
+NAMES = (
+    "continual_matrix", "forgetting_curves", "tradeoff", "probe", "class_name_effect", "mixing", "pareto", "seeds",
+    "effective_rank", "visual_drift", "weight_distance", "training",
+)  # fmt: skip
+"""Of every figure that there may be, in the order of the page."""
 
 
 def figures(tables: ReportTables) -> list[Figure]:

@@ -35,7 +35,7 @@ from forgetbench.reporting.page.flips import explorer_data
 from forgetbench.reporting.page.matrix import TARGET, RunView, run_views
 from forgetbench.reporting.page.sparkline import sparkline
 from forgetbench.reporting.page.tables import compared, costs, leak_summary, own_scale, seed_groups
-from forgetbench.reporting.published import LABEL, PAPER, PUBLISHED, SOURCE
+from forgetbench.reporting.published import LABEL, PAPER, SOURCE, published_beside
 from forgetbench.terminal.wording import QUADRANT_NAMES, units
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -86,6 +86,7 @@ def render(contents: ReportContents, figures: Sequence[DrawnFigure]) -> str:
             flips=explorer_data(contents),
             seeds=seed_groups(contents.tables.seeds),
             strategy_tables=strategy_tables(contents.tables.strategies),
+            published=published_beside(contents.tables.continual),
             costs=costs(contents.runs),
             parts=sorted({part for run in contents.runs for part in run.audit.get("parts", {})}),
             leak_summary=leak_summary(contents.leaks),
@@ -131,7 +132,6 @@ def _environment() -> jinja2.Environment:
         quadrant_names=QUADRANT_NAMES,
         target_quadrant=TARGET,
         measures=MEASURES,
-        published=PUBLISHED,
         published_label=LABEL,
         published_source=SOURCE,
         published_paper=PAPER,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from forgetbench.reporting.page.course import DASH, Row, interval_text, records, signed_text, text, value_text
-from forgetbench.terminal.wording import first_decoding, is_starred, number, verdict
+from forgetbench.tables.verdict import is_starred, verdict
+from forgetbench.terminal.wording import first_decoding, number
 
 MEASURES = {
     "MFT": "mean over tasks of the score right after the task's own stage",
@@ -80,7 +81,8 @@ def _line(name: str, rows: Mapping[str, Row]) -> StrategyLine:
     metric = text(any_row["metric"])
     difference = number(final.get("diff"))
     low, high = number(final.get("diff_ci_low")), number(final.get("diff_ci_high"))
-    tone = {"higher": "better", "lower": "worse"}.get(verdict(low, high), "flat")
+    p_holm = number(final.get("p_holm"))
+    tone = {"higher": "better", "lower": "worse"}.get(verdict(difference, low, high, p_holm), "flat")
     return StrategyLine(
         name=name,
         bound=_BOUNDS.get(text(any_row["training"])),
@@ -90,7 +92,7 @@ def _line(name: str, rows: Mapping[str, Row]) -> StrategyLine:
         difference="" if difference is None else signed_text(difference, metric),
         interval="" if low is None else interval_text(low, high, metric),
         tone=tone,
-        is_starred=is_starred(number(final.get("p_holm"))),
+        is_starred=is_starred(p_holm),
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from forgetbench.terminal.wording import MERIT, is_fraction, is_starred, number, verdict
+from forgetbench.tables.verdict import is_starred, verdict
+from forgetbench.terminal.wording import MERIT, is_fraction, number
 
 Row = Mapping[str, Any]
 DASH = "\N{EN DASH}"
@@ -106,8 +107,8 @@ class Course:
 
     @property
     def verdict(self) -> str:
-        """What the interval says about 0, in the terminal's words; empty if there is none."""
-        return "" if self.delta is None else verdict(self.ci_low, self.ci_high)
+        """What is said of the change, in the terminal's words; empty where there is no interval."""
+        return verdict(self.delta, self.ci_low, self.ci_high, self.p_holm)
 
     @property
     def tone(self) -> str:
