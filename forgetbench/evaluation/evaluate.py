@@ -79,19 +79,20 @@ def _work(model: str, checkpoint: Checkpoint, dataset: EvaluationSet, settings: 
 
 def stored_cells(planned: Sequence[Work], store: CellStore) -> list[ScoredCell]:
     """The cells that are there or are a part of one that is, scored by the present rules."""
-    found = [
-        (work, store.read(work.digest, work.dataset.manifest.metric) or _from_other(work, store)) for work in planned
-    ]
-    return [ScoredCell(work, cell) for work, cell in found if cell is not None]
+    cells = []
+    for work in planned:
+        cell = store.read(work.digest, work.dataset.manifest.metric) or _part(work, _other(work, store), store)
+        if cell is not None:
+            cells.append(ScoredCell(work, cell))
+    return cells
 
 
-def _from_other(work: Work, store: CellStore) -> Cell | None:
+def _part(work: Work, other: Answered | None, store: CellStore) -> Cell | None:
     """Store a cell whose blocks are all answered in one of another limit; None if not.
 
     Only the model says which items of a part are longer than its context: it is asked where there are any.
     """
     dataset = work.dataset
-    other = _other(work, store)
     if other is None or other.has_beyond or len(other.blocks) < len(dataset.blocks):
         return None
     cell = store.write(
@@ -151,10 +152,15 @@ class Evaluator:
             state = self._process_group.broadcast(state)
             if state == "free":
                 # While this process waited for the lock, another may have made the cell.
-                cell = self._stored(work) or self._taken(work)
+                cell, other = self._stored(work), None
+                if cell is None and self._process_group.is_main:
+                    other = _other(work, self._store)
+                    cell = _part(work, other, self._store)
+                if cell is not None:
+                    self._store.remove_leftovers(work.digest)
                 state = self._process_group.broadcast("stored" if cell else "free")
             if state == "free":
-                cell = self._make(work, advance)
+                cell = self._make(work, other, advance)
             elif state == "stored":
                 advance(work.label, len(work.dataset.samples))
             if state != "busy":
@@ -169,19 +175,12 @@ class Evaluator:
             self._store.remove_leftovers(work.digest)
         return cell
 
-    def _taken(self, work: Work) -> Cell | None:
-        """A cell made of another one alone, for the main process."""
-        cell = _from_other(work, self._store) if self._process_group.is_main else None
-        if cell is not None:
-            self._store.remove_leftovers(work.digest)
-        return cell
-
     def _lock(self, work: Work, held: ExitStack, wait_s: float) -> bool:
         """Hold a cell's lock to the end of `held`; False if another command does."""
         return self._process_group.is_main and held.enter_context(self._store.locked(work.digest, wait_s))
 
-    def _make(self, work: Work, advance: Advance) -> Cell | None:
-        """Ask the model what is not in the journal; the main process keeps the answers of all."""
+    def _make(self, work: Work, other: Answered | None, advance: Advance) -> Cell | None:
+        """Ask the model what neither the journal nor the other cell has; the main process keeps the answers of all."""
         if self._runner is None:
             self._runner = self._load()
         runner, dataset = self._runner, work.dataset
@@ -194,7 +193,7 @@ class Evaluator:
         kept = journal.read() if self._process_group.is_main else {}
         done = {number: kept[number] for number in range(len(batches)) if number in kept}
         done = {number: one for number, one in done.items() if one.items == items[number]}
-        done = self._process_group.broadcast(done | self._shared(work, layout, items, settings))
+        done = self._process_group.broadcast(done | _shared(other, work, layout, items, settings))
         advance(work.label, sum(len(batches[number]) for number in done))
         mine: list[tuple[int, Entry]] = []
         for turn, number in enumerate(number for number in range(len(batches)) if number not in done):
@@ -220,18 +219,20 @@ class Evaluator:
         self._store.remove_leftovers(work.digest)  # with the cell there, a late comer needs neither journal nor lock
         return cell
 
-    def _shared(self, work: Work, layout: BatchedSet, items: Sequence[str], settings: Settings) -> dict[int, Entry]:
-        """The batches of the first blocks that a cell of another limit has, for the main process."""
-        other = _other(work, self._store) if self._process_group.is_main else None
-        if other is None or replace(other.settings, block=settings.block) != settings:
-            return {}
-        found: dict[int, Entry] = {}
-        untold = {number: block.seconds for number, block in enumerate(other.blocks)}
-        for number, block in enumerate(layout.block_of_batch):
-            if block < len(other.blocks):
-                predictions = [other.predictions[work.dataset.samples[item].id] for item in layout.batches[number]]
-                found[number] = Entry(items[number], untold.pop(block, 0.0), predictions)
-        return found
+
+def _shared(
+    other: Answered | None, work: Work, layout: BatchedSet, items: Sequence[str], settings: Settings
+) -> dict[int, Entry]:
+    """The batches of the blocks that are answered in a cell of another limit."""
+    if other is None or replace(other.settings, block=settings.block) != settings:
+        return {}
+    found: dict[int, Entry] = {}
+    untold = {number: block.seconds for number, block in enumerate(other.blocks)}
+    for number, block in enumerate(layout.block_of_batch):
+        if block < len(other.blocks):
+            predictions = [other.predictions[work.dataset.samples[item].id] for item in layout.batches[number]]
+            found[number] = Entry(items[number], untold.pop(block, 0.0), predictions)
+    return found
 
 
 def _blocks(work: Work, layout: BatchedSet, done: Mapping[int, Entry]) -> list[Block]:
