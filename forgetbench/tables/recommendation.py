@@ -15,7 +15,7 @@ import numpy as np
 
 from forgetbench.core.confidence import ALPHA
 from forgetbench.core.records import QUADRANTS
-from forgetbench.statistics.bounds import t_interval
+from forgetbench.statistics.bounds import Limits, kept_within, t_interval
 from forgetbench.statistics.seeds import SeedEstimate, over_seeds
 from forgetbench.statistics.significance import holm, t_test_p
 from forgetbench.statistics.strata import Floats, join_ways
@@ -175,7 +175,8 @@ class _Total:
     seeds: Mapping[int | None, Pool]
     n_sources: int
 
-    def _estimate(self, values: Sequence[Floats], target: float, sources: float) -> SeedEstimate:
+    def _estimate(self, values: Sequence[Floats], target: float, sources: float, most: float = 1) -> SeedEstimate:
+        """The sum of the mean values of the target and of the sources, each so weighed; `most` is an item's largest."""
         one = next(iter(self.seeds.values()))
         names, sizes = np.unique(one.strata, return_counts=True)
         size = dict(zip(names.tolist(), sizes.tolist(), strict=True))
@@ -188,7 +189,9 @@ class _Total:
         kept = weights != 0
         ways = [[label for label, keep in zip(way, kept, strict=True) if keep] for way in join_ways(one.clusters)]
         strata = [name for name, keep in zip(one.strata, kept, strict=True) if keep]
-        return over_seeds([value[kept] for value in values], ways, weights[kept], strata)
+        return over_seeds(
+            [value[kept] for value in values], ways, weights[kept], strata, _either_way(most * (target + sources))
+        )
 
     def changes(self) -> dict[int | None, Floats]:
         return {seed: one.after_N - one.before_N for seed, one in self.seeds.items() if one.before_N is not None}
@@ -206,13 +209,17 @@ class _Total:
         ours, theirs = self.changes(), other.changes()
         common = [seed for seed in ours if seed in theirs]
         if len(common) > 1:
-            return self._estimate([ours[seed] - theirs[seed] for seed in common], 1, 1)
-        items = self._estimate([np.mean(list(ours.values()), axis=0) - np.mean(list(theirs.values()), axis=0)], 1, 1)
+            return self._estimate([ours[seed] - theirs[seed] for seed in common], 1, 1, most=2)
+        items = self._estimate([np.mean(list(ours.values()), axis=0) - np.mean(list(theirs.values()), axis=0)], 1, 1, 2)
         if spread is None or items.value is None or items.stderr is None or items.df is None:
             return items
         parts = [(items.stderr**2, items.df), (spread.variance / len(ours) + spread.variance / len(theirs), spread.df)]
         variance = sum(part for part, _ in parts)
         df = variance**2 / sum(part**2 / df for part, df in parts) if variance else items.df
         stderr = float(np.sqrt(variance))
-        low, high = t_interval(items.value, stderr, df)
+        low, high = kept_within(*t_interval(items.value, stderr, df), _either_way(4))
         return replace(items, stderr=stderr, ci_low=low, ci_high=high, df=df, seed_sd=float(np.sqrt(spread.variance)))
+
+
+def _either_way(most: float) -> Limits:
+    return -most, most

@@ -88,7 +88,7 @@ def test_the_scores_by_hand() -> None:
     variances = 4 / 3 * 0.72 / 64, 2 * 0.08 / 16
     df = sum(variances) ** 2 / (variances[0] ** 2 / 3 + variances[1] ** 2)
     half = stats.t.ppf(0.975, df) * sum(variances) ** 0.5 / 0.625
-    assert row["retention_ci_low"] == pytest.approx(0.4 - half)
+    assert row["retention_ci_low"] == 0 > 0.4 - half
     assert row["retention_ci_high"] == pytest.approx(0.4 + half)
 
 
