@@ -142,9 +142,9 @@ def test_rates_of_yes_that_did_not_change_leave_room_for_a_change(before: str, a
     rates = rates[rates["value"].notna()]
     assert len(rates) == (4 if "y" in before else 3)
     assert (rates["delta"] == 0).all()
-    assert ((-1 <= rates["delta_ci_low"]) & (rates["delta_ci_low"] < 0)).all()
-    assert ((0 < rates["delta_ci_high"]) & (rates["delta_ci_high"] <= 1)).all()
-    assert ((0 <= rates["ci_low"]) & (rates["ci_low"] < rates["ci_high"]) & (rates["ci_high"] <= 1)).all()
+    assert ((rates["delta_ci_low"] >= -1) & (rates["delta_ci_low"] < 0)).all()
+    assert ((rates["delta_ci_high"] > 0) & (rates["delta_ci_high"] <= 1)).all()
+    assert ((rates["ci_low"] >= 0) & (rates["ci_low"] < rates["ci_high"]) & (rates["ci_high"] <= 1)).all()
 
 
 def test_no_rate_or_change_of_clustered_items_leaves_its_range() -> None:
