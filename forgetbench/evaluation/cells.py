@@ -297,7 +297,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 def _in_common(facts: Mapping[str, Any], blocks: Iterable[str]) -> list[Block]:
     """The blocks that a cell begins with and these are."""
-    theirs = [Block(**one) for one in facts.get("blocks", ())]
+    theirs = [Block(one["digest"], float(one["seconds"])) for one in facts.get("blocks", ())]
     return [one for one, _ in takewhile(lambda pair: pair[0].digest == pair[1], zip(theirs, blocks, strict=False))]
 
 
@@ -308,7 +308,7 @@ def _answered(path: Path, blocks: Mapping[str, Sequence[str]]) -> Answered:
     known = {row["sample_id"]: _prediction(row) for row in rows}
     wanted = {item: known[item] for one in shared for item in blocks[one.digest]}
     settings = Settings.read(table["settings"][0].as_py())
-    return Answered(shared, wanted, settings, facts["versions"], "beyond_context" in facts)
+    return Answered(shared, wanted, settings, dict(facts["versions"]), "beyond_context" in facts)
 
 
 def _load(path: Path) -> tuple[pa.Table, dict[str, Any]]:
