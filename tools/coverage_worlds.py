@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from scipy import special  # type: ignore[import-untyped]
 
 from forgetbench.statistics.intervals import Estimate, clustered_mean, linear_estimate, paired_difference
+from forgetbench.statistics.ratios import clustered_ratio
 from forgetbench.statistics.seeds import RESAMPLES, SeedEstimate, over_seeds
 from forgetbench.statistics.significance import equivalence_p, sign_flip_p, t_test_p
 from forgetbench.statistics.strata import Codes, Floats
+from forgetbench.tables.yes_no import YesNoCounts
 
 ITEMS_EACH = 10
 BASE, AGREEMENT = 0.6, 0.8
@@ -193,6 +195,32 @@ def unclustered(share: float, n: int) -> Row:
     by_t = [within(float(one.value or 0), t * float(one.stderr or 0), share) for one in estimates]
     ours = [covers(one, share) for one in estimates]
     return {"p": share, "items": n, "ours": 100 * float(chance @ ours), "t": 100 * float(chance @ by_t)}
+
+
+def yes_no(n_items: int, recall: float, alarms: float, repetitions: int) -> Row:
+    """Coverage of precision, recall and F1 of unclustered questions, half of them to be answered yes.
+
+    Args:
+        n_items: how many.
+        recall: chance of a yes where it is right.
+        alarms: chance of a yes where it is wrong.
+        repetitions: how often they are asked.
+    """
+    is_true_N, items = np.arange(n_items) % 2 == 0, items_of([np.arange(n_items)])
+    truth = {"precision": recall / (recall + alarms), "recall": recall, "F1": 2 * recall / (1 + recall + alarms)}
+
+    def once(random: Random) -> Row:
+        says_N = random.random(n_items) < np.where(is_true_N, recall, alarms)
+        counts = YesNoCounts(*(1.0 * one for one in (says_N & is_true_N, says_N & ~is_true_N, ~says_N & is_true_N)))
+        parts = {"precision": counts.precision, "recall": counts.recall, "F1": counts.f1}
+        found = {name: clustered_ratio(part(items.labels)) for name, part in parts.items()}
+        f1 = found["F1"]
+        half = special.stdtrit(f1.df, 0.975) * f1.stderr if f1.df is not None and f1.stderr is not None else 0.0
+        by_t = f1.value is not None and within(f1.value, float(half), truth["F1"])
+        return {name: covers(one, truth[name]) for name, one in found.items()} | {"F1 by t": by_t}
+
+    setting = {"items": n_items, "true yes": recall, "false yes": alarms}
+    return repeat(setting, repetitions, once)
 
 
 def paired(base: float, n_clusters: int, change: float, uneven: bool, repetitions: int) -> Row:

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from forgetbench.core.records import QUADRANTS
+from forgetbench.statistics.bounds import CHANGE
 from forgetbench.statistics.intervals import ClusteredScores, difference_of_means
 from forgetbench.tables.cell_view import ways
 
@@ -131,7 +132,8 @@ def _drop(folder: Path, after: str, before: str, dataset: str) -> ClusteredScore
     """What each item lost, clustered as the manifest says."""
     frames = [pq.read_table(folder.parent / ".cells" / f"{cell}.parquet").to_pandas() for cell in (after, before)]
     assert list(frames[0]["sample_id"]) == list(frames[1]["sample_id"])
-    return ClusteredScores(frames[1]["score"].to_numpy() - frames[0]["score"].to_numpy(), ways(frames[0], dataset))
+    drop_N = frames[1]["score"].to_numpy() - frames[0]["score"].to_numpy()
+    return ClusteredScores(drop_N, ways(frames[0], dataset), CHANGE)
 
 
 if __name__ == "__main__":

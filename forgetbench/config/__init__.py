@@ -160,7 +160,7 @@ class MatrixConfig:
     decodings: list[Decoding] = field(default_factory=lambda: [Decoding.choice, Decoding.greedy])
     """How predictions are read: likelihood of the candidates, what is written, what is drawn."""
     limit: int | None = None
-    """Score n items of each dataset, drawn over the whole file; the same ones every time."""
+    """Score n items of each dataset, drawn over the whole file; the same ones every time, and fewer are among more."""
     batch_size: int = 64
     """Items in a forward pass."""
     precision: Precision = Precision.fp32

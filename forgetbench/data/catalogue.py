@@ -40,7 +40,7 @@ class Catalogue:
         Raises:
             UserError: there is none of that name, or it is not valid.
         """
-        if "+" in name and name not in self._paths:
+        if self._is_union(name):
             return self._union(name)
         name = name.partition(":")[0]
         if name not in self._loaded:
@@ -51,9 +51,16 @@ class Catalogue:
             self._loaded[name] = load_manifest(self._paths[name])
         return self._loaded[name]
 
+    def joined(self, name: str) -> list[Manifest]:
+        """The manifests of several datasets that are joined by `+`; of one alone, that one."""
+        return [self.load(part) for part in (name.split("+") if self._is_union(name) else [name])]
+
+    def _is_union(self, name: str) -> bool:
+        return "+" in name and name not in self._paths
+
     def _union(self, name: str) -> Manifest:
         """Several datasets as one, each with equal weight."""
-        parts = [self.load(part) for part in name.split("+")]
+        parts = self.joined(name)
         return Manifest(
             name=name,
             mixture=dict.fromkeys(name.split("+"), 1.0),

@@ -70,6 +70,11 @@ def _rank(place: int) -> bytes:
     return hashlib.sha256(str(place).encode()).digest()
 
 
+def draw_order(places: Iterable[int]) -> list[int]:
+    """Places of rows in the order in which growing limits draw them."""
+    return sorted(places, key=_rank)
+
+
 def _drawn(found: Iterator[Row], limit: int | None) -> Iterable[tuple[int, Row]]:
     """The rows with their places in the file; with a limit, those whose places have the smallest hashes."""
     if limit is None:

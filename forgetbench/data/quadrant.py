@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from forgetbench.core.records import Axis, Placement
 from forgetbench.data.manifest import Manifest
@@ -16,16 +16,26 @@ def axis(target: Iterable[str], other: Iterable[str]) -> Axis:
     return Axis.ood if target.isdisjoint(other) else Axis.partial
 
 
-def place(target: Manifest, evaluated: Manifest, auxiliary: Iterable[Manifest] = ()) -> Placement:
+def nearest_axis(targets: Iterable[Iterable[str]], other: Iterable[str]) -> Axis:
+    """As `axis` of the nearest target: in-distribution of one is in-distribution, out of it only what is out of all."""
+    found = {axis(target, other) for target in targets}
+    return next(one for one in (Axis.id, Axis.partial, Axis.ood) if one in found)
+
+
+def place(
+    target: Manifest, evaluated: Manifest, auxiliary: Iterable[Manifest] = (), joint: Sequence[Manifest] = ()
+) -> Placement:
     """Place one evaluation set relative to the fine-tuning target.
 
     Args:
         target: the set fine-tuned on.
         evaluated: the set scored.
         auxiliary: sets mixed into training; they never move a dataset's quadrant.
+        joint: the sets of a target that were trained jointly: each is as much the target as the others.
     """
-    text = axis(target.text_tasks, evaluated.text_tasks)
-    image = axis(target.image_domains, evaluated.image_domains)
+    targets = joint or [target]
+    text = nearest_axis((one.text_tasks for one in targets), evaluated.text_tasks)
+    image = nearest_axis((one.image_domains for one in targets), evaluated.image_domains)
     whole = Axis.partial not in (text, image) and not evaluated.probe
     seen = any(not set(aux.text_tasks).isdisjoint(evaluated.text_tasks) for aux in auxiliary)
     return Placement(text, image, f"{text}_text-{image}_image" if whole else "", seen)

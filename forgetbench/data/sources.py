@@ -53,6 +53,10 @@ class Read:
 
     samples: list[Sample] = field(default_factory=list)
     """The items, in file order."""
+    places: list[int] = field(default_factory=list)
+    """Of the items' rows in the split."""
+    drawn: list[int] = field(default_factory=list)
+    """Places of all rows that were drawn, also of those that make no item."""
     layouts: dict[str, str] = field(default_factory=dict)
     """Id -> layout, of the items that are conversations."""
     left_out: dict[str, str] = field(default_factory=dict)
@@ -63,7 +67,12 @@ class Read:
 
 
 def load_samples(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> list[Sample]:
-    """Read one split's items in file order; records that make no item are left out and told of on stderr.
+    """Read one split's items in file order, as `load_split` does."""
+    return load_split(manifest, split, limit, distract).samples
+
+
+def load_split(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> Read:
+    """Read one split in file order; records that make no item are left out and told of on stderr.
 
     Args:
         manifest: a manifest with a source.
@@ -87,11 +96,11 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None, distr
     if read.left_out and (manifest.path, split) not in _told and os.environ.get("RANK", "0") == "0":
         _told.add((manifest.path, split))
         print(f"{manifest.name}: {left_out(split, read.left_out, _NAMED)}.", file=sys.stderr)
-    return read.samples
+    return read
 
 
 def read_split(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> Read:
-    """Read one split as `load_samples` does, and say what does not fit instead of refusing it.
+    """Read one split as `load_split` does, and say what does not fit instead of refusing it.
 
     Raises:
         UserError: a file is missing or not readable.
@@ -103,6 +112,7 @@ def read_split(manifest: Manifest, split: str, limit: int | None = None, distrac
     found = list[_Drafts]()
     for index, row in chosen_rows(manifest, split, limit, reader.observe):
         item_id = str(index if row.get("id") is None else row["id"])
+        read.drawn.append(index)
         try:
             layout, samples = reader.read(row, item_id)
             if item_id in seen and any(samples.values()):
@@ -115,7 +125,8 @@ def read_split(manifest: Manifest, split: str, limit: int | None = None, distrac
                 break
         else:
             seen.add(item_id)
-            found.append(_Drafts(samples, _refused(index, item_id, row, _several(row)) if len(samples) > 1 else None))
+            unsure = _refused(index, item_id, row, _several(row)) if len(samples) > 1 else None
+            found.append(_Drafts(index, samples, unsure))
             if layout:
                 read.layouts[item_id] = layout
     decided = _decided(read, found, reader.agreed)
@@ -133,6 +144,7 @@ def _refused(place: int, item_id: str, row: Row, error: Exception) -> Refused:
 class _Drafts:
     """A row's item by each reading of its answer that makes another option right."""
 
+    place: int
     samples: Mapping[AnswerIs | None, Sample | None]
     """One, as a rule; None where no probe can be made."""
     refused: Refused | None
@@ -143,8 +155,9 @@ def _decided(read: Read, found: Sequence[_Drafts], agreed: AnswerIs | None) -> R
     """What was read, with the items whose answers are read as the split's items agree."""
     unsure = [one.refused for one in found if one.refused and agreed is None]
     refused = sorted([*read.refused, *unsure], key=lambda one: one.place)[:MAX_REFUSED]
-    chosen = (one.samples[agreed] if one.refused and agreed else next(iter(one.samples.values())) for one in found)
-    return replace(read, refused=refused, samples=[sample for sample in chosen if sample])
+    chosen = [one.samples[agreed] if one.refused and agreed else next(iter(one.samples.values())) for one in found]
+    places = [one.place for one, sample in zip(found, chosen, strict=True) if sample]
+    return replace(read, refused=refused, samples=[sample for sample in chosen if sample], places=places)
 
 
 def _several(row: Row) -> ValueError:

@@ -1,7 +1,8 @@
-"""Compose one dataset's batches: over the whole dataset, by kind and length, whatever has to be asked.
+"""Compose one dataset's batches: within each of its blocks, by kind and length, whatever has to be asked.
 
 An item's batch, and the pictures that its picture is encoded with, never depend on what else runs, on what a killed run
-left, or on how many processes share the work: the same inputs in the same shapes give the same bits.
+left, on how many processes share the work, or on blocks that come later: the same inputs in the same shapes give the
+same bits.
 """
 
 from __future__ import annotations
@@ -27,15 +28,26 @@ class BatchedSet:
     candidates: Sequence[Sequence[tuple[int, ...]]]
     """Token ids of what each item may be answered with; none where the answer is open."""
     batch_size: int
+    blocks: Sequence[Sequence[int]] = ()
+    """Item numbers by block; none for all items in one."""
 
     @cached_property
     def batches(self) -> list[list[int]]:
-        """Item numbers by batch: one kind of candidates, similar lengths."""
+        """Item numbers by batch: of one block, one kind of candidates, similar lengths."""
+        return [batch for batches in self._by_block for batch in batches]
+
+    @cached_property
+    def block_of_batch(self) -> list[int]:
+        """The number of each batch's block."""
+        return [number for number, batches in enumerate(self._by_block) for _ in batches]
+
+    @cached_property
+    def _by_block(self) -> list[list[list[int]]]:
+        return [self._composed(block) for block in self.blocks or [range(len(self.samples))]]
+
+    def _composed(self, block: Sequence[int]) -> list[list[int]]:
         groups: dict[bool, list[int]] = {}
-        order = sorted(
-            range(len(self.samples)), key=lambda i: (self.prompts.lengths[i], len(self.samples[i].images), i)
-        )
-        for item in order:
+        for item in sorted(block, key=lambda i: (self.prompts.lengths[i], len(self.samples[i].images), i)):
             groups.setdefault(differ_in_last(self.candidates[item]), []).append(item)
         size = self.batch_size
         return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
@@ -59,13 +71,26 @@ class BatchedSet:
         ]
 
 
-def batched(samples: Sequence[Sample], prompts: EncodedSet, encoder: Encoder, batch_size: int) -> BatchedSet:
+def batched(
+    samples: Sequence[Sample],
+    prompts: EncodedSet,
+    encoder: Encoder,
+    batch_size: int,
+    blocks: Sequence[Sequence[int]] = (),
+) -> BatchedSet:
     """Lay out a dataset's batches for one tokenizer.
+
+    Args:
+        samples: its items.
+        prompts: the same, encoded.
+        encoder: of the model.
+        batch_size: items in a batch.
+        blocks: item numbers by block; none for all items in one.
 
     Raises:
         UserError: one candidate's tokens begin another's, and the model writes no end of turn; names the item.
     """
-    return BatchedSet(samples, prompts, [_candidates(sample, encoder) for sample in samples], batch_size)
+    return BatchedSet(samples, prompts, [_candidates(sample, encoder) for sample in samples], batch_size, blocks)
 
 
 def _candidates(sample: Sample, encoder: Encoder) -> list[tuple[int, ...]]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ SCHEMA = pa.schema(
     ]
 )
 _MARKS = [list(pair) for pair in THOUGHT_MARKS]
-_OF_ASKING = ("seconds", "versions", "beyond_context")
+_OF_ASKING = ("seconds", "versions", "beyond_context", "blocks")
 """What a cell's file says of how its predictions were made; scoring again changes none of it."""
 
 
@@ -87,6 +89,30 @@ class BeyondContext:
 
 
 @dataclass(frozen=True)
+class Block:
+    """Some items of a cell, which cells of other limits may hold too."""
+
+    digest: str
+    """Of its items and of those before it (see `EvaluationSet.block_digests`)."""
+    seconds: float
+    """What asking it took."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The first blocks of a dataset, from a cell that was made at another limit."""
+
+    blocks: Sequence[Block]
+    predictions: Mapping[str, Prediction]
+    """By item."""
+    settings: Settings
+    """With every default in place."""
+    versions: Mapping[str, str]
+    has_beyond: bool
+    """Whether an item of that cell is longer than the model's context."""
+
+
+@dataclass(frozen=True)
 class Cell:
     """One stored cell."""
 
@@ -110,6 +136,7 @@ class CellStore:
             marks: what thoughts stand between; None reads every cell by those that it was last read by.
         """
         self._files = Store(outputs / ".cells", ".parquet", damage=(OSError, pa.ArrowException))
+        self._families = outputs / ".cells" / ".families"
         self._marks = None if marks is None else [list(pair) for pair in marks]
 
     def path(self, digest: str) -> Path:
@@ -140,6 +167,35 @@ class CellStore:
             return self._score(digest, table.to_pylist(), metric, facts)
         return Cell(digest, _frame(table), facts["seconds"], metric, _beyond(facts))
 
+    def join_family(self, family: str, digest: str) -> None:
+        """Note that a cell begins as others do which differ in their limit alone.
+
+        Args:
+            family: the name of what their first blocks have in common; empty for a cell that has no whole block.
+            digest: the cell.
+        """
+        if family and not (noted := self._families / family / digest).exists():
+            noted.parent.mkdir(parents=True, exist_ok=True)
+            noted.touch()
+
+    def answered(self, family: str, digest: str, blocks: Mapping[str, Sequence[str]]) -> Answered | None:
+        """The first blocks of a cell, from one of its family that is whole; of several, from the one with most.
+
+        Args:
+            family: as of `join_family`.
+            digest: the cell, which is not there itself.
+            blocks: ids of the items of each of its blocks, by the block's digest.
+        """
+        if not family or not (self._families / family).is_dir():
+            return None
+        remedy, shared = "its answers are not used", dict[str, int]()
+        for other in sorted(path.name for path in (self._families / family).iterdir() if path.name != digest):
+            shared[other] = self._files.read(other, lambda path: len(_in_common(_facts(path), blocks)), remedy) or 0
+        for other in sorted(shared, key=lambda name: -shared[name]):
+            if shared[other] and (found := self._files.read(other, partial(_answered, blocks=blocks), remedy)):
+                return found
+        return None
+
     def prompts(self, digest: str) -> dict[str, str]:
         """What a stored cell's items asked, by id."""
         columns = pq.read_table(self.path(digest), columns=["sample_id", "prompt"])
@@ -155,6 +211,8 @@ class CellStore:
         metric: Metric,
         seconds: float | None,
         beyond_context: BeyondContext | None = None,
+        blocks: Sequence[Block] = (),
+        versions: Mapping[str, str] | None = None,
     ) -> Cell:
         """Score and store a finished cell, and return it as it will be read.
 
@@ -167,6 +225,8 @@ class CellStore:
             metric: how open answers are scored.
             seconds: what making them took.
             beyond_context: the items that are longer than the model's context.
+            blocks: what cells of other limits may hold too.
+            versions: of the libraries that made the predictions; None: those that are installed.
         """
         described = json.dumps(settings.described(), sort_keys=True)
         rows = [
@@ -189,11 +249,13 @@ class CellStore:
             for sample, image, prediction in zip(samples, images, predictions, strict=True)
         ]
         # Of those that asked: scoring again, later, changes neither.
-        versions = {} if seconds is None else {name: version(name) for name in ("torch", "transformers")}
+        if versions is None:
+            versions = {} if seconds is None else {name: version(name) for name in ("torch", "transformers")}
         asked = {
             "seconds": seconds if seconds is None else round(seconds, 3),
-            "versions": versions,
+            "versions": dict(versions),
             **({"beyond_context": asdict(beyond_context)} if beyond_context else {}),
+            **({"blocks": [asdict(one) for one in blocks]} if blocks else {}),
         }
         return self._score(digest, rows, metric, asked)
 
@@ -225,6 +287,28 @@ class CellStore:
 
 def _beyond(facts: Mapping[str, Any]) -> BeyondContext | None:
     return BeyondContext(**facts["beyond_context"]) if "beyond_context" in facts else None
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What a cell's file says of it, without its rows."""
+    facts: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[b"facts"])
+    return facts
+
+
+def _in_common(facts: Mapping[str, Any], blocks: Iterable[str]) -> list[Block]:
+    """The blocks that a cell begins with and these are."""
+    theirs = [Block(one["digest"], float(one["seconds"])) for one in facts.get("blocks", ())]
+    return [one for one, _ in takewhile(lambda pair: pair[0].digest == pair[1], zip(theirs, blocks, strict=False))]
+
+
+def _answered(path: Path, blocks: Mapping[str, Sequence[str]]) -> Answered:
+    table, facts = _load(path)
+    shared = _in_common(facts, blocks)
+    rows = table.select(["sample_id", "option_logprobs", "text"]).to_pylist()
+    known = {row["sample_id"]: _prediction(row) for row in rows}
+    wanted = {item: known[item] for one in shared for item in blocks[one.digest]}
+    settings = Settings.read(table["settings"][0].as_py())
+    return Answered(shared, wanted, settings, dict(facts["versions"]), "beyond_context" in facts)
 
 
 def _load(path: Path) -> tuple[pa.Table, dict[str, Any]]:

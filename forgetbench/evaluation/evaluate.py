@@ -7,22 +7,23 @@ commands on one outputs folder share the work cell by cell.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from forgetbench.config import MatrixConfig
 from forgetbench.core.processes import ProcessGroup
 from forgetbench.core.records import Prediction
 from forgetbench.core.store import json_digest
-from forgetbench.evaluation.cells import Cell, CellKey, CellStore
+from forgetbench.evaluation.cells import Answered, Block, Cell, CellKey, CellStore
 from forgetbench.evaluation.journal import Entry, Journal
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.evaluation.settings import Settings
 from forgetbench.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
+    from forgetbench.evaluation.batches import BatchedSet
     from forgetbench.evaluation.inference import ModelRunner
 
 _LOCK_WAIT_S = 20.0
@@ -39,6 +40,8 @@ class Work:
     dataset: EvaluationSet
     settings: Settings
     digest: str
+    family: str = ""
+    """What it shares with cells of other limits; empty where it has no whole block."""
 
     @property
     def label(self) -> str:
@@ -59,17 +62,61 @@ def plan(
 ) -> list[Work]:
     """Every checkpoint on every dataset in every decoding that applies."""
     return [
-        Work(checkpoint, dataset, settings, CellKey(model_digest, checkpoint.digest, dataset.digest, settings).digest)
+        _work(model_digest, checkpoint, dataset, settings)
         for checkpoint in checkpoints
         for dataset in datasets
         for settings in dataset.settings(config)
     ]
 
 
+def _work(model: str, checkpoint: Checkpoint, dataset: EvaluationSet, settings: Settings) -> Work:
+    key = CellKey(model, checkpoint.digest, dataset.digest, settings)
+    family = ""
+    if dataset.fills_a_block:
+        family = replace(key, samples=dataset.block_digests[0], settings=replace(settings, block=None)).digest
+    return Work(checkpoint, dataset, settings, key.digest, family)
+
+
 def stored_cells(planned: Sequence[Work], store: CellStore) -> list[ScoredCell]:
-    """The cells that are there, scored by the present rules."""
-    found = [(work, store.read(work.digest, work.dataset.manifest.metric)) for work in planned]
-    return [ScoredCell(work, cell) for work, cell in found if cell is not None]
+    """The cells that are there or are a part of one that is, scored by the present rules."""
+    cells = []
+    for work in planned:
+        cell = store.read(work.digest, work.dataset.manifest.metric) or _part(work, _other(work, store), store)
+        if cell is not None:
+            cells.append(ScoredCell(work, cell))
+    return cells
+
+
+def _part(work: Work, other: Answered | None, store: CellStore) -> Cell | None:
+    """Store a cell whose blocks are all answered in one of another limit; None if not.
+
+    Only the model says which items of a part are longer than its context: it is asked where there are any.
+    """
+    dataset = work.dataset
+    if other is None or other.has_beyond or len(other.blocks) < len(dataset.blocks):
+        return None
+    cell = store.write(
+        work.digest,
+        dataset.samples,
+        dataset.image_digests,
+        [other.predictions[sample.id] for sample in dataset.samples],
+        replace(other.settings, block=work.settings.block),
+        dataset.manifest.metric,
+        sum(one.seconds for one in other.blocks),
+        blocks=other.blocks,
+        versions=other.versions,
+    )
+    store.join_family(work.family, work.digest)
+    return cell
+
+
+def _other(work: Work, store: CellStore) -> Answered | None:
+    """The first blocks of a cell, from one of another limit; None where there are none."""
+    if not work.family:
+        return None
+    blocks = zip(work.dataset.block_digests, work.dataset.blocks, strict=True)
+    ids = {digest: [work.dataset.samples[item].id for item in items] for digest, items in blocks}
+    return store.answered(work.family, work.digest, ids)
 
 
 class Evaluator:
@@ -105,10 +152,15 @@ class Evaluator:
             state = self._process_group.broadcast(state)
             if state == "free":
                 # While this process waited for the lock, another may have made the cell.
-                cell = self._stored(work)
+                cell, other = self._stored(work), None
+                if cell is None and self._process_group.is_main:
+                    other = _other(work, self._store)
+                    cell = _part(work, other, self._store)
+                if cell is not None:
+                    self._store.remove_leftovers(work.digest)
                 state = self._process_group.broadcast("stored" if cell else "free")
             if state == "free":
-                cell = self._make(work, advance)
+                cell = self._make(work, other, advance)
             elif state == "stored":
                 advance(work.label, len(work.dataset.samples))
             if state != "busy":
@@ -119,6 +171,7 @@ class Evaluator:
         """A stored cell, for the main process."""
         cell = self._store.read(work.digest, work.dataset.manifest.metric) if self._process_group.is_main else None
         if cell is not None:
+            self._store.join_family(work.family, work.digest)  # a kill may have come between the two
             self._store.remove_leftovers(work.digest)
         return cell
 
@@ -126,22 +179,21 @@ class Evaluator:
         """Hold a cell's lock to the end of `held`; False if another command does."""
         return self._process_group.is_main and held.enter_context(self._store.locked(work.digest, wait_s))
 
-    def _make(self, work: Work, advance: Advance) -> Cell | None:
-        """Ask the model what is not in the journal; the main process keeps the answers of all."""
+    def _make(self, work: Work, other: Answered | None, advance: Advance) -> Cell | None:
+        """Ask the model what neither the journal nor the other cell has; the main process keeps the answers of all."""
         if self._runner is None:
             self._runner = self._load()
         runner, dataset = self._runner, work.dataset
         runner.move(work.checkpoint)
         advance(f"preparing {dataset.manifest.name}", 0)
-        batches, settings = runner.batches(dataset).batches, runner.resolved(dataset, work.settings)
-        beyond = runner.beyond_context(dataset, settings)
+        layout, settings = runner.batches(dataset), runner.resolved(dataset, work.settings)
+        batches, beyond = layout.batches, runner.beyond_context(dataset, settings)
         items = [json_digest([dataset.samples[item].id for item in batch])[:16] for batch in batches]
         journal = Journal(self._store.partial(work.digest), self._process_group.rank)
         kept = journal.read() if self._process_group.is_main else {}
         done = {number: kept[number] for number in range(len(batches)) if number in kept}
-        done = self._process_group.broadcast(
-            {number: one for number, one in done.items() if one.items == items[number]}
-        )
+        done = {number: one for number, one in done.items() if one.items == items[number]}
+        done = self._process_group.broadcast(done | _shared(other, work, layout, items, settings))
         advance(work.label, sum(len(batches[number]) for number in done))
         mine: list[tuple[int, Entry]] = []
         for turn, number in enumerate(number for number in range(len(batches)) if number not in done):
@@ -158,8 +210,37 @@ class Evaluator:
         for number, batch in enumerate(batches):
             by_item |= dict(zip(batch, done[number].predictions, strict=True))
         predictions = [by_item[item] for item in range(len(dataset.samples))]
-        seconds = sum(one.seconds for one in done.values())
+        seconds, blocks = sum(one.seconds for one in done.values()), _blocks(work, layout, done)
         metric, images = dataset.manifest.metric, dataset.image_digests
-        cell = self._store.write(work.digest, dataset.samples, images, predictions, settings, metric, seconds, beyond)
+        cell = self._store.write(
+            work.digest, dataset.samples, images, predictions, settings, metric, seconds, beyond, blocks
+        )
+        self._store.join_family(work.family, work.digest)
         self._store.remove_leftovers(work.digest)  # with the cell there, a late comer needs neither journal nor lock
         return cell
+
+
+def _shared(
+    other: Answered | None, work: Work, layout: BatchedSet, items: Sequence[str], settings: Settings
+) -> dict[int, Entry]:
+    """The batches of the blocks that are answered in a cell of another limit."""
+    if other is None or replace(other.settings, block=settings.block) != settings:
+        return {}
+    found: dict[int, Entry] = {}
+    untold = {number: block.seconds for number, block in enumerate(other.blocks)}
+    for number, block in enumerate(layout.block_of_batch):
+        if block < len(other.blocks):
+            predictions = [other.predictions[work.dataset.samples[item].id] for item in layout.batches[number]]
+            found[number] = Entry(items[number], untold.pop(block, 0.0), predictions)
+    return found
+
+
+def _blocks(work: Work, layout: BatchedSet, done: Mapping[int, Entry]) -> list[Block]:
+    """What a finished cell may share with those of other limits."""
+    if not work.family:
+        return []
+    digests = work.dataset.block_digests
+    seconds = [0.0] * len(digests)
+    for number, block in enumerate(layout.block_of_batch):
+        seconds[block] += done[number].seconds
+    return [Block(*one) for one in zip(digests, seconds, strict=True)]

@@ -78,7 +78,7 @@ def _common(folder: Path, dataset: EvaluationSet, read: Sequence[ExternalPredict
     samples = [sample for sample in dataset.samples if all(sample.id in one.predictions for one in read)]
     if not samples:
         raise UserError(f"{folder}: no item of '{dataset.manifest.name}' has a prediction of every checkpoint.")
-    return dataset if len(samples) == len(dataset.samples) else replace(dataset, samples=samples)
+    return dataset if len(samples) == len(dataset.samples) else replace(dataset, samples=samples, blocks=())
 
 
 def _cell(found: ExternalCheckpoint, read: ExternalPredictions, dataset: EvaluationSet, store: CellStore) -> ScoredCell:

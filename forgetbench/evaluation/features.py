@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -20,6 +21,16 @@ from forgetbench.models.features import PictureEncoder
 
 Move = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 """Puts tensors on the model's device."""
+
+
+@dataclass(frozen=True)
+class _Room:
+    """How much of a dataset there is memory for; a matter of this dataset alone, whatever else was asked before."""
+
+    n_blocks: int
+    """Its first blocks, whose features fit; what comes after them is given pixels, however many blocks there are."""
+    n_bytes: int
+    """Of their features."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +50,12 @@ class FeatureCache:
 
         Args:
             encoder: of the model that is asked.
-            max_bytes: memory for all features; a dataset that would exceed it is given pixels every time.
+            max_bytes: memory for all features; blocks of a dataset that would exceed it are given pixels every time.
         """
         self._encoder = encoder
         self._state = ""
         self._held: LRUCache[BatchedSet, _Features] = LRUCache(max_bytes, getsizeof=lambda one: one.n_bytes)
-        self._too_large: set[BatchedSet] = set()
+        self._rooms: dict[BatchedSet, _Room] = {}
 
     def begin(self, state: str) -> None:
         """Say which weights encode pictures now; features of other weights are dropped.
@@ -61,10 +72,15 @@ class FeatureCache:
         shown = [images for item in dataset.batches[number] if (images := dataset.samples[item].images)]
         if not shown or not self._encoder.usable:
             return {}
-        if dataset not in self._held and dataset not in self._too_large:
-            self._begin(dataset, dataset.first_positions[shown[0]][0], move)
-        if dataset in self._too_large:
+        first: dict[Pictures, Tensor] = {}
+        if dataset not in self._rooms:
+            first = self._encoded(dataset, dataset.first_positions[shown[0]][0], move)
+            self._rooms[dataset] = self._room(dataset, next(iter(first.values())))
+        room = self._rooms[dataset]
+        if dataset.block_of_batch[number] >= room.n_blocks:
             return {}
+        if dataset not in self._held:
+            self._held[dataset] = _Features(room.n_bytes, first)
         held = self._held[dataset].of
         for images in shown:
             if images not in held:
@@ -72,19 +88,13 @@ class FeatureCache:
         features_RD = torch.cat([held[images] for images in shown])
         return self._encoder.inputs(move({"": features_RD})[""])
 
-    def _begin(self, dataset: BatchedSet, number: int, move: Move) -> None:
-        """Keep the first features of a dataset, or that all of its features would not fit.
-
-        That is a matter of this dataset alone: others make room, so that what was asked before decides nothing.
-        """
-        first = self._encoded(dataset, number, move)
-        one_RD = next(iter(first.values()))
-        rows = sum(self._rows(dataset, item) for _, item in dataset.first_positions.values())
-        n_bytes = rows * one_RD.shape[1] * one_RD.element_size()
-        if n_bytes > self._held.maxsize:
-            self._too_large.add(dataset)
-        else:
-            self._held[dataset] = _Features(n_bytes, first)
+    def _room(self, dataset: BatchedSet, one_RD: Tensor) -> _Room:
+        rows = [0] * (dataset.block_of_batch[-1] + 1)
+        for number, item in dataset.first_positions.values():
+            rows[dataset.block_of_batch[number]] += self._rows(dataset, item)
+        sizes = [total * one_RD.shape[1] * one_RD.element_size() for total in accumulate(rows)]
+        fitting = [n_bytes for n_bytes in sizes if n_bytes <= self._held.maxsize]
+        return _Room(len(fitting), max(fitting, default=0))
 
     def _encoded(self, dataset: BatchedSet, number: int, move: Move) -> dict[Pictures, Tensor]:
         """Features of the pictures that a batch is the first to show."""

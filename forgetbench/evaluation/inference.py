@@ -76,7 +76,8 @@ class ModelRunner:
             name = f"{dataset.digest} {self._inputs_digest} {transformers.__version__}"
             folder = self._cache / hashlib.sha256(name.encode()).hexdigest()
             prompts = encode(dataset.samples, self._encoder, folder, int(self._config.cache_gb * GIB))
-            self._sets[dataset] = batched(dataset.samples, prompts, self._encoder, self._config.batch_size)
+            size = self._config.batch_size
+            self._sets[dataset] = batched(dataset.samples, prompts, self._encoder, size, dataset.blocks)
         return self._sets[dataset]
 
     def resolved(self, dataset: EvaluationSet, settings: Settings) -> Settings:

@@ -10,12 +10,18 @@ from itertools import permutations
 
 from forgetbench.config import MatrixConfig
 from forgetbench.core.records import PROBE_SUFFIX, AnswerKind, Decoding, Sample
+from forgetbench.core.store import json_digest
 from forgetbench.data.catalogue import Catalogue
+from forgetbench.data.layouts import draw_order
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.pictures import read_image
-from forgetbench.data.sources import load_samples
+from forgetbench.data.sources import Read, load_split
 from forgetbench.evaluation.cells import samples_digest
 from forgetbench.evaluation.settings import Settings
+
+BLOCK = 1_000
+"""A dataset is asked in blocks of so many draws, each with batches of its own, so that a larger limit repeats the
+batches of a smaller one. No smaller number: sets of 1,000 items and fewer are one block, as before there were any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +33,10 @@ class EvaluationSet:
     """Those that are scored."""
     load: Callable[[], Sequence[Sample]]
     """Reads all items of the split."""
+    blocks: Sequence[Sequence[int]] = ()
+    """Item numbers by block, in the order in which growing limits draw them, each block in file order."""
+    fills_a_block: bool = False
+    """Whether as many rows as a block holds were drawn, so that another limit may share it."""
 
     @cached_property
     def whole(self) -> Sequence[Sample]:
@@ -47,6 +57,15 @@ class EvaluationSet:
         """Digest of the rendered items."""
         return samples_digest(self.samples, self.image_digests)
 
+    @cached_property
+    def block_digests(self) -> list[str]:
+        """Digest of the rendered items of each block and of all before it: what its answers depend on."""
+        found: list[str] = []
+        for block in self.blocks:
+            own = samples_digest([self.samples[k] for k in block], [self.image_digests[k] for k in block])
+            found.append(json_digest([*found[-1:], own]))
+        return found
+
     @property
     def _begins_another(self) -> bool:
         """Whether an item has a candidate that begins another one, as "red" begins "red and blue"."""
@@ -60,7 +79,13 @@ class EvaluationSet:
         """How it is asked: the decodings that apply, as open answers have no candidates to choose from."""
         open_ended = self.manifest.answer is AnswerKind.text
         precision = config.precision.value
-        choice = Settings(Decoding.choice, precision, config.batch_size, answer_end=self._begins_another or None)
+        choice = Settings(
+            Decoding.choice,
+            precision,
+            config.batch_size,
+            answer_end=self._begins_another or None,
+            block=BLOCK if len(self.blocks) > 1 else None,
+        )
         greedy = replace(
             choice,
             answer_end=None,
@@ -90,8 +115,25 @@ def load_sets(config: MatrixConfig, catalogue: Catalogue) -> list[EvaluationSet]
 
 
 def _load(manifest: Manifest, limit: int | None, distract: bool = False) -> EvaluationSet:
-    read = partial(load_samples, manifest, manifest.eval_split, distract=distract)
-    samples = read(limit=limit)
+    read = partial(load_split, manifest, manifest.eval_split, distract=distract)
+    found = read(limit=limit)
     if distract:
         manifest = replace(manifest, name=manifest.name + PROBE_SUFFIX, probe=True)
-    return EvaluationSet(manifest, samples, read if limit else lambda: samples)
+    return EvaluationSet(
+        manifest,
+        found.samples,
+        load=lambda: read().samples if limit else found.samples,
+        blocks=_blocks(found),
+        fills_a_block=len(found.drawn) >= BLOCK,
+    )
+
+
+def _blocks(read: Read) -> list[list[int]]:
+    """The items of every thousand rows of the draw; a row that makes no item leaves its place empty."""
+    if len(read.drawn) <= BLOCK:
+        return [list(range(len(read.samples)))]
+    block_of = {place: number // BLOCK for number, place in enumerate(draw_order(read.drawn))}
+    found: dict[int, list[int]] = {block: [] for block in sorted(set(block_of.values()))}
+    for item, place in enumerate(read.places):
+        found[block_of[place]].append(item)
+    return [items for items in found.values() if items]

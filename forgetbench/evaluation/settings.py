@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from forgetbench.core.records import Decoding
 
-_LATER = ("answer_end",)
+_LATER = ("answer_end", "block")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Settings:
     """The layout of predictions made elsewhere, whose settings are not known."""
     answer_end: bool | None = None
     """True where one option's text begins another's: such candidates are scored with the end of the turn."""
+    block: int | None = None
+    """So many draws have their batches to themselves (see `sets.BLOCK`); None where there are no more than that."""
 
     @property
     def named(self) -> dict[str, Any]:
@@ -38,3 +41,9 @@ class Settings:
     def described(self) -> dict[str, Any]:
         """What applies, by name."""
         return {key: value for key, value in asdict(self).items() if value not in (None, ())}
+
+    @classmethod
+    def read(cls, described: str) -> Settings:
+        """From what a stored row says, the JSON of `described`."""
+        known = json.loads(described)
+        return cls(**known | {"decoding": Decoding(known["decoding"]), "stop": tuple(known.get("stop", ()))})

@@ -106,9 +106,10 @@ class Subject:
             "settings": str(cell.frame["settings"].iloc[0]),
         }
         trained = [leaf.manifest for name in self._also_trained(columns["stage"]) for leaf in catalogue.leaves(name)]
+        target = catalogue.load(columns["target"])
         context = row_context(
             row,
-            placement=place(catalogue.load(columns["target"]), manifest, trained),
+            placement=place(target, manifest, trained, catalogue.joined(columns["target"])),
             metric=cell.metric,
             probe=manifest.probe,
             labels=frozenset(self.labels[max(0, columns["stage"] - 1)]),

@@ -14,6 +14,27 @@ from scipy import special  # type: ignore[import-untyped]  # scipy ships no type
 from forgetbench.core.confidence import ALPHA
 from forgetbench.statistics.strata import Stratum
 
+Limits = tuple[float, float]
+"""What a figure can be at least and at most."""
+SHARE: Limits = (0.0, 1.0)
+CHANGE: Limits = (-1.0, 1.0)
+"""Of one share less another."""
+
+
+def kept_within(low: float | None, high: float | None, limits: Limits | None) -> tuple[float | None, float | None]:
+    """The part of an interval that a figure can take; the truth is never beyond, so that no coverage is lost."""
+    if low is None or high is None or limits is None:
+        return low, high
+    least, most = limits
+    return min(max(low, least), most), max(min(high, most), least)
+
+
+def limits_of_difference(first: Limits | None, second: Limits | None) -> Limits | None:
+    """What one figure less another can be; None where one of them has no limits."""
+    if first is None or second is None:
+        return None
+    return first[0] - second[1], first[1] - second[0]
+
 
 def t_interval(value: float, stderr: float, df: float) -> tuple[float, float]:
     """Low and high end of the t interval."""

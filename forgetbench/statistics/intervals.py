@@ -17,7 +17,15 @@ from numpy.typing import ArrayLike
 from scipy import special  # type: ignore[import-untyped]  # scipy ships no type stubs; its stats takes a second to load
 
 from forgetbench.core.confidence import ALPHA, POWER
-from forgetbench.statistics.bounds import t_interval, unseen_change, wilson
+from forgetbench.statistics.bounds import (
+    SHARE,
+    Limits,
+    kept_within,
+    limits_of_difference,
+    t_interval,
+    unseen_change,
+    wilson,
+)
 from forgetbench.statistics.strata import (
     Codes,
     Floats,
@@ -68,8 +76,8 @@ class ClusteredScores:
 
     values: ArrayLike
     clusters: Ways
-    shares: bool = True
-    """Scores are fractions of 1; a metric on another scale may be 0 everywhere and yet no share."""
+    limits: Limits | None = SHARE
+    """What a score lies between; None of a metric on a scale of its own."""
 
 
 def clustered_mean(
@@ -77,13 +85,13 @@ def clustered_mean(
     clusters: Ways,
     weights: ArrayLike | None = None,
     strata: Sequence[str] | None = None,
-    shares: bool = True,
+    limits: Limits | None = SHARE,
 ) -> Estimate:
-    """(Weighted) mean with a clustered standard error and a t interval with C - 1 df.
+    """(Weighted) mean with a clustered standard error and a t interval with C - 1 df, as far as a mean can lie there.
 
-    Binary, unweighted items that are each their own cluster get the Wilson interval instead. Where all items score
-    alike, the estimated error of 0 says nothing: answers that are all right or all wrong get the interval that
-    `unseen_change` leaves, other scores none.
+    Binary, unweighted items that are each their own cluster get the Wilson interval instead. Where all items (of each
+    stratum) score alike, the estimated error of 0 says nothing: answers that are all right or all wrong get the
+    interval that `unseen_change` leaves, other scores none.
 
     Args:
         values: N scores.
@@ -91,21 +99,21 @@ def clustered_mean(
         weights: N weights that sum to 1; equal ones by default.
         strata: N labels of fixed groups (the data sets of a quadrant). Residuals are then taken
             from the group's mean: that data sets differ in difficulty is no sampling error.
-        shares: whether scores of 0 and 1 are right and wrong.
+        limits: what a score lies between; 0 and 1 of shares are right and wrong.
     """
     y_N = _floats(values)
-    estimate = _mean(y_N, clusters, _weights(weights, y_N.size), strata)
+    estimate = bounded(_mean(y_N, clusters, _weights(weights, y_N.size), strata), limits)
     if estimate.value is None or estimate.stderr is None:
         return estimate
-    is_right_or_wrong = shares and _binary(y_N)
+    is_right_or_wrong = limits == SHARE and _binary(y_N)
     if is_right_or_wrong and weights is None and estimate.n_clusters == estimate.n:
         return _within(estimate, *wilson(estimate.value, estimate.n))
-    if y_N.min() != y_N.max():
+    if _varies(y_N, strata):
         return estimate
     open_share = _unseen_change(estimate, clusters) if is_right_or_wrong else None
     if open_share is None:
         return _within(estimate, None, None)
-    return _within(estimate, max(0.0, estimate.value - open_share), min(1.0, estimate.value + open_share))
+    return bounded(_within(estimate, estimate.value - open_share, estimate.value + open_share), SHARE)
 
 
 def paired_difference(
@@ -114,6 +122,7 @@ def paired_difference(
     clusters: Ways,
     weights: ArrayLike | None = None,
     strata: Sequence[str] | None = None,
+    limits: Limits | None = SHARE,
 ) -> PairedDifference:
     """Mean of after - before over the same items; the arguments are as in `clustered_mean`.
 
@@ -124,8 +133,9 @@ def paired_difference(
         raise ValueError(f"{after_N.size} items after and {before_N.size} before do not pair")
     change_N = after_N - before_N
     estimate = _mean(change_N, clusters, _weights(weights, change_N.size), strata)
+    estimate = bounded(estimate, limits_of_difference(limits, limits))
     flows = after_N.size > 0 and _binary(after_N) and _binary(before_N)
-    if estimate.stderr is not None and change_N.min() == change_N.max():
+    if estimate.stderr is not None and not _varies(change_N, strata):
         estimate = unchanged(estimate, clusters, flows and not change_N.any())
     w_N = np.full(after_N.size, 1 / max(after_N.size, 1)) if weights is None else _floats(weights)
     return PairedDifference(
@@ -137,14 +147,32 @@ def paired_difference(
 
 
 def difference_of_means(first: ClusteredScores, second: ClusteredScores) -> Estimate:
-    """Mean of `first` minus mean of `second`, which may share clusters or even items."""
+    """Mean of `first` minus mean of `second`, which may share clusters or even items.
+
+    Where neither side varies, the error of 0 says nothing, and the interval is `square_and_add` of the sides' own.
+    """
     a_N, b_N = _floats(first.values), _floats(second.values)
     n = a_N.size + b_N.size
     if not a_N.size or not b_N.size:
         return Estimate(None, None, None, None, n, 0)
     influences = np.concatenate([(a_N - a_N.mean()) / a_N.size, (b_N.mean() - b_N) / b_N.size])
     ways = join_ways(first.clusters, second.clusters)
-    return linear_estimate(float(a_N.mean() - b_N.mean()), influences, ways)
+    estimate = linear_estimate(float(a_N.mean() - b_N.mean()), influences, ways)
+    limits = limits_of_difference(first.limits, second.limits)
+    if estimate.stderr == 0:
+        sides = [clustered_mean(one.values, one.clusters, limits=one.limits) for one in (first, second)]
+        estimate = square_and_add(estimate, *sides)
+    return bounded(estimate, limits)
+
+
+def square_and_add(difference: Estimate, first: Estimate, second: Estimate) -> Estimate:
+    """A difference with an interval made of those of its two sides (Newcombe 1998, method 10); none without both."""
+    sides = [(one.value, one.ci_low, one.ci_high) for one in (first, second)]
+    if difference.value is None or any(one is None for side in sides for one in side):
+        return _within(difference, None, None)
+    (a, a_low, a_high), (b, b_low, b_high) = np.array(sides, dtype=np.float64).tolist()
+    low, high = math.hypot(a - a_low, b_high - b), math.hypot(a_high - a, b - b_low)
+    return _within(difference, difference.value - low, difference.value + high)
 
 
 def contrast(values: ArrayLike, clusters: Ways, weights: ArrayLike, strata: Sequence[str]) -> Estimate:
@@ -228,6 +256,11 @@ def _one_way(influences_N: Floats, code_N: Codes, group_N: Codes) -> float:
     return float(sums_C @ sums_C)
 
 
+def bounded(estimate: Estimate, limits: Limits | None) -> Estimate:
+    """The estimate with as much of its interval as lies within the limits."""
+    return _within(estimate, *kept_within(estimate.ci_low, estimate.ci_high, limits))
+
+
 def _within(estimate: Estimate, low: float | None, high: float | None) -> Estimate:
     return replace(estimate, ci_low=low, ci_high=high)
 
@@ -243,6 +276,14 @@ def _weights(weights: ArrayLike | None, n: int) -> Floats | None:
 
 def _floats(values: ArrayLike) -> Floats:
     return np.asarray(values, dtype=np.float64)
+
+
+def _varies(y_N: Floats, strata: Sequence[str] | None) -> bool:
+    """Whether items of one stratum score differently."""
+    if strata is None:
+        return bool(np.ptp(y_N))
+    group_N = codes(strata)
+    return any(np.ptp(y_N[group_N == group]) for group in range(int(group_N.max()) + 1))
 
 
 def _binary(y_N: Floats) -> bool:

@@ -14,8 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from forgetbench.statistics.bounds import t_interval
-from forgetbench.statistics.intervals import Estimate, contrast, unchanged
+from forgetbench.statistics.bounds import Limits, kept_within, t_interval
+from forgetbench.statistics.intervals import Estimate, bounded, contrast, unchanged
 from forgetbench.statistics.strata import Floats, Stratum, Ways, codes
 
 RESAMPLES = 2_000
@@ -41,7 +41,9 @@ class SeedEstimate:
     """The datasets behind it; none unless what changes is right or wrong."""
 
 
-def over_seeds(values: Sequence[Floats], clusters: Ways, weights: Floats, strata: Sequence[str]) -> SeedEstimate:
+def over_seeds(
+    values: Sequence[Floats], clusters: Ways, weights: Floats, strata: Sequence[str], limits: Limits | None = None
+) -> SeedEstimate:
     """The mean over seeds, with the errors of both levels.
 
     A resample draws seeds with replacement and, for all of them together, since all saw the same items, clusters of the
@@ -56,14 +58,15 @@ def over_seeds(values: Sequence[Floats], clusters: Ways, weights: Floats, strata
         clusters: one or two sequences of N labels.
         weights: N weights, as in `contrast`: they sum to 1 for a mean, and to 0 for a difference of means.
         strata: N labels of fixed groups (datasets).
+        limits: what the weighted sum can be at least and at most; None on a scale of its own.
     """
     if not len(values) or not len(values[0]):
         return SeedEstimate(None, len(values), None, None, None, None, None, None)
     values_SN = np.stack([np.asarray(one, dtype=np.float64) for one in values])
-    items = contrast(values_SN.mean(0), clusters, weights, strata)
+    items = bounded(contrast(values_SN.mean(0), clusters, weights, strata), limits)
     is_right_or_wrong = bool(np.isin(values_SN, (-1.0, 0.0, 1.0)).all())
     if not items.stderr:  # nothing varied between items
-        items = unchanged(items, clusters, is_right_or_wrong and not values_SN.any())
+        items = bounded(unchanged(items, clusters, is_right_or_wrong and not values_SN.any()), limits)
     known = items.strata if is_right_or_wrong else ()
     if len(values) == 1 or items.stderr is None or items.value is None:
         error = (items.stderr, items.ci_low, items.ci_high, items.df)
@@ -72,7 +75,7 @@ def over_seeds(values: Sequence[Floats], clusters: Ways, weights: Floats, strata
     stderr = float(_resampled(values_SN, clusters, weights, strata, items.stderr).std(ddof=1))
     df = _satterthwaite(items, seed_sd**2 / n, n - 1)
     bounds = t_interval(items.value, stderr, df) if stderr else (items.ci_low, items.ci_high)
-    return SeedEstimate(items.value, n, items.stderr, seed_sd, stderr, *bounds, df, known)
+    return SeedEstimate(items.value, n, items.stderr, seed_sd, stderr, *kept_within(*bounds, limits), df, known)
 
 
 def _satterthwaite(items: Estimate, seed_variance: float, seed_df: int) -> float:

@@ -60,6 +60,11 @@ class RowContext:
         return self.step == 0 and not self.variant
 
     @property
+    def targets(self) -> list[str]:
+        """The datasets that the target is scored on: one, or those that were trained jointly."""
+        return target_sets(self.target)
+
+    @property
     def base_key(self) -> tuple[str, str, str]:
         """What a cell and its base share."""
         return self.run, self.dataset, self.decoding
@@ -72,6 +77,11 @@ class RowContext:
     def matching_key(self, dataset: str, decoding: str) -> tuple[object, ...]:
         """Identity of a cell of the same checkpoint."""
         return self.run, self.stage, self.step, self.variant, dataset, decoding
+
+
+def target_sets(target: str) -> list[str]:
+    """The datasets of what tables call a target: one or several joined by `+`, without the names of splits."""
+    return list(dict.fromkeys(name.partition(":")[0] for name in target.split("+")))
 
 
 def row_context(

@@ -15,6 +15,7 @@ import pandas as pd
 from forgetbench.core.confidence import ALPHA
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Metric
+from forgetbench.statistics.bounds import limits_of_difference
 from forgetbench.statistics.seeds import SeedEstimate, over_seeds
 from forgetbench.statistics.significance import equivalence_p, holm, t_test_p
 from forgetbench.statistics.strata import Floats, join_ways
@@ -207,7 +208,8 @@ def _quadrants(pairs: Mapping[Key, _Paired]) -> dict[tuple[str, str, bool], _Pai
 def _row(level: str, name: str, found: _Paired, margin: float) -> dict[str, object]:
     context, pools = found.cell.context, found.pools()
     changes = [one.after_N - _before(one) for one in pools]
-    estimate = over_seeds(changes, pools[0].clusters, pools[0].all_weights_N, pools[0].strata)
+    limits = limits_of_difference(pools[0].limits, pools[0].limits)
+    estimate = over_seeds(changes, pools[0].clusters, pools[0].all_weights_N, pools[0].strata, limits)
     flows = [one.change for one in pools]
     seconds, firsts = [one.score.value for one in pools], [one.score_before.value for one in pools]
     p_value = pools[0].change_p if len(pools) == 1 else t_test_p(estimate)
@@ -249,7 +251,7 @@ def _interaction(name: str, decoding: str, ood: _Paired, named: _Paired, margin:
     other, same = sides[0]
     weights = np.concatenate([other.all_weights_N, -same.all_weights_N])
     strata = [*(f"ood/{one}" for one in other.strata), *(f"id/{one}" for one in same.strata)]
-    estimate = over_seeds(drops, join_ways(other.clusters, same.clusters), weights, strata)
+    estimate = over_seeds(drops, join_ways(other.clusters, same.clusters), weights, strata, (-2.0, 2.0))
     return {
         "level": "interaction",
         "name": name,

@@ -77,7 +77,7 @@ def _measure_rows(found: Course) -> Iterator[dict[str, object]]:
         for measure in MEASURES:
             if (pool := found.pool(measure, decoding)) is not None:
                 head = _head(found, decoding, measure) | {"metric": found.scale(decoding)}
-                yield head | _columns(estimate_pool(pool))
+                yield head | _columns(estimate_pool(pool, found.limits(measure, decoding)))
 
 
 def _head(found: Course, decoding: str, measure: str) -> dict[str, object]:

@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from forgetbench.config import Training
 from forgetbench.core.records import Metric
-from forgetbench.statistics.intervals import Estimate
-from forgetbench.statistics.strata import Floats, Ways, codes, join_ways
+from forgetbench.statistics.bounds import CHANGE, SHARE, Limits
+from forgetbench.statistics.intervals import Estimate, bounded
+from forgetbench.statistics.strata import Floats, Ways, join_ways
 from forgetbench.tables.cell_view import CellView
 from forgetbench.tables.last import stage_ends
 from forgetbench.tables.metrics import item_scores
@@ -111,6 +112,12 @@ class Course:
                 found[task] = np.asarray(after), np.broadcast_to(before, np.shape(after))
         return found or None
 
+    def limits(self, measure: str, decoding: str) -> Limits | None:
+        """What a measure can be at least and at most; None where tasks are scored on a scale of their own."""
+        if self.scale(decoding) != Metric.accuracy:
+            return None
+        return CHANGE if measure in CHANGES else SHARE
+
     def pool(self, measure: str, decoding: str) -> Pool | None:
         """A measure's items, each task with equal weight; None where it has no value."""
         leads = self.leads(decoding)
@@ -119,10 +126,11 @@ class Course:
             return None
         after, before = zip(*found.values(), strict=True)
         layout = arrange({task: leads[task] for task in found})
-        is_share = self.scale(decoding) == Metric.accuracy and measure != "MAA"
+        # MAA weighs scores of several stages: its items are no shares, though it is one.
+        limits = SHARE if self.scale(decoding) == Metric.accuracy and measure != "MAA" else None
         after_N, before_N = np.concatenate(after), np.concatenate(before) if measure in CHANGES else None
         weights_N = layout.weights_N if len(found) > 1 else None
-        return Pool(after_N, before_N, layout.clusters, weights_N, layout.strata, is_share)
+        return Pool(after_N, before_N, layout.clusters, weights_N, layout.strata, limits)
 
     def _terms(self, measure: str, i: int, means: Mapping[int, float]) -> list[Term]:
         if self.training is Training.sequence:
@@ -167,15 +175,9 @@ def arrange(leads: Mapping[str, CellView]) -> Layout:
     )
 
 
-def estimate_pool(pool: Pool) -> Estimate:
-    """A measure's value and interval; without an interval if every task's items score alike but tasks differ."""
-    if pool.before_N is not None:
-        return pool.change.difference
-    group_N = codes(pool.strata)
-    spreads = [np.ptp(pool.after_N[group_N == group]) for group in range(int(group_N.max()) + 1)]
-    if not any(spreads) and np.ptp(pool.after_N):
-        return replace(pool.score, ci_low=None, ci_high=None)
-    return pool.score
+def estimate_pool(pool: Pool, limits: Limits | None) -> Estimate:
+    """A measure's value and interval, which lies within the limits."""
+    return bounded(pool.score if pool.before_N is None else pool.change.difference, limits)
 
 
 def course(

@@ -18,6 +18,7 @@ import pandas as pd
 
 from forgetbench.config import Training
 from forgetbench.core.records import Decoding
+from forgetbench.statistics.bounds import Limits, limits_of_difference
 from forgetbench.statistics.seeds import SeedEstimate, over_seeds
 from forgetbench.statistics.significance import holm, t_test_p
 from forgetbench.statistics.strata import Floats
@@ -163,17 +164,17 @@ def _row(name: str, draws: _Draws, measure: str, decoding: str) -> dict[str, obj
 
 def _estimate(draws: _Draws, measure: str, decoding: str) -> SeedEstimate:
     """Over the runs; of a single one, what continual.csv says of it."""
-    pool = draws.courses[0].pool(measure, decoding)
+    pool, limits = draws.courses[0].pool(measure, decoding), draws.courses[0].limits(measure, decoding)
     if len(draws.courses) > 1 or pool is None:
-        return _over_runs(draws.stacked(draws.tasks), draws, draws.tasks)
-    only = estimate_pool(pool)
+        return _over_runs(draws.stacked(draws.tasks), draws, draws.tasks, limits)
+    only = estimate_pool(pool, limits)
     error = (only.stderr, only.ci_low, only.ci_high, only.df)
     return SeedEstimate(only.value, 1, only.stderr, None, *error, only.strata)
 
 
-def _over_runs(values: Sequence[Floats], draws: _Draws, tasks: Sequence[str]) -> SeedEstimate:
+def _over_runs(values: Sequence[Floats], draws: _Draws, tasks: Sequence[str], limits: Limits | None) -> SeedEstimate:
     layout = arrange({task: draws.leads[task] for task in tasks})
-    return over_seeds(values, layout.clusters, layout.weights_N, layout.strata)
+    return over_seeds(values, layout.clusters, layout.weights_N, layout.strata, limits)
 
 
 def _difference(draws: _Draws, lead: _Draws, measure: str, decoding: str) -> SeedEstimate | None:
@@ -185,7 +186,8 @@ def _difference(draws: _Draws, lead: _Draws, measure: str, decoding: str) -> See
     if set(same.courses[0].tasks) != set(lead.courses[0].tasks):
         return None
     changes = _paired(same, lead, tasks)
-    return _over_runs(changes, lead, tasks) if changes else None
+    limits = limits_of_difference(*(one.courses[0].limits(measure, decoding) for one in (same, lead)))
+    return _over_runs(changes, lead, tasks, limits) if changes else None
 
 
 def _paired(ours: _Draws, theirs: _Draws, tasks: Sequence[str]) -> list[Floats]:

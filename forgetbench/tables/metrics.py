@@ -15,6 +15,7 @@ from forgetbench.core.records import LETTERS, AnswerKind, Decoding
 from forgetbench.scoring.bias import names_label, recall_deviation
 from forgetbench.scoring.choice import likeliest_per_character
 from forgetbench.scoring.reply import answer_part
+from forgetbench.statistics.bounds import SHARE, limits_of_difference
 from forgetbench.statistics.intervals import (
     ClusteredScores,
     Estimate,
@@ -73,9 +74,9 @@ def measures(cell: CellView) -> list[Measure]:
 def estimate(scores: Scores | None) -> Estimate:
     """A metric's value and what is known of its error."""
     if isinstance(scores, ClusteredScores):
-        return clustered_mean(scores.values, scores.clusters, shares=scores.shares)
+        return clustered_mean(scores.values, scores.clusters, limits=scores.limits)
     if isinstance(scores, RatioScores):
-        return clustered_ratio(scores.numerator, scores.denominator, scores.clusters)
+        return clustered_ratio(scores)
     return Estimate(scores, None, None, None, 0, 0)
 
 
@@ -84,7 +85,7 @@ def change(after: Scores | None, before: Scores | None, paired: bool) -> Estimat
     if isinstance(after, ClusteredScores) and isinstance(before, ClusteredScores):
         if not paired:
             return difference_of_means(after, before)
-        return paired_difference(after.values, before.values, after.clusters).difference
+        return paired_difference(after.values, before.values, after.clusters, limits=after.limits).difference
     if isinstance(after, RatioScores) and isinstance(before, RatioScores):
         return ratio_difference(after, before)
     known = isinstance(after, float) and isinstance(before, float)
@@ -94,7 +95,7 @@ def change(after: Scores | None, before: Scores | None, paired: bool) -> Estimat
 def item_scores(cell: CellView) -> ClusteredScores:
     """What each item scores in the dataset's own metric; an answer no rule could read scores 0."""
     values = cell.frame["score"].to_numpy(dtype=np.float64)
-    return ClusteredScores(values, cell.ways, shares=cell.context.metric.is_fraction)
+    return ClusteredScores(values, cell.ways, SHARE if cell.context.metric.is_fraction else None)
 
 
 def label_bias(cell: CellView) -> float | None:
@@ -114,7 +115,8 @@ def _difference(cell: CellView, other: CellView | None) -> ClusteredScores | Non
     if other is None or cell.frame.empty:
         return None
     own, theirs = item_scores(cell), item_scores(other)
-    return ClusteredScores(np.asarray(own.values) - np.asarray(theirs.values), own.clusters, shares=False)
+    difference_N = np.asarray(own.values) - np.asarray(theirs.values)
+    return ClusteredScores(difference_N, own.clusters, limits_of_difference(own.limits, theirs.limits))
 
 
 def _generation_gap(cell: CellView, cells: Cells) -> Scores | None:

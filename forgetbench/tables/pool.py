@@ -5,12 +5,14 @@ Legend: N items of all the datasets together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from forgetbench.statistics.bounds import SHARE, Limits
 from forgetbench.statistics.intervals import Estimate, PairedDifference, clustered_mean, paired_difference
 from forgetbench.statistics.significance import sign_flip_p
 from forgetbench.statistics.strata import Floats, Ways, join_ways
@@ -32,27 +34,27 @@ class Pool:
     """None for a single dataset, whose mean is then a plain one."""
     strata: Sequence[str]
     """The dataset of every item."""
-    shares: bool = True
-    """Scores are fractions of 1."""
+    limits: Limits | None = SHARE
+    """What a score lies between; None of a metric on a scale of its own."""
 
     @cached_property
     def score(self) -> Estimate:
         """The mean now."""
-        return clustered_mean(self.after_N, self.clusters, self.weights_N, self.strata, self.shares)
+        return clustered_mean(self.after_N, self.clusters, self.weights_N, self.strata, self.limits)
 
     @cached_property
     def score_before(self) -> Estimate:
         """The mean before."""
         if self.before_N is None:
             return ABSENT
-        return clustered_mean(self.before_N, self.clusters, self.weights_N, self.strata, self.shares)
+        return clustered_mean(self.before_N, self.clusters, self.weights_N, self.strata, self.limits)
 
     @cached_property
     def change(self) -> PairedDifference:
         """The change, item by item."""
         if self.before_N is None:
             return PairedDifference(ABSENT, None, None, None)
-        return paired_difference(self.after_N, self.before_N, self.clusters, self.weights_N, self.strata)
+        return paired_difference(self.after_N, self.before_N, self.clusters, self.weights_N, self.strata, self.limits)
 
     @property
     def change_p(self) -> float | None:
@@ -69,7 +71,7 @@ class Pool:
             return ABSENT
         ratio = score / before
         values_N = ratio + (self.after_N - ratio * self.before_N) / before
-        return clustered_mean(values_N, self.clusters, self.weights_N, self.strata, shares=False)
+        return clustered_mean(values_N, self.clusters, self.weights_N, self.strata, (0.0, math.inf))
 
     @property
     def all_weights_N(self) -> Floats:
@@ -90,7 +92,7 @@ def pool(pairs: Sequence[tuple[CellView, CellView | None]]) -> Pool:
         clusters=join_ways(*(cell.ways for cell in cells)),
         weights_N=None if len(cells) == 1 else np.repeat([1 / (len(cells) * n) for n in sizes], sizes),
         strata=np.repeat([cell.context.dataset for cell in cells], sizes).tolist(),
-        shares=cells[0].context.metric.is_fraction,
+        limits=SHARE if cells[0].context.metric.is_fraction else None,
     )
 
 

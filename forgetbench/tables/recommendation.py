@@ -15,11 +15,11 @@ import numpy as np
 
 from forgetbench.core.confidence import ALPHA
 from forgetbench.core.records import QUADRANTS
-from forgetbench.statistics.bounds import t_interval
+from forgetbench.statistics.bounds import Limits, kept_within, t_interval
 from forgetbench.statistics.seeds import SeedEstimate, over_seeds
 from forgetbench.statistics.significance import holm, t_test_p
 from forgetbench.statistics.strata import Floats, join_ways
-from forgetbench.tables.cell_view import CellView, matched
+from forgetbench.tables.cell_view import CellView, matched, target_sets
 from forgetbench.tables.pool import Pool, pool
 from forgetbench.tables.seeds import Pairs
 
@@ -90,22 +90,22 @@ def choose(recipes: Mapping[Name, Mapping[int | None, Pairs]], decoding: str) ->
     targets = {cell.context.target for cells in sets for cell, _ in cells.values()}
     if len(targets) != 1:
         return None
-    target = targets.pop()
+    target = target_sets(targets.pop())
     seen = {name for cells in sets for name, (cell, _) in cells.items() if cell.context.placement.seen_in_mix}
     usable = [{name for name, (cell, _) in cells.items() if _is_source(cell)} for cells in sets]
     sources = sorted(set.intersection(*usable) - seen)
-    if not sources or any(target not in cells for cells in sets):
+    if not sources or not all(cells.keys() >= set(target) for cells in sets):
         return None
-    if not sets[0][target][0].context.metric.is_fraction:  # a CIDEr-D has no exchange rate with accuracies
-        return None
-    lead = _usual(sets, [target, *sources])
+    if not all(sets[0][name][0].context.metric.is_fraction for name in target):
+        return None  # a CIDEr-D has no exchange rate with accuracies
+    lead = _usual(sets, [*target, *sources])
     totals, left_out = {}, []
     for name, seeds in found.items():
-        pools = {seed: _ordered(cells, lead, [target, *sources]) for seed, cells in seeds.items()}
+        pools = {seed: _ordered(cells, lead, [*target, *sources]) for seed, cells in seeds.items()}
         if any(one is None for one in pools.values()):
             left_out.append(" ".join(filter(None, name)))
         else:
-            totals[name] = _Total({seed: one for seed, one in pools.items() if one is not None}, len(sources))
+            totals[name] = _Total({seed: one for seed, one in pools.items() if one is not None}, target)
     candidates = sorted((one.candidate(name) for name, one in totals.items()), key=_rank)
     learnt = [one for one in candidates if one.has_learnt]
     if not learnt:
@@ -173,22 +173,26 @@ class _Total:
     """A recipe's items, for each seed; those of the target first."""
 
     seeds: Mapping[int | None, Pool]
-    n_sources: int
+    target: Sequence[str]
+    """The target's sets."""
 
-    def _estimate(self, values: Sequence[Floats], target: float, sources: float) -> SeedEstimate:
+    def _estimate(self, values: Sequence[Floats], target: float, sources: float, most: float = 1) -> SeedEstimate:
+        """The sum of the mean values of the target and of the sources, each so weighed; `most` is an item's largest."""
         one = next(iter(self.seeds.values()))
         names, sizes = np.unique(one.strata, return_counts=True)
         size = dict(zip(names.tolist(), sizes.tolist(), strict=True))
-        weights = np.array(
-            [
-                target / size[name] if name == one.strata[0] else sources / self.n_sources / size[name]
-                for name in one.strata
-            ]
-        )
+        n_targets = len(self.target)
+        each = {
+            name: (target / n_targets if name in self.target else sources / (len(size) - n_targets)) / n
+            for name, n in size.items()
+        }
+        weights = np.array([each[name] for name in one.strata])
         kept = weights != 0
         ways = [[label for label, keep in zip(way, kept, strict=True) if keep] for way in join_ways(one.clusters)]
         strata = [name for name, keep in zip(one.strata, kept, strict=True) if keep]
-        return over_seeds([value[kept] for value in values], ways, weights[kept], strata)
+        return over_seeds(
+            [value[kept] for value in values], ways, weights[kept], strata, _either_way(most * (target + sources))
+        )
 
     def changes(self) -> dict[int | None, Floats]:
         return {seed: one.after_N - one.before_N for seed, one in self.seeds.items() if one.before_N is not None}
@@ -206,13 +210,17 @@ class _Total:
         ours, theirs = self.changes(), other.changes()
         common = [seed for seed in ours if seed in theirs]
         if len(common) > 1:
-            return self._estimate([ours[seed] - theirs[seed] for seed in common], 1, 1)
-        items = self._estimate([np.mean(list(ours.values()), axis=0) - np.mean(list(theirs.values()), axis=0)], 1, 1)
+            return self._estimate([ours[seed] - theirs[seed] for seed in common], 1, 1, most=2)
+        items = self._estimate([np.mean(list(ours.values()), axis=0) - np.mean(list(theirs.values()), axis=0)], 1, 1, 2)
         if spread is None or items.value is None or items.stderr is None or items.df is None:
             return items
         parts = [(items.stderr**2, items.df), (spread.variance / len(ours) + spread.variance / len(theirs), spread.df)]
         variance = sum(part for part, _ in parts)
         df = variance**2 / sum(part**2 / df for part, df in parts) if variance else items.df
         stderr = float(np.sqrt(variance))
-        low, high = t_interval(items.value, stderr, df)
+        low, high = kept_within(*t_interval(items.value, stderr, df), _either_way(4))
         return replace(items, stderr=stderr, ci_low=low, ci_high=high, df=df, seed_sd=float(np.sqrt(spread.variance)))
+
+
+def _either_way(most: float) -> Limits:
+    return -most, most

@@ -8,6 +8,7 @@ from itertools import product
 import pandas as pd
 
 from forgetbench.core.records import QUADRANTS, Metric
+from forgetbench.statistics.bounds import CHANGE
 from forgetbench.statistics.seeds import over_seeds
 from forgetbench.tables.cell_view import CellView, matched
 from forgetbench.tables.pool import Pool, pool
@@ -80,7 +81,7 @@ def _same_items(seeds: Sequence[Pairs]) -> list[Pool]:
 def _estimated(pools: Sequence[Pool]) -> dict[str, object]:
     first = pools[0]
     changes = [one.after_N - one.before_N for one in pools if one.before_N is not None]
-    estimate = over_seeds(changes, first.clusters, first.all_weights_N, first.strata)
+    estimate = over_seeds(changes, first.clusters, first.all_weights_N, first.strata, CHANGE)
     values = [one.score.value for one in pools]
     return {
         "n_seeds": len(pools),

@@ -30,8 +30,9 @@ SUMMARY_COLUMNS = (*RUN_COLUMNS, "decoding", "n_sources", *_FLOATS)
 def summary_rows(cells: Sequence[CellView]) -> pd.DataFrame:
     """summary.csv: one row per run, stage and decoding, at the stage's last step, and one per variant of it.
 
-    A_T is the target set's own score in its own metric. A CIDEr-D stands beside accuracies as fractions of 1: both are
-    what the papers print, divided by 100 (their CIDEr of 117 is 1.17 here).
+    A_T is the target set's own score in its own metric; of sets that are trained jointly, which are all the target, the
+    mean, each counted once, if all were scored on one scale. A CIDEr-D stands beside accuracies as fractions of 1: both
+    are what the papers print, divided by 100 (their CIDEr of 117 is 1.17 here).
 
     A_S is the mean of the source datasets' accuracies, each counted once: every set in a quadrant other than the
     target's own, in a metric that is a fraction of 1. Left out are the class-label probe, which measures something
@@ -75,7 +76,7 @@ def _run(cell: CellView) -> dict[str, object]:
 
 def _row(group: Sequence[CellView], index: Cells) -> dict[str, object]:
     context = group[0].context
-    target = [cell for cell in group if cell.context.dataset == context.target and len(cell.frame)]
+    target = _target(group)
     sources = [cell for cell in group if _is_source(cell)]
     learnt, kept = _pool(target, index), _pool(sources, index)
     row: dict[str, object] = {**_run(group[0]), "decoding": context.decoding, "n_sources": len(sources)}
@@ -90,6 +91,14 @@ def _row(group: Sequence[CellView], index: Cells) -> dict[str, object]:
     row |= _columns(_TARGET, learnt.change.difference) | _columns(_SOURCE, kept.change.difference)
     ratio = kept.retention
     return row | dict(zip(_RETENTION, (ratio.value, ratio.ci_low, ratio.ci_high), strict=True))
+
+
+def _target(group: Sequence[CellView]) -> list[CellView]:
+    """The cells of the target; none unless all of its sets were scored, on one scale."""
+    targets = group[0].context.targets
+    found = [cell for cell in group if cell.context.dataset in targets and len(cell.frame)]
+    scales = {None if cell.context.metric.is_fraction else cell.context.metric for cell in found}
+    return found if len(found) == len(targets) and len(scales) == 1 else []
 
 
 def _is_source(cell: CellView) -> bool:

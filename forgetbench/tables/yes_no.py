@@ -29,7 +29,7 @@ class YesNoCounts:
 
     def f1(self, clusters: Ways) -> RatioScores:
         """2 TP / (2 TP + FP + FN)."""
-        return RatioScores(2 * self.tp_N, 2 * self.tp_N + self.fp_N + self.fn_N, clusters)
+        return RatioScores(self.tp_N, self.tp_N + self.fp_N + self.fn_N, clusters, hit_weight=2)
 
 
 def yes_no_counts(parsed: Sequence[str | None], targets: Sequence[str], positive: str) -> YesNoCounts:

@@ -17,8 +17,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from forgetbench.core.records import Metric
 from forgetbench.tables.last import as_trained, last_stage, last_step
 from forgetbench.terminal.cells import DASH, Change, Fitted, change, fold, star_lines
+from forgetbench.terminal.chance import mean_chance
 from forgetbench.terminal.first_and_last import NAMES, SEEN, FirstAndLast, ends, first_and_last_table
 from forgetbench.terminal.plain import PROBE, plain_rows
 from forgetbench.terminal.wording import number, units
@@ -141,15 +143,21 @@ def _entries(rows: pd.DataFrame, matrix: pd.DataFrame, scores: pd.DataFrame, bes
         members = scores[
             (scores[["checkpoint", "quadrant", "decoding", "seen_in_mix"]]
             == [row[key] for key in ("checkpoint", "quadrant", "decoding", "seen_in_mix")]).all(axis=1)
-            & ((scores["metric"] == row["metric"]) | (row["metric"] == "accuracy"))
+            & scores["metric"].isin(_metrics(row["metric"]))
         ]  # fmt: skip
-        course = change(row)
-        chance, n = course.shown(number(members["chance"].mean())), row["n_datasets"]
+        course, n = change(row), int(row["n_datasets"])
+        chance = mean_chance(map(number, members["chance"]), n)
         name = row["decoding"] if row["metric"] == "accuracy" else f"{row['decoding']} {row['metric']}"
         path = course.path(number(same["value"].iloc[0]) if len(same) else None)
-        facts = f"chance {chance}, {n} dataset{'s' * (n != 1)}"
+        level = chance.reason or f"{course.shown(chance.value)}, {n}"
+        facts = f"chance {level} dataset{'s' * (n != 1)}"
         entries.append(_Entry(f"{name} {path}", course, facts, bool(row["seen_in_mix"])))
     return entries
+
+
+def _metrics(scale: str) -> list[str]:
+    """What the datasets of a mean are scored by."""
+    return [one for one in Metric if one.is_fraction] if scale == Metric.accuracy else [scale]
 
 
 def _grid(entries: Mapping[str, Sequence[_Entry]], width: int) -> Table:

@@ -54,6 +54,19 @@ def test_auxiliary_sets_never_move_a_quadrant_but_are_marked_as_seen() -> None:
     assert [alone.seen_in_mix, mixed.seen_in_mix, unrelated.seen_in_mix] == [False, True, False]
 
 
+def test_each_of_the_sets_that_are_trained_jointly_is_the_target() -> None:
+    joint = [TARGET, Manifest(name="digits", image_domains=["digits"], text_tasks=["counting", "sums"])]
+    union = Manifest(
+        name="target+digits", image_domains=["fashion", "digits"], text_tasks=["naming", "counting", "sums"]
+    )
+    placed = [place(union, one, joint=joint).quadrant for one in joint]
+    assert placed == ["id_text-id_image"] * 2
+    others = [(["fashion"], ["knowledge"]), (["emoji"], ["naming"]), (["emoji"], ["sums"]), (["emoji"], ["caption"])]
+    assert [place(union, evaluated(*one), joint=joint).quadrant for one in others] == [
+        "ood_text-id_image", "id_text-ood_image", "", "ood_text-ood_image",
+    ]  # fmt: skip
+
+
 def test_the_order_of_lists_and_repeats_in_them_are_irrelevant() -> None:
     assert axis(["a", "b"], ["b", "a", "a"]) is Axis.id
     assert axis(["a", "b"], ["b", "c"]) is Axis.partial

@@ -283,6 +283,27 @@ def test_whether_features_are_kept_does_not_depend_on_other_datasets(
         assert sum(calls) == encoded * PICTURES
 
 
+@pytest.mark.parametrize("room", [PICTURES, PICTURES + 1])
+def test_a_later_block_changes_no_bit_of_an_earlier_one(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    later = [
+        Sample.question(f"later {k}", "which?", "A", AnswerKind.letter, (picture(k % 2 + 4),), ("A",), ("coat", "bag"))
+        for k in range(4)
+    ]
+    alone = prepared(loaded, tmp_path / "alone", items())
+    both = replace(
+        prepared(loaded, tmp_path / "both", [*later[:2], *items(), *later[2:]]), blocks=[range(2, 16), [0, 1, 16, 17]]
+    )
+    engine, calls = Engine(loaded, Encoder(loaded.processor), feature_bytes=room * 16 * 192 * 4), counted(monkeypatch)
+    found = [engine.answer(both, number, choice(3)) for number in range(len(both.batches))]
+    assert sum(calls) == room  # one picture is new in the second block, whose features fit or not
+    expected = Engine(loaded, Encoder(loaded.processor))
+    assert found[: both.block_of_batch.index(1)] == [
+        expected.answer(alone, number, choice(3)) for number in range(len(alone.batches))
+    ]
+
+
 def test_log_probabilities_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     broken = load_model(ModelConfig(path="embedded:tiny", attention="eager"))
     dataset = prepared(broken, tmp_path, items())

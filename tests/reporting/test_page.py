@@ -153,6 +153,19 @@ def test_absent_cells_are_dashes_and_an_empty_quadrant_too() -> None:
     assert "demo - - - 51.3 - 41 s" in parsed.section("cost")
 
 
+def test_a_mean_has_a_chance_level_only_if_each_of_its_sets_has_one() -> None:
+    place = ("ood_text-ood_image", 0.8, 0.6)
+    scores = [
+        score_row("demo", step, name, *place, chance=chance)
+        for step in (0, 200)
+        for name, chance in (("letters", 0.5), ("open", None))
+    ]
+    matrix = [matrix_row("demo", step, *place, n_datasets=2) for step in (0, 200)]
+    *_, last = cells(tree(contents_of(scores, matrix, [facts("demo")])))
+    assert "chance known for 1 of 2 · 2 sets · choice" in last
+    assert "chance 50.0" not in last
+
+
 def test_a_metric_on_its_own_scale_is_not_a_percentage() -> None:
     row = {"metric": "cider_d", "decoding": "greedy", "chance": None, "forgotten": None, "gained": None}
     captions = [score_row("demo", step, "captions", "ood_text-ood_image", 0.8, 1.17, **row) for step in (0, 200)]

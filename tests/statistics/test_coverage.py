@@ -23,6 +23,7 @@ from tools.coverage_worlds import (
     seeds,
     two_ways,
     unclustered,
+    yes_no,
 )
 
 
@@ -78,6 +79,12 @@ def test_exact_coverage_agrees_with_simulated_coverage() -> None:
     right = random.binomial(10, 0.2, 40_000)
     # Wilson's interval of k of 10 holds 20 % for k from 0 to 4; that of 5 begins at 23.7 %.
     assert exact["ours"] == pytest.approx(100 * np.mean(right <= 4), abs=1)
+
+
+def test_f1_near_1_is_covered_where_a_t_interval_has_no_width() -> None:
+    row = yes_no(30, 0.98, 0.02, repetitions=200)
+    assert row["F1"] > 90
+    assert row["F1 by t"] < 70
 
 
 def test_simulated_answers_have_the_share_and_correlation_asked_for() -> None:

@@ -1,13 +1,14 @@
 """Estimates against hand-worked cases, explicit loops and simulated coverage."""
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 import statsmodels.api as sm
 from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from forgetbench.statistics.intervals import (
     ClusteredScores,
@@ -34,7 +35,7 @@ def double_sum(influences: np.ndarray, together: object) -> float:
 
 def test_a_clustered_mean_matches_the_hand_worked_case() -> None:
     # Mean 2; residual sums -1.5 + -0.5 = -2 and 0.5 + 1.5 = 2; SE = sqrt(2/1 * 8) / 4 = 1.
-    estimate = clustered_mean([0.5, 1.5, 2.5, 3.5], [["a", "a", "b", "b"]])
+    estimate = clustered_mean([0.5, 1.5, 2.5, 3.5], [["a", "a", "b", "b"]], limits=None)
     assert (estimate.value, estimate.stderr) == pytest.approx((2, 1))
     assert (estimate.n, estimate.n_clusters) == (4, 2)
     half = 12.7062047  # t with 1 degree of freedom
@@ -88,6 +89,32 @@ def test_a_difference_never_gets_the_wilson_interval() -> None:
     assert change.ci_low < 0
 
 
+def test_clustered_intervals_end_where_shares_end() -> None:
+    nearly = clustered_mean([1] * 11 + [0], [labels("image", np.arange(12) // 4)])
+    plain = clustered_mean([1] * 11 + [0], [labels("image", np.arange(12) // 4)], limits=None)
+    assert plain.ci_high is not None
+    assert plain.ci_high > 1
+    assert (nearly.ci_low, nearly.ci_high) == (plain.ci_low, 1)
+    few = paired_difference([0, 0, 0, 1], [1, 1, 1, 0], [["a", "a", "b", "b"]]).difference
+    assert (few.ci_low, few.ci_high) == (-1, 1)
+    cider = paired_difference([9.0, 1, 2, 3], [1.0, 2, 2, 1], [["a", "a", "b", "b"]], limits=None).difference
+    assert cider.ci_high is not None
+    assert cider.ci_high > 1
+
+
+def test_sides_that_do_not_vary_have_a_difference_with_the_interval_of_newcombe() -> None:
+    first = ClusteredScores([0.0] * 10, [labels("item", range(10))])
+    second = ClusteredScores([0.0] * 20, [labels("item", range(100, 120))])
+    found = difference_of_means(first, second)
+    expected = confint_proportions_2indep(0, 10, 0, 20, method="newcomb", compare="diff")
+    assert (found.ci_low, found.ci_high) == pytest.approx(expected)
+    assert found.stderr == 0
+    opposite = difference_of_means(replace(second, values=[1.0] * 20), first)
+    assert (opposite.ci_low, opposite.ci_high) == pytest.approx(
+        confint_proportions_2indep(20, 20, 0, 10, method="newcomb", compare="diff")
+    )
+
+
 def test_no_items_is_absent_and_one_cluster_has_no_error() -> None:
     nothing = clustered_mean([], [[]])
     assert (nothing.value, nothing.stderr, nothing.n) == (None, None, 0)
@@ -106,7 +133,7 @@ def test_two_way_error_equals_the_explicit_double_sum() -> None:
         + 5 / 4 * double_sum(residuals, lambda i, j: b[i] == b[j])
         - pairs / (pairs - 1) * double_sum(residuals, lambda i, j: a[i] == a[j] and b[i] == b[j])
     )
-    estimate = clustered_mean(y, [labels("image", a), labels("fact", b)])
+    estimate = clustered_mean(y, [labels("image", a), labels("fact", b)], limits=None)
     assert estimate.stderr == pytest.approx(math.sqrt(expected))
     assert estimate.n_clusters == 5
     assert estimate.ci_high == pytest.approx(y.mean() + stats.t.ppf(0.975, 4) * math.sqrt(expected))
@@ -144,6 +171,18 @@ def test_datasets_of_different_difficulty_add_no_error_of_their_own() -> None:
     items = [labels("item", range(8))]
     estimate = clustered_mean([1.0] * 4 + [0.0] * 4, items, [1 / 8] * 8, strata)
     assert (estimate.value, estimate.stderr) == (0.5, 0)
+
+
+def test_datasets_that_are_all_right_and_all_wrong_have_an_interval() -> None:
+    strata, items = ["easy"] * 20 + ["hard"] * 20, [labels("item", range(40))]
+    estimate = clustered_mean([1.0] * 20 + [0.0] * 20, items, [1 / 40] * 40, strata)
+    # Both were of one kind with a probability of (1 - q)^20 each, of .05 together.
+    half = 1 - 0.05 ** (1 / 40)
+    assert (estimate.ci_low, estimate.ci_high) == pytest.approx((0.5 - half, 0.5 + half))
+    graded = clustered_mean([0.6] * 20 + [0.3] * 20, items, [1 / 40] * 40, strata)
+    assert (graded.ci_low, graded.ci_high) == (None, None)
+    lost = paired_difference([0.0] * 20 + [1.0] * 20, [1.0] * 40, items, [1 / 40] * 40, strata).difference
+    assert (lost.value, lost.ci_low, lost.ci_high) == (-0.5, None, None)
 
 
 def test_weights_must_sum_to_one() -> None:
@@ -212,7 +251,7 @@ def test_intervals_cover_the_truth_about_95_percent_of_the_time(two_way: bool) -
     for _ in range(400):
         y = random.normal(size=image.size) + random.normal(size=40)[image]
         y += random.normal(size=30)[fact] * two_way
-        estimate = clustered_mean(y, ways)
+        estimate = clustered_mean(y, ways, limits=None)
         assert estimate.ci_low is not None
         assert estimate.ci_high is not None
         covered.append(estimate.ci_low <= 0 <= estimate.ci_high)

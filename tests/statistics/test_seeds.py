@@ -18,10 +18,21 @@ def values(seed_effects: list[float], noise: float, rng: int = 0) -> list[np.nda
 
 def test_one_seed_has_the_item_error_and_no_seed_sd() -> None:
     (only,) = values([0.3], 1)
-    estimate, plain = over_seeds([only], CLUSTERS, EVEN, ONE), clustered_mean(only, CLUSTERS)
+    estimate, plain = over_seeds([only], CLUSTERS, EVEN, ONE), clustered_mean(only, CLUSTERS, limits=None)
     assert estimate.seed_sd is None
     assert (estimate.item_stderr, estimate.stderr) == pytest.approx((plain.stderr, plain.stderr))
     assert (estimate.ci_low, estimate.ci_high) == pytest.approx((plain.ci_low, plain.ci_high))
+
+
+@pytest.mark.parametrize("effects", [[0.3], [-2, 0, 2]])
+def test_an_interval_over_seeds_ends_where_the_figure_must(effects: list[float]) -> None:
+    found = values(effects, 1)
+    free, bound = (over_seeds(found, CLUSTERS, EVEN, ONE, limits) for limits in (None, (-0.5, 0.25)))
+    assert free.ci_high is not None
+    assert free.ci_low is not None
+    assert free.ci_high > 0.25
+    assert (bound.ci_low, bound.ci_high) == (max(free.ci_low, -0.5), 0.25)
+    assert bound.stderr == free.stderr
 
 
 def test_seeds_that_agree_add_no_error() -> None:

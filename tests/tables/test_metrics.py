@@ -20,6 +20,7 @@ CONTEXT = RowContext(
     chance=None, seconds=None, cell="c", settings="{}",
 )  # fmt: skip
 GREEDY = replace(CONTEXT, decoding="greedy", cell="g")
+TRAINED = replace(CONTEXT, checkpoint="step_000100", step=100, cell="t")
 
 
 def view(context: RowContext, rows: list[dict[str, Any]]) -> CellView:
@@ -120,6 +121,45 @@ def test_yes_no_sets_have_precision_recall_and_f1() -> None:
     assert found["accuracy"] == 5 / 8
     assert (found["precision"], found["recall"]) == (0.75, 0.75)
     assert found["f1"] == 0.75
+
+
+def said(answers: str) -> list[dict[str, Any]]:
+    """Yes/no questions whose answers are y or n; the truth is yes for the first half."""
+    whole = {"y": "yes", "n": "no"}
+    return [
+        {"kind": "option", "options": ["yes", "no"], "target": "yes" if 2 * k < len(answers) else "no"}
+        | {"parsed": whole[one], "score": float((one == "y") == (2 * k < len(answers)))}
+        for k, one in enumerate(answers)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("yyyynnnn", "yyyynnnn"), ("yynnyynn", "yynnyynn"), ("nnnnnnnn", "nnnnnnnn")]
+)
+def test_rates_of_yes_that_did_not_change_leave_room_for_a_change(before: str, after: str) -> None:
+    rows = rows_of(view(CONTEXT, said(before)), view(TRAINED, said(after))).reset_index()
+    rates = rows[(rows["step"] == 100) & rows["metric"].isin(["accuracy", "precision", "recall", "f1"])]
+    rates = rates[rates["value"].notna()]
+    assert len(rates) == (4 if "y" in before else 3)
+    assert (rates["delta"] == 0).all()
+    assert ((rates["delta_ci_low"] >= -1) & (rates["delta_ci_low"] < 0)).all()
+    assert ((rates["delta_ci_high"] > 0) & (rates["delta_ci_high"] <= 1)).all()
+    assert ((rates["ci_low"] >= 0) & (rates["ci_low"] < rates["ci_high"]) & (rates["ci_high"] <= 1)).all()
+
+
+def test_no_rate_or_change_of_clustered_items_leaves_its_range() -> None:
+    clusters = [{"cluster": [f"fact={k // 2}"]} for k in range(8)]
+    before, after = (
+        [one | cluster for one, cluster in zip(said(answers), clusters, strict=True)]
+        for answers in ("yyynnnnn", "ynnnyyyy")
+    )
+    views = [view(CONTEXT, before), view(TRAINED, after)]
+    ends = pd.concat([score_rows(views), matrix_rows(views)], ignore_index=True)
+    assert ends[["ci_low", "ci_high", "delta_ci_low", "delta_ci_high"]].notna().any(axis=None)
+    assert ends["ci_low"].min() == 0
+    assert ends["ci_high"].max() == 1
+    assert ends["delta_ci_low"].min() == -1
+    assert ends["delta_ci_high"].max() <= 1
 
 
 def test_options_of_unequal_length_are_compared_per_character_too() -> None:

@@ -75,6 +75,22 @@ def test_captions_have_no_exchange_rate_with_accuracies() -> None:
     assert choose({("a", ""): {0: captions}}, "choice") is None
 
 
+def test_sets_that_are_trained_jointly_are_weighed_as_one_target() -> None:
+    def joint(first: int, second: int, kept: int) -> Pairs:
+        one, two = recipe(first, kept), recipe(second, kept)[:1]
+        pairs = [*one, *([replace(v, context=replace(v.context, dataset="sums")) for v in pair] for pair in two)]
+        return [
+            (replace(now, context=replace(now.context, target="naming+sums")), base) for now, base in map(tuple, pairs)
+        ]
+
+    choice = choose(runs(a=joint(180, 140, 148)), "choice")
+    assert choice is not None
+    assert choice.sources == ["facts"]
+    (candidate,) = choice.candidates
+    assert candidate.target.value == pytest.approx((0.4 + 0.2) / 2)
+    assert candidate.total.value == pytest.approx(0.3 - 0.01)
+
+
 def test_seeds_count_as_one_recipe() -> None:
     seeds = {seed: recipe(160 + 10 * seed, 148 - 5 * seed, seed) for seed in range(3)}
     choice = choose({("a", ""): seeds, ("b", ""): {0: recipe(150, 100)}}, "choice")

@@ -45,7 +45,7 @@ def scores() -> pd.DataFrame:
         for metric, values in {"accuracy": (0.5, 0.2), "mischoice": (0.5, 0.75)}.items()
         for step, v in zip((0, 200), values, strict=True)
     ]
-    named = [score_row("naming", "id_text-id_image", step, 0.5) for step in (0, 100, 200)]
+    named = [score_row(name, "id_text-id_image", step, 0.5) for name in ("naming", "again") for step in (0, 100, 200)]
     return pd.DataFrame(named + probe)
 
 
@@ -68,6 +68,28 @@ def test_each_quadrant_shows_base_best_and_last_with_the_change(scores: pd.DataF
     assert "choice 50.0 -> 48.0 -> 30.0" in text
     assert "-20.0 +/- 5.0 lower" in text
     assert "chance 25.0, 2 datasets" in text
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [
+        ((0.5, 0.25), "chance 37.5, 2 datasets"),
+        ((0.5, None), "chance known for 1 of 2 datasets"),
+        ((None, None), "chance -, 2 datasets"),
+    ],
+)
+def test_a_chance_level_is_shown_only_where_every_dataset_of_the_mean_has_one(
+    matrix: pd.DataFrame, levels: tuple[float | None, ...], said: str
+) -> None:
+    rows = [
+        score_row(f"set {k}", "id_text-id_image", 200, 0.5, chance=level, metric=metric)
+        for k, level in enumerate(levels)
+        for metric in ("accuracy", "letter_bias")
+    ]
+    rows = [row | {"chance": row["chance"] if row["metric"] == "accuracy" else None} for row in rows]
+    lines = rendered(matrix_table(pd.DataFrame(rows), matrix)).split("\n")
+    assert any(said in line for line in lines)
+    assert sum("37.5" in line for line in lines) == (None not in levels)
 
 
 def test_the_best_checkpoint_is_named(scores: pd.DataFrame, matrix: pd.DataFrame) -> None:

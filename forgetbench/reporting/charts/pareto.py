@@ -26,6 +26,7 @@ from forgetbench.reporting.charts.rows import (
     targets_of,
 )
 from forgetbench.reporting.contents import ReportTables
+from forgetbench.tables.cell_view import target_sets
 from forgetbench.tables.last import last_stage
 from forgetbench.terminal.wording import is_fraction
 
@@ -113,7 +114,9 @@ def target_metric(scores: pd.DataFrame, target: str) -> str:
     """The metric of the target's own set if that is no fraction of 1; else empty."""
     if not {"dataset", "metric", "target"} <= set(scores):
         return ""
-    own = scores[(scores["dataset"] == scores["target"]) & (scores["dataset"].eq(target) | (target == ""))]
+    pairs = zip(scores["dataset"], scores["target"].astype(str), strict=True)
+    is_own = [one in target_sets(whose) and target in ("", whose) for one, whose in pairs]
+    own = scores[pd.Series(is_own, scores.index, dtype=bool)]
     return next((str(metric) for metric in sorted(set(own["metric"])) if not is_fraction(str(metric))), "")
 
 

@@ -14,7 +14,8 @@ from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.reporting.contents import ReportContents, RunFacts
 from forgetbench.reporting.page.course import Course, Row, course_of, records, text
 from forgetbench.tables.last import as_trained, last_stage
-from forgetbench.terminal.wording import QUADRANT_NAMES, first_decoding, number
+from forgetbench.terminal.chance import Chance, mean_chance
+from forgetbench.terminal.wording import QUADRANT_NAMES, first_decoding, is_fraction, number
 
 TARGET = "id_text-id_image"
 
@@ -30,7 +31,7 @@ class Entry:
     course: Course
     n: float | None
     n_datasets: int
-    chance: float | None
+    chance: Chance
     forgotten: float | None
     gained: float | None
     mde: float | None
@@ -157,7 +158,7 @@ def _run_view(
 
 
 def _means(matrix: Sequence[Row], quadrant: str, members: Sequence[Entry]) -> list[Entry]:
-    """A quadrant's lines, unseen tasks first; chance is the mean over the sets that have one."""
+    """A quadrant's lines, unseen tasks first."""
     rows = [row for row in matrix if row["quadrant"] == quadrant]
     return _entries(rows, ("seen_in_mix", "decoding", "metric"), members)
 
@@ -194,10 +195,11 @@ def _entries(rows: Sequence[Row], keys: Sequence[str], members: Sequence[Entry] 
 def _entry(rows: Sequence[Row], members: Sequence[Entry]) -> Entry:
     last, course = max(rows, key=lambda row: int(row["step"])), course_of(rows)
     seen, decoding = bool(number(last.get("seen_in_mix"))), str(last["decoding"])
-    alike = [
-        line.chance
+    n_datasets, scale = int(last.get("n_datasets", 1)), is_fraction(course.metric)
+    levels = [
+        line.chance.value
         for line in members
-        if (line.seen_in_mix, line.decoding) == (seen, decoding) and line.chance is not None
+        if (line.seen_in_mix, line.decoding, is_fraction(line.course.metric)) == (seen, decoding, scale)
     ]
     return Entry(
         name=text(last.get("dataset")),
@@ -205,8 +207,8 @@ def _entry(rows: Sequence[Row], members: Sequence[Entry]) -> Entry:
         seen_in_mix=seen,
         course=course,
         n=number(last.get("n")),
-        n_datasets=int(last.get("n_datasets", 1)),
-        chance=sum(alike) / len(alike) if alike else number(last.get("chance")),
+        n_datasets=n_datasets,
+        chance=mean_chance(levels or [number(last.get("chance"))], n_datasets),
         forgotten=number(last.get("forgotten")),
         gained=number(last.get("gained")),
         mde=number(last.get("mde")),
