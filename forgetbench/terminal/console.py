@@ -30,6 +30,12 @@ def say(line: str) -> None:
     console.print(line, soft_wrap=True)
 
 
+def note(line: str) -> None:
+    """One line beside the results: on standard error, of the first process alone."""
+    if not console.quiet:
+        sys.stderr.write(f"{line}\n")
+
+
 def print_rows(table: RenderableType, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
     """The table (or several), or its rows for a program."""
     if as_json:

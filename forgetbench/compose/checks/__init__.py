@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +14,7 @@ from forgetbench.compose.checks.matrix import matrix_problems
 from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, refused
 from forgetbench.compose.checks.processes import process_problems
-from forgetbench.compose.checks.recipe import mix_problems, recipe_problems
+from forgetbench.compose.checks.recipe import mix_problems, named_sets, recipe_problems
 from forgetbench.compose.checks.stages import changed_recipes, stage_problems
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, RecipeConfig, ScoreConfig, SweepConfig, Tracker
 from forgetbench.core.errors import UserError
@@ -55,13 +57,21 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from process_problems(config)
         yield from tracker_problems(config.tracker)
     if isinstance(config, FinetuneConfig | EvalMatrixConfig):
+        yield from _model_path(config.model.path)
         yield from memory_problems(config)
     if isinstance(config, SweepConfig | EvalMatrixConfig | ScoreConfig):
         yield from matrix_problems(config.matrix, catalogue)
 
 
+def _model_path(path: str) -> Iterator[Problem]:
+    if not path.strip():
+        yield Problem("model.path", "empty; give a folder or a Hub id.")
+
+
 def _run(config: EvalMatrixConfig | ScoreConfig) -> Iterator[Problem]:
-    if config.run is not None and not Path(config.run).is_dir():
+    if config.run == "":
+        yield Problem("run", "empty; give the folder of a run, such as outputs/demo/recipe-lora.")
+    elif config.run is not None and not Path(config.run).is_dir():
         inside = Path(config.outputs) / config.run
         yield Problem(
             "run",
@@ -114,12 +124,12 @@ def _training_leaves(catalogue: Catalogue, name: str) -> None:
 def _further_sets(config: FinetuneConfig, catalogue: Catalogue) -> Iterator[Problem]:
     """Sets that are trained on or read besides the targets."""
     further = {
-        "recipe.mix.data": config.recipe.mix.data,
+        "recipe.mix.data": named_sets(config.recipe.mix),
         "recipe.replay.earlier": config.recipe.replay.earlier,
         "method.reference": config.method.reads(),
     }
     for index, recipe in changed_recipes(config):
-        further[f"data.stages.{index}.recipe"] = [*recipe.mix.data, *recipe.replay.earlier]
+        further[f"data.stages.{index}.recipe"] = [*named_sets(recipe.mix), *recipe.replay.earlier]
     for key, names in further.items():
         for name in names:
             yield from refused(key, partial(_training_leaves, catalogue, name))
@@ -162,6 +172,10 @@ def _operation(config: FinetuneConfig) -> Iterator[Problem]:
 
 
 def _method(method: Method, recipe: RecipeConfig) -> Iterator[Problem]:
+    for field in fields(method):
+        value = getattr(method, field.name)
+        if isinstance(value, float) and math.isnan(value):
+            yield Problem(f"method.{field.name}", "nan is no number to compute with; give one.")
     yield from (Problem(f"method.{key}", message) for key, message in method.problems().items())
     for part in method.adapted_parts():
         if part not in recipe.parts:
