@@ -42,3 +42,23 @@ def print_rows(table: RenderableType, rows: Sequence[Mapping[str, object]], as_j
         sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=not has_all_letters()) + "\n")
     else:
         console.print(table)
+
+
+def print_listing(table: RenderableType, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
+    """The table in a terminal; in a pipe its rows, tab-separated below a header; JSON if asked for."""
+    if as_json or console.is_terminal:
+        print_rows(table, rows, as_json)
+        return
+    lines = [list(rows[0]), *(map(_cell, row.values()) for row in rows)] if rows else []
+    sys.stdout.writelines("\t".join(line) + "\n" for line in lines)
+
+
+def _cell(value: object) -> str:
+    """A value in one cell: lists with commas, mappings as key=value, nothing where it is absent."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{_cell(key)}={_cell(one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return ",".join(map(_cell, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else " ".join(str(value).split())
