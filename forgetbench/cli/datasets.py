@@ -45,7 +45,7 @@ def data_list(
 
 @data.command("show", cls=Command)
 def data_show(words: Words, cfg: Cfg = False) -> None:
-    """Show datasets: manifest, sizes, a few items; with model=..., as that model gets them; with no name, the target."""
+    """Show datasets: manifest, sizes, a few items; with model=..., as it gets them; with no name, the target."""
     from forgetbench import compose, config
     from forgetbench.commands import data_show
 

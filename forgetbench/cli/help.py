@@ -62,7 +62,7 @@ EXAMPLES = {
     "doctor": """
         forgetbench doctor
         forgetbench doctor --json
-        HF_HUB_OFFLINE=1 forgetbench doctor
+        forgetbench doctor > machine.txt
     """,
     "power": """
         forgetbench power outputs/my_run

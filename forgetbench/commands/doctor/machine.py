@@ -176,9 +176,7 @@ def hub(unreachable: Callable[[float], str | None] = hub_unreachable_reason) -> 
         yield Finding("hub", State.warning, message, "unset HF_HUB_OFFLINE to download models and sets")
     elif unreachable(HUB_TIMEOUT_S):
         message = f"{host} cannot be reached: only what is downloaded already; {token}"
-        yield Finding(
-            "hub", State.warning, message, "check the network and its proxy; the embedded world needs neither"
-        )
+        yield Finding("hub", State.warning, message, "check network and proxy; the embedded world needs neither")
     else:
         yield Finding("hub", State.ok, f"{host} answers; {token}")
 
