@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from forgetbench import compose
-from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig
+from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import MOST_NAMED, manifest_names, nearest
 
-KINDS = {"finetune": FinetuneConfig, "eval-matrix": EvalMatrixConfig, "score": ScoreConfig, "sweep": SweepConfig}
+KINDS = {"finetune": FinetuneConfig, "eval-matrix": EvalMatrixConfig, "score": ScoreConfig}
 NOT_OURS = re.compile(
-    r"could not be converted|Invalid (value|type)|is not a subclass|not Optional|Cannot (merge|assign|convert)|ListConfig|"
-    r"DictConfig|Interpolation|interpolation|not in '|viable|Could not|type 'str'|Traceback|full_key"
+    r"could not be converted|Invalid (value|type)|is not a subclass|not Optional|Cannot (merge|assign|convert)|"
+    r"ListConfig|DictConfig|Interpolation|interpolation|not in '|viable|Could not|type 'str'|Traceback|full_key"
 )
 
 
@@ -26,11 +27,11 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refusal(line: str) -> str:
     command, *overrides = line.split()
+    given = (
+        partial(compose.sweep, task=lambda *_: None) if command == "sweep" else partial(compose.compose, KINDS[command])
+    )
     with pytest.raises(UserError) as refused:
-        if command == "sweep":
-            compose.sweep(overrides, lambda *_: None)
-        else:
-            compose.compose(KINDS[command], overrides)
+        given(overrides=overrides)
     return str(refused.value)
 
 
@@ -39,7 +40,7 @@ def refusal(line: str) -> str:
     [
         (
             "eval-matrix matrix.decodings=[chioce]",
-            "matrix.decodings[0] (command line): there is no 'chioce'; it may be",
+            "matrix.decodings[0] (command line): there is no 'chioce'; it may",
         ),
         ("sweep matrix.decodings=[chioce]", "matrix.decodings[0] (command line): there is no 'chioce'"),
         ("eval-matrix matrix.steps=[a]", "matrix.steps[0] (command line): a whole number is expected, not 'a'"),
@@ -52,21 +53,21 @@ def refusal(line: str) -> str:
         ("finetune method.rank=8", "It is a key of method=lora, method=rslora"),
         (
             "finetune data.stages=[{sett:emoji_use}]",
-            "data.stages[0].sett (command line): there is no such key. Did you me",
+            "data.stages[0].sett (command line): there is no such key. Did",
         ),
         ("finetune data.stages=[{set:emoji_use,step:3}]", "data.stages[0].step (command line): there is no such key."),
         ("finetune data.stages=[{set:emoji_use,steps:x}]", "data.stages[0].steps (command line): a whole number is"),
         (
             "finetune data.stages=[{set:emoji_use,recipe:{lrr:1}}]",
-            "recipe.lrr (command line): there is no such key. Did",
+            "recipe.lrr (command line): there is no such key.",
         ),
         (
             "finetune data.stages=[{set:emoji_use,recipe:{mix:{ration:1}}}]",
-            "recipe.mix.ration (command line): there is",
+            "recipe.mix.ration (command line): there",
         ),
         (
             "finetune data.stages=[{set:emoji_use,recipe:{schedule:cosin}}]",
-            "recipe.schedule (command line): there is no",
+            "recipe.schedule (command line): there is",
         ),
         ("finetune data.stages=[{set:emoji_use,recipe:3}]", "data.stages[0].recipe (command line): keys with values"),
         ("finetune data.stages=[3]", "data.stages[0] (command line): 3 is no stage"),

@@ -90,5 +90,5 @@ def test_weights_must_leave_something_to_draw(tmp_path: Path, mixture: str) -> N
 @pytest.mark.parametrize("weight", [".nan", ".inf", "-1"])
 def test_a_weight_of_a_mixture_that_is_no_share_is_refused_by_name(tmp_path: Path, weight: str) -> None:
     made = catalogue(tmp_path, one=SET, blend=f"mixture: {{one: {weight}, general: 1}}\n" + LISTS)
-    with pytest.raises(UserError, match="blend.yaml: mixture: the weight of 'one'"):
+    with pytest.raises(UserError, match=r"blend\.yaml: mixture: the weight of 'one'"):
         made.leaves("blend")
