@@ -22,9 +22,9 @@ _WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EAC
 
 FIRST_STEPS = """
 First steps:
-  forgetbench doctor                     what works on this machine
-  forgetbench sweep                      the demo: four recipes, minutes on a CPU
-  forgetbench report outputs/demo --open its page
+  forgetbench doctor                       what works on this machine
+  forgetbench sweep                        the demo: four recipes, in minutes
+  forgetbench report outputs/demo --open   the demo's page
 
 Every command has --help (-h): examples, keys, config groups.
 """

@@ -83,7 +83,7 @@ class Catalogue:
                 raise UserError(f"{manifest.path}: mixture: the weight of '{part}' is {weight}; give 0 or more.")
         total = sum(manifest.mixture.values())
         if not 0 < total < float("inf"):
-            raise UserError(f"{manifest.path}: mixture: the weights sum to {total}; at least one must be above 0.")
+            raise UserError(f"{manifest.path}: mixture: the weights sum to {total}; give shares, not all 0.")
         leaves = [
             Leaf(leaf.manifest, leaf.split, weight / total * leaf.weight)
             for part, weight in manifest.mixture.items()

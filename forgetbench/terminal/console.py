@@ -46,8 +46,11 @@ def print_rows(table: RenderableType, rows: Sequence[Mapping[str, object]], as_j
 
 def print_listing(table: RenderableType, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
     """The table in a terminal; in a pipe its rows, tab-separated below a header; JSON if asked for."""
-    if as_json or console.is_terminal:
+    if as_json:
         print_rows(table, rows, as_json)
+        return
+    if console.is_terminal:
+        console.print(table, crop=False)  # a name that is wider than the terminal is whole, too
         return
     lines = [list(rows[0]), *(map(_cell, row.values()) for row in rows)] if rows else []
     sys.stdout.writelines("\t".join(line) + "\n" for line in lines)

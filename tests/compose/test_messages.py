@@ -114,7 +114,7 @@ def test_a_typo_far_from_any_name_lists_ten_and_says_how_to_see_all(line: str) -
 def test_of_many_names_those_most_like_it_are_listed() -> None:
     names = manifest_names(())
     listed = nearest("emoji", names, names)
-    assert len(re.findall(r"\bemoji_\w+", listed)) == MOST_NAMED
+    assert len(re.findall(r"\b\w*emoji\w*", listed)) == MOST_NAMED
 
 
 def test_a_wrong_value_in_a_file_of_yours_is_blamed_on_the_file(tmp_path: Path) -> None:

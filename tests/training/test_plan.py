@@ -188,9 +188,9 @@ def test_nothing_is_refused_where_nothing_is_trained() -> None:
 
 def test_weights_of_a_mix_reach_the_stream_and_equal_ones_change_nothing() -> None:
     def mixed(*sets: object) -> Stage:
-        mix = MixConfig(data=list(sets), ratio=0.5)
-        [stage] = plan_stages(replace(config(), recipe=replace(config().recipe, mix=mix)), Catalogue())
-        return stage
+        recipe = RecipeConfig(lr=1e-4, parts=["language"], mix=MixConfig(data=list(sets), ratio=0.5))
+        made = replace(config(), data=DataConfig(stages=[StageConfig("fashion_naming")]), recipe=recipe)
+        return plan_stages(made, Catalogue())[0]
 
     plain, equal = mixed("emoji_use", "digits_open"), mixed({"set": "emoji_use", "weight": 1}, "digits_open")
     heavy = mixed({"set": "emoji_use", "weight": 3}, "digits_open")
