@@ -90,7 +90,7 @@ def data_list(config: FinetuneConfig, words: Sequence[str], every: bool, as_json
     sequences = [name for name, one in sequence_groups(groups).items() if one is None or one in search.groups]
     if console.is_terminal and not as_json:
         line = f"Quadrants are relative to {target.name}. Sequences (data=<name>): {', '.join(sorted(sequences))}."
-        console.print(line, overflow="ignore")
+        console.print(line, overflow="ignore", crop=False)
     if left_out := sum(group not in search.groups for group in groups.values()):
         note(f"{left_out} more: curricula, controls and validation sets; add --all.")
 
