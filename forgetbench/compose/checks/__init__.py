@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,11 +61,6 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from matrix_problems(config.matrix, catalogue)
 
 
-def _model_path(path: str) -> Iterator[Problem]:
-    if not path.strip():
-        yield Problem("model.path", "empty; give a folder or a Hub id.")
-
-
 def _run(config: EvalMatrixConfig | ScoreConfig) -> Iterator[Problem]:
     if config.run == "":
         yield Problem("run", "empty; give the folder of a run, such as outputs/demo/recipe-lora.")
@@ -111,6 +104,11 @@ def _stages(config: FinetuneConfig | EvalMatrixConfig, catalogue: Catalogue) -> 
             yield Problem(f"data.stages.{index}.epochs", f"{stage.epochs} passes train nothing; give more than 0.")
         if stage.epochs is not None and stage.steps is not None:
             yield Problem(f"data.stages.{index}.epochs", f"steps ({stage.steps}) are given too; keep one of the two.")
+
+
+def _model_path(path: str) -> Iterator[Problem]:
+    if not path.strip():
+        yield Problem("model.path", "empty; give a folder or a Hub id.")
 
 
 def _training_leaves(catalogue: Catalogue, name: str) -> None:
@@ -172,10 +170,6 @@ def _operation(config: FinetuneConfig) -> Iterator[Problem]:
 
 
 def _method(method: Method, recipe: RecipeConfig) -> Iterator[Problem]:
-    for field in fields(method):
-        value = getattr(method, field.name)
-        if isinstance(value, float) and math.isnan(value):
-            yield Problem(f"method.{field.name}", "nan is no number to compute with; give one.")
     yield from (Problem(f"method.{key}", message) for key, message in method.problems().items())
     for part in method.adapted_parts():
         if part not in recipe.parts:

@@ -49,8 +49,8 @@ def _sampling(matrix: MatrixConfig) -> Iterator[Problem]:
     if not 0 < matrix.top_p <= 1:
         yield Problem("matrix.top_p", f"{matrix.top_p} is not a probability above 0; give 1 to draw from all tokens.")
     for key in ("cache_gb", "feature_gb"):
-        if not getattr(matrix, key) >= 0:  # NaN is not, either
-            yield Problem(f"matrix.{key}", f"{getattr(matrix, key)} is no size; give 0 or more.")
+        if getattr(matrix, key) < 0:
+            yield Problem(f"matrix.{key}", f"{getattr(matrix, key)} is negative; give 0 or more.")
 
 
 def _representation(matrix: MatrixConfig) -> Iterator[Problem]:

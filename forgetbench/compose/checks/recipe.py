@@ -27,9 +27,9 @@ def recipe_problems(recipe: RecipeConfig) -> Iterator[Problem]:
             "recipe.warmup",
             f"{recipe.warmup} is not a share of the steps; give a number from 0 to 1.",
         )
-    if not 0 <= recipe.weight_decay < float("inf"):
-        yield Problem("recipe.weight_decay", f"{recipe.weight_decay} is no such factor; give 0 or more.")
-    if not recipe.max_grad_norm > 0:  # NaN is not, either
+    if recipe.weight_decay < 0:
+        yield Problem("recipe.weight_decay", f"{recipe.weight_decay} is negative; give 0 or more.")
+    if recipe.max_grad_norm <= 0:
         yield Problem(
             "recipe.max_grad_norm",
             f"{recipe.max_grad_norm} would stop every step; give a number above 0.",
