@@ -248,7 +248,13 @@ class Session:
         parser = OverridesParser.create(config_loader=self.hydra.config_loader)
         given = cast(list[str], OmegaConf.to_container(sweep_config.hydra.overrides.task, resolve=False))
         parsed = parser.parse_overrides([*params, *given])
-        batches = BasicSweeper.split_arguments(parsed, None)
+        try:
+            batches = BasicSweeper.split_arguments(parsed, None)
+        except HydraException as error:
+            raise UserError(
+                "A range without steps (interval) is for sweepers that search, such as hydra/sweeper=optuna; "
+                "give values with commas between them."
+            ) from error
         return batches[0]
 
     def check_points(self, sweep_config: DictConfig) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -72,7 +72,7 @@ def _rewritten(override: Override, form: Callable[[Any], Any]) -> Override:
     if override.is_delete():
         return override
     if override.is_sweep_override():
-        if not override.is_discrete_sweep():
+        if not override.is_discrete_sweep() or override.value_type is ValueType.GLOB_CHOICE_SWEEP:
             return override
         given = [parse([f"x={one}"])[0].value() for one in override.sweep_string_iterator()]
     else:

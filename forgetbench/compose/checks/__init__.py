@@ -8,6 +8,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from forgetbench.compose.checks.lists import list_problems
 from forgetbench.compose.checks.matrix import matrix_problems
 from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, refused
@@ -27,7 +28,7 @@ Config = FinetuneConfig | EvalMatrixConfig | ScoreConfig
 
 def problems(config: Config, catalogue: Catalogue) -> list[Problem]:
     """Everything that is wrong with a composed config; empty when it can run."""
-    return list(_problems(config, catalogue))
+    return list(list_problems(config)) or list(_problems(config, catalogue))
 
 
 def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:

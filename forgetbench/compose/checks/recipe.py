@@ -88,7 +88,7 @@ def _learning_rates(recipe: RecipeConfig) -> Iterator[Problem]:
                 "recipe.lr",
                 f"a rate for '{part}', which recipe.parts does not train; drop one or add the other.",
             )
-    for rate in dict.fromkeys(rates.values()) if isinstance(recipe.lr, dict) else (recipe.lr,):
+    for rate in {repr(rate): rate for rate in rates.values()}.values() if isinstance(recipe.lr, dict) else (recipe.lr,):
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
             given = repr(rate) if isinstance(rate, str) else as_text(rate)
             per_part = " or {language: 1e-5, projector: 1e-4}" if isinstance(rate, list) else ""
