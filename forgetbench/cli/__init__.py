@@ -24,7 +24,13 @@ _ADDRESS = (
 _ONE_ADDRESS = "A run's folder (its last checkpoint), or a checkpoint in it: <run>/checkpoints/step_000120."
 _POINTS = [1.0, 2.0, 5.0]
 
-app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 
@@ -60,11 +66,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Measure catastrophic forgetting of fine-tuned multimodal models on a 2x2 matrix of text and image shift."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
 @app.command(cls=Command)
@@ -205,3 +214,17 @@ def power(
     from forgetbench.commands import power
 
     power.power(path, points, wanted, alpha, as_json)
+
+
+@app.command(cls=Command)
+def doctor(as_json: Json = False) -> None:
+    """Say what works on this machine: versions, devices, disk, the Hub, and a self-test of ten seconds."""
+    import tempfile
+
+    from forgetbench import compose, config
+    from forgetbench.commands import doctor
+
+    with tempfile.TemporaryDirectory(prefix="forgetbench-") as folder:
+        settings = compose.compose(config.SweepConfig, doctor.self_test_overrides(folder))
+        if not doctor.doctor(settings, as_json):
+            raise typer.Exit(1)

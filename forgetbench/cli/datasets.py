@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from forgetbench.cli.shared import Cfg, Command, Json, Overrides, Words, print_if, split
+from forgetbench.cli.completion import word_completions
+from forgetbench.cli.shared import Cfg, Command, Json, Words, print_if, split
 
 _CLIP = "openai/clip-vit-large-patch14"
 
-data = typer.Typer(rich_markup_mode=None, help="List, show, check, audit and build datasets.")
+Search = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[WORD|KEY=VALUE]...",
+        help="mine, embedded, public; a word; a pattern such as 'fashion_*'; Hydra overrides.",
+        default_factory=list,
+        show_default=False,
+        autocompletion=word_completions,
+    ),
+]
+
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, show, check, audit and build datasets.")
 
 
 @data.command("list", cls=Command)
 def data_list(
-    overrides: Overrides,
+    words: Search,
     every: Annotated[bool, typer.Option("--all", help="Curricula, controls and validation sets, too.")] = False,
     cfg: Cfg = False,
     as_json: Json = False,
 ) -> None:
-    """List the datasets that can be named, by group (yours, embedded, public): image domains, text tasks, sizes."""
+    """List the datasets that can be named: all, a group (mine, embedded, public), or those that have a word."""
     from forgetbench import compose, config
     from forgetbench.commands import data_list
 
+    sought, overrides = split(words)
     print_if(cfg, config.FinetuneConfig, overrides)
-    data_list.data_list(compose.compose(config.FinetuneConfig, overrides), every, as_json)
+    data_list.data_list(compose.compose(config.FinetuneConfig, overrides), sought, every, as_json)
 
 
 @data.command("show", cls=Command)
 def data_show(words: Words, cfg: Cfg = False) -> None:
-    """Show datasets: manifest, sizes, a few items; with no name, the target set."""
+    """Show datasets: manifest, sizes, a few items; with model=..., as it gets them; with no name, the target."""
     from forgetbench import compose, config
     from forgetbench.commands import data_show
 
     names, overrides = split(words)
     print_if(cfg, config.FinetuneConfig, overrides)
     composed = compose.compose(config.FinetuneConfig, overrides)
-    data_show.data_show(composed, names or [stage.set for stage in composed.data.stages])
+    as_tokens = any(re.match(r"model[=.]", override) for override in overrides)
+    data_show.data_show(composed, names or [stage.set for stage in composed.data.stages], as_tokens)
 
 
 @data.command("check", cls=Command)

@@ -60,6 +60,11 @@ EXAMPLES = {
         forgetbench report outputs/my_run --open
         forgetbench report outputs/my_sweep --watch
     """,
+    "doctor": """
+        forgetbench doctor
+        forgetbench doctor --json
+        forgetbench doctor > machine.txt
+    """,
     "power": """
         forgetbench power outputs/my_run
         forgetbench power outputs/my_run --points 0.5 --points 1 --power 0.9
@@ -67,13 +72,15 @@ EXAMPLES = {
     """,
     "data list": """
         forgetbench data list
-        forgetbench data list --all
+        forgetbench data list mine
+        forgetbench data list public ocr
+        forgetbench data list 'fashion_*' --all
         forgetbench data list manifests=[my_manifests]
-        forgetbench data list manifests=[my_manifests,more_manifests]
     """,
     "data show": """
         forgetbench data show fashion_naming
         forgetbench data show fashion_naming emoji_use
+        forgetbench data show fashion_naming model=tiny
         forgetbench data show my_set manifests=[my_manifests]
     """,
     "data check": """
@@ -155,7 +162,9 @@ LISTINGS = {
     "score": Listing("ScoreConfig", ("run", "predictions", "name", "model_name", *_PLACES, *_SCORING)),
     "sweep": Listing("SweepConfig", (*_TRAINING, *_SCORING)),
     "data list": Listing("FinetuneConfig", ("manifests", "data.stages"), all_keys=False),
-    "data show": Listing("FinetuneConfig", ("manifests", "data.stages"), all_keys=False),
+    "data show": Listing(
+        "FinetuneConfig", ("manifests", "data.stages", "model.path", "model.system_prompt"), all_keys=False
+    ),
     "data check": Listing("FinetuneConfig", ("manifests",), all_keys=False),
     "data audit": Listing("FinetuneConfig", _PLACES, all_keys=False),
     "models show": Listing("FinetuneConfig", ("model.path", "model.revision"), all_keys=False),
@@ -183,9 +192,10 @@ COMMAND_GROUPS = {
     **GROUPS,
     "eval-matrix": GROUPS["eval_matrix"],
     "models show": ("model",),
+    "data show": ("model", "data"),
     "models plan": ("model", "recipe", "method"),
     "import": ("model", "data"),
-    **dict.fromkeys(("show", "compare", "power", "report", "export", "data build"), ()),
+    **dict.fromkeys(("show", "compare", "power", "report", "export", "data build", "doctor"), ()),
 }
 
 

@@ -28,6 +28,8 @@ class Key:
     """As it is overridden, such as recipe.lr; `data.stages[].set` is a key of each element of a list."""
     meaning: str
     """The docstring under the field, the members of an enum and the default; empty without a docstring."""
+    members: tuple[str, ...] = ()
+    """What it may be, where that is a choice: the members of an enum, true and false."""
 
     @property
     def group(self) -> str:
@@ -55,7 +57,7 @@ def _keys(config: str, prefix: str, classes: Mapping[str, ast.ClassDef]) -> Iter
             yield from _keys(field.kind, f"{path}[]." if field.of_list else f"{path}.", classes)
         else:
             members = _members(classes[field.kind]) if field.kind in classes else []
-            yield Key(path, _meaning(field, members))
+            yield Key(path, _meaning(field, members), ("true", "false") if field.kind == "bool" else tuple(members))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import typer
 
 from forgetbench.cli.shared import Cfg, Command, Json, Words, print_if, split
 
-models = typer.Typer(rich_markup_mode=None, help="Show models, and plan the memory that training them needs.")
+models = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Show models, and plan the memory that training them needs."
+)
 
 
 @models.command("show", cls=Command)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from forgetbench.cli.completion import override_completions, word_completions
 from forgetbench.cli.help import epilog
 from forgetbench.core.errors import UserError
 
@@ -19,8 +20,22 @@ INTERRUPTED = 130
 _WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 
 
+FIRST_STEPS = """
+First steps:
+  forgetbench doctor                       what works on this machine
+  forgetbench sweep                        the demo: four recipes, in minutes
+  forgetbench report outputs/demo --open   the demo's page
+
+Every command has --help (-h): examples, keys, config groups.
+"""
+
+
 class Commands(TyperGroup):
     """Commands whose user errors end in one plain message and exit code 2; bugs keep their traceback."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the first three commands below the list, as they are."""
+        formatter.write(FIRST_STEPS)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -51,7 +66,13 @@ class Command(TyperCommand):
 
 Overrides = Annotated[
     list[str],
-    typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides.", default_factory=list, show_default=False),
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Hydra overrides.",
+        default_factory=list,
+        show_default=False,
+        autocompletion=override_completions,
+    ),
 ]
 Words = Annotated[
     list[str],
@@ -60,6 +81,7 @@ Words = Annotated[
         help="Names, Hydra overrides.",
         default_factory=list,
         show_default=False,
+        autocompletion=word_completions,
     ),
 ]
 Folder = Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a run or a sweep.", show_default=False)]

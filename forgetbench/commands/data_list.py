@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
-from rich.console import Group
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from forgetbench.config import FinetuneConfig
 from forgetbench.core.dataset_groups import DatasetGroup, manifest_groups, sequence_groups
+from forgetbench.core.errors import UserError
+from forgetbench.core.options import nearest
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.quadrant import quadrant_label
-from forgetbench.terminal.console import print_rows, say
+from forgetbench.terminal.console import console, note, print_listing
 
 _TITLES = {
     DatasetGroup.yours: "Yours: manifests in your own folders",
@@ -22,57 +28,121 @@ _TITLES = {
     DatasetGroup.control: "Controls: auxiliary sets to compare others with",
     DatasetGroup.validation: "Validation: to choose settings by",
 }
+_COLUMN = 18
+"""Characters that each column but the name needs; where a terminal has fewer, a set's facts stand below its name."""
+GROUP_WORDS = {"mine": DatasetGroup.yours} | {group.value: group for group in DatasetGroup}
+"""What names a group in a search."""
 
 
-def data_list(config: FinetuneConfig, every: bool, as_json: bool) -> None:
+@dataclass(frozen=True)
+class Search:
+    """Which datasets are listed: those of the groups that words name, and that hold every other word."""
+
+    groups: tuple[DatasetGroup, ...]
+    words: tuple[str, ...] = ()
+
+    def finds(self, group: DatasetGroup, manifest: Manifest) -> bool:
+        """Whether a set is listed; a word is looked for in name, title, domains and tasks, a pattern in the name."""
+        texts = [manifest.name, manifest.title, *manifest.image_domains, *manifest.text_tasks]
+        return group in self.groups and all(_holds(word.casefold(), texts) for word in self.words)
+
+
+def search_for(words: Sequence[str], every: bool) -> Search:
+    """A search from words; where none names a group, other words are looked for in all of them.
+
+    Args:
+        words: such as `mine`, `public`, `emoji`, `fashion_*`.
+        every: whether curricula, controls and validation sets are listed, too.
+    """
+    groups = tuple(GROUP_WORDS[word] for word in words if word in GROUP_WORDS)
+    others = tuple(word for word in words if word not in GROUP_WORDS)
+    usual = tuple(group for group in DatasetGroup if every or others or not group.by_role)
+    return Search(groups or usual, others)
+
+
+def data_list(config: FinetuneConfig, words: Sequence[str], every: bool, as_json: bool) -> None:
     """A table per group and a row per dataset; its quadrant relative to the configured target.
 
     Args:
         config: whose first target and folders of manifests count.
+        words: what to look for; none lists all.
         every: whether curricula, controls and validation sets are listed, too.
         as_json: whether the rows are for a program.
+
+    Raises:
+        UserError: words find nothing.
     """
     catalogue = Catalogue(config.manifests)
     target = catalogue.load(config.data.stages[0].set)
-    groups = manifest_groups(config.manifests)
-    shown = [group for group in DatasetGroup if every or not group.by_role]
-    tables, rows = [], []
-    for group in shown:
-        manifests = [catalogue.load(name) for name in catalogue.names() if groups[name] is group]
-        manifests.sort(key=lambda one: not one.is_here)
-        if manifests:
-            tables.append(_table(group, target, manifests))
-        rows += [_row(group, target, manifest) for manifest in manifests]
-    print_rows(Group(*tables), rows, as_json)
-    left_out = sum(group not in shown for group in groups.values())
-    line = f"{left_out} more: curricula, controls and validation sets; add --all." if left_out else ""
-    if as_json:
-        sys.stderr.write(f"{line}\n" if line else "")  # standard output is for the program
+    groups, search = manifest_groups(config.manifests), search_for(words, every)
+    found: dict[DatasetGroup, list[Manifest]] = {}
+    for group in DatasetGroup:
+        named = [catalogue.load(name) for name in catalogue.names() if groups[name] is group and group in search.groups]
+        if manifests := [manifest for manifest in named if search.finds(group, manifest)]:
+            found[group] = sorted(manifests, key=lambda one: not one.is_here)
+    if words and not found:
+        raise UserError(_nothing(words, search, catalogue))
+    rows = [_row(group, target, manifest) for group, manifests in found.items() for manifest in manifests]
+    listing = Group(*(_listed(group, target, manifests, console.width) for group, manifests in found.items()))
+    print_listing(listing, rows, as_json)
+    if words:
         return
-    sequences = [name for name, group in sequence_groups(groups).items() if group is None or group in shown]
-    say(f"Quadrants are relative to {target.name}. Sequences (data=<name>): {', '.join(sorted(sequences))}.")
-    if line:
-        say(line)
+    sequences = [name for name, one in sequence_groups(groups).items() if one is None or one in search.groups]
+    if console.is_terminal and not as_json:
+        line = f"Quadrants are relative to {target.name}. Sequences (data=<name>): {', '.join(sorted(sequences))}."
+        console.print(line, overflow="ignore", crop=False)
+    if left_out := sum(group not in search.groups for group in groups.values()):
+        note(f"{left_out} more: curricula, controls and validation sets; add --all.")
 
 
-def _table(group: DatasetGroup, target: Manifest, manifests: list[Manifest]) -> Table:
+def _nothing(words: Sequence[str], search: Search, catalogue: Catalogue) -> str:
+    asked = " ".join(words)
+    if not search.words:
+        own = " A manifest data_manifests/<name>.yaml is one of yours (docs/data.md)." if "mine" in words else ""
+        return f"data list {asked}: there is no such dataset.{own}"
+    return f"data list {asked}: no dataset has that. {nearest(search.words[0], catalogue.names(), catalogue.names())}"
+
+
+def _holds(word: str, texts: Sequence[str]) -> bool:
+    if set(word) & set("*?["):
+        return fnmatchcase(texts[0].casefold(), word)
+    return any(word in text.casefold() for text in texts)
+
+
+def _listed(group: DatasetGroup, target: Manifest, manifests: Sequence[Manifest], width: int) -> RenderableType:
+    """A group as wide as the terminal allows; a name is never broken."""
+    longest = max(len(manifest.name) for manifest in manifests)
+    heads = ("image domains", "text tasks", "items", "quadrant")
+    if width < longest + len(heads) * _COLUMN + 16:  # 16 columns are lines and margins
+        return Group(Text(f"\n{_TITLES[group]}", style="italic"), *_stacked(target, manifests))
     table = Table(title=_TITLES[group], title_justify="left")
-    for column in ("name", "image domains", "text tasks", "items", "quadrant"):
+    table.add_column("name", no_wrap=True, min_width=longest)
+    for column in heads:
         table.add_column(column, overflow="fold")
     for manifest in manifests:
-        sizes = ", ".join(f"{split} {described.n or '?'}" for split, described in manifest.splits.items())
-        sizes += "" if manifest.is_here else " (on the Hub)" if manifest.is_on_hub else " (not downloaded)"
-        table.add_row(
-            manifest.name,
-            ", ".join(manifest.image_domains),
-            ", ".join(manifest.text_tasks),
-            sizes or f"mixture of {len(manifest.mixture)}",
-            quadrant_label(target, manifest),
-        )
+        table.add_row(manifest.name, *_facts(target, manifest))
     return table
 
 
-def _row(group: DatasetGroup, target: Manifest, manifest: Manifest) -> dict[str, object]:
+def _stacked(target: Manifest, manifests: Sequence[Manifest]) -> Iterator[RenderableType]:
+    for manifest in manifests:
+        yield Text(manifest.name, style="bold", overflow="ignore", no_wrap=True)
+        yield Padding("; ".join(filter(None, _facts(target, manifest))), (0, 0, 0, 4))
+
+
+def _facts(target: Manifest, manifest: Manifest) -> tuple[str, str, str, str]:
+    """Image domains, text tasks, items and quadrant."""
+    sizes = ", ".join(f"{split} {described.n or '?'}" for split, described in manifest.splits.items())
+    sizes += "" if manifest.is_here else " (on the Hub)" if manifest.is_on_hub else " (not downloaded)"
+    return (
+        ", ".join(manifest.image_domains),
+        ", ".join(manifest.text_tasks),
+        sizes or f"mixture of {len(manifest.mixture)}",
+        quadrant_label(target, manifest),
+    )
+
+
+def _row(group: DatasetGroup, target: Manifest, manifest: Manifest) -> Mapping[str, object]:
     return {
         "name": manifest.name,
         "group": group.value,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -15,11 +16,29 @@ from forgetbench.data.quadrant import quadrant_label
 from forgetbench.data.sources import load_samples, read_split
 from forgetbench.terminal.console import console
 
+if TYPE_CHECKING:
+    from forgetbench.data.collate import Encoder
 
-def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
-    """A dataset's manifest and one item of each split, as the model will see it."""
+
+ITEMS = 3
+"""Of each split, where a model is named."""
+
+
+def data_show(config: FinetuneConfig, names: Sequence[str], as_tokens: bool = False) -> None:
+    """A dataset's manifest and one item of each split, or the first few as the configured model gets them.
+
+    Args:
+        config: whose first target, model and folders of manifests count.
+        names: of the datasets.
+        as_tokens: whether items are rendered by the model's chat template and counted in its tokens; needs its
+            processor, no weights.
+
+    Raises:
+        UserError: a set or the processor cannot be read, or an item not be rendered.
+    """
     catalogue = Catalogue(config.manifests)
     target = catalogue.load(config.data.stages[0].set)
+    encoder = _encoder(config) if as_tokens else None
     for name in names:
         manifest = catalogue.load(name)
         table = Table(title=f"{name}: {manifest.title}", show_header=False, title_justify="left")
@@ -37,14 +56,39 @@ def data_show(config: FinetuneConfig, names: Sequence[str]) -> None:
             message = "are on the Hub and read from there" if manifest.is_on_hub else "are not downloaded"
             table.add_row("items", f"{message}; {manifest.homepage}")
         for split in manifest.splits if manifest.is_here else ():
-            table.add_row(f"{split} item", _shown(_example(manifest, split)), end_section=True)
+            if encoder is None:
+                table.add_row(f"{split} item", _shown(_example(manifest, split)), end_section=True)
+            else:
+                _add_rendered(table, encoder, split, _first(manifest, split))
         console.print(table)
+
+
+def _encoder(config: FinetuneConfig) -> Encoder:
+    from forgetbench.data.collate import Encoder
+    from forgetbench.models.pretrained import load_processor
+
+    return Encoder(load_processor(config.model), config.model.max_pixels, config.model.system_prompt)
+
+
+def _add_rendered(table: Table, encoder: Encoder, split: str, samples: Sequence[Sample]) -> None:
+    """Each item with its special tokens, and its length."""
+    from forgetbench.data.rendered import render
+
+    for sample in samples:
+        rendered = render(encoder, sample)
+        table.add_row(f"{split} prompt", printable(rendered.prompt))
+        table.add_row("reply", printable(rendered.reply))
+        table.add_row("tokens", rendered.counted, end_section=True)
 
 
 def _example(manifest: Manifest, split: str) -> Sample:
     """One item; where the record drawn first makes none, the split's first."""
     drawn = read_split(manifest, split, limit=1).samples
     return (drawn or load_samples(manifest, split))[0]
+
+
+def _first(manifest: Manifest, split: str) -> Sequence[Sample]:
+    return read_split(manifest, split, limit=ITEMS).samples or [_example(manifest, split)]
 
 
 def _shown(sample: Sample) -> str:

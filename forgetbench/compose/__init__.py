@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 from omegaconf import DictConfig, OmegaConf
 
 from forgetbench.compose.launchers import check_launcher, no_ray, process_failure, shared_overrides
-from forgetbench.compose.overrides import folder_name, parse
+from forgetbench.compose.overrides import parse
 from forgetbench.compose.points import FailedPoint, PointTask, failed_point, output_folder, point_job
 from forgetbench.compose.session import opened, without_hydra
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig
@@ -102,13 +102,10 @@ def sweep(
 
 
 def _with_grid(overrides: Sequence[str]) -> list[str]:
-    """A user's own swept override takes the place of the default sweep, under a name of its own."""
+    """A user's own swept override takes the place of the default sweep."""
     if any("=" not in word for word in overrides):
         return list(overrides)  # refused when the session opens
     parsed = parse(overrides)
-    swept = {override.key_or_group for override in parsed if override.is_sweep_override()}
-    given = {override.key_or_group for override in parsed}
-    if not swept or "sweep" in given:
-        return list(overrides)
-    name = [] if "name" in given else [f"name=grid-{folder_name(*sorted(swept))}"]
-    return [*overrides, "sweep=grid", *name]
+    swept = any(override.is_sweep_override() for override in parsed)
+    chosen = any(override.key_or_group == "sweep" for override in parsed)
+    return [*overrides, "sweep=grid"] if swept and not chosen else list(overrides)

@@ -79,6 +79,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def _parsed(parser: OverridesParser, line: str) -> Override:
+    if not line.partition("=")[0].strip(" +~"):
+        raise UserError(f"{line}: there is no key before the =; write key=value.")
     try:
         return parser.parse_override(line)
     except HydraException as error:
@@ -86,10 +88,9 @@ def _parsed(parser: OverridesParser, line: str) -> Override:
         if readable := _quoted_where_needed(value):
             with suppress(HydraException):
                 return parser.parse_override(f"{key}={readable}")
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{line}: not readable as key=value ({reason}). A value with such signs needs quotes of its own inside "
-            f"those of the shell: {as_argument(key, value)}"
+            f"{line}: not readable as key=value: a bracket or a quote has no partner, or a sign is in the way. A value "
+            f"with such signs needs quotes of its own inside those of the shell: {as_argument(key, value)}"
         ) from error
 
 

@@ -11,11 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from forgetbench import config as configs
+from forgetbench.compose.config_errors import in_our_words
 from forgetbench.compose.launchers import missing_plugin
-from forgetbench.compose.overrides import as_argument
+from forgetbench.compose.overrides import as_argument, left_out_of_names
 from forgetbench.core.errors import UserError
-from forgetbench.core.options import GROUPS, USER_CONF, config_files, nearest, options
+from forgetbench.core.options import GROUPS, MOST_NAMED, USER_CONF, config_files, nearest, options
 from forgetbench.core.paths import shipped
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
@@ -28,12 +28,44 @@ PLUGINS = "Launchers and sweepers come as extras: pip install 'forgetbench[jobli
 def check_choice(command: str, group: str, given: str, manifests: Sequence[str]) -> None:
     """Refuse an option that a config group does not have."""
     known = options(group, manifests)
-    if given not in known:
-        where = f"conf/{group}/{given}.yaml" + (f" or data_manifests/{given}.yaml" if group == "data" else "")
-        raise UserError(
-            f"{group}={given}: '{group}' has no option '{given}'. {nearest(given, known, known)}\n"
-            f"An option of your own is a file {where}; `forgetbench {command.replace('_', '-')} --help` lists all."
-        )
+    if given in known:
+        return
+    lists_all = "`forgetbench data list --all`" if group == "data" else f"`forgetbench {_typed(command)} --help`"
+    there_is = nearest(given, known, known, lists_all)
+    if given in ("", "null"):
+        raise UserError(f"{group}={given}: '{group}' needs an option; leave it out for the default. {there_is}")
+    where = f"conf/{group}/{given}.yaml" + (f" or data_manifests/{given}.yaml" if group == "data" else "")
+    all_ = "" if lists_all in there_is else f"; {lists_all} lists all"
+    raise UserError(
+        f"{group}={given}: '{group}' has no option '{given}'. {there_is}\n"
+        f"An option of your own is a file {where}{all_}."
+    )
+
+
+def several_options(command: str, group: str, given: Sequence[Any]) -> UserError:
+    """The refusal of a list of options where a group takes one."""
+    names = [str(one) for one in given]
+    grid = f"; a run for each is `forgetbench sweep {group}={','.join(names)}`" if len(names) > 1 else ""
+    if group == "matrix" and command != "sweep":
+        grid = f"; datasets to score are matrix.datasets=[{','.join(names)}]"
+    return UserError(f"{group}=[{','.join(names)}]: '{group}' takes one option, without brackets{grid}.")
+
+
+def several_values(command: str, key: str, line: str) -> UserError:
+    """The refusal of values with commas between them where one configuration runs."""
+    value = line.partition("=")[2]
+    listed = "these sets one after the other" if key == "data" else "a list"
+    return UserError(
+        f"{line}: several values, but `{_typed(command)}` runs one configuration. Write\n"
+        f"  {key}=[{value}] for {listed},\n"
+        f"  forgetbench sweep {key}={value} for a run with each,\n"
+        f"  or, for a text with a comma in it: {as_argument(key, value)}"
+    )
+
+
+def _typed(command: str) -> str:
+    """A command's name as it is typed."""
+    return command.replace("_", "-")
 
 
 def bare_word(command: str, word: str, manifests: Sequence[str]) -> UserError:
@@ -69,17 +101,48 @@ def knows(config: Any, key: str) -> bool:
     return True
 
 
-def unknown_key(key: str, config: DictConfig) -> UserError:
+def unknown_key(command: str, key: str, config: DictConfig) -> UserError:
     """The refusal of a key that no schema declares."""
     known = [name for name in keys(config) if not name.startswith("hydra.") and knows(config, name)]
-    group = key.partition(".")[0]
-    close = nearest(key, known, [name for name in known if name.startswith(f"{group}.")])
-    hints = " ".join(filter(None, (close, "`--cfg` prints every key.")))
+    group, _, rest = key.partition(".")
+    close = nearest(key, known, [name for name in known if name.startswith(f"{group}.")], "`--cfg`")
+    owners = [schema for schema in SCHEMAS if schema.startswith("method/") and _declares(schema, rest)]
+    others = [_typed(name) for name, groups in GROUPS.items() if group in groups]
+    if group == "method" and owners and "Did you mean" not in close:
+        named = ", ".join(name.replace("/", "=") for name in owners[:MOST_NAMED])
+        close = f"It is a key of {named}."
+    elif others and group not in GROUPS[command]:
+        close = f"`{_typed(command)}` has no '{group}'; {', '.join(others)} {'has' if len(others) == 1 else 'have'}."
+    hints = " ".join(filter(None, (close, "" if "--cfg" in close else "`--cfg` prints every key.")))
     return UserError(f"{key} (command line): there is no such key. {hints}")
 
 
-def explain(error: Exception, given: Iterable[str], choices: Mapping[str, str | None]) -> UserError:
-    """The refusal of a value, from the innermost cause of what Hydra or OmegaConf raised."""
+def _declares(schema: str, key: str) -> bool:
+    return key in getattr(SCHEMAS[schema], "__dataclass_fields__", {})
+
+
+def same_folder(folder: str, one: Sequence[str], other: Sequence[str]) -> UserError:
+    """The refusal of two points that would share a folder."""
+    decides = [{word for word in point if word.partition("=")[0] not in left_out_of_names()} for point in (one, other)]
+    if decides[0] == decides[1]:
+        return UserError(
+            f"Two points are the same training ({folder}): {' '.join(one)} and {' '.join(other)}.\n"
+            "Sweep over keys of the recipe, data, model, method or seed; the matrix is one for all points."
+        )
+    return UserError(
+        f"Two points would share the folder {folder}: {' '.join(one)} and {' '.join(other)} differ in signs that no "
+        "folder's name has. Run them as two sweeps with names of their own (name=...)."
+    )
+
+
+def explain(error: Exception, given: Mapping[str, str], choices: Mapping[str, str | None]) -> UserError:
+    """The refusal of a value, from the innermost cause of what Hydra or OmegaConf raised.
+
+    Args:
+        error: what was raised.
+        given: the keys of the command line, each with its value as it was typed.
+        choices: the option of every config group.
+    """
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return UserError(f"{mark.name}, line {mark.line + 1}: not readable as YAML: {error.problem}.")
@@ -89,31 +152,32 @@ def explain(error: Exception, given: Iterable[str], choices: Mapping[str, str | 
     text = "\n".join(str(link) for link in chain)
     # The outermost of OmegaConf's is the formatted one; what it was raised from says less.
     shown = next((link for link in chain if isinstance(link, OmegaConfBaseException)), error)
-    found = re.search(r"full_key: (\S+)", text)
     file = re.search(r"In '([^']+)': ", text)
-    message = str(shown).strip().splitlines()[0]
-    if "is not a ListConfig" in message:
-        message = "a list is expected; write [a,b]."
-    if found and re.match(r"Cannot convert '(list|dict)' to string", message):
-        message = f"a text is expected; one in brackets needs quotes of its own: {as_argument(found.group(1), '[...]')}"
-    if unknown := re.match(r"Key '(.+)' not in '(.+)'", message):
-        known = {**vars(configs), **{schema.__name__: schema for schema in SCHEMAS.values()}}
-        fields = list(getattr(known.get(unknown.group(2)), "__dataclass_fields__", {}))
-        message = f"there is no such key. {nearest(unknown.group(1), fields, fields)}"
+    message = (str(shown).strip().splitlines() or [""])[0]
     if plugin := missing_plugin(text):
         return UserError(plugin)
-    if "hydra/" in message:
-        message += f"\n{PLUGINS}"
+    found = re.search(r"full_key: (\S+)", text)
     if not found:
-        return UserError(message)
-    key = found.group(1)
+        plugins = f"\n{PLUGINS}" if "hydra/" in message else ""
+        return UserError(in_our_words(message, "<key>") + plugins)
+    key = full_key(found.group(1), message, given)
+    message = in_our_words(message, key)
     if file:
         return UserError(f"{key} (conf/{file.group(1)}.yaml): {message}")
     return UserError(f"{key} ({origin(key, given, choices)}): {message}")
 
 
+def full_key(key: str, message: str, given: Mapping[str, str]) -> str:
+    """A key in full; OmegaConf names an element of an element by its place alone, and a reference by who reads it."""
+    if reference := re.match(r"(?:Interpolation key '|Unsupported interpolation type )([^']+)", message):
+        return next((other for other, value in given.items() if f"${{{reference.group(1)}" in value), key)
+    nested = [other for other in given if "." in other]
+    return f"{nested[0]}[{key}]" if key.isdigit() and len(nested) == 1 else key
+
+
 def origin(key: str, given: Iterable[str], choices: Mapping[str, str | None]) -> str:
     """Where the value of a key comes from: the command line or a file."""
+    key = re.sub(r"\[(\d+)\]", r".\1", key)
     if any(key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.") for other in given):
         return "command line"
     group = key.partition(".")[0]

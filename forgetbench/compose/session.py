@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -24,11 +24,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from forgetbench.compose import refusals
+from forgetbench.compose import implied, refusals
 from forgetbench.compose.checks import problems
 from forgetbench.compose.checks.recipe import unused_mix
-from forgetbench.compose.overrides import as_argument, parse, quoted
+from forgetbench.compose.overrides import parse, quoted
 from forgetbench.compose.remembered import Remembered, register, remembered
+from forgetbench.compose.short_forms import LongForms, long_forms
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import GROUPS, USER_CONF, USER_MANIFESTS, config_files, manifest_names
@@ -36,12 +37,10 @@ from forgetbench.core.paths import shipped
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.registry import SCHEMAS
 from forgetbench.runs.scored import LAST, Scored
+from forgetbench.terminal.console import note
 
 REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 """What composing raises on a bad override or a bad file."""
-
-_WAYS = {"every": "null", "steps": "[]", "log_spaced": "null"}
-"""How to choose checkpoints, one of the three, and how each says that it does not."""
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -62,30 +61,32 @@ def opened(kind: type[Any], overrides: Sequence[str]) -> Iterator[Session]:
     chosen = [override.value() for override in parsed if override.key_or_group == "manifests"]
     known = remembered(kind, parsed)
     # Any other value is of the wrong type, which composing says better.
-    manifests = chosen[-1] if chosen and isinstance(chosen[-1], list) else known.manifests or USER_MANIFESTS
-    _register([str(folder) for folder in manifests])
+    typed = chosen[-1] if chosen and isinstance(chosen[-1], list) else known.manifests or USER_MANIFESTS
+    manifests = [str(one) for one in typed]
+    written = long_forms(parsed, manifests)
+    _register(manifests, written.sequences)
     register(known.scored)
     before = HydraConfig.instance().cfg
     try:
         with initialize_config_dir(str(shipped("conf")), job_name="forgetbench", version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
-            yield Session(hydra, name, parsed, [str(folder) for folder in manifests], known)
+            yield Session(hydra, name, written, manifests, known)
     finally:
         HydraConfig.instance().cfg = before
 
 
-def _register(manifests: Sequence[str]) -> None:
+def _register(manifests: Sequence[str], sequences: Mapping[str, list[str]]) -> None:
     store = ConfigStore.instance()
     _register_schemas()
     # The store outlives a call, and the next call may be made in another folder.
     store.repo.pop("data", None)
     files = config_files("data")
-    for name in manifest_names(manifests):
-        if name not in files:
-            # A plain node: making a typed one for each of a hundred manifests would take most of a command's start.
-            node = {"defaults": ["/schema/data@_here_", "_self_"], "stages": [{"set": name}]}
-            store.store(group="data", name=name, node=node, provider="data_manifests")
+    alone = {name: [name] for name in manifest_names(manifests) if name not in files}
+    for name, sets in {**alone, **sequences}.items():
+        # A plain node: making a typed one for each of a hundred manifests would take most of a command's start.
+        node = {"defaults": ["/schema/data@_here_", "_self_"], "stages": [{"set": one} for one in sets]}
+        store.store(group="data", name=name, node=node, provider="data_manifests")
 
 
 @cache
@@ -98,16 +99,17 @@ def _register_schemas() -> None:
 class Session:
     """One command's overrides inside an initialised Hydra."""
 
-    def __init__(
-        self, hydra: Hydra, name: str, parsed: list[Override], manifests: list[str], known: Remembered
-    ) -> None:
+    def __init__(self, hydra: Hydra, name: str, written: LongForms, manifests: list[str], known: Remembered) -> None:
         self.hydra = hydra
         self.name = name
         self.mode = RunMode.MULTIRUN if name == "sweep" else RunMode.RUN
-        self.parsed = parsed
+        self.parsed = parsed = written.overrides
+        self.sequences = written.sequences
         self.manifests = manifests
         self.catalogue = Catalogue(manifests)
         self.known = known
+        self.notes: list[str] = []
+        """What was decided for the user; said once, when the configuration can run."""
         self.lines = [*known.overrides, *(str(override.input_line) for override in parsed)]
         own = USER_CONF.resolve()
         if own.is_dir() and own != shipped("conf").resolve() and not self._gives("hydra.searchpath"):
@@ -127,19 +129,17 @@ class Session:
         if override.is_delete():
             raise UserError(f"{line}: a key cannot be deleted; give it a value, such as {key}=null.")
         if override.is_sweep_override() and self.mode is RunMode.RUN:
-            raise UserError(
-                f"{line}: several values, but `{self.name.replace('_', '-')}` runs one configuration. "
-                f"Write a list as {key}=[...], a grid with `forgetbench sweep`, and a text with a comma in it as "
-                f"{as_argument(key, line.partition('=')[2])}"
-            )
+            raise refusals.several_values(self.name, key, line)
+        if override.is_sweep_override() and key in ("sweep", "launcher"):
+            raise UserError(f"{line}: one {key} at a time; give the commands one by one.")
         if key in GROUPS[self.name] and override.package is None:
             for choice in self._choices(override):
                 if (key, choice) == ("matrix", LAST) and self.known.scored:
                     continue
-                refusals.check_choice(self.name, key, choice, self.manifests)
+                if choice not in self.sequences:
+                    refusals.check_choice(self.name, key, choice, self.manifests)
 
-    @staticmethod
-    def _choices(override: Override) -> list[str]:
+    def _choices(self, override: Override) -> list[str]:
         """The options that a group's override names, one by one."""
         if override.is_sweep_override():
             is_glob = override.value_type is ValueType.GLOB_CHOICE_SWEEP
@@ -149,20 +149,33 @@ class Session:
                 f"{override.input_line}: give the keys one by one, such as {override.key_or_group}.<key>=..."
             )
         value = override.value()
+        if isinstance(value, list):
+            raise refusals.several_options(self.name, override.key_or_group, value)
         return [value if isinstance(value, str) else str(override.get_value_element_as_str())]
 
     def compose(self) -> DictConfig:
         """The composed config, types and keys checked, values not yet."""
         config = self._composed()
-        if displaced := self._displaced(config):
-            self.lines += displaced
+        if lines := self._implied(config):
+            self.lines += lines
             config = self._composed()
         HydraConfig.instance().set_config(config)
         for override in self.parsed:
             key, added = override.key_or_group, override.is_add() or override.is_force_add()
             if added and not override.is_hydra_override() and not refusals.knows(config, key):
-                raise refusals.unknown_key(key, config)
+                raise refusals.unknown_key(self.name, key, config)
         return config
+
+    def _implied(self, config: DictConfig) -> list[str]:
+        """Overrides that follow from those given; what they add to the configuration counts as given, too."""
+        ratio = implied.mix_ratio(self.parsed, config)
+        self.notes += [
+            f"{line}: recipe.mix.data was given without a ratio; half of the training instances come from it."
+            for line in ratio
+        ]
+        settings = [*implied.displaced(self.parsed, config), *ratio]
+        self.parsed = [*self.parsed, *parse(settings)]
+        return [*settings, *(implied.sweep_names(self.parsed, config) if self.mode is RunMode.MULTIRUN else ())]
 
     def _composed(self) -> DictConfig:
         try:
@@ -170,17 +183,8 @@ class Session:
         except REFUSED as error:
             raise self._refusal(error, self.parsed) from error
 
-    def _displaced(self, config: DictConfig) -> list[str]:
-        """Overrides that empty the other ways of choosing checkpoints, where one is given and a file has another."""
-        ways = {f"recipe.checkpoints.{name}": empty for name, empty in _WAYS.items()}
-        given = ways.keys() & {override.key_or_group for override in self.parsed}
-        if len(given) != 1 or not OmegaConf.select(config, next(iter(given))):
-            return []
-        others = [key for key in ways if key not in given and OmegaConf.select(config, key)]
-        return [f"{key}={ways[key]}" for key in others]
-
     def _refusal(self, error: Exception, parsed: Sequence[Override]) -> UserError:
-        given = [override.key_or_group for override in parsed]
+        given = _values(parsed)
         chosen = [o for o in parsed if o.key_or_group in GROUPS[self.name] and not o.is_sweep_override()]
         groups = [str(o.input_line) for o in chosen] + [
             line for line in self.lines if line.startswith("hydra.searchpath")
@@ -191,7 +195,7 @@ class Session:
         except REFUSED:
             return refusals.explain(error, given, {})
         if found:
-            return refusals.unknown_key(found.group(1), plain)
+            return refusals.unknown_key(self.name, found.group(1), plain)
         return refusals.explain(error, given, plain.hydra.runtime.choices)
 
     def check(self, config: DictConfig) -> Any:
@@ -202,15 +206,16 @@ class Session:
         """
         HydraConfig.instance().set_config(config)
         choices = config.hydra.runtime.choices
-        given = [override.key_or_group for override in self.parsed]
+        given = _values(self.parsed)
         plain = without_hydra(config)
         refusals.check_shadowing(choices)
-        if missing := OmegaConf.missing_keys(plain):
-            lines = [
-                f"{key} ({refusals.origin(key, (), choices)}): no value; add {key}=<value>" for key in sorted(missing)
-            ]
-            raise UserError("\n".join(lines))
         try:
+            if missing := OmegaConf.missing_keys(plain):
+                lines = [
+                    f"{key} ({refusals.origin(key, (), choices)}): no value; add {key}=<value>"
+                    for key in sorted(missing)
+                ]
+                raise UserError("\n".join(lines))
             typed = OmegaConf.to_object(plain)
         except OmegaConfBaseException as error:
             raise refusals.explain(error, given, choices) from error
@@ -239,6 +244,8 @@ class Session:
             raise UserError(
                 "\n".join(f"{p.key} ({refusals.origin(p.key, given, choices)}): {p.message}" for p in found)
             )
+        while self.notes:
+            note(self.notes.pop(0))
         return typed
 
     def points(self, sweep_config: DictConfig) -> list[list[str]]:
@@ -247,8 +254,15 @@ class Session:
             return []
         params = [f"{key}={value}" for key, value in (sweep_config.hydra.sweeper.params or {}).items()]
         parser = OverridesParser.create(config_loader=self.hydra.config_loader)
-        parsed = parser.parse_overrides([*params, *sweep_config.hydra.overrides.task])
-        batches = BasicSweeper.split_arguments(parsed, None)
+        given = cast(list[str], OmegaConf.to_container(sweep_config.hydra.overrides.task, resolve=False))
+        parsed = parser.parse_overrides([*params, *given])
+        try:
+            batches = BasicSweeper.split_arguments(parsed, None)
+        except HydraException as error:
+            raise UserError(
+                "A range without steps (interval) is for sweepers that search, such as hydra/sweeper=optuna; "
+                "give values with commas between them."
+            ) from error
         return batches[0]
 
     def check_points(self, sweep_config: DictConfig) -> list[str]:
@@ -260,7 +274,7 @@ class Session:
         points = self.points(sweep_config)
         if not points:
             self.check(sweep_config)
-        folders: dict[str, list[str]] = {}
+        axes, folders = implied.axes(self.parsed, sweep_config), dict[str, list[str]]()
         checked: list[Any] = []
         for point in points:
             parsed = parse(point)
@@ -270,16 +284,14 @@ class Session:
                 folder = str(config.hydra.sweep.subdir)
             except REFUSED as error:
                 raise self._refusal(error, parsed) from error
+            varied = [str(one.input_line) for one in parsed if one.key_or_group in axes]
             if folder in folders:
-                raise UserError(
-                    f"Two points are the same training ({folder}): {' '.join(folders[folder])} and {' '.join(point)}.\n"
-                    "Sweep over keys of the recipe, data, model, method or seed; the matrix is one for all points."
-                )
-            folders[folder] = point
+                raise refusals.same_folder(folder, folders[folder], varied)
+            folders[folder] = varied
             try:
                 checked.append(self.check(config))
             except UserError as error:
-                raise UserError(f"Point {' '.join(point)}:\n{error}") from error
+                raise UserError(f"Point {' '.join(varied)}:\n{error}") from error
         if unused := [] if self.mode is RunMode.RUN else list(unused_mix(checked)):
             raise UserError(f"{unused[0].key} (every point): {unused[0].message}")
         HydraConfig.instance().set_config(sweep_config)
@@ -296,3 +308,8 @@ def _check_outputs(run: str, outputs: str, scored: Scored | None) -> None:
             f"outputs={outputs}: run={run} is not in it, and a run's cells are kept above the run, where `report` and "
             "`compare` look for them; drop outputs."
         )
+
+
+def _values(parsed: Sequence[Override]) -> dict[str, str]:
+    """Key -> value of every override, as it was typed."""
+    return {override.key_or_group: str(override.input_line).partition("=")[2] for override in parsed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -10,6 +11,9 @@ from omegaconf import MISSING
 
 from forgetbench.config.result import NO_RESULT
 from forgetbench.core.records import Precision
+
+MIX_RATIO = 0.5
+"""Share of the auxiliary sets where the command line names sets and no share: half, as in the recipe `hybrid`."""
 
 
 class Schedule(StrEnum):
@@ -52,10 +56,50 @@ class ReplayConfig:
 class MixConfig:
     """Data-hybrid training: auxiliary sets mixed into every stage."""
 
-    data: list[str] = field(default_factory=list)
-    """Names of the auxiliary sets."""
+    data: list[Any] = field(default_factory=list)
+    """The auxiliary sets: [<name>, {set: <name>, weight: 2}, ...]; without a weight it is 1."""
     ratio: float = 0.0
-    """Share h of training instances that come from the auxiliary sets."""
+    """Share h of training instances that come from the auxiliary sets; 0.5 where the command line names sets alone."""
+
+    def __post_init__(self) -> None:
+        """Two spellings of the same sets are the same configuration."""
+        self.data = canonical_sets(self.data)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Set -> how often it is drawn, relative to the others."""
+        return {one if isinstance(one, str) else one["set"]: _weight(one) for one in self.data}
+
+    @property
+    def label(self) -> str:
+        """The sets as tables name them, such as `2*general+fashion_knowledge`."""
+        return "+".join(name if weight == 1 else f"{weight:g}*{name}" for name, weight in self.weights.items())
+
+
+def canonical_sets(given: Any) -> Any:
+    """Sets of a mix in their one spelling: a bare name where the weight is 1.
+
+    Args:
+        given: names, {set: <name>, weight: <number>}, or one mapping of names to weights; what is none of these is left
+            as it is, to be refused.
+    """
+    if isinstance(given, Mapping):
+        given = [{"set": name, "weight": weight} for name, weight in given.items()]
+    return [_canonical(one) for one in given] if isinstance(given, list) else given
+
+
+def _canonical(one: Any) -> Any:
+    if not isinstance(one, Mapping) or not {"set"} <= one.keys() <= {"set", "weight"}:
+        return one
+    weight = one.get("weight", 1)
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        return one
+    weight = int(weight) if float(weight).is_integer() else weight
+    return one["set"] if weight == 1 else {"set": one["set"], "weight": weight}
+
+
+def _weight(one: str | Mapping[str, Any]) -> float:
+    return 1.0 if isinstance(one, str) else float(one["weight"])
 
 
 class Optimiser(StrEnum):

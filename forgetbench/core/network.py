@@ -5,11 +5,17 @@ from __future__ import annotations
 from functools import cache
 
 
-def hub_unreachable_reason() -> str | None:
-    """Why the Hub that `HF_ENDPOINT` names tells nothing; None where it answers."""
+def hub_unreachable_reason(timeout_s: float | None = None) -> str | None:
+    """Why the Hub that `HF_ENDPOINT` names tells nothing; None where it answers.
+
+    Args:
+        timeout_s: how long to wait for it; None for as long as its own client does.
+    """
     import huggingface_hub as hub
 
-    return "HF_HUB_OFFLINE is set" if hub.is_offline_mode() else _unreachable_reason(hub.constants.ENDPOINT)
+    if hub.is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    return _unreachable_reason(hub.constants.ENDPOINT, timeout_s or hub.constants.HF_HUB_ETAG_TIMEOUT)
 
 
 def connection_failure(error: Exception) -> str | None:
@@ -37,11 +43,11 @@ def not_found_message(repository: str, unreachable_reason: str, options: str = "
 
 
 @cache
-def _unreachable_reason(endpoint: str) -> str | None:
-    from huggingface_hub import constants, get_session
+def _unreachable_reason(endpoint: str, timeout_s: float) -> str | None:
+    from huggingface_hub import get_session
 
     try:
-        get_session().head(endpoint, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        get_session().head(endpoint, timeout=timeout_s)
     except Exception as error:
         if unreachable_reason := connection_failure(error):
             return unreachable_reason

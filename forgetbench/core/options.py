@@ -16,6 +16,9 @@ GROUPS = {
 }
 """The config groups of each command."""
 
+MOST_NAMED = 10
+"""Names that a message lists at most."""
+
 USER_CONF = Path("conf")
 """Your own configs, in the working folder: conf/recipe/<name>.yaml and so on."""
 USER_MANIFESTS = ("data_manifests",)
@@ -45,12 +48,23 @@ def options(group: str, manifests: Iterable[str] = USER_MANIFESTS) -> list[str]:
     return sorted(names.union(manifest_names(manifests)) if group == "data" else names)
 
 
-def nearest(given: str, known: Sequence[str], fallback: Sequence[str]) -> str:
-    """A sentence naming what was probably meant, or else what there is."""
+def nearest(given: str, known: Sequence[str], fallback: Sequence[str], lists_all: str = "") -> str:
+    """A sentence naming what was probably meant, or else what there is.
+
+    Args:
+        given: what was typed.
+        known: what it may be.
+        fallback: what is named where nothing is like it; of many, the ten that are most like it.
+        lists_all: the command that shows the others, for the sentence.
+    """
     last = given.rpartition(".")[2]
     close = difflib.get_close_matches(given, known, n=2, cutoff=0.75)
     # A key is often given without its group: `lr` for `recipe.lr`.
     close = close or [key for key in known if key.rpartition(".")[2] == last][:3]
     if close:
         return f"Did you mean {' or '.join(close)}?"
-    return f"Known: {', '.join(fallback)}." if fallback else ""
+    if len(fallback) <= MOST_NAMED:
+        return f"Known: {', '.join(fallback)}." if fallback else ""
+    alike = sorted(fallback, key=lambda name: -difflib.SequenceMatcher(None, given, name).ratio())[:MOST_NAMED]
+    listed = f" ({lists_all} lists them)" if lists_all else ""
+    return f"Known: {', '.join(alike)}, and {len(fallback) - len(alike)} more{listed}."

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.options import manifest_files
+from forgetbench.core.options import manifest_files, nearest
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.manifest_file import load_manifest
 
@@ -45,8 +44,7 @@ class Catalogue:
         name = name.partition(":")[0]
         if name not in self._loaded:
             if name not in self._paths:
-                near = difflib.get_close_matches(name, self._paths, n=3)
-                hint = f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(self.names())}."
+                hint = nearest(name, self.names(), self.names(), "`forgetbench data list --all`")
                 raise UserError(f"There is no dataset manifest named '{name}'. {hint}")
             self._loaded[name] = load_manifest(self._paths[name])
         return self._loaded[name]
@@ -87,9 +85,12 @@ class Catalogue:
             chosen = named_split or split or manifest.train_split
             manifest.split(chosen)
             return [Leaf(manifest, chosen, 1.0)]
+        for part, weight in manifest.mixture.items():
+            if not 0 <= weight < float("inf"):
+                raise UserError(f"{manifest.path}: mixture: the weight of '{part}' is {weight}; give 0 or more.")
         total = sum(manifest.mixture.values())
-        if total <= 0 or min(manifest.mixture.values()) < 0:
-            raise UserError(f"{manifest.path}: mixture weights must be at least 0 and not all 0.")
+        if not 0 < total < float("inf"):
+            raise UserError(f"{manifest.path}: mixture: the weights sum to {total}; give shares, not all 0.")
         leaves = [
             Leaf(leaf.manifest, leaf.split, weight / total * leaf.weight)
             for part, weight in manifest.mixture.items()

@@ -71,7 +71,7 @@ def _trained_on(run: StoredRun) -> Iterable[str]:
     """Target, mixed-in and replayed sets."""
     if run.run is None:
         return []
-    mixed = [name for recipe in run.recipes if recipe.mix.ratio for name in recipe.mix.data]
+    mixed = [name for recipe in run.recipes if recipe.mix.ratio for name in recipe.mix.weights]
     replayed = [name for recipe in run.recipes if recipe.replay.samples for name in recipe.replay.earlier]
     return [*run.run.config.data.sets, *mixed, *replayed]
 

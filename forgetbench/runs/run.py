@@ -282,6 +282,7 @@ def _read(folder: Path, content: dict[str, Any]) -> Run:
         raise ValueError(f"audit lacks {', '.join(sorted(lacking))}")
     sound = {
         "config.data.stages": len(run.recipes) > 0,  # each stage's recipe composes, too
+        "config.recipe.mix": all(recipe.mix.weights is not None for recipe in run.recipes),  # names with weights
         "audit": isinstance(run.audit["label"], str) and isinstance(run.audit["parts"], dict),
         "environment": isinstance(run.environment, dict),
         "data_digests": isinstance(run.data_digests, list),

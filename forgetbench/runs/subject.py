@@ -79,7 +79,7 @@ class Subject:
             "method": self.run.config.method.name if self.run else "",
             "parts": self.run.parts if self.run else "",
             "lr": _lr(recipe.lr) if recipe else "",
-            "mix": "+".join(recipe.mix.data) if recipe and mixed else "",
+            "mix": recipe.mix.label if recipe and mixed else "",
             "mix_ratio": recipe.mix.ratio if recipe else None,
             "seed": self.seed,
             "stage": stage,
@@ -120,7 +120,7 @@ class Subject:
         """Sets that were trained on up to a stage beside its target: earlier targets, mixed-in and replayed ones."""
         found = list(self.targets[: max(0, stage - 1)])
         for recipe in self.run.recipes[: max(1, stage)] if self.run else ():
-            found += recipe.mix.data if recipe.mix.ratio else ()
+            found += recipe.mix.weights if recipe.mix.ratio else ()
             found += recipe.replay.earlier if recipe.replay.samples else ()
         return found
 

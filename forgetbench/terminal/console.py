@@ -30,9 +30,38 @@ def say(line: str) -> None:
     console.print(line, soft_wrap=True)
 
 
+def note(line: str) -> None:
+    """One line beside the results: on standard error, of the first process alone."""
+    if not console.quiet:
+        sys.stderr.write(f"{line}\n")
+
+
 def print_rows(table: RenderableType, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
     """The table (or several), or its rows for a program."""
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=not has_all_letters()) + "\n")
     else:
         console.print(table)
+
+
+def print_listing(table: RenderableType, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
+    """The table in a terminal; in a pipe its rows, tab-separated below a header; JSON if asked for."""
+    if as_json:
+        print_rows(table, rows, as_json)
+        return
+    if console.is_terminal:
+        console.print(table, crop=False)  # a name that is wider than the terminal is whole, too
+        return
+    lines = [list(rows[0]), *(map(_cell, row.values()) for row in rows)] if rows else []
+    sys.stdout.writelines("\t".join(line) + "\n" for line in lines)
+
+
+def _cell(value: object) -> str:
+    """A value in one cell: lists with commas, mappings as key=value, nothing where it is absent."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{_cell(key)}={_cell(one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return ",".join(map(_cell, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else " ".join(str(value).split())

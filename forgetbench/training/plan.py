@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forgetbench.config import FinetuneConfig, RecipeConfig, Training, stage_recipe
+from forgetbench.config import FinetuneConfig, MixConfig, RecipeConfig, Training, stage_recipe
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import SEEING_PARTS, Sample
 from forgetbench.data.catalogue import Catalogue, Leaf
@@ -69,7 +69,7 @@ def plan_stages(config: FinetuneConfig, catalogue: Catalogue, without: Container
         seed = config.seed * 1000 + number
         before = [part for names in (recipe.replay.earlier, config.data.sets[:number]) for part in _all(items, names)]
         target_sets = [*target, *replayed(before, target, recipe.replay.samples, seed)]
-        auxiliary = _all(items, recipe.mix.data)
+        auxiliary = _mixed(items, recipe.mix)
         samples = [sample for one in target for sample in one.samples]
         stages.append(
             Stage(
@@ -118,6 +118,10 @@ def _whole_steps(epochs: float | None, own: Sequence[WeightedSet], recipe: Recip
 
 def _all(items: Callable[[str], list[WeightedSet]], names: Sequence[str]) -> list[WeightedSet]:
     return [one for name in names for one in items(name)]
+
+
+def _mixed(items: Callable[[str], list[WeightedSet]], mix: MixConfig) -> list[WeightedSet]:
+    return [replace(one, weight=one.weight * weight) for name, weight in mix.weights.items() for one in items(name)]
 
 
 def _merged(sets: Sequence[WeightedSet]) -> list[WeightedSet]:

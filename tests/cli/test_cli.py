@@ -110,7 +110,7 @@ def test_cfg_of_a_sweep_lists_its_points() -> None:
         ("finetune model=null", ["model=null", "tiny"]),
         ("finetune recipe={lr: 1}", ["recipe.<key>"]),
         ("finetune fashion_naming", ["Did you mean data=fashion_naming"]),
-        ("finetune recipe.steps=many", ["recipe.steps", "Integer", "command line"]),
+        ("finetune recipe.steps=many", ["recipe.steps", "a whole number", "command line"]),
         ("finetune recipe.schedule=cosin", ["recipe.schedule", "cosine", "command line"]),
         ("finetune recipe.parts=vision", ["recipe.parts", "a list is expected"]),
         ("finetune model=local", ["model.path", "conf/model/local.yaml"]),

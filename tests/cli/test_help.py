@@ -135,7 +135,7 @@ class Root(Base):
     """Inner ones."""
 ''')
     assert keys("Root", (tmp_path,)) == [
-        Key("kind", "Which one. [one, two; default two]"),
+        Key("kind", "Which one. [one, two; default two]", ("one", "two")),
         Key("bare", ""),
         Key("inner.n", "How many. [default 3]"),
         Key("names", "Names. [default [a, b]]"),

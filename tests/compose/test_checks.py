@@ -80,7 +80,10 @@ def test_good_config_has_no_problem(catalogue: Catalogue) -> None:
         ("data.stages.1.steps", _set("data.stages", [StageConfig(set="target"), StageConfig(set="target", steps=0)])),
         ("data.stages.0.epochs", _set("data.stages", [StageConfig("target", epochs=0)])),
         ("data.stages.0.epochs", _set("data.stages", [StageConfig("target", steps=5, epochs=1)])),
-        ("data.stages.0.recipe", _set("data.stages", [StageConfig("target", recipe={"learning_rate": 1e-4})])),
+        (
+            "data.stages.0.recipe.learning_rate",
+            _set("data.stages", [StageConfig("target", recipe={"learning_rate": 1e-4})]),
+        ),
         ("data.stages.0.recipe", _set("data.stages", [StageConfig("target", recipe={"steps": 10})])),
         (
             "data.stages.0.recipe",

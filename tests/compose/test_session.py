@@ -86,13 +86,43 @@ def test_every_point_of_a_grid_runs_in_a_folder_named_after_it() -> None:
         lambda config, folder: seen.append((config.recipe.lr, config.seed, folder.as_posix())),
     )
     assert failed == []
-    base = "outputs/grid-recipe.lr--seed/data-digits_naming--recipe.lr"
+    base = "outputs/grid-recipe.lr--seed--data-digits_naming/recipe.lr"
     assert seen == [
         (1e-05, 0, f"{base}-1e-05--seed-0"),
         (1e-05, 1, f"{base}-1e-05--seed-1"),
         (1e-04, 0, f"{base}-0.0001--seed-0"),
         (1e-04, 1, f"{base}-0.0001--seed-1"),
     ]
+
+
+def points(*overrides: str) -> list[str]:
+    seen: list[str] = []
+    compose.sweep(list(overrides), lambda _, folder: seen.append(folder.relative_to("outputs").as_posix()))
+    return seen
+
+
+def test_a_points_name_holds_what_varies_in_whatever_order_it_is_given() -> None:
+    given = ["seed=0,1", "model.dtype=fp32", "recipe.steps=3", "name=mine"]
+    assert points(*given) == points(*reversed(given)) == ["mine/seed-0", "mine/seed-1"]
+
+
+def test_what_does_not_vary_is_in_the_name_of_the_sweep_so_that_two_sweeps_share_no_folder() -> None:
+    assert points("recipe.steps=3")[0] == "demo--recipe.steps-3/recipe-full_high_lr"
+    assert points("seed=0,1", "recipe.steps=3")[0] == "grid-seed--recipe.steps-3/seed-0"
+    assert points("seed=0,1", "matrix.limit=3", "threads=1")[0] == "grid-seed/seed-0"
+
+
+def test_a_named_sweep_that_is_narrowed_keeps_the_names_of_its_points() -> None:
+    assert points("sweep=methods", "method=plain", "seed=0", "recipe.lr=4e-4") == [
+        "methods/method-plain--recipe.lr-0.0004--seed-0"
+    ]
+
+
+def test_points_whose_names_would_be_the_same_are_told_from_points_that_are_the_same() -> None:
+    with pytest.raises(UserError, match="share the folder"):
+        points("model.path=a/b,a-b")
+    with pytest.raises(UserError, match="same training"):
+        points("recipe.lr=1e-3,0.001")
 
 
 def test_sweep_without_overrides_is_the_demo() -> None:

@@ -80,8 +80,15 @@ def test_a_mixture_that_contains_itself_is_refused_with_the_way_round(tmp_path: 
         catalogue(tmp_path, a=a, b=b).leaves("a")
 
 
-@pytest.mark.parametrize("mixture", ["{one: 0}", "{one: -1, two: 2}"])
+@pytest.mark.parametrize("mixture", ["{one: 0}", "{one: 1.0e+308, two: 1.0e+308}"])
 def test_weights_must_leave_something_to_draw(tmp_path: Path, mixture: str) -> None:
     made = catalogue(tmp_path, one=SET, two=SET, mix=f"mixture: {mixture}\n" + LISTS)
-    with pytest.raises(UserError, match="weights must be at least 0"):
+    with pytest.raises(UserError, match="mixture: the weights sum to"):
         made.leaves("mix")
+
+
+@pytest.mark.parametrize("weight", [".nan", ".inf", "-1"])
+def test_a_weight_of_a_mixture_that_is_no_share_is_refused_by_name(tmp_path: Path, weight: str) -> None:
+    made = catalogue(tmp_path, one=SET, blend=f"mixture: {{one: {weight}, general: 1}}\n" + LISTS)
+    with pytest.raises(UserError, match=r"blend\.yaml: mixture: the weight of 'one'"):
+        made.leaves("blend")

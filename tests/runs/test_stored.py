@@ -121,6 +121,7 @@ def test_half_a_line_of_a_growing_log_is_left_out(run: Path) -> None:
         ("method_class", "Unknown"), ("data_digests", None), ("labels", ...), ("labels", None), ("labels", []),
         ("config.method", ...), ("config.data.stages", []), ("audit.parts", None),
         ("config.data.stages", [{"set": "fashion_naming", "recipe": {"nonsense": 1}}]),
+        ("config.recipe.mix.data", [3]), ("config.recipe.mix.data", [{"set": "general", "weight": "much"}]),
     ],
 )  # fmt: skip
 def test_a_run_file_of_another_shape_is_refused(run: Path, key: str, value: Any) -> None:

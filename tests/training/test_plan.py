@@ -23,7 +23,7 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.methods.base import Method
 from forgetbench.methods.ewc import EWC
-from forgetbench.training.plan import check_pictures, plan_stages, read_sets, replayed
+from forgetbench.training.plan import Stage, check_pictures, plan_stages, read_sets, replayed
 
 
 def items(name: str, count: int) -> list[Sample]:
@@ -184,3 +184,19 @@ def test_nothing_is_refused_where_nothing_is_trained() -> None:
     data = DataConfig(stages=[StageConfig("words_naming")], training=Training.none)
     made = replace(config(), data=data, recipe=RecipeConfig(lr=1e-4, parts=["projector"]))
     check_pictures(made, plan_stages(made, Catalogue()))
+
+
+def test_weights_of_a_mix_reach_the_stream_and_equal_ones_change_nothing() -> None:
+    def mixed(*sets: object) -> Stage:
+        recipe = RecipeConfig(lr=1e-4, parts=["language"], mix=MixConfig(data=list(sets), ratio=0.5))
+        made = replace(config(), data=DataConfig(stages=[StageConfig("fashion_naming")]), recipe=recipe)
+        return plan_stages(made, Catalogue())[0]
+
+    plain, equal = mixed("emoji_use", "digits_open"), mixed({"set": "emoji_use", "weight": 1}, "digits_open")
+    heavy = mixed({"set": "emoji_use", "weight": 3}, "digits_open")
+    assert [one.weight for one in plain.stream.sets] == [1, 1, 1]
+    assert [one.weight for one in heavy.stream.sets] == [1, 3, 1]
+    drawn = [heavy.stream[place].id for place in range(400)]
+    counts = {name: sum(one.startswith(name) for one in drawn) for name in ("emoji_use", "digits_open")}
+    assert abs(counts["emoji_use"] - 3 * counts["digits_open"]) <= 8
+    assert plain.data_digest == equal.data_digest != heavy.data_digest

@@ -8,11 +8,12 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from forgetbench.compose.checks.lists import list_problems
 from forgetbench.compose.checks.matrix import matrix_problems
 from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, refused
 from forgetbench.compose.checks.processes import process_problems
-from forgetbench.compose.checks.recipe import mix_problems, recipe_problems
+from forgetbench.compose.checks.recipe import mix_problems, named_sets, recipe_problems
 from forgetbench.compose.checks.stages import changed_recipes, stage_problems
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, RecipeConfig, ScoreConfig, SweepConfig, Tracker
 from forgetbench.core.errors import UserError
@@ -27,7 +28,7 @@ Config = FinetuneConfig | EvalMatrixConfig | ScoreConfig
 
 def problems(config: Config, catalogue: Catalogue) -> list[Problem]:
     """Everything that is wrong with a composed config; empty when it can run."""
-    return list(_problems(config, catalogue))
+    return list(list_problems(config)) or list(_problems(config, catalogue))
 
 
 def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
@@ -55,13 +56,16 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from process_problems(config)
         yield from tracker_problems(config.tracker)
     if isinstance(config, FinetuneConfig | EvalMatrixConfig):
+        yield from _model_path(config.model.path)
         yield from memory_problems(config)
     if isinstance(config, SweepConfig | EvalMatrixConfig | ScoreConfig):
         yield from matrix_problems(config.matrix, catalogue)
 
 
 def _run(config: EvalMatrixConfig | ScoreConfig) -> Iterator[Problem]:
-    if config.run is not None and not Path(config.run).is_dir():
+    if config.run == "":
+        yield Problem("run", "empty; give the folder of a run, such as outputs/demo/recipe-lora.")
+    elif config.run is not None and not Path(config.run).is_dir():
         inside = Path(config.outputs) / config.run
         yield Problem(
             "run",
@@ -101,6 +105,11 @@ def _stages(config: FinetuneConfig | EvalMatrixConfig, catalogue: Catalogue) -> 
             yield Problem(f"data.stages.{index}.epochs", f"steps ({stage.steps}) are given too; keep one of the two.")
 
 
+def _model_path(path: str) -> Iterator[Problem]:
+    if not path.strip():
+        yield Problem("model.path", "empty; give a folder or a Hub id.")
+
+
 def _training_leaves(catalogue: Catalogue, name: str) -> None:
     for leaf in catalogue.leaves(name):
         if leaf.split == leaf.manifest.eval_split:
@@ -112,12 +121,12 @@ def _training_leaves(catalogue: Catalogue, name: str) -> None:
 def _further_sets(config: FinetuneConfig, catalogue: Catalogue) -> Iterator[Problem]:
     """Sets that are trained on or read besides the targets."""
     further = {
-        "recipe.mix.data": config.recipe.mix.data,
+        "recipe.mix.data": named_sets(config.recipe.mix),
         "recipe.replay.earlier": config.recipe.replay.earlier,
         "method.reference": config.method.reads(),
     }
     for index, recipe in changed_recipes(config):
-        further[f"data.stages.{index}.recipe"] = [*recipe.mix.data, *recipe.replay.earlier]
+        further[f"data.stages.{index}.recipe"] = [*named_sets(recipe.mix), *recipe.replay.earlier]
     for key, names in further.items():
         for name in names:
             yield from refused(key, partial(_training_leaves, catalogue, name))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates
-from forgetbench.config import FinetuneConfig, RecipeConfig, SweepConfig
+from forgetbench.config import FinetuneConfig, MixConfig, RecipeConfig, SweepConfig
+from forgetbench.core.override_text import as_text
 from forgetbench.core.records import PARTS
 
 
@@ -47,12 +48,18 @@ def unused_mix(configs: Sequence[FinetuneConfig]) -> Iterator[Problem]:
     stages = [stage for one in configs for stage in one.data.stages if "mix" in stage.recipe]
     if not mixing or stages or any(mix.ratio for mix in mixing):
         return
-    sets = ", ".join(dict.fromkeys(name for mix in mixing for name in mix.data))
+    sets = ", ".join(dict.fromkeys(name for mix in mixing for name in named_sets(mix)))
     yield Problem(
         "recipe.mix.ratio",
         f"0, so nothing of recipe.mix.data ({sets}) is trained on; give the share of the instances, such as 0.3, "
         "or leave recipe.mix.data empty.",
     )
+
+
+def named_sets(mix: MixConfig) -> list[str]:
+    """Names of the auxiliary sets, whether or not the rest of them makes sense."""
+    named = (one.get("set") if isinstance(one, dict) else one for one in mix.data)
+    return [name for name in named if isinstance(name, str)]
 
 
 def _parts(recipe: RecipeConfig) -> Iterator[Problem]:
@@ -81,11 +88,13 @@ def _learning_rates(recipe: RecipeConfig) -> Iterator[Problem]:
                 "recipe.lr",
                 f"a rate for '{part}', which recipe.parts does not train; drop one or add the other.",
             )
-    for rate in dict.fromkeys(rates.values()) if isinstance(recipe.lr, dict) else (recipe.lr,):
+    for rate in {repr(rate): rate for rate in rates.values()}.values() if isinstance(recipe.lr, dict) else (recipe.lr,):
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
+            given = repr(rate) if isinstance(rate, str) else as_text(rate)
+            per_part = " or {language: 1e-5, projector: 1e-4}" if isinstance(rate, list) else ""
             yield Problem(
                 "recipe.lr",
-                f"{rate!r} is not a learning rate; give a number above 0, such as 1e-5.",
+                f"{given} is not a learning rate; give a number above 0, such as 1e-5{per_part}.",
             )
 
 
@@ -94,7 +103,9 @@ def _mix(recipe: RecipeConfig) -> Iterator[Problem]:
     if recipe.replay.samples < 0:
         yield Problem("recipe.replay.samples", f"{recipe.replay.samples} is negative; give 0 or more.")
     yield from duplicates("recipe.replay.earlier", recipe.replay.earlier)
-    yield from duplicates("recipe.mix.data", recipe.mix.data)
+    for one in recipe.mix.data:
+        yield from _mixed_set(one)
+    yield from duplicates("recipe.mix.data", named_sets(recipe.mix))
     if not 0 <= ratio <= 1:
         yield Problem(
             "recipe.mix.ratio",
@@ -104,4 +115,20 @@ def _mix(recipe: RecipeConfig) -> Iterator[Problem]:
         yield Problem(
             "recipe.mix.data",
             f"empty, but recipe.mix.ratio is {ratio}; name auxiliary sets or set the ratio to 0.",
+        )
+
+
+def _mixed_set(one: object) -> Iterator[Problem]:
+    """What is wrong with one of the auxiliary sets: a name, or a name with a weight."""
+    key = "recipe.mix.data"
+    if isinstance(one, str):
+        return
+    if not isinstance(one, dict) or not isinstance(one.get("set"), str) or set(one) - {"set", "weight"}:
+        yield Problem(key, f"{as_text(one)} is no set; write its name, or {{set: <name>, weight: 2}}.")
+        return
+    weight = one.get("weight")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+        yield Problem(
+            key,
+            f"the weight of '{one['set']}' is {as_text(weight)}; give a number above 0, or leave the set out.",
         )

@@ -8,7 +8,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from forgetbench.compose.checks.problem import Problem
 from forgetbench.compose.checks.recipe import recipe_problems
-from forgetbench.config import FinetuneConfig, RecipeConfig, Training, stage_recipe
+from forgetbench.compose.config_errors import in_our_words
+from forgetbench.config import FinetuneConfig, RecipeConfig, StageConfig, Training, stage_recipe
 
 _WHOLE_RUN = {
     "checkpoints": "counts steps of the whole run",
@@ -30,13 +31,21 @@ def stage_problems(config: FinetuneConfig) -> Iterator[Problem]:
         try:
             recipe = stage_recipe(config.recipe, stage)
         except OmegaConfBaseException as error:
-            yield Problem(key, str(error).split("\n")[0])
+            yield _refused(key, error)
             continue
         if stage.recipe:
             yield from (
                 Problem(f"{key}.{one.key.removeprefix('recipe.')}", one.message) for one in recipe_problems(recipe)
             )
             yield from _adapted(config, key, recipe)
+            yield from _unused_mix(f"{key}.mix.ratio", stage, recipe)
+
+
+def _refused(key: str, error: OmegaConfBaseException) -> Problem:
+    """A key that recipes do not have, or a value of another type."""
+    within = error.full_key or ""
+    full = f"{key}.{within}" if within else key
+    return Problem(full, in_our_words((str(error).splitlines() or [""])[0], full))
 
 
 def changed_recipes(config: FinetuneConfig) -> Iterator[tuple[int, RecipeConfig]]:
@@ -47,6 +56,12 @@ def changed_recipes(config: FinetuneConfig) -> Iterator[tuple[int, RecipeConfig]
                 yield index, stage_recipe(config.recipe, stage)
             except OmegaConfBaseException:
                 continue
+
+
+def _unused_mix(key: str, stage: StageConfig, recipe: RecipeConfig) -> Iterator[Problem]:
+    mix = stage.recipe.get("mix")
+    if isinstance(mix, dict) and mix.get("data") and not recipe.mix.ratio:
+        yield Problem(key, "0, so nothing of this stage's mix.data is trained on; give the share, such as 0.3.")
 
 
 def _adapted(config: FinetuneConfig, key: str, recipe: RecipeConfig) -> Iterator[Problem]:
