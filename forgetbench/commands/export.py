@@ -13,6 +13,7 @@ from torch import nn
 from forgetbench.config import Quantisation
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import replacing
+from forgetbench.core.locks import only_command
 from forgetbench.core.processes import require_single_process
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.exchange.adapter import save_adapter
@@ -39,11 +40,11 @@ def export(path: Path, to: Path, adapter: bool) -> None:
         UserError: there is something at `to`, no such checkpoint, or the method's result has no such form.
     """
     require_single_process("export")
-    if to.exists() or to.is_symlink():
-        raise UserError(f"{to} exists already; name a new folder, or delete that one.")
+    _refuse_existing(to)
     address = resolve(path)
     run, checkpoint = address.run(), address.saved()
-    with replacing(to) as temporary:
+    with only_command(to), replacing(to) as temporary:
+        _refuse_existing(to)
         temporary.mkdir()
         if adapter:
             save_adapter(run, checkpoint, temporary)
@@ -52,6 +53,11 @@ def export(path: Path, to: Path, adapter: bool) -> None:
         write_card(run, checkpoint, temporary, to.resolve().name, adapter)
     kind = "PEFT adapter" if adapter else "model"
     say(f"{to}: {kind} of {run.name}, {checkpoint.name}; README.md says how to load it.")
+
+
+def _refuse_existing(to: Path) -> None:
+    if to.exists() or to.is_symlink():
+        raise UserError(f"{to} exists already; name a new folder, or delete that one.")
 
 
 def _save_model(run: Run, checkpoint: Checkpoint, to: Path) -> None:

@@ -201,6 +201,8 @@ class FinetuneConfig:
     """CPU threads; null leaves it to torch. Same seed and threads, same bytes."""
     sharding: Sharding = field(default=Sharding.none, metadata=NO_RESULT)
     """With several processes: what each holds of the model."""
+    resume_minutes: float = field(default=5.0, metadata=NO_RESULT)
+    """Minutes between points that a killed run goes on from, besides checkpoints and signals; 0: after every step."""
     tracker: Tracker = field(default=Tracker.none, metadata=NO_RESULT)
     """Also send every step's numbers there; its account and address come from its own environment variables."""
     strategy: str | None = None

@@ -23,6 +23,7 @@ from forgetbench.models.checkpoint import (
     save_resume,
     step_name,
 )
+from forgetbench.training.interruption import DelayedSignals, ResumeClock
 from forgetbench.training.loop import Resume, StepReport, Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.tracking import tracked
@@ -35,8 +36,11 @@ def train(
     keep: Sequence[int],
     meta: Mapping[str, Any],
     tracker: Tracker = Tracker.none,
+    resume_minutes: float = 5.0,
 ) -> None:
     """Train to the end of the last stage, from the newest resume point if there is one.
+
+    A signal that asks the process to stop is heeded after the step: a resume point is written first.
 
     Args:
         folder: the run's folder.
@@ -45,11 +49,14 @@ def train(
         keep: steps to checkpoint, ascending; the last one ends the run.
         meta: stored in every checkpoint; its `config` is what a tracker shows.
         tracker: where each step's numbers go besides train.csv.
+        resume_minutes: between resume points; 0 writes one after every step.
     """
     resume = _left(folder, keep, [0, *accumulate(stage.steps for stage in stages)])
     done = resume.point.step if resume else 0
     main = trainer.accelerator.is_main_process
+    clock = ResumeClock(resume_minutes)
     with (
+        DelayedSignals() as signals,
         _progress(main) as progress,
         tracked(tracker if main else Tracker.none, folder, meta.get("config", {})) as connection,
         TrainLog(folder / "train.csv", trainer.parts, done, main) as log,
@@ -59,22 +66,30 @@ def train(
             connection.log(report.step, log.add(report))
             progress.update(task, completed=report.step, detail=_detail(report))
             if report.step in keep:
-                _save(folder, trainer, report, meta, ends=report.step == keep[-1])
+                _save(folder, trainer, report, meta)
+            came, (is_due,) = signals.waiting(trainer.accelerator, main and clock.is_due())
+            if report.step != keep[-1] and (report.step in keep or is_due or came):
+                with clock.writing():
+                    _save_resume(folder, trainer, report.step)
+                signals.act(came)
     if main:
         drop_resume(folder)
     trainer.accelerator.wait_for_everyone()
 
 
-def _save(folder: Path, trainer: Trainer, report: StepReport, meta: Mapping[str, Any], ends: bool) -> None:
-    """Write a checkpoint, and a resume point unless the run ends; sliced tensors need every process."""
-    main = trainer.accelerator.is_main_process
+def _save(folder: Path, trainer: Trainer, report: StepReport, meta: Mapping[str, Any]) -> None:
+    """Write a checkpoint; sliced tensors need every process."""
     delta = trainer.delta()
-    if main:
+    if trainer.accelerator.is_main_process:
         save_checkpoint(folder, report.step, delta, {**meta, "stage": report.stage})
-    if not ends:
-        point = trainer.resume_point(report.step)
-        if main:
-            save_resume(folder, point)
+
+
+def _save_resume(folder: Path, trainer: Trainer, step: int) -> None:
+    """Write a resume point, and go on together: no process may end while the main one writes."""
+    point = trainer.resume_point(step)
+    if trainer.accelerator.is_main_process:
+        save_resume(folder, point)
+    trainer.accelerator.wait_for_everyone()
 
 
 def is_finished(folder: Path, keep: Sequence[int]) -> bool:
@@ -99,7 +114,7 @@ def _left(folder: Path, keep: Sequence[int], ends: Sequence[int]) -> Resume | No
         return None
     checkpoints = {checkpoint.step: checkpoint for checkpoint in list_checkpoints(folder) if not checkpoint.variant}
     before = max(end for end in ends if end <= point.step)
-    return Resume(checkpoints[point.step].delta(), point, checkpoints[before].delta() if before < point.step else {})
+    return Resume(point, checkpoints[before].delta() if before < point.step else {})
 
 
 def _progress(shown: bool) -> Progress:
