@@ -9,8 +9,10 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,6 +66,21 @@ def failed_point(folder: Path) -> FailedPoint | None:
     return FailedPoint(folder, error.read_text("utf-8").splitlines()[0], error) if error.exists() else None
 
 
+@contextmanager
+def _held(lock: Path) -> Iterator[None]:
+    """Hold a point's lock; wait as long as a dead machine's may last."""
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        sys.stderr.write(f"{lock.parent}: another process is at work on it; waiting {TAKEOVER_S:.0f} s at most.\n")
+        held.acquire(timeout=TAKEOVER_S)
+    try:
+        yield
+    finally:
+        held.release()
+
+
 def _point(config: DictConfig, *, task: PointTask, home: str) -> float | None:
     """One job of a multirun; top-level, so that it can be pickled."""
     try:
@@ -75,7 +92,7 @@ def _point(config: DictConfig, *, task: PointTask, home: str) -> float | None:
     folder = output_folder()
     lock, error_file = folder / LOCK_FILE, folder / ERROR_FILE
     try:
-        with FileLock(lock, timeout=TAKEOVER_S):
+        with _held(lock):
             error_file.unlink(missing_ok=True)
             value = task(cast(SweepConfig, OmegaConf.to_object(config)), folder)
             lock.unlink()

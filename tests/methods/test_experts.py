@@ -21,7 +21,7 @@ from forgetbench.methods.lora import LoRA
 from forgetbench.methods.moe_lora import MoELoRA
 from forgetbench.methods.mr_lora import MRLoRA
 from forgetbench.methods.task_router import FLOOR, SHRINKAGE, TaskRouter, discriminants, task_router
-from forgetbench.models.checkpoint import load_resume, save_resume
+from forgetbench.models.checkpoint import load_resume, save_checkpoint, save_resume
 from forgetbench.models.load import load_model
 from forgetbench.models.parts import part_of
 from forgetbench.training.loop import Resume, Trainer
