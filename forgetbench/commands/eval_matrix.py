@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from omegaconf import MISSING
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from forgetbench.config import EvalMatrixConfig, ModelConfig, SweepConfig
@@ -43,7 +44,8 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
         UserError: there is no such run, or the data or the model do not fit.
     """
     if config.run is not None:
-        score_run(resolve(config.run).whole().run(), config)
+        base = "" if config.model == MISSING else config.model.path
+        score_run(resolve(config.run).whole().run(), config, base)
         return
     from forgetbench.models.checkpoint import BASE
     from forgetbench.models.load import load_model
@@ -60,8 +62,13 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
     _score(subject, config, outputs, [BASE], digest, lambda: (loaded, config.model))
 
 
-def score_run(run: Run, config: EvalMatrixConfig | SweepConfig) -> pd.DataFrame:
+def score_run(run: Run, config: EvalMatrixConfig | SweepConfig, base: str = "") -> pd.DataFrame:
     """Score a run's checkpoints; the model is loaded only if a cell is missing.
+
+    Args:
+        run: a trained run.
+        config: what is scored, and where.
+        base: where the run's base is now, if it has moved.
 
     Returns:
         The matrix.
@@ -70,9 +77,10 @@ def score_run(run: Run, config: EvalMatrixConfig | SweepConfig) -> pd.DataFrame:
 
     def load() -> tuple[LoadedModel, ModelConfig]:
         set_threads(config.threads)
-        loaded = run.load_base()
+        based = run.with_base_at(base)
+        loaded = based.load_base()
         run.attach_method(loaded.model)
-        return loaded, run.model
+        return loaded, based.model
 
     digest = scored_digest(run.model_digest, run.model, config.matrix.precision)
     outputs = outputs_of(run, Path(config.outputs))

@@ -28,13 +28,14 @@ from forgetbench.terminal.console import say
 _FOR_VIDEOS = ("preprocessor_config.json", "video_preprocessor_config.json")
 
 
-def export(path: Path, to: Path, adapter: bool) -> None:
+def export(path: Path, to: Path, adapter: bool, base: str = "") -> None:
     """Write one checkpoint; the folder is there whole or not at all.
 
     Args:
         path: a run's folder (its last checkpoint), or a checkpoint in it.
         to: the new folder.
         adapter: write what was added to the base, instead of the whole model.
+        base: where the run's base is now, if it has moved.
 
     Raises:
         UserError: there is something at `to`, no such checkpoint, or the method's result has no such form.
@@ -43,13 +44,14 @@ def export(path: Path, to: Path, adapter: bool) -> None:
     _refuse_existing(to)
     address = resolve(path)
     run, checkpoint = address.run(), address.saved()
+    based = run.with_base_at(base)
     with only_command(to), replacing(to) as temporary:
         _refuse_existing(to)
         temporary.mkdir()
         if adapter:
-            save_adapter(run, checkpoint, temporary)
+            save_adapter(based, checkpoint, temporary)
         else:
-            _save_model(run, checkpoint, temporary)
+            _save_model(based, checkpoint, temporary)
         write_card(run, checkpoint, temporary, to.resolve().name, adapter)
     kind = "PEFT adapter" if adapter else "model"
     say(f"{to}: {kind} of {run.name}, {checkpoint.name}; README.md says how to load it.")

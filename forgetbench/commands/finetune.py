@@ -39,7 +39,7 @@ def finetune(config: FinetuneConfig, folder: Path) -> None:
     require_single_process(f"method={config.method.name}")
     if config.run is None:
         _train(replace(config, method=Method()), folder)
-    operate(config.method, folder, config.threads)
+    operate(config.method, folder, config.threads, config.model.path if config.run else "")
 
 
 def _train(config: FinetuneConfig, folder: Path) -> None:
@@ -128,24 +128,25 @@ def _resolved_attention(config: FinetuneConfig) -> ModelConfig:
     return resolve_attention(config.model, config.recipe.precision, *scoring)
 
 
-def operate(operation: Operation, folder: Path, threads: int | None) -> None:
+def operate(operation: Operation, folder: Path, threads: int | None, base: str = "") -> None:
     """Make the variants of a run's checkpoints that are not there yet.
 
     Args:
         operation: what to do.
         folder: the run's.
         threads: CPU threads; None leaves them to torch.
+        base: where the run's base is now, if it has moved.
 
     Raises:
         UserError: the run has no such checkpoint, or its data or model have changed.
     """
     with only_command(folder):
         remove_leftovers(folder / "checkpoints")
-        _make_variants(operation, folder, threads)
+        _make_variants(operation, folder, threads, base)
     say(f"{folder}: {operation.name} is done; score it with `forgetbench eval-matrix {argument('run', folder)}`.")
 
 
-def _make_variants(operation: Operation, folder: Path, threads: int | None) -> None:
+def _make_variants(operation: Operation, folder: Path, threads: int | None, base: str) -> None:
     from forgetbench.training.variants import has_variants, make_variants, trained_checkpoints
 
     chosen = trained_checkpoints(folder, operation.checkpoints)
@@ -156,7 +157,7 @@ def _make_variants(operation: Operation, folder: Path, threads: int | None) -> N
         return
     set_threads(threads)
     run = read_run(folder)
-    operation_context = _operation_context(run, operation.reads_data())
+    operation_context = _operation_context(run.with_base_at(base), operation.reads_data())
     for other in merged:
         _check_mergeable(read_run(other), run)
     others = [operation_context.dense(one.delta()) for one in merged.values()]
