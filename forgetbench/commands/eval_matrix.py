@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from omegaconf import MISSING
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from forgetbench.config import EvalMatrixConfig, ModelConfig, SweepConfig
 from forgetbench.core.errors import UserError
@@ -29,7 +27,7 @@ from forgetbench.runs.subject import (
     write_representation,
     write_tables,
 )
-from forgetbench.terminal.console import console
+from forgetbench.terminal.progress import progress
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.inference import ModelRunner
@@ -118,28 +116,14 @@ def _score(
     if not planned:
         raise UserError("matrix.decodings: none of them applies to these datasets; open answers are decoded greedily.")
     evaluator = Evaluator(runner, CellStore(outputs, matrix.reasoning.marks), process_group)
-    with _progress("scoring", sum(len(work.dataset.samples) for work in planned)) as advance:
+    n_items = sum(len(work.dataset.samples) for work in planned)
+    with progress(f"scoring {subject.folder}", n_items, "items") as advance:
         cells = evaluator.score(planned, advance)
     scored = write_tables(subject, cells, catalogue).matrix if process_group.is_main else pd.DataFrame()
     if matrix.representation.enabled:
         jobs = plan_representation(model_digest, checkpoints, sets, matrix)
-        with _progress("measuring", len(jobs)) as advance:
+        with progress(f"measuring {subject.folder}", len(jobs), "checkpoints of a set") as advance:
             measured = measure(jobs, runner, outputs / ".representation", process_group, advance)
         if process_group.is_main:
             write_representation(subject, measured)
     return scored
-
-
-@contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[str, int], None]]:
-    """A bar over what is to be done; the current piece is named."""
-    columns = (TextColumn(f"[bold]{title}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal or console.quiet,
-        transient=True,
-    ) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda label, n: progress.update(task, advance=n, description=label)

@@ -89,7 +89,9 @@ def sweep(
             raise UserError(f"{folder} holds a run, not a sweep; give the sweep another name=...")
         with only_command(folder):
             try:
-                session.hydra.multirun(session.name, point_job(task), [*session.lines, *shared_overrides(folder)])
+                session.hydra.multirun(
+                    session.name, point_job(task, known), [*session.lines, *shared_overrides(folder)]
+                )
             except Exception as error:
                 if refusal := no_ray(error, launcher):
                     raise UserError(refusal) from error

@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from forgetbench.config import SweepConfig
 from forgetbench.core.errors import UserError
+from forgetbench.terminal.progress import say_progress
 
 PointTask = Callable[[SweepConfig, Path], float | None]
 
@@ -45,9 +46,14 @@ class FailedPoint:
     """None if it did not fail but was not finished: the same command goes on with it."""
 
 
-def point_job(task: PointTask) -> partial[float | None]:
-    """What Hydra runs for each point; picklable if `task` is."""
-    return partial(_point, task=task, home=str(Path.cwd()))
+def point_job(task: PointTask, names: Sequence[str] = ()) -> partial[float | None]:
+    """What Hydra runs for each point; picklable if `task` is.
+
+    Args:
+        task: what is done for a point.
+        names: of all points' folders, as far as they are known in advance.
+    """
+    return partial(_point, task=task, home=str(Path.cwd()), names=names)
 
 
 def output_folder() -> Path:
@@ -81,7 +87,7 @@ def _held(lock: Path) -> Iterator[None]:
         held.release()
 
 
-def _point(config: DictConfig, *, task: PointTask, home: str) -> float | None:
+def _point(config: DictConfig, *, task: PointTask, home: str, names: Sequence[str] = ()) -> float | None:
     """One job of a multirun; top-level, so that it can be pickled."""
     try:
         os.chdir(home)  # relative paths mean the same in every process
@@ -94,6 +100,8 @@ def _point(config: DictConfig, *, task: PointTask, home: str) -> float | None:
     try:
         with _held(lock):
             error_file.unlink(missing_ok=True)
+            which = f"point {names.index(folder.name) + 1} of {len(names)}" if folder.name in names else "point"
+            say_progress(f"{which}: {folder}")
             value = task(cast(SweepConfig, OmegaConf.to_object(config)), folder)
             lock.unlink()
             return value

@@ -129,6 +129,7 @@ class Evaluator:
     def _make(self, work: Work, advance: Advance) -> Cell | None:
         """Ask the model what is not in the journal; the main process keeps the answers of all."""
         if self._runner is None:
+            advance("loading the model", 0)
             self._runner = self._load()
         runner, dataset = self._runner, work.dataset
         runner.move(work.checkpoint)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from forgetbench.config import Tracker
 from forgetbench.core.files import replacing
@@ -23,6 +22,7 @@ from forgetbench.models.checkpoint import (
     save_resume,
     step_name,
 )
+from forgetbench.terminal.progress import progress
 from forgetbench.training.interruption import DelayedSignals, ResumeClock
 from forgetbench.training.loop import Resume, StepReport, Trainer
 from forgetbench.training.plan import Stage
@@ -57,14 +57,13 @@ def train(
     clock = ResumeClock(resume_minutes)
     with (
         DelayedSignals() as signals,
-        _progress(main) as progress,
+        progress(f"training {folder}", keep[-1], "steps", done) as advance,
         tracked(tracker if main else Tracker.none, folder, meta.get("config", {})) as connection,
         TrainLog(folder / "train.csv", trainer.parts, done, main) as log,
     ):
-        task = progress.add_task("training", total=keep[-1], completed=done, detail="")
         for report in trainer.run(stages, resume):
             connection.log(report.step, log.add(report))
-            progress.update(task, completed=report.step, detail=_detail(report))
+            advance(_detail(report, stages), 1)
             if report.step in keep:
                 _save(folder, trainer, report, meta)
             came, (is_due,) = signals.waiting(trainer.accelerator, main and clock.is_due())
@@ -117,21 +116,10 @@ def _left(folder: Path, keep: Sequence[int], ends: Sequence[int]) -> Resume | No
     return Resume(point, checkpoints[before].delta() if before < point.step else {})
 
 
-def _progress(shown: bool) -> Progress:
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeRemainingColumn(),
-        disable=not shown or not sys.stdout.isatty(),
-        transient=True,
-    )
-
-
-def _detail(report: StepReport) -> str:
+def _detail(report: StepReport, stages: Sequence[Stage]) -> str:
+    stage = f"stage {report.stage} of {len(stages)} ({stages[report.stage - 1].target}), " if len(stages) > 1 else ""
     lr = " ".join(f"{value:.1e}" for value in report.lr.values())
-    return f"loss {report.loss:.3f}  lr {lr}  {report.samples / report.seconds:.0f} samples/s"
+    return f"{stage}loss {report.loss:.3f}, lr {lr}, {report.samples / report.seconds:.0f} samples/s"
 
 
 class TrainLog:
