@@ -41,12 +41,17 @@ def export(path: Path, to: Path, adapter: bool, base: str = "") -> None:
         UserError: there is something at `to`, no such checkpoint, or the method's result has no such form.
     """
     require_single_process("export")
-    _refuse_existing(to)
+    with only_command(to):
+        if to.exists() or to.is_symlink():
+            raise UserError(f"{to} exists already; name a new folder, or delete that one.")
+        _export(path, to, adapter, base)
+
+
+def _export(path: Path, to: Path, adapter: bool, base: str) -> None:
     address = resolve(path)
     run, checkpoint = address.run(), address.saved()
     based = run.with_base_at(base)
-    with only_command(to), replacing(to) as temporary:
-        _refuse_existing(to)
+    with replacing(to) as temporary:
         temporary.mkdir()
         if adapter:
             save_adapter(based, checkpoint, temporary)
@@ -55,11 +60,6 @@ def export(path: Path, to: Path, adapter: bool, base: str = "") -> None:
         write_card(run, checkpoint, temporary, to.resolve().name, adapter)
     kind = "PEFT adapter" if adapter else "model"
     say(f"{to}: {kind} of {run.name}, {checkpoint.name}; README.md says how to load it.")
-
-
-def _refuse_existing(to: Path) -> None:
-    if to.exists() or to.is_symlink():
-        raise UserError(f"{to} exists already; name a new folder, or delete that one.")
 
 
 def _save_model(run: Run, checkpoint: Checkpoint, to: Path) -> None:

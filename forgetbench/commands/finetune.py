@@ -51,17 +51,23 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     check_same(folder, config, [stage.data_digest for stage in stages])
     process_group = join_process_group()
     if process_group.broadcast(_is_trained(folder, config, stages)):
+        with only_command(folder, process_group, waits=False) as is_free:
+            _remove_leftovers(folder, is_free and process_group.is_main)
         return
     check_pictures(config, stages)
     set_threads(config.threads)
     with only_command(folder, process_group):
+        _remove_leftovers(folder, process_group.is_main)
         # The command that was waited for may have done the same.
         if not _is_trained(folder, config, stages):
-            if process_group.is_main:
-                remove_leftovers(folder, FILE, "train.csv")
-                remove_leftovers(folder / "checkpoints")
-                remove_leftovers(folder / "resume")
             _train_stages(config, folder, catalogue, stages)
+
+
+def _remove_leftovers(folder: Path, is_mine: bool) -> None:
+    if is_mine:
+        remove_leftovers(folder, FILE, "train.csv")
+        remove_leftovers(folder / "checkpoints")
+        remove_leftovers(folder / "resume")
 
 
 def _is_trained(folder: Path, config: FinetuneConfig, stages: Sequence[Stage]) -> bool:

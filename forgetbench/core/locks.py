@@ -20,12 +20,16 @@ _TURN_S = 20.0
 
 
 @contextmanager
-def only_command(folder: Path, process_group: ProcessGroup | None = None) -> Iterator[None]:
+def only_command(folder: Path, process_group: ProcessGroup | None = None, waits: bool = True) -> Iterator[bool]:
     """Be the only command that writes a folder; a second one says whom it waits for, and waits.
 
     Args:
         folder: need not be there.
         process_group: the processes of this command, all of which must ask; the main one holds the lock.
+        waits: otherwise go on at once.
+
+    Yields:
+        Whether this command is the only one, which it always is if it waits.
     """
     group, target = process_group or ProcessGroup(), folder.resolve()
     lock = target.with_name(f".{target.name}.lock")
@@ -34,17 +38,20 @@ def only_command(folder: Path, process_group: ProcessGroup | None = None) -> Ite
     if group.is_main:
         lock.parent.mkdir(parents=True, exist_ok=True)
     while not group.broadcast(group.is_main and _acquired(held, wait_s)):
+        if not waits:
+            yield False
+            return
         if group.is_main and not wait_s:
             message = f"{folder}: {_named(holder)} is at work on it; this one waits for it to end (Ctrl-C gives up)."
             print(message, file=sys.stderr)
         wait_s = _TURN_S
     if not group.is_main:
-        yield
+        yield True
         return
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%d %b %H:%M')},")
         remove_leftovers(target.parent, target.name)
-        yield
+        yield True
     finally:
         holder.unlink(missing_ok=True)
         lock.unlink(missing_ok=True)  # whoever waits for a file that is gone tries the next one

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -115,4 +115,5 @@ class DelayedSignals:
             again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
             name = signal.Signals(number).name
             # A handler must not use Python's buffered streams, which it may have interrupted.
-            os.write(2, f"\n{name}: training stops after this step and keeps where it stands{again}.\n".encode())
+            with suppress(OSError):
+                os.write(2, f"\n{name}: training stops after this step and keeps where it stands{again}.\n".encode())

@@ -22,6 +22,7 @@ from forgetbench.models.checkpoint import (
     save_resume,
     step_name,
 )
+from forgetbench.terminal.console import say
 from forgetbench.terminal.progress import progress
 from forgetbench.training.interruption import DelayedSignals, ResumeClock
 from forgetbench.training.loop import Resume, StepReport, Trainer
@@ -109,8 +110,12 @@ def _left(folder: Path, keep: Sequence[int], ends: Sequence[int]) -> Resume | No
         ends: the last step of every stage, and 0.
     """
     point = load_resume(folder)
-    if point is None or not all(_has(folder, step) for step in keep if step <= point.step):
+    if point is None:
         return None
+    if gone := [step_name(step) for step in keep if step <= point.step and not _has(folder, step)]:
+        say(f"{folder}: its checkpoint {gone[0]} is gone, so training starts anew.")
+        return None
+    say(f"{folder}: training goes on after step {point.step}.")
     checkpoints = {checkpoint.step: checkpoint for checkpoint in list_checkpoints(folder) if not checkpoint.variant}
     before = max(end for end in ends if end <= point.step)
     return Resume(point, checkpoints[before].delta() if before < point.step else {})

@@ -67,6 +67,21 @@ def test_a_second_finetune_sees_the_finished_run(
     assert list(stamps(folder).values()) == list(stamps(trained).values())
 
 
+def test_what_a_kill_left_goes_from_a_finished_run_unless_another_command_is_at_work_on_it(
+    world: World, trained: Path
+) -> None:
+    folder = Path(shutil.copytree(trained, world.outputs / "left"))
+    left = [folder / "checkpoints/.step_000002.0123abcd.old", folder.with_name(".left.lock")]
+    left[0].mkdir()
+    left[1].touch()
+    with only_command(folder):
+        finetune(world.config("left", "smolvlm"), folder)
+        assert left[0].is_dir()
+    left[1].touch()
+    finetune(world.config("left", "smolvlm"), folder)
+    assert not any(path.exists() for path in left)
+
+
 def test_a_second_operation_makes_no_variant_again(
     world: World, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

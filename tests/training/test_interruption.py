@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,20 @@ def test_points_in_time_are_kept_for_the_newest_only_and_change_no_byte(
         assert point.step == step - 1
         assert len(list((tmp_path / "resume").iterdir())) == 1
     train(tmp_path, fresh(folder), plan(*STEPS), KEEP, META, resume_minutes=0)
+    assert left_by(tmp_path) == whole
+
+
+def test_a_run_that_has_lost_a_checkpoint_says_so_and_makes_it_again(
+    folder: Path, tmp_path: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (4, 5):
+        stopped = during(fresh(folder), step, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, stopped, plan(*STEPS), KEEP, META)
+    assert "training goes on after step 4." in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "checkpoints/step_000003")
+    train(tmp_path, fresh(folder), plan(*STEPS), KEEP, META)
+    assert "its checkpoint step_000003 is gone, so training starts anew." in capsys.readouterr().out
     assert left_by(tmp_path) == whole
 
 
