@@ -120,7 +120,7 @@ def _disk(items: Sequence[int]) -> str:
     deltas = sum(checkpoint_gb(QWEN_3B, one) for one in FIGURE_2)
     checkpoints = sum(one.checkpoints for one in FIGURE_2)
     weights = QWEN_3B.vision + QWEN_3B.projector + QWEN_3B.language
-    resume = max(trained_weights(QWEN_3B, one) for one in FIGURE_2) * 8 / 1e9
+    resume = max(trained_weights(QWEN_3B, one) for one in FIGURE_2) * 12 / 1e9
     cells = (checkpoints + 1) * sum(items) * 2 * CELL_BYTES_PER_ITEM / 1e9
     features = sum(items) * QWEN_3B.picture_tokens * 2048 * 4 / 1e9
     rows = [

@@ -157,11 +157,14 @@ def export(
     adapter: Annotated[
         bool, typer.Option("--adapter", help="A PEFT adapter instead of the whole model; for runs that trained one.")
     ] = False,
+    model_path: Annotated[
+        str, typer.Option(help="Where the run's base is now, if it has moved.", show_default=False)
+    ] = "",
 ) -> None:
     """Write a checkpoint as a folder that transformers (or peft) loads, with a model card that holds the matrix."""
     from forgetbench.commands import export
 
-    export.export(path, to, adapter)
+    export.export(path, to, adapter, model_path)
 
 
 @app.command("import", cls=Command)

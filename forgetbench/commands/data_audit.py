@@ -16,6 +16,7 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.sources import load_samples
 from forgetbench.terminal.console import print_rows, say
+from forgetbench.terminal.progress import tracked
 
 Place = tuple[Manifest, str]
 """A dataset and one of its splits."""
@@ -66,7 +67,7 @@ def _splits(catalogue: Catalogue, names: Sequence[str]) -> tuple[list[Place], li
 
 def _read(manifest: Manifest, split: str, fingerprints: Fingerprints) -> Split:
     pictures, items, earlier = dict[bytes, ImageRef](), list[Item](), list[Item]()
-    for sample in load_samples(manifest, split):
+    for sample in tracked(load_samples(manifest, split), f"reading {manifest.name} ({split})", "items"):
         shown = [fingerprints.get(image) for image in sample.images]
         pictures |= {one.pixels: image for one, image in zip(shown, sample.images, strict=True)}
         *before, last = ((tuple(one.pixels for one in shown), words) for words in asked(sample))
@@ -80,7 +81,7 @@ def _compared(training: Sequence[Split], evaluated: Sequence[Split], fingerprint
     by_digest = fingerprints.by_digest()
     shown = [by_digest[pixels] for pixels in dict.fromkeys(chain.from_iterable(one.pictures for one in evaluated))]
     found = []
-    for one in training:
+    for one in tracked(training, "comparing pictures and texts", "training splits"):
         nearest = nearest_pairs(shown, (by_digest[pixels] for pixels in one.pictures))
         items = frozenset((*one.items, *one.earlier))
         texts = Texts(text for _, text in items)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from omegaconf import MISSING
 
 from forgetbench.config import EvalMatrixConfig, ModelConfig, SweepConfig
 from forgetbench.core.errors import UserError
@@ -29,7 +28,7 @@ from forgetbench.runs.subject import (
     write_representation,
     write_tables,
 )
-from forgetbench.terminal.console import console
+from forgetbench.terminal.progress import progress
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.inference import ModelRunner
@@ -44,7 +43,8 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
         UserError: there is no such run, or the data or the model do not fit.
     """
     if config.run is not None:
-        score_run(resolve(config.run).whole().run(), config)
+        base = "" if config.model == MISSING else config.model.path
+        score_run(resolve(config.run).whole().run(), config, base)
         return
     from forgetbench.models.checkpoint import BASE
     from forgetbench.models.load import load_model
@@ -61,8 +61,13 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
     _score(subject, config, outputs, [BASE], digest, lambda: (loaded, config.model))
 
 
-def score_run(run: Run, config: EvalMatrixConfig | SweepConfig) -> pd.DataFrame:
+def score_run(run: Run, config: EvalMatrixConfig | SweepConfig, base: str = "") -> pd.DataFrame:
     """Score a run's checkpoints; the model is loaded only if a cell is missing.
+
+    Args:
+        run: a trained run.
+        config: what is scored, and where.
+        base: where the run's base is now, if it has moved.
 
     Returns:
         The matrix.
@@ -71,9 +76,10 @@ def score_run(run: Run, config: EvalMatrixConfig | SweepConfig) -> pd.DataFrame:
 
     def load() -> tuple[LoadedModel, ModelConfig]:
         set_threads(config.threads)
-        loaded = run.load_base()
+        based = run.with_base_at(base)
+        loaded = based.load_base()
         run.attach_method(loaded.model)
-        return loaded, run.model
+        return loaded, based.model
 
     digest = scored_digest(run.model_digest, run.model, config.matrix.precision)
     outputs = outputs_of(run, Path(config.outputs))
@@ -111,7 +117,8 @@ def _score(
     if not planned:
         raise UserError("matrix.decodings: none of them applies to these datasets; open answers are decoded greedily.")
     evaluator = Evaluator(runner, CellStore(outputs, matrix.reasoning.marks), process_group)
-    with _progress("scoring", sum(len(work.dataset.samples) for work in planned)) as advance:
+    n_items = sum(len(work.dataset.samples) for work in planned)
+    with progress(f"scoring {subject.folder}", n_items, "items") as advance:
         cells = evaluator.score(planned, advance)
     table = pd.DataFrame()
     if process_group.is_main:
@@ -119,23 +126,8 @@ def _score(
         table = write_tables(subject, cells, catalogue, scored).matrix
     if matrix.representation.enabled:
         jobs = plan_representation(model_digest, checkpoints, sets, matrix)
-        with _progress("measuring", len(jobs)) as advance:
+        with progress(f"measuring {subject.folder}", len(jobs), "checkpoints of a set") as advance:
             measured = measure(jobs, runner, outputs / ".representation", process_group, advance)
         if process_group.is_main:
             write_representation(subject, measured)
     return table
-
-
-@contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[str, int], None]]:
-    """A bar over what is to be done; the current piece is named."""
-    columns = (TextColumn(f"[bold]{title}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal or console.quiet,
-        transient=True,
-    ) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda label, n: progress.update(task, advance=n, description=label)

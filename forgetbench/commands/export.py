@@ -13,6 +13,7 @@ from torch import nn
 from forgetbench.config import Quantisation
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import replacing
+from forgetbench.core.locks import only_command
 from forgetbench.core.processes import require_single_process
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.exchange.adapter import save_adapter
@@ -27,28 +28,35 @@ from forgetbench.terminal.console import say
 _FOR_VIDEOS = ("preprocessor_config.json", "video_preprocessor_config.json")
 
 
-def export(path: Path, to: Path, adapter: bool) -> None:
+def export(path: Path, to: Path, adapter: bool, base: str = "") -> None:
     """Write one checkpoint; the folder is there whole or not at all.
 
     Args:
         path: a run's folder (its last checkpoint), or a checkpoint in it.
         to: the new folder.
         adapter: write what was added to the base, instead of the whole model.
+        base: where the run's base is now, if it has moved.
 
     Raises:
         UserError: there is something at `to`, no such checkpoint, or the method's result has no such form.
     """
     require_single_process("export")
-    if to.exists() or to.is_symlink():
-        raise UserError(f"{to} exists already; name a new folder, or delete that one.")
+    with only_command(to):
+        if to.exists() or to.is_symlink():
+            raise UserError(f"{to} exists already; name a new folder, or delete that one.")
+        _export(path, to, adapter, base)
+
+
+def _export(path: Path, to: Path, adapter: bool, base: str) -> None:
     address = resolve(path)
     run, checkpoint = address.run(), address.saved()
+    based = run.with_base_at(base)
     with replacing(to) as temporary:
         temporary.mkdir()
         if adapter:
-            save_adapter(run, checkpoint, temporary)
+            save_adapter(based, checkpoint, temporary)
         else:
-            _save_model(run, checkpoint, temporary)
+            _save_model(based, checkpoint, temporary)
         write_card(run, checkpoint, temporary, to.resolve().name, adapter)
     kind = "PEFT adapter" if adapter else "model"
     say(f"{to}: {kind} of {run.name}, {checkpoint.name}; README.md says how to load it.")

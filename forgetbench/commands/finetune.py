@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forgetbench.config import FinetuneConfig, ModelConfig, SweepConfig
 from forgetbench.core.errors import UserError
-from forgetbench.core.processes import require_single_process, set_threads, start_processes
+from forgetbench.core.files import remove_leftovers
+from forgetbench.core.locks import only_command
+from forgetbench.core.processes import join_process_group, require_single_process, set_threads, start_processes
 from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
-from forgetbench.runs.run import Run, check_same, read_run, release, start_run
+from forgetbench.runs.run import FILE, Run, check_same, read_run, release, start_run
 from forgetbench.runs.scored import training_manifests
 from forgetbench.terminal import audit_table
 from forgetbench.terminal.console import console, say
 
 if TYPE_CHECKING:
+    from forgetbench.training.plan import Stage
     from forgetbench.training.variants import OperationContext
 
 
@@ -36,46 +40,74 @@ def finetune(config: FinetuneConfig, folder: Path) -> None:
     require_single_process(f"method={config.method.name}")
     if config.run is None:
         _train(replace(config, method=Method()), folder)
-    operate(config.method, folder, config.threads)
+    operate(config.method, folder, config.threads, config.model.path if config.run else "")
 
 
 def _train(config: FinetuneConfig, folder: Path) -> None:
-    from forgetbench.data.collate import shared_encoder
+    from forgetbench.training.plan import check_pictures, plan_stages
+
+    config = replace(config, model=_resolved_attention(config))
+    catalogue = Catalogue(config.manifests)
+    stages = plan_stages(config, catalogue)
+    check_same(folder, config, [stage.data_digest for stage in stages])
+    process_group = join_process_group()
+    if process_group.broadcast(_is_trained(folder, config, stages)):
+        with only_command(folder, process_group, waits=False) as is_free:
+            _remove_leftovers(folder, is_free and process_group.is_main)
+        return
+    check_pictures(config, stages)
+    set_threads(config.threads)
+    with only_command(folder, process_group):
+        _remove_leftovers(folder, process_group.is_main)
+        # The command that was waited for may have done the same.
+        if not _is_trained(folder, config, stages):
+            _train_stages(config, folder, catalogue, stages)
+
+
+def _remove_leftovers(folder: Path, is_mine: bool) -> None:
+    if is_mine:
+        remove_leftovers(folder, FILE, "train.csv")
+        remove_leftovers(folder / "checkpoints")
+        remove_leftovers(folder / "resume")
+
+
+def _is_trained(folder: Path, config: FinetuneConfig, stages: Sequence[Stage]) -> bool:
+    """Whether nothing is left to train; then that is said."""
     from forgetbench.models.checkpoint import drop_resume
+    from forgetbench.training.run import is_finished
+    from forgetbench.training.schedule import checkpoint_steps
+
+    keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
+    if not keep or not is_finished(folder, keep):
+        return False
+    drop_resume(folder)
+    say(f"{folder}: already trained ({keep[-1]} steps).")
+    return True
+
+
+def _train_stages(config: FinetuneConfig, folder: Path, catalogue: Catalogue, stages: Sequence[Stage]) -> None:
+    from forgetbench.data.collate import shared_encoder
     from forgetbench.models.load import load_model
     from forgetbench.models.parts import audit
     from forgetbench.training.fitting import fitting_stages, untrained_ends
     from forgetbench.training.footprint import too_large
     from forgetbench.training.loop import Trainer
-    from forgetbench.training.plan import check_pictures, plan_stages, read_sets
+    from forgetbench.training.plan import read_sets
     from forgetbench.training.prepare import prepare
-    from forgetbench.training.run import is_finished, train
+    from forgetbench.training.run import train
     from forgetbench.training.schedule import checkpoint_steps
 
-    config = replace(config, model=_resolved_attention(config))
-    catalogue = Catalogue(config.manifests)
-    stages = plan_stages(config, catalogue)
-    keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
-    check_same(folder, config, [stage.data_digest for stage in stages])
-    if keep and is_finished(folder, keep):
-        drop_resume(folder)
-        say(f"{folder}: already trained ({keep[-1]} steps).")
-        return
-    check_pictures(config, stages)
-    set_threads(config.threads)
     if warning := too_large(config):
         say(warning)
     loaded = load_model(config.model, config.seed)
-    if not keep:
+    if not checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages]):
         loaded.model.requires_grad_(False)
         start_run(folder, config, stages, loaded, audit(loaded.model))
         say(f"{folder}: nothing is trained (data.training=none).")
         return
     encoder = shared_encoder(loaded.processor, config.model, loaded.inputs_digest)
     stages = fitting_stages(config, catalogue, stages, encoder, loaded.model.config)
-    keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
-    if is_finished(folder, keep):
-        say(f"{folder}: already trained ({keep[-1]} steps).")
+    if _is_trained(folder, config, stages):
         return
     if reason := untrained_ends(stages, encoder, config.recipe):
         say(reason)
@@ -86,8 +118,9 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     # A copy of the method: what it keeps of this run must not stay with the configuration.
     method, carry = replace(config.method), config.data.carry_optimiser
     trainer = Trainer(loaded, encoder, method, config.recipe, config.seed, read, prepared.free, carry, config.sharding)
+    keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
     try:
-        train(folder, trainer, stages, keep, run.meta, config.tracker)
+        train(folder, trainer, stages, keep, run.meta, config.tracker, config.resume_minutes)
     except UserError:
         release(folder)
         raise
@@ -102,32 +135,40 @@ def _resolved_attention(config: FinetuneConfig) -> ModelConfig:
     return resolve_attention(config.model, config.recipe.precision, *scoring)
 
 
-def operate(operation: Operation, folder: Path, threads: int | None) -> None:
+def operate(operation: Operation, folder: Path, threads: int | None, base: str = "") -> None:
     """Make the variants of a run's checkpoints that are not there yet.
 
     Args:
         operation: what to do.
         folder: the run's.
         threads: CPU threads; None leaves them to torch.
+        base: where the run's base is now, if it has moved.
 
     Raises:
         UserError: the run has no such checkpoint, or its data or model have changed.
     """
+    with only_command(folder):
+        remove_leftovers(folder / "checkpoints")
+        _make_variants(operation, folder, threads, base)
+    say(f"{folder}: {operation.name} is done; score it with `forgetbench eval-matrix {argument('run', folder)}`.")
+
+
+def _make_variants(operation: Operation, folder: Path, threads: int | None, base: str) -> None:
     from forgetbench.training.variants import has_variants, make_variants, trained_checkpoints
 
     chosen = trained_checkpoints(folder, operation.checkpoints)
     merged = {Path(other): trained_checkpoints(Path(other), ())[0] for other in operation.merges()}
     digests = [one.digest for one in merged.values()]
     checkpoints = [one for one in chosen if not has_variants(folder, one, operation, digests)]
-    if checkpoints:
-        set_threads(threads)
-        run = read_run(folder)
-        operation_context = _operation_context(run, operation.reads_data())
-        for other in merged:
-            _check_mergeable(read_run(other), run)
-        others = [operation_context.dense(one.delta()) for one in merged.values()]
-        make_variants(folder, checkpoints, operation, operation_context, others, digests)
-    say(f"{folder}: {operation.name} is done; score it with `forgetbench eval-matrix {argument('run', folder)}`.")
+    if not checkpoints:
+        return
+    set_threads(threads)
+    run = read_run(folder)
+    operation_context = _operation_context(run.with_base_at(base), operation.reads_data())
+    for other in merged:
+        _check_mergeable(read_run(other), run)
+    others = [operation_context.dense(one.delta()) for one in merged.values()]
+    make_variants(folder, checkpoints, operation, operation_context, others, digests)
 
 
 def _operation_context(run: Run, reads_data: bool) -> OperationContext:

@@ -23,6 +23,7 @@ from forgetbench.config import (
 )
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import replacing
+from forgetbench.core.locks import only_command
 from forgetbench.core.processes import require_single_process, set_threads
 from forgetbench.core.records import PARTS
 from forgetbench.data.catalogue import Catalogue
@@ -55,6 +56,11 @@ def _import_run(source: Path, config: FinetuneConfig, folder: Path) -> None:
     """
     require_single_process("import")
     _check_config(config)
+    with only_command(folder):
+        _import_alone(source, config, folder)
+
+
+def _import_alone(source: Path, config: FinetuneConfig, folder: Path) -> None:
     config = replace(config, model=resolve_attention(config.model))
     is_run = (folder / "run.json").is_file()
     if not is_run and folder.is_dir() and any(folder.iterdir()):

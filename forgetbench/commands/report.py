@@ -14,7 +14,8 @@ from forgetbench.core.files import write_text
 from forgetbench.reporting.contents import ReportContents
 from forgetbench.reporting.gather import gather
 from forgetbench.reporting.page import DrawnFigure, render
-from forgetbench.terminal.console import console, say
+from forgetbench.terminal.console import say
+from forgetbench.terminal.progress import working
 
 PAGE = "report.html"
 _POLL_S = 5.0
@@ -41,7 +42,7 @@ def make(path: Path, options: Options) -> None:
     if options.watch:
         _watch(path, options)
     else:
-        with console.status(f"reading the tables and answers of {path}"):
+        with working(f"reading the tables and answers of {path}"):
             contents = gather(path, options.flips)
         _write(path, contents, with_files=True)
         _open(path, options)
@@ -51,7 +52,7 @@ def _write(path: Path, contents: ReportContents, with_files: bool) -> None:
     from forgetbench.reporting.charts import figures, vega_spec  # Altair takes a second to load
     from forgetbench.reporting.static_figures import save_figures
 
-    with console.status("drawing"):
+    with working(f"drawing {path / PAGE}"):
         drawn = figures(contents.tables)
         files = save_figures(drawn, path / "figures") if with_files else []
     page = [DrawnFigure(one.name, one.title, one.caption, one.alt_text, vega_spec(one, "page")) for one in drawn]

@@ -20,6 +20,7 @@ from forgetbench.compose.points import FailedPoint, PointTask, failed_point, out
 from forgetbench.compose.session import opened, without_hydra
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig
 from forgetbench.core.errors import UserError
+from forgetbench.core.locks import only_command
 
 C = TypeVar("C", FinetuneConfig, EvalMatrixConfig, ScoreConfig, SweepConfig)
 
@@ -69,7 +70,8 @@ def sweep(
 
     Afterwards `summarise(sweep folder, folders of the points that ended well)`. A point that raises leaves its
     traceback in error.txt and does not stop the others. `task` must be picklable for launchers that use other
-    processes; if one of these dies, what the launcher had not finished is left for the next time.
+    processes; if one of these dies, what the launcher had not finished is left for the next time. Another command on
+    the same sweep waits.
 
     Returns:
         The points without a result.
@@ -85,19 +87,22 @@ def sweep(
         folder = Path(sweep_config.hydra.sweep.dir)
         if (folder / "run.json").exists():
             raise UserError(f"{folder} holds a run, not a sweep; give the sweep another name=...")
-        try:
-            session.hydra.multirun(session.name, point_job(task), [*session.lines, *shared_overrides(folder)])
-        except Exception as error:
-            if refusal := no_ray(error, launcher):
-                raise UserError(refusal) from error
-            failure = process_failure(error)
-            if failure is None:
-                raise
-            sys.stderr.write(f"A process of the sweep died: {failure}\n")
-    points = [folder / name for name in known] or sorted(path for path in folder.glob("[!.]*") if path.is_dir())
-    failed = [point for point in (failed_point(path) for path in points) if point is not None]
-    without = {point.folder for point in failed}
-    summarise(folder, [point for point in points if point not in without])
+        with only_command(folder):
+            try:
+                session.hydra.multirun(
+                    session.name, point_job(task, known), [*session.lines, *shared_overrides(folder)]
+                )
+            except Exception as error:
+                if refusal := no_ray(error, launcher):
+                    raise UserError(refusal) from error
+                failure = process_failure(error)
+                if failure is None:
+                    raise
+                sys.stderr.write(f"A process of the sweep died: {failure}\n")
+            points = [folder / name for name in known] or sorted(one for one in folder.glob("[!.]*") if one.is_dir())
+            failed = [point for point in (failed_point(path) for path in points) if point is not None]
+            without = {point.folder for point in failed}
+            summarise(folder, [point for point in points if point not in without])
     return failed
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from forgetbench.config import SweepConfig
 from forgetbench.core.errors import UserError
+from forgetbench.terminal.progress import say_progress
 
 PointTask = Callable[[SweepConfig, Path], float | None]
 
@@ -43,9 +46,14 @@ class FailedPoint:
     """None if it did not fail but was not finished: the same command goes on with it."""
 
 
-def point_job(task: PointTask) -> partial[float | None]:
-    """What Hydra runs for each point; picklable if `task` is."""
-    return partial(_point, task=task, home=str(Path.cwd()))
+def point_job(task: PointTask, names: Sequence[str] = ()) -> partial[float | None]:
+    """What Hydra runs for each point; picklable if `task` is.
+
+    Args:
+        task: what is done for a point.
+        names: of all points' folders, as far as they are known in advance.
+    """
+    return partial(_point, task=task, home=str(Path.cwd()), names=names)
 
 
 def output_folder() -> Path:
@@ -64,7 +72,22 @@ def failed_point(folder: Path) -> FailedPoint | None:
     return FailedPoint(folder, error.read_text("utf-8").splitlines()[0], error) if error.exists() else None
 
 
-def _point(config: DictConfig, *, task: PointTask, home: str) -> float | None:
+@contextmanager
+def _held(lock: Path) -> Iterator[None]:
+    """Hold a point's lock; wait as long as a dead machine's may last."""
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        sys.stderr.write(f"{lock.parent}: another process is at work on it; waiting {TAKEOVER_S:.0f} s at most.\n")
+        held.acquire(timeout=TAKEOVER_S)
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _point(config: DictConfig, *, task: PointTask, home: str, names: Sequence[str] = ()) -> float | None:
     """One job of a multirun; top-level, so that it can be pickled."""
     try:
         os.chdir(home)  # relative paths mean the same in every process
@@ -75,8 +98,10 @@ def _point(config: DictConfig, *, task: PointTask, home: str) -> float | None:
     folder = output_folder()
     lock, error_file = folder / LOCK_FILE, folder / ERROR_FILE
     try:
-        with FileLock(lock, timeout=TAKEOVER_S):
+        with _held(lock):
             error_file.unlink(missing_ok=True)
+            which = f"point {names.index(folder.name) + 1} of {len(names)}" if folder.name in names else "point"
+            say_progress(f"{which}: {folder}")
             value = task(cast(SweepConfig, OmegaConf.to_object(config)), folder)
             lock.unlink()
             return value

@@ -116,11 +116,16 @@ class Session:
             self.lines.append(f"hydra.searchpath=[{quoted(f'file://{own}')}]")
         for override in parsed:
             self._check_override(override)
+        if self.name != "score" and self._gives_run() and not self._gives("model.path"):
+            self.lines.append("model.path=''")  # the base is where the run says
         if self.mode is RunMode.MULTIRUN:
             self.lines.append("hydra.mode=MULTIRUN")
 
     def _gives(self, key: str) -> bool:
         return any(override.key_or_group == key for override in self.parsed)
+
+    def _gives_run(self) -> bool:
+        return any(override.key_or_group == "run" and override.value() is not None for override in self.parsed)
 
     def _check_override(self, override: Override) -> None:
         key, line = override.key_or_group, str(override.input_line)
@@ -222,12 +227,13 @@ class Session:
         assert isinstance(typed, FinetuneConfig | EvalMatrixConfig | ScoreConfig)
         trains = isinstance(typed, FinetuneConfig)
         brought = ("model", "data", "name", *(("recipe", "seed", "outputs", "manifests") if trains else ()))
-        ignored = [key for key in given if key.partition(".")[0] in brought]
+        ignored = [key for key in given if key.partition(".")[0] in brought and key != "model.path"]
         if isinstance(typed, FinetuneConfig) and typed.run is None:
             refusals.check_operation(typed.method, str(choices.get("recipe")))
         if typed.run and ignored and self.mode is RunMode.RUN:
             raise UserError(
-                f"{ignored[0]}: run={typed.run} brings its own {' and '.join(brought)}; drop one of the two."
+                f"{ignored[0]}: run={typed.run} brings its own {' and '.join(brought)}; drop one of the two. "
+                "Only model.path may be given, where the run's base has moved."
             )
         if typed.run and not trains and "outputs" in given:
             _check_outputs(typed.run, typed.outputs, self.known.scored)

@@ -190,7 +190,7 @@ class FinetuneConfig:
     name: str = field(default=MISSING, metadata=NO_RESULT)
     """The folder under `outputs`; by default from data, recipe, seed and what else is given."""
     run: str | None = field(default=None, metadata=NO_RESULT)
-    """With a method that comes after training: the run to work on; null trains one first."""
+    """With a method that comes after training: the run to work on; null trains one first. Takes `model.path` only."""
     seed: int = 0
     """Decides the order of the data, random weights and whatever else is drawn."""
     outputs: str = field(default="outputs", metadata=NO_RESULT)
@@ -201,6 +201,8 @@ class FinetuneConfig:
     """CPU threads; null leaves it to torch. Same seed and threads, same bytes."""
     sharding: Sharding = field(default=Sharding.none, metadata=NO_RESULT)
     """With several processes: what each holds of the model."""
+    resume_minutes: float = field(default=5.0, metadata=NO_RESULT)
+    """Minutes between points that a killed run goes on from, besides checkpoints and signals; 0: after every step."""
     tracker: Tracker = field(default=Tracker.none, metadata=NO_RESULT)
     """Also send every step's numbers there; its account and address come from its own environment variables."""
     strategy: str | None = None
@@ -217,7 +219,7 @@ class EvalMatrixConfig:
     """`forgetbench eval-matrix`: one run's checkpoints, or just the base model when `run` is null."""
 
     run: str | None = None
-    """A run's folder; model, target and mix are read from it."""
+    """A run's folder; model, target and mix are read from it. If its base has moved, `model.path` says where to."""
     name: str | None = None
     """When `run` is null: the folder under `outputs`; null: named after the model, its digest and the target."""
     outputs: str = "outputs"

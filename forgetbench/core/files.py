@@ -14,6 +14,8 @@ from typing import Any
 
 from forgetbench.core.errors import UserError
 
+_LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(?:tmp|old)")
+"""What a kill leaves of `replacing`."""
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How libraries in Rust, such as safetensors and tokenizers, say in words what the operating system refused."""
 
@@ -57,6 +59,19 @@ def remove_all(paths: Iterable[Path], root: Path) -> None:
                 break
             with suppress(OSError):  # it holds something else, or is not there
                 parent.rmdir()
+
+
+def remove_leftovers(folder: Path, *names: str) -> None:
+    """Remove what a kill left of `replacing` in a folder, where nobody else can be writing now.
+
+    Args:
+        folder: need not be there.
+        names: of what was being written; anything, if none is given.
+    """
+    for path in folder.glob(".*"):
+        found = _LEFTOVER.fullmatch(path.name)
+        if found and (not names or found[1] in names):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

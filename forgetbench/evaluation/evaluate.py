@@ -182,6 +182,7 @@ class Evaluator:
     def _make(self, work: Work, other: Answered | None, advance: Advance) -> Cell | None:
         """Ask the model what neither the journal nor the other cell has; the main process keeps the answers of all."""
         if self._runner is None:
+            advance("loading the model", 0)
             self._runner = self._load()
         runner, dataset = self._runner, work.dataset
         runner.move(work.checkpoint)

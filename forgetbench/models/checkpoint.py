@@ -2,7 +2,10 @@
 
 checkpoints/step_000120/{delta.safetensors, meta.json}
 checkpoints/step_000120@wise_ft-0.5/...         a variant: what an operation after training made of that step
-resume/step_000120/optimiser.safetensors        for the newest checkpoint only; gone when the run is finished
+
+Training goes on from a resume point, which holds weights, optimiser and method of any step:
+
+resume/step_000137/state.safetensors            of the newest one only; gone when the run is finished
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ if TYPE_CHECKING:  # listing checkpoints needs no torch, and a finished matrix i
 
 _STEP = re.compile(r"step_(\d{6,})")
 _NAME = re.compile(r"step_\d{6,}(@|$)")
-_MOMENTS = "optimiser.safetensors"
+_STATE = "state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -160,18 +163,15 @@ def chosen_steps(checkpoints: Sequence[Checkpoint], steps: Collection[int], key:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """What continuing needs besides the weights of the checkpoint at the same step."""
+    """What continuing needs; in the middle of a stage, also the checkpoint that the stage started from."""
 
     step: int
     tensors: Mapping[str, Tensor]
-    """Moments `optimiser/<parameter>/<moment>`, and the method's state `method/<name>`."""
+    """Changed weights `weights/<parameter>`, moments `optimiser/<parameter>/<moment>`, the method's `method/<name>`."""
 
 
 def save_resume(folder: Path, point: ResumePoint) -> None:
-    """Add a resume point, then drop the older ones; at any moment one whole point is there.
-
-    Written after its checkpoint, so that it never lacks weights.
-    """
+    """Add a resume point, then drop the older ones; at any moment one whole point is there."""
     from safetensors.torch import save_file
 
     from forgetbench.models.tensors import tensors_digest
@@ -180,7 +180,7 @@ def save_resume(folder: Path, point: ResumePoint) -> None:
     with replacing(target) as temporary:
         temporary.mkdir()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in point.tensors.items()}
-        save_file(tensors, temporary / _MOMENTS, {"digest": tensors_digest(tensors)})
+        save_file(tensors, temporary / _STATE, {"digest": tensors_digest(tensors)})
     for other in target.parent.iterdir():
         if other != target:
             shutil.rmtree(other) if other.is_dir() else other.unlink()
@@ -192,13 +192,13 @@ def load_resume(folder: Path) -> ResumePoint | None:
     Raises:
         UserError: it was damaged.
     """
-    named = ((_STEP.fullmatch(path.name), path / _MOMENTS) for path in (folder / "resume").glob("step_*"))
+    named = ((_STEP.fullmatch(path.name), path / _STATE) for path in (folder / "resume").glob("step_*"))
     # A kill may leave the folder of an older one without its file.
     found = max(((int(step[1]), path) for step, path in named if step and path.is_file()), default=None)
-    return ResumePoint(found[0], _whole_moments(found[1])) if found else None
+    return ResumePoint(found[0], _whole_state(found[1])) if found else None
 
 
-def _whole_moments(path: Path) -> dict[str, Tensor]:
+def _whole_state(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     from forgetbench.models.tensors import tensors_digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +41,7 @@ DEFINITION_CHANGED = (
     "pictures instead of their bytes. The definition has changed, not necessarily the data: the run can be scored and "
     "reported on as before, but to train on these data again, or go on, give a name of its own (name=...)."
 )
+_MOVED = "If the base is elsewhere now, say where, every time: model.path=<folder> beside run=, or export --model-path."
 _BY_CONFIG = {"config", "method_class"}
 """Keys of run.json that the typed configuration is made of."""
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "pillow", "numpy")
@@ -135,18 +136,26 @@ class Run:
         """Write run.json."""
         write_json(self.folder / FILE, self.content)
 
+    def with_base_at(self, path: str) -> Run:
+        """The same run, its base to be loaded from another place; with an empty path, from where it was."""
+        return replace(self, config=replace(self.config, model=replace(self.model, path=path))) if path else self
+
     def load_base(self) -> LoadedModel:
         """The model that training started from, loaded.
 
         Raises:
-            UserError: its weights are not those any more.
+            UserError: it cannot be loaded, or its weights are not those that the run was trained from.
         """
         from forgetbench.models.load import load_model
 
-        loaded = load_model(self.model, self.config.seed)
+        try:
+            loaded = load_model(self.model, self.config.seed)
+        except UserError as error:
+            raise UserError(f"{error}\nThe base of {self.folder} is looked for there. {_MOVED}") from error
         if loaded.digest != self.model_digest:
             raise UserError(
-                f"{self.folder}: model.path={self.model.path} no longer holds the weights it was trained from."
+                f"{self.folder}: model.path={self.model.path} does not hold the weights and settings that it was "
+                f"trained from. {_MOVED}"
             )
         return loaded
 

@@ -16,8 +16,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
-
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import read_json, write_json
 from forgetbench.core.records import ImageRef
@@ -25,13 +23,13 @@ from forgetbench.data.mix import WeightedSet
 from forgetbench.data.picture_files import is_archive
 from forgetbench.data.pictures import read_image
 from forgetbench.data.tables import content_name, is_cell
-from forgetbench.terminal.console import console
+from forgetbench.terminal.progress import tracked
 
 DIGEST_VERSION = 2
 """1 was over the names of pictures, not over their bytes."""
 KEPT_FROM_S = 5.0
 """Seconds of reading from which on digests are kept."""
-_SHOWN_FROM = 2000
+_BAR_FROM = 2000
 """Pictures from which on a bar is shown."""
 _SETTLED_NS = 2 * 10**9
 """A file that changed later may change again without another time: file systems count in coarse steps."""
@@ -86,11 +84,10 @@ class DataDigests:
             self._read_files(container, images)
 
     def _read_files(self, container: str, images: Sequence[ImageRef]) -> None:
-        hidden = len(images) < _SHOWN_FROM or not console.is_terminal or console.quiet
         path = self._kept and self._kept / f"{hashlib.sha256(str(Path(container).resolve()).encode()).hexdigest()}.json"
         before, found = _read_kept(path), dict[str, list[Any]]()
         started_s = time.monotonic()
-        for image in track(images, "reading pictures", console=console, transient=True, disable=hidden):
+        for image in tracked(images, f"reading pictures of {container}", "pictures", _BAR_FROM):
             state = _state(image)
             known = before.get(image.name, [None])
             if state and known[:-1] == list(state):

@@ -5,11 +5,9 @@ Nothing is cut: a cut inside a picture's tokens breaks the picture, one inside a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-from rich.progress import track
 
 from forgetbench.config import FinetuneConfig, RecipeConfig, TooLong, TrainOn
 from forgetbench.core.errors import UserError
@@ -18,12 +16,13 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import WeightedSet
 from forgetbench.models.context import context_of
-from forgetbench.terminal.console import console, say
+from forgetbench.terminal.console import say
+from forgetbench.terminal.progress import tracked
 from forgetbench.training.plan import Stage, plan_stages
 
 _NAMED = 5
-_SHOWN_FROM = 2000
-"""Items from which on a bar is shown."""
+_BAR_FROM = 2000
+"""Items from which on a terminal shows a bar."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _refuse_texts(stages: Sequence[Stage]) -> None:
 def _long_items(sets: Sequence[WeightedSet], encoder: Encoder, recipe: RecipeConfig, limit: int) -> list[LongItem]:
     found: dict[Sample, LongItem] = {}
     for one in sets:
-        for sample in _with_bar(one):
+        for sample in tracked(one.samples, f"measuring {one.name}", "items", _BAR_FROM):
             # Most items are short by any measure; only the others are encoded.
             if sample in found or encoder.length_bound(sample) <= limit:
                 continue
@@ -123,13 +122,6 @@ def _long_items(sets: Sequence[WeightedSet], encoder: Encoder, recipe: RecipeCon
             if length > limit:
                 found[sample] = LongItem(one.name, sample, length)
     return list(found.values())
-
-
-def _with_bar(one: WeightedSet) -> Iterable[Sample]:
-    hidden = len(one.samples) < _SHOWN_FROM or not console.is_terminal or console.quiet
-    return track(
-        one.samples, f"measuring {one.name}", console=console, transient=True, disable=hidden, total=len(one.samples)
-    )
 
 
 def _told(long: Sequence[LongItem], limit: int | None) -> str:

@@ -1,8 +1,8 @@
 """The training loop: one for every recipe, method and number of stages.
 
 Every step is a pure function of the seed, the step's number and the weights; a run that was killed goes on from its
-newest checkpoint and ends with the same bytes. A stage is a training of its own, with its own recipe and optimiser, on
-the weights that the one before left.
+newest resume point, which may be of any step, and ends with the same bytes. A stage is a training of its own, with its
+own recipe and optimiser, on the weights that the one before left.
 """
 
 from __future__ import annotations
@@ -53,7 +53,6 @@ class StepReport:
 class Resume:
     """What an earlier process of a run left."""
 
-    delta: Mapping[str, Tensor]
     point: ResumePoint
     before: Mapping[str, Tensor] = field(default_factory=dict)
     """What the stage that it stopped in had started from, if that was not the base."""
@@ -134,9 +133,9 @@ class Trainer:
         within = after not in {0, *accumulate(stage.steps for stage in stages)}
         back: Mapping[str, Tensor] = {}
         if resume:
-            unmoved = resume.before.keys() - resume.delta.keys()
-            back = self._weights.copies(unmoved) | dict(resume.delta)
-            self._weights.put(resume.before if within else resume.delta)
+            delta = self._of(resume.point, "weights")
+            back = self._weights.copies(resume.before.keys() - delta.keys()) | delta
+            self._weights.put(resume.before if within else delta)
             if not within:
                 self._method.load_state(self.context, self._of(resume.point, "method"))
         for number, stage in enumerate(stages, start=1):
@@ -160,10 +159,11 @@ class Trainer:
         return self._weights.delta(self.accelerator.is_main_process)
 
     def resume_point(self, step: int) -> ResumePoint:
-        """Optimiser and method state after `step`; every process must ask, only the main one gets it."""
+        """Weights, optimiser and method state after `step`; every process must ask, only the main one gets them."""
+        weights = {f"weights/{name}": value for name, value in self.delta().items()}
         optimiser = ((f"optimiser/{key}", one) for key, one in moments(self.optimiser, self._optimised))
         method = ((f"method/{key}", one) for key, one in self._method.state().items())
-        return ResumePoint(step, gathered(chain(optimiser, method), self.accelerator.is_main_process))
+        return ResumePoint(step, weights | gathered(chain(optimiser, method), self.accelerator.is_main_process))
 
     def _begin(self, stages: Sequence[Stage]) -> None:
         """Let the method look at the starting weights."""
@@ -210,7 +210,7 @@ class Trainer:
 
     @staticmethod
     def _of(point: ResumePoint, owner: str) -> dict[str, Tensor]:
-        """The tensors of `optimiser` or `method`."""
+        """The tensors of `weights`, `optimiser` or `method`."""
         start = f"{owner}/"
         return {key.removeprefix(start): one for key, one in point.tensors.items() if key.startswith(start)}
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from forgetbench.config import Tracker
 from forgetbench.core.files import replacing
@@ -23,6 +22,9 @@ from forgetbench.models.checkpoint import (
     save_resume,
     step_name,
 )
+from forgetbench.terminal.console import say
+from forgetbench.terminal.progress import progress
+from forgetbench.training.interruption import DelayedSignals, ResumeClock
 from forgetbench.training.loop import Resume, StepReport, Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.tracking import tracked
@@ -35,8 +37,11 @@ def train(
     keep: Sequence[int],
     meta: Mapping[str, Any],
     tracker: Tracker = Tracker.none,
+    resume_minutes: float = 5.0,
 ) -> None:
     """Train to the end of the last stage, from the newest resume point if there is one.
+
+    A signal that asks the process to stop is heeded after the step: a resume point is written first.
 
     Args:
         folder: the run's folder.
@@ -45,36 +50,46 @@ def train(
         keep: steps to checkpoint, ascending; the last one ends the run.
         meta: stored in every checkpoint; its `config` is what a tracker shows.
         tracker: where each step's numbers go besides train.csv.
+        resume_minutes: between resume points; 0 writes one after every step.
     """
     resume = _left(folder, keep, [0, *accumulate(stage.steps for stage in stages)])
     done = resume.point.step if resume else 0
     main = trainer.accelerator.is_main_process
+    clock = ResumeClock(resume_minutes)
     with (
-        _progress(main) as progress,
+        DelayedSignals() as signals,
+        progress(f"training {folder}", keep[-1], "steps", done) as advance,
         tracked(tracker if main else Tracker.none, folder, meta.get("config", {})) as connection,
         TrainLog(folder / "train.csv", trainer.parts, done, main) as log,
     ):
-        task = progress.add_task("training", total=keep[-1], completed=done, detail="")
         for report in trainer.run(stages, resume):
             connection.log(report.step, log.add(report))
-            progress.update(task, completed=report.step, detail=_detail(report))
+            advance(_detail(report, stages), 1)
             if report.step in keep:
-                _save(folder, trainer, report, meta, ends=report.step == keep[-1])
+                _save(folder, trainer, report, meta)
+            came, (is_due,) = signals.waiting(trainer.accelerator, main and clock.is_due())
+            if report.step != keep[-1] and (report.step in keep or is_due or came):
+                with clock.writing():
+                    _save_resume(folder, trainer, report.step)
+                signals.act(came)
     if main:
         drop_resume(folder)
     trainer.accelerator.wait_for_everyone()
 
 
-def _save(folder: Path, trainer: Trainer, report: StepReport, meta: Mapping[str, Any], ends: bool) -> None:
-    """Write a checkpoint, and a resume point unless the run ends; sliced tensors need every process."""
-    main = trainer.accelerator.is_main_process
+def _save(folder: Path, trainer: Trainer, report: StepReport, meta: Mapping[str, Any]) -> None:
+    """Write a checkpoint; sliced tensors need every process."""
     delta = trainer.delta()
-    if main:
+    if trainer.accelerator.is_main_process:
         save_checkpoint(folder, report.step, delta, {**meta, "stage": report.stage})
-    if not ends:
-        point = trainer.resume_point(report.step)
-        if main:
-            save_resume(folder, point)
+
+
+def _save_resume(folder: Path, trainer: Trainer, step: int) -> None:
+    """Write a resume point, and go on together: no process may end while the main one writes."""
+    point = trainer.resume_point(step)
+    if trainer.accelerator.is_main_process:
+        save_resume(folder, point)
+    trainer.accelerator.wait_for_everyone()
 
 
 def is_finished(folder: Path, keep: Sequence[int]) -> bool:
@@ -95,28 +110,21 @@ def _left(folder: Path, keep: Sequence[int], ends: Sequence[int]) -> Resume | No
         ends: the last step of every stage, and 0.
     """
     point = load_resume(folder)
-    if point is None or not all(_has(folder, step) for step in keep if step <= point.step):
+    if point is None:
         return None
+    if gone := [step_name(step) for step in keep if step <= point.step and not _has(folder, step)]:
+        say(f"{folder}: its checkpoint {gone[0]} is gone, so training starts anew.")
+        return None
+    say(f"{folder}: training goes on after step {point.step}.")
     checkpoints = {checkpoint.step: checkpoint for checkpoint in list_checkpoints(folder) if not checkpoint.variant}
     before = max(end for end in ends if end <= point.step)
-    return Resume(checkpoints[point.step].delta(), point, checkpoints[before].delta() if before < point.step else {})
+    return Resume(point, checkpoints[before].delta() if before < point.step else {})
 
 
-def _progress(shown: bool) -> Progress:
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeRemainingColumn(),
-        disable=not shown or not sys.stdout.isatty(),
-        transient=True,
-    )
-
-
-def _detail(report: StepReport) -> str:
+def _detail(report: StepReport, stages: Sequence[Stage]) -> str:
+    stage = f"stage {report.stage} of {len(stages)} ({stages[report.stage - 1].target}), " if len(stages) > 1 else ""
     lr = " ".join(f"{value:.1e}" for value in report.lr.values())
-    return f"loss {report.loss:.3f}  lr {lr}  {report.samples / report.seconds:.0f} samples/s"
+    return f"{stage}loss {report.loss:.3f}, lr {lr}, {report.samples / report.seconds:.0f} samples/s"
 
 
 class TrainLog:

@@ -233,7 +233,9 @@ def test_failed_points_are_named_and_the_exit_code_is_1(monkeypatch: pytest.Monk
     result = call("sweep", "seed=0,1,2")
     assert result.exit_code == 1
     assert "outputs/grid-seed/seed-1: RuntimeError: no memory" in result.stderr
-    assert "seed-0" not in result.stderr
+    assert [line for line in result.stderr.splitlines() if "seed-0" in line] == [
+        "point 1 of 3: outputs/grid-seed/seed-0"
+    ]
 
 
 def _fails_at_seed_1(config: SweepConfig, folder: Path) -> None:

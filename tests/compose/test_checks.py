@@ -73,6 +73,8 @@ def test_good_config_has_no_problem(catalogue: Catalogue) -> None:
         ("name", _set("name", "a/b")),
         ("name", _set("name", "")),
         ("threads", _set("threads", 0)),
+        ("resume_minutes", _set("resume_minutes", -1.0)),
+        ("resume_minutes", _set("resume_minutes", float("nan"))),
         ("manifests", _set("manifests", ["no_such_folder"])),
         ("data.stages", _set("data.stages", [])),
         ("data.stages.0.set", _set("data.stages", [StageConfig(set="targte")])),

@@ -22,6 +22,7 @@ FEW = {name: KEEPS[name] for name in ("fashion_naming", "fashion_knowledge")}
 ELSEWHERE = {
     "tracker": "tensorboard",
     "threads": "2",
+    "resume_minutes": "0.5",
     "outputs": "elsewhere",
     "recipe.reuse_features": "false",
     "recipe.gradient_checkpointing": "true",

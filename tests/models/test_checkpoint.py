@@ -74,7 +74,7 @@ def test_what_stands_beside_a_resume_point_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
 def test_a_damaged_resume_point_is_refused_with_what_goes_on(tmp_path: Path, damage: str) -> None:
     save_resume(tmp_path, ResumePoint(3, TENSORS))
-    path = tmp_path / "resume" / "step_000003" / "optimiser.safetensors"
+    path = tmp_path / "resume" / "step_000003" / "state.safetensors"
     content = path.read_bytes()
     path.write_bytes({"cut": content[:-5], "empty": b"", "flipped": content[:-1] + bytes([content[-1] ^ 1])}[damage])
     with pytest.raises(UserError, match=r"is damaged .*checkpoints are not lost.*delete .*step_000003"):

@@ -114,7 +114,7 @@ def test_a_run_that_was_killed_among_conversations_ends_with_the_same_bytes(fold
         whole, killed, resumed = (made(folder, **changes) for _ in range(3))
         list(whole.run([stage(4)]))
         list(islice(killed.run([stage(4)]), 2))
-        left = Resume(killed.delta(), killed.resume_point(2))
+        left = Resume(killed.resume_point(2))
         list(resumed.run([stage(4)], left))
         assert all_same_bits(snapshot(whole), snapshot(resumed))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -55,6 +56,7 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from _operation(config)
         yield from process_problems(config)
         yield from tracker_problems(config.tracker)
+        yield from _resume_minutes(config.resume_minutes)
     if isinstance(config, FinetuneConfig | EvalMatrixConfig):
         yield from _model_path(config.model.path)
         yield from memory_problems(config)
@@ -176,6 +178,13 @@ def _method(method: Method, recipe: RecipeConfig) -> Iterator[Problem]:
                 "method.parts",
                 f"{method.name} on '{part}', which recipe.parts {recipe.parts} leaves frozen; change one of the two.",
             )
+
+
+def _resume_minutes(minutes: float) -> Iterator[Problem]:
+    if not 0 <= minutes < math.inf:
+        yield Problem(
+            "resume_minutes", f"{minutes} is no time; give minutes, or 0 for a resume point after every step."
+        )
 
 
 def tracker_problems(tracker: Tracker, find: Callable[[str], object] = find_spec) -> Iterator[Problem]:

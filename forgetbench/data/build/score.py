@@ -10,8 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 from torch import Tensor
 
 from forgetbench.core.errors import UserError
@@ -20,7 +18,7 @@ from forgetbench.data.build.clip import Clip
 from forgetbench.data.build.pictures import Picture
 from forgetbench.data.build.scores import Scores
 from forgetbench.data.pictures import decode_image
-from forgetbench.terminal.console import console
+from forgetbench.terminal.progress import progress
 
 SAVE_S = 60.0
 """Seconds between saves; what a kill without notice can cost."""
@@ -58,16 +56,14 @@ def score(
     broken: dict[str, str] = {}
     unsaved: dict[str, list[int]] = {}
     saved_at = time.monotonic()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn()
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("CLIP", total=len(sizes), completed=len(nearest))
+    with progress(f"CLIP on {folder}", len(sizes), "pictures", len(nearest)) as advance:
         try:
             for batch in _batches(clip, left, folder, batch_size):
                 broken |= batch.broken
                 if batch.pixels_BP is not None:
                     indices_BK = clip.nearest(batch.pixels_BP, scores.texts_ND, k)
                     unsaved |= dict(zip(batch.ids, indices_BK.tolist(), strict=True))
-                progress.advance(task, len(batch.ids) + len(batch.broken))
+                advance("", len(batch.ids) + len(batch.broken))
                 if time.monotonic() - saved_at > SAVE_S:
                     scores.add(unsaved, sizes)
                     nearest |= unsaved
@@ -111,10 +107,3 @@ def _prepare(clip: Clip, ids: Sequence[str], folder: Path) -> _Batch:
     if decoded:
         batch.pixels_BP = clip.pixels(decoded)
     return batch
-
-
-class _Speed(ProgressColumn):
-    """Pictures a second of this run."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f} pictures/s" if task.speed else "- pictures/s")

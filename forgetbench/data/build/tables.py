@@ -10,13 +10,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from rich.progress import track
-
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import replacing
 from forgetbench.data.build.folders import imagenet_classes
 from forgetbench.data.build.pictures import Picture, Published
-from forgetbench.terminal.console import console
+from forgetbench.terminal.progress import tracked
 
 Names = Callable[[list[str]], Sequence[str]]
 """The names that questions use, from those in the tables (none where the tables do not say)."""
@@ -96,7 +94,7 @@ def _unpack(sources: dict[str, Path], pictures: Sequence[Picture], folder: Path)
         path = folder / picture.id
         if not path.is_file() or _changed_s(path) != changed_s[shard]:
             wanted[shard][int(Path(name).stem)] = path
-    for shard, rows in track(wanted.items(), "Unpacking", console=console, disable=not wanted):
+    for shard, rows in tracked(wanted.items(), f"unpacking to {folder}", "tables"):
         _unpack_table(sources[shard], rows)
 
 

@@ -1,0 +1,108 @@
+"""Two identical commands on one run: the second waits, then sees what the first has made."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from forgetbench.commands.export import export
+from forgetbench.commands.finetune import finetune, operate
+from forgetbench.core.errors import UserError
+from forgetbench.core.locks import only_command
+from forgetbench.methods.wise_ft import WiseFT
+from tests.support.toys import World
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def trained(world: World) -> Path:
+    return world.train("trained", "smolvlm")
+
+
+def after(folder: Path, command: Callable[[], None], first: Callable[[], None], said: Callable[[], str]) -> None:
+    """What happens when a command is started while another, the first, is at work on the folder."""
+    raised: list[BaseException] = []
+
+    def second() -> None:
+        try:
+            command()
+        except UserError as error:
+            raised.append(error)
+
+    waiting, text = threading.Thread(target=second), ""
+    with only_command(folder):
+        waiting.start()
+        while "this one waits" not in text:
+            text += said()
+            assert waiting.is_alive(), raised
+        first()
+    waiting.join()
+    if raised:
+        raise raised[0]
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_finetune_sees_the_finished_run(
+    world: World, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = world.outputs / "again"
+    after(
+        folder,
+        lambda: finetune(world.config("again", "smolvlm"), folder),
+        lambda: shutil.copytree(trained, folder) and None,
+        lambda: capsys.readouterr().err,
+    )
+    assert f"{folder}: already trained (2 steps)." in capsys.readouterr().out.replace("\n", "")
+    assert list(stamps(folder).values()) == list(stamps(trained).values())
+
+
+def test_what_a_kill_left_goes_from_a_finished_run_unless_another_command_is_at_work_on_it(
+    world: World, trained: Path
+) -> None:
+    folder = Path(shutil.copytree(trained, world.outputs / "left"))
+    left = [folder / "checkpoints/.step_000002.0123abcd.old", folder.with_name(".left.lock")]
+    left[0].mkdir()
+    left[1].touch()
+    with only_command(folder):
+        finetune(world.config("left", "smolvlm"), folder)
+        assert left[0].is_dir()
+    left[1].touch()
+    finetune(world.config("left", "smolvlm"), folder)
+    assert not any(path.exists() for path in left)
+
+
+def test_a_second_operation_makes_no_variant_again(
+    world: World, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, other = (Path(shutil.copytree(trained, world.outputs / name)) for name in ("operated", "other"))
+    operation = WiseFT(alphas=[0.5])
+    operate(operation, other, 1)
+    made = stamps(other / "checkpoints")
+    after(
+        folder,
+        lambda: operate(operation, folder, 1),
+        lambda: shutil.copytree(other, folder, dirs_exist_ok=True) and None,
+        lambda: capsys.readouterr().err,
+    )
+    assert sorted(stamps(folder / "checkpoints").values()) == sorted(made.values())
+    assert any("@wise_ft" in name for name in made)
+
+
+def test_a_second_export_is_refused_once_the_first_is_there(
+    world: World, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = world.folder / "exported"
+    with pytest.raises(UserError, match="exported exists already"):
+        after(to, lambda: export(trained, to, False), to.mkdir, lambda: capsys.readouterr().err)
+    assert list(to.iterdir()) == []
