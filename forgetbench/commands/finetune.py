@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from forgetbench.config import FinetuneConfig, ModelConfig, SweepConfig
 from forgetbench.core.errors import UserError
+from forgetbench.core.files import remove_leftovers
 from forgetbench.core.processes import require_single_process, set_threads, start_processes
 from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
@@ -29,6 +30,7 @@ def finetune(config: FinetuneConfig, folder: Path) -> None:
     Raises:
         UserError: the folder holds another run, or the data or the model do not fit.
     """
+    remove_leftovers(folder, folder / "checkpoints", folder / "resume")
     if not isinstance(config.method, Operation):
         _train(config, folder)
         return

@@ -7,6 +7,7 @@ import errno
 import importlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.faults.cases import CASES, WARM_UP, Case
+from tools.faults.cases import CASES, WARM_UP
 from tools.faults.compare import contents, difference
 from tools.faults.injector import TAKES_SPACE, Fault
 from tools.faults.trial import Ended, run, warm_up
@@ -34,8 +35,19 @@ _IMPORTED = (
     "transformers.models.llava.modeling_llava",
     "transformers.models.llava.processing_llava",
     "transformers.models.clip.modeling_clip",
-    *(f"forgetbench.commands.{name}" for name in ("finetune", "eval_matrix", "sweep", "score", "report", "export", "import_")),
+    "forgetbench.commands.finetune",
+    "forgetbench.commands.sweep",
+    "forgetbench.commands.score",
+    "forgetbench.commands.report",
+    "forgetbench.commands.export",
+    "forgetbench.commands.import_",
 )
+_CODES = {
+    Fault.kill: (-signal.SIGKILL,),
+    Fault.interrupt: (130,),
+    Fault.full: (0, 1, 2),  # 0: what was refused is not needed
+    Fault.read_only: (0, 1, 2),
+}
 _CAUSES = {Fault.full: os.strerror(errno.ENOSPC), Fault.read_only: os.strerror(errno.EROFS)}
 
 
@@ -116,17 +128,18 @@ class Bench:
             RuntimeError: it failed.
         """
         if name not in self._ended:
-            folder = self._start(name, self._folder / name)
+            folder = self._start(name)
             self._ended[name] = run(CASES[name].command, folder)
             if self._ended[name].code:
                 raise RuntimeError(f"{name}: exit code {self._ended[name].code}\n{self._ended[name].output}")
             self._expected[name] = contents(folder)
+            folder.rename(self._folder / name)
         return self._ended[name]
 
     def disturb(self, name: str, fault: Fault, at: int) -> Outcome:
         """Run a command with a fault at an operation, then again without, and compare."""
         operation = self.prepared(name).operations[at - 1]
-        folder = self._start(name, self._folder / "disturbed")
+        folder = self._start(name)
         hit = run(CASES[name].command, folder, fault, at)
         wrong, output = _wrong(hit, fault, at), hit.output
         again = run(CASES[name].command, folder)
@@ -136,11 +149,13 @@ class Bench:
             wrong, output = f"{wrong}; {found}", output + again.output
         return Outcome(name, fault, at, operation, wrong.removeprefix("; "), output)
 
-    def _start(self, name: str, folder: Path) -> Path:
-        case: Case = CASES[name]
-        shutil.rmtree(folder, ignore_errors=True)
+    def _start(self, name: str) -> Path:
+        case = CASES[name]
         if case.after:
             self.prepared(case.after)
+        folder = self._folder / "work"  # the same for all, for some files hold its path
+        shutil.rmtree(folder, ignore_errors=True)
+        if case.after:
             shutil.copytree(self._folder / case.after, folder, symlinks=True)
         else:
             folder.mkdir()
@@ -154,16 +169,10 @@ def _wrong(hit: Ended, fault: Fault, at: int) -> str:
         return "the operation was not reached"
     if "Traceback (most recent call last)" in hit.output:
         return f"traceback, exit code {hit.code}"
-    if fault is Fault.kill:
-        return "" if hit.code == -9 else f"exit code {hit.code}"
-    if fault is Fault.interrupt:
-        return "" if hit.code == 130 else f"exit code {hit.code}"
-    if hit.code == 0:  # what was refused is not needed
-        return ""
-    if hit.code not in (1, 2):
+    if hit.code not in _CODES[fault]:
         return f"exit code {hit.code}"
     said = hit.output.replace("\n", " ")
-    lacking = [text for text in (_CAUSES[fault], "again") if text not in said]
+    lacking = [text for text in (_CAUSES[fault], "again") if text not in said] if hit.code in (1, 2) else []
     return f"does not say {lacking[0]!r}" if lacking else ""
 
 
@@ -188,12 +197,10 @@ def page(outcomes: Sequence[Outcome], operations: dict[str, int]) -> str:
     lines = [
         "# Interrupted at every file operation",
         "",
-        "Made by `python -m tools.faults --write`. Each command below is disturbed at one operation that changes a file: a",
-        "file created, opened for writing, written, renamed or removed, a folder made or removed. Then the same command "
-        "runs",
-        "again, and the folder must hold the bytes of an undisturbed run, measured times and memory aside, and nothing "
-        "else.",
-        "(`multirun.yaml` is Hydra's, with the command's start in it, and is not compared.)",
+        "Made by `python -m tools.faults --write`. Each command below is disturbed at one operation that changes a "
+        "file: a file created, opened for writing, written, renamed or removed, a folder made or removed. Then the same "
+        "command runs again, and the folder must hold the bytes of an undisturbed run, measured times and memory aside, and "
+        "nothing else. (`multirun.yaml` is Hydra's, holds the time of the start, and is not compared.)",
         "",
         "| fault | what happens | how the command must end |",
         "|---|---|---|",

@@ -183,16 +183,15 @@ class _File(io.FileIO):
 
     def write(self, data: Any, /) -> int:
         """Write; a full disk takes half before it refuses, as the system does."""
-        self._injector.operation("write", self._path, lambda: super(_File, self).write(memoryview(data)[: len(data) // 2]))
+        half = memoryview(data)[: len(data) // 2]
+        self._injector.operation("write", self._path, lambda: super(_File, self).write(half))
         return super().write(data)
 
 
 def _absolute(path: Any, folder: int = -1) -> str:
     """A path as it is whatever folder it was relative to; links are left as they are, but for those above it."""
-    path = os.fsdecode(path)
-    if not os.path.isabs(path):
-        path = os.path.join(os.getcwd() if folder < 0 else os.readlink(f"/proc/self/fd/{folder}"), path)
-    return os.path.normpath(path)
+    above = Path.cwd() if folder < 0 else Path(f"/proc/self/fd/{folder}").readlink()
+    return os.path.normpath(above / os.fsdecode(path))
 
 
 def _in_words(number: int) -> Exception:
