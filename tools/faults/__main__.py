@@ -86,9 +86,11 @@ def main() -> None:
                 for at in _places(operations, fault)[arguments.first :: arguments.every]:
                     outcome = bench.disturb(name, fault, at)
                     outcomes.append(outcome)
-                    if outcome.wrong:
+                    if arguments.verbose or outcome.wrong:
                         place = f"{name}: {fault} at {at}/{counts[name]} ({outcome.operation})"
-                        print(f"{place}: {outcome.wrong}\n{outcome.output[-arguments.shown :]}", flush=True)
+                        print(f"{place}: {outcome.wrong or 'as it must'}", flush=True)
+                    if outcome.wrong:
+                        print(outcome.output[-arguments.shown :], flush=True)
     print(counted(outcomes, counts))
     if arguments.write:
         RESULT.write_text(page(outcomes, counts), "utf-8")
@@ -101,6 +103,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--fault", nargs="+", type=Fault, default=list(Fault), help=", ".join(Fault))
     parser.add_argument("--every", type=int, default=1, help="only at each N-th operation")
     parser.add_argument("--first", type=int, default=0, help="leave out so many operations")
+    parser.add_argument("--verbose", action="store_true", help="name what ends as it must, too")
     parser.add_argument("--shown", type=int, default=1000, help="characters of the output of what ends wrongly")
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     return parser.parse_args()
@@ -198,9 +201,9 @@ def page(outcomes: Sequence[Outcome], operations: dict[str, int]) -> str:
         "# Interrupted at every file operation",
         "",
         "Made by `python -m tools.faults --write`. Each command below is disturbed at one operation that changes a "
-        "file: a file created, opened for writing, written, renamed or removed, a folder made or removed. Then the same "
-        "command runs again, and the folder must hold the bytes of an undisturbed run, measured times and memory aside, and "
-        "nothing else. (`multirun.yaml` is Hydra's, holds the time of the start, and is not compared.)",
+        "file: one is created, opened for writing, written, renamed or removed, or a folder is made or removed. Then the "
+        "same command runs again, and the folder must hold the bytes of an undisturbed run, measured times and memory "
+        "aside, and nothing else. (`multirun.yaml` is Hydra's, holds the time of the start, and is not compared.)",
         "",
         "| fault | what happens | how the command must end |",
         "|---|---|---|",
