@@ -203,7 +203,7 @@ def page(outcomes: Sequence[Outcome], operations: dict[str, int]) -> str:
         "Made by `python -m tools.faults --write`. Each command below is disturbed at one operation that changes a "
         "file: one is created, opened for writing, written, renamed or removed, or a folder is made or removed. Then "
         "the same command runs again, and the folder must hold the bytes of an undisturbed run, measured times and "
-        "memory aside, and nothing else. (`multirun.yaml` is Hydra's, holds the time of the start, and is not compared.)",
+        "memory aside, and nothing else. (`multirun.yaml`, Hydra's, holds the time of the start and is not compared.)",
         "",
         "| fault | what happens | how the command must end |",
         "|---|---|---|",
