@@ -90,7 +90,7 @@ def main() -> None:
                         print(outcome.output[-arguments.shown :], flush=True)
     print(counted(outcomes, counts))
     if arguments.write:
-        RESULT.write_text(page(outcomes, counts, arguments.every), "utf-8")
+        RESULT.write_text(page(outcomes, counts), "utf-8")
     sys.exit(any(outcome.wrong for outcome in outcomes))
 
 
@@ -190,7 +190,7 @@ def counted(outcomes: Iterable[Outcome], operations: dict[str, int]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def page(outcomes: Sequence[Outcome], operations: dict[str, int], every: int = 1) -> str:
+def page(outcomes: Sequence[Outcome], operations: dict[str, int]) -> str:
     """The committed result."""
     wrong = [f"- {one.case}, {one.fault} at {one.operation}: {one.wrong}" for one in outcomes if one.wrong]
     commands = [f"| {name} | `forgetbench {' '.join(CASES[name].command)}` |" for name in operations]
@@ -209,7 +209,9 @@ def page(outcomes: Sequence[Outcome], operations: dict[str, int], every: int = 1
         "| full | no space left, from that operation to the end | exit code 1, or 2, with a message that says so |",
         "| read-only | the file system refuses all changes, from that operation to the end | the same |",
         "",
-        *([f"This time, at each {every}th operation.", ""] if every > 1 else []),
+        "The columns of faults say at how many operations each was tried; without `--every` it is all of them (a full "
+        "disk refuses only what takes space).",
+        "",
         counted(outcomes, operations),
         "",
         *wrong,
