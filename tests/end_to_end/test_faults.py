@@ -36,7 +36,7 @@ def test_training_and_export_survive_a_kill_and_a_full_disk_at_some_file_operati
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.is_listed])
 def test_each_command_survives_each_fault_at_file_operations_of_every_kind(name: str) -> None:
-    [operations, *tries, wrong] = tried(name, "--every", "7", timeout_s=3000)[name]
+    [operations, *tries, wrong] = tried(name, "--every", "20", timeout_s=3000)[name]
     assert min(tries) >= 1
     assert operations > max(tries)
     assert wrong == 0
