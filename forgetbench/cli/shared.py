@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +13,10 @@ from typer.core import TyperCommand, TyperGroup
 from forgetbench.cli.completion import override_completions, word_completions
 from forgetbench.cli.help import epilog
 from forgetbench.core.errors import UserError
+from forgetbench.core.files import WRITE_ERRNOS
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-_WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 
 
 FIRST_STEPS = """
@@ -45,7 +44,7 @@ class Commands(TyperGroup):
             sys.stderr.write(f"{error}\n")
             raise typer.Exit(BAD_INPUT) from None
         except OSError as error:
-            if error.errno not in _WRITE_ERRNOS:
+            if error.errno not in WRITE_ERRNOS:
                 raise
             sys.stderr.write(
                 f"{error}\nNothing finished is lost: make room, or choose another outputs=..., and run again.\n"

@@ -16,7 +16,7 @@ from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
-from forgetbench.runs.run import FILE, Run, check_same, read_run, release, start_run
+from forgetbench.runs.run import Run, check_same, read_run, release, start_run
 from forgetbench.runs.scored import training_manifests
 from forgetbench.terminal import audit_table
 from forgetbench.terminal.console import console, say
@@ -34,6 +34,7 @@ def finetune(config: FinetuneConfig, folder: Path) -> None:
     Raises:
         UserError: the folder holds another run, or the data or the model do not fit.
     """
+    remove_leftovers(folder, folder / "checkpoints", folder / "resume")
     if not isinstance(config.method, Operation):
         _train(config, folder)
         return
@@ -52,23 +53,14 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     check_same(folder, config, [stage.data_digest for stage in stages])
     process_group = join_process_group()
     if process_group.broadcast(_is_trained(folder, config, stages)):
-        with only_command(folder, process_group, waits=False) as is_free:
-            _remove_leftovers(folder, is_free and process_group.is_main)
-        return
+        with only_command(folder, process_group, waits=False):  # a kill may have left its lock
+            return
     check_pictures(config, stages)
     set_threads(config.threads)
     with only_command(folder, process_group):
-        _remove_leftovers(folder, process_group.is_main)
         # The command that was waited for may have done the same.
         if not _is_trained(folder, config, stages):
             _train_stages(config, folder, catalogue, stages)
-
-
-def _remove_leftovers(folder: Path, is_mine: bool) -> None:
-    if is_mine:
-        remove_leftovers(folder, FILE, "train.csv")
-        remove_leftovers(folder / "checkpoints")
-        remove_leftovers(folder / "resume")
 
 
 def _is_trained(folder: Path, config: FinetuneConfig, stages: Sequence[Stage]) -> bool:
@@ -148,7 +140,6 @@ def operate(operation: Operation, folder: Path, threads: int | None, base: str =
         UserError: the run has no such checkpoint, or its data or model have changed.
     """
     with only_command(folder):
-        remove_leftovers(folder / "checkpoints")
         _make_variants(operation, folder, threads, base)
     say(f"{folder}: {operation.name} is done; score it with `forgetbench eval-matrix {argument('run', folder)}`.")
 

@@ -16,10 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from forgetbench.compose.launchers import check_launcher, no_ray, process_failure, shared_overrides
 from forgetbench.compose.overrides import parse
-from forgetbench.compose.points import FailedPoint, PointTask, failed_point, output_folder, point_job
+from forgetbench.compose.points import DiskRefusedError, FailedPoint, PointTask, failed_point, output_folder, point_job
 from forgetbench.compose.session import opened, without_hydra
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig
 from forgetbench.core.errors import UserError
+from forgetbench.core.files import naming
 from forgetbench.core.locks import only_command
 
 C = TypeVar("C", FinetuneConfig, EvalMatrixConfig, ScoreConfig, SweepConfig)
@@ -69,15 +70,16 @@ def sweep(
     """Run `task(config, point folder)` for every point through Hydra's multirun.
 
     Afterwards `summarise(sweep folder, folders of the points that ended well)`. A point that raises leaves its
-    traceback in error.txt and does not stop the others. `task` must be picklable for launchers that use other
-    processes; if one of these dies, what the launcher had not finished is left for the next time. Another command on
-    the same sweep waits.
+    traceback in error.txt and does not stop the others, unless the disk that all share takes no more. `task` must be
+    picklable for launchers that use other processes; if one of these dies, what the launcher had not finished is left
+    for the next time. Another command on the same sweep waits.
 
     Returns:
         The points without a result.
 
     Raises:
         UserError: the configuration cannot run, the sweep's folder holds a run, or no Ray could be joined.
+        OSError: the disk takes no more.
     """
     with opened(SweepConfig, _with_grid(overrides)) as session:
         sweep_config = session.compose()
@@ -89,9 +91,12 @@ def sweep(
             raise UserError(f"{folder} holds a run, not a sweep; give the sweep another name=...")
         with only_command(folder):
             try:
-                session.hydra.multirun(
-                    session.name, point_job(task, known), [*session.lines, *shared_overrides(folder)]
-                )
+                with naming(folder):
+                    session.hydra.multirun(
+                        session.name, point_job(task, known), [*session.lines, *shared_overrides(folder)]
+                    )
+            except DiskRefusedError as stopped:
+                raise cast(OSError, stopped.args[0]) from stopped
             except Exception as error:
                 if refusal := no_ray(error, launcher):
                     raise UserError(refusal) from error

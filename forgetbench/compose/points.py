@@ -6,6 +6,7 @@ or with an error. So a point without a folder was not begun, and one with the fi
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import socket
@@ -34,6 +35,14 @@ LOCK_FILE = ".lock"
 """What an unfinished point has in its folder."""
 TAKEOVER_S = 150.0
 """A file server may take so long to free the lock of a machine that is gone."""
+_ENDS_SWEEP = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""A disk that takes no more."""
+_ONE_MACHINE = (".BasicLauncher", ".JoblibLauncher")
+"""Launchers whose points share a disk, and which end with the first point that ends them."""
+
+
+class DiskRefusedError(BaseException):
+    """The disk takes no more. No `Exception`, after which Hydra would go on with the next point."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +117,17 @@ def _point(config: DictConfig, *, task: PointTask, home: str, names: Sequence[st
     except Timeout:  # another command's process is at it, and its files are not ours to touch
         return None
     except Exception as error:
+        if _ends_sweep(error):
+            raise DiskRefusedError(error) from error
         cause = str(error).splitlines()[:1] or [""]
         error_file.write_text(f"{type(error).__name__}: {cause[0]}\n\n{traceback.format_exc()}", "utf-8")
         lock.unlink(missing_ok=True)
         return None
     finally:
         gc.collect()
+
+
+def _ends_sweep(error: Exception) -> bool:
+    """Whether the next point would meet it as well, after hours of training."""
+    is_shared = str(HydraConfig.get().launcher._target_).endswith(_ONE_MACHINE)
+    return is_shared and isinstance(error, OSError) and error.errno in _ENDS_SWEEP

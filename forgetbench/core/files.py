@@ -1,23 +1,40 @@
-"""Write files so that a reader sees the old content or the new, never half of it."""
+"""Write files so that a reader sees the old content or the new, never half of it.
+
+What is being made has a name of its own beside its place, such as `.scores.csv.1f0c9a3e-4711-08d2b7aa.tmp`: machine,
+process and a random number. So the next command tells what a killed process left from what another is writing now.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from forgetbench.core.errors import UserError
 
-_LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(?:tmp|old)")
-"""What a kill leaves of `replacing`."""
+WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+"""A disk that takes no more, or that this user may not write to."""
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How libraries in Rust, such as safetensors and tokenizers, say in words what the operating system refused."""
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.(?P<kind>tmp|old)")
+_FOREIGN_S = 3600.0
+"""What another machine's process has not touched for so long was left by a kill; whether that runs cannot be seen."""
+_being_made: set[str] = set()
+"""Names, less their last suffix, of what this process is making."""
+_cleared: set[str] = set()
+"""Folders where this process has looked for leftovers."""
 
 
 @contextmanager
@@ -25,29 +42,132 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it takes its place, on failure it is removed.
 
     Raises:
-        OSError: the disk is full, or whatever else the operating system refuses, whichever library was told.
+        OSError: the disk is full, or whatever else the operating system refuses, whichever library was told; it names
+            `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    clear_once(path.parent)
+    temporary = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    _being_made.add(temporary.stem)
     try:
-        yield temporary
-        if temporary.is_dir() and path.is_dir():
-            # A folder cannot be replaced in one call; step the old one aside first.
-            aside = temporary.with_suffix(".old")
-            path.rename(aside)
-            temporary.rename(path)
-            shutil.rmtree(aside)
-        else:
-            temporary.replace(path)
+        with naming(path, temporary.name):
+            yield temporary
+            _put(temporary, path)
+    finally:
+        with suppress(OSError):  # on a disk that fails it is the next command's
+            drop_leftover(temporary)
+            drop_leftover(temporary.with_suffix(".old"))
+        _being_made.discard(temporary.stem)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    if temporary.is_dir() and path.is_dir():
+        # A folder cannot be replaced in one call; step the old one aside first.
+        path.rename(temporary.with_suffix(".old"))
+    temporary.replace(path)
+
+
+@contextmanager
+def naming(path: Path, temporary: str = "") -> Iterator[None]:
+    """Let what libraries raise about a disk that takes no more be an OSError that names the file.
+
+    Args:
+        path: that is written.
+        temporary: part of the names that it has while it is made.
+
+    Raises:
+        OSError: the disk is full, or whatever else the operating system refuses.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        is_named = error.filename is not None and not (temporary and temporary in str(error.filename))
+        if is_named or error.errno not in WRITE_ERRNOS:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     except Exception as error:
-        if not isinstance(error, OSError) and (found := _OS_ERROR.search(str(error))):
+        if found := _OS_ERROR.search(str(error)):
             raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
         raise
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
+
+
+def clear_once(folder: Path) -> None:
+    """Remove what killed processes left in a folder, unless this process has done so."""
+    name = str(folder.absolute())
+    if name not in _cleared:
+        _cleared.add(name)
+        remove_leftovers(folder)
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove what killed processes left in some folders, and put back what one had stepped aside.
+
+    What a running process is making stays. What another machine's process left goes an hour after its last change.
+    """
+    for folder in folders:
+        with suppress(OSError):  # not there, or not ours to change: whoever writes there is told
+            for path in sorted(folder.iterdir()):
+                found = _TEMPORARY.fullmatch(path.name)
+                if found and _is_left(path, found):
+                    drop_leftover(path)
+
+
+def drop_leftover(path: Path) -> None:
+    """Remove a temporary file or folder; the old state of something that is gone takes its place again."""
+    found = _TEMPORARY.fullmatch(path.name)
+    with suppress(FileNotFoundError):  # another command was faster
+        if found and found["kind"] == "old" and not (place := path.with_name(found["name"])).exists():
+            path.rename(place)
         else:
-            temporary.unlink(missing_ok=True)
+            _remove(path)
+
+
+def temporaries(path: Path) -> list[Path]:
+    """What is being made, or was left, in order to take the place of `path`."""
+    beside = path.parent.glob(f".{escape(path.name)}.*")
+    return [one for one in beside if (found := _TEMPORARY.fullmatch(one.name)) and found["name"] == path.name]
+
+
+def _is_left(path: Path, found: re.Match[str]) -> bool:
+    """Whether nobody can be making it."""
+    if found["machine"] != _machine():
+        return time.time() - _changed_s(path) >= _FOREIGN_S
+    process = int(found["process"])
+    return path.stem not in _being_made if process == os.getpid() else not _is_running(process)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _changed_s(path: Path) -> float:
+    """When a file, or anything in a folder, was last changed."""
+    return max(one.lstat().st_mtime for one in (path, *path.rglob("*")))
+
+
+@cache
+def _machine() -> str:
+    """This machine, as its processes see each other: those of two containers do not."""
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        space = ""
+    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_all(paths: Iterable[Path], root: Path) -> None:
@@ -59,19 +179,6 @@ def remove_all(paths: Iterable[Path], root: Path) -> None:
                 break
             with suppress(OSError):  # it holds something else, or is not there
                 parent.rmdir()
-
-
-def remove_leftovers(folder: Path, *names: str) -> None:
-    """Remove what a kill left of `replacing` in a folder, where nobody else can be writing now.
-
-    Args:
-        folder: need not be there.
-        names: of what was being written; anything, if none is given.
-    """
-    for path in folder.glob(".*"):
-        found = _LEFTOVER.fullmatch(path.name)
-        if found and (not names or found[1] in names):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

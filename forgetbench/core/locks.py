@@ -50,7 +50,7 @@ def only_command(folder: Path, process_group: ProcessGroup | None = None, waits:
         return
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%d %b %H:%M')},")
-        remove_leftovers(target.parent, target.name)
+        remove_leftovers(target.parent)
         yield True
     finally:
         holder.unlink(missing_ok=True)

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from forgetbench.core.files import replacing
+from forgetbench.core.files import clear_once, drop_leftover, replacing, temporaries
 
 T = TypeVar("T")
 
-_STALE_S = 600.0
-"""A temporary file of this age was left by a kill; a younger one may be another command's that is writing."""
 _DAMAGE = (ValueError, LookupError, TypeError)
 """What reading other content raises in plain Python. No OSError: a disk that fails is not a file to be given up."""
 
@@ -100,7 +96,6 @@ class Store:
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """Give a temporary path; on success it takes the entry's place."""
-        self._drop_temporary(name, _STALE_S)
         with replacing(self.path(name)) as temporary:
             yield temporary
 
@@ -116,8 +111,11 @@ class Store:
             yield False
             return
         try:
-            if not self.path(name).exists():
-                self._drop_temporary(name, 0)
+            if self.path(name).exists():
+                clear_once(self._folder)
+            else:
+                for path in temporaries(self.path(name)):
+                    drop_leftover(path)
             yield True
         finally:
             if self.path(name).exists():  # a late comer needs no lock
@@ -127,13 +125,7 @@ class Store:
     def remove_leftovers(self, name: str) -> None:
         """Remove what making an entry that is there left behind: by a kill, or at its end."""
         self._lock(name).unlink(missing_ok=True)
-        self._drop_temporary(name, _STALE_S)
+        clear_once(self._folder)
 
     def _lock(self, name: str) -> Path:
         return self.path(name).with_suffix(".lock")
-
-    def _drop_temporary(self, name: str, older_than_s: float) -> None:
-        for path in self._folder.glob(f".{self.path(name).name}.*"):
-            with suppress(FileNotFoundError):
-                if path.suffix in (".tmp", ".old") and time.time() - path.stat().st_mtime >= older_than_s:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from forgetbench.core.files import naming
 from forgetbench.core.records import Prediction
 from forgetbench.core.store import checksum, say_damaged
 
@@ -53,7 +54,7 @@ class Journal:
         rows = [astuple(one) for one in entry.predictions]
         body = json.dumps([number, entry.items, entry.seconds, rows]).encode()
         self._folder.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a+b") as file:
+        with naming(self._path), self._path.open("a+b") as file:
             # A kill may have cut the last line short; the next one starts on a line of its own.
             if file.tell() and file.seek(-1, os.SEEK_END) and file.read() != b"\n":
                 file.write(b"\n")

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import torch
 
 from forgetbench.config import Tracker
-from forgetbench.core.files import replacing
+from forgetbench.core.files import naming, replacing
 from forgetbench.models.checkpoint import (
     drop_resume,
     list_checkpoints,
@@ -134,7 +134,7 @@ class TrainLog:
 
     def __init__(self, path: Path, parts: Sequence[str], after: int, writes: bool) -> None:
         """Keep the rows up to step `after` of an earlier process; later steps will be made again."""
-        self._parts = parts
+        self._parts, self._path = parts, path
         header = ["step", "stage", "loss", *(f"lr_{part}" for part in parts), "grad_norm", *self.MEASURED]
         self._file: TextIO | None = None
         if not writes:
@@ -163,10 +163,11 @@ class TrainLog:
             return {}
         measured = (report.samples / report.seconds, report.tokens / report.seconds, peak_memory_mb())
         lrs = (repr(report.lr[part]) if part in report.lr else "" for part in self._parts)
-        csv.writer(self._file).writerow(
-            [report.step, report.stage, repr(report.loss), *lrs, repr(report.grad_norm)]
-            + [f"{value:.1f}" for value in measured]
-        )
+        with naming(self._path):
+            csv.writer(self._file).writerow(
+                [report.step, report.stage, repr(report.loss), *lrs, repr(report.grad_norm)]
+                + [f"{value:.1f}" for value in measured]
+            )
         return {
             "stage": report.stage,
             "loss": report.loss,

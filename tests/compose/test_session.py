@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shlex
@@ -159,6 +160,23 @@ def test_failing_point_is_named_and_the_others_complete() -> None:
     assert point.folder == Path("outputs/grid-seed/seed-1")
     assert point.cause == "RuntimeError: out of memory"
     assert "Traceback" in (point.folder / "error.txt").read_text("utf-8")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS], ids=["full", "read-only"])
+def test_a_disk_that_takes_no_more_ends_the_sweep_at_its_first_point(number: int) -> None:
+    begun: list[int] = []
+    summarised: list[object] = []
+
+    def task(config: SweepConfig, folder: Path) -> None:
+        begun.append(config.seed)
+        if config.seed == 1:
+            raise OSError(number, os.strerror(number), str(folder / "train.csv"))
+
+    with pytest.raises(OSError, match=r"seed-1/train\.csv") as refused:
+        compose.sweep(["seed=0,1,2"], task, lambda *_: summarised.append(1))
+    assert (refused.value.errno, begun, summarised) == (number, [0, 1], [])
+    assert compose.sweep(["seed=0,1,2"], lambda *_: None, lambda *_: summarised.append(1)) == []
+    assert [len(summarised), *Path("outputs").rglob(".lock")] == [1]
 
 
 def test_error_is_forgotten_when_the_point_succeeds() -> None:

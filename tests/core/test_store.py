@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -103,29 +102,25 @@ def test_a_lock_goes_with_the_entry_made_and_stays_for_the_next_to_try_else(stor
     assert sorted(path.name for path in store.path("a").parent.iterdir()) == ["a.json", "b.lock"]
 
 
-def left_over(store: Store, name: str, kind: str, age_s: float) -> Path:
-    path = store.path(name).with_name(f".{store.path(name).name}.{kind}")
-    path.mkdir(parents=True)
-    (path / "part").touch()
-    os.utime(path, (path.stat().st_mtime - age_s,) * 2)
-    return path
-
-
-@pytest.mark.parametrize("kind", ["1234abcd.tmp", "1234abcd.old"])
-def test_left_overs_of_a_kill_go_once_nobody_can_be_writing_them(store: Store, kind: str) -> None:
-    young = left_over(store, "a", kind, 0)
+def test_whoever_makes_an_entry_alone_removes_what_is_left_of_earlier_attempts(store: Store) -> None:
+    running = store.path("a").with_name(".a.json.00000000-1-1234abcd.tmp")
+    running.mkdir(parents=True)
+    of_another = store.path("a").with_name(".ab.json.00000000-1-1234abcd.tmp")
+    of_another.touch()
     put(store, "a", 1)
-    store.remove_leftovers("a")
     with store.locked("a"):
-        pass
-    assert young.exists()
+        assert running.exists()  # there is an entry, and another command may be replacing it
     store.path("a").unlink()
     with store.locked("a"):
-        assert not young.exists()
-    old, of_another = (left_over(store, name, kind, 3600) for name in "ab")
-    put(store, "a", 2)
-    assert not old.exists()
+        assert not running.exists()
     assert of_another.exists()
+
+
+def test_an_entry_that_was_stepped_aside_is_put_back_before_it_is_made_again(store: Store) -> None:
+    put(store, "a", 1)
+    store.path("a").rename(store.path("a").with_name(".a.json.00000000-1-1234abcd.old"))
+    with store.locked("a"):
+        assert store.read("a", load) == 1
 
 
 def test_digests_are_those_of_the_entries_that_users_have() -> None:

@@ -329,7 +329,7 @@ def test_pixels_that_were_left_out_are_kept_once_the_limit_allows(loaded: Loaded
 
 
 def test_what_a_kill_left_of_encoding_is_removed(loaded: LoadedModel, tmp_path: Path) -> None:
-    (tmp_path / ".set.1234abcd.tmp").mkdir()
+    (tmp_path / ".set.00000000-1-1234abcd.tmp").mkdir()
     encode(items(), Encoder(loaded.processor), tmp_path / "set", 1 << 30)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 

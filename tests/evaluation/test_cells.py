@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -162,11 +163,14 @@ def test_another_metric_scores_stored_answers_again(store: CellStore) -> None:
     assert cell.frame["correct"].isna().all()
 
 
-def test_what_a_kill_left_is_removed_with_the_cell_there(store: CellStore) -> None:
+def test_what_a_kill_left_is_removed_with_the_cell_there(store: CellStore, tmp_path: Path) -> None:
+    shutil.copytree(store.path(KEY.digest).parent, tmp_path / "killed/.cells")  # this process has not seen it
+    store = CellStore(tmp_path / "killed")
     store.partial(KEY.digest).mkdir()
     (store.partial(KEY.digest) / "0.jsonl").write_text("")
     store.path(KEY.digest).with_suffix(".lock").write_text("")
-    old, young = (store.path(KEY.digest).with_name(f".{KEY.digest}.parquet.{one}.tmp") for one in ("old", "young"))
+    left = [f".{KEY.digest}.parquet.00000000-1-{number}.tmp" for number in ("12345678", "9abcdef0")]
+    old, young = (store.path(KEY.digest).with_name(name) for name in left)
     old.write_text("")
     os.utime(old, (0, 0))
     young.write_text("")  # another command may be writing it

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from forgetbench.core.store import Store, checksum, json_digest, verify
 from forgetbench.data.build.clip import Clip
@@ -77,7 +77,7 @@ def _embedded(clip: Clip, texts: tuple[str, ...], store: Store) -> torch.Tensor:
         return kept
     texts_ND = clip.embed_texts(texts)
     with store.writing(_TEXTS) as temporary:
-        save_file({"texts_ND": texts_ND.cpu()}, temporary, {"sha256": fingerprint(texts_ND).hex()})
+        temporary.write_bytes(save({"texts_ND": texts_ND.cpu()}, {"sha256": fingerprint(texts_ND).hex()}))
     return texts_ND
 
 
