@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from forgetbench.core.errors import UserError, reading, reason
+from forgetbench.core.errors import UserError, ending, reading, reason
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,25 @@ def test_what_is_not_the_files_fault_is_passed_on(error: BaseException) -> None:
     with pytest.raises(type(error)) as passed, reading("config.json"):
         raise error
     assert passed.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "said"),
+    [
+        (UserError("told"), 2, "told"),
+        (KeyboardInterrupt(), 130, "The same command resumes"),
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), 1, "make room"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a/nnn"), 2, "a/nnn: File name too long"),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "recipe.batch_size"),
+        (MemoryError(), 1, "recipe.batch_size"),
+        (KeyError("stage"), 1, "Unexpected KeyError: 'stage'\n"),
+        (ConnectionError("no route"), 1, "Unexpected ConnectionError: no route\n"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_an_error_that_nobody_took_ends_in_a_message_and_a_code(
+    error: BaseException, exit_code: int, said: str
+) -> None:
+    end = ending(error)
+    assert end.exit_code == exit_code
+    assert said in end.message
