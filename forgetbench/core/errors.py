@@ -37,21 +37,22 @@ def reading(path: Path | str, fix: str = "restore it, or get it again") -> Itera
     try:
         yield
     except BaseException as error:
-        if not _is_told_of_a_file(error):
+        if not is_of_files(error):
             raise
         raise UserError(f"{path} cannot be read ({reason(error)}); {fix}.") from error
 
 
-def _is_told_of_a_file(error: BaseException) -> bool:
+def is_of_files(error: BaseException) -> bool:
+    """Whether an error from a call that reads a file tells of the file, and not of the user, the disk or the device."""
     if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in DISK_FULL):
         return False
     # Libraries in Rust panic with a class that is no Exception.
-    return type(error).__name__ == "PanicException" or (isinstance(error, Exception) and not _is_full_device(error))
+    return type(error).__name__ == "PanicException" or (isinstance(error, Exception) and not _is_out_of_memory(error))
 
 
-def _is_full_device(error: BaseException) -> bool:
-    """Whether torch says that a GPU's memory is full; named, as nothing here imports torch."""
-    return type(error).__name__ == "OutOfMemoryError"
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch says that memory is full, a GPU's or the machine's; named, as nothing here imports torch."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def reason(error: BaseException) -> str:
@@ -89,7 +90,7 @@ def ending(error: BaseException) -> Ending:
             return Ending(FAILED, f"{error}\n{fix}")
         case OSError(filename=str(path)):
             return Ending(BAD_INPUT, f"{path}: {reason(error)}. Give another path or name, or mend what is there.")
-    if isinstance(error, MemoryError) or _is_full_device(error):
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
         fix = (
             "Take less at once: a smaller recipe.batch_size or matrix.batch_size, more recipe.gradient_accumulation. "
             "`forgetbench models plan` tells what training needs."

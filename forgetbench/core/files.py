@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import reading
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How libraries in Rust, such as safetensors and tokenizers, say in words what the operating system refused."""
@@ -60,10 +60,10 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: the file is not there, or was damaged.
     """
-    try:
+    with reading(path, "restore it, or delete its folder and run again"):
+        if path.exists() and not path.is_file():  # a FIFO never ends
+            raise FileNotFoundError("it is no file")
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it, or delete its folder and run again.") from error
 
 
 def write_json(path: Path, value: Any) -> None:
