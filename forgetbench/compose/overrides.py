@@ -16,8 +16,10 @@ from omegaconf import OmegaConf
 
 from forgetbench.config import SweepConfig
 from forgetbench.config.result import without_result
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reason
 
+_SHOWN = 60
+"""Letters of an argument that is too long to be shown."""
 MAX_FOLDER_NAME = 150
 """Bytes. File systems stop at 255; leave room for temporary suffixes."""
 
@@ -86,11 +88,12 @@ def _parsed(parser: OverridesParser, line: str) -> Override:
         if readable := _quoted_where_needed(value):
             with suppress(HydraException):
                 return parser.parse_override(f"{key}={readable}")
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{line}: not readable as key=value ({reason}). A value with such signs needs quotes of its own inside "
-            f"those of the shell: {as_argument(key, value)}"
+            f"{line}: not readable as key=value ({reason(error)}). A value with such signs needs quotes of its own "
+            f"inside those of the shell: {as_argument(key, value)}"
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise UserError(f"{line[:_SHOWN]}...: not readable as key=value ({reason(error)}).") from error
 
 
 def _quoted_where_needed(value: str) -> str:
