@@ -114,7 +114,7 @@ def _as_trained(config: FinetuneConfig, external: ExternalRun) -> tuple[Finetune
     """The configuration with what the trainer's files say in place of defaults, and the settings they do not say."""
     steps = sorted({one.step for one in external.checkpoints})
     said = dict(_reported(external, steps[-1]))
-    seed = int(external.settings["seed"]) if external.settings.get("seed", "").isdigit() else config.seed
+    seed = external.count("seed", 0)
     recipe = replace(
         config.recipe,
         **({"lr": None} | said),
@@ -122,28 +122,27 @@ def _as_trained(config: FinetuneConfig, external: ExternalRun) -> tuple[Finetune
     )
     stage = StageConfig(set=config.data.stages[0].set)
     unknown = [one.name for one in fields(RecipeConfig) if one.name not in {*said, *_GIVEN_BY_USER}]
-    return replace(config, seed=seed, recipe=recipe, data=replace(config.data, stages=[stage])), unknown
+    known = replace(config, recipe=recipe, data=replace(config.data, stages=[stage]))
+    return known if seed is None else replace(known, seed=seed), unknown
 
 
 def _reported(external: ExternalRun, steps: int) -> Iterator[tuple[str, Any]]:
     """Settings of the recipe that the trainer's log and card say."""
     yield "steps", steps
-    rates = [row["learning_rate"] for row in external.log if "learning_rate" in row]
-    settings = external.settings
-    if "learning_rate" in settings:
-        yield "lr", float(settings["learning_rate"])
+    rates = [row["learning_rate"] for row in external.log if row.get("learning_rate") is not None]
+    if (rate := external.number("learning_rate")) is not None:
+        yield "lr", rate
     elif rates:
         yield "lr", float(max(rates))
-    if "total_train_batch_size" in settings or "train_batch_size" in settings:
-        yield "batch_size", int(settings.get("total_train_batch_size", settings.get("train_batch_size", 0)))
-    if "gradient_accumulation_steps" in settings:
-        yield "gradient_accumulation", int(settings["gradient_accumulation_steps"])
-    if settings.get("lr_scheduler_type") in set(Schedule):
-        yield "schedule", Schedule(settings["lr_scheduler_type"])
-    if "lr_scheduler_warmup_ratio" in settings:
-        yield "warmup", float(settings["lr_scheduler_warmup_ratio"])
-    elif "lr_scheduler_warmup_steps" in settings:
-        warmup = float(settings["lr_scheduler_warmup_steps"])
+    if (batch := external.count("total_train_batch_size") or external.count("train_batch_size")) is not None:
+        yield "batch_size", batch
+    if (accumulation := external.count("gradient_accumulation_steps")) is not None:
+        yield "gradient_accumulation", accumulation
+    if external.settings.get("lr_scheduler_type") in set(Schedule):
+        yield "schedule", Schedule(external.settings["lr_scheduler_type"])
+    if (ratio := external.number("lr_scheduler_warmup_ratio")) is not None:
+        yield "warmup", ratio
+    elif (warmup := external.number("lr_scheduler_warmup_steps")) is not None:
         yield "warmup", warmup / steps if warmup >= 1 else warmup
 
 

@@ -23,14 +23,10 @@ def models_show(configs: Sequence[FinetuneConfig], as_json: bool) -> None:
 
 def _model_rows(table: Table, config: ModelConfig) -> list[dict[str, object]]:
     """Add a model's rows to the table, and return them."""
-    import torch
-    from transformers import AutoModelForImageTextToText
-
+    from forgetbench.models.load import empty_model
     from forgetbench.models.parts import audit, language_layers, linear_layers
-    from forgetbench.models.pretrained import load_config
 
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(load_config(config))
+    model = empty_model(config)
     counted = audit(model)
     layers, rows = language_layers(model), list[dict[str, object]]()
     for count in counted.parts:

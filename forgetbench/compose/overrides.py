@@ -16,8 +16,10 @@ from omegaconf import OmegaConf
 
 from forgetbench.config import SweepConfig
 from forgetbench.config.result import without_result
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reason
 
+_SHOWN = 60
+"""Letters of an argument that is too long to be shown."""
 MAX_FOLDER_NAME = 150
 """Bytes. File systems stop at 255; leave room for temporary suffixes."""
 
@@ -92,6 +94,8 @@ def _parsed(parser: OverridesParser, line: str) -> Override:
             f"{line}: not readable as key=value: a bracket or a quote has no partner, or a sign is in the way. A value "
             f"with such signs needs quotes of its own inside those of the shell: {as_argument(key, value)}"
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise UserError(f"{line[:_SHOWN]}...: not readable as key=value ({reason(error)}).") from error
 
 
 def _quoted_where_needed(value: str) -> str:

@@ -6,7 +6,6 @@ process and a random number. So the next command tells what a killed process lef
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -22,10 +21,8 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import NOT_WRITABLE, UserError
 
-WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
-"""A disk that takes no more, or that this user may not write to."""
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How libraries in Rust, such as safetensors and tokenizers, say in words what the operating system refused."""
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.(?P<kind>tmp|old)")
@@ -84,7 +81,7 @@ def naming(path: Path, temporary: str = "") -> Iterator[None]:
         raise
     except OSError as error:
         is_named = error.filename is not None and not (temporary and temporary in str(error.filename))
-        if is_named or error.errno not in WRITE_ERRNOS:
+        if is_named or error.errno not in NOT_WRITABLE:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     except Exception as error:
@@ -193,10 +190,10 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: the file is not there, or was damaged.
     """
-    try:
+    with reading(path, "restore it, or delete its folder and run again"):
+        if path.exists() and not path.is_file():  # a FIFO never ends
+            raise FileNotFoundError("it is no file")
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it, or delete its folder and run again.") from error
 
 
 def write_json(path: Path, value: Any) -> None:

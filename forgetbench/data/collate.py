@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from forgetbench.config import ModelConfig, TrainOn
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reason
 from forgetbench.core.records import AnswerKind, ImageRef, Part, Sample, Speaker, Turn
 from forgetbench.data.pictures import MAX_PIXELS, count_pixels, decode_image
 from forgetbench.models.chat_template import ChangedReplyError, ChatTemplate
@@ -232,8 +232,8 @@ class Encoder:
                 **(self._limits if pictures else {}),
             )
         # Such as a picture two hundred times as wide as high, or one that becomes 0 pixels high.
-        except (ValueError, ArithmeticError, IndexError, RuntimeError) as error:
-            raise UserError(f"{_named(sample)}: the model's processor does not take it ({error}).") from error
+        except Exception as error:  # nor are the classes known that processors raise on settings of another kind
+            raise UserError(f"{_named(sample)}: the model's processor does not take it ({reason(error)}).") from error
         features.pop("labels", None)  # some processors make them; those of a prompt say nothing
         shape = features["input_ids"].shape
         tokens = {key: value[0] for key, value in features.items() if value.shape == shape}

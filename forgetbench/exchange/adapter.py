@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.config import Weights
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reading
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.models.precision import widen
@@ -52,7 +52,8 @@ def save_adapter(run: Run, checkpoint: Checkpoint, to: Path) -> None:
         model = get_peft_model(loaded.model, config, _NAME)
     live: dict[str, nn.Parameter] = dict(model.get_base_model().named_parameters())
     widen(live[_saved(name)] for name in full)  # peft's copies are as wide as the base, training was in fp32
-    with torch.no_grad():
+    what = f"{run.folder}, {checkpoint.name}: its tensors"
+    with reading(what, "restore its run.json, or train it again"), torch.no_grad():
         for name, value in _joined(delta, adapters).items():
             live[_saved(name) if name in full else name].copy_(value)
     model.save_pretrained(str(to), save_embedding_layers=False)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetbench.core.errors import UserError
-from forgetbench.exchange.json_files import read_json
+from forgetbench.core.errors import UserError, reason
+from forgetbench.core.json_files import read_json
 from forgetbench.models.weight_files import check_content
 
 FILE = "adapter_config.json"
+_MOST_RANK = 2**16
 _DECISIVE = {"LORA": ("r", "lora_alpha")}
 """Keys that the tensors do not tell, and that peft would fill with defaults of its own."""
 
@@ -45,20 +47,32 @@ def read_settings(folder: Path) -> AdapterSettings:
     check_content(path)
     content = read_json(path)
     kind = content.get("peft_type")
-    if kind is None:
-        raise UserError(f"{path} lacks peft_type, so what its tensors are is not known; copy it again.")
+    if not isinstance(kind, str):
+        raise UserError(f"{path} says no peft_type, so what its tensors are is not known; copy it again.")
     schema: Any = {one.value: schema for one, schema in PEFT_TYPE_TO_CONFIG_MAPPING.items()}.get(kind)
     if schema is None:
         raise UserError(f"{path}: peft {peft.__version__} knows no adapter of peft_type={kind}; a later one may.")
     if lacking := [key for key in _DECISIVE.get(str(kind), ()) if content.get(key) is None]:
         raise UserError(f"{path} lacks {' and '.join(lacking)}, which its tensors do not tell; copy it again.")
+    _check_numbers(path, content)
     known = {field.name for field in dataclasses.fields(schema) if field.init}
     try:
         config = schema(**{key: value for key, value in content.items() if key in known})
     except Exception as error:  # each kind checks its values in its own way
-        raise UserError(f"{path}: peft does not take these settings ({_first_line(error)}).") from error
+        raise UserError(f"{path}: peft does not take these settings ({reason(error)}).") from error
     return AdapterSettings(config, {key: value for key, value in content.items() if key not in known and value})
 
 
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _check_numbers(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a rank or scale that peft would take and fail on later, or take memory for.
+
+    Raises:
+        UserError: names the key.
+    """
+    rank, scale = content.get("r"), content.get("lora_alpha")
+    if rank is not None and not (type(rank) is int and 1 <= rank <= _MOST_RANK):
+        raise UserError(f"{path}: r is {rank!r:.60}, and a whole number from 1 to {_MOST_RANK} is expected.")
+    if scale is not None and not (isinstance(scale, int | float) and abs(scale) < math.inf):
+        raise UserError(f"{path}: lora_alpha is {scale!r:.60}, and a number is expected.")
+    if content.get("layer_replication"):
+        raise UserError(f"{path}: layer_replication repeats layers, so the result is no change of the base's weights.")

@@ -8,6 +8,8 @@ training_args.bin and optimizer.pt are pickles, which run code when they are ope
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from forgetbench.core.errors import UserError
-from forgetbench.exchange.json_files import read_json
+from forgetbench.core.json_files import AGAIN, read_json
 from forgetbench.models.weight_files import INDEX, SINGLE, check_safetensors, check_weights
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,12})")
+_STATE, _CARD = "trainer_state.json", "README.md"
+_NUMBERS = ("loss", "learning_rate", "grad_norm")
 _SETTING = re.compile(r"^- (\w+): (.+)$", re.MULTILINE)
 _FULL = (SINGLE, INDEX)
 _ADAPTER = "adapter_model.safetensors"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin")
+_MOST = 2.0**53
+"""Beyond it, whole numbers are not exact."""
 _SHARDS = ("global_step*", "pytorch_model_fsdp*", "*.distcp")
 
 
@@ -45,6 +51,35 @@ class ExternalRun:
     """A row per logged step: step, loss, learning_rate, grad_norm; what was not logged is absent."""
     settings: Mapping[str, str]
     """Hyperparameters that the trainer's own model card lists, by its names."""
+    card: Path
+    """That model card; need not be there."""
+
+    def number(self, name: str, least: float = 0) -> float | None:
+        """A hyperparameter that is a number; None where the card does not list it.
+
+        Raises:
+            UserError: it is no finite number, or below the least.
+        """
+        text = self.settings.get(name)
+        if text is None:
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value < _MOST:
+            raise UserError(
+                f"{self.card}: {name} is {text[:60]!r}, and a number from {least:g} is expected; correct it, or delete "
+                "the file: what it does not say is told by the command line, or not known."
+            )
+        return value
+
+    def count(self, name: str, least: int = 1) -> int | None:
+        """The same of a hyperparameter that is a whole number."""
+        value = self.number(name, least)
+        if value is not None and not value.is_integer():
+            raise UserError(f"{self.card}: {name} is {value:g}, and a whole number is expected; correct it.")
+        return None if value is None else int(value)
 
 
 def read_layout(folder: Path) -> ExternalRun:
@@ -64,9 +99,10 @@ def read_layout(folder: Path) -> ExternalRun:
         raise UserError(
             f"{folder} holds no checkpoint: no {' or '.join((*_FULL, _ADAPTER))} in it or in checkpoint-<step>/."
         )
-    state = _state(folder) or _state(found[-1].path)
-    log = [row for row in state.get("log_history", ()) if "loss" in row and "step" in row]
-    return ExternalRun(found, log, _settings(folder) or _settings(found[-1].path))
+    last = found[-1].path
+    log = _log(folder if _state(folder) else last)
+    card = folder if _settings(folder) else last
+    return ExternalRun(found, log, _settings(card), card / _CARD)
 
 
 def _weights(folder: Path) -> str | None:
@@ -111,13 +147,35 @@ def _top_step(folder: Path, inside: Sequence[ExternalCheckpoint]) -> int:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    path = folder / "trainer_state.json"
-    return read_json(path) if path.is_file() else {}
+    path = folder / _STATE
+    return read_json(path) if os.path.lexists(path) else {}
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    """The rows of training in a log, which has others of evaluation.
+
+    Raises:
+        UserError: what stands for a log, a row or a number is none.
+    """
+    rows = _state(folder).get("log_history", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{folder / _STATE}: log_history is no list of rows; {AGAIN}, or delete the file.")
+    found = [row for row in rows if "loss" in row and "step" in row]
+    for row in found:
+        kinds: dict[str, Any] = {"step": int, **dict.fromkeys(_NUMBERS, (int, float))}
+        wrong = [key for key, kind in kinds.items() if row.get(key) is not None and not isinstance(row[key], kind)]
+        if wrong or row["step"] is None:
+            key = (wrong or ["step"])[0]
+            raise UserError(
+                f"{folder / _STATE}: {key} is {row[key]!r:.60} in a row of log_history, and a number is expected; "
+                f"{AGAIN}, or delete the file."
+            )
+    return found
 
 
 def _settings(folder: Path) -> dict[str, str]:
     """The list below `Training hyperparameters` in the card that transformers' Trainer writes."""
-    card = folder / "README.md"
+    card = folder / _CARD
     text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
     listed = text.partition("Training hyperparameters")[2].partition("\n#")[0]
     return dict(_SETTING.findall(listed))

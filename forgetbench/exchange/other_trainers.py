@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -14,17 +15,22 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from forgetbench.config import Dtype, ModelConfig, Quantisation, Weights
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reading
+from forgetbench.core.json_files import AGAIN
+from forgetbench.core.limits import limited
 from forgetbench.core.nested import differing
 from forgetbench.core.records import PARTS
 from forgetbench.exchange.adapter import quiet_peft
-from forgetbench.exchange.adapter_settings import read_settings
+from forgetbench.exchange.adapter_settings import FILE, read_settings
 from forgetbench.exchange.layouts import ExternalCheckpoint
-from forgetbench.models.load import LoadedModel, load_model
+from forgetbench.models.declared import check_finite
+from forgetbench.models.load import LoadedModel, check_declared, load_model
 from forgetbench.models.parts import part_of
 from forgetbench.models.pretrained import from_pretrained
 from forgetbench.models.tensors import fingerprint
+from forgetbench.models.weight_files import CONFIG, check_settings
 
+_TENSORS = "adapter_model.safetensors"
 _NOT_ARCHITECTURE = {
     "_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "pad_token_id",
     "bos_token_id", "eos_token_id", "_attn_implementation", "attn_implementation", "_attn_implementation_autoset",
@@ -94,6 +100,9 @@ def _plain(config: ModelConfig) -> ModelConfig:
 def _full(base: Any, config: ModelConfig, path: Path) -> Any:
     """The model of a checkpoint with full weights."""
     own = replace(_plain(config), path=str(path), revision=None, weights=Weights.pretrained, trust_remote_code=False)
+    if not (path / CONFIG).is_file():
+        raise UserError(f"{path} has no {CONFIG}, so what its weights are of is not known; copy the whole folder.")
+    check_declared(own)
     model, found = from_pretrained(
         AutoModelForImageTextToText,
         own,
@@ -110,6 +119,7 @@ def _full(base: Any, config: ModelConfig, path: Path) -> Any:
     lacking = [*sizes, *sorted(found["missing_keys"]), *sorted(found["unexpected_keys"])]
     if lacking:
         raise UserError(f"{path}: its weights do not fit its own config.json, such as {lacking[0]}; save it again.")
+    check_finite(model, str(path))
     others = sorted(differing(base.config.to_dict(), model.config.to_dict(), ignored=_NOT_ARCHITECTURE))
     if others:
         raise UserError(
@@ -130,12 +140,15 @@ def _merged(model: Any, path: Path) -> tuple[Any, dict[str, int], str]:
             f"{path}: a {settings.kind} adapter changes the prompt and not the weights, so it cannot be merged."
         )
     known, tied = set(map(id, model.parameters())), _tied(model)
-    stored = _fingerprints(load_file(path / "adapter_model.safetensors"))
+    with reading(path / _TENSORS, AGAIN):
+        stored = _fingerprints(load_file(path / _TENSORS))
+    _check_patterns(model, settings.config, path)
     try:
         with quiet_peft():
             tuned = PeftModel.from_pretrained(model, str(path), config=settings.config, local_files_only=True)
     except Exception as error:  # peft and torch raise many classes on tensors or settings that do not fit
         raise _mismatch_error(path, " ".join(str(error).split("\n\t")[:2])) from error
+    check_finite(tuned, str(path))
     _check_untied(tuned, tied, path)
     # peft writes the embeddings along where they or the head are adapted, though they are as in the base.
     least, most = (_fingerprints(_state_of(tuned, with_embeddings)) for with_embeddings in (False, True))
@@ -147,6 +160,21 @@ def _merged(model: Any, path: Path) -> tuple[Any, dict[str, int], str]:
             added[part_of(name.removeprefix("base_model.model."))] += parameter.numel()
     kind = "dora" if getattr(settings.config, "use_dora", False) else settings.kind
     return tuned.merge_and_unload(), added, kind
+
+
+def _check_patterns(model: nn.Module, config: Any, path: Path) -> None:
+    """Refuse a pattern of modules that is none, or that takes for ever to look for.
+
+    Raises:
+        UserError: names the key.
+    """
+    for key in ("target_modules", "exclude_modules"):
+        pattern = getattr(config, key, None)
+        if isinstance(pattern, str):
+            with reading(f"{path / FILE}: {key}", AGAIN), limited():
+                found = re.compile(pattern)
+                for name, _ in model.named_modules():
+                    found.fullmatch(name)
 
 
 def _state_of(tuned: Any, with_embeddings: bool) -> dict[str, Tensor]:
@@ -201,10 +229,9 @@ def _check_tokens(loaded: LoadedModel, path: Path) -> None:
     """Refuse a checkpoint whose tokenizer gives other tokens than its base's."""
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         return
-    try:
+    check_settings(path)
+    with reading(f"{path}: its tokenizer", AGAIN):
         own = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: its tokenizer cannot be read ({str(error).splitlines()[0]}).") from error
     if _tokens(own) != _tokens(loaded.processor.tokenizer):
         raise UserError(
             f"{path}: its tokenizer is not that of the base {loaded.name} (added tokens, another vocabulary). Give a "

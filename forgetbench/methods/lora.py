@@ -12,6 +12,8 @@ from forgetbench.methods.base import Method
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+_MOST_RANK = 2**16
+
 
 @dataclass
 class LoRA(Method):
@@ -41,8 +43,8 @@ class LoRA(Method):
     def problems(self) -> Mapping[str, str]:
         """Settings that peft would refuse later, or take without a word."""
         found = {}
-        if self.rank < 1:
-            found["rank"] = f"{self.rank} is too small; give 1 or more."
+        if not 1 <= self.rank <= _MOST_RANK:
+            found["rank"] = f"{self.rank} is no rank; give a number from 1 to {_MOST_RANK}."
         if not 0 <= self.dropout < 1:
             found["dropout"] = f"{self.dropout} is not a probability below 1."
         if not self.parts:

@@ -12,15 +12,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import Environment, TemplateSyntaxError
 
+from forgetbench.core.errors import reason
 from forgetbench.core.records import Speaker, Turn
 from forgetbench.models.conversation_tokens import AFTER_END, REPLY, REPLY_END
 
 ASKED, SAID, ASKED_AGAIN = "Query one.", "Reply one.", "Query two."
 """A short conversation that templates are tried with."""
-TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
-"""What templates raise, their own `raise_exception` included."""
+MOST_LETTERS = 2**20
+"""Of a template."""
+
+
+class TemplateError(ValueError):
+    """A template fails, as with its own `raise_exception`."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,12 @@ class ChatTemplate:
         Args:
             processor: any ProcessorMixin with a tokenizer.
             system_prompt: goes before conversations that have no system turn of their own.
+
+        Raises:
+            ValueError: what stands for a template is none.
         """
         self._processor, self._system_prompt = processor, system_prompt
-        self._template: str | None = processor.chat_template or processor.tokenizer.chat_template
+        self._template = _chosen(processor.chat_template or processor.tokenizer.chat_template)
         # A processor that takes a suffix belongs to a prefix language model, which answers a question and no more.
         self.is_prefix_model = "suffix" in inspect.signature(processor.__call__).parameters
         self.picture = str(getattr(processor, "image_token", "<image>"))
@@ -81,7 +89,7 @@ class ChatTemplate:
             raise ValueError(reason)
         try:
             return self.written([self.message(turn) for turn in turns], asks)
-        except TEMPLATE_ERRORS as error:
+        except TemplateError as error:
             raise ValueError(f"the chat template does not take it ({error})") from error
 
     def replies(self, turns: Sequence[Turn], protected: Sequence[Turn]) -> str:
@@ -215,14 +223,14 @@ class ChatTemplate:
         fix = "take it out (and leave model.system_prompt empty), or give model.chat_template a template that writes it"
         try:
             shown = self.written([system, asked], asks=True)
-        except TEMPLATE_ERRORS as error:
+        except TemplateError as error:
             return f"the chat template takes no system turn ({error}); {fix}"
         if SAID not in shown:
             return f"the chat template leaves a system turn out; {fix}"
         try:
             if shown == self.written([reply, asked], asks=True):
                 return f"the chat template writes a system turn as a reply; {fix}"
-        except TEMPLATE_ERRORS:
+        except TemplateError:
             pass
         return ""
 
@@ -264,7 +272,7 @@ class ChatTemplate:
         """Whether the text is written, and no list as Python writes it."""
         try:
             shown = self.written(messages, asks=False)
-        except TEMPLATE_ERRORS:
+        except TemplateError:
             return False
         return SAID in shown and "'type'" not in shown and '"type"' not in shown
 
@@ -319,15 +327,45 @@ class ChatTemplate:
             names: what else the template can use; plain data.
 
         Raises:
-            one of TEMPLATETEMPLATE_ERRORS: the template fails.
+            TemplateError: the template fails.
         """
         # A processor's own would warn of every name that it does not know.
         writer = self._processor.tokenizer if names else self._processor
-        return str(
-            writer.apply_chat_template(
-                list(messages), chat_template=self._template, add_generation_prompt=asks, tokenize=False, **names
-            )
-        )
+        settings = {"chat_template": self._template, "add_generation_prompt": asks, "tokenize": False, **names}
+        try:
+            return str(writer.apply_chat_template(list(messages), **settings))
+        except Exception as error:  # templates are programs, and raise what programs raise
+            raise TemplateError(reason(error)) from error
+
+
+def _check_source(template: str) -> None:
+    """Refuse a template that no limit could stop once it is compiled.
+
+    Raises:
+        ValueError: says what is wrong with it.
+    """
+    if len(template) > MOST_LETTERS:
+        raise ValueError(f"has {len(template):,} letters, and at most {MOST_LETTERS:,} are read")
+    if "**" in template and _has_powers(template):
+        raise ValueError("computes powers (**), which no prompt needs and which may take for ever")
+
+
+def _has_powers(template: str) -> bool:
+    try:
+        return any(kind == "operator" and text == "**" for _, kind, text in Environment().lex(template))
+    except TemplateSyntaxError:
+        return False  # told when it is compiled
+
+
+def _chosen(template: object) -> str | None:
+    """The template itself; of several by name, the one that is used where no other is asked for."""
+    chosen = template.get("default") if isinstance(template, dict) else template
+    if chosen is None and not template:
+        return None
+    if not isinstance(chosen, str):
+        raise ValueError(f"is no text, nor several of them with one called 'default', but {template!r:.60}")
+    _check_source(chosen)
+    return chosen
 
 
 def _is_trained(turn: Turn) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reading
 from forgetbench.core.files import read_json, replacing
 
 if TYPE_CHECKING:  # listing checkpoints needs no torch, and a finished matrix is read again without it
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # listing checkpoints needs no torch, and a finished matrix i
 _STEP = re.compile(r"step_(\d{6,})")
 _NAME = re.compile(r"step_\d{6,}(@|$)")
 _STATE = "state.safetensors"
+_MOST_STEPS = 2**63
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,11 @@ class Checkpoint:
 
         from forgetbench.models.tensors import tensors_digest
 
-        try:
-            delta = load_file(self.path / "delta.safetensors")
-        except Exception as error:
-            raise UserError(
-                f"{self.path}: delta.safetensors cannot be read ({error}); delete the folder and run finetune again."
-            ) from error
+        file = self.path / "delta.safetensors"
+        with reading(file, "delete the folder and run finetune again"):
+            if not file.is_file():  # a FIFO never ends
+                raise FileNotFoundError("there is no such file")
+            delta = load_file(file)
         if tensors_digest(delta, self.meta["method"]) != self.digest:
             raise UserError(
                 f"{self.path}: delta.safetensors does not match meta.json; delete the folder and run finetune again."
@@ -138,7 +138,7 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
 def _read(path: Path) -> Checkpoint:
     meta = read_json(path / "meta.json")
     lacking = {"step", "delta_digest", "method"} - set(meta if isinstance(meta, dict) else ())
-    if lacking or not isinstance(meta["step"], int):
+    if lacking or not (type(meta["step"]) is int and 0 < meta["step"] < _MOST_STEPS):
         raise UserError(f"{path / 'meta.json'} is not that of a checkpoint; delete {path} and run finetune again.")
     return Checkpoint(meta["step"], path, meta)
 
@@ -207,9 +207,9 @@ def _whole_state(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
             expected = (stored.metadata() or {}).get("digest")
-        if expected not in (None, tensors_digest(tensors)):
+        if expected != tensors_digest(tensors):
             raise ValueError("it is not as it was written")
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, OSError) as error:
         raise UserError(
             f"{path} is damaged ({error}), so training cannot go on from {path.parent.name}. Its checkpoints are not "
             f"lost. Restore the file, or delete {path.parent}: the same command then trains from an older resume point "

@@ -23,7 +23,12 @@ _PREFIX_FAMILIES = {"paligemma"}
 
 def image_token(model: Any) -> int:
     """Token id that stands for a picture in a prompt; -1 where the family has none."""
-    found = getattr(model.config, "image_token_id", getattr(model.config, "image_token_index", None))
+    return token_of_pictures(model.config)
+
+
+def token_of_pictures(settings: Any) -> int:
+    """The same, by the configuration of a model."""
+    found = getattr(settings, "image_token_id", getattr(settings, "image_token_index", None))
     return -1 if found is None else int(found)
 
 

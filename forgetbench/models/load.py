@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,21 @@ from accelerate import init_empty_weights
 from transformers import AutoModelForImageTextToText
 
 from forgetbench.config import Dtype, ModelConfig, Quantisation, Weights
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reading
+from forgetbench.core.json_files import AGAIN
+from forgetbench.models.declared import check_against_weights, check_finite
 from forgetbench.models.parts import linear_layers
 from forgetbench.models.precision import resolve_attention
-from forgetbench.models.pretrained import check_base_weights, from_pretrained, load_config, load_processor
+from forgetbench.models.pretrained import (
+    base_file,
+    check_base_weights,
+    from_pretrained,
+    load_config,
+    load_processor,
+)
+from forgetbench.models.processor_check import check_pictures, check_tokens
 from forgetbench.models.tensors import tensor_bytes
+from forgetbench.models.weight_files import CONFIG
 
 if not sys.stderr.isatty():
     transformers.utils.logging.disable_progress_bar()  # a log has no use for one
@@ -71,11 +82,16 @@ def load_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
     """
     config = resolve_attention(config)
     processor = load_processor(config)
+    settings, source = load_config(config), f"model.path={config.path}"
+    check_tokens(processor, settings, source)
+    inputs = _input_settings(processor, config)
+    check_pictures(processor, settings, source)
     if config.weights is Weights.random:
         torch.manual_seed(seed)
-        model = AutoModelForImageTextToText.from_config(
-            load_config(config), attn_implementation=config.attention, dtype=torch.float32
-        )
+        with _making(config):
+            model = AutoModelForImageTextToText.from_config(
+                settings, attn_implementation=config.attention, dtype=torch.float32
+            )
         for parameter in model.parameters():  # drawn in fp32, so that the same numbers are rounded
             parameter.data = parameter.data.to(_WIDTHS[config.dtype])
     else:
@@ -85,8 +101,8 @@ def load_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
         model=model,
         processor=processor,
         name=config.name,
-        digest=_digest(model, processor, config),
-        inputs_digest=_sha256(_input_settings(processor, config)),
+        digest=_digest(model, config, inputs),
+        inputs_digest=_sha256(inputs),
         reuses_prefix=model.config.model_type in _REUSES_PREFIX,
         keeps_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
     )
@@ -95,12 +111,14 @@ def load_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
 def _pretrained(config: ModelConfig) -> Any:
     """The stored weights, all of them: what a checkpoint lacks would be drawn at random, with a warning at most."""
     check_base_weights(config)
+    check_declared(config)
     model, found = from_pretrained(
         AutoModelForImageTextToText,
         config,
         attn_implementation=config.attention,
         dtype=_WIDTHS[config.dtype],
         output_loading_info=True,
+        use_safetensors=True,  # a pickle would run what is in it
         **(_packing(config) if config.quantisation is Quantisation.nf4 else {}),
     )
     lacking = sorted({*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])})
@@ -109,8 +127,40 @@ def _pretrained(config: ModelConfig) -> Any:
             f"model.path={config.path} lacks weights for {len(lacking)} tensors, such as {lacking[0]}; "
             "is it the checkpoint of another architecture?"
         )
+    if further := sorted(found["unexpected_keys"]):
+        print(
+            f"model.path={config.path} has {len(further)} tensors that the model has no place for, such as "
+            f"{further[0][:80]!r}; they are left out.",
+            file=sys.stderr,
+        )
+    check_finite(model, f"model.path={config.path}")
     _widen_buffers(model, config)
     return model
+
+
+def empty_model(config: ModelConfig) -> Any:
+    """The architecture without values, in no memory.
+
+    Raises:
+        UserError: the configuration makes no model.
+    """
+    with _making(config), torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(load_config(config))
+
+
+def _making(config: ModelConfig) -> AbstractContextManager[None]:
+    """Whatever transformers raises when it makes a model is told of the configuration."""
+    return reading(f"model.path={config.path}: its {CONFIG}", AGAIN)
+
+
+def check_declared(config: ModelConfig) -> None:
+    """Refuse a configuration that declares more than the weights on this machine hold, before memory is taken.
+
+    Raises:
+        UserError: gives both numbers.
+    """
+    if settings := base_file(config, CONFIG):
+        check_against_weights(empty_model(config), settings.parent)
 
 
 def _packing(config: ModelConfig) -> dict[str, Any]:
@@ -121,8 +171,7 @@ def _packing(config: ModelConfig) -> dict[str, Any]:
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError("model.quantisation=nf4 needs bitsandbytes: pip install 'forgetbench[bitsandbytes]'.")
-    with torch.device("meta"):
-        empty = AutoModelForImageTextToText.from_config(load_config(config))
+    empty = empty_model(config)
     settings = transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -148,7 +197,7 @@ def _widen_buffers(model: Any, config: ModelConfig) -> None:
         setattr(model.get_submodule(owner), last, value.to(model.get_buffer(name).device, torch.float32))
 
 
-def _digest(model: Any, processor: Any, config: ModelConfig) -> str:
+def _digest(model: Any, config: ModelConfig, inputs: Mapping[str, Any]) -> str:
     """Digest of all that decides outputs: weights, architecture, attention kernel, tokens, pictures, template."""
     described = {
         "config": _content(model.config.to_dict()),
@@ -156,7 +205,7 @@ def _digest(model: Any, processor: Any, config: ModelConfig) -> str:
         # Cells from when such settings bent what was written must not pass for cells of now.
         **({"generation_settings": "ignored"} if _bends(model.generation_config) else {}),
         "attention": config.attention,
-        **_input_settings(processor, config),
+        **inputs,
     }
     digest = hashlib.sha256(_sha256(described).encode())
     for name, tensor in sorted(model.state_dict().items()):

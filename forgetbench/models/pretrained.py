@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,26 @@ from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from forgetbench.config import ModelConfig
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, is_of_files, reading, reason
+from forgetbench.core.json_files import AGAIN, read_json
+from forgetbench.core.limits import limited
 from forgetbench.core.network import hub_unreachable_reason, not_found_message
 from forgetbench.core.paths import EMBEDDED
-from forgetbench.models.chat_template import ChatTemplate
-from forgetbench.models.template_check import check_template
-from forgetbench.models.weight_files import check_settings, check_weights
+from forgetbench.models.chat_template import MOST_LETTERS, ChatTemplate
+from forgetbench.models.declared import check_sizes
+from forgetbench.models.template_check import ANOTHER, check_template
+from forgetbench.models.weight_files import CONFIG, TOKENIZER, check_settings, check_weights
 
 
 def resolve_path(path: str) -> str:
     """Turn `embedded:<name>` into the folder inside the package; leave other paths alone.
 
     Raises:
-        UserError: the package has no such folder.
+        UserError: the package has no such folder, or no disk takes the name.
     """
     if not path.startswith("embedded:"):
+        with reading(f"model.path={path}", "give a folder, or the id of a model on the Hub"):
+            Path(path).is_dir()  # raises for a name that no disk takes
         return path
     folder = EMBEDDED / path.removeprefix("embedded:")
     if not folder.is_dir():
@@ -61,12 +67,15 @@ def load_processor(config: ModelConfig) -> Any:
 
 def _read_template(path: str) -> str:
     own = path.removeprefix("embedded:")
-    try:
-        return (Path(path) if own == path else EMBEDDED / own).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"model.chat_template={path} cannot be read ({error}); give the path of a Jinja file (.jinja)."
-        ) from error
+    file = Path(path) if own == path else EMBEDDED / own
+    with reading(f"model.chat_template={path}", "give the path of a Jinja file (.jinja)"):
+        if not file.is_file():  # a FIFO never ends
+            raise FileNotFoundError("there is no such file")
+        with file.open(encoding="utf-8") as text:
+            found = text.read(MOST_LETTERS + 1)
+        if not found.strip():
+            raise ValueError("it is empty")
+        return found
 
 
 def _check_template(processor: Any, config: ModelConfig) -> None:
@@ -74,12 +83,15 @@ def _check_template(processor: Any, config: ModelConfig) -> None:
     given = config.chat_template is not None
     source = f"model.chat_template={config.chat_template}" if given else f"The chat template of {config.path}"
     try:
-        template = ChatTemplate(processor)
-        check_template(template, source)
+        with limited():
+            template = ChatTemplate(processor)
+            check_template(template, source)
+            against_system_turns = template.against_system_turns if config.system_prompt is not None else ""
     except ValueError as error:
-        raise UserError(f"{error}.") from error
-    if config.system_prompt is not None and (reason := template.against_system_turns):
-        raise UserError(f"model.system_prompt: {reason}.")
+        said = str(error) if str(error).startswith(source) else f"{source} {error}; {ANOTHER}"
+        raise UserError(f"{said}.") from error
+    if against_system_turns:
+        raise UserError(f"model.system_prompt: {against_system_turns}.")
 
 
 class _NoVideo:
@@ -139,16 +151,41 @@ def from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
         _check_at_hand(path, config)
         if Path(path).is_dir():
             check_settings(Path(path))
+        if settings := base_file(config, CONFIG):
+            check_sizes(settings)
         return cls.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code, **kwargs)
-    except UserError:
-        raise
-    except Exception as error:  # libraries raise classes of their own on files that are damaged
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        if "torchvision" in str(error).lower():
-            reason += " Its pictures need torchvision: pip install 'forgetbench[torchvision]'."
-        elif not Path(path).is_dir():
-            reason = f"there is no such folder, and as a Hub id it cannot be had (downloaded? network up?): {reason}"
-        raise UserError(f"Cannot load model.path={config.path}: {reason}") from error
+    except BaseException as error:
+        if not is_of_files(error):
+            raise
+        raise UserError(f"Cannot load model.path={config.path}: {_cause(error, Path(path))}") from error
+
+
+_OF_ANOTHER_KIND = (TypeError, AttributeError, LookupError, AssertionError)
+
+
+def _cause(error: BaseException, path: Path) -> str:
+    """What a library's error on the files of a model means."""
+    if "torchvision" in str(error).lower():
+        return f"{reason(error)} Its pictures need torchvision: pip install 'forgetbench[torchvision]'."
+    if not path.is_dir():
+        return f"there is no such folder, and as a Hub id it cannot be had (downloaded? network up?): {reason(error)}"
+    if (path / TOKENIZER).is_file():
+        read_json(path / TOKENIZER)  # large, so that nobody else looks at it before it is loaded
+    if type(error) is Exception:  # as the tokenizers library raises
+        return f"{TOKENIZER}: {reason(error)}; {AGAIN}."
+    if isinstance(error, _OF_ANOTHER_KIND):
+        return f"one of its files holds something of another kind ({reason(error)}); {AGAIN} all of them."
+    return reason(error)
+
+
+class _NoReport(logging.Filter):
+    """Takes out transformers' list of missing tensors, in colours and by their own names; `load` tells of them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+
+transformers.utils.logging.get_logger("transformers.modeling_utils").addFilter(_NoReport())
 
 
 def _check_at_hand(path: str, config: ModelConfig) -> None:
@@ -181,6 +218,6 @@ def base_file(model: ModelConfig, name: str) -> Path | None:
 
     try:
         cached = try_to_load_from_cache(model.path, name, revision=model.revision)
-    except HFValidationError:
+    except (HFValidationError, OSError):  # no id, or a name that no disk takes
         return None
     return Path(cached) if isinstance(cached, str) else None

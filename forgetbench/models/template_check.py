@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from forgetbench.core.records import Speaker, Turn
-from forgetbench.models.chat_template import ASKED, ASKED_AGAIN, SAID, TEMPLATE_ERRORS, ChatTemplate
+from forgetbench.models.chat_template import ASKED, ASKED_AGAIN, SAID, ChatTemplate, TemplateError
 
+ANOTHER = "give model.chat_template the path of one that does"
+"""The next step, behind what a template does not do."""
 _TALK = (Turn(Speaker.user, (ASKED,)), Turn(Speaker.assistant, (SAID,)), Turn(Speaker.user, (ASKED_AGAIN,)))
 
 
@@ -20,7 +22,7 @@ def check_template(template: ChatTemplate, source: str) -> None:
     Raises:
         ValueError: what is wrong with it, and what to do.
     """
-    other = "give model.chat_template the path of one that does"
+    other = ANOTHER
     if not template.is_there:
         if template.is_prefix_model:
             return
@@ -48,7 +50,7 @@ def _asks_for_the_time(template: ChatTemplate, turns: Sequence[Turn]) -> bool:
     """Whether a conversation cannot be written without the clock, which templates call as `strftime_now`."""
     try:
         template.written([template.message(turn) for turn in turns], asks=True, strftime_now=None)
-    except TEMPLATE_ERRORS:
+    except TemplateError:
         return True
     return False
 
@@ -61,7 +63,7 @@ def _check_pictures(template: ChatTemplate, source: str) -> None:
             template.written([{"role": "user", "content": content}], asks=True)
             for content in ([{"type": "image"}, question], [question])
         )
-    except TEMPLATE_ERRORS as error:
+    except TemplateError as error:
         raise ValueError(
             f"{source} fails on a question with a picture ({error}); a message's content is a list "
             "of parts of type `image` or `text`"

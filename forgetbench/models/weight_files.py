@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reading
+from forgetbench.core.json_files import AGAIN, check_file, read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 """What Git LFS writes in place of a file that it has not fetched."""
-_SETTINGS = (
-    *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
-    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json"),
+_OBJECTS = (
+    *(CONFIG, "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "chat_template.json", "video_preprocessor_config.json"),
 )
-"""Files beside the weights that loading reads."""
+"""Files beside the weights that hold a JSON object and that loading reads, or passes over where they are damaged."""
+_OTHERS = (TOKENIZER, "added_tokens.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
+_TEMPLATE = "chat_template.jinja"
 
 
 def check_content(path: Path) -> None:
     """Refuse a file that has no content of its own.
 
     Raises:
-        UserError: it is empty, or a Git LFS pointer.
+        UserError: it is no file, empty, or a Git LFS pointer.
     """
-    with path.open("rb") as file:
+    check_file(path)
+    with reading(path, AGAIN), path.open("rb") as file:
         start = file.read(len(_POINTER))
     if start == _POINTER:
         raise UserError(
             f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder, or download it again."
         )
     if not start:
-        raise UserError(f"{path} is empty; copy or download it again.")
+        raise UserError(f"{path} is empty; {AGAIN}.")
 
 
 def check_safetensors(path: Path) -> None:
@@ -46,21 +50,23 @@ def check_safetensors(path: Path) -> None:
     try:
         with safe_open(path, "pt"):
             pass
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{path} cannot be read as safetensors ({error}): it was cut short or damaged; copy or download it again."
+            f"{path} cannot be read as safetensors ({error}): it was cut short or damaged; {AGAIN}."
         ) from error
 
 
 def check_settings(folder: Path) -> None:
-    """Refuse a folder whose configuration, tokenizer or template is a Git LFS pointer or empty.
+    """Refuse a folder whose configuration, tokenizer or template cannot be what loading takes it for.
 
     Raises:
-        UserError: names the file.
+        UserError: names the file: no file, empty, a Git LFS pointer, no JSON object.
     """
-    for path in (folder / name for name in _SETTINGS):
-        if path.is_file():
-            check_content(path)
+    present = [folder / name for name in (*_OBJECTS, *_OTHERS, _TEMPLATE) if os.path.lexists(folder / name)]
+    for path in present:
+        check_content(path)
+        if path.name in _OBJECTS:
+            read_json(path)
 
 
 def check_weights(folder: Path, may_lack: bool = False) -> None:
@@ -73,12 +79,12 @@ def check_weights(folder: Path, may_lack: bool = False) -> None:
     Raises:
         UserError: names the first file that is not there or not whole.
     """
-    if (folder / SINGLE).is_file():
+    if os.path.lexists(folder / SINGLE):
         check_safetensors(folder / SINGLE)
         return
     for name in indexed(folder):
         path = folder / name
-        if path.is_file():
+        if os.path.lexists(path):
             check_safetensors(path)
         elif not may_lack:
             raise UserError(f"{folder / INDEX} names {name}, which is not in {folder}; copy the whole folder.")
@@ -91,14 +97,18 @@ def indexed(folder: Path) -> list[str]:
         UserError: the index cannot be read, or names files elsewhere.
     """
     path = folder / INDEX
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
     check_content(path)
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        names = sorted(set(content["weight_map"].values()))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read as an index ({error}); copy or download it again.") from error
-    if wrong := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
-        raise UserError(f"{path} names {wrong[0]}, which is not in {folder}; copy the whole folder.")
-    return names
+    names = read_json(path).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise UserError(f"{path} has no weight_map, so where the weights are is not known; {AGAIN}.")
+    if wrong := [name for name in names.values() if not _is_beside(name)]:
+        raise UserError(f"{path} names {wrong[0]!r}, which is not in {folder}; copy the whole folder.")
+    return sorted(set(names.values()))
+
+
+def _is_beside(name: object) -> bool:
+    """Whether it is the name of a file in the same folder."""
+    is_name = isinstance(name, str) and Path(name).name == name and name.isprintable() and "\\" not in name
+    return is_name and str(name).endswith(".safetensors") and len(str(name)) < 256

@@ -39,6 +39,8 @@ _COMPLETE = {
 }
 """Columns that have a value in every row."""
 _LOG = "train.csv"
+_WIDEST = 2**16
+"""Bytes of the names of columns."""
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -53,6 +55,7 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.DataFrame()
     fix = f"Delete it; `forgetbench {'finetune' if path.name == _LOG else 'eval-matrix'}` makes it again."
     try:
+        _check_width(path)
         head = pd.read_csv(path, nrows=0).columns
         types: Any = {column: kind for column, kind in _TEXT.items() if column in head}
         frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
@@ -69,6 +72,17 @@ def read_table(path: Path) -> pd.DataFrame:
     texts = [column for column in types if column in frame]
     frame[texts] = frame[texts].fillna("")
     return frame
+
+
+def _check_width(path: Path) -> None:
+    """Refuse a first line that no table of ours has: a table of many columns is read in minutes.
+
+    Raises:
+        ValueError: it is too long.
+    """
+    with path.open("rb") as file:
+        if len(file.readline(_WIDEST + 1)) > _WIDEST:
+            raise ValueError(f"its first line is longer than {_WIDEST:,} bytes")
 
 
 def outputs_of(run: Run, outputs: Path) -> Path:

@@ -13,16 +13,18 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import CONFIG_NAME
 from PIL import Image
 from torch import Tensor
-from transformers import AutoModelForImageTextToText
 
 from forgetbench.config import FinetuneConfig, ModelConfig
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reading
+from forgetbench.core.json_files import AGAIN
 from forgetbench.core.records import AnswerKind, ImageRef, Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.models.hidden import image_token
+from forgetbench.models.load import empty_model
 from forgetbench.models.memory import GIB, estimate, setting_of
 from forgetbench.models.picture_sizes import COUNTED_PIXELS, PictureSize
-from forgetbench.models.pretrained import load_config, load_processor
+from forgetbench.models.pretrained import load_processor
+from forgetbench.models.processor_check import check_pictures, check_tokens
 from forgetbench.models.sizes import NOMINAL, Sizes, sizes_of
 
 
@@ -39,16 +41,18 @@ def read_sizes(config: ModelConfig) -> Sizes:
 
 
 def _measured(config: ModelConfig) -> Sizes:
-    settings, processor = load_config(config), load_processor(config)
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(settings)
+    model, processor = empty_model(config), load_processor(config)
+    source = f"model.path={config.path}"
+    check_tokens(processor, model.config, source)
+    check_pictures(processor, model.config, source)
     side = math.isqrt(config.max_pixels or COUNTED_PIXELS)
     stream = io.BytesIO()
     Image.new("RGB", (side, side)).save(stream, "PNG")
     shown = Sample.question("", "", "", AnswerKind.text, (ImageRef("", "blank.png", stream.getvalue()),))
-    encoded = Encoder(processor, config.max_pixels, config.system_prompt).prompt(shown)
-    pixels = encoded.pictures["pixel_values"]
-    patches = count_patches(model, pixels)
+    with reading(f"{source}: its processor", f"{AGAIN} all of its files"):
+        encoded = Encoder(processor, config.max_pixels, config.system_prompt).prompt(shown)
+        pixels = encoded.pictures["pixel_values"]
+        patches = count_patches(model, pixels)
     tiles = math.prod(pixels.shape[:-3]) if pixels.ndim >= 4 else 1
     return sizes_of(
         model,

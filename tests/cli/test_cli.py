@@ -122,6 +122,17 @@ def test_cfg_of_a_sweep_lists_its_points() -> None:
         ("finetune hydra.mode=MULTIRUN", ["hydra.mode"]),
         ("finetune hydra/launcher=no_such", ["hydra/launcher", "pip install"]),
         ("finetune name=../elsewhere", ["name (command line)", ".."]),
+        (f"finetune name={'n' * 256}", ["name (command line)", "256 bytes", "at most 200"]),
+        ("finetune name='\x1b[31m'", ["name (command line)", r"\x1b"]),
+        ("finetune outputs=''", ["outputs (command line)", "empty"]),
+        ("finetune seed=-1", ["seed (command line)", "negative"]),
+        (f"finetune seed={10**30}", ["seed (command line)", "too large"]),
+        (f"finetune seed={'9' * 5000}", ["seed=999", "not readable"]),
+        ("finetune recipe.weight_decay=nan", ["recipe.weight_decay", "not a number"]),
+        ("finetune model.max_pixels=0", ["model.max_pixels", "null"]),
+        ("finetune recipe=lora method.rank=1000000000", ["method.rank", "65536"]),
+        ("finetune threads=1000000", ["threads", "4096"]),
+        ("eval-matrix matrix.sample_seed=-1", ["matrix.sample_seed", "negative"]),
         ("finetune --recipe full", ["No such option"]),
         ("finetun", ["No such command", "finetune"]),
         ("eval-matrix run=outputs/none", ["run", "outputs/none"]),
@@ -165,14 +176,47 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "The same command resumes" in result.stderr
 
 
-def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def bug(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(finetune, "finetune", broken)
+
+
+@pytest.mark.usefixtures("bug")
+def test_a_bug_is_told_apart_from_bad_input() -> None:
     result = call("finetune")
     assert result.exit_code == 1
-    assert isinstance(result.exception, ZeroDivisionError)
+    assert result.stderr.startswith("Unexpected ZeroDivisionError: a bug\n")
+    assert "--debug" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("bug")
+@pytest.mark.parametrize("words", [("--debug", "finetune"), ("finetune", "seed=1", "--debug")])
+def test_debug_shows_the_traceback_before_the_message_wherever_it_stands(words: tuple[str, ...]) -> None:
+    result = call(*words)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Traceback (most recent call last)")
+    assert "in broken" in result.stderr
+    assert "\nUnexpected ZeroDivisionError: a bug\n" in result.stderr
+
+
+def test_debug_shows_what_a_refusal_was_made_of(elsewhere: Path) -> None:
+    (elsewhere / "mine").mkdir()
+    (elsewhere / "mine/run.json").write_text("{")
+    result = call("eval-matrix", "run=mine", "--debug")
+    assert result.exit_code == 2
+    assert "JSONDecodeError" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("mine/run.json cannot be read")
+
+
+def test_a_path_that_the_system_refuses_is_named(elsewhere: Path) -> None:
+    (elsewhere / "file").write_text("")
+    result = call("finetune", "outputs=file", "name=x")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("file/x: Not a directory")
 
 
 @pytest.mark.parametrize("command", ["score", "sweep"])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from forgetbench.cli import app
-from forgetbench.cli.shared import BAD_INPUT
 from forgetbench.config import Tracker
+from forgetbench.core.errors import BAD_INPUT
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.registry import SCHEMAS
 

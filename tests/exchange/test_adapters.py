@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText
 
 from forgetbench.config import ModelConfig
+from forgetbench.core import limits
 from forgetbench.core.errors import UserError
 from forgetbench.exchange.adapter_settings import FILE, read_settings
 from forgetbench.exchange.layouts import ExternalCheckpoint, read_layout
@@ -78,6 +79,33 @@ def copy(sound: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"peft_type": ["LORA"]}, "says no peft_type"),
+        ({"r": "8"}, "r is '8'"),
+        ({"r": -1}, "r is -1"),
+        ({"r": 10**9}, "a whole number from 1 to 65536"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
+        ({"layer_replication": [[0, 10**9]]}, "layer_replication repeats layers"),
+    ],
+)
+def test_a_setting_that_no_adapter_has_is_refused_by_its_key(copy: Path, changes: dict[str, Any], said: str) -> None:
+    rewrite(copy, **changes)
+    with pytest.raises(UserError, match=rf"adapter_config\.json:? .*{said}"):
+        read_settings(copy)
+
+
+@pytest.mark.parametrize("pattern", ["(((.*)*)*)*x!", "(q_proj"])
+def test_a_pattern_of_modules_that_never_ends_or_is_none_is_refused(
+    bases: dict[str, LoadedModel], paths: dict[str, str], copy: Path, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SECONDS", 0.1)
+    rewrite(copy, target_modules=pattern)
+    with pytest.raises(UserError, match=r"adapter_config\.json: target_modules cannot be read"):
+        bring_in(bases["gemma3"], paths["gemma3"], copy)
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         {"target_modules": ["lm_head"]},
@@ -128,7 +156,7 @@ def test_an_adapter_on_an_untied_base_is_the_model_that_peft_makes(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"peft_type": None}, "lacks peft_type"),
+        ({"peft_type": None}, "says no peft_type"),
         ({"peft_type": "NEXTLORA"}, "knows no adapter of peft_type=NEXTLORA"),
         ({"peft_type": "lora"}, "knows no adapter of peft_type=lora"),
         ({"r": None}, "lacks r, which its tensors do not tell"),
@@ -146,7 +174,7 @@ def test_settings_that_cannot_be_read_are_refused_by_file(copy: Path, changes: d
     ("text", "words"),
     [
         ("", "is empty"),
-        ("{", "cannot be read as JSON"),
+        ("{", "cannot be read"),
         ("[1]", "holds a list"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "Git LFS pointer"),
     ],
@@ -159,7 +187,7 @@ def test_a_damaged_file_of_settings_is_refused(copy: Path, text: str, words: str
 
 @pytest.mark.parametrize(
     "changes",
-    [{"r": 3}, {"r": "two"}, {"r": -1}, {"rank_pattern": {"q_proj": 7}}, {"target_modules": ["no_such_layer"]}],
+    [{"r": 3}, {"rank_pattern": {"q_proj": 7}}, {"target_modules": ["no_such_layer"]}],
     ids=str,
 )
 def test_settings_that_do_not_fit_the_tensors_are_one_message(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from forgetbench.core.errors import UserError
 from forgetbench.models.checkpoint import (
@@ -102,3 +103,11 @@ def test_a_full_disk_is_an_os_error_that_leaves_what_was_there(
         write(2)
     assert raised.value.errno == errno.ENOSPC
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+def test_a_resume_point_without_its_digest_is_refused(tmp_path: Path) -> None:
+    save_resume(tmp_path, ResumePoint(1, {"optimiser/a/step": torch.zeros(1)}))
+    path = next((tmp_path / "resume").rglob("*.safetensors"))
+    save_file({}, path)
+    with pytest.raises(UserError, match=rf"{path.name} is damaged"):
+        load_resume(tmp_path)

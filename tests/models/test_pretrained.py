@@ -6,6 +6,7 @@ import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
@@ -13,7 +14,9 @@ from huggingface_hub import constants
 from PIL import Image
 
 from forgetbench.config import ModelConfig
+from forgetbench.core import limits
 from forgetbench.core.errors import UserError
+from forgetbench.models.chat_template import ChatTemplate
 from forgetbench.models.load import load_model
 from forgetbench.models.pretrained import load_config, load_processor
 from tests.support.families import FAMILIES, llava
@@ -51,14 +54,65 @@ def test_a_template_takes_the_place_of_the_checkpoints_own(folder: Path, tmp_pat
         ("{{ messages[0]['content'] + '!' }}", "fails on a question with a picture"),
         ("{{ raise_exception('no pictures, please') }}", "no pictures, please"),
         ("{% for message in messages %}{{ message['role'] }}: {% endfor %}", "writes nothing for a picture"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "nested too deeply"),
+        ("{{ 'a' * 10000000000 }}", "more memory than there is"),
+        ("{{ 10 ** 10 ** 10 }}", r"computes powers \(\*\*\)"),
+        ("{# " + "x" * 2**20 + " #}", r"at most 1,048,576 are read"),
+        ("  ", "it is empty"),
     ],
-    ids=["syntax", "text only", "its own refusal", "picture dropped"],
+    ids=[
+        "syntax",
+        "text only",
+        "its own refusal",
+        "picture dropped",
+        "zero",
+        "deep",
+        "memory",
+        "powers",
+        "long",
+        "empty",
+    ],
 )
 def test_a_template_that_cannot_ask_about_pictures_is_refused(
     folder: Path, tmp_path: Path, text: str, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         load_processor(with_template(folder, tmp_path / "bad.jinja", text))
+
+
+def test_a_template_that_never_ends_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SECONDS", 0.3)
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(UserError, match=r"endless\.jinja takes more than"):
+        load_processor(with_template(folder, tmp_path / "endless.jinja", endless + OTHER))
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [(4, "is no text"), ({"tool_use": OTHER}, "one called 'default'"), ({"default": 4}, "is no text")],
+)
+def test_what_stands_for_a_template_and_is_none_is_refused(folder: Path, template: Any, message: str) -> None:
+    processor = load_processor(ModelConfig(path=str(folder)))
+    processor.chat_template = template
+    with pytest.raises(ValueError, match=message):
+        ChatTemplate(processor)
+
+
+def test_of_several_templates_the_default_is_taken(folder: Path) -> None:
+    processor = load_processor(ModelConfig(path=str(folder)))
+    processor.chat_template = {"default": OTHER, "tool_use": "x"}
+    assert ChatTemplate(processor).written(QUESTION, asks=True) == "<image>Q: What is it? A:"
+
+
+def test_a_processor_that_makes_no_numbers_of_a_picture_is_refused(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    path = next(one for one in copy.glob("*processor_config.json") if "image_std" in one.read_text())
+    content = json.loads(path.read_text())
+    content.get("image_processor", content)["rescale_factor"] = float("nan")
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="makes no finite numbers of a picture"):
+        load_model(ModelConfig(path=str(copy)))
 
 
 def test_a_template_that_cannot_be_read_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -180,3 +180,9 @@ def test_a_base_alone_has_not_changed(run: Path) -> None:
 def test_a_folder_with_a_pattern_in_its_name_is_a_folder(run: Path) -> None:
     odd = run.rename(run.parent / "run [1]*")
     assert CliRunner().invoke(app, ["compare", str(odd)]).exit_code == 0
+
+
+def test_a_table_of_endless_columns_is_refused_before_it_is_read(run: Path) -> None:
+    (run / "scores.csv").write_text(",".join(f"c{number}" for number in range(100_000)) + "\n")
+    with pytest.raises(UserError, match=r"scores\.csv cannot be read as a table \(its first line is longer"):
+        read_table(run / "scores.csv")

@@ -12,6 +12,7 @@ from pathlib import Path
 from forgetbench.compose.checks.lists import list_problems
 from forgetbench.compose.checks.matrix import matrix_problems
 from forgetbench.compose.checks.memory import memory_problems
+from forgetbench.compose.checks.numbers import number_problems
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, refused
 from forgetbench.compose.checks.processes import process_problems
 from forgetbench.compose.checks.recipe import mix_problems, named_sets, recipe_problems
@@ -27,17 +28,19 @@ from forgetbench.methods.registry import SCHEMAS
 Config = FinetuneConfig | EvalMatrixConfig | ScoreConfig
 
 
+_MOST_THREADS = 4096
+MAX_NAME = 200
+"""Bytes of a run's name. Disks take 255, and a file that is being written has a longer name for a while."""
+
+
 def problems(config: Config, catalogue: Catalogue) -> list[Problem]:
     """Everything that is wrong with a composed config; empty when it can run."""
     return list(list_problems(config)) or list(_problems(config, catalogue))
 
 
 def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
-    if not isinstance(config, ScoreConfig) and config.threads is not None and config.threads < 1:
-        yield Problem("threads", f"{config.threads} is not a number of threads; give 1 or more, or null.")
-    for folder in config.manifests:
-        if folder not in USER_MANIFESTS and not Path(folder).is_dir():
-            yield Problem("manifests", f"there is no folder '{folder}'.")
+    yield from _machine(config)
+    yield from number_problems(config)
     if isinstance(config, FinetuneConfig):
         yield from _name(config.name)
     if isinstance(config, EvalMatrixConfig | ScoreConfig):
@@ -62,6 +65,17 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from memory_problems(config)
     if isinstance(config, SweepConfig | EvalMatrixConfig | ScoreConfig):
         yield from matrix_problems(config.matrix, catalogue)
+
+
+def _machine(config: Config) -> Iterator[Problem]:
+    """What is asked of the machine and its disk."""
+    if not isinstance(config, ScoreConfig) and config.threads is not None and not 1 <= config.threads <= _MOST_THREADS:
+        yield Problem("threads", f"{config.threads} is not a number of threads; give 1 to {_MOST_THREADS}, or null.")
+    if not config.outputs:
+        yield Problem("outputs", "empty; give a folder, such as outputs=results, or outputs=. for the present one.")
+    for folder in config.manifests:
+        if folder not in USER_MANIFESTS and not Path(folder).is_dir():
+            yield Problem("manifests", f"there is no folder '{folder}'.")
 
 
 def _run(config: EvalMatrixConfig | ScoreConfig) -> Iterator[Problem]:
@@ -93,6 +107,10 @@ def _name(name: str) -> Iterator[Problem]:
             "name",
             f"'{name}' must be one folder's name under `outputs`: no /, \\, .. or leading dot.",
         )
+    elif not name.isprintable():
+        yield Problem("name", f"{name!r} has signs that do not show, such as a line break; leave them out.")
+    elif (size := len(name.encode())) > MAX_NAME:
+        yield Problem("name", f"{name[:20]}... has {size} bytes; give at most {MAX_NAME}, which every disk takes.")
 
 
 def _stages(config: FinetuneConfig | EvalMatrixConfig, catalogue: Catalogue) -> Iterator[Problem]:

@@ -23,6 +23,7 @@ from forgetbench.core.records import Precision
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.operation import Operation
 
+_MOST_PIXELS = 2**30
 _PACKED = "model.quantisation"
 _INSTALL = "pip install 'forgetbench[bitsandbytes]'"
 
@@ -31,6 +32,10 @@ def memory_problems(config: FinetuneConfig | EvalMatrixConfig) -> Iterator[Probl
     """Widths, kernels and optimisers that do not go together; a run that is only scored was checked when it trained."""
     if isinstance(config, EvalMatrixConfig) and config.run is not None:
         return
+    if config.model.max_pixels is not None and not 1 <= config.model.max_pixels <= _MOST_PIXELS:
+        yield Problem(
+            "model.max_pixels", f"{config.model.max_pixels} is no limit; give 1 to {_MOST_PIXELS:,}, or null."
+        )
     if config.model.quantisation is Quantisation.nf4:
         yield from _packed(config)
     for key, precision in _precisions(config).items():

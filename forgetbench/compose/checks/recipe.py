@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates
@@ -27,8 +28,8 @@ def recipe_problems(recipe: RecipeConfig) -> Iterator[Problem]:
             "recipe.warmup",
             f"{recipe.warmup} is not a share of the steps; give a number from 0 to 1.",
         )
-    if recipe.weight_decay < 0:
-        yield Problem("recipe.weight_decay", f"{recipe.weight_decay} is negative; give 0 or more.")
+    if not 0 <= recipe.weight_decay < math.inf:
+        yield Problem("recipe.weight_decay", f"{recipe.weight_decay} is no weight decay; give a number from 0.")
     if recipe.max_grad_norm <= 0:
         yield Problem(
             "recipe.max_grad_norm",
