@@ -21,7 +21,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from forgetbench.core.errors import NOT_WRITABLE, UserError
+from forgetbench.core.errors import NOT_WRITABLE, UserError, reading
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How libraries in Rust, such as safetensors and tokenizers, say in words what the operating system refused."""
