@@ -15,7 +15,7 @@ from forgetbench.cli.models import models
 from forgetbench.cli.shared import BAD_INPUT, Cfg, Command, Commands, Folder, Json, Overrides, print_if
 from forgetbench.core.confidence import ALPHA, POWER
 from forgetbench.core.processes import leave_process_group
-from forgetbench.core.streams import accept_all_letters
+from forgetbench.core.streams import accept_all_letters, guard_streams
 
 _ADDRESS = (
     "A run's folder (its last checkpoint), a checkpoint in it (<run>/checkpoints/step_000120, or .../base), or the "
@@ -32,6 +32,7 @@ app.add_typer(models, name="models")
 def main() -> None:
     """Entry point of the `forgetbench` script."""
     accept_all_letters()
+    guard_streams()
     _check_encoding(sys.argv[1:])
     try:
         app(prog_name="forgetbench")
