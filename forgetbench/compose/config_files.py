@@ -82,7 +82,7 @@ def _problems(found: ConfigResult, group: str, path: Path) -> Iterator[str]:
         if str(key).partition(".")[0] == "hydra":
             yield from _hydra_problems(value, group)
         if key in _INSIDE and not _is_inside(value):
-            yield f"`{key}: {value}`: a file may name a folder below the working folder; give others on the command line"
+            yield f"`{key}: {value}`: a file may name folders below the working folder; give others on the command line"
     for key, value in _nested(content):
         if key.rpartition(".")[2] in _CODE and value not in (None, False):
             yield f"`{key}: {value}` would run code; a file may not ask for it"

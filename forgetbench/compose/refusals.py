@@ -85,8 +85,6 @@ def explain(error: Exception, given: Iterable[str], choices: Mapping[str, str | 
     chain: list[BaseException] = [error]
     while chain[-1].__cause__ or chain[-1].__context__:
         chain.append(chain[-1].__cause__ or chain[-1].__context__ or chain[-1])
-    if refused := next((link for link in chain if isinstance(link, UserError)), None):
-        return refused  # by one of our own resolvers
     text = "\n".join(str(link) for link in chain)
     # The outermost of OmegaConf's is the formatted one; what it was raised from says less.
     shown = next((link for link in chain if isinstance(link, OmegaConfBaseException)), error)

@@ -29,7 +29,7 @@ from forgetbench.compose.checks import problems
 from forgetbench.compose.checks.recipe import unused_mix
 from forgetbench.compose.config_files import check_files
 from forgetbench.compose.overrides import as_argument, parse, quoted
-from forgetbench.compose.targets import check_secrets, check_targets, resolved
+from forgetbench.compose.targets import check_secrets, check_targets, refusal, resolved
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import GROUPS, USER_CONF, USER_MANIFESTS, config_files, manifest_names
@@ -187,6 +187,8 @@ class Session:
         return [f"{key}={ways[key]}" for key in others]
 
     def _refusal(self, error: Exception, parsed: Sequence[Override]) -> UserError:
+        if refused := refusal(error):
+            return refused
         given = [override.key_or_group for override in parsed]
         chosen = [o for o in parsed if o.key_or_group in GROUPS[self.name] and not o.is_sweep_override()]
         groups = [str(o.input_line) for o in chosen] + [

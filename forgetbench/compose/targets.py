@@ -1,7 +1,7 @@
 """Refuse a composed configuration that would make Hydra run code, or that holds a secret.
 
-Hydra makes launchers, sweepers, callbacks and loggers of whatever class a configuration names. Here it is one of its own,
-or of an installed plugin.
+Hydra makes launchers, sweepers, callbacks and loggers of whatever class a configuration names. Here it is one of its
+own, or of an installed plugin.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def check_secrets(content: Any) -> None:
     for key, value in texts(content):
         if variable := held_secret(value):
             raise UserError(
-                f"{key}: the value of {variable} stands in it, and configurations are written to disk (run.json, cards, "
-                "reports). Leave it in the environment, where the libraries that need it find it."
+                f"{key}: the value of {variable} stands in it, and configurations are written to disk (run.json, "
+                "cards, reports). Leave it in the environment, where the libraries that need it find it."
             )
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """The values of a configuration as commands will see them; Hydra's own as given and, where that can be told, resolved.
+    """The values of a configuration as commands will see them; Hydra's own as given, and resolved where that can be.
 
     Raises:
         OmegaConfBaseException: a key of the command's own cannot be resolved, or one reads a secret.

@@ -19,12 +19,12 @@ _OF_BARS = re.compile(r"[\r\n]*(?:\x1b\[A)*")
 
 
 def visible(text: str) -> str:
-    """The text with its control characters and marks of direction as Python writes them, such as `\\x1b`."""
+    r"""The text with its control characters and marks of direction as Python writes them, such as `\x1b`."""
     return _COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def visible_json(text: str) -> str:
-    """JSON that means the same, with these characters as `\\u001b`."""
+    r"""JSON that means the same, with these characters as `\u001b`."""
     return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -37,7 +37,7 @@ class _Guarded:
     """A stream that shows texts as `shown` gives them."""
 
     def __init__(self, stream: Any) -> None:
-        self.rich_proxied_file = stream  # Rich writes its own colours past this; `terminal.console` guards its texts
+        self.rich_proxied_file = stream  # Rich writes its colours past this; `terminal.console` guards its texts
         self._stream = stream
 
     def write(self, text: str) -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # listing checkpoints needs no torch, and a finished matrix i
 
 _STEP = re.compile(r"step_(\d{6,})")
 _NAME = re.compile(r"step_\d{6,}(@|$)")
-_VARIANT = re.compile(r"[\w.+-]+(:[\w.+-]+)?|")
+_VARIANT = re.compile(r"\w[\w.+-]*(:[\w.+-]+)?|")
 _MOMENTS = "optimiser.safetensors"
 
 

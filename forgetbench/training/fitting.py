@@ -128,9 +128,8 @@ def _long_items(sets: Sequence[WeightedSet], encoder: Encoder, recipe: RecipeCon
 
 def _with_bar(one: WeightedSet) -> Iterable[Sample]:
     hidden = len(one.samples) < _SHOWN_FROM or not console.is_terminal or console.quiet
-    return track(
-        one.samples, f"measuring {escape(one.name)}", console=console, transient=True, disable=hidden, total=len(one.samples)
-    )
+    title, total = f"measuring {escape(one.name)}", len(one.samples)
+    return track(one.samples, title, console=console, transient=True, disable=hidden, total=total)
 
 
 def _told(long: Sequence[LongItem], limit: int | None) -> str:

@@ -39,7 +39,7 @@ def cases() -> Iterator[Case]:
         yield Case(f"typed {what}", ("finetune", _HERE, *words), _nothing, Ends.works, environment=_CLUSTER)
     for what, words in _SWEPT.items():
         yield Case(f"a sweep of {what}", ("sweep", _HERE, *words), _nothing)
-    yield Case("a manifest called like a resolver", ("data", "list"), _odd_manifest, Ends.works)
+    yield Case("a manifest called like a resolver", ("data", "list"), _odd_manifest, Ends.either)
     yield Case("a manifest called like a resolver is a target", _SHOWN_ODD, _odd_manifest, Ends.either)
     yield Case("a configuration folder elsewhere", _ELSEWHERE, _elsewhere, says=("evil.yaml", "oc.env"))
     yield Case("a manifests folder elsewhere", ("data", "show", "evil", "manifests=[far]"), _far, says=("evil.yaml",))
