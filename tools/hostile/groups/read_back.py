@@ -20,9 +20,9 @@ def cases() -> Iterator[Case]:
     for what, changes in _SETTINGS.items():
         for verb in ("show", "score"):
             command = ("show", RUN) if verb == "show" else ("score", f"run={RUN}", *_MATRIX)
-            yield Case(f"{verb}: run.json's {what}", command, _settings(changes), Ends.either)
+            yield Case(f"{verb}: run.json's {what}", command, settings(changes), Ends.either)
     for what, changes in _EVALUATED.items():
-        yield Case(f"run.json's {what}", ("eval-matrix", f"run={RUN}", *_MATRIX), _settings(changes), _ended(what))
+        yield Case(f"run.json's {what}", ("eval-matrix", f"run={RUN}", *_MATRIX), settings(changes), _ended(what))
     yield Case("run.json trusts code", _EVAL_AGAIN, _trusting, says=("run.json", "trust_remote_code"))
     yield Case("run.json trusts code, exported", ("export", RUN, "to"), _trusting, says=("trust_remote_code",))
     yield Case("run.json trusts code, edited", _EDIT, _trusting, says=("trust_remote_code",))
@@ -98,13 +98,13 @@ def _ended(what: str) -> Ends:
     return Ends.either if what.startswith("manifests") else Ends.refused
 
 
-def _edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def edited(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
 
 
-def _settings(changes: dict[str, Any]) -> Callable[[Place], None]:
+def settings(changes: dict[str, Any]) -> Callable[[Place], None]:
     def change(content: dict[str, Any]) -> None:
         for key, value in changes.items():
             node = content["config"]
@@ -115,20 +115,20 @@ def _settings(changes: dict[str, Any]) -> Callable[[Place], None]:
 
     def make(place: Place) -> None:
         place.copy("outputs")
-        _edit(place.folder / RUN / "run.json", change)
+        edited(place.folder / RUN / "run.json", change)
 
     return make
 
 
 def _trusting(place: Place) -> None:
-    _settings({"model.path": "evil", "model.trust_remote_code": True})(place)
+    settings({"model.path": "evil", "model.trust_remote_code": True})(place)
     place.copy("model", "evil")
 
 
 def _meta(changes: dict[str, Any]) -> Callable[[Place], None]:
     def make(place: Place) -> None:
         place.copy(RUN)
-        _edit(place.folder / RUN / "checkpoints/step_000002/meta.json", lambda content: content.update(changes))
+        edited(place.folder / RUN / "checkpoints/step_000002/meta.json", lambda content: content.update(changes))
 
     return make
 
@@ -138,7 +138,7 @@ def _variant(variant: Any) -> Callable[[Place], None]:
         place.copy(RUN)
         checkpoints = place.folder / RUN / "checkpoints"
         shutil.copytree(checkpoints / "step_000002", checkpoints / "step_000002@x")
-        _edit(checkpoints / "step_000002@x/meta.json", lambda content: content.update(variant=variant))
+        edited(checkpoints / "step_000002@x/meta.json", lambda content: content.update(variant=variant))
 
     return make
 
