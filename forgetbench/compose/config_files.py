@@ -40,7 +40,7 @@ _CODE = ("_target_", "_partial_", "_args_", "()", "trust_remote_code")
 """Keys that name code, or allow it to be run."""
 
 
-class FileConfigSource(file_config_source.FileConfigSource):  # type: ignore[misc]
+class FileConfigSource(file_config_source.FileConfigSource):
     """Hydra's reader of files, which refuses what a file may not say; its name is the one that Hydra registers."""
 
     def load_config(self, config_path: str) -> ConfigResult:

@@ -2,7 +2,6 @@
 
 import os
 import re
-from functools import lru_cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -28,9 +27,4 @@ def leads_out(folder: str | Path, path: str | Path) -> bool:
     """
     inside = Path(os.path.realpath(path))
     is_blob = inside.parent.name == "blobs" and inside.parents[1].name.startswith(("models--", "datasets--"))
-    return not (is_blob or inside.is_relative_to(_real(str(folder))))
-
-
-@lru_cache(maxsize=256)
-def _real(folder: str) -> str:
-    return os.path.realpath(folder)
+    return not (is_blob or inside.is_relative_to(os.path.realpath(folder)))

@@ -13,7 +13,7 @@ _STAND_INS = {"±": "+-", "…": "~", "━": "-", "╸": "-", "╺": "-"}
 """For signs that tables and bars are made of; other letters are escaped, so that names stay told apart."""
 _ERRORS = "forgetbench_stand_ins"
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Characters that move the cursor, colour, title or reorder what is shown: control characters and marks of direction."""
+"""Control characters and marks of direction: they move the cursor, colour, retitle or reorder what is shown."""
 _OF_BARS = re.compile(r"[\r\n]*(?:\x1b\[A)*")
 """What libraries write by itself to go up to a progress bar."""
 

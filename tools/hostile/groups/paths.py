@@ -81,7 +81,11 @@ _ROOTS = {
 
 
 def _write(
-    place: Place, rows: list[dict[str, object]], source: str = "{root: ../data}", domain: str = "text", file: str = "rows.jsonl"
+    place: Place,
+    rows: list[dict[str, object]],
+    source: str = "{root: ../data}",
+    domain: str = "text",
+    file: str = "rows.jsonl",
 ) -> None:
     place.write("data_manifests/set.yaml", _MANIFEST.format(source=source, file=json.dumps(file), domain=domain))
     place.write("data/rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

@@ -99,12 +99,15 @@ def _ended(what: str) -> Ends:
 
 
 def edited(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a JSON file."""
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
 
 
 def settings(changes: dict[str, Any]) -> Callable[[Place], None]:
+    """A run whose run.json has other values at these dotted keys."""
+
     def change(content: dict[str, Any]) -> None:
         for key, value in changes.items():
             node = content["config"]

@@ -124,10 +124,18 @@ _REPOSITORIES: dict[str, dict[str, bytes]] = {
     "a script of its name": {"repository.py": _CODE.encode(), "test.jsonl": _ROWS},
     "a script alone": {"repository.py": _CODE.encode()},
     "a pickle": {"test.pkl": _PICKLE},
-    "a pickle of pandas in its card": {"README.md": b"---\nconfigs: [{config_name: default, data_files: '*.pkl'}]\n---\n", "test.pkl": _PICKLE},
-    "a NumPy file of objects": {"test.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"},
+    "a pickle of pandas in its card": {
+        "README.md": b"---\nconfigs: [{config_name: default, data_files: '*.pkl'}]\n---\n",
+        "test.pkl": _PICKLE,
+    },
+    "a NumPy file of objects": {
+        "test.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
+    },
     "a torch file": {"test.pt": _PICKLE},
-    "a YAML object in its card": {"README.md": b"---\nx: !!python/object/apply:os.system ['id']\n---\n", "test.jsonl": _ROWS},
+    "a YAML object in its card": {
+        "README.md": b"---\nx: !!python/object/apply:os.system ['id']\n---\n",
+        "test.jsonl": _ROWS,
+    },
     "a legacy description": {"dataset_infos.json": b'{"default": {"builder_name": "os"}}', "test.jsonl": _ROWS},
 }
 _YAML = {
@@ -200,5 +208,7 @@ def _repository(files: dict[str, bytes]) -> Callable[[Place], None]:
 
 
 def _manifest(text: str) -> Callable[[Place], object]:
-    lists = "splits: {test: {}}\nimage_domains: [text]\ntext_tasks: [a]\nprompt: '{question} {options}'\nanswer: letter\n"
+    lists = (
+        "splits: {test: {}}\nimage_domains: [text]\ntext_tasks: [a]\nprompt: '{question} {options}'\nanswer: letter\n"
+    )
     return lambda place: place.write("data_manifests/set.yaml", f"{lists}{text}\n")

@@ -11,7 +11,7 @@ _TARGETS = {
     "numpy.load": "{_target_: numpy.load, file: data.pkl, allow_pickle: true}",
     "torch.load": "{_target_: torch.load, f: data.pkl, weights_only: false}",
     "Path.touch": "{_target_: pathlib.Path.touch, self: {_target_: pathlib.Path, _args_: [../outside/pwned]}}",
-    "eval": "{_target_: builtins.eval, _args_: ['open(\"../outside/pwned\", \"w\")']}",
+    "eval": '{_target_: builtins.eval, _args_: [\'open("../outside/pwned", "w")\']}',
     "os.system": "{_target_: os.system, command: 'touch ../outside/pwned'}",
     "a partial": "{_target_: os.system, _partial_: true, command: 'touch ../outside/pwned'}",
     "deep inside": "{a: {b: [{c: {_target_: os.system, command: 'touch ../outside/pwned'}}]}}",
@@ -61,7 +61,10 @@ _FILES = {
         "launcher",
         _LOGGING + "{handlers: {x: {class: logging.handlers.SocketHandler, host: x, port: 1}}}}",
     ),
-    "a sweeper that is no plugin in a launcher": ("launcher", "# @package _global_\nhydra: {sweeper: {_target_: os.system}}"),
+    "a sweeper that is no plugin in a launcher": (
+        "launcher",
+        "# @package _global_\nhydra: {sweeper: {_target_: os.system}}",
+    ),
     "an interpolated target in a launcher": (
         "launcher",
         "# @package _global_\nname: os.system\nhydra: {launcher: {_target_: '${name}'}}",
@@ -112,7 +115,11 @@ _LAUNCHERS = {
     "joblib": ("launcher=joblib", "seed=0,1"),
     "submitit on this machine": ("launcher=submitit_local", "seed=0,1"),
     "submitit with a partition": ("launcher=submitit", "hydra.launcher.partition=gpu", "seed=0,1"),
-    "submitit with commands of the cluster": ("launcher=submitit", "hydra.launcher.setup=['module load cuda']", "seed=0,1"),
+    "submitit with commands of the cluster": (
+        "launcher=submitit",
+        "hydra.launcher.setup=['module load cuda']",
+        "seed=0,1",
+    ),
     "Hydra's logging to the screen": ("hydra/job_logging=stdout", "seed=0,1"),
 }
 

@@ -49,7 +49,9 @@ def cases() -> Iterator[Case]:
         for command in (("show", RUN), ("compare", RUN), ("show", RUN, "--json"), ("export", RUN, "to", "--adapter")):
             yield Case(f"{' '.join(command)}: {what}", command, settings(changes), Ends.either)
     for what, (name, change) in _MODELS.items():
-        yield Case(f"a model: {what}", ("models", "show", "model=local", "model.path=m"), _model(name, change), Ends.either)
+        yield Case(
+            f"a model: {what}", ("models", "show", "model=local", "model.path=m"), _model(name, change), Ends.either
+        )
 
 
 _FIELDS: dict[str, dict[str, object]] = {
@@ -83,7 +85,7 @@ _FILES = {
     "a list in place of an item": ("rows.jsonl", json.dumps([_ALL]) + "\n"),
     "a repeated id": ("rows.jsonl", 2 * (json.dumps({**_ROW, "id": _ALL}) + "\n")),
     "YAML that is none": ("set.yaml", "a: [\x85\u202e"),
-    "a key twice": ("set.yaml", "\"\\e[31m\": 1\n\"\\e[31m\": 2\n"),
+    "a key twice": ("set.yaml", '"\\e[31m": 1\n"\\e[31m": 2\n'),
     "a tag": ("set.yaml", "a: !\u202eevil 1"),
     "an anchor that is not there": ("set.yaml", "a: *\u202eevil"),
 }
@@ -111,7 +113,10 @@ _MODELS: dict[str, tuple[str, dict[str, object]]] = {
     "its width": ("config.json", {"text_config": {"model_type": "llama", "hidden_size": _ALL}}),
     "its processor": ("processor_config.json", {"processor_class": _ALL}),
     "its tokenizer": ("tokenizer_config.json", {"tokenizer_class": _ALL}),
-    "its template": ("tokenizer_config.json", {"chat_template": "{{ raise_exception('" + _ALL.replace("\\", "") + "') }}"}),
+    "its template": (
+        "tokenizer_config.json",
+        {"chat_template": "{{ raise_exception('" + _ALL.replace("\\", "") + "') }}"},
+    ),
     "a token": ("tokenizer_config.json", {"pad_token": _ALL}),
 }
 
