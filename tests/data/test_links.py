@@ -41,13 +41,13 @@ def test_links_into_and_in_the_downloads_are_followed(pictures: Path, monkeypatc
     assert read_image(ImageRef(str(pictures), "out.png"))
 
 
-@pytest.mark.parametrize("path", ["../private.jsonl", "/etc/passwd", "linked.jsonl"])
+@pytest.mark.parametrize("path", ["../private.jsonl", "{folder}/private.jsonl", "linked.jsonl"])
 def test_a_repositorys_card_names_no_data_elsewhere(tmp_path: Path, path: str) -> None:
     row = '{"question": "q", "answer": "a"}\n'
     (tmp_path / "private.jsonl").write_text(row)
     (tmp_path / "set").mkdir()
     (tmp_path / "set/linked.jsonl").symlink_to(tmp_path / "private.jsonl")
-    data = f"data_files: [{{split: test, path: {path}}}]"
+    data = f"data_files: [{{split: test, path: {path.format(folder=tmp_path)}}}]"
     (tmp_path / "set/README.md").write_text(f"---\nconfigs: [{{config_name: default, {data}}}]\n---\n")
     source = Source(kind=SourceKind.hub, hub_id="set")
     manifest = Manifest(
