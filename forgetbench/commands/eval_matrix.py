@@ -70,7 +70,7 @@ def score_run(run: Run, config: EvalMatrixConfig | SweepConfig) -> pd.DataFrame:
 
     def load() -> tuple[LoadedModel, ModelConfig]:
         set_threads(config.threads)
-        loaded = run.load_base(config.model.trust_remote_code)
+        loaded = run.load_base(trusted=isinstance(config, SweepConfig) and config.model.trust_remote_code)
         run.attach_method(loaded.model)
         return loaded, run.model
 
