@@ -77,7 +77,7 @@ def score_run(run: Run, config: EvalMatrixConfig | SweepConfig, base: str = "") 
     def load() -> tuple[LoadedModel, ModelConfig]:
         set_threads(config.threads)
         based = run.with_base_at(base)
-        loaded = based.load_base()
+        loaded = based.load_base(trusted=isinstance(config, SweepConfig) and config.model.trust_remote_code)
         run.attach_method(loaded.model)
         return loaded, based.model
 

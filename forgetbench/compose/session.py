@@ -27,13 +27,16 @@ from yaml import YAMLError
 from forgetbench.compose import implied, refusals
 from forgetbench.compose.checks import problems
 from forgetbench.compose.checks.recipe import unused_mix
+from forgetbench.compose.config_files import check_files
 from forgetbench.compose.overrides import parse, quoted
 from forgetbench.compose.remembered import Remembered, register, remembered
 from forgetbench.compose.short_forms import LongForms, long_forms
+from forgetbench.compose.targets import check_secrets, check_targets, refusal, resolved
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import GROUPS, USER_CONF, USER_MANIFESTS, config_files, manifest_names
 from forgetbench.core.paths import shipped
+from forgetbench.core.references import literal
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.registry import SCHEMAS
 from forgetbench.runs.scored import LAST, Scored
@@ -66,6 +69,7 @@ def opened(kind: type[Any], overrides: Sequence[str]) -> Iterator[Session]:
     written = long_forms(parsed, manifests)
     _register(manifests, written.sequences)
     register(known.scored)
+    check_files()
     before = HydraConfig.instance().cfg
     try:
         with initialize_config_dir(str(shipped("conf")), job_name="forgetbench", version_base="1.3"):
@@ -85,7 +89,7 @@ def _register(manifests: Sequence[str], sequences: Mapping[str, list[str]]) -> N
     alone = {name: [name] for name in manifest_names(manifests) if name not in files}
     for name, sets in {**alone, **sequences}.items():
         # A plain node: making a typed one for each of a hundred manifests would take most of a command's start.
-        node = {"defaults": ["/schema/data@_here_", "_self_"], "stages": [{"set": one} for one in sets]}
+        node = {"defaults": ["/schema/data@_here_", "_self_"], "stages": [{"set": literal(one)} for one in sets]}
         store.store(group="data", name=name, node=node, provider="data_manifests")
 
 
@@ -114,6 +118,7 @@ class Session:
         own = USER_CONF.resolve()
         if own.is_dir() and own != shipped("conf").resolve() and not self._gives("hydra.searchpath"):
             self.lines.append(f"hydra.searchpath=[{quoted(f'file://{own}')}]")
+        check_secrets({override.key_or_group: str(override.input_line) for override in parsed})
         for override in parsed:
             self._check_override(override)
         if self.name != "score" and self._gives_run() and not self._gives("model.path"):
@@ -169,6 +174,7 @@ class Session:
             key, added = override.key_or_group, override.is_add() or override.is_force_add()
             if added and not override.is_hydra_override() and not refusals.knows(config, key):
                 raise refusals.unknown_key(self.name, key, config)
+        self._check_safe(config)
         return config
 
     def _implied(self, config: DictConfig) -> list[str]:
@@ -182,6 +188,16 @@ class Session:
         self.parsed = [*self.parsed, *parse(settings)]
         return [*settings, *(implied.sweep_names(self.parsed, config) if self.mode is RunMode.MULTIRUN else ())]
 
+    def _check_safe(self, config: DictConfig) -> None:
+        """Refuse what would run code or write a secret to disk."""
+        HydraConfig.instance().set_config(config)
+        try:
+            content = resolved(config)
+        except REFUSED as error:
+            raise self._refusal(error, self.parsed) from error
+        check_targets(content)
+        check_secrets(content)
+
     def _composed(self) -> DictConfig:
         try:
             return self.hydra.compose_config(self.name, self.lines, self.mode, with_log_configuration=False)
@@ -189,6 +205,8 @@ class Session:
             raise self._refusal(error, self.parsed) from error
 
     def _refusal(self, error: Exception, parsed: Sequence[Override]) -> UserError:
+        if refused := refusal(error):
+            return refused
         given = _values(parsed)
         chosen = [o for o in parsed if o.key_or_group in GROUPS[self.name] and not o.is_sweep_override()]
         groups = [str(o.input_line) for o in chosen] + [
@@ -295,6 +313,7 @@ class Session:
                 raise refusals.same_folder(folder, folders[folder], varied)
             folders[folder] = varied
             try:
+                self._check_safe(config)
                 checked.append(self.check(config))
             except UserError as error:
                 raise UserError(f"Point {' '.join(varied)}:\n{error}") from error

@@ -16,7 +16,9 @@ from yaml.constructor import ConstructorError, SafeConstructor
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import nearest
+from forgetbench.core.paths import is_relative
 from forgetbench.core.records import AnswerKind, Metric
+from forgetbench.core.references import check_references, literal
 from forgetbench.data.adapters import ADAPTERS
 from forgetbench.data.manifest import Manifest, Source, SourceKind, Split
 
@@ -59,8 +61,9 @@ def load_manifest(path: Path) -> Manifest:
 @lru_cache(maxsize=1024)
 def _checked(path: Path, text: str) -> Manifest:
     """The manifest of a file that holds `text`; a grid's points name the same ones again and again."""
-    own = {"name": path.stem, "path": str(path)}
+    own = literal({"name": path.stem, "path": str(path)})
     raw = OmegaConf.create(_read(text) or {})
+    check_references(OmegaConf.to_container(raw), path)
     manifest = OmegaConf.to_object(OmegaConf.merge(_schema(), raw, own))
     assert isinstance(manifest, Manifest)
     for problem in _problems(manifest, raw):
@@ -119,6 +122,9 @@ def _split_problems(manifest: Manifest, raw: Any) -> Iterator[str]:
 
 def _source_problems(manifest: Manifest) -> Iterator[str]:
     source = manifest.source
+    place, _, folder = (source.root if source else "").rpartition(":")
+    if place in ("embedded", "downloads") and not is_relative(folder):
+        yield f"`source.root: {place}:{folder}` leads out of that folder; name a folder in it."
     for split, described in manifest.splits.items():
         if described.limit is not None and described.limit < 1:
             yield f"`splits.{split}.limit: {described.limit}` leaves no items; give 1 or more, or drop it."

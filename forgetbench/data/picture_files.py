@@ -14,6 +14,9 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePath
 
+from forgetbench.core.paths import is_relative
+from forgetbench.data.manifest import leads_out_of_data
+
 _COMPARED = 20_000
 """So many names of a folder are compared with one that is not there."""
 
@@ -42,10 +45,12 @@ def read_file(container: str, name: str) -> bytes:
             return archive.read(name)
         except KeyError:
             return archive.read(_found(name, _members(archive)))
-    try:
-        return (Path(container) / name).read_bytes()
-    except FileNotFoundError:
-        return (Path(container) / _in_folder(container, name)).read_bytes()
+    path = Path(container) / name
+    if not path.exists():
+        path = Path(container) / _in_folder(container, name)
+    if not is_relative(name) or leads_out_of_data(container, path):
+        raise LookupError("it leads out of the folder; copy the file there, or name the folder that it is in")
+    return path.read_bytes()
 
 
 def _in_folder(container: str, name: str) -> str:

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from huggingface_hub import ModelCardData, metadata_load
 from forgetbench import __version__
 from forgetbench.config import ModelConfig, Weights
 from forgetbench.core.confidence import CONFIDENCE_TEXT
+from forgetbench.core.streams import visible
 from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.models.pretrained import base_file
 from forgetbench.runs.run import NOT_KNOWN, Run
@@ -27,15 +31,15 @@ DASH = "-"
 _LOAD_MODEL = """\
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-model = AutoModelForImageTextToText.from_pretrained("{title}")
-processor = AutoProcessor.from_pretrained("{title}")
+model = AutoModelForImageTextToText.from_pretrained({title})
+processor = AutoProcessor.from_pretrained({title})
 """
 _LOAD_ADAPTER = """\
 {imports}from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 base = AutoModelForImageTextToText.from_pretrained({base}{revision})
-model = PeftModel.from_pretrained(base, "{title}")
+model = PeftModel.from_pretrained(base, {title})
 processor = AutoProcessor.from_pretrained({base}{revision})
 """
 
@@ -119,11 +123,11 @@ def model_card(facts: CardFacts, matrix: pd.DataFrame) -> str:
         matrix: its rows of matrix.csv; empty where it has not been scored.
     """
     sections = [
-        f"---\n{_head(facts).to_yaml()}\n---\n\n# {facts.title}",
+        f"---\n{_head(facts).to_yaml()}\n---\n\n# {_plain(facts.title)}",
         _what(facts),
-        "## Load it\n\n```python\n" + _loading(facts) + "```" + _inputs(facts),
+        "## Load it\n\n" + _fenced("python", _loading(facts)) + _inputs(facts),
         "## What it learnt and forgot\n\n" + "\n\n".join(_tables(matrix)),
-        "## How it was trained\n\n```yaml\n" + yaml.safe_dump(dict(facts.recipe), sort_keys=False) + "```",
+        "## How it was trained\n\n" + _fenced("yaml", yaml.safe_dump(dict(facts.recipe), sort_keys=False)),
         "## Digests and versions\n\n" + _pairs(facts.digests) + "\n\n" + _pairs(facts.versions),
     ]
     return "\n\n".join(sections) + "\n"
@@ -142,20 +146,36 @@ def _head(facts: CardFacts) -> ModelCardData:
 
 
 def _what(facts: CardFacts) -> str:
-    trained = f"trained parts: {facts.parts}; " if facts.parts else ""
+    trained = f"trained parts: {_plain(facts.parts)}; " if facts.parts else ""
     return (
-        f"{'A PEFT adapter' if facts.adapter else 'A model'} from `{facts.base}`, step {facts.step} "
-        f"(`{facts.checkpoint}`) of the forgetbench run `{facts.run}`; {trained}method: {facts.method}. "
-        f"Licence: {facts.licence or 'that of the base'}."
+        f"{'A PEFT adapter' if facts.adapter else 'A model'} from {_code(facts.base)}, step {facts.step} "
+        f"({_code(facts.checkpoint)}) of the forgetbench run {_code(facts.run)}; {trained}method: "
+        f"{_plain(facts.method)}. Licence: {_plain(facts.licence or 'that of the base')}."
     )
 
 
+def _plain(text: str) -> str:
+    """A text of any origin within a line of Markdown: no markup of HTML, no second line."""
+    return html.escape(visible(" ".join(text.split())), quote=False)
+
+
+def _code(text: object) -> str:
+    """The same as it is, between backticks."""
+    return f"`{visible(' '.join(str(text).split())).replace('`', chr(39))}`"
+
+
+def _fenced(language: str, text: str) -> str:
+    """A block of code, whose fence is longer than any in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}{fence}"
+
+
 def _loading(facts: CardFacts) -> str:
-    revision = f', revision="{facts.revision}"' if facts.revision else ""
+    revision = f", revision={json.dumps(facts.revision)}" if facts.revision else ""
     ships = facts.base.startswith("embedded:")
     return (_LOAD_ADAPTER if facts.adapter else _LOAD_MODEL).format(
-        title=facts.title,
-        base=f'resolve_path("{facts.base}")' if ships else f'"{facts.base}"',
+        title=json.dumps(facts.title),
+        base=f"resolve_path({json.dumps(facts.base)})" if ships else json.dumps(facts.base),
         revision=revision,
         imports="from forgetbench.models.pretrained import resolve_path\n" if ships else "",
     )
@@ -168,7 +188,7 @@ def _inputs(facts: CardFacts) -> str:
         said += f"\n\nIn training and scoring, pictures with more than {facts.max_pixels} pixels were shrunk first."
     if facts.system_prompt is not None:
         said += "\n\nConversations without a system turn were given this one, which a caller must give, too:\n\n"
-        said += "\n".join(f"> {line}" for line in facts.system_prompt.splitlines())
+        said += "\n".join(f"> {_plain(line)}" for line in facts.system_prompt.splitlines())
     return said
 
 
@@ -212,7 +232,7 @@ def _with_interval(row: Mapping[Any, Any], names: tuple[str, str, str], scale: i
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    return "\n".join(f"- {key}: {DASH if value in (None, '') else f'`{value}`'}" for key, value in values.items())
+    return "\n".join(f"- {key}: {DASH if value in (None, '') else _code(value)}" for key, value in values.items())
 
 
 def _rows(run: Run, checkpoint: Checkpoint) -> pd.DataFrame:

@@ -231,7 +231,7 @@ def _check_tokens(loaded: LoadedModel, path: Path) -> None:
         return
     check_settings(path)
     with reading(f"{path}: its tokenizer", AGAIN):
-        own = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        own = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
     if _tokens(own) != _tokens(loaded.processor.tokenizer):
         raise UserError(
             f"{path}: its tokenizer is not that of the base {loaded.name} (added tokens, another vocabulary). Give a "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from forgetbench.core.errors import UserError, reading
 from forgetbench.core.json_files import AGAIN, check_file, read_json
+from forgetbench.core.paths import leads_out
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
@@ -25,8 +26,11 @@ def check_content(path: Path) -> None:
     """Refuse a file that has no content of its own.
 
     Raises:
-        UserError: it is no file, empty, or a Git LFS pointer.
+        UserError: it is no file, empty, a Git LFS pointer, or a link to a place outside of its folder and of the
+            Hub's cache.
     """
+    if leads_out(path.parent, path):
+        raise UserError(f"{path} is a link that leads out of its folder; copy the file, or name the folder it is in.")
     check_file(path)
     with reading(path, AGAIN), path.open("rb") as file:
         start = file.read(len(_POINTER))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from forgetbench.core.errors import UserError
 from forgetbench.core.store import Store, checksum, json_digest, verify
 
 
@@ -127,3 +128,9 @@ def test_digests_are_those_of_the_entries_that_users_have() -> None:
     assert checksum(b"a") == "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
     assert json_digest({"b": [1, 0.5], "a": "é"}) == json_digest({"a": "é", "b": [1, 0.5]})
     assert json_digest({"b": [1, 0.5], "a": "é"}) == checksum(b'{"a": "\\u00e9", "b": [1, 0.5]}')
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b", "a\\b"])
+def test_an_entry_is_in_the_stores_own_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="is no name of an entry"):
+        Store(tmp_path).path(name)

@@ -92,3 +92,20 @@ def test_a_weight_of_a_mixture_that_is_no_share_is_refused_by_name(tmp_path: Pat
     made = catalogue(tmp_path, one=SET, blend=f"mixture: {{one: {weight}, general: 1}}\n" + LISTS)
     with pytest.raises(UserError, match=r"blend\.yaml: mixture: the weight of 'one'"):
         made.leaves("blend")
+
+
+def test_a_manifest_refers_to_its_own_keys_alone(tmp_path: Path) -> None:
+    made = catalogue(tmp_path, own="title: t\nnotes: ${title}\n" + SET, other="notes: ${oc.env:HOME}\n" + SET)
+    assert made.load("own").notes == "t"
+    with pytest.raises(UserError, match=r"other.yaml: `notes: \$\{oc.env:HOME\}`"):
+        made.load("other")
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "C:/x", "..\\x", "linked"])
+def test_a_file_of_a_manifest_is_below_its_root(tmp_path: Path, name: str) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/linked").symlink_to(tmp_path / "private")
+    made = catalogue(tmp_path, mine="source: {root: root}\nsplits: {test: {files: [a]}}\n" + LISTS).load("mine")
+    assert made.file("a") == tmp_path / "root/a"
+    with pytest.raises(UserError, match=r"mine.yaml: file '.*' is outside of .*root"):
+        made.file(name)
