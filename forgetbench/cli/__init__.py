@@ -12,8 +12,9 @@ import typer
 from forgetbench import __version__
 from forgetbench.cli.datasets import data
 from forgetbench.cli.models import models
-from forgetbench.cli.shared import BAD_INPUT, Cfg, Command, Commands, Folder, Json, Overrides, print_if
+from forgetbench.cli.shared import Cfg, Command, Commands, Folder, Json, Overrides, print_if
 from forgetbench.core.confidence import ALPHA, POWER
+from forgetbench.core.errors import BAD_INPUT
 from forgetbench.core.processes import leave_process_group
 from forgetbench.core.streams import accept_all_letters
 
@@ -63,8 +64,14 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    debug: Annotated[  # listed here; `Commands` takes it wherever it stands
+        bool, typer.Option("--debug", help="Show the traceback of an error; may stand behind the command, too.")
+    ] = False,
 ) -> None:
-    """Measure catastrophic forgetting of fine-tuned multimodal models on a 2x2 matrix of text and image shift."""
+    """Measure catastrophic forgetting of fine-tuned multimodal models on a 2x2 matrix of text and image shift.
+
+    Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted.
+    """
 
 
 @app.command(cls=Command)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,33 +12,38 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from forgetbench.cli.help import epilog
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import ending
 
-BAD_INPUT = 2
-INTERRUPTED = 130
-_WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+_DEBUG = "forgetbench.debug"
+"""Whether tracebacks are wanted, in the context that all commands share."""
 
 
 class Commands(TyperGroup):
-    """Commands whose user errors end in one plain message and exit code 2; bugs keep their traceback."""
+    """Commands whose errors end in one plain message and an exit code; `--debug` shows the traceback before it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take `--debug` wherever it stands: before the command's name, or among its words."""
+        ctx.meta[_DEBUG] = "--debug" in args
+        return super().parse_args(ctx, [word for word in args if word != "--debug"])
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except UserError as error:
-            sys.stderr.write(f"{error}\n")
-            raise typer.Exit(BAD_INPUT) from None
-        except OSError as error:
-            if error.errno not in _WRITE_ERRNOS:
+        except BaseException as error:
+            if _ends_by_itself(error):
                 raise
-            sys.stderr.write(
-                f"{error}\nNothing finished is lost: make room, or choose another outputs=..., and run again.\n"
-            )
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            sys.stderr.write("Interrupted. The same command resumes where it stopped.\n")
-            raise typer.Exit(INTERRUPTED) from None
+            if ctx.meta[_DEBUG]:
+                traceback.print_exception(error)
+            end = ending(error)
+            sys.stderr.write(f"{end.message}\n")
+            raise typer.Exit(end.exit_code) from None
+
+
+def _ends_by_itself(error: BaseException) -> bool:
+    """Whether it is no failure of a command, or one that Typer words: wrong options, a pipe that nobody reads."""
+    is_of_typer = type(error).__module__.partition(".")[0] in ("typer", "click")
+    return is_of_typer or isinstance(error, SystemExit | GeneratorExit | BrokenPipeError)
 
 
 class Command(TyperCommand):

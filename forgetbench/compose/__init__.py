@@ -44,22 +44,22 @@ def composed_yaml(kind: type[C], overrides: Sequence[str]) -> str:
 
 def run(kind: type[C], overrides: Sequence[str], task: Callable[[C, Path], None]) -> None:
     """Run `task(config, run folder)` once, through Hydra's run."""
-    refused: list[UserError | OSError] = []
+    failed: list[Exception] = []
 
     def job(config: DictConfig) -> None:
         try:
             task(cast(C, OmegaConf.to_object(config)), output_folder())
-        except (UserError, OSError) as error:
-            # Hydra prints a line of its own about any exception that leaves a job.
-            refused.append(error)
+        except Exception as error:
+            # Hydra prints a line of its own about any exception that leaves a job, and cuts its traceback.
+            failed.append(error)
             with suppress(OSError):  # Hydra made it; not empty, it holds a run
                 output_folder().rmdir()
 
     with opened(kind, overrides) as session:
         session.check(session.compose())
         session.hydra.run(session.name, job, session.lines)
-    if refused:
-        raise refused[0]
+    if failed:
+        raise failed[0]
 
 
 def sweep(

@@ -162,14 +162,47 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "The same command resumes" in result.stderr
 
 
-def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def bug(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(finetune, "finetune", broken)
+
+
+@pytest.mark.usefixtures("bug")
+def test_a_bug_is_told_apart_from_bad_input() -> None:
     result = call("finetune")
     assert result.exit_code == 1
-    assert isinstance(result.exception, ZeroDivisionError)
+    assert result.stderr.startswith("Unexpected ZeroDivisionError: a bug\n")
+    assert "--debug" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("bug")
+@pytest.mark.parametrize("words", [("--debug", "finetune"), ("finetune", "seed=1", "--debug")])
+def test_debug_shows_the_traceback_before_the_message_wherever_it_stands(words: tuple[str, ...]) -> None:
+    result = call(*words)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Traceback (most recent call last)")
+    assert "in broken" in result.stderr
+    assert "\nUnexpected ZeroDivisionError: a bug\n" in result.stderr
+
+
+def test_debug_shows_what_a_refusal_was_made_of(elsewhere: Path) -> None:
+    (elsewhere / "mine").mkdir()
+    (elsewhere / "mine/run.json").write_text("{")
+    result = call("eval-matrix", "run=mine", "--debug")
+    assert result.exit_code == 2
+    assert "JSONDecodeError" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("mine/run.json cannot be read")
+
+
+def test_a_path_that_the_system_refuses_is_named(elsewhere: Path) -> None:
+    (elsewhere / "file").write_text("")
+    result = call("finetune", "outputs=file", "name=x")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("file/x: Not a directory")
 
 
 @pytest.mark.parametrize("command", ["score", "sweep"])

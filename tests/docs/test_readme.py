@@ -10,7 +10,7 @@ import pytest
 
 from forgetbench.cli import app
 from forgetbench.cli.help import COMMAND_GROUPS, EXAMPLES
-from forgetbench.cli.shared import BAD_INPUT
+from forgetbench.core.errors import BAD_INPUT
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text("utf-8")
