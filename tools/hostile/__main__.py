@@ -9,7 +9,7 @@ import pkgutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -88,20 +88,16 @@ def _is_meant(group: str, case: Case, names: Sequence[str]) -> bool:
     return not names or any(fnmatchcase(one, name) for name in names for one in (group, f"{group}/{case.name}"))
 
 
-def counted(outcomes: Iterable[tuple[str, Outcome]]) -> str:
+def counted(outcomes: Sequence[tuple[str, Outcome]]) -> str:
     """How many cases of each group ended how, as a Markdown table."""
-    outcomes = list(outcomes)
-    verdicts = sorted({outcome.verdict.split(" ")[0] for _, outcome in outcomes} | {"refused", "works"})
-    counts = Counter((group, outcome.verdict.split(" ")[0]) for group, outcome in outcomes)
-    wrong = Counter(group for group, outcome in outcomes if not outcome.is_right)
-    header = ["group", "cases", *verdicts, "not as it must"]
-    rows = [
-        [group, *(str(one) for one in (sum(counts[group, v] for v in verdicts), *(counts[group, v] for v in verdicts)))]
-        + [str(wrong[group])]
-        for group in dict.fromkeys(group for group, _ in outcomes)
-    ]
-    total = ["all", *(str(sum(int(row[place]) for row in rows)) for place in range(1, len(header)))]
-    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows, total]
+    ended = [(group, outcome.verdict.split(" ")[0], outcome.is_right) for group, outcome in outcomes]
+    verdicts = ["refused", "works", *sorted({verdict for _, verdict, _ in ended} - {"refused", "works"})]
+    lines = [["group", "cases", *verdicts, "not as it must"], ["---", *["--:"] * (len(verdicts) + 2)]]
+    for name in [*dict.fromkeys(group for group, _, _ in ended), "all"]:
+        own = [(verdict, is_right) for group, verdict, is_right in ended if name in (group, "all")]
+        counts = Counter(verdict for verdict, _ in own)
+        wrong = sum(not is_right for _, is_right in own)
+        lines.append([name, *map(str, (len(own), *(counts[verdict] for verdict in verdicts), wrong))])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+
+from tools.hostile.runner import forked
 
 _SMALL = ("recipe.steps=2", "recipe.batch_size=4", "threads=1")
 _COMMANDS = (
@@ -20,8 +20,11 @@ def prepare(folder: Path) -> None:
     """Fill a folder with outputs/plain and outputs/lora (runs; the second is scored), adapter/ and model/ (exports).
 
     Raises:
-        subprocess.CalledProcessError: a command failed; its output was shown.
+        RuntimeError: a command failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for command in _COMMANDS:
-        subprocess.run([sys.executable, "-m", "forgetbench", *command], cwd=folder, check=True, stdout=sys.stderr)
+    log = folder / "prepare.log"
+    for words in _COMMANDS:
+        if forked(words, folder, log)[0] != 0:
+            raise RuntimeError(f"forgetbench {' '.join(words)}:\n{log.read_text('utf-8', 'replace')}")
+    log.unlink()

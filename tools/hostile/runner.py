@@ -15,10 +15,11 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tools.hostile.case import Case, Ends, Place
 
@@ -54,7 +55,9 @@ def run(case: Case, scratch: Path, prepared: Path) -> Outcome:
     case.make(place)
     before = _everything(scratch, place.folder)
     started = time.monotonic()
-    code, peak_bytes = _forked(case, place, scratch / "output")
+    words = [word.replace("{outside}", str(place.outside)) for word in case.command]
+    environment = {"HF_TOKEN": SECRET_VARIABLE, "CANARY": SECRET_VARIABLE, "COLUMNS": "140", **case.environment}
+    code, peak_bytes = forked(words, place.folder, scratch / "output", environment)
     seconds = time.monotonic() - started
     output = (scratch / "output").read_bytes()
     verdict = _verdict(case, place, code, peak_bytes, output)
@@ -66,28 +69,22 @@ def run(case: Case, scratch: Path, prepared: Path) -> Outcome:
 
 
 def _verdict(case: Case, place: Place, code: int | None, peak_bytes: int, output: bytes) -> str:
-    """What became of a case; the worst comes first."""
-    if code is None:
-        return "hang"
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    if any(secret in output for secret in _SECRETS):
-        return "leak"
-    if leaked := next(_leaks(place), None):
-        return f"leak into {leaked}"
-    if b"Traceback (most recent call last)" in output:
-        return "traceback"
-    if peak_bytes > MEMORY_BYTES:
-        return "memory"
-    if _CONTROL.search(output):
-        return "control characters"
-    if code not in (0, 2):
-        return f"exit code {code}"
-    if code == 2 and not output.strip():
-        return "no message"
-    if missing := [text for text in case.says if text.encode() not in output]:
-        return f"does not say {missing[0]!r}"
-    return "works" if code == 0 else "refused"
+    """What became of a case; of several faults the worst, which comes first."""
+    leaked = next(_leaks(place), None)
+    unsaid = [text for text in case.says if text.encode() not in output]
+    faults = {
+        "hang": code is None,
+        f"killed by signal {-(code or 0)}": (code or 0) < 0,
+        "leak": any(secret in output for secret in _SECRETS),
+        f"leak into {leaked}": leaked is not None,
+        "traceback": b"Traceback (most recent call last)" in output,
+        "memory": peak_bytes > MEMORY_BYTES,
+        "control characters": _CONTROL.search(output) is not None,
+        f"exit code {code}": code not in (0, 2),
+        "no message": code == 2 and not output.strip(),
+        f"does not say {', '.join(unsaid)!r}": bool(unsaid),
+    }
+    return next((fault for fault, is_there in faults.items() if is_there), "refused" if code else "works")
 
 
 def _leaks(place: Place) -> Iterator[Path]:
@@ -104,20 +101,31 @@ def _everything(scratch: Path, besides: Path) -> set[str]:
     return {str(path.relative_to(scratch)) for path in scratch.rglob("*") if besides not in (path, *path.parents)}
 
 
-def _forked(case: Case, place: Place, output: Path) -> tuple[int | None, int]:
-    """Exit code (None: out of time; negative: a signal) and peak resident bytes of the command."""
+def forked(
+    words: Sequence[str], folder: Path, output: Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int | None, int]:
+    """Run one command in a fork of this process.
+
+    Args:
+        words: arguments of `forgetbench`.
+        folder: its working directory.
+        output: where what it writes to stdout and stderr goes.
+        environment: variables that are added.
+
+    Returns:
+        Its exit code (None: out of time; negative: a signal) and its peak resident bytes.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        _become(case, place, output)
+        _become(words, folder, output, environment)
     with _watching(child) as ended:
         in_time = bool(select.select([ended], [], [], TIMEOUT_S)[0])
     if not in_time:
         os.killpg(child, signal.SIGKILL)
     _, status, used = os.wait4(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    return (code if in_time else None), used.ru_maxrss * 1024
+    return (os.waitstatus_to_exitcode(status) if in_time else None), used.ru_maxrss * 1024
 
 
 @contextmanager
@@ -129,7 +137,7 @@ def _watching(child: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _become(case: Case, place: Place, output: Path) -> None:
+def _become(words: Sequence[str], folder: Path, output: Path, environment: Mapping[str, str]) -> None:
     """Be the command; never returns."""
     code = 1
     try:
@@ -138,11 +146,11 @@ def _become(case: Case, place: Place, output: Path) -> None:
         os.dup2(written, 1)
         os.dup2(written, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.chdir(place.folder)
+        os.chdir(folder)
         resource.setrlimit(resource.RLIMIT_AS, (24 * 2**30, 24 * 2**30))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.environ |= {"HF_TOKEN": SECRET_VARIABLE, "CANARY": SECRET_VARIABLE, "COLUMNS": "140", **case.environment}
-        sys.argv = ["forgetbench", *(word.replace("{outside}", str(place.outside)) for word in case.command)]
+        os.environ |= environment
+        sys.argv = ["forgetbench", *words]
         from forgetbench.cli import main
 
         main()
