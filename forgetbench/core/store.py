@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _STALE_S = 600.0
 """A temporary file of this age was left by a kill; a younger one may be another command's that is writing."""
-_DAMAGE = (ValueError, LookupError, TypeError)
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading other content raises in plain Python. No OSError: a disk that fails is not a file to be given up."""
 
 
@@ -92,6 +92,8 @@ class Store:
         if not path.exists():
             return None
         try:
+            if not (path.is_file() or path.is_dir()):
+                raise ValueError("a pipe or a device, which may never end")
             return load(path)
         except self._damage:
             say_damaged(path, remedy)

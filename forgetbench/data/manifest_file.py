@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
-import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from yaml.constructor import ConstructorError, SafeConstructor
+from omegaconf.errors import ConfigKeyError
 
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reason
 from forgetbench.core.options import nearest
+from forgetbench.core.reading import read_text
 from forgetbench.core.records import AnswerKind, Metric
+from forgetbench.core.yaml_files import MAX_BYTES, parse_yaml
 from forgetbench.data.adapters import ADAPTERS
 from forgetbench.data.manifest import Manifest, Source, SourceKind, Split
 
 
-class _KeysOnce(SafeConstructor):
-    """Refuses a key that is written twice, of which PyYAML would take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
-        lines: dict[str, int] = {}
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in lines:
-                problem = f"the key '{key.value}' is on line {lines[key.value]} already"
-                raise ConstructorError(None, None, problem, key.start_mark)
-            lines[key.value] = key.start_mark.line + 1
-        return super().construct_mapping(node, deep)
-
-
-class _Loader(_KeysOnce, yaml.SafeLoader):
-    pass
-
-
-_FastLoader: Any = type("_FastLoader", (_KeysOnce, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), {})
-"""With libyaml where PyYAML has it: eight times as fast, but its messages say less and miss the line by one."""
+MAX_ITEMS = 10**9
+"""Of a split, as its manifest says: places are drawn among so many."""
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -50,30 +32,24 @@ def load_manifest(path: Path) -> Manifest:
     Raises:
         UserError: a key or a value does not fit, named with the file.
     """
-    try:
-        return copy.deepcopy(_checked(path, path.read_text("utf-8")))
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError) as error:
-        raise _refusal(path, _parse_error_text(error)) from error
+    return copy.deepcopy(_checked(path, read_text(path, MAX_BYTES)))
 
 
 @lru_cache(maxsize=1024)
 def _checked(path: Path, text: str) -> Manifest:
     """The manifest of a file that holds `text`; a grid's points name the same ones again and again."""
     own = {"name": path.stem, "path": str(path)}
-    raw = OmegaConf.create(_read(text) or {})
-    manifest = OmegaConf.to_object(OmegaConf.merge(_schema(), raw, own))
-    assert isinstance(manifest, Manifest)
-    for problem in _problems(manifest, raw):
+    content = parse_yaml(text, path) or {}
+    try:
+        raw = OmegaConf.create(content)
+        manifest = OmegaConf.to_object(OmegaConf.merge(_schema(), raw, own))
+        assert isinstance(manifest, Manifest)
+        problem = next(_problems(manifest, raw), None)
+    except Exception as error:  # OmegaConf has its own errors, and passes on those of Python
+        raise _refusal(path, _parse_error_text(error)) from error
+    if problem:
         raise _refusal(path, problem)
     return manifest
-
-
-def _read(text: str) -> Any:
-    """Parse YAML; what is wrong is said by PyYAML's own parser."""
-    try:
-        return yaml.load(text, _FastLoader)
-    except yaml.YAMLError:
-        return yaml.load(text, _Loader)
 
 
 @lru_cache
@@ -84,6 +60,7 @@ def _schema() -> Any:
 
 def _problems(manifest: Manifest, raw: Any) -> Iterator[str]:
     """What is wrong with a manifest though every value has the right type; `raw` is what the file itself says."""
+    yield from _type_problems(manifest)
     source, name = manifest.source, raw.get("name", manifest.name)
     if bool(source) == bool(manifest.mixture):
         yield "give either `source` or `mixture`, not both and not neither."
@@ -97,11 +74,39 @@ def _problems(manifest: Manifest, raw: Any) -> Iterator[str]:
         yield "`source.hub_id` goes with `kind: hub`, and only with it."
     yield from _split_problems(manifest, raw)
     yield from _source_problems(manifest)
+    yield from _mixture_problems(manifest)
     if not manifest.image_domains or not manifest.text_tasks:
         yield "list `image_domains` ([text] where there are no pictures) and `text_tasks`; quadrants need both."
     yield from _answer_problems(manifest)
     if len(manifest.cluster_by) not in (1, 2):
         yield f"`cluster_by` names {len(manifest.cluster_by)} fields; name one or two."
+
+
+def _type_problems(manifest: Manifest) -> Iterator[str]:
+    """Lists and mappings inside of lists and mappings of texts and numbers, which OmegaConf lets pass."""
+    described = {"": manifest, "source.": manifest.source} | {
+        f"splits.{name}.": split for name, split in manifest.splits.items()
+    }
+    for above, one in described.items():
+        for name, kind in _simple_kinds(type(one)).items() if one else ():
+            held = getattr(one, name)
+            values = held.values() if isinstance(held, dict) else held
+            if odd := [value for value in values if not isinstance(value, kind)]:
+                yield f"`{above}{name}` holds {odd[0]!r}, where a {'number' if kind is float else 'text'} is expected."
+
+
+@cache
+def _simple_kinds(kind: type) -> dict[str, type]:
+    """Fields that are lists or mappings -> the kind of what they hold, of those that hold texts or numbers."""
+    held = {name: get_args(hint)[-1] for name, hint in get_type_hints(kind).items() if get_origin(hint) in (list, dict)}
+    return {name: kind for name, kind in held.items() if kind in (str, float)}
+
+
+def _mixture_problems(manifest: Manifest) -> Iterator[str]:
+    weights = manifest.mixture.values()
+    sound = all(0 <= weight < math.inf for weight in weights) and 0 < sum(weights) < math.inf
+    if weights and not sound:
+        yield "mixture weights must be at least 0, finite, and not all 0."
 
 
 def _split_problems(manifest: Manifest, raw: Any) -> Iterator[str]:
@@ -120,6 +125,8 @@ def _split_problems(manifest: Manifest, raw: Any) -> Iterator[str]:
 def _source_problems(manifest: Manifest) -> Iterator[str]:
     source = manifest.source
     for split, described in manifest.splits.items():
+        if described.n is not None and not 0 <= described.n <= MAX_ITEMS:
+            yield f"`splits.{split}.n: {described.n}` is no number of items; give what the split has, or drop it."
         if described.limit is not None and described.limit < 1:
             yield f"`splits.{split}.limit: {described.limit}` leaves no items; give 1 or more, or drop it."
     if source and source.adapter and source.adapter not in ADAPTERS:
@@ -141,9 +148,7 @@ def _answer_problems(manifest: Manifest) -> Iterator[str]:
 
 
 def _parse_error_text(error: Exception) -> str:
-    message = str(error).splitlines()[0]
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"line {error.problem_mark.line + 1} is not readable as YAML: {error.problem}."
+    message = reason(error)
     key = getattr(error, "full_key", None)
     if isinstance(error, ConfigKeyError) and key:
         kind = next((kind for kind in (Source, Split) if f"'{kind.__name__}'" in message), Manifest)

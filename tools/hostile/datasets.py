@@ -66,7 +66,7 @@ def set_case(
     """A case of a dataset that is sound but for what is given."""
 
     def make(place: Place) -> None:
-        write_set(place, fields, None if callable(files) else files)
+        write_set(place, fields, {} if callable(files) else files)
         if callable(files):
             files(place)
 
