@@ -75,7 +75,7 @@ def read_bytes(path: Path, max_bytes: int = MAX_WHOLE) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({reason(error)}); restore it, or get it again.") from error
+        raise UserError(f"{path}: not readable ({reason(error)}); restore it, or get it again.") from error
 
 
 def read_text(path: Path, max_bytes: int = MAX_WHOLE) -> str:
@@ -157,7 +157,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             _check_encoding(file.peek(4), path)
             yield file
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({reason(error)}); restore it, or get it again.") from error
+        raise UserError(f"{path}: not readable ({reason(error)}); restore it, or get it again.") from error
 
 
 class _Unpacked(io.RawIOBase):

@@ -26,7 +26,7 @@ def cases() -> Iterator[Case]:
         yield set_case(f"mixture of {what}", _mixture(mixture), ends=Ends.works, command=_TRAINED)
     for depth in (40, 4000):
         yield Case(f"mixtures {depth} deep", _TRAINED, _chain(depth), Ends.refused, ("'mine'",))
-    yield Case("mixtures that double 40 times", _TRAINED, _doubling, Ends.works)
+    yield Case("mixtures that double 30 times", _TRAINED, _doubling, Ends.works)
     yield Case("mixtures in a circle of three", _TRAINED, _circle, says=("mine",))
     yield Case("mixture of a broken part", _TRAINED, _broken_part, says=("other.yaml",))
     for what, make in _PLACES.items():
@@ -298,13 +298,13 @@ _LISTS = {name: SOUND[name] for name in ("image_domains", "text_tasks")}
 
 
 def _doubling(place: Place) -> None:
-    """Forty levels, each of which names the next one twice: 2^40 paths to one set."""
+    """Thirty levels, each of which names the next one twice: 2^30 paths to one set."""
     place.write("items.jsonl", lines(ITEM))
-    for k in range(40):
+    for k in range(30):
         name = "mine" if k == 0 else f"m{k}"
         parts = {f"m{k + 1}": 1, f"m{k + 1}:train": 1}
         place.write(f"{FOLDER}/{name}.yaml", as_yaml({**_LISTS, "mixture": parts}))
-    place.write(f"{FOLDER}/m40.yaml", as_yaml(SOUND))
+    place.write(f"{FOLDER}/m30.yaml", as_yaml(SOUND))
 
 
 def _circle(place: Place) -> None:
