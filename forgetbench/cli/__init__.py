@@ -16,7 +16,7 @@ from forgetbench.cli.shared import Cfg, Command, Commands, Folder, Json, Overrid
 from forgetbench.core.confidence import ALPHA, POWER
 from forgetbench.core.errors import BAD_INPUT
 from forgetbench.core.processes import leave_process_group
-from forgetbench.core.streams import accept_all_letters
+from forgetbench.core.streams import accept_all_letters, guard_streams
 
 _ADDRESS = (
     "A run's folder (its last checkpoint), a checkpoint in it (<run>/checkpoints/step_000120, or .../base), or the "
@@ -33,6 +33,7 @@ app.add_typer(models, name="models")
 def main() -> None:
     """Entry point of the `forgetbench` script."""
     accept_all_letters()
+    guard_streams()
     _check_encoding(sys.argv[1:])
     try:
         app(prog_name="forgetbench")

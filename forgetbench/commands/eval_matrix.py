@@ -70,7 +70,7 @@ def score_run(run: Run, config: EvalMatrixConfig | SweepConfig) -> pd.DataFrame:
 
     def load() -> tuple[LoadedModel, ModelConfig]:
         set_threads(config.threads)
-        loaded = run.load_base()
+        loaded = run.load_base(config.model.trust_remote_code)
         run.attach_method(loaded.model)
         return loaded, run.model
 
@@ -125,7 +125,12 @@ def _score(
 @contextmanager
 def _progress(title: str, total: int) -> Iterator[Callable[[str, int], None]]:
     """A bar over what is to be done; the current piece is named."""
-    columns = (TextColumn(f"[bold]{title}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    columns = (
+        TextColumn(f"[bold]{title}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
     with Progress(
         *columns,
         TimeRemainingColumn(),

@@ -13,10 +13,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.resolvers import oc
 
 from forgetbench.config import SweepConfig
 from forgetbench.config.result import without_result
 from forgetbench.core.errors import UserError
+from forgetbench.core.secrets import is_secret
 
 MAX_FOLDER_NAME = 150
 """Bytes. File systems stop at 255; leave room for temporary suffixes."""
@@ -43,7 +45,22 @@ def left_out_of_names(*others: str) -> list[str]:
     return [*others, *without_result(SweepConfig)]
 
 
+def environment_variable(name: str, *default: str | None) -> str | None:
+    """OmegaConf's own `oc.env`, less the variables that are secrets: configurations are written to disk.
+
+    Raises:
+        UserError: the variable is called like a token, a key, a secret or a password.
+    """
+    if is_secret(name):
+        raise UserError(
+            f"${{oc.env:{name}}}: {name} is called like a secret, and configurations are written to disk (run.json, "
+            "cards, reports). Leave it in the environment, where the libraries that need it find it."
+        )
+    return oc.env(name, *default)
+
+
 # At import, not in a function: a launcher's worker process imports this module when it unpickles the task.
+OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 OmegaConf.register_new_resolver("without_result", left_out_of_names, replace=True)

@@ -22,6 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from forgetbench.config import SweepConfig
 from forgetbench.core.errors import UserError
+from forgetbench.core.secrets import without_secrets
+from forgetbench.core.streams import guard_streams
 
 PointTask = Callable[[SweepConfig, Path], float | None]
 
@@ -66,6 +68,7 @@ def failed_point(folder: Path) -> FailedPoint | None:
 
 def _point(config: DictConfig, *, task: PointTask, home: str) -> float | None:
     """One job of a multirun; top-level, so that it can be pickled."""
+    guard_streams()
     try:
         os.chdir(home)  # relative paths mean the same in every process
     except OSError as error:
@@ -84,7 +87,8 @@ def _point(config: DictConfig, *, task: PointTask, home: str) -> float | None:
         return None
     except Exception as error:
         cause = str(error).splitlines()[:1] or [""]
-        error_file.write_text(f"{type(error).__name__}: {cause[0]}\n\n{traceback.format_exc()}", "utf-8")
+        text = f"{type(error).__name__}: {cause[0]}\n\n{traceback.format_exc()}"
+        error_file.write_text(without_secrets(text), "utf-8")
         lock.unlink(missing_ok=True)
         return None
     finally:

@@ -27,11 +27,14 @@ from yaml import YAMLError
 from forgetbench.compose import refusals
 from forgetbench.compose.checks import problems
 from forgetbench.compose.checks.recipe import unused_mix
+from forgetbench.compose.config_files import check_files
 from forgetbench.compose.overrides import as_argument, parse, quoted
+from forgetbench.compose.targets import check_secrets, check_targets, refusal, resolved
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import GROUPS, USER_CONF, USER_MANIFESTS, config_files, manifest_names
 from forgetbench.core.paths import shipped
+from forgetbench.core.references import literal
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.registry import SCHEMAS
 
@@ -61,6 +64,7 @@ def opened(kind: type[Any], overrides: Sequence[str]) -> Iterator[Session]:
     # Any other value is of the wrong type, which composing says better.
     manifests = chosen[-1] if chosen and isinstance(chosen[-1], list) else USER_MANIFESTS
     _register([str(folder) for folder in manifests])
+    check_files()
     before = HydraConfig.instance().cfg
     try:
         with initialize_config_dir(str(shipped("conf")), job_name="forgetbench", version_base="1.3"):
@@ -80,7 +84,7 @@ def _register(manifests: Sequence[str]) -> None:
     for name in manifest_names(manifests):
         if name not in files:
             # A plain node: making a typed one for each of a hundred manifests would take most of a command's start.
-            node = {"defaults": ["/schema/data@_here_", "_self_"], "stages": [{"set": name}]}
+            node = {"defaults": ["/schema/data@_here_", "_self_"], "stages": [{"set": literal(name)}]}
             store.store(group="data", name=name, node=node, provider="data_manifests")
 
 
@@ -105,6 +109,7 @@ class Session:
         own = USER_CONF.resolve()
         if own.is_dir() and own != shipped("conf").resolve() and not self._gives("hydra.searchpath"):
             self.lines.append(f"hydra.searchpath=[{quoted(f'file://{own}')}]")
+        check_secrets({override.key_or_group: str(override.input_line) for override in parsed})
         for override in parsed:
             self._check_override(override)
         if self.mode is RunMode.MULTIRUN:
@@ -153,7 +158,18 @@ class Session:
             key, added = override.key_or_group, override.is_add() or override.is_force_add()
             if added and not override.is_hydra_override() and not refusals.knows(config, key):
                 raise refusals.unknown_key(key, config)
+        self._check_safe(config)
         return config
+
+    def _check_safe(self, config: DictConfig) -> None:
+        """Refuse what would run code or write a secret to disk."""
+        HydraConfig.instance().set_config(config)
+        try:
+            content = resolved(config)
+        except REFUSED as error:
+            raise self._refusal(error, self.parsed) from error
+        check_targets(content)
+        check_secrets(content)
 
     def _composed(self) -> DictConfig:
         try:
@@ -171,6 +187,8 @@ class Session:
         return [f"{key}={ways[key]}" for key in others]
 
     def _refusal(self, error: Exception, parsed: Sequence[Override]) -> UserError:
+        if refused := refusal(error):
+            return refused
         given = [override.key_or_group for override in parsed]
         chosen = [o for o in parsed if o.key_or_group in GROUPS[self.name] and not o.is_sweep_override()]
         groups = [str(o.input_line) for o in chosen] + [
@@ -268,6 +286,7 @@ class Session:
                 )
             folders[folder] = point
             try:
+                self._check_safe(config)
                 checked.append(self.check(config))
             except UserError as error:
                 raise UserError(f"Point {' '.join(point)}:\n{error}") from error

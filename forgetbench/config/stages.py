@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 
 from forgetbench.config.recipe import RecipeConfig
+from forgetbench.core.references import literal
 
 
 class Training(StrEnum):
@@ -82,6 +83,7 @@ def stage_recipe(recipe: RecipeConfig, stage: StageConfig) -> RecipeConfig:
     Raises:
         OmegaConfBaseException: the stage changes a key that recipes do not have, or to a value of another type.
     """
-    found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(recipe), stage.recipe))
+    whole = OmegaConf.merge(OmegaConf.structured(RecipeConfig), literal(asdict(recipe)), literal(stage.recipe))
+    found = OmegaConf.to_object(whole)
     assert isinstance(found, RecipeConfig)
     return found

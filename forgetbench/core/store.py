@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from forgetbench.core.errors import UserError
 from forgetbench.core.files import replacing
 
 T = TypeVar("T")
@@ -73,7 +74,13 @@ class Store:
         self._damage: tuple[type[Exception], ...] = (*_DAMAGE, *damage)
 
     def path(self, name: str) -> Path:
-        """Where an entry is, whether or not it exists."""
+        """Where an entry is, whether or not it exists.
+
+        Raises:
+            UserError: the name leads to another folder.
+        """
+        if Path(name).name != name or "\\" in name:
+            raise UserError(f"{name!r} is no name of an entry of {self._folder}; make the table that holds it again.")
         return self._folder / f"{name}{self._suffix}"
 
     def names(self) -> list[str]:

@@ -6,13 +6,14 @@ where `HF_HUB_OFFLINE=1` asks for that. A streamed set is passed over and not st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.network import hub_unreachable_reason, not_found_message
+from forgetbench.core.paths import leads_out
 from forgetbench.data.manifest import Manifest, Source
 from forgetbench.data.tables import BATCH, Row, arrow_rows, table_length
 
@@ -64,9 +65,25 @@ def _load(source: Source, place: str, split: str) -> Any:
             place = hub.snapshot_download(place, repo_type="dataset", revision=revision, local_files_only=True)
             revision = None
     with _offline(offline):
-        return datasets.load_dataset(
-            place, source.hub_config, revision=revision, split=split, streaming=source.streaming
-        )
+        builder = datasets.load_dataset_builder(place, source.hub_config, revision=revision)
+        _check_files(place, builder.config.data_files or {})
+        if source.streaming:
+            return builder.as_streaming_dataset(split=split)
+        builder.download_and_prepare()
+        return builder.as_dataset(split=split)
+
+
+def _check_files(place: str, files: Mapping[str, Sequence[str]]) -> None:
+    """Refuse files elsewhere, which a repository's card may name as its data.
+
+    Raises:
+        ValueError: names the file.
+    """
+    is_local = Path(place).is_dir()
+    for file in map(str, (one for listed in files.values() for one in listed)):
+        at_hub = not is_local and file.startswith("hf://datasets/")
+        if not at_hub and (not is_local or "://" in file or leads_out(place, file)):
+            raise ValueError(f"its card names {file} as data, which is outside of the repository")
 
 
 def _unreachable_reason(place: str) -> str | None:

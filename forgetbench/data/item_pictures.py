@@ -7,10 +7,10 @@ import re
 from pathlib import Path, PurePath
 
 from forgetbench.core.files import replacing
+from forgetbench.core.paths import is_relative
 from forgetbench.core.records import ImageRef
 from forgetbench.data.conversations import Row, is_conversation
 from forgetbench.data.manifest import Manifest, downloads
-from forgetbench.data.picture_files import with_slashes
 from forgetbench.data.picture_texts import LONGEST_NAME, decoded, decoded_bytes
 from forgetbench.data.tables import Stored, content_name
 
@@ -85,9 +85,9 @@ class ItemPictures:
             raise ValueError(f"picture '{name}' is an address; download it, and give the file's name")
         name = name.removeprefix("file://")
         path = PurePath(name)
-        if ".." not in PurePath(with_slashes(name)).parts:
-            if not path.is_absolute():
-                return name
+        if is_relative(name):
+            return name
+        if ".." not in path.parts:
             for folder in self._folders:
                 if path.is_relative_to(folder):
                     return path.relative_to(folder).as_posix()

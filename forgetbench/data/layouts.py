@@ -145,7 +145,7 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
     if not files:
         raise UserError(f"{manifest.path}: split '{split}' lists no `files`.")
     for name in files:
-        path = manifest.root / name
+        path = manifest.file(name)
         if not is_file(path):
             raise _absent(manifest, split, path)
         try:
@@ -186,7 +186,7 @@ def _references(manifest: Manifest, split: str) -> Callable[[Row], Row]:
     name = manifest.split(split).references
     if name is None:
         return lambda row: row
-    path = manifest.root / name
+    path = manifest.file(name)
     if not is_file(path):
         raise _absent(manifest, split, path)
     text = read_text(path)

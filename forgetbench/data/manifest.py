@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.paths import EMBEDDED
+from forgetbench.core.paths import EMBEDDED, is_relative, leads_out
 from forgetbench.core.records import AnswerKind, Metric, Role
 
 DOWNLOADS = "FORGETBENCH_DOWNLOADS"
@@ -164,6 +164,19 @@ class Manifest:
         files = [name for split in self.splits.values() for name in (*split.files, split.references) if name]
         return not self.is_on_hub and (not self.is_public or all((self.root / name).is_file() for name in files))
 
+    def file(self, name: str) -> Path:
+        """One of its files.
+
+        Raises:
+            UserError: the name leads out of `root`.
+        """
+        path = self.root / name
+        if not is_relative(name) or leads_out_of_data(self.root, path):
+            raise UserError(
+                f"{self.path}: file '{name}' is outside of {self.root}; name the folder that it is in as `source.root`."
+            )
+        return path
+
     def split(self, name: str) -> Split:
         """One of the splits.
 
@@ -182,3 +195,13 @@ class Manifest:
 def downloads() -> Path:
     """Folder of public sets."""
     return Path(os.environ.get(DOWNLOADS, "downloads")).resolve()
+
+
+def leads_out_of_data(folder: str | Path, path: str | Path) -> bool:
+    """Whether a file in a folder of data is a link to a place outside of it.
+
+    Links may lead to, and stand in, the folder of downloads: what is there is the user's own arrangement.
+    """
+    if not leads_out(folder, path):
+        return False
+    return leads_out(downloads(), path) and not Path(folder).is_relative_to(downloads())

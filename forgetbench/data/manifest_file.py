@@ -15,8 +15,10 @@ from omegaconf.errors import ConfigKeyError
 
 from forgetbench.core.errors import UserError, reason
 from forgetbench.core.options import nearest
+from forgetbench.core.paths import is_relative
 from forgetbench.core.reading import read_text
 from forgetbench.core.records import AnswerKind, Metric
+from forgetbench.core.references import check_references, literal
 from forgetbench.core.yaml_files import MAX_BYTES, parse_yaml
 from forgetbench.data.adapters import ADAPTERS
 from forgetbench.data.manifest import Manifest, Source, SourceKind, Split
@@ -38,8 +40,9 @@ def load_manifest(path: Path) -> Manifest:
 @lru_cache(maxsize=1024)
 def _checked(path: Path, text: str) -> Manifest:
     """The manifest of a file that holds `text`; a grid's points name the same ones again and again."""
-    own = {"name": path.stem, "path": str(path)}
+    own = literal({"name": path.stem, "path": str(path)})
     content = parse_yaml(text, path) or {}
+    check_references(content, path)
     try:
         raw = OmegaConf.create(content)
         manifest = OmegaConf.to_object(OmegaConf.merge(_schema(), raw, own))
@@ -124,6 +127,9 @@ def _split_problems(manifest: Manifest, raw: Any) -> Iterator[str]:
 
 def _source_problems(manifest: Manifest) -> Iterator[str]:
     source = manifest.source
+    place, _, folder = (source.root if source else "").rpartition(":")
+    if place in ("embedded", "downloads") and not is_relative(folder):
+        yield f"`source.root: {place}:{folder}` leads out of that folder; name a folder in it."
     for split, described in manifest.splits.items():
         if described.n is not None and not 0 <= described.n <= MAX_ITEMS:
             yield f"`splits.{split}.n: {described.n}` is no number of items; give what the split has, or drop it."

@@ -15,7 +15,9 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePath
 
+from forgetbench.core.paths import is_relative
 from forgetbench.core.reading import check_file, read_bytes
+from forgetbench.data.manifest import leads_out_of_data
 
 MAX_BYTES = 2**30
 """Of a picture's file; 100 million pixels of 16-bit colour are 0.6 GB."""
@@ -53,8 +55,11 @@ def read_file(container: str, name: str) -> bytes:
             raise ValueError(f"it unpacks to {member.file_size:,} bytes, and a picture may have {MAX_BYTES:,}")
         return archive.read(member)
     path = Path(container) / name
-    # Looked for first: where every picture is there, none of a large folder's names need be read.
-    return read_bytes(path if os.path.lexists(path) else Path(container) / _in_folder(container, name), MAX_BYTES)
+    if not os.path.lexists(path):
+        path = Path(container) / _in_folder(container, name)
+    if not is_relative(name) or leads_out_of_data(container, path):
+        raise LookupError("it leads out of the folder; copy the file there, or name the folder that it is in")
+    return read_bytes(path, MAX_BYTES)
 
 
 def _in_folder(container: str, name: str) -> str:

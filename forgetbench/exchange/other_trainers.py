@@ -202,7 +202,7 @@ def _check_tokens(loaded: LoadedModel, path: Path) -> None:
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         return
     try:
-        own = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        own = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: its tokenizer cannot be read ({str(error).splitlines()[0]}).") from error
     if _tokens(own) != _tokens(loaded.processor.tokenizer):

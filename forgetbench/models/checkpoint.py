@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import read_json, replacing
+from forgetbench.core.paths import leads_out
 
 if TYPE_CHECKING:  # listing checkpoints needs no torch, and a finished matrix is read again without it
     from torch import Tensor
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # listing checkpoints needs no torch, and a finished matrix i
 
 _STEP = re.compile(r"step_(\d{6,})")
 _NAME = re.compile(r"step_\d{6,}(@|$)")
+_VARIANT = re.compile(r"\w[\w.+-]*(:[\w.+-]+)?|")
 _MOMENTS = "optimiser.safetensors"
 
 
@@ -102,6 +104,7 @@ def save_checkpoint(folder: Path, step: int, delta: Mapping[str, Tensor], meta: 
     # The method's settings count: an adapter's scale is not in its tensors.
     meta = {**meta, "step": step, "delta_digest": tensors_digest(tensors, meta["method"])}
     target = folder / "checkpoints" / step_name(step, str(meta.get("variant", "")))
+    check_own(folder, target)
     with replacing(target) as temporary:
         temporary.mkdir()
         save_file(tensors, temporary / "delta.safetensors")
@@ -119,9 +122,11 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
         UserError: a folder is named like a step and holds another one, or nothing that can be read.
     """
     found = [BASE]
+    check_own(folder, folder / "checkpoints")
     for path in sorted((folder / "checkpoints").glob("step_*")):
         if not path.is_dir() or not _NAME.match(path.name):
             continue
+        check_own(folder, path)
         checkpoint = _read(path)
         if checkpoint.name == path.name:
             found.append(checkpoint)
@@ -135,9 +140,24 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
 def _read(path: Path) -> Checkpoint:
     meta = read_json(path / "meta.json")
     lacking = {"step", "delta_digest", "method"} - set(meta if isinstance(meta, dict) else ())
-    if lacking or not isinstance(meta["step"], int):
+    is_sound = not lacking and isinstance(meta["step"], int) and meta["step"] >= 0
+    if not is_sound or not _VARIANT.fullmatch(str(meta.get("variant", ""))):
         raise UserError(f"{path / 'meta.json'} is not that of a checkpoint; delete {path} and run finetune again.")
     return Checkpoint(meta["step"], path, meta)
+
+
+def check_own(folder: Path, path: Path) -> None:
+    """Refuse a folder of a run that is a link to another place: what is there would be taken, replaced or removed.
+
+    Args:
+        folder: the run's; may itself be a link.
+        path: in it.
+
+    Raises:
+        UserError: it leads out of the run's folder.
+    """
+    if leads_out(folder, path):
+        raise UserError(f"{path} is a link that leads out of the run; move what it points to into {folder}.")
 
 
 def chosen_steps(checkpoints: Sequence[Checkpoint], steps: Collection[int], key: str, folder: Path) -> list[Checkpoint]:
@@ -176,6 +196,7 @@ def save_resume(folder: Path, point: ResumePoint) -> None:
 
     from forgetbench.models.tensors import tensors_digest
 
+    check_own(folder, folder / "resume")
     target = folder / "resume" / step_name(point.step)
     with replacing(target) as temporary:
         temporary.mkdir()
@@ -192,6 +213,7 @@ def load_resume(folder: Path) -> ResumePoint | None:
     Raises:
         UserError: it was damaged.
     """
+    check_own(folder, folder / "resume")
     named = ((_STEP.fullmatch(path.name), path / _MOMENTS) for path in (folder / "resume").glob("step_*"))
     # A kill may leave the folder of an older one without its file.
     found = max(((int(step[1]), path) for step, path in named if step and path.is_file()), default=None)

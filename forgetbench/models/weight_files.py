@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from forgetbench.core.errors import UserError
+from forgetbench.core.paths import leads_out
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -22,8 +23,10 @@ def check_content(path: Path) -> None:
     """Refuse a file that has no content of its own.
 
     Raises:
-        UserError: it is empty, or a Git LFS pointer.
+        UserError: it is empty, a Git LFS pointer, or a link to a place outside of its folder and of the Hub's cache.
     """
+    if leads_out(path.parent, path):
+        raise UserError(f"{path} is a link that leads out of its folder; copy the file, or name the folder it is in.")
     with path.open("rb") as file:
         start = file.read(len(_POINTER))
     if start == _POINTER:
@@ -99,6 +102,6 @@ def indexed(folder: Path) -> list[str]:
         names = sorted(set(content["weight_map"].values()))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as an index ({error}); copy or download it again.") from error
-    if wrong := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
+    if wrong := [name for name in names if not isinstance(name, str) or Path(name).name != name or "\\" in name]:
         raise UserError(f"{path} names {wrong[0]}, which is not in {folder}; copy the whole folder.")
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
@@ -21,6 +22,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.files import read_json, write_json
 from forgetbench.core.nested import differing
 from forgetbench.core.paths import PACKAGE
+from forgetbench.core.references import literal
 from forgetbench.methods.base import Method
 from forgetbench.methods.registry import SCHEMAS
 from forgetbench.models.checkpoint import Checkpoint, chosen_steps, list_checkpoints
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from forgetbench.training.plan import Stage
 
 FILE = "run.json"
+TRUST = "FORGETBENCH_TRUST_REMOTE_CODE"
+"""Environment variable: run the code of a model whose run.json asks for it."""
 IMPORTED = "imported from"
 """In a run's `environment`: the folder of another trainer's checkpoints that it was made of."""
 NOT_KNOWN = "not known"
@@ -128,14 +132,22 @@ class Run:
         """Write run.json."""
         write_json(self.folder / FILE, self.content)
 
-    def load_base(self) -> LoadedModel:
+    def load_base(self, trusted: bool = False) -> LoadedModel:
         """The model that training started from, loaded.
 
+        Args:
+            trusted: whether this command was told to run the model's own code; run.json may be somebody else's.
+
         Raises:
-            UserError: its weights are not those any more.
+            UserError: its weights are not those any more, or it would run code.
         """
         from forgetbench.models.load import load_model
 
+        if self.model.trust_remote_code and not (trusted or os.environ.get(TRUST)):
+            raise UserError(
+                f"{self.folder / FILE} asks to run Python code that comes with model.path={self.model.path} "
+                f"(trust_remote_code). If you trust both, set {TRUST}=1 for this command."
+            )
         loaded = load_model(self.model, self.config.seed)
         if loaded.digest != self.model_digest:
             raise UserError(
@@ -295,7 +307,7 @@ def _typed(settings: Any, method_class: str) -> FinetuneConfig:
         raise ValueError(f"config lacks {', '.join(missing)}")
     schema = OmegaConf.structured(FinetuneConfig)
     schema.method = OmegaConf.structured(next(one for one in SCHEMAS.values() if one.__name__ == method_class))
-    config = OmegaConf.to_object(OmegaConf.merge(schema, settings))
+    config = OmegaConf.to_object(OmegaConf.merge(schema, literal(settings)))
     assert isinstance(config, FinetuneConfig)
     assert isinstance(config.method, Method)
     return config

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from forgetbench.core.streams import has_all_letters
+from forgetbench.core.streams import has_all_letters, visible_json
 from forgetbench.tables.last import last_stage, last_step
 from forgetbench.terminal.console import console
 
@@ -58,7 +58,7 @@ def to_json(frame: pd.DataFrame) -> str:
     """An array with an object per row, null where a value is absent; floats as in `to_tsv`."""
     frame = _rounded(frame)
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return json.dumps(rows, indent=2, ensure_ascii=not has_all_letters(), allow_nan=False) + "\n"
+    return visible_json(json.dumps(rows, indent=2, ensure_ascii=not has_all_letters(), allow_nan=False)) + "\n"
 
 
 def _rounded(frame: pd.DataFrame) -> pd.DataFrame:

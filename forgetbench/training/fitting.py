@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rich.markup import escape
 from rich.progress import track
 
 from forgetbench.config import FinetuneConfig, RecipeConfig, TooLong, TrainOn
@@ -127,9 +128,8 @@ def _long_items(sets: Sequence[WeightedSet], encoder: Encoder, recipe: RecipeCon
 
 def _with_bar(one: WeightedSet) -> Iterable[Sample]:
     hidden = len(one.samples) < _SHOWN_FROM or not console.is_terminal or console.quiet
-    return track(
-        one.samples, f"measuring {one.name}", console=console, transient=True, disable=hidden, total=len(one.samples)
-    )
+    title, total = f"measuring {escape(one.name)}", len(one.samples)
+    return track(one.samples, title, console=console, transient=True, disable=hidden, total=total)
 
 
 def _told(long: Sequence[LongItem], limit: int | None) -> str:

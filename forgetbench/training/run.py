@@ -23,6 +23,7 @@ from forgetbench.models.checkpoint import (
     save_resume,
     step_name,
 )
+from forgetbench.terminal.console import console
 from forgetbench.training.loop import Resume, StepReport, Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.tracking import tracked
@@ -104,11 +105,12 @@ def _left(folder: Path, keep: Sequence[int], ends: Sequence[int]) -> Resume | No
 
 def _progress(shown: bool) -> Progress:
     return Progress(
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
         TimeRemainingColumn(),
+        console=console,
         disable=not shown or not sys.stdout.isatty(),
         transient=True,
     )

@@ -54,7 +54,10 @@ def verify(manifest: Manifest, fingerprints: Fingerprints) -> Verified:
     problems, sizes, reads = list[str](), dict[str, int](), dict[str, Read]()
     train, evaluated = dict[bytes, Fingerprint](), dict[bytes, Fingerprint]()
     for name, expected in manifest.source.sha256.items():
-        problems += _digest_problems(manifest.root / name, expected)
+        try:
+            problems += _digest_problems(manifest.file(name), expected)
+        except UserError as error:
+            problems.append(str(error))
     for split, described in manifest.splits.items():
         try:
             read = reads[split] = read_split(manifest, split)

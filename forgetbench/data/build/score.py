@@ -58,7 +58,13 @@ def score(
     broken: dict[str, str] = {}
     unsaved: dict[str, list[int]] = {}
     saved_at = time.monotonic()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Speed(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("CLIP", total=len(sizes), completed=len(nearest))
         try:
