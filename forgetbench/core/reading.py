@@ -195,7 +195,7 @@ def lines(path: Path, readline: Callable[[int], Any]) -> Iterator[Any]:
     while line := readline(MAX_LINE + 1):
         number += 1
         if len(line) > MAX_LINE:
-            raise UserError(f"{path}:{number}: a line of more than {MAX_LINE:,} bytes; the file is damaged, or another.")
+            raise UserError(f"{path}:{number}: a line of over {MAX_LINE:,} bytes; the file is damaged, or another.")
         yield line
 
 

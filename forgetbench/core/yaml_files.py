@@ -54,15 +54,6 @@ def read_yaml(path: Path) -> Any:
     return parse_yaml(read_text(path, MAX_BYTES), path)
 
 
-def check_yaml(path: Path) -> None:
-    """Refuse a file that another parser is about to read, and would choke on.
-
-    Raises:
-        UserError: names the file.
-    """
-    read_yaml(path)
-
-
 def parse_yaml(text: str, where: object) -> Any:
     """What a YAML text holds.
 
@@ -107,7 +98,7 @@ def _check_size(text: str) -> None:
             case yaml.AliasEvent():
                 if event.anchor in {anchor for anchor, _ in above}:
                     raise ValueError(f"the alias *{event.anchor} stands inside of what it repeats")
-                total += sizes.get(event.anchor, 0)
+                total += sizes.get(str(event.anchor), 0)
             case yaml.CollectionStartEvent():
                 above.append((event.anchor, total))
                 total += 1

@@ -12,7 +12,6 @@ from forgetbench.core.options import manifest_files
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.manifest_file import load_manifest
 
-
 MAX_DEPTH = 32
 """Mixtures in each other."""
 

@@ -6,14 +6,15 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import fields
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError
 
 from forgetbench.core.errors import UserError, reason
+from forgetbench.core.nested import misplaced
 from forgetbench.core.options import nearest
 from forgetbench.core.paths import is_relative
 from forgetbench.core.reading import read_text
@@ -22,7 +23,6 @@ from forgetbench.core.references import check_references, literal
 from forgetbench.core.yaml_files import MAX_BYTES, parse_yaml
 from forgetbench.data.adapters import ADAPTERS
 from forgetbench.data.manifest import Manifest, Source, SourceKind, Split
-
 
 MAX_ITEMS = 10**9
 """Of a split, as its manifest says: places are drawn among so many."""
@@ -63,7 +63,8 @@ def _schema() -> Any:
 
 def _problems(manifest: Manifest, raw: Any) -> Iterator[str]:
     """What is wrong with a manifest though every value has the right type; `raw` is what the file itself says."""
-    yield from _type_problems(manifest)
+    for key, value in misplaced(manifest):
+        yield f"`{key}` holds {value!r}, where a text or a number is expected."
     source, name = manifest.source, raw.get("name", manifest.name)
     if bool(source) == bool(manifest.mixture):
         yield "give either `source` or `mixture`, not both and not neither."
@@ -83,26 +84,6 @@ def _problems(manifest: Manifest, raw: Any) -> Iterator[str]:
     yield from _answer_problems(manifest)
     if len(manifest.cluster_by) not in (1, 2):
         yield f"`cluster_by` names {len(manifest.cluster_by)} fields; name one or two."
-
-
-def _type_problems(manifest: Manifest) -> Iterator[str]:
-    """Lists and mappings inside of lists and mappings of texts and numbers, which OmegaConf lets pass."""
-    described = {"": manifest, "source.": manifest.source} | {
-        f"splits.{name}.": split for name, split in manifest.splits.items()
-    }
-    for above, one in described.items():
-        for name, kind in _simple_kinds(type(one)).items() if one else ():
-            held = getattr(one, name)
-            values = held.values() if isinstance(held, dict) else held
-            if odd := [value for value in values if not isinstance(value, kind)]:
-                yield f"`{above}{name}` holds {odd[0]!r}, where a {'number' if kind is float else 'text'} is expected."
-
-
-@cache
-def _simple_kinds(kind: type) -> dict[str, type]:
-    """Fields that are lists or mappings -> the kind of what they hold, of those that hold texts or numbers."""
-    held = {name: get_args(hint)[-1] for name, hint in get_type_hints(kind).items() if get_origin(hint) in (list, dict)}
-    return {name: kind for name, kind in held.items() if kind in (str, float)}
 
 
 def _mixture_problems(manifest: Manifest) -> Iterator[str]:

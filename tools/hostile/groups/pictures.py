@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from tools.hostile.case import Case, Ends, Place
@@ -61,7 +62,9 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 def _png(width: int, height: int, depth: int = 8, color: int = 2, data: bytes = b"", *more: bytes) -> bytes:
     """A PNG that says what it likes of itself."""
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + b"".join(more) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + b"".join(more) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+    )
 
 
 def _changed(content: bytes, place: int, change: bytes) -> bytes:
@@ -154,7 +157,7 @@ _RIGHT: dict[str, bytes] = {
     "16-bit grey": _of("PNG", "I;16"),
     "16-bit colour": _png(2, 2, 16, 2, zlib.compress((b"\0" + b"\1\2" * 6) * 2)),
     "floats": _saved(Image.new("F", (4, 4), 0.5), "TIFF"),
-    "floats that are infinite in part": _saved(Image.fromarray(__import__("numpy").array([[0.5, float("inf")]], "f")), "TIFF"),
+    "floats that are infinite in part": _saved(Image.fromarray(np.array([[0.5, float("inf")]], "f")), "TIFF"),
     "LAB": _of("TIFF", "LAB"),
     "YCbCr": _of("JPEG", "YCbCr"),
     "an animated GIF of 300 frames": _animated("GIF", 300),

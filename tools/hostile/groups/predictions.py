@@ -31,6 +31,10 @@ def cases() -> Iterator[Case]:
         yield Case(f"a line {what}", _COMMAND, _written({_FILE: lines(row, _SECOND)}), says=("mine.jsonl",))
     for what, row in _RIGHT_ROWS.items():
         yield Case(f"a line {what}", _COMMAND, _written({_FILE: lines(row, _SECOND)}), Ends.works)
+    yield from _others()
+
+
+def _others() -> Iterator[Case]:
     for what, row in _LM_EVAL.items():
         files = {"p/base/samples_mine.jsonl": lines(row, _lm(doc_id=1))}
         yield Case(f"lm-eval {what}", _COMMAND, _written(files), says=("samples_mine.jsonl",))

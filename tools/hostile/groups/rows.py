@@ -29,6 +29,10 @@ def cases() -> Iterator[Case]:
         yield set_case(f"a list is {what}", _SPLIT, {"items.json": content}, says=["items.json"])
     for what, content in _ODD_LISTS.items():
         yield set_case(f"a list is {what}", _SPLIT, {"items.json": content}, Ends.works)
+    yield from _items()
+
+
+def _items() -> Iterator[Case]:
     for what, row in _ROWS.items():
         yield set_case(f"an item whose {what}", {}, {"items.jsonl": lines(row)}, says=["mine.yaml", "item 0"])
     for what, row in _RIGHT_ROWS.items():
@@ -37,6 +41,10 @@ def cases() -> Iterator[Case]:
         yield set_case(f"a choice whose {what}", _LETTER, {"items.jsonl": lines(row)}, says=["mine.yaml", "item 0"])
     for what, row in _RIGHT_CHOICES.items():
         yield set_case(f"a choice whose {what}", _LETTER, {"items.jsonl": lines(row)}, Ends.works)
+    yield from _others()
+
+
+def _others() -> Iterator[Case]:
     for what, row in _TALKS.items():
         yield set_case(f"a conversation whose {what}", {}, {"items.jsonl": lines(row)}, says=["mine.yaml"])
     for what, fields, files in _SPECIAL:
@@ -121,7 +129,9 @@ _ODD_LINES: dict[str, str | bytes] = {
     "a text of 8 MiB": lines(_item(question="words " * (8 * 2**20 // 6))),
     "5000 unknown fields": lines({**ITEM, **{f"f{k}": k for k in range(5000)}}),
     "a field named by 5000 letters": lines({**ITEM, "k" * 5000: 1}),
-    "unicode of every plane": lines(_item(question="".join(chr(k) for k in range(0xA0, 0x2FFFF, 97)).encode("utf-8", "ignore").decode())),
+    "unicode of every plane": lines(
+        _item(question="".join(chr(k) for k in range(0xA0, 0x2FFFF, 97)).encode("utf-8", "ignore").decode())
+    ),
     "a field twice": '{"question": "one?", "question": "?", "answer": "x"}\n',
 }
 _BROKEN_LISTS: dict[str, str | bytes] = {
@@ -296,8 +306,16 @@ _COLUMN = {"source": {"root": "..", "columns": {"question": "frage"}}}
 _PICTURES = {"image_domains": ["photos"]}
 _SPECIAL: list[tuple[str, Fields, Files]] = [
     ("more marks than pictures", _PICTURES, {"items.jsonl": lines(_item(question="<image><image>?", image="a.png"))}),
-    ("marks numbered beyond", _PICTURES, {"items.jsonl": lines(_item(question="<image 999999999999>?", image="a.png"))}),
-    ("marks of 5000 digits", _PICTURES, {"items.jsonl": lines(_item(question=f"<image {'9' * 5000}>?", image="a.png"))}),
+    (
+        "marks numbered beyond",
+        _PICTURES,
+        {"items.jsonl": lines(_item(question="<image 999999999999>?", image="a.png"))},
+    ),
+    (
+        "marks of 5000 digits",
+        _PICTURES,
+        {"items.jsonl": lines(_item(question=f"<image {'9' * 5000}>?", image="a.png"))},
+    ),
     (
         "a reply that shows a picture",
         _PICTURES,
@@ -307,7 +325,11 @@ _SPECIAL: list[tuple[str, Fields, Files]] = [
     ("ids that repeat as number and text", {}, {"items.jsonl": lines(_item(id=1), _item(id="1"))}),
     ("a mapped column that is absent", _COLUMN, {"items.jsonl": lines(ITEM)}),
     ("30 items of which none fits", {}, {"items.jsonl": lines(*[{"a": k} for k in range(30)])}),
-    ("a file of another split is absent", {"splits": {"train": {"files": ["items.jsonl", "b.jsonl"]}}}, {"items.jsonl": lines(ITEM)}),
+    (
+        "a file of another split is absent",
+        {"splits": {"train": {"files": ["items.jsonl", "b.jsonl"]}}},
+        {"items.jsonl": lines(ITEM)},
+    ),
     ("pictures are promised", {"image_domains": ["photos"]}, {"items.jsonl": lines(ITEM)}),
 ]
 _WITH_REFERENCES = {"splits": {"train": {"files": ["items.jsonl"], "references": "r.json"}}}
@@ -361,5 +383,3 @@ def _sparse(place: Place, size: int) -> None:
     """A file that says little and is long."""
     with place.write("items.jsonl", '{"question": "').open("r+b") as file:
         file.truncate(size)
-
-

@@ -34,6 +34,11 @@ def cases() -> Iterator[Case]:
     for name in ("summary.csv", "representation.csv"):
         for what in _OF_EACH[:3]:
             yield Case(f"{name} is {what}", _REPORT, _changed(name, _TABLES[what]), says=(name,))
+    yield from _values()
+    yield from _stores()
+
+
+def _values() -> Iterator[Case]:
     for column, values in _VALUES.items():
         for what, value in values.items():
             change = _with_value(column, value)
@@ -44,7 +49,12 @@ def cases() -> Iterator[Case]:
         for what, make in _places(name).items():
             yield Case(f"{name} is {what}", _REPORT if name == "train.csv" else _SHOW, make, says=(name,))
     for what, content in _LOGS.items():
-        yield Case(f"train.csv has {what}", _REPORT, _changed("train.csv", lambda _, new=content: new), says=("train.csv",))
+        yield Case(
+            f"train.csv has {what}", _REPORT, _changed("train.csv", lambda _, new=content: new), says=("train.csv",)
+        )
+
+
+def _stores() -> Iterator[Case]:
     for what, damage in _CELLS.items():
         yield Case(f"a cell is {what}, compared", _COMPARE, _cells(damage), says=(".parquet",))
     for what in ("nothing", "cut", "of other columns", "with facts that are null"):
@@ -290,7 +300,7 @@ _JOURNALS: dict[str, bytes] = {
     "zeros": b"\0" * 1000,
     "a sound checksum of no JSON": _line(b"words"),
     "a sound checksum of null": _line(b"null"),
-    "a sound checksum of other things": _line(b'[1, 2, 3, 4]'),
+    "a sound checksum of other things": _line(b"[1, 2, 3, 4]"),
     "a sound checksum of a batch of nothing": _line(b'[0, "x", 0.1, []]'),
     "a sound checksum of depth": _line(b"[" * 100_000 + b"]" * 100_000),
 }

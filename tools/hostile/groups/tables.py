@@ -44,6 +44,11 @@ def cases() -> Iterator[Case]:
         yield set_case(f"csv {what}", {**csv, **_LETTER}, {"t.csv": content}, says=["mine.yaml", "item 0"])
     for what, write in _LONG.items():
         yield set_case(f"csv {what}", csv, write, says=["t.csv"])
+    yield from _parquets()
+    yield from _choices()
+
+
+def _parquets() -> Iterator[Case]:
     for what, make in _FILES.items():
         yield set_case(f"parquet {what}", _PARQUET, {"t.parquet": make()}, says=["t.parquet"])
     for what, values in _BEYOND.items():
@@ -55,6 +60,9 @@ def cases() -> Iterator[Case]:
         yield set_case(f"parquet {what}", _PARQUET, {"t.parquet": _parquet(columns)}, says=["mine.yaml", "item 0"])
     for what, columns in _RIGHT_COLUMNS.items():
         yield set_case(f"parquet {what}", _PARQUET, {"t.parquet": _parquet(columns)}, Ends.works)
+
+
+def _choices() -> Iterator[Case]:
     for what, columns in _CHOICES.items():
         fields = {**_PARQUET, **_LETTER}
         yield set_case(f"parquet {what}", fields, {"t.parquet": _parquet(columns)}, says=["mine.yaml", "item 0"])
@@ -104,7 +112,7 @@ _RIGHT_TEXTS: dict[str, str | bytes] = {
     "with a byte order mark": b"\xef\xbb\xbf" + (_HEADER + "a,b\n").encode(),
     "with blank lines": _HEADER + "\n\na,b\n\n",
     "with line breaks in quotes": _HEADER + '"a\nb",c\n',
-    "with a formula": _HEADER + "\"=HYPERLINK(\"\"x\"\")\",=1+1\n",
+    "with a formula": _HEADER + '"=HYPERLINK(""x"")",=1+1\n',
     "with a cell that looks like a list": _HEADER + '"[1, 2",x\n',
     "with an answer of nested brackets": _HEADER + 'a,"' + "[" * 5000 + '"\n',
     "with an answer that is Python": _HEADER + "a,\"[__import__('os').getcwd()]\"\n",
@@ -126,7 +134,9 @@ _ODD_CELLS = {
 
 def _parquet(columns: dict[str, Any], **how: Any) -> bytes:
     held = io.BytesIO()
-    arrays = {name: one if isinstance(one, pa.Array | pa.ChunkedArray) else pa.array(one) for name, one in columns.items()}
+    arrays = {
+        name: one if isinstance(one, pa.Array | pa.ChunkedArray) else pa.array(one) for name, one in columns.items()
+    }
     pq.write_table(pa.table(arrays), held, **how)
     return held.getvalue()
 
@@ -149,7 +159,9 @@ def _huge_count() -> bytes:
 
 def _duplicates() -> bytes:
     held = io.BytesIO()
-    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["c"]), pa.array(["b"])], ["question", "question", "answer"])
+    table = pa.Table.from_arrays(
+        [pa.array(["a"]), pa.array(["c"]), pa.array(["b"])], ["question", "question", "answer"]
+    )
     pq.write_table(table, held)
     return held.getvalue()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tools.hostile.case import Case, Ends, Place
 from tools.hostile.datasets import FOLDER, ITEM, SHOWN, lines
@@ -165,7 +165,7 @@ _VALUES = {
 }
 
 
-def _written(path: str, content: str | bytes):  # noqa: ANN202
+def _written(path: str, content: str | bytes) -> Callable[[Place], object]:
     def make(place: Place) -> None:
         place.write(path, content)
         place.write("items.jsonl", lines(ITEM))
