@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
@@ -51,7 +51,8 @@ def misplaced(record: Any, above: str = "") -> Iterator[tuple[str, Any]]:
         record: a dataclass.
         above: what stands before every key.
     """
-    for name, kind in _kinds(type(record)).items():
+    of_class: Hashable = type(record)
+    for name, kind in _kinds(of_class).items():
         held = getattr(record, name)
         inside = list(held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list) else ())
         if is_dataclass(held):
@@ -64,7 +65,7 @@ def misplaced(record: Any, above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 @cache
-def _kinds(kind: Any) -> dict[str, Any]:
+def _kinds(kind: Hashable) -> dict[str, Any]:
     """Field -> the kind of what it holds; of a list or mapping, of what that holds."""
     return {
         name: get_args(hint)[-1] if get_origin(hint) in (list, dict) else hint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -29,7 +30,7 @@ _NUMBERS = (
 )
 _RATES = "lr_"
 """How columns of learning rates begin."""
-_WORDS = {
+_WORDS: dict[str, set[Any]] = {
     "text_axis": set(Axis),
     "image_axis": set(Axis),
     "decoding": set(Decoding),
