@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
@@ -51,8 +51,7 @@ def misplaced(record: Any, above: str = "") -> Iterator[tuple[str, Any]]:
         record: a dataclass.
         above: what stands before every key.
     """
-    of_class: Hashable = type(record)
-    for name, kind in _kinds(of_class).items():
+    for name, kind in _kinds(type(record)).items():
         held = getattr(record, name)
         inside = list(held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list) else ())
         if is_dataclass(held):
@@ -64,10 +63,11 @@ def misplaced(record: Any, above: str = "") -> Iterator[tuple[str, Any]]:
                 yield f"{above}{name}", value
 
 
-@cache
-def _kinds(kind: Hashable) -> dict[str, Any]:
+def _kinds(kind: type[Any]) -> dict[str, Any]:
     """Field -> the kind of what it holds; of a list or mapping, of what that holds."""
     return {
-        name: get_args(hint)[-1] if get_origin(hint) in (list, dict) else hint
-        for name, hint in get_type_hints(kind).items()
+        name: get_args(hint)[-1] if get_origin(hint) in (list, dict) else hint for name, hint in _hints(kind).items()
     }
+
+
+_hints: Any = cache(get_type_hints)

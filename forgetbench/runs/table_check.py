@@ -53,18 +53,18 @@ def problems(name: str, frame: pd.DataFrame) -> Iterator[str]:
     if broken.any():
         yield f"line {int(broken.argmax()) + 2} is cut short"
     for column in frame:
-        yield from _column_problems(str(column), frame[column])
+        yield from _column_problems(str(column), frame[column], name == "train.csv")
 
 
-def _column_problems(column: str, values: pd.Series) -> Iterator[str]:
-    """Of one column, the first value that is none."""
+def _column_problems(column: str, values: pd.Series, is_log: bool) -> Iterator[str]:
+    """Of one column, the first value that is none; a log may tell of infinite gradients."""
     held = values.dropna()
     if column in _WHOLE:
         fits = [isinstance(one, int) or (isinstance(one, float) and one.is_integer()) for one in held.tolist()]
         fits = [fit and abs(one) < 2**53 for fit, one in zip(fits, held.tolist(), strict=True)]
         expected = "a whole number"
     elif column in _NUMBERS or column.startswith(_RATES):
-        fits = [isinstance(one, int | float) and not math.isnan(one) for one in held.tolist()]
+        fits = [isinstance(one, int | float) and (is_log or math.isfinite(one)) for one in held.tolist()]
         expected = "a number"
     elif column in _WORDS:
         fits = [one in _WORDS[column] for one in held.tolist()]

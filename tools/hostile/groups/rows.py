@@ -76,6 +76,9 @@ for _ in range(300):
     _DEEP_MAPPING = {"a": _DEEP_MAPPING}
 
 _BROKEN_LINES: dict[str, str | bytes] = {
+    "of an answer 300 deep": lines(_item(answer=_DEEP)),
+    "of a note 300 lists deep": lines(_item(note=_DEEP)),
+    "of a note 300 mappings deep": lines(_item(note=_DEEP_MAPPING)),
     "null": "null\n",
     "lists": "[1, 2]\n",
     "texts": '"words"\n',
@@ -165,9 +168,6 @@ _ROWS: dict[str, dict[str, Any]] = {
     "answer is a list of lists": _item(answer=[["red"]]),
     "answer is a list with null": _item(answer=["red", None]),
     "answer is NaN": _item(answer=float("nan")),
-    "answer is 300 deep": _item(answer=_DEEP),
-    "note is 300 lists deep": _item(note=_DEEP),
-    "note is 300 mappings deep": _item(note=_DEEP_MAPPING),
     "answer holds NUL": _item(answer="a\0"),
     "answer holds half a character": _item(answer="\ud800"),
     "question holds NUL": _item(question="a\0b"),
