@@ -26,7 +26,7 @@ MAX_WHOLE = 16 * 1024 * MIB
 """Bytes of a file that is read in one go, such as one JSON list."""
 MAX_DEPTH = 100
 """Lists and mappings in each other."""
-_BOMB_BYTES, _BOMB_RATIO = 256 * MIB, 200
+_BOMB_BYTES, _BOMB_RATIO = 64 * MIB, 200
 """A file that unpacks to more, at such a ratio, is made to fill memory: text shrinks to a tenth, logs to a fiftieth."""
 _WIDE = {
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -126,11 +126,12 @@ def check_depth(value: Any, deepest: int = MAX_DEPTH) -> None:
     Raises:
         ValueError: they are.
     """
-    level, depth = [value], 0
-    while level := [inner for one in level if isinstance(one, list | dict) for inner in _inside(one)]:
-        depth += 1
-        if depth > deepest:
-            raise ValueError(f"lists and mappings are nested more than {deepest} deep")
+    level = list(_inside([value]))
+    for _ in range(deepest):
+        level = [inner for one in level for inner in _inside(one)]
+        if not level:
+            return
+    raise ValueError(f"lists and mappings are nested more than {deepest} deep")
 
 
 def _inside(value: list[Any] | dict[Any, Any]) -> Iterator[Any]:

@@ -85,6 +85,7 @@ def test_the_base_may_be_missing(tmp_path: Path) -> None:
     [
         ((), "has no subfolder. Expected one subfolder per checkpoint"),
         (("base", "final"), "'final' names no step"),
+        (("base", f"step_{'9' * 40}"), f"'step_{'9' * 40}' names no step"),
         (("step_5", "checkpoint-5"), "'checkpoint-5' and 'step_5' are both step 5"),
         (("base", "step_0"), "'base' and 'step_0' are both step 0"),
     ],
