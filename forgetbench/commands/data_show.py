@@ -15,7 +15,6 @@ from forgetbench.data.quadrant import quadrant_label
 from forgetbench.data.sources import load_samples, read_split
 from forgetbench.terminal.console import console
 
-
 _LONGEST = 4000
 """Characters of a text that are shown."""
 

@@ -47,7 +47,7 @@ def read_image(image: ImageRef) -> bytes:
     try:
         return read_file(image.container, image.name)
     # RuntimeError: a ZIP with a password or an unknown compression; ValueError: a name with a zero byte.
-    except (OSError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (UserError, OSError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"Picture '{image.name}' cannot be read from {image.container} ({error}). "
             "Names are looked up in the manifest's `source.images`."
