@@ -25,6 +25,8 @@ MISMATCHES = 0.05
 """Share of a file's targets that may differ from ours: a few labels may be written otherwise, misaligned ones are not
 few."""
 
+MAX_LETTERS = 2**18
+"""Of a reply; a model that thinks aloud for 64,000 tokens writes so many."""
 _MOST_DIGITS = 18
 """Of a step; tables hold whole numbers of 64 bits."""
 _ROUNDING = 0.01
@@ -213,6 +215,8 @@ def _prediction(path: Path, decoding: Decoding, sample: Sample, answer: Answer) 
     if isinstance(given, str) != (decoding is Decoding.greedy):
         raise UserError(f"{where}: text on some lines and log-probabilities on others; put them into two files.")
     if isinstance(given, str):
+        if len(given) > MAX_LETTERS:
+            raise UserError(f"{where}: a text of {len(given):,} characters, and a reply may have {MAX_LETTERS:,}.")
         # JSON can hold half a character, which no file of ours can.
         return Prediction(text=given.encode("utf-8", "replace").decode("utf-8"))
     if len(given) != n:

@@ -477,5 +477,10 @@ def test_a_file_without_predictions_is_refused(read: Read, tmp_path: Path) -> No
         read_predictions(tmp_path / "gone.jsonl", OPEN)
 
 
+def test_a_reply_that_no_model_wrote_is_refused_before_it_is_read(read: Read) -> None:
+    with pytest.raises(UserError, match=r":1: item .* a text of 2,097,152 characters"):
+        read([{"id": one, "text": "B " * 2**20} for one in "xyz"])
+
+
 def test_predictions_are_the_records_that_the_engine_makes(read: Read) -> None:
     assert read([{"id": "x", "text": "red"}], OPEN[:1]).predictions == {"x": Prediction(text="red")}

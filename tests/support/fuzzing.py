@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-FEW, MANY = 40, 2000
+FEW, MANY = 20, 1000
 """Examples of a test: of the quick run, and of the long one under `make test-all`."""
 
 

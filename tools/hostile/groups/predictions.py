@@ -131,6 +131,7 @@ _RIGHT_FILES: dict[str, str | bytes] = {
     '{"id": "b", "logprobs": [-1, -2, -3]}\n',
 }
 _ROWS: dict[str, dict[str, Any]] = {
+    "whose text is of 2 MiB": {"id": "a", "text": "B " * 2**20},
     "without text": {"id": "a"},
     "of nothing": {},
     "whose text is null": {"id": "a", "text": None},
@@ -164,7 +165,6 @@ _RIGHT_ROWS: dict[str, dict[str, Any]] = {
     "whose text holds half a character": {"id": "a", "text": "B \ud800"},
     "whose text holds NUL": {"id": "a", "text": "B\0"},
     "whose text holds escape sequences": {"id": "a", "text": "\x1b[31mB\x1b[0m"},
-    "whose text is of 2 MiB": {"id": "a", "text": "B " * 2**20},
     "whose text is a thought without end": {"id": "a", "text": "<think>" * 3000},
     "whose text is brackets": {"id": "a", "text": "(" * 20_000},
     "with other fields": {"id": "a", "text": "B", "usage": {"tokens": [1, [2]]}},
