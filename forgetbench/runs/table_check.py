@@ -73,4 +73,5 @@ def _column_problems(column: str, values: pd.Series, is_log: bool) -> Iterator[s
         return
     if not all(fits):
         place = fits.index(False)
-        yield f"line {int(held.index[place]) + 2} has {held.tolist()[place]!r} as `{column}`, where {expected} is expected"
+        line, value = int(held.index[place]) + 2, held.tolist()[place]
+        yield f"line {line} has {value!r} as `{column}`, where {expected} is expected"
