@@ -19,6 +19,9 @@ from forgetbench.terminal.console import console
 if TYPE_CHECKING:
     from forgetbench.data.collate import Encoder
 
+_LONGEST = 4000
+"""Characters of a text that are shown."""
+
 
 ITEMS = 3
 """Of each split, where a model is named."""
@@ -44,7 +47,7 @@ def data_show(config: FinetuneConfig, names: Sequence[str], as_tokens: bool = Fa
         table = Table(title=f"{name}: {manifest.title}", show_header=False, title_justify="left")
         for field in ("path", "licence", "citation", "homepage", "metric", "cluster_by", "notes"):
             if value := getattr(manifest, field):
-                table.add_row(field, ", ".join(value) if isinstance(value, list) else str(value))
+                table.add_row(field, _shortened(", ".join(value) if isinstance(value, list) else str(value)))
         table.add_row("image domains", ", ".join(manifest.image_domains) + (" (near shift)" * bool(manifest.shift)))
         table.add_row("text tasks", ", ".join(manifest.text_tasks))
         table.add_row("quadrant", f"{quadrant_label(target, manifest)} (relative to {target.name})")
@@ -95,13 +98,18 @@ def _shown(sample: Sample) -> str:
     """An item as it is read: each turn with its speaker, where there are several; each picture's name at its place."""
     if sample.is_question:
         pictures = "".join(f"[{image.name}]\n" for image in sample.images)
-        return printable(f"{pictures}{sample.prompt}\n=> {sample.answer}")
+        return printable(f"{pictures}{_shortened(sample.prompt)}\n=> {_shortened(sample.answer)}")
     said = []
     for turn in sample.turns:
         text = "".join(part if isinstance(part, str) else f"[{part.name}]" for part in turn.parts)
         speaker = f"{turn.speaker}{'' if turn.has_loss else ' (no loss)'}: " if len(sample.turns) > 1 else ""
-        said.append(speaker + text)
-    return printable("\n".join([*said, f"=> {sample.answer}"]))
+        said.append(speaker + _shortened(text))
+    return printable("\n".join([*said, f"=> {_shortened(sample.answer)}"]))
+
+
+def _shortened(text: str) -> str:
+    """A text as far as a reader of a table would read it; a terminal takes minutes for megabytes."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
 
 
 def _origin(manifest: Manifest) -> Iterator[tuple[str, str]]:

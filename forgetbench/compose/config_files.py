@@ -22,6 +22,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.options import GROUPS
 from forgetbench.core.paths import shipped
 from forgetbench.core.references import check_references
+from forgetbench.core.yaml_files import read_yaml
 
 _LAUNCHERS = ("launcher", "hydra/launcher")
 _OF_GROUPS = {"schema", *(group for groups in GROUPS.values() for group in groups)} - {"launcher"}
@@ -52,6 +53,9 @@ class FileConfigSource(file_config_source.FileConfigSource):
         path, folder = Path(self.path) / self._normalize_file_name(config_path), os.path.realpath(self.path)
         if not Path(os.path.realpath(path)).is_relative_to(folder):
             raise UserError(f"{path}: outside of {self.path}, where configurations are; copy it there.")
+        content = read_yaml(path)
+        if content is not None and not (isinstance(content, dict) and all(isinstance(key, str) for key in content)):
+            raise UserError(f"{path}: a mapping of keys to values is expected, such as `lr: 1e-4`.")
         found = super().load_config(config_path)
         is_root = "/" not in config_path and folder == os.path.realpath(shipped("conf"))
         if not is_root and not config_path.startswith(tuple(f"{group}/" for group in _LAUNCHERS)):

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
@@ -17,6 +16,7 @@ from forgetbench.compose.overrides import as_argument, left_out_of_names
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import GROUPS, MOST_NAMED, USER_CONF, config_files, nearest, options
 from forgetbench.core.paths import shipped
+from forgetbench.core.yaml_files import read_yaml
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
 from forgetbench.methods.registry import SCHEMAS
@@ -207,7 +207,7 @@ def check_operation(method: Method, recipe: str) -> None:
     """
     if not isinstance(method, Operation):
         return
-    content = yaml.safe_load(config_files("recipe")[recipe].read_text("utf-8"))
+    content = read_yaml(config_files("recipe")[recipe])
     if any("override /method" in str(entry) for entry in content.get("defaults", ())):
         raise UserError(
             f"recipe={recipe} is for a method of its own, but method={method.name} alone would train it plainly. "

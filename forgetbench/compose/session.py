@@ -34,6 +34,7 @@ from forgetbench.compose.short_forms import LongForms, long_forms
 from forgetbench.compose.targets import check_secrets, check_targets, refusal, resolved
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig
 from forgetbench.core.errors import UserError
+from forgetbench.core.nested import misplaced
 from forgetbench.core.options import GROUPS, USER_CONF, USER_MANIFESTS, config_files, manifest_names
 from forgetbench.core.paths import shipped
 from forgetbench.core.references import literal
@@ -243,6 +244,10 @@ class Session:
         except OmegaConfBaseException as error:
             raise refusals.explain(error, given, choices) from error
         assert isinstance(typed, FinetuneConfig | EvalMatrixConfig | ScoreConfig)
+        for key, value in misplaced(typed):
+            raise UserError(
+                f"{key} ({refusals.origin(key, given, choices)}): {value!r} stands where one name is expected."
+            )
         trains = isinstance(typed, FinetuneConfig)
         brought = ("model", "data", "name", *(("recipe", "seed", "outputs", "manifests") if trains else ()))
         ignored = [key for key in given if key.partition(".")[0] in brought and key != "model.path"]

@@ -7,13 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from forgetbench.core.errors import UserError
 from forgetbench.core.options import USER_MANIFESTS, config_files, manifest_files
 from forgetbench.core.paths import shipped
 from forgetbench.core.records import Role
-
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from forgetbench.core.yaml_files import read_yaml
 
 
 class DatasetGroup(StrEnum):
@@ -65,7 +63,7 @@ def _group(manifest: Mapping[str, Any], is_shipped: bool) -> DatasetGroup:
 def _read(path: Path) -> dict[str, Any]:
     """A file's keys; none where it cannot be read, which is told when it is used."""
     try:
-        found = yaml.load(path.read_text("utf-8"), _LOADER)
-    except (yaml.YAMLError, ValueError, OSError):
+        found = read_yaml(path)
+    except UserError:
         return {}
     return found if isinstance(found, dict) else {}

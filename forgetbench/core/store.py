@@ -20,7 +20,7 @@ from forgetbench.core.files import clear_once, drop_leftover, replacing, tempora
 
 T = TypeVar("T")
 
-_DAMAGE = (ValueError, LookupError, TypeError)
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading other content raises in plain Python. No OSError: a disk that fails is not a file to be given up."""
 
 
@@ -95,6 +95,8 @@ class Store:
         if not path.exists():
             return None
         try:
+            if not (path.is_file() or path.is_dir()):
+                raise ValueError("a pipe or a device, which may never end")
             return load(path)
         except self._damage:
             say_damaged(path, remedy)

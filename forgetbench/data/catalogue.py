@@ -11,6 +11,9 @@ from forgetbench.core.options import manifest_files, nearest
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.manifest_file import load_manifest
 
+MAX_DEPTH = 32
+"""Mixtures in each other."""
+
 
 @dataclass(frozen=True)
 class Leaf:
@@ -74,30 +77,45 @@ class Catalogue:
             name: a manifest's name, or `name:split`.
             split: the split to read; by default each manifest's training split.
         """
-        return self._expand(name, split, ())
+        return self._expand(name, split, (), {})
 
-    def _expand(self, name: str, split: str | None, above: tuple[str, ...]) -> list[Leaf]:
+    def _expand(
+        self, name: str, split: str | None, above: tuple[str, ...], known: dict[tuple[str, str | None], list[Leaf]]
+    ) -> list[Leaf]:
+        """The leaves below a name; `known` are those that were expanded before, for mixtures may share parts."""
         name, _, named_split = name.partition(":")
         if name in above:
             raise UserError(f"The mixture '{above[0]}' contains itself: {' -> '.join((*above, name))}.")
+        if len(above) > MAX_DEPTH:
+            raise UserError(f"The mixture '{above[0]}' is of mixtures more than {MAX_DEPTH} deep; name parts directly.")
+        key = (name, named_split or split)
+        if key not in known:
+            known[key] = self._parts(name, key[1], above, known)
+        return known[key]
+
+    def _parts(
+        self, name: str, split: str | None, above: tuple[str, ...], known: dict[tuple[str, str | None], list[Leaf]]
+    ) -> list[Leaf]:
         manifest = self.load(name)
         if manifest.source:
-            chosen = named_split or split or manifest.train_split
+            chosen = split or manifest.train_split
             manifest.split(chosen)
             return [Leaf(manifest, chosen, 1.0)]
-        for part, weight in manifest.mixture.items():
-            if not 0 <= weight < float("inf"):
-                raise UserError(f"{manifest.path}: mixture: the weight of '{part}' is {weight}; give 0 or more.")
         total = sum(manifest.mixture.values())
-        if not 0 < total < float("inf"):
-            raise UserError(f"{manifest.path}: mixture: the weights sum to {total}; give shares, not all 0.")
         leaves = [
             Leaf(leaf.manifest, leaf.split, weight / total * leaf.weight)
             for part, weight in manifest.mixture.items()
-            if weight
-            for leaf in self._expand(part, named_split or split, (*above, name))
+            if weight and self._load_part(manifest, part)
+            for leaf in self._expand(part, split, (*above, name), known)
         ]
         return _joined(leaves)
+
+    def _load_part(self, mixture: Manifest, part: str) -> Manifest:
+        """The manifest of a mixture's part; that it cannot be read is told with the mixture."""
+        try:
+            return self.load(part)
+        except UserError as error:
+            raise UserError(f"{mixture.path}: `mixture`: {error}") from error
 
 
 def _joined(leaves: list[Leaf]) -> list[Leaf]:

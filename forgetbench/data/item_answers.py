@@ -7,8 +7,10 @@ none, such items are refused, and the manifest's `answer_is` decides.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from numbers import Real
 
 from forgetbench.core.records import LETTERS, AnswerKind, Metric
@@ -18,6 +20,8 @@ from forgetbench.data.manifest import AnswerIs, Manifest
 
 _ORDER = (AnswerIs.text, AnswerIs.letter, AnswerIs.index_from_0)
 """What is tried where the manifest says nothing; places from 1 cannot be told from places from 0."""
+_MOST_DIGITS = 18
+"""Of a place; Python refuses to read thousands of digits."""
 _DIGITS = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -132,7 +136,7 @@ def _open(value: object, metric: Metric) -> tuple[str, tuple[str, ...]]:
     if value is None:
         raise ValueError("`answer` is null")
     given = value if isinstance(value, list) else [value]
-    references = tuple(str(one) for one in given if isinstance(one, str | int | float))
+    references = tuple(str(one) for one in given if isinstance(one, str | int | float | Decimal))
     # One of several people may have answered nothing: VQA's metric counts them.
     if (
         not references
@@ -177,17 +181,23 @@ def _place_of(value: object, given: Sequence[object]) -> int | None:
 
 def _number(value: object) -> float | None:
     """The number that a value is, or that a text writes in digits; None of others."""
-    if isinstance(value, str):
-        return float(value) if _DIGITS.fullmatch(value.strip()) else None
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+    if isinstance(value, str) and not _DIGITS.fullmatch(value.strip()):
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | Real | Decimal):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None  # of two numbers beyond floats none equals the other
 
 
 def _whole(value: object) -> int | None:
     """A whole number given as one, as a float (a table's way where cells are empty) or in a text; None of others."""
     if isinstance(value, str):
-        return int(value) if value.strip().isdecimal() else None
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
+        return int(value) if value.strip().isdecimal() and len(value.strip()) <= _MOST_DIGITS else None
+    if isinstance(value, float | Decimal):
+        return int(value) if _number(value) is not None and value == int(value) else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from forgetbench.core.files import replacing
 from forgetbench.core.paths import is_relative
@@ -32,7 +33,7 @@ class ItemPictures:
         self._manifest = manifest
         folder = manifest.root / manifest.source.images
         self._folder = str(folder)
-        self._folders = (folder, folder.resolve())
+        self._folders = (folder, Path(os.path.realpath(folder)))
         columns = manifest.source.columns | manifest.split(split).columns
         self._fields = [name for name in ("image", "images") if name in columns] or ["image", "images"]
         self._known: dict[str, ImageRef] = {}

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import codecs
-import gzip
 import hashlib
 import heapq
-import json
+import os
 import re
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path, PurePath
 
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reason
+from forgetbench.core.reading import decoded, is_file, json_lines, opened, parsed_json, read_text
 from forgetbench.data.adapters import ADAPTERS
 from forgetbench.data.conversations import Row, is_conversation
 from forgetbench.data.hub import hub_rows
-from forgetbench.data.item_texts import without_absent
+from forgetbench.data.item_texts import printable, without_absent
 from forgetbench.data.manifest import DOWNLOADS, Manifest, SourceKind
 from forgetbench.data.tables import parquet_rows
 from forgetbench.data.text_tables import separator, text_rows
@@ -153,7 +151,7 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
         raise UserError(f"{manifest.path}: split '{split}' lists no `files`.")
     for name in files:
         path = manifest.file(name)
-        if not path.is_file():
+        if not is_file(path):
             raise _absent(manifest, split, path)
         try:
             if kind is SourceKind.parquet:
@@ -163,14 +161,16 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
             elif separator(path):
                 yield from text_rows(path, manifest.source.columns | manifest.split(split).columns)
             else:
-                yield from _jsonl_rows(path)
-        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
-            detail = f"field {error} is missing" if isinstance(error, KeyError) else error
-            raise UserError(f"{path}: not readable as {kind}: {detail}.") from error
+                yield from (row for _, row in json_lines(path))
+        except UserError:
+            raise
+        except Exception as error:  # pyarrow raises its own errors and any of Python's
+            raise UserError(f"{path}: not readable as {kind}: {printable(reason(error))}.") from error
 
 
 def _absent(manifest: Manifest, split: str, path: Path) -> UserError:
-    message = f"{manifest.path}: file {path} of split '{split}' does not exist."
+    state = "is no ordinary file" if os.path.lexists(path) else "does not exist"
+    message = f"{manifest.path}: file {path} of split '{split}' {state}."
     if manifest.source and manifest.is_public:
         folder = manifest.source.root.removeprefix("downloads:").partition("/")[0]
         built = re.search(r"forgetbench data build \w+", manifest.notes)
@@ -192,13 +192,14 @@ def _references(manifest: Manifest, split: str) -> Callable[[Row], Row]:
     if name is None:
         return lambda row: row
     path = manifest.file(name)
-    if not path.is_file():
+    if not is_file(path):
         raise _absent(manifest, split, path)
+    text = read_text(path)
     try:
-        held = without_absent(json.loads(path.read_text("utf-8")))
+        held = without_absent(parsed_json(text))
         by_picture = "annotations" in held
         accepted = _captions(held) if by_picture else _answers(held)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: neither COCO's captions nor TextVQA's answers ({error!r}).") from error
 
     def added(row: Row) -> Row:
@@ -223,24 +224,9 @@ def _answers(held: Row) -> dict[str, list[str]]:
     return {str(one["question_id"]): sorted(one["answers"], key=lambda text: not text.strip()) for one in held["data"]}
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    # Bytes, because text splits lines at U+2028 and the like, which JSON strings may hold.
-    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.removeprefix(codecs.BOM_UTF8))
-            except ValueError as error:
-                raise UserError(f"{path}:{number}: not JSON ({error}).") from error
-            if not isinstance(row, dict):
-                raise UserError(f"{path}:{number}: not a JSON object; each line is one item {{...}}.")
-            yield row
-
-
 def _json_rows(path: Path) -> Iterator[Row]:
-    data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
-    records = json.loads(data.decode("utf-8-sig"))
+    with opened(path) as file:
+        records = parsed_json(decoded(file.read(), path))
     if not isinstance(records, list):
         raise ValueError("a list of records is expected")
     if not all(isinstance(record, dict) for record in records):

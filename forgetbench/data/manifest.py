@@ -145,7 +145,9 @@ class Manifest:
             return EMBEDDED / self.source.root.removeprefix("embedded:")
         if self.source.root.startswith("downloads:"):
             return downloads() / self.source.root.removeprefix("downloads:")
-        return (Path(self.path).parent / self.source.root).resolve()
+        return Path(
+            os.path.realpath(Path(self.path).parent / self.source.root)
+        )  # `resolve` fails where links form a loop
 
     @property
     def is_on_hub(self) -> bool:

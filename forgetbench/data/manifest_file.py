@@ -3,47 +3,29 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from yaml.constructor import ConstructorError, SafeConstructor
+from omegaconf.errors import ConfigKeyError
 
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reason
+from forgetbench.core.nested import misplaced
 from forgetbench.core.options import nearest
 from forgetbench.core.paths import is_relative
+from forgetbench.core.reading import read_text
 from forgetbench.core.records import AnswerKind, Metric
 from forgetbench.core.references import check_references, literal
+from forgetbench.core.yaml_files import MAX_BYTES, parse_yaml
 from forgetbench.data.adapters import ADAPTERS
 from forgetbench.data.manifest import Manifest, Source, SourceKind, Split
 
-
-class _KeysOnce(SafeConstructor):
-    """Refuses a key that is written twice, of which PyYAML would take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
-        lines: dict[str, int] = {}
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in lines:
-                problem = f"the key '{key.value}' is on line {lines[key.value]} already"
-                raise ConstructorError(None, None, problem, key.start_mark)
-            lines[key.value] = key.start_mark.line + 1
-        return super().construct_mapping(node, deep)
-
-
-class _Loader(_KeysOnce, yaml.SafeLoader):
-    pass
-
-
-_FastLoader: Any = type("_FastLoader", (_KeysOnce, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), {})
-"""With libyaml where PyYAML has it: eight times as fast, but its messages say less and miss the line by one."""
+MAX_ITEMS = 10**9
+"""Of a split, as its manifest says: places are drawn among so many."""
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -52,31 +34,25 @@ def load_manifest(path: Path) -> Manifest:
     Raises:
         UserError: a key or a value does not fit, named with the file.
     """
-    try:
-        return copy.deepcopy(_checked(path, path.read_text("utf-8")))
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError) as error:
-        raise _refusal(path, _parse_error_text(error)) from error
+    return copy.deepcopy(_checked(path, read_text(path, MAX_BYTES)))
 
 
 @lru_cache(maxsize=1024)
 def _checked(path: Path, text: str) -> Manifest:
     """The manifest of a file that holds `text`; a grid's points name the same ones again and again."""
     own = literal({"name": path.stem, "path": str(path)})
-    raw = OmegaConf.create(_read(text) or {})
-    check_references(OmegaConf.to_container(raw), path)
-    manifest = OmegaConf.to_object(OmegaConf.merge(_schema(), raw, own))
-    assert isinstance(manifest, Manifest)
-    for problem in _problems(manifest, raw):
+    content = parse_yaml(text, path) or {}
+    check_references(content, path)
+    try:
+        raw = OmegaConf.create(content)
+        manifest = OmegaConf.to_object(OmegaConf.merge(_schema(), raw, own))
+        assert isinstance(manifest, Manifest)
+        problem = next(_problems(manifest, raw), None)
+    except Exception as error:  # OmegaConf has its own errors, and passes on those of Python
+        raise _refusal(path, _parse_error_text(error)) from error
+    if problem:
         raise _refusal(path, problem)
     return manifest
-
-
-def _read(text: str) -> Any:
-    """Parse YAML; what is wrong is said by PyYAML's own parser."""
-    try:
-        return yaml.load(text, _FastLoader)
-    except yaml.YAMLError:
-        return yaml.load(text, _Loader)
 
 
 @lru_cache
@@ -87,6 +63,8 @@ def _schema() -> Any:
 
 def _problems(manifest: Manifest, raw: Any) -> Iterator[str]:
     """What is wrong with a manifest though every value has the right type; `raw` is what the file itself says."""
+    for key, value in misplaced(manifest):
+        yield f"`{key}` holds {value!r}, where a text or a number is expected."
     source, name = manifest.source, raw.get("name", manifest.name)
     if bool(source) == bool(manifest.mixture):
         yield "give either `source` or `mixture`, not both and not neither."
@@ -100,11 +78,21 @@ def _problems(manifest: Manifest, raw: Any) -> Iterator[str]:
         yield "`source.hub_id` goes with `kind: hub`, and only with it."
     yield from _split_problems(manifest, raw)
     yield from _source_problems(manifest)
+    yield from _mixture_problems(manifest)
     if not manifest.image_domains or not manifest.text_tasks:
         yield "list `image_domains` ([text] where there are no pictures) and `text_tasks`; quadrants need both."
     yield from _answer_problems(manifest)
     if len(manifest.cluster_by) not in (1, 2):
         yield f"`cluster_by` names {len(manifest.cluster_by)} fields; name one or two."
+
+
+def _mixture_problems(manifest: Manifest) -> Iterator[str]:
+    wrong = {part: weight for part, weight in manifest.mixture.items() if not 0 <= weight < math.inf}
+    for part, weight in wrong.items():
+        yield f"mixture: the weight of '{part}' is {weight}; give 0 or more."
+    total = sum(manifest.mixture.values())
+    if manifest.mixture and not wrong and not 0 < total < math.inf:
+        yield f"mixture: the weights sum to {total}; give shares, not all 0."
 
 
 def _split_problems(manifest: Manifest, raw: Any) -> Iterator[str]:
@@ -126,6 +114,8 @@ def _source_problems(manifest: Manifest) -> Iterator[str]:
     if place in ("embedded", "downloads") and not is_relative(folder):
         yield f"`source.root: {place}:{folder}` leads out of that folder; name a folder in it."
     for split, described in manifest.splits.items():
+        if described.n is not None and not 0 <= described.n <= MAX_ITEMS:
+            yield f"`splits.{split}.n: {described.n}` is no number of items; give what the split has, or drop it."
         if described.limit is not None and described.limit < 1:
             yield f"`splits.{split}.limit: {described.limit}` leaves no items; give 1 or more, or drop it."
     if source and source.adapter and source.adapter not in ADAPTERS:
@@ -147,9 +137,7 @@ def _answer_problems(manifest: Manifest) -> Iterator[str]:
 
 
 def _parse_error_text(error: Exception) -> str:
-    message = str(error).splitlines()[0]
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"line {error.problem_mark.line + 1} is not readable as YAML: {error.problem}."
+    message = reason(error)
     key = getattr(error, "full_key", None)
     if isinstance(error, ConfigKeyError) and key:
         kind = next((kind for kind in (Source, Split) if f"'{kind.__name__}'" in message), Manifest)

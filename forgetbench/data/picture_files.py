@@ -7,6 +7,7 @@ backslashes of Windows, and in another case, where that fits one file alone.
 from __future__ import annotations
 
 import difflib
+import os
 import unicodedata
 import zipfile
 from collections import defaultdict
@@ -15,8 +16,11 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 
 from forgetbench.core.paths import is_relative
+from forgetbench.core.reading import check_file, read_bytes
 from forgetbench.data.manifest import leads_out_of_data
 
+MAX_BYTES = 2**30
+"""Of a picture's file; 100 million pixels of 16-bit colour are 0.6 GB."""
 _COMPARED = 20_000
 """So many names of a folder are compared with one that is not there."""
 
@@ -36,21 +40,26 @@ def read_file(container: str, name: str) -> bytes:
 
     Raises:
         LookupError: there is no such file, or several that it could be; names those.
+        UserError: it is no ordinary file, or too large.
         OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error: it cannot be read.
     """
     if is_archive(container):
+        check_file(Path(container), 2**63)
         state = Path(container).stat()
         archive = _zip(container, state.st_size, state.st_mtime_ns)
         try:
-            return archive.read(name)
+            member = archive.getinfo(name)
         except KeyError:
-            return archive.read(_found(name, _members(archive)))
+            member = archive.getinfo(_found(name, _members(archive)))
+        if member.file_size > MAX_BYTES:
+            raise ValueError(f"it unpacks to {member.file_size:,} bytes, and a picture may have {MAX_BYTES:,}")
+        return archive.read(member)
     path = Path(container) / name
-    if not path.exists():
+    if not os.path.lexists(path):
         path = Path(container) / _in_folder(container, name)
     if not is_relative(name) or leads_out_of_data(container, path):
         raise LookupError("it leads out of the folder; copy the file there, or name the folder that it is in")
-    return path.read_bytes()
+    return read_bytes(path, MAX_BYTES)
 
 
 def _in_folder(container: str, name: str) -> str:

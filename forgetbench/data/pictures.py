@@ -8,7 +8,6 @@ own greatest value; of several frames the first counts. What cannot be read is r
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 import zipfile
 import zlib
@@ -18,8 +17,9 @@ from contextlib import suppress
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reason
 from forgetbench.core.records import ImageRef
+from forgetbench.data.item_texts import printable
 from forgetbench.data.picture_files import read_file
 from forgetbench.data.tables import is_cell, read_cell
 
@@ -32,8 +32,6 @@ BACKGROUND = (255, 255, 255)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NOTES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 """Chunks of a PNG with texts and colour profiles, neither of which is shown."""
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error)
-"""What Pillow's readers raise for files that are not what they seem."""
 
 
 def read_image(image: ImageRef) -> bytes:
@@ -49,7 +47,7 @@ def read_image(image: ImageRef) -> bytes:
     try:
         return read_file(image.container, image.name)
     # RuntimeError: a ZIP with a password or an unknown compression; ValueError: a name with a zero byte.
-    except (OSError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (UserError, OSError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"Picture '{image.name}' cannot be read from {image.container} ({error}). "
             "Names are looked up in the manifest's `source.images`."
@@ -60,7 +58,7 @@ def count_pixels(image: ImageRef) -> int:
     """Width times height of one picture by its header; 0 where it cannot be read, which decoding it will tell."""
     with suppress(UserError):
         for encoded in _readable(read_image(image)):
-            with suppress(UnidentifiedImageError, Image.DecompressionBombError, *_BROKEN), warnings.catch_warnings():
+            with suppress(Exception), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
                     return opened.width * opened.height
@@ -82,7 +80,7 @@ def decode_image(image: ImageRef, max_pixels: int | None = None) -> Image.Image:
         try:
             picture = _decoded(tried)
             break
-        except (UnidentifiedImageError, Image.DecompressionBombError, *_BROKEN) as error:
+        except Exception as error:  # Pillow raises whatever Python does, an AssertionError of its own too
             errors.append(error)
     else:
         raise UserError(f"{message} {_why(errors[0])}") from errors[0]
@@ -123,12 +121,12 @@ def _why(error: Exception) -> str:
         return f"has over {MAX_PIXELS:,} pixels; shrink it first."
     if isinstance(error, UnidentifiedImageError):
         return f"is broken, or of a kind that is not read ({', '.join(FORMATS)} are); convert it first."
-    return f"is broken: {error}."
+    return f"is broken: {printable(reason(error))}."
 
 
 def _rgb(opened: Image.Image) -> Image.Image:
     opened.load()
-    with suppress(*_BROKEN):  # where the camera's notes are broken, the pixels may still be whole
+    with suppress(Exception):  # where the camera's notes are broken, the pixels may still be whole
         ImageOps.exif_transpose(opened, in_place=True)
     mode = opened.mode
     if mode.startswith("I;16") or (mode == "I" and opened.format == "PNG"):  # older Pillows: 16-bit PNGs as I

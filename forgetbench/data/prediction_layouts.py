@@ -6,15 +6,14 @@ LLaMA-Factory 0.9.5 (train/sft/trainer.py, scripts/vllm_infer.py).
 
 from __future__ import annotations
 
-import codecs
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reason
+from forgetbench.core.reading import json_lines
 
 Row = dict[str, Any]
 
@@ -48,7 +47,7 @@ def read_answers(path: Path) -> tuple[str, list[Answer]]:
         UserError: a line fits no layout or not that of the others; names the line.
     """
     kind, answers = "", []
-    for line, row in _rows(path):
+    for line, row in json_lines(path):
         try:
             own, read = _layout(row)
             kind = kind or own
@@ -57,31 +56,13 @@ def read_answers(path: Path) -> tuple[str, list[Answer]]:
             answers.append(read(row, line))
         except KeyError as error:
             raise UserError(f"{path}:{line}: field {error} is missing from a line of the layout {kind}.") from error
-        except ValueError as error:
-            raise UserError(f"{path}:{line}: {error}.") from error
+        except (ValueError, OverflowError) as error:
+            raise UserError(f"{path}:{line}: {reason(error)}.") from error
     if not answers:
         raise UserError(f"{path} holds no predictions; expected one JSON object per line.")
     filters = [answer.filter for answer in answers]
     kept = "none" if "none" in filters else filters[0]  # what the model wrote is the same under each
     return kind, [answer for answer in answers if answer.filter == kept]
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """The lines that are not blank, numbered from 1."""
-    try:
-        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error}); expected a file of JSON lines.") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{number}: not JSON ({error}); each line is one item {{...}}.") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: not a JSON object; each line is one item {{...}}.")
-        yield number, row
 
 
 def _layout(row: Row) -> tuple[str, Callable[[Row, int], Answer]]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reason
 from forgetbench.core.records import LETTERS, Decoding, Prediction, Sample
 from forgetbench.data.layouts import chosen_rows
 from forgetbench.data.manifest import Manifest
@@ -25,6 +25,10 @@ MISMATCHES = 0.05
 """Share of a file's targets that may differ from ours: a few labels may be written otherwise, misaligned ones are not
 few."""
 
+MAX_LETTERS = 2**18
+"""Of a reply; a model that thinks aloud for 64,000 tokens writes so many."""
+_MOST_DIGITS = 18
+"""Of a step; tables hold whole numbers of 64 bits."""
 _ROUNDING = 0.01
 """So far above 0 may a log-probability be that was summed in half precision; probabilities are further."""
 
@@ -67,8 +71,12 @@ def find_checkpoints(folder: Path) -> list[ExternalCheckpoint]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. {expected}")
     found: dict[int, ExternalCheckpoint] = {}
-    for path in sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")):
-        digits = re.search(r"[0-9]+$", path.name)
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({reason(error)}). {expected}") from error
+    for path in (one for one in entries if one.is_dir() and not one.name.startswith(".")):
+        digits = re.search(rf"(?<![0-9])[0-9]{{1,{_MOST_DIGITS}}}$", path.name)
         if digits is None and path.name != "base":
             raise UserError(f"{folder}: '{path.name}' names no step. {expected} Rename it or move it away.")
         step = int(digits.group()) if digits else 0
@@ -182,7 +190,7 @@ def _check_targets(path: Path, pairs: Sequence[tuple[Sample, Answer]]) -> None:
 def _stated(target: object) -> set[str]:
     """A target's texts, bare; none where it states nothing."""
     if isinstance(target, str) and target.startswith("[") and target.endswith("]"):
-        with suppress(ValueError, SyntaxError):
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             target = ast.literal_eval(target)  # lm-eval writes str() of a list of targets
     texts = target if isinstance(target, list) else [target]
     return {_bare(text) for text in texts if text is not None} - {"", "none"}  # str(None), for want of a target
@@ -207,6 +215,8 @@ def _prediction(path: Path, decoding: Decoding, sample: Sample, answer: Answer) 
     if isinstance(given, str) != (decoding is Decoding.greedy):
         raise UserError(f"{where}: text on some lines and log-probabilities on others; put them into two files.")
     if isinstance(given, str):
+        if len(given) > MAX_LETTERS:
+            raise UserError(f"{where}: a text of {len(given):,} characters, and a reply may have {MAX_LETTERS:,}.")
         # JSON can hold half a character, which no file of ours can.
         return Prediction(text=given.encode("utf-8", "replace").decode("utf-8"))
     if len(given) != n:

@@ -304,6 +304,8 @@ class _Reader:
     def _asked(self, row: Row, options: tuple[str, ...], said: Conversation | None) -> list[RawTurn]:
         """All turns before the answer, the last one as the manifest's prompt writes it."""
         question = said.before[-1].pieces if said else (str(row.get("question")),)
+        if isinstance(row.get("question"), bytes | list | dict):
+            raise ValueError(f"`question` must be a text, not {str(row['question'])[:80]!r}")
         pieces = _prompt(self._manifest.prompt, row, options, question)
         if not said:
             text = "".join(map(str, pieces)).strip()

@@ -7,7 +7,8 @@ reads the bytes again by `read_cell`; of Parquet, whole row groups are read, and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,8 @@ from urllib.parse import quote, unquote
 
 from cachetools import LRUCache
 
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reason
+from forgetbench.core.reading import check_file
 
 Row = dict[str, Any]
 GROUPS_IN_MEMORY = 256 * 2**20
@@ -44,11 +46,13 @@ def parquet_rows(path: Path) -> Iterator[Row]:
     """
     import pyarrow.parquet as pq
 
+    check_file(path, 2**63)
     with pq.ParquetFile(path) as file:
+        _check_columns(file.schema_arrow.names)
         for group in range(file.num_row_groups):
             row = 0
             for batch in file.iter_batches(batch_size=BATCH, row_groups=[group]):
-                for held in batch.to_pylist():
+                for held in _listed(batch):
                     yield addressed(held, f"{path}#{group}/{row}")
                     row += 1
 
@@ -57,9 +61,31 @@ def arrow_rows(path: str) -> Iterator[Row]:
     """The rows of a table that `datasets` has cached."""
     table, row = _arrow(path, Path(path).stat().st_mtime_ns), 0
     for batch in table.to_batches(max_chunksize=BATCH):
-        for held in batch.to_pylist():
+        for held in _listed(batch):
             yield addressed(held, f"{path}#0/{row}")
             row += 1
+
+
+def _check_columns(names: Sequence[str]) -> None:
+    if twice := [name for name, n in Counter(names).items() if n > 1]:
+        raise ValueError(f"it has two columns '{twice[0]}', of which one would be lost")
+
+
+def _listed(batch: Any) -> list[Row]:
+    """A batch's rows.
+
+    Raises:
+        ValueError: a column holds what Python cannot, such as a date beyond the year 9999; names it.
+    """
+    try:
+        return cast(list[Row], batch.to_pylist())
+    except Exception as error:  # pyarrow raises its own errors and any of Python's
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                column.to_pylist()
+            except Exception as inner:
+                raise ValueError(f"column '{name}' cannot be read ({reason(inner)})") from error
+        raise
 
 
 def table_length(path: str) -> int:

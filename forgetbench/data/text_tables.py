@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import gzip
 import io
 import json
 from collections import Counter
@@ -16,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from forgetbench.core.errors import UserError
+from forgetbench.core.reading import lines, opened
 
 Row = dict[str, Any]
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _LISTS = ("options", "images", "image", "messages", "conversations", "prompt", "completion", "history")
 """Fields that may be lists; an answer is one only where it is a JSON list of texts."""
-_LONGEST = 2**31 - 1
+_LONGEST = 256 * 2**20
 """Characters of a cell: pictures in base64 are long."""
+_MOST_COLUMNS = 10_000
 
 
 def separator(path: Path) -> str | None:
@@ -43,8 +44,8 @@ def text_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
     lists = {columns.get(name, name) for name in _LISTS}
     answer = columns.get("answer", "answer")
     csv.field_size_limit(_LONGEST)
-    with _opened(path) as file:
-        reader = csv.reader(file, delimiter=separator(path) or ",", strict=True)
+    with opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        reader = csv.reader(lines(path, text.readline), delimiter=separator(path) or ",", strict=True)
         try:
             header = next(reader, [])
             _check_header(path, header)
@@ -65,13 +66,9 @@ def text_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
             raise UserError(f"{path}:{reader.line_num}: not readable as {path.suffix[1:]} ({error}).") from error
 
 
-def _opened(path: Path) -> io.TextIOWrapper:
-    if path.suffix.lower() == ".gz":
-        return io.TextIOWrapper(gzip.open(path), "utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
 def _check_header(path: Path, header: list[str]) -> None:
+    if len(header) > _MOST_COLUMNS:
+        raise UserError(f"{path}:1: the header has {len(header):,} columns, and may have {_MOST_COLUMNS:,}.")
     if twice := [name for name, n in Counter(header).items() if n > 1]:
         raise UserError(f"{path}:1: the header names the column '{twice[0]}' twice; rename one.")
     if len(header) == 1 and (other := next((mark for mark in ";\t," if mark in header[0]), None)):

@@ -316,6 +316,7 @@ def _load(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     # Read in one go: another command may be putting a new file in its place.
     table = pq.read_table(pa.BufferReader(path.read_bytes()))
     facts = json.loads((table.schema.metadata or {})[b"facts"])
+    _check_facts(facts)
     known = pa.schema([field for field in SCHEMA if field.name in table.column_names or field.name not in _LATER])
     table = table.cast(known)
     verify((facts["cell"], facts["content"]), (path.stem, _content(table)))
@@ -323,6 +324,21 @@ def _load(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         if name not in table.column_names:
             table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
     return table, facts
+
+
+def _check_facts(facts: Mapping[str, Any]) -> None:
+    """Refuse what no file of ours says of itself; no checksum is over it.
+
+    Raises:
+        LookupError, TypeError, ValueError: something is absent or of another kind.
+    """
+    for key, kinds in {"rules": str, "metric": str, "seconds": int | float | None}.items():
+        if not isinstance(facts[key], kinds):
+            raise TypeError(f"`{key}` is {facts[key]!r}")
+    for pair in facts.get("marks", ()):
+        if [type(one) for one in pair] != [str, str]:
+            raise ValueError(f"`marks` holds {pair!r}")
+    _beyond(facts)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

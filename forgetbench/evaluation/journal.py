@@ -13,7 +13,7 @@ from pathlib import Path
 
 from forgetbench.core.files import naming
 from forgetbench.core.records import Prediction
-from forgetbench.core.store import checksum, say_damaged
+from forgetbench.core.store import checksum, say_damaged, verify
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Journal:
             lines = path.read_bytes().split(b"\n")
             for place, line in enumerate(lines, start=1):
                 written, _, body = line.partition(b" ")
-                if written == _checksum(body):
-                    number, items, seconds, rows = json.loads(body)
-                    predictions = [Prediction(None if one is None else tuple(one), text) for one, text in rows]
-                    found[number] = Entry(items, seconds, predictions)
-                elif line and place < len(lines):
-                    say_damaged(f"{path}:{place}", "its batch is asked again")
+                try:
+                    number, entry = _entry(written, body)
+                    found[number] = entry
+                except (ValueError, TypeError, RecursionError):
+                    if line and place < len(lines):
+                        say_damaged(f"{path}:{place}", "its batch is asked again")
         return found
 
     def add(self, number: int, entry: Entry) -> None:
@@ -59,6 +59,12 @@ class Journal:
             if file.tell() and file.seek(-1, os.SEEK_END) and file.read() != b"\n":
                 file.write(b"\n")
             file.write(_checksum(body) + b" " + body + b"\n")
+
+
+def _entry(written: bytes, body: bytes) -> tuple[int, Entry]:
+    verify(written, _checksum(body))
+    number, items, seconds, rows = json.loads(body)
+    return number, Entry(items, seconds, [Prediction(None if one is None else tuple(one), text) for one, text in rows])
 
 
 def _checksum(body: bytes) -> bytes:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from forgetbench.config import RecipeConfig
-from forgetbench.core.errors import UserError
+from forgetbench.core.errors import UserError, reason
+from forgetbench.core.reading import read_text
 from forgetbench.core.records import Axis, Metric, Placement
 from forgetbench.core.shell import argument
 from forgetbench.evaluation.cells import Cell, CellStore
 from forgetbench.runs.run import FILE, Run, read_run
 from forgetbench.runs.scored import manifest_folders, recall, remade_by
+from forgetbench.runs.table_check import COMPLETE, problems
 from forgetbench.tables.cell_view import CellView, row_context
 from forgetbench.tables.last import last_stage, last_step
 
@@ -27,20 +30,9 @@ _TEXT = {
 }
 
 
-_RUN = ("run", "checkpoint", "stage", "step", "decoding", "metric")
-_COMPLETE = {
-    "scores.csv": (*_RUN, "dataset", "cell"),
-    "matrix.csv": (*_RUN, "quadrant"),
-    "summary.csv": ("run", "stage", "step", "decoding"),
-    "representation.csv": ("run", "step"),
-    "continual.csv": ("run", "strategy", "tasks", "decoding", "measure"),
-    "strategies.csv": ("strategy", "decoding", "measure"),
-    "train.csv": ("step", "stage", "loss"),
-}
-"""Columns that have a value in every row."""
 _LOG = "train.csv"
 _WIDEST = 2**16
-"""Bytes of the names of columns."""
+"""Characters of the names of columns."""
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -51,38 +43,38 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         UserError: it is not that table, or it was cut short.
     """
-    if not path.is_file() or not path.stat().st_size:
+    if not path.exists():
+        return pd.DataFrame()
+    text = read_text(path)
+    if path.name == _LOG:
+        text = text[: text.rfind("\n") + 1]  # a step that is being written
+    if not text.strip():
         return pd.DataFrame()
     fix = f"Delete it; `forgetbench {'finetune' if path.name == _LOG else 'eval-matrix'}` makes it again."
     try:
-        _check_width(path)
-        head = pd.read_csv(path, nrows=0).columns
+        _check_width(text)
+        head = pd.read_csv(StringIO(text), nrows=0).columns
         types: Any = {column: kind for column, kind in _TEXT.items() if column in head}
-        frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as a table ({error}). {fix}") from error
-    complete = list(_COMPLETE.get(path.name, ()))
-    if lacking := [column for column in complete if column not in frame]:
-        raise UserError(f"{path} is not such a table: it has no column {', '.join(lacking)}. {fix}")
-    broken = frame[complete].isna().any(axis=1)
-    if path.name == _LOG and len(frame) and broken.iloc[-1]:
-        frame, broken = frame.iloc[:-1], broken.iloc[:-1]
-    if broken.any():
-        raise UserError(f"{path}: line {int(broken.to_numpy().argmax()) + 2} is cut short. {fix}")
+        frame = pd.read_csv(StringIO(text), dtype=types, keep_default_na=False, na_values=[""], low_memory=False)
+    except (ValueError, OSError, OverflowError) as error:
+        raise UserError(f"{path} cannot be read as a table ({reason(error)}). {fix}") from error
+    if path.name == _LOG and len(frame) and frame.iloc[-1].reindex(COMPLETE[_LOG]).isna().any():
+        frame = frame.iloc[:-1]
+    for problem in problems(path.name, frame):
+        raise UserError(f"{path} is no table of forgetbench, or damaged: {problem}. {fix}")
     texts = [column for column in types if column in frame]
     frame[texts] = frame[texts].fillna("")
     return frame
 
 
-def _check_width(path: Path) -> None:
+def _check_width(text: str) -> None:
     """Refuse a first line that no table of ours has: a table of many columns is read in minutes.
 
     Raises:
         ValueError: it is too long.
     """
-    with path.open("rb") as file:
-        if len(file.readline(_WIDEST + 1)) > _WIDEST:
-            raise ValueError(f"its first line is longer than {_WIDEST:,} bytes")
+    if len(text.partition("\n")[0]) > _WIDEST:
+        raise ValueError(f"its first line is longer than {_WIDEST:,} characters")
 
 
 def outputs_of(run: Run, outputs: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,21 @@ def test_all_refused_items_are_named_in_the_order_of_the_file(load: Load, tmp_pa
         load(rows)
     refused = read_split(made(tmp_path), "train").refused
     assert [one.place for one in refused] == [0, 2]
+
+
+@pytest.mark.parametrize("answer", ["9" * 5000, "1e999999999", 10**400, float("inf")])
+def test_a_number_beyond_any_option_is_refused_by_its_item(load: Load, answer: object) -> None:
+    with pytest.raises(UserError, match="item 0"):
+        load([item([1, 2], answer)])
+
+
+def test_of_two_numbers_beyond_floats_none_is_the_other(load: Load) -> None:
+    with pytest.raises(UserError, match="item 0"):
+        load([item(["1e999", "2"], "2e999")])
+
+
+def test_decimals_of_a_table_are_numbers(tmp_path: Path) -> None:
+    row = {"question": "?", "options": [Decimal("1.0"), Decimal("2.0")], "answer": Decimal("2.0")}
+    assert load_samples(table(tmp_path, row), "train")[0].answer == "B"
+    open_ended = {"question": "?", "answer": Decimal("1.50")}
+    assert load_samples(table(tmp_path, open_ended, answer="text", prompt="{question}"), "train")[0].answer == "1.50"

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
+import zipfile
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,3 +172,39 @@ def test_shrinking_keeps_what_the_whole_picture_shows() -> None:
     whole = decoded(encoded(quarters()))
     assert decoded(encoded(quarters()), 512).tobytes() == whole.tobytes()
     assert decoded(encoded(quarters()), 128).tobytes() == whole.resize((16, 8)).tobytes()
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_a_picture_that_fails_in_an_assertion_of_its_reader_is_refused_by_name() -> None:
+    of_a_palette = struct.pack(">IIBBBBB", 4, 4, 8, 3, 0, 0, 0)
+    without_one = png((b"IHDR", of_a_palette), (b"IDAT", zlib.compress(b"\0\1\2\3\4" * 4)), (b"IEND", b""))
+    with pytest.raises(UserError, match=r"it\.png' .* is broken"):
+        decoded(without_one)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.mkdir()])
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "a.png")
+    make(tmp_path / "pictures.zip")
+    with pytest.raises(UserError, match=r"a\.png"):
+        decode_image(ImageRef(str(tmp_path), "a.png"))
+    with pytest.raises(UserError, match=r"a\.png"):
+        decode_image(ImageRef(str(tmp_path / "pictures.zip"), "a.png"))
+
+
+def test_a_member_that_unpacks_to_more_than_a_picture_has_is_refused(tmp_path: Path) -> None:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        archive.writestr("a.png", b"x")
+    content = bytearray(held.getvalue())
+    for place in (content.index(b"PK\x03\x04") + 22, content.index(b"PK\x01\x02") + 24):
+        content[place : place + 4] = b"\xfe\xff\xff\xff"
+    (tmp_path / "pictures.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"'a\.png' cannot be read .* unpacks to 4,294,967,294 bytes"):
+        decode_image(ImageRef(str(tmp_path / "pictures.zip"), "a.png"))

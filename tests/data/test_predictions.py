@@ -85,6 +85,7 @@ def test_the_base_may_be_missing(tmp_path: Path) -> None:
     [
         ((), "has no subfolder. Expected one subfolder per checkpoint"),
         (("base", "final"), "'final' names no step"),
+        (("base", f"step_{'9' * 40}"), f"'step_{'9' * 40}' names no step"),
         (("step_5", "checkpoint-5"), "'checkpoint-5' and 'step_5' are both step 5"),
         (("base", "step_0"), "'base' and 'step_0' are both step 0"),
     ],
@@ -474,6 +475,11 @@ def test_a_file_without_predictions_is_refused(read: Read, tmp_path: Path) -> No
         read([""])
     with pytest.raises(UserError, match=r"gone.jsonl cannot be read"):
         read_predictions(tmp_path / "gone.jsonl", OPEN)
+
+
+def test_a_reply_that_no_model_wrote_is_refused_before_it_is_read(read: Read) -> None:
+    with pytest.raises(UserError, match=r":1: item .* a text of 2,097,152 characters"):
+        read([{"id": one, "text": "B " * 2**20} for one in "xyz"])
 
 
 def test_predictions_are_the_records_that_the_engine_makes(read: Read) -> None:

@@ -187,3 +187,24 @@ def test_two_commands_that_score_a_cell_again_do_not_disturb_each_other(store: C
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(score_again, range(40)))
+
+
+@pytest.mark.parametrize(
+    "change", [{"marks": 7}, {"marks": [["a"]]}, {"seconds": "long"}, {"beyond_context": [1]}, {"rules": None}]
+)
+def test_a_cell_that_says_odd_things_of_itself_is_damaged(
+    store: CellStore, change: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = store.path(KEY.digest)
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[b"facts"]) | change
+    pq.write_table(table.replace_schema_metadata({"facts": json.dumps(facts)}), path)
+    assert store.read(KEY.digest, Metric.accuracy) is None
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_a_pipe_in_the_place_of_a_cell_is_damaged_and_never_waited_for(store: CellStore) -> None:
+    path = store.path(KEY.digest)
+    path.unlink()
+    os.mkfifo(path)
+    assert store.read(KEY.digest, Metric.accuracy) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,13 @@ def test_an_edited_line_is_named_and_asked_again(folder: Path, capsys: pytest.Ca
 def test_nothing_is_there_before_the_first_batch(tmp_path: Path) -> None:
     assert Journal(tmp_path / "none", 0).read() == {}
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("body", [b"null", b"[1, 2]", b'[0, "a1", 0.25, [1]]', b"[" * 100_000])
+def test_a_line_whose_checksum_holds_and_whose_content_does_not_is_asked_again(
+    folder: Path, body: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "0.jsonl"
+    path.write_bytes(sha256(body).hexdigest()[:16].encode() + b" " + body + b"\n" + path.read_bytes())
+    assert Journal(folder, 0).read() == {0: FIRST, 3: SECOND}
+    assert "0.jsonl:1 is damaged" in capsys.readouterr().err

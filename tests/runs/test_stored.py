@@ -104,11 +104,35 @@ def test_a_damaged_table_is_named_with_the_way_to_mend_it(
     assert "eval-matrix" in message
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("step", "last", "'last' as `step`, where a whole number is expected"),
+        ("step", "1.5", "1.5 as `step`, where a whole number is expected"),
+        ("step", "9" * 30, "as `step`, where a whole number is expected"),
+        ("value", "good", "'good' as `value`, where a number is expected"),
+        ("value", "inf", "inf as `value`, where a number is expected"),
+        ("text_axis", "sideways", "'sideways' as `text_axis`, where id or ood or partial is expected"),
+        ("decoding", "", "is cut short"),
+    ],
+)
+def test_a_value_of_another_kind_is_named_with_its_line_and_column(
+    run: Path, column: str, value: str, said: str
+) -> None:
+    scores = pd.read_csv(run / "scores.csv", dtype=str, keep_default_na=False)
+    scores.loc[0, column] = value
+    scores.to_csv(run / "scores.csv", index=False)
+    with pytest.raises(UserError, match=rf"scores\.csv .*line 2 .*{said}"):
+        read_table(run / "scores.csv")
+
+
 def test_half_a_line_of_a_growing_log_is_left_out(run: Path) -> None:
     log = run / "train.csv"
     whole = read_table(log)
-    log.write_text(log.read_text("utf-8") + "21,1", "utf-8")
-    pd.testing.assert_frame_equal(read_table(log), whole)
+    text = log.read_text("utf-8")
+    for half in ("21,1", "21,1,0.5,1e-"):
+        log.write_text(text + half, "utf-8")
+        pd.testing.assert_frame_equal(read_table(log), whole)
     log.write_text("", "utf-8")
     assert read_table(log).empty
 

@@ -1,0 +1,77 @@
+"""What a table that a command wrote must hold: its columns, values in every row, numbers where numbers are expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from forgetbench.core.records import Axis, Decoding
+
+_RUN = ("run", "checkpoint", "stage", "step", "decoding", "metric")
+COMPLETE = {
+    "scores.csv": (*_RUN, "dataset", "text_axis", "image_axis", "cell"),
+    "matrix.csv": (*_RUN, "quadrant"),
+    "summary.csv": ("run", "stage", "step", "decoding"),
+    "representation.csv": ("run", "step"),
+    "continual.csv": ("run", "strategy", "tasks", "decoding", "measure"),
+    "strategies.csv": ("strategy", "decoding", "measure"),
+    "train.csv": ("step", "stage", "loss"),
+}
+"""Columns that have a value in every row."""
+_WHOLE = ("step", "stage", "seed", "n", "n_clusters", "n_datasets", "n_sources", "n_images")
+_NUMBERS = (
+    *("value", "stderr", "ci_low", "ci_high", "chance", "base_value", "delta", "delta_stderr", "delta_ci_low"),
+    *("delta_ci_high", "forgotten", "gained", "p_value", "p_holm", "mde", "unparsed", "cut_off", "label_bias"),
+    *("seconds", "mix_ratio", "loss", "grad_norm", "samples_per_s", "tokens_per_s", "peak_memory_mb"),
+    *("effective_rank", "visual_drift_l1", "linear_cka", "weight_distance", "relative_distance", "changed_share"),
+)
+_RATES = "lr_"
+"""How columns of learning rates begin."""
+_WORDS: dict[str, set[Any]] = {
+    "text_axis": set(Axis),
+    "image_axis": set(Axis),
+    "decoding": set(Decoding),
+    "seen_in_mix": {True, False},
+}
+
+
+def problems(name: str, frame: pd.DataFrame) -> Iterator[str]:
+    """What is wrong with a table.
+
+    Args:
+        name: its file's.
+        frame: as pandas read it, texts as texts and absent values as NaN.
+    """
+    lacking = [column for column in COMPLETE.get(name, ()) if column not in frame]
+    if lacking:
+        yield f"it has no column {', '.join(lacking)}"
+        return
+    broken = frame[list(COMPLETE.get(name, ()))].isna().any(axis=1).to_numpy()
+    if broken.any():
+        yield f"line {int(broken.argmax()) + 2} is cut short"
+    for column in frame:
+        yield from _column_problems(str(column), frame[column], name == "train.csv")
+
+
+def _column_problems(column: str, values: pd.Series, is_log: bool) -> Iterator[str]:
+    """Of one column, the first value that is none; a log may tell of infinite gradients."""
+    held = values.dropna()
+    if column in _WHOLE:
+        fits = [isinstance(one, int) or (isinstance(one, float) and one.is_integer()) for one in held.tolist()]
+        fits = [fit and abs(one) < 2**53 for fit, one in zip(fits, held.tolist(), strict=True)]
+        expected = "a whole number"
+    elif column in _NUMBERS or column.startswith(_RATES):
+        fits = [isinstance(one, int | float) and (is_log or math.isfinite(one)) for one in held.tolist()]
+        expected = "a number"
+    elif column in _WORDS:
+        fits = [one in _WORDS[column] for one in held.tolist()]
+        expected = " or ".join(map(str, sorted(_WORDS[column])))
+    else:
+        return
+    if not all(fits):
+        place = fits.index(False)
+        line, value = int(held.index[place]) + 2, held.tolist()[place]
+        yield f"line {line} has {value!r} as `{column}`, where {expected} is expected"
