@@ -24,7 +24,11 @@ from types import MappingProxyType
 from tools.hostile.case import Case, Ends, Place
 
 SECRET_VARIABLE, SECRET_FILE = "canary-of-the-environment-4711", "canary-of-a-file-0815"
+_MOST_DATA = 12 * 2**30
+"""Bytes of memory that a command may write to, so that a case cannot take the machine's."""
 _SECRETS = (SECRET_VARIABLE.encode(), SECRET_FILE.encode())
+_CHECK = ("data", "check")
+"""Ends with 1 where it found something to tell."""
 TIMEOUT_S = 60.0
 MEMORY_BYTES = 3 * 2**30
 """Most resident memory that a case may take, that of the imported libraries included."""
@@ -80,8 +84,9 @@ def _verdict(case: Case, place: Place, code: int | None, peak_bytes: int, output
         "traceback": b"Traceback (most recent call last)" in output,
         "memory": peak_bytes > MEMORY_BYTES,
         "control characters": _CONTROL.search(output) is not None,
-        f"exit code {code}": code not in (0, 2),
-        "no message": code == 2 and not output.strip(),
+        "unexpected error": code == 1 and b"Unexpected " in output,
+        f"exit code {code}": code not in (0, 1 if case.command[:2] == _CHECK else 2, 2),
+        "no message": bool(code) and not output.strip(),
         f"does not say {', '.join(unsaid)!r}": bool(unsaid),
     }
     return next((fault for fault, is_there in faults.items() if is_there), "refused" if code else "works")
@@ -147,7 +152,7 @@ def _become(words: Sequence[str], folder: Path, output: Path, environment: Mappi
         os.dup2(written, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(folder)
-        resource.setrlimit(resource.RLIMIT_AS, (24 * 2**30, 24 * 2**30))
+        resource.setrlimit(resource.RLIMIT_DATA, (_MOST_DATA, _MOST_DATA))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.environ |= environment
         sys.argv = ["forgetbench", *words]
