@@ -9,7 +9,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from forgetbench.compose.checks.lists import list_problems
 from forgetbench.compose.checks.matrix import matrix_problems
 from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.compose.checks.numbers import number_problems
@@ -35,7 +34,7 @@ MAX_NAME = 200
 
 def problems(config: Config, catalogue: Catalogue) -> list[Problem]:
     """Everything that is wrong with a composed config; empty when it can run."""
-    return list(list_problems(config)) or list(_problems(config, catalogue))
+    return list(_problems(config, catalogue))
 
 
 def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
@@ -61,7 +60,8 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from tracker_problems(config.tracker)
         yield from _resume_minutes(config.resume_minutes)
     if isinstance(config, FinetuneConfig | EvalMatrixConfig):
-        yield from _model_path(config.model.path)
+        if config.run is None:  # a run says where its model is
+            yield from _model_path(config.model.path)
         yield from memory_problems(config)
     if isinstance(config, SweepConfig | EvalMatrixConfig | ScoreConfig):
         yield from matrix_problems(config.matrix, catalogue)
