@@ -298,6 +298,6 @@ def test_a_set_that_needs_a_step_more_says_which(
     def refusing(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(datasets, "load_dataset", refusing)
+    monkeypatch.setattr(datasets, "load_dataset_builder", refusing)
     with pytest.raises(UserError, match=message):
         load_samples(hub_set(offline), "train")

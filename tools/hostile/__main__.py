@@ -9,8 +9,12 @@ import pkgutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from rich.progress import track
@@ -33,6 +37,9 @@ _IMPORTED = (
     "forgetbench.commands.finetune",
     "forgetbench.commands.eval_matrix",
 )
+_NO_CASE = Case("", (), print)
+_RUN: list[Callable[[int], Outcome]] = []
+"""What a worker does with the number of a case; set before it is forked."""
 
 
 def main() -> None:
@@ -50,8 +57,9 @@ def main() -> None:
         if not prepared.is_dir():
             prepare(prepared)
         outcomes: list[tuple[str, Outcome]] = []
-        for group, case in track(chosen, "cases", disable=not sys.stdout.isatty(), transient=True):
-            outcome = run(case, Path(temporary) / "case", prepared)
+        ended = _outcomes([case for _, case in chosen], Path(temporary), prepared, arguments.jobs)
+        hidden = not sys.stdout.isatty()
+        for (group, case), outcome in zip(track(chosen, "cases", disable=hidden, transient=True), ended, strict=True):
             outcomes.append((group, outcome))
             if arguments.verbose or not outcome.is_right:
                 shown = "" if outcome.verdict in ("refused", "works") and not arguments.verbose else outcome.output
@@ -62,10 +70,28 @@ def main() -> None:
     sys.exit(not all(outcome.is_right for _, outcome in outcomes))
 
 
+def _outcomes(cases: Sequence[Case], scratch: Path, prepared: Path, jobs: int) -> Iterator[Outcome]:
+    """How each case ended, in order; workers are forks, which know the cases already."""
+    _RUN[:] = [partial(_ended, cases, scratch, prepared)]
+    with ProcessPoolExecutor(jobs, get_context("fork")) as workers:
+        for case, outcome in zip(cases, workers.map(_run_one, range(len(cases))), strict=True):
+            yield replace(outcome, case=case)
+
+
+def _run_one(place: int) -> Outcome:
+    return _RUN[0](place)
+
+
+def _ended(cases: Sequence[Case], scratch: Path, prepared: Path, place: int) -> Outcome:
+    outcome = run(cases[place], scratch / f"case-{os.getpid()}", prepared)
+    return replace(outcome, case=_NO_CASE)  # functions of cases cannot travel between processes
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.hostile", description=__doc__)
     parser.add_argument("names", nargs="*", help="groups, or cases as group/name; * matches any text")
     parser.add_argument("--every", type=int, default=1, help="only each N-th case of a group")
+    parser.add_argument("--jobs", type=int, default=1, help="cases at a time")
     parser.add_argument("--prepared", type=Path, help="folder to keep the prepared runs in, for the next time")
     parser.add_argument("--verbose", action="store_true", help="show the output of every case")
     parser.add_argument("--list", action="store_true", help="only name the cases")
