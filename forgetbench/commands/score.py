@@ -68,8 +68,9 @@ def _score_run(address: str, config: ScoreConfig) -> tuple[Tables, Path]:
             last, same = (f" matrix={LAST}", "") if is_same else ("", " with the same matrix")
             raise UserError(
                 f"{run.folder}: {len(missing)} of {len(planned)} cells are not in {outputs}, so its tables stay as "
-                f"they are:\n{names}\n`forgetbench eval-matrix {argument('run', run.folder)}{last}`{same} makes them; --partial "
-                "makes the tables without them. (Items, weights, matrix.batch_size and .precision are part of a cell.)"
+                f"they are:\n{names}\n`forgetbench eval-matrix {argument('run', run.folder)}{last}`{same} makes them; "
+                "--partial makes the tables without them. (Items, weights, matrix.batch_size and "
+                ".precision are part of a cell.)"
             )
         say(f"{run.folder}: without {len(missing)} of {len(planned)} cells, which are not in {outputs}:\n{names}")
     jobs = plan_representation(digest, checkpoints, sets, matrix) if matrix.representation.enabled else []
