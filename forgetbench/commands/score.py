@@ -67,11 +67,12 @@ def _score_run(address: str, config: ScoreConfig) -> tuple[Tables, Path]:
         if not (config.partial and cells):
             last, same = (f" matrix={LAST}", "") if is_same else ("", " with the same matrix")
             raise UserError(
-                f"{run.folder}: {len(missing)} of {len(planned)} cells are not there, so its tables stay as they are:\n"
-                f"{names}\n`forgetbench eval-matrix {argument('run', run.folder)}{last}`{same} makes them; --partial "
-                "makes the tables without them. (Items, weights, matrix.batch_size and .precision are part of a cell.)"
+                f"{run.folder}: {len(missing)} of {len(planned)} cells are not in {outputs}, so its tables stay as "
+                f"they are:\n{names}\n`forgetbench eval-matrix {argument('run', run.folder)}{last}`{same} makes them; "
+                "--partial makes the tables without them. (Items, weights, matrix.batch_size and "
+                ".precision are part of a cell.)"
             )
-        say(f"{run.folder}: without {len(missing)} of {len(planned)} cells, which are not there:\n{names}")
+        say(f"{run.folder}: without {len(missing)} of {len(planned)} cells, which are not in {outputs}:\n{names}")
     jobs = plan_representation(digest, checkpoints, sets, matrix) if matrix.representation.enabled else []
     measured = stored_measures(jobs, outputs / ".representation")
     is_whole = len(measured) == len(jobs)

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from forgetbench.config import SweepConfig
 from forgetbench.core.errors import UserError
+from forgetbench.core.processes import end_with_parent
 from forgetbench.core.secrets import without_secrets
 from forgetbench.core.streams import guard_streams
 from forgetbench.terminal.progress import say_progress
@@ -64,7 +65,7 @@ def point_job(task: PointTask, names: Sequence[str] = ()) -> partial[float | Non
         task: what is done for a point.
         names: of all points' folders, as far as they are known in advance.
     """
-    return partial(_point, task=task, home=str(Path.cwd()), names=names)
+    return partial(_point, task=task, home=str(Path.cwd()), names=names, command=os.getpid())
 
 
 def output_folder() -> Path:
@@ -98,9 +99,13 @@ def _held(lock: Path) -> Iterator[None]:
         held.release()
 
 
-def _point(config: DictConfig, *, task: PointTask, home: str, names: Sequence[str] = ()) -> float | None:
+def _point(
+    config: DictConfig, *, task: PointTask, home: str, names: Sequence[str] = (), command: int = 0
+) -> float | None:
     """One job of a multirun; top-level, so that it can be pickled."""
     guard_streams()
+    if os.getppid() == command:  # joblib's workers outlive a command that is killed
+        end_with_parent()
     try:
         os.chdir(home)  # relative paths mean the same in every process
     except OSError as error:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from forgetbench.core.errors import UserError
@@ -21,6 +25,8 @@ _NOT_ACCELERATES_OWN = {
 _COMMANDS = (
     "torchrun --nproc_per_node N -m forgetbench, or accelerate launch --multi_gpu --num_processes N -m forgetbench"
 )
+
+_WATCH_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,19 @@ class ProcessGroup:
         from accelerate.utils import gather_object
 
         return list(gather_object(list(values)))
+
+
+@cache
+def end_with_parent() -> None:
+    """Let this process get SIGTERM when the one that started it is gone, which training heeds after its step."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def set_threads(threads: int | None) -> None:

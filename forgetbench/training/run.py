@@ -111,6 +111,8 @@ def _left(folder: Path, keep: Sequence[int], ends: Sequence[int]) -> Resume | No
     """
     point = load_resume(folder)
     if point is None:
+        if any((folder / "resume").glob("step_*/*")):
+            say(f"{folder}: its resume point is of an earlier version of forgetbench, so training starts anew.")
         return None
     if gone := [step_name(step) for step in keep if step <= point.step and not _has(folder, step)]:
         say(f"{folder}: its checkpoint {gone[0]} is gone, so training starts anew.")

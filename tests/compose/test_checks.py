@@ -198,3 +198,14 @@ def test_steps_of_stages_count_together(catalogue: Catalogue) -> None:
 def test_run_to_score_must_exist(catalogue: Catalogue) -> None:
     config = EvalMatrixConfig(run="no/such/run", model=GOOD.model, data=GOOD.data, matrix=GOOD.matrix)
     assert [problem.key for problem in problems(config, catalogue)] == ["run"]
+
+
+@pytest.mark.parametrize("run", [None, "."])
+def test_an_empty_path_of_the_model_means_where_the_base_of_a_run_was_and_nothing_without_a_run(
+    run: str | None, catalogue: Catalogue
+) -> None:
+    config = EvalMatrixConfig(
+        run=run, model=ModelConfig(path=""), data=GOOD.data, matrix=MatrixConfig(datasets=["target"])
+    )
+    found = [problem.key for problem in problems(config, catalogue)]
+    assert found == ([] if run else ["model.path"])

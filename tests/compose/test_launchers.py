@@ -147,6 +147,17 @@ def test_folder_that_a_machine_lacks_is_named() -> None:
         job.func(OmegaConf.create(), task=print, home="/no/such/folder")
 
 
+@pytest.mark.parametrize(("command", "watches"), [(os.getppid(), 1), (os.getpid(), 0)])
+def test_only_a_process_that_the_command_itself_started_ends_with_it(
+    command: int, watches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched: list[int] = []
+    monkeypatch.setattr(points, "end_with_parent", lambda: watched.append(1))
+    with pytest.raises(UserError, match="/no/such/folder"):
+        compose.point_job(lambda *_: None).func(OmegaConf.create(), task=print, home="/no/such/folder", command=command)
+    assert len(watched) == watches
+
+
 @pytest.mark.parametrize(("plugin", "extra"), EXTRAS.items())
 def test_launcher_or_sweeper_that_is_not_installed_is_named_with_its_extra(plugin: str, extra: str) -> None:
     kind = "sweeper" if plugin == "optuna" else "launcher"

@@ -204,3 +204,18 @@ def test_a_command_that_ends_well_leaves_the_others(monkeypatch: pytest.MonkeyPa
         with pytest.raises(SystemExit):
             main()
         assert distributed.is_initialized() is remains
+
+
+def test_a_process_of_a_sweep_ends_when_the_command_that_started_it_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "child.py").write_text(
+        "import time\nfrom forgetbench.core.processes import end_with_parent\n"
+        "end_with_parent()\nprint('begun', flush=True)\ntime.sleep(300)\n"
+    )
+    parent = "import subprocess, sys\nsubprocess.run([sys.executable, sys.argv[1]])\n"
+    root, command = Path(__file__).parents[2], [sys.executable, "-c", parent, str(tmp_path / "child.py")]
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(root)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "begun\n"
+        started.kill()
+        started.communicate(timeout=60)  # the output is open for as long as the child runs

@@ -111,7 +111,7 @@ def test_missing_cells_are_named_and_nothing_changes_unless_what_is_there_is_ask
     before, wanted = contents(mine), "matrix.datasets=[fashion_naming,digits_naming]"
     result = CliRunner().invoke(app, ["score", "run=outputs/run", wanted])
     assert result.exit_code == 2
-    assert "4 of 8 cells are not there, so its tables stay as they are" in result.stderr
+    assert "4 of 8 cells are not in outputs, so its tables stay as they are" in result.stderr
     assert "  step_000002, digits_naming, greedy\n" in result.stderr
     assert "`forgetbench eval-matrix run=outputs/run` with the same matrix makes them" in result.stderr
     assert contents(mine) == before
@@ -125,7 +125,7 @@ def test_missing_cells_are_named_and_nothing_changes_unless_what_is_there_is_ask
 
 def test_many_missing_cells_are_counted_after_ten(mine: Path) -> None:
     result = CliRunner().invoke(app, ["score", "run=outputs/run", "matrix.limit=9"])
-    assert "10 of 10 cells are not there" in result.stderr
+    assert "10 of 10 cells are not in outputs" in result.stderr
     assert "more" not in result.stderr
     result = CliRunner().invoke(app, ["score", "run=outputs/run", "matrix=quick"])
     assert "  and 12 more\n" in result.stderr

@@ -122,6 +122,19 @@ def test_a_run_that_has_lost_a_checkpoint_says_so_and_makes_it_again(
     assert left_by(tmp_path) == whole
 
 
+def test_a_resume_point_of_an_earlier_version_is_named_and_passed_over(
+    folder: Path, tmp_path: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = tmp_path / "resume/step_000003/optimiser.safetensors"
+    older.parent.mkdir(parents=True)
+    older.write_bytes(b"moments")
+    train(tmp_path, fresh(folder), plan(*STEPS), KEEP, META)
+    assert "its resume point is of an earlier version of forgetbench, so training starts anew." in (
+        capsys.readouterr().out
+    )
+    assert left_by(tmp_path) == whole
+
+
 def test_a_second_ctrl_c_stops_within_the_step(folder: Path, tmp_path: Path) -> None:
     def twice() -> None:
         signal.raise_signal(signal.SIGINT)

@@ -60,7 +60,7 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from tracker_problems(config.tracker)
         yield from _resume_minutes(config.resume_minutes)
     if isinstance(config, FinetuneConfig | EvalMatrixConfig):
-        if config.run is None:  # a run says where its model is
+        if config.run is None:  # else an empty one means where the run's base was
             yield from _model_path(config.model.path)
         yield from memory_problems(config)
     if isinstance(config, SweepConfig | EvalMatrixConfig | ScoreConfig):
