@@ -17,8 +17,9 @@ from forgetbench.evaluation.sets import load_sets
 from forgetbench.exchange.lm_eval import write_lm_eval
 from forgetbench.models.precision import scored_digest
 from forgetbench.runs.address import resolve
+from forgetbench.runs.run import Run
 from forgetbench.runs.scored import FILE, LAST, Scored, matrix_settings, recall
-from forgetbench.runs.stored import outputs_of
+from forgetbench.runs.stored import outputs_of, read_table
 from forgetbench.runs.subject import (
     REPRESENTATION,
     Tables,
@@ -50,6 +51,7 @@ def _score_run(address: str, config: ScoreConfig) -> tuple[Tables, Path]:
     run, catalogue = resolve(address).whole().run(), Catalogue(config.manifests)
     checkpoints, subject = run.checkpoints(config.matrix.steps), run_subject(run)
     outputs, matrix = outputs_of(run, Path(config.outputs)), with_tasks(config.matrix, subject, catalogue)
+    _check_checkpoints(run, config.partial)
     before, scored = recall(run.folder), Scored(matrix_settings(config.matrix), config.manifests, outputs)
     if before is None:
         say(
@@ -80,6 +82,18 @@ def _score_run(address: str, config: ScoreConfig) -> tuple[Tables, Path]:
     if jobs and is_whole:
         write_representation(subject, measured)
     return tables, run.folder
+
+
+def _check_checkpoints(run: Run, partial: bool) -> None:
+    """Refuse to drop the rows of checkpoints that are gone: nothing could make them again."""
+    rows = read_table(run.folder / "scores.csv")
+    gone = sorted(set(rows["checkpoint"] if len(rows) else ()) - {one.name for one in run.checkpoints()})
+    if not gone:
+        return
+    message = f"{run.folder}: the tables have rows of {', '.join(gone)}, and the run has no such checkpoint any more"
+    if not partial:
+        raise UserError(f"{message}; they stay as they are. Restore it, or leave these rows out with --partial.")
+    say(f"{message}; these rows are left out.")
 
 
 def _score_elsewhere(config: ScoreConfig, outputs: Path) -> tuple[Tables, Path]:

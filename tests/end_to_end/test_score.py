@@ -123,6 +123,17 @@ def test_missing_cells_are_named_and_nothing_changes_unless_what_is_there_is_ask
         assert CliRunner().invoke(app, ["score", *arguments]).exit_code == 2
 
 
+def test_rows_of_a_checkpoint_that_is_gone_stay_unless_they_may_go(mine: Path) -> None:
+    before = contents(mine)
+    shutil.rmtree(mine / "checkpoints/step_000002")
+    result = CliRunner().invoke(app, ["score", "run=outputs/run"])
+    assert result.exit_code == 2
+    assert "the tables have rows of step_000002, and the run has no such checkpoint any more" in result.stderr
+    assert {name: before[name] for name in contents(mine)} == contents(mine)
+    assert "these rows are left out" in call("score", "run=outputs/run", "--partial")
+    assert "step_000002" not in set(pd.read_csv(mine / "scores.csv")["checkpoint"])
+
+
 def test_many_missing_cells_are_counted_after_ten(mine: Path) -> None:
     result = CliRunner().invoke(app, ["score", "run=outputs/run", "matrix.limit=9"])
     assert "10 of 10 cells are not in outputs" in result.stderr
