@@ -61,7 +61,8 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from tracker_problems(config.tracker)
         yield from _resume_minutes(config.resume_minutes)
     if isinstance(config, FinetuneConfig | EvalMatrixConfig):
-        yield from _model_path(config.model.path)
+        if not config.run:  # a run names its base itself
+            yield from _model_path(config.model.path)
         yield from memory_problems(config)
     if isinstance(config, SweepConfig | EvalMatrixConfig | ScoreConfig):
         yield from matrix_problems(config.matrix, catalogue)
