@@ -36,6 +36,7 @@ from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.nested import misplaced
 from forgetbench.core.options import GROUPS, USER_CONF, USER_MANIFESTS, config_files, manifest_names
+from forgetbench.core.override_text import as_text
 from forgetbench.core.paths import shipped
 from forgetbench.core.references import literal
 from forgetbench.data.catalogue import Catalogue
@@ -246,7 +247,7 @@ class Session:
         assert isinstance(typed, FinetuneConfig | EvalMatrixConfig | ScoreConfig)
         for key, value in misplaced(typed):
             raise UserError(
-                f"{key} ({refusals.origin(key, given, choices)}): {value!r} stands where one name is expected."
+                f"{key} ({refusals.origin(key, given, choices)}): {as_text(value)} is no name or number; write [a,b]."
             )
         trains = isinstance(typed, FinetuneConfig)
         brought = ("model", "data", "name", *(("recipe", "seed", "outputs", "manifests") if trains else ()))

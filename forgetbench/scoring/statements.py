@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from forgetbench.scoring.mentions import is_taken
+
 _LOOSE = r"[\s*_`\"'“”‘’«»]*"
 """Blanks and markup between the words of a statement."""
 
@@ -152,10 +154,7 @@ def is_concluded(text: str, start: int, end: int) -> bool:
 
 def says_none(text: str, taken: Sequence[tuple[int, int]]) -> bool:
     """Whether a reply says, outside the places taken by options, that it has no answer or that no option is right."""
-    return any(
-        not any(start < stop and end > begin for begin, stop in taken)
-        for start, end in (match.span() for match in _NONE.finditer(text))
-    )
+    return any(not is_taken(*match.span(), taken) for match in _NONE.finditer(text))
 
 
 def _spoken(text: str) -> Iterator[re.Match[str]]:

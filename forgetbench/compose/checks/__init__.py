@@ -9,7 +9,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from forgetbench.compose.checks.lists import list_problems
 from forgetbench.compose.checks.matrix import matrix_problems
 from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.compose.checks.numbers import number_problems
@@ -35,7 +34,7 @@ MAX_NAME = 200
 
 def problems(config: Config, catalogue: Catalogue) -> list[Problem]:
     """Everything that is wrong with a composed config; empty when it can run."""
-    return list(list_problems(config)) or list(_problems(config, catalogue))
+    return list(_problems(config, catalogue))
 
 
 def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
@@ -72,6 +71,9 @@ def _machine(config: Config) -> Iterator[Problem]:
     """What is asked of the machine and its disk."""
     if not isinstance(config, ScoreConfig) and config.threads is not None and not 1 <= config.threads <= _MOST_THREADS:
         yield Problem("threads", f"{config.threads} is not a number of threads; give 1 to {_MOST_THREADS}, or null.")
+    for key in ("name", "outputs", "run"):
+        if "${" in (getattr(config, key, None) or ""):
+            yield Problem(key, "holds ${, which is a reference wherever a folder is named; leave it out.")
     if not config.outputs:
         yield Problem("outputs", "empty; give a folder, such as outputs=results, or outputs=. for the present one.")
     for folder in config.manifests:
