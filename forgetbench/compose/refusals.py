@@ -67,9 +67,7 @@ def several_values(command: str, key: str, line: str) -> UserError:
         ways.append(f"forgetbench sweep {key}={value} for a run with each")
     ways.append(f"or, for a text with a comma in it: {as_argument(key, value)}")
     written = ",\n  ".join(ways)
-    return UserError(
-        f"{line}: several values, but `{_typed(command)}` runs one configuration. Write\n  {written}"
-    )
+    return UserError(f"{line}: several values, but `{_typed(command)}` runs one configuration. Write\n  {written}")
 
 
 def _typed(command: str) -> str:
@@ -82,7 +80,11 @@ def bare_word(command: str, word: str, manifests: Sequence[str]) -> UserError:
     if word[-1:] in ("}", "]", ")", ",") or word in ("=", ":"):
         return UserError(f"'{word}' is not an override. Blanks part words: put all of key=value in quotes, 'key=...'.")
     owners = [group for group in GROUPS[command] if word in options(group, manifests)]
-    meant = f"Did you mean {' or '.join(f'{group}={word}' for group in owners)}?" if owners else "Write key=value, without blanks."
+    meant = (
+        f"Did you mean {' or '.join(f'{group}={word}' for group in owners)}?"
+        if owners
+        else "Write key=value, without blanks."
+    )
     return UserError(f"'{word}' is not an override. {meant}")
 
 
@@ -116,7 +118,9 @@ def unknown_key(command: str, key: str, config: DictConfig) -> UserError:
     """The refusal of a key that no schema declares."""
     known = [name for name in keys(config) if not name.startswith("hydra.") and knows(config, name)]
     group, _, rest = key.partition(".")
-    close = nearest(key, [*GROUPS[command], *known], [name for name in known if name.startswith(f"{group}.")], "`--cfg`")
+    close = nearest(
+        key, [*GROUPS[command], *known], [name for name in known if name.startswith(f"{group}.")], "`--cfg`"
+    )
     owners = [schema for schema in SCHEMAS if schema.startswith("method/") and _declares(schema, rest)]
     others = [_typed(name) for name, groups in GROUPS.items() if group in groups]
     if group == "method" and owners and "Did you mean" not in close:

@@ -186,7 +186,10 @@ def is_reckoned(text: str, mention: Mention) -> bool:
     named = text[mention.start : mention.end]
     if not (mention.is_letter or re.fullmatch(r"[-$€£]?\d[\d.,]*", named)):
         return False
-    return bool(_RECKONS_BEFORE.search(text[max(0, mention.start - 8) : mention.start]) or _RECKONS_AFTER.match(text, mention.end))
+    return bool(
+        _RECKONS_BEFORE.search(text[max(0, mention.start - 8) : mention.start])
+        or _RECKONS_AFTER.match(text, mention.end)
+    )
 
 
 def only(found: Sequence[Mention]) -> int | None:

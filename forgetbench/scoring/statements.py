@@ -46,7 +46,10 @@ _AS_VERB = (
     r"|\bich\s+(?:wähle|nehme|entscheide\s+mich\s+für)\b|\bje\s+(?:choisis|sélectionne)\b"
     r"|\b(?:yo\s+)?(?:elijo|escojo|selecciono)\b|\b(?:eu\s+)?escolho\b|\bscelgo\b|\bя\s+выбираю\b"
 )
-_AS_HEADING = r"(?m:^)[\s#*_]*(?:(?:final|correct|best|my|the)\s+)*(?:answer|antwort|réponse|respuesta)[\s*_]*\n+"
+# Of many empty lines only the first is tried: those after it would say the same, and take long.
+_AS_HEADING = (
+    r"(?m:^)(?!(?<=\n\n)\n)[\s#*_]*+(?:(?:final|correct|best|my|the)\s+)*(?:answer|antwort|réponse|respuesta)[\s*_]*\n+"
+)
 _AS_PREFIX = r"(?<!\w)(?:final\s+)?(?:answer|ans|choice)\b\.?(?=\s+[(\[*]{0,3}[A-Z][)\]*]{0,3}(?:[.,;:]|\s*(?:\n|$)))"
 # "it is option C", "which corresponds to option C".
 _AS_MATCH = (

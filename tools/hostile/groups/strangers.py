@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -82,7 +81,7 @@ def _linked(what: str) -> Callable[[Place], object]:
     def make(place: Place) -> None:
         where = place.folder / what
         where.parent.mkdir(parents=True, exist_ok=True)
-        os.symlink(place.outside if where.suffix == "" else place.outside / "secret.txt", where)
+        where.symlink_to(place.outside if where.suffix == "" else place.outside / "secret.txt")
 
     return make
 
@@ -93,8 +92,8 @@ def _searched(place: Place) -> None:
 
 def _looped(place: Place) -> None:
     place.write("conf/recipe/keep", "")
-    os.symlink("..", place.folder / "conf/recipe/recipe")
-    os.symlink("own.yaml", place.folder / "conf/recipe/own.yaml")
+    (place.folder / "conf/recipe/recipe").symlink_to("..")
+    (place.folder / "conf/recipe/own.yaml").symlink_to("own.yaml")
 
 
 _OWN = ("finetune", "recipe=own", "recipe.steps=1", "threads=1", "name=x")
