@@ -47,7 +47,8 @@ def test_of_a_run_that_is_none_the_model_is_not_blamed(line: str) -> None:
 @pytest.mark.parametrize("line", ["finetune recipe=lora,hybrid", "finetune seed=0,1"])
 def test_several_values_of_one_thing_are_not_offered_as_a_list(line: str) -> None:
     message = refusal(line)
-    assert "forgetbench sweep" in message and "for a list" not in message
+    assert "forgetbench sweep" in message
+    assert "for a list" not in message
 
 
 @pytest.mark.parametrize(
