@@ -20,7 +20,7 @@ from forgetbench.config.result import without_result
 from forgetbench.core.errors import UserError, reason
 from forgetbench.core.secrets import is_secret
 
-_PAIRS = ("[]", "{}", "()")
+_PAIRS = (("[", "]"), ("{", "}"), ("(", ")"))
 _SHOWN = 60
 """Letters of an argument that is too long to be shown."""
 MAX_FOLDER_NAME = 150
