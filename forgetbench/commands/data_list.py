@@ -100,7 +100,8 @@ def _nothing(words: Sequence[str], search: Search, catalogue: Catalogue) -> str:
     if not search.words:
         own = " A manifest data_manifests/<name>.yaml is one of yours (docs/data.md)." if "mine" in words else ""
         return f"data list {asked}: there is no such dataset.{own}"
-    return f"data list {asked}: no dataset has that. {nearest(search.words[0], catalogue.names(), catalogue.names())}"
+    known = [*GROUP_WORDS, *catalogue.names()]
+    return f"data list {asked}: no dataset has that. {nearest(search.words[0], known, catalogue.names())}"
 
 
 def _holds(word: str, texts: Sequence[str]) -> bool:

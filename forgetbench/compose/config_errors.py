@@ -63,8 +63,7 @@ def _text(found: re.Match[str], key: str) -> str:
 
 
 def _mapping(found: re.Match[str], key: str) -> str:
-    given = found.groupdict().get("given", "")
-    return f"keys with values are expected, {key}={{<key>: <value>}}, not {_shown(given)}."
+    return f"keys with values are expected, {key}={{<key>: <value>}}."
 
 
 def _group(found: re.Match[str], key: str) -> str:
@@ -86,6 +85,14 @@ def _no_reference(found: re.Match[str], key: str) -> str:
 
 def _no_resolver(found: re.Match[str], key: str) -> str:
     return f"${{{found['given']}:...}} is no function that a value can use."
+
+
+def _unset(found: re.Match[str], key: str) -> str:
+    return f"the environment has no variable {found['given']}; set it, or write ${{oc.env:{found['given']},<default>}}."
+
+
+def _above(found: re.Match[str], key: str) -> str:
+    return "its value refers to keys that hold this one; refer to one value."
 
 
 def _circle(found: re.Match[str], key: str) -> str:
@@ -111,11 +118,13 @@ _SAID: list[tuple[str, Callable[[re.Match[str], str], str]]] = [
     (r"Cannot merge DictConfig with ListConfig", _list),
     (r"Cannot convert '(list|dict|ListConfig|DictConfig)' to string.*", _text),
     (r"Cannot merge ListConfig with DictConfig", _mapping),
-    (r"Cannot assign (?P<given>.*) to (Dict|dict)\[.*", _mapping),
+    (r"Cannot assign .* to (Dict|dict)\[.*", _mapping),
     (r"Invalid type assigned: \S+ is not a subclass of (?P<kind>\S+)\. value: (?P<given>.*)", _group),
     (r"Key '(?P<given>.+)' not in '(?P<schema>.+)'", _unknown),
     (r"Interpolation key '(?P<given>.+)' not found", _no_reference),
     (r"Unsupported interpolation type (?P<given>.+)", _no_resolver),
+    (r".*Environment variable '(?P<given>[^']+)' not found.*", _unset),
+    (r"Interpolation to parent node detected", _above),
     (r"Recursive interpolation detected", _circle),
     (r"In '[^']+': Could not find '(?P<group>.+)/(?P<given>[^/]+)'", _no_option),
 ]

@@ -20,6 +20,7 @@ from forgetbench.config.result import without_result
 from forgetbench.core.errors import UserError, reason
 from forgetbench.core.secrets import is_secret
 
+_PAIRS = (("[", "]"), ("{", "}"), ("(", ")"))
 _SHOWN = 60
 """Letters of an argument that is too long to be shown."""
 MAX_FOLDER_NAME = 150
@@ -107,12 +108,24 @@ def _parsed(parser: OverridesParser, line: str) -> Override:
         if readable := _quoted_where_needed(value):
             with suppress(HydraException):
                 return parser.parse_override(f"{key}={readable}")
-        raise UserError(
-            f"{line}: not readable as key=value: a bracket or a quote has no partner, or a sign is in the way. A value "
-            f"with such signs needs quotes of its own inside those of the shell: {as_argument(key, value)}"
-        ) from error
+        raise UserError(f"{line}: not readable as key=value: {_unreadable(key, value)}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
         raise UserError(f"{line[:_SHOWN]}...: not readable as key=value ({reason(error)}).") from error
+
+
+def _unreadable(key: str, value: str) -> str:
+    """What is probably wrong with a value that Hydra cannot read, and what to write."""
+    pairs = [f"{opening} and {closing}" for opening, closing in _PAIRS if value.count(opening) != value.count(closing)]
+    if pairs:
+        cause = f"{pairs[0]} are not in pairs; add or drop one."
+    elif value.count("'") % 2 or value.count('"') % 2:
+        cause = "a quote has no partner; add or drop one."
+    elif value.endswith(",") or ",," in value:
+        cause = "nothing stands before or after a comma; drop it."
+    else:
+        cause = "a sign is in the way."
+    meant = f"A value with such signs needs quotes of its own inside those of the shell: {as_argument(key, value)}"
+    return f"{cause} {meant}"
 
 
 def _quoted_where_needed(value: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,12 +25,18 @@ from forgetbench.runs.scored import FILE, LAST
 
 PLUGINS = "Launchers and sweepers come as extras: pip install 'forgetbench[joblib]', [slurm], [ray] or [optuna]."
 
+_YAML = ".yaml"
+
 
 def check_choice(command: str, group: str, given: str, manifests: Sequence[str]) -> None:
     """Refuse an option that a config group does not have."""
     known = options(group, manifests)
     if given in known:
         return
+    if group == "model" and "/" in given and not given.endswith(_YAML):
+        raise UserError(f"model={given}: a folder or a Hub id is given with `model=local model.path={given}`.")
+    if (stem := PurePath(given).name.removesuffix(_YAML)) in known:
+        raise UserError(f"{group}={given}: options have no folder and no ending; write {group}={stem}.")
     lists_all = "`forgetbench data list --all`" if group == "data" else f"`forgetbench {_typed(command)} --help`"
     there_is = nearest(given, known, known, lists_all)
     if given in ("", "null"):
@@ -55,12 +62,12 @@ def several_values(command: str, key: str, line: str) -> UserError:
     """The refusal of values with commas between them where one configuration runs."""
     value = line.partition("=")[2]
     listed = "these sets one after the other" if key == "data" else "a list"
-    return UserError(
-        f"{line}: several values, but `{_typed(command)}` runs one configuration. Write\n"
-        f"  {key}=[{value}] for {listed},\n"
-        f"  forgetbench sweep {key}={value} for a run with each,\n"
-        f"  or, for a text with a comma in it: {as_argument(key, value)}"
-    )
+    ways = [f"{key}=[{value}] for {listed}"] if key == "data" or key not in (*GROUPS[command], "seed") else []
+    if key.partition(".")[0] != "matrix":  # a sweep has one matrix
+        ways.append(f"forgetbench sweep {key}={value} for a run with each")
+    ways.append(f"or, for a text with a comma in it: {as_argument(key, value)}")
+    written = ",\n  ".join(ways)
+    return UserError(f"{line}: several values, but `{_typed(command)}` runs one configuration. Write\n  {written}")
 
 
 def _typed(command: str) -> str:
@@ -70,8 +77,14 @@ def _typed(command: str) -> str:
 
 def bare_word(command: str, word: str, manifests: Sequence[str]) -> UserError:
     """The refusal of an argument without `=`."""
+    if word[-1:] in ("}", "]", ")", ",") or word in ("=", ":"):
+        return UserError(f"'{word}' is not an override. Blanks part words: put all of key=value in quotes, 'key=...'.")
     owners = [group for group in GROUPS[command] if word in options(group, manifests)]
-    meant = f"Did you mean {' or '.join(f'{group}={word}' for group in owners)}?" if owners else "Write key=value."
+    meant = (
+        f"Did you mean {' or '.join(f'{group}={word}' for group in owners)}?"
+        if owners
+        else "Write key=value, without blanks."
+    )
     return UserError(f"'{word}' is not an override. {meant}")
 
 
@@ -105,7 +118,9 @@ def unknown_key(command: str, key: str, config: DictConfig) -> UserError:
     """The refusal of a key that no schema declares."""
     known = [name for name in keys(config) if not name.startswith("hydra.") and knows(config, name)]
     group, _, rest = key.partition(".")
-    close = nearest(key, known, [name for name in known if name.startswith(f"{group}.")], "`--cfg`")
+    close = nearest(
+        key, [*GROUPS[command], *known], [name for name in known if name.startswith(f"{group}.")], "`--cfg`"
+    )
     owners = [schema for schema in SCHEMAS if schema.startswith("method/") and _declares(schema, rest)]
     others = [_typed(name) for name, groups in GROUPS.items() if group in groups]
     if group == "method" and owners and "Did you mean" not in close:

@@ -247,8 +247,7 @@ class Session:
         assert isinstance(typed, FinetuneConfig | EvalMatrixConfig | ScoreConfig)
         for key, value in misplaced(typed):
             raise UserError(
-                f"{key} ({refusals.origin(key, given, choices)}): {as_text(value)} stands where one name or number is "
-                "expected."
+                f"{key} ({refusals.origin(key, given, choices)}): {as_text(value)} is no name or number; write [a,b]."
             )
         trains = isinstance(typed, FinetuneConfig)
         brought = ("model", "data", "name", *(("recipe", "seed", "outputs", "manifests") if trains else ()))

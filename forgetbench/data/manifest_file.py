@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import lru_cache
@@ -42,6 +43,8 @@ def _checked(path: Path, text: str) -> Manifest:
     """The manifest of a file that holds `text`; a grid's points name the same ones again and again."""
     own = literal({"name": path.stem, "path": str(path)})
     content = parse_yaml(text, path) or {}
+    if not isinstance(content, dict):
+        raise _refusal(path, "it holds no keys with values.")  # and is not shown: a link may lead to any file
     check_references(content, path)
     try:
         raw = OmegaConf.create(content)
@@ -136,6 +139,20 @@ def _answer_problems(manifest: Manifest) -> Iterator[str]:
         yield "`stop` holds an empty text, which would end every answer before it begins."
 
 
+_SAID = (
+    (r".*is not a ListConfig.*", "a list is expected; write [a, b]."),
+    (r"Value (.+) of type .* could not be converted to Integer", r"a whole number is expected, not \1."),
+    (r"Value (.+) of type .* could not be converted to Float", r"a number is expected, not \1."),
+    (r"Value (.+) is not a valid bool.*", r"true or false is expected, not \1."),
+    (r"Invalid value (.+), expected one of \[(.*)\]", r"there is no \1; it may be \2."),
+    (r".*not Optional|Incompatible value 'None'.*", "null is no value of this field; leave it out."),
+    (r"Invalid type assigned.*|Cannot assign .*", "keys with values are expected below it."),
+    (r"Cannot merge DictConfig with ListConfig", "a list stands where keys with values are expected, or these for it."),
+    (r"Cannot convert '(?:List|Dict)Config' to string.*", "a text is expected."),
+)
+"""What OmegaConf's sentences look like, and what they mean in a manifest."""
+
+
 def _parse_error_text(error: Exception) -> str:
     message = reason(error)
     key = getattr(error, "full_key", None)
@@ -143,9 +160,8 @@ def _parse_error_text(error: Exception) -> str:
         kind = next((kind for kind in (Source, Split) if f"'{kind.__name__}'" in message), Manifest)
         known = [one.name for one in fields(kind)]
         return f"there is no key '{key}'. {nearest(str(key).rpartition('.')[2], known, known)}"
-    if "is not a ListConfig" in message:
-        message = "a list is expected; write [a, b]."
-    return f"{key}: {message}" if key else message
+    said = next((found.expand(text) for pattern, text in _SAID if (found := re.fullmatch(pattern, message))), message)
+    return f"{key}: {said}" if key else said
 
 
 def _refusal(path: Path, problem: str) -> UserError:

@@ -167,6 +167,8 @@ def _cause(error: BaseException, path: Path) -> str:
     """What a library's error on the files of a model means."""
     if "torchvision" in str(error).lower():
         return f"{reason(error)} Its pictures need torchvision: pip install 'forgetbench[torchvision]'."
+    if not path.is_dir() and path.is_absolute():
+        return "there is no such folder."
     if not path.is_dir():
         return f"there is no such folder, and as a Hub id it cannot be had (downloaded? network up?): {reason(error)}"
     if (path / TOKENIZER).is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -124,21 +125,27 @@ def mentions(text: str, options: Options) -> list[Mention]:
     """Where a folded text names options, in its order; a text within a longer option's is none."""
     found = [(index, start, end, False) for index, start, end in _by_text(text, options)]
     if options.lettered:
-        taken = [(start, end) for _, start, end, _ in found]
+        taken = [(start, end) for _, start, end, _ in found]  # in order, and none within another
         for pattern, is_capital in ((_SET_OFF, False), (_BARE, True)):
             for match in pattern.finditer(text):
                 group = next(number for number, one in enumerate(match.groups(), 1) if one)
                 start, end = match.span(group)
                 index = options.letter(match[group])
-                if any(start < stop and end > begin for begin, stop in taken) or (is_capital and index == BEYOND):
+                if is_taken(start, end, taken) or (is_capital and index == BEYOND):
                     continue
-                taken.append((start, end))
+                insort(taken, (start, end))
                 found.append((index, start, end, True))
     placed: list[Mention] = []
     for one in sorted(found, key=lambda one: one[1]):
         goes_on = bool(placed and placed[-1].negated and _OR.fullmatch(text, placed[-1].end, one[1]))
         placed.append(Mention(*one, goes_on or _negated(text, one[1], one[2])))
     return placed
+
+
+def is_taken(start: int, end: int, taken: Sequence[tuple[int, int]]) -> bool:
+    """Whether a place overlaps one of those taken, which are in order and apart; of thousands, in little time."""
+    before = bisect_left(taken, (end,))
+    return before > 0 and taken[before - 1][1] > start
 
 
 def _by_text(text: str, options: Options) -> list[tuple[int, int, int]]:
@@ -179,7 +186,10 @@ def is_reckoned(text: str, mention: Mention) -> bool:
     named = text[mention.start : mention.end]
     if not (mention.is_letter or re.fullmatch(r"[-$€£]?\d[\d.,]*", named)):
         return False
-    return bool(_RECKONS_BEFORE.search(text[: mention.start][-8:]) or _RECKONS_AFTER.match(text, mention.end))
+    return bool(
+        _RECKONS_BEFORE.search(text[max(0, mention.start - 8) : mention.start])
+        or _RECKONS_AFTER.match(text, mention.end)
+    )
 
 
 def only(found: Sequence[Mention]) -> int | None:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from forgetbench.scoring.mentions import is_taken
+
 _LOOSE = r"[\s*_`\"'“”‘’«»]*"
 """Blanks and markup between the words of a statement."""
 
@@ -44,7 +46,10 @@ _AS_VERB = (
     r"|\bich\s+(?:wähle|nehme|entscheide\s+mich\s+für)\b|\bje\s+(?:choisis|sélectionne)\b"
     r"|\b(?:yo\s+)?(?:elijo|escojo|selecciono)\b|\b(?:eu\s+)?escolho\b|\bscelgo\b|\bя\s+выбираю\b"
 )
-_AS_HEADING = r"(?m:^)[\s#*_]*(?:(?:final|correct|best|my|the)\s+)*(?:answer|antwort|réponse|respuesta)[\s*_]*\n+"
+# Of many empty lines only the first is tried: those after it would say the same, and take long.
+_AS_HEADING = (
+    r"(?m:^)(?!(?<=\n\n)\n)[\s#*_]*+(?:(?:final|correct|best|my|the)\s+)*(?:answer|antwort|réponse|respuesta)[\s*_]*\n+"
+)
 _AS_PREFIX = r"(?<!\w)(?:final\s+)?(?:answer|ans|choice)\b\.?(?=\s+[(\[*]{0,3}[A-Z][)\]*]{0,3}(?:[.,;:]|\s*(?:\n|$)))"
 # "it is option C", "which corresponds to option C".
 _AS_MATCH = (
@@ -152,10 +157,7 @@ def is_concluded(text: str, start: int, end: int) -> bool:
 
 def says_none(text: str, taken: Sequence[tuple[int, int]]) -> bool:
     """Whether a reply says, outside the places taken by options, that it has no answer or that no option is right."""
-    return any(
-        not any(start < stop and end > begin for begin, stop in taken)
-        for start, end in (match.span() for match in _NONE.finditer(text))
-    )
+    return any(not is_taken(*match.span(), taken) for match in _NONE.finditer(text))
 
 
 def _spoken(text: str) -> Iterator[re.Match[str]]:

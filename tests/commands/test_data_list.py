@@ -85,7 +85,10 @@ def test_a_word_finds_sets_by_name_and_content_in_every_group_and_a_group_narrow
     assert "textvqa_ocr" in groups("OCR")
 
 
-@pytest.mark.parametrize(("word", "said"), [("zebra", "no dataset has that. Known:"), ("mine", "is one of yours")])
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("zebra", "no dataset has that. Known:"), ("publc", "Did you mean public?"), ("mine", "is one of yours")],
+)
 def test_a_search_that_finds_nothing_is_told(word: str, said: str) -> None:
     done = CliRunner().invoke(app, ["data", "list", word])
     assert (done.exit_code, done.stdout) == (2, "")

@@ -35,6 +35,22 @@ def refusal(line: str) -> str:
     return str(refused.value)
 
 
+@pytest.mark.parametrize("line", ["eval-matrix run=.", "finetune method=wise_ft run=."])
+def test_of_a_run_that_is_none_the_model_is_not_blamed(line: str) -> None:
+    try:
+        message = refusal(line)
+    except pytest.fail.Exception:  # composed: that there is no run is said later
+        message = ""
+    assert "model.path" not in message
+
+
+@pytest.mark.parametrize("line", ["finetune recipe=lora,hybrid", "finetune seed=0,1"])
+def test_several_values_of_one_thing_are_not_offered_as_a_list(line: str) -> None:
+    message = refusal(line)
+    assert "forgetbench sweep" in message
+    assert "for a list" not in message
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -79,8 +95,8 @@ def refusal(line: str) -> str:
         ("finetune recipe.lr=${foo}", "recipe.lr (command line): ${foo} refers to a key that is not there"),
         ("finetune name=${nope:3}", "name (command line): ${nope:...} is no function"),
         ("sweep seed=1,${foo}", "seed (command line): ${foo} refers to a key that is not there"),
-        ("finetune recipe.parts=[[language]]", "recipe.parts (command line): [language] stands where one name"),
-        ("eval-matrix matrix.datasets=[[a]]", "matrix.datasets (command line): [a] stands where one name"),
+        ("finetune recipe.parts=[[language]]", "recipe.parts (command line): [language] is no name"),
+        ("eval-matrix matrix.datasets=[[a]]", "matrix.datasets (command line): [a] is no name"),
         ("finetune recipe.lr={language:[1,2]}", "recipe.lr (command line): [1,2] is not a learning rate"),
         ("sweep recipe.lr=interval(1e-5,1e-3)", "is for sweepers that search"),
         ("sweep sweep=demo,grid", "one sweep at a time"),
@@ -89,7 +105,20 @@ def refusal(line: str) -> str:
         ("finetune recipe=", "'recipe' needs an option; leave it out for the default"),
         ("finetune strategy=null", "'strategy' needs an option; leave it out for the default"),
         ("finetune =3", "there is no key before the ="),
-        ("finetune recipe.lr={language", "a bracket or a quote has no partner"),
+        ("finetune recipe.lr={language", "{ and } are not in pairs"),
+        ("finetune recipe.lr=[1e-4,", "[ and ] are not in pairs"),
+        ("finetune data='fashion_naming", "a quote has no partner"),
+        ("sweep recipe.lr=1e-3,", "nothing stands before or after a comma"),
+        ("finetune recipe.mix.data={general: 1}", "Blanks part words"),
+        ("finetune recipee=lora", "Did you mean recipe or"),
+        ("finetune recipe=conf/recipe/lora.yaml", "write recipe=lora."),
+        ("finetune model=some/model", "`model=local model.path=some/model`"),
+        ("finetune name=${${name}}", "name (command line): holds ${"),
+        ("finetune name=${", "name (command line): holds ${"),
+        ("finetune outputs=a${b", "outputs (command line): holds ${"),
+        ("finetune name=${oc.env:NOT_SET_AT_ALL}", "the environment has no variable NOT_SET_AT_ALL; set it"),
+        ("finetune recipe.lr=${recipe}", "refers to keys that hold this one"),
+        ("finetune data.stages=[{set:emoji_use,recipe:lora}]", "keys with values are expected"),
         ("finetune hydra/launcher=joblibb", "hydra/launcher=joblibb: there is no such option"),
         ("finetune model.path=", "model.path (command line): empty"),
         ("score run=", "run (command line): empty"),

@@ -234,3 +234,9 @@ def test_the_length_is_in_characters_without_a_leading_space(
 def test_each_candidate_needs_its_text() -> None:
     with pytest.raises(ValueError, match="shorter"):
         likeliest_per_character([-1.0, -2.0], ["a"])
+
+
+def test_empty_lines_between_a_reply_and_its_heading_change_nothing() -> None:
+    for between in ("\n", "\n\n", "\n" * 50, "\n\n#\n", " \n\n\n "):
+        assert parse_choice(f"cat or dog{between}Final answer\n\nB", ["cat", "dog"]) == 1
+        assert parse_choice(f"Answer{between}Final answer\n\nB", ["cat", "dog"]) == 1

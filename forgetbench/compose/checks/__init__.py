@@ -71,6 +71,9 @@ def _machine(config: Config) -> Iterator[Problem]:
     """What is asked of the machine and its disk."""
     if not isinstance(config, ScoreConfig) and config.threads is not None and not 1 <= config.threads <= _MOST_THREADS:
         yield Problem("threads", f"{config.threads} is not a number of threads; give 1 to {_MOST_THREADS}, or null.")
+    for key in ("name", "outputs", "run"):
+        if "${" in (getattr(config, key, None) or ""):
+            yield Problem(key, "holds ${, which is a reference wherever a folder is named; leave it out.")
     if not config.outputs:
         yield Problem("outputs", "empty; give a folder, such as outputs=results, or outputs=. for the present one.")
     for folder in config.manifests:
