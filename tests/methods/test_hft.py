@@ -113,6 +113,7 @@ def test_half_of_every_family_s_decoder_stays_at_the_start(family: str, tmp_path
     assert sum(part_of(name) == "language" for name in frozen) * 2 == len(linear_layers(model, "language"))
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_projector_of_one_matrix_has_no_half(tmp_path: Path) -> None:
     model = load_model(ModelConfig(path=str(FAMILIES["paligemma"](tmp_path / "paligemma")))).model
     projector = [name for name in names(model) if part_of(name) == "projector"]
