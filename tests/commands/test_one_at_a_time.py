@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -27,7 +30,7 @@ def trained(world: World) -> Path:
     return world.train("trained", "smolvlm")
 
 
-def after(folder: Path, command: Callable[[], None], first: Callable[[], None], said: Callable[[], str]) -> None:
+def after(folder: Path, command: Callable[[], None], first: Callable[[], None]) -> None:
     """What happens when a command is started while another, the first, is at work on the folder."""
     raised: list[BaseException] = []
 
@@ -37,12 +40,12 @@ def after(folder: Path, command: Callable[[], None], first: Callable[[], None], 
         except UserError as error:
             raised.append(error)
 
-    waiting, text = threading.Thread(target=second), ""
-    with only_command(folder):
+    waiting = threading.Thread(target=second)
+    with only_command(folder), redirect_stderr(StringIO()) as said:
         waiting.start()
-        while "this one waits" not in text:
-            text += said()
+        while "this one waits" not in said.getvalue():
             assert waiting.is_alive(), raised
+            time.sleep(0.01)
         first()
     waiting.join()
     if raised:
@@ -61,7 +64,6 @@ def test_a_second_finetune_sees_the_finished_run(
         folder,
         lambda: finetune(world.config("again", "smolvlm"), folder),
         lambda: shutil.copytree(trained, folder) and None,
-        lambda: capsys.readouterr().err,
     )
     assert f"{folder}: already trained (2 steps)." in capsys.readouterr().out.replace("\n", "")
     assert list(stamps(folder).values()) == list(stamps(trained).values())
@@ -80,9 +82,7 @@ def test_the_lock_that_a_kill_left_goes_from_a_finished_run_unless_another_comma
     assert not left.exists()
 
 
-def test_a_second_operation_makes_no_variant_again(
-    world: World, trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_operation_makes_no_variant_again(world: World, trained: Path) -> None:
     folder, other = (Path(shutil.copytree(trained, world.outputs / name)) for name in ("operated", "other"))
     operation = WiseFT(alphas=[0.5])
     operate(operation, other, 1)
@@ -91,16 +91,13 @@ def test_a_second_operation_makes_no_variant_again(
         folder,
         lambda: operate(operation, folder, 1),
         lambda: shutil.copytree(other, folder, dirs_exist_ok=True) and None,
-        lambda: capsys.readouterr().err,
     )
     assert sorted(stamps(folder / "checkpoints").values()) == sorted(made.values())
     assert any("@wise_ft" in name for name in made)
 
 
-def test_a_second_export_is_refused_once_the_first_is_there(
-    world: World, trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_export_is_refused_once_the_first_is_there(world: World, trained: Path) -> None:
     to = world.folder / "exported"
     with pytest.raises(UserError, match="exported exists already"):
-        after(to, lambda: export(trained, to, False), to.mkdir, lambda: capsys.readouterr().err)
+        after(to, lambda: export(trained, to, False), to.mkdir)
     assert list(to.iterdir()) == []

@@ -27,6 +27,14 @@ STEPS, KEEP = (3, 3), [3, 6]
 META = {"method": {"name": "lora"}}
 
 
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Ctrl-C interrupts, though a shell that starts the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return llava(tmp_path_factory.mktemp("models") / "llava")
