@@ -26,16 +26,18 @@ from tools.hostile.runner import Outcome, run
 
 RESULT = Path(__file__).resolve().parents[2] / "docs/results/hostile.md"
 _IMPORTED = (
-    "torch",
-    "transformers",
-    "peft",
-    "pandas",
-    "pyarrow.parquet",
-    "datasets",
-    "forgetbench.cli",
-    "forgetbench.compose",
-    "forgetbench.commands.finetune",
-    "forgetbench.commands.eval_matrix",
+    *(
+        "torch",
+        "transformers",
+        "peft",
+        "pandas",
+        "pyarrow.parquet",
+        "datasets",
+        "forgetbench.cli",
+        "forgetbench.compose",
+    ),
+    *(f"forgetbench.commands.{name}" for name in ("finetune", "eval_matrix", "score", "report", "compare", "power")),
+    *(f"forgetbench.commands.{name}" for name in ("data_check", "data_list", "data_show", "models_show", "import_")),
 )
 _NO_CASE = Case("", (), print)
 _RUN: list[Callable[[int], Outcome]] = []
