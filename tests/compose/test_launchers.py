@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -147,14 +147,16 @@ def test_folder_that_a_machine_lacks_is_named() -> None:
         job.func(OmegaConf.create(), task=print, home="/no/such/folder")
 
 
-@pytest.mark.parametrize(("command", "watches"), [(os.getppid(), 1), (os.getpid(), 0)])
+@pytest.mark.parametrize(("command", "watches"), [(os.getppid, 1), (os.getpid, 0)], ids=["its parent", "itself"])
 def test_only_a_process_that_the_command_itself_started_ends_with_it(
-    command: int, watches: int, monkeypatch: pytest.MonkeyPatch
+    command: Callable[[], int], watches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched: list[int] = []
     monkeypatch.setattr(points, "end_with_parent", lambda: watched.append(1))
     with pytest.raises(UserError, match="/no/such/folder"):
-        compose.point_job(lambda *_: None).func(OmegaConf.create(), task=print, home="/no/such/folder", command=command)
+        compose.point_job(lambda *_: None).func(
+            OmegaConf.create(), task=print, home="/no/such/folder", command=command()
+        )
     assert len(watched) == watches
 
 
