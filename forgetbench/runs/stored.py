@@ -46,7 +46,7 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame()
     text = read_text(path)
-    if path.name == _LOG:
+    if path.name == _LOG and "\n" in text:
         text = text[: text.rfind("\n") + 1]  # a step that is being written
     if not text.strip():
         return pd.DataFrame()

@@ -137,6 +137,13 @@ def test_half_a_line_of_a_growing_log_is_left_out(run: Path) -> None:
     assert read_table(log).empty
 
 
+@pytest.mark.parametrize("content", ["<html></html>", "step,sta", "\0" * 64])
+def test_a_log_that_is_no_table_is_refused(run: Path, content: str) -> None:
+    (run / "train.csv").write_text(content, "utf-8")
+    with pytest.raises(UserError, match=r"train\.csv"):
+        read_table(run / "train.csv")
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -79,7 +79,6 @@ _RUNS: dict[str, tuple[str, object]] = {
     "a version that is a text": ("data_digest_version", "2"),
     "a key of tomorrow": ("of_tomorrow", 1),
     "no audit": ("audit", ...),
-    "an interpolation that leads to itself": ("config.name", "${name}"),
 }
 _ODD_RUNS: dict[str, tuple[str, object]] = {
     "a path of the model that is a number": ("config.model.path", 5),
@@ -89,6 +88,7 @@ _ODD_RUNS: dict[str, tuple[str, object]] = {
     "a seed beyond 64 bits": ("config.seed", 10**30),
     "parts that are not there": ("config.recipe.parts", ["heart"]),
     "an interpolation": ("config.name", "${oc.env:HF_TOKEN}"),
+    "an interpolation that leads to itself": ("config.name", "${name}"),
 }
 _METAS: dict[str, tuple[str, object]] = {
     "no step": ("step", ...),
