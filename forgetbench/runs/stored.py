@@ -52,7 +52,7 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.DataFrame()
     fix = f"Delete it; `forgetbench {'finetune' if path.name == _LOG else 'eval-matrix'}` makes it again."
     try:
-        _check_width(text)
+        _check_text(text)
         head = pd.read_csv(StringIO(text), nrows=0).columns
         types: Any = {column: kind for column, kind in _TEXT.items() if column in head}
         frame = pd.read_csv(StringIO(text), dtype=types, keep_default_na=False, na_values=[""], low_memory=False)
@@ -67,14 +67,16 @@ def read_table(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _check_width(text: str) -> None:
-    """Refuse a first line that no table of ours has: a table of many columns is read in minutes.
+def _check_text(text: str) -> None:
+    """Refuse what no table of ours holds, and what pandas would pass over or read for minutes.
 
     Raises:
-        ValueError: it is too long.
+        ValueError: the first line is too long, or there are NUL bytes, as after a crash of the machine.
     """
     if len(text.partition("\n")[0]) > _WIDEST:
         raise ValueError(f"its first line is longer than {_WIDEST:,} characters")
+    if "\0" in text:
+        raise ValueError("it holds NUL bytes")
 
 
 def outputs_of(run: Run, outputs: Path) -> Path:

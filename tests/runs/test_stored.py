@@ -90,8 +90,13 @@ def cut(text: str) -> str:
 @pytest.mark.parametrize("file", ["scores.csv", "matrix.csv"])
 @pytest.mark.parametrize(
     ("damage", "said"),
-    [(cut, "is cut short"), (lambda _: "a,b\n1,2\n", "has no column"), (lambda _: '"', "cannot be read")],
-    ids=["half a row", "another table", "no table"],
+    [
+        (cut, "is cut short"),
+        (lambda _: "a,b\n1,2\n", "has no column"),
+        (lambda _: '"', "cannot be read"),
+        (lambda text: text[: len(text) // 2] + "\0" * 1000, "NUL bytes"),
+    ],
+    ids=["half a row", "another table", "no table", "half of zeros"],
 )
 @pytest.mark.parametrize("command", ["report", "show"])
 def test_a_damaged_table_is_named_with_the_way_to_mend_it(
