@@ -21,7 +21,7 @@ _NAMES = {
     "256 letters": "n" * 256,
     "5000 letters": "n" * 5000,
     "above": "../x",
-    "absolute": "/tmp/x",
+    "absolute": "/elsewhere/x",
     "a dot": ".",
     "two dots": "..",
     "hidden": ".x",

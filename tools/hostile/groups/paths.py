@@ -308,7 +308,7 @@ _GOOD: dict[str, tuple[Callable[[Place], None], tuple[str, ...]]] = {
 }
 _ZIPS = {
     "a member above": ["a.png", "../../outside/pwned.png"],
-    "an absolute member": ["a.png", "/tmp/pwned.png"],
+    "an absolute member": ["a.png", "/elsewhere/pwned.png"],
     "a member of Windows": ["a.png", "C:\\pwned.png", "..\\pwned.png"],
     "the same member twice": ["a.png", "b.png", "B.PNG"],
 }

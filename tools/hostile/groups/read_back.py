@@ -74,7 +74,7 @@ _EVALUATED: dict[str, dict[str, Any]] = {
 _VARIANTS = {
     "a path above": "x/../../pwned",
     "a path": "x/y",
-    "absolute": "/tmp/pwned",
+    "absolute": "/elsewhere/pwned",
     "two dots": "..",
     "a resolver": _REFERENCE,
     "an escape sequence": "\x1b[31mred",

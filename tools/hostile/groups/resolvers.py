@@ -70,7 +70,7 @@ _GOOD = {
 }
 _HYDRA = {
     "a strategy says where Hydra writes": ("strategy", "hydra: {run: {dir: ../elsewhere}}"),
-    "a strategy says where a sweep is": ("strategy", "hydra: {sweep: {dir: /tmp/elsewhere}}"),
+    "a strategy says where a sweep is": ("strategy", "hydra: {sweep: {dir: /elsewhere/elsewhere}}"),
     "a strategy sets the environment": ("strategy", "hydra: {job: {env_set: {HF_ENDPOINT: 'http://x'}}}"),
     "a strategy copies the environment": ("strategy", "hydra: {job: {env_copy: [HF_TOKEN]}}"),
     "a strategy changes the folder": ("strategy", "hydra: {job: {chdir: true}}"),
@@ -85,17 +85,17 @@ _HYDRA = {
     "a recipe is of a package in Hydra": ("recipe", "# @package hydra.job\nchdir: true"),
     "a recipe is of a global package in Hydra": ("recipe", "# @package _global_.hydra.job\nchdir: true"),
     "a sweep names a search function": ("sweep", "hydra: {sweeper: {custom_search_space: os.system}}"),
-    "a sweep stores elsewhere": ("sweep", "hydra: {sweeper: {storage: 'sqlite:////tmp/x.db'}}"),
+    "a sweep stores elsewhere": ("sweep", "hydra: {sweeper: {storage: 'sqlite:////elsewhere/x.db'}}"),
     "a sweep over Hydra's keys": ("sweep", "hydra: {sweeper: {params: {hydra.job.chdir: 'true,false'}}}"),
     "a sweep adds callbacks": ("sweep", "hydra: {sweeper: {params: {+hydra.callbacks.x._target_: os.system}}}"),
     "a sweep over the environment": ("sweep", "hydra: {sweeper: {params: {recipe.lr: '${oc.env:CANARY}'}}}"),
     "a sweep over pieces": ("sweep", "hydra: {sweeper: {params: {recipe.lr: '$,{oc.env:CANARY}'}}}"),
     "a sweep's run folder": ("sweep", "hydra: {sweeper: {params: {seed: '0,1'}}, run: {dir: x}}"),
     "a sweep writes above": ("sweep", "outputs: ../elsewhere"),
-    "a strategy writes to an absolute folder": ("strategy", "outputs: /tmp/elsewhere"),
+    "a strategy writes to an absolute folder": ("strategy", "outputs: /elsewhere/elsewhere"),
     "a strategy writes to a home": ("strategy", "outputs: ~/elsewhere"),
     "a strategy is called above": ("strategy", "name: ../elsewhere"),
-    "a strategy works on a run elsewhere": ("strategy", "run: /tmp/elsewhere"),
+    "a strategy works on a run elsewhere": ("strategy", "run: /elsewhere/elsewhere"),
     "a strategy trusts code": ("strategy", "model: {trust_remote_code: true}"),
 }
 _DEFAULTS = {
