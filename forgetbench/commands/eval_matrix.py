@@ -13,11 +13,12 @@ from omegaconf import MISSING
 from forgetbench.config import EvalMatrixConfig, ModelConfig, SweepConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.processes import join_process_group, set_threads
+from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.runs.address import resolve
 from forgetbench.runs.run import Run
 from forgetbench.runs.scored import Scored, matrix_settings
-from forgetbench.runs.stored import outputs_of
+from forgetbench.runs.stored import lost_checkpoints, outputs_of
 from forgetbench.runs.subject import (
     Subject,
     bare_subject,
@@ -71,7 +72,15 @@ def score_run(run: Run, config: EvalMatrixConfig | SweepConfig, base: str = "") 
 
     Returns:
         The matrix.
+
+    Raises:
+        UserError: the tables have rows of a checkpoint that is gone.
     """
+    if message := lost_checkpoints(run):
+        raise UserError(
+            f"{message}; they stay as they are. Restore it, or leave these rows out first: "
+            f"`forgetbench score {argument('run', run.folder)} --partial`."
+        )
     from forgetbench.models.precision import scored_digest
 
     def load() -> tuple[LoadedModel, ModelConfig]:

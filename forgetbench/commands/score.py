@@ -19,7 +19,7 @@ from forgetbench.models.precision import scored_digest
 from forgetbench.runs.address import resolve
 from forgetbench.runs.run import Run
 from forgetbench.runs.scored import FILE, LAST, Scored, matrix_settings, recall
-from forgetbench.runs.stored import outputs_of, read_table
+from forgetbench.runs.stored import lost_checkpoints, outputs_of
 from forgetbench.runs.subject import (
     REPRESENTATION,
     Tables,
@@ -85,15 +85,12 @@ def _score_run(address: str, config: ScoreConfig) -> tuple[Tables, Path]:
 
 
 def _check_checkpoints(run: Run, partial: bool) -> None:
-    """Refuse to drop the rows of checkpoints that are gone: nothing could make them again."""
-    rows = read_table(run.folder / "scores.csv")
-    gone = sorted(set(rows["checkpoint"] if len(rows) else ()) - {one.name for one in run.checkpoints()})
-    if not gone:
-        return
-    message = f"{run.folder}: the tables have rows of {', '.join(gone)}, and the run has no such checkpoint any more"
-    if not partial:
+    """Refuse to drop the rows of checkpoints that are gone, unless they may go."""
+    message = lost_checkpoints(run)
+    if message and not partial:
         raise UserError(f"{message}; they stay as they are. Restore it, or leave these rows out with --partial.")
-    say(f"{message}; these rows are left out.")
+    if message:
+        say(f"{message}; these rows are left out.")
 
 
 def _score_elsewhere(config: ScoreConfig, outputs: Path) -> tuple[Tables, Path]:

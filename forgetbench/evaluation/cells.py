@@ -156,9 +156,15 @@ class CellStore:
         shutil.rmtree(self.partial(digest), ignore_errors=True)
         self._files.remove_leftovers(digest)
 
-    def read(self, digest: str, metric: Metric) -> Cell | None:
-        """A stored cell, scored by the present rules; None if it is absent or damaged (which is said on stderr)."""
-        stored = self._files.read(digest, _load)
+    def read(self, digest: str, metric: Metric, remedy: str = "it is made again") -> Cell | None:
+        """A stored cell, scored by the present rules; None if it is absent or damaged (which is said on stderr).
+
+        Args:
+            digest: its name.
+            metric: how open answers are scored.
+            remedy: what the message says that happens to a damaged one.
+        """
+        stored = self._files.read(digest, _load, remedy)
         if stored is None:
             return None
         table, facts = stored

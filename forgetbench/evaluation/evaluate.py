@@ -81,7 +81,8 @@ def stored_cells(planned: Sequence[Work], store: CellStore) -> list[ScoredCell]:
     """The cells that are there or are a part of one that is, scored by the present rules."""
     cells = []
     for work in planned:
-        cell = store.read(work.digest, work.dataset.manifest.metric) or _part(work, _other(work, store), store)
+        metric = work.dataset.manifest.metric
+        cell = store.read(work.digest, metric, "it counts as missing") or _part(work, _other(work, store), store)
         if cell is not None:
             cells.append(ScoredCell(work, cell))
     return cells

@@ -102,6 +102,10 @@ class Method:
         """What is wrong with the settings: field -> what to give instead."""
         return {}
 
+    def problems_of_one_stage(self) -> Mapping[str, str]:
+        """What is wrong with the settings where nothing is trained before or after: field -> what to give instead."""
+        return {}
+
     def adapted_parts(self) -> Sequence[str]:
         """Parts whose own weights stay frozen because the method adds weights to them."""
         return ()

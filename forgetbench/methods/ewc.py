@@ -48,6 +48,15 @@ class EWC(Method):
             found["samples"] = f"{self.samples} items measure nothing; give 1 or more."
         return found
 
+    def problems_of_one_stage(self) -> Mapping[str, str]:
+        """Without reference sets, a first stage has nothing to hold."""
+        if self.reference:
+            return {}
+        return {
+            "reference": "empty, and there is one stage, so nothing is held; name sets, such as [general], or train "
+            "several (data=[fashion_naming,digits_naming])."
+        }
+
     def reads(self) -> Sequence[str]:
         """The reference sets."""
         return self.reference

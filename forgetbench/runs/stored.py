@@ -79,6 +79,18 @@ def _check_text(text: str) -> None:
         raise ValueError("it holds NUL bytes")
 
 
+def lost_checkpoints(run: Run) -> str:
+    """What tells of checkpoints that the run's tables have rows of and that are gone; empty where none is.
+
+    Nothing could make those rows again.
+    """
+    rows = read_table(run.folder / "scores.csv")
+    gone = sorted(set(rows["checkpoint"] if len(rows) else ()) - {one.name for one in run.checkpoints()})
+    if not gone:
+        return ""
+    return f"{run.folder}: the tables have rows of {', '.join(gone)}, and the run has no such checkpoint any more"
+
+
 def outputs_of(run: Run, outputs: Path) -> Path:
     """The folder that holds a run's cells, wherever the command is given: there everything that reads the run looks.
 
@@ -105,7 +117,7 @@ def _store(outputs: Path) -> CellStore:
 @lru_cache(maxsize=64)
 def _read(store: CellStore, digest: str, metric: Metric) -> Cell | None:
     """A cell; the base's are asked for by every run."""
-    return store.read(digest, metric)
+    return store.read(digest, metric, "it counts as missing")
 
 
 @lru_cache(maxsize=1024)

@@ -126,9 +126,11 @@ def test_missing_cells_are_named_and_nothing_changes_unless_what_is_there_is_ask
 def test_rows_of_a_checkpoint_that_is_gone_stay_unless_they_may_go(mine: Path) -> None:
     before = contents(mine)
     shutil.rmtree(mine / "checkpoints/step_000002")
-    result = CliRunner().invoke(app, ["score", "run=outputs/run"])
-    assert result.exit_code == 2
-    assert "the tables have rows of step_000002, and the run has no such checkpoint any more" in result.stderr
+    for command in ("score", "eval-matrix"):
+        result = CliRunner().invoke(app, [command, "run=outputs/run"])
+        assert result.exit_code == 2
+        assert "the tables have rows of step_000002, and the run has no such checkpoint any more" in result.stderr
+        assert "--partial" in result.stderr
     assert {name: before[name] for name in contents(mine)} == contents(mine)
     assert "these rows are left out" in call("score", "run=outputs/run", "--partial")
     assert "step_000002" not in set(pd.read_csv(mine / "scores.csv")["checkpoint"])

@@ -16,7 +16,7 @@ from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, 
 from forgetbench.compose.checks.processes import process_problems
 from forgetbench.compose.checks.recipe import mix_problems, named_sets, recipe_problems
 from forgetbench.compose.checks.stages import changed_recipes, stage_problems
-from forgetbench.config import EvalMatrixConfig, FinetuneConfig, RecipeConfig, ScoreConfig, SweepConfig, Tracker
+from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig, Tracker
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import USER_MANIFESTS
 from forgetbench.data.catalogue import Catalogue
@@ -53,7 +53,7 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from mix_problems(config)
         yield from stage_problems(config)
         yield from _checkpoints(config)
-        yield from _method(config.method, config.recipe)
+        yield from _method(config.method, config)
         yield from _further_sets(config, catalogue)
         yield from _operation(config)
         yield from process_problems(config)
@@ -191,8 +191,11 @@ def _operation(config: FinetuneConfig) -> Iterator[Problem]:
         yield Problem("run", f"{config.run} holds no run (no run.json); give the folder of a trained one.")
 
 
-def _method(method: Method, recipe: RecipeConfig) -> Iterator[Problem]:
-    yield from (Problem(f"method.{key}", message) for key, message in method.problems().items())
+def _method(method: Method, config: FinetuneConfig) -> Iterator[Problem]:
+    recipe, found = config.recipe, dict(method.problems())
+    if len(config.data.targets) == 1:
+        found |= method.problems_of_one_stage()
+    yield from (Problem(f"method.{key}", message) for key, message in found.items())
     for part in method.adapted_parts():
         if part not in recipe.parts:
             yield Problem(
