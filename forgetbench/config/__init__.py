@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -149,6 +150,8 @@ class ReasoningConfig:
 
     marks: list[list[str]] = field(default_factory=lambda: [list(pair) for pair in THOUGHT_MARKS])
     """Pairs of texts around a thought, which is put aside; one without an end is no answer. Default: public models'."""
+    max_tokens: int | None = None
+    """Tokens of a thought, besides those of `max_new_tokens`, which count from its end; null: one cap for both."""
 
 
 @dataclass
@@ -175,6 +178,9 @@ class MatrixConfig:
     """Of decoding `sample`: draw from the likeliest tokens that together have this probability."""
     sample_seed: int = 0
     """Of decoding `sample`; an item's draw does not depend on its batch."""
+    max_new_tokens: Any = None
+    """Cap on written answers: tokens for all sets, or for some, such as {textvqa: 64}; null: the manifest's, else from
+    the longest accepted answer."""
     cache_gb: float = 8.0
     """Disk for each dataset's preprocessed pictures, under <outputs>/.cache; larger sets are read anew every time."""
     feature_gb: float = 2.0

@@ -228,6 +228,8 @@ class Prediction:
     """Log-probability of each candidate; None when text was generated."""
     text: str | None = None
     """Generated text without special tokens; None when candidates were scored."""
+    cut_off: bool | None = None
+    """Whether the text ends at its cap, with neither an end of turn nor a stop text; None where that is not known."""
 
 
 class Axis(StrEnum):

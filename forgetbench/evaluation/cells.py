@@ -28,7 +28,7 @@ from forgetbench.evaluation.settings import Settings
 from forgetbench.scoring.answers import rules_digest, score_answers
 from forgetbench.scoring.reply import Marks
 
-_LATER = ("cut_off",)
+_LATER = ("text_cut_off", "cut_off")
 """Columns that older files lack: read as absent."""
 _TEXTS, _FLOATS = pa.list_(pa.string()), pa.list_(pa.float64())
 SCHEMA = pa.schema(
@@ -47,6 +47,7 @@ SCHEMA = pa.schema(
         ("settings", pa.string()),
         ("option_logprobs", _FLOATS),
         ("text", pa.string()),
+        ("text_cut_off", pa.bool_()),
         ("parsed", pa.string()),
         ("correct", pa.bool_()),
         ("score", pa.float64()),
@@ -251,6 +252,7 @@ class CellStore:
                 "settings": described,
                 "option_logprobs": prediction.option_logprobs,
                 "text": prediction.text,
+                "text_cut_off": prediction.cut_off,
             }
             for sample, image, prediction in zip(samples, images, predictions, strict=True)
         ]
@@ -310,7 +312,7 @@ def _in_common(facts: Mapping[str, Any], blocks: Iterable[str]) -> list[Block]:
 def _answered(path: Path, blocks: Mapping[str, Sequence[str]]) -> Answered:
     table, facts = _load(path)
     shared = _in_common(facts, blocks)
-    rows = table.select(["sample_id", "option_logprobs", "text"]).to_pylist()
+    rows = table.select(["sample_id", "option_logprobs", "text", "text_cut_off"]).to_pylist()
     known = {row["sample_id"]: _prediction(row) for row in rows}
     wanted = {item: known[item] for one in shared for item in blocks[one.digest]}
     settings = Settings.read(table["settings"][0].as_py())
@@ -367,7 +369,7 @@ def _sample(row: dict[str, Any]) -> Sample:
 
 def _prediction(row: dict[str, Any]) -> Prediction:
     logprobs = row["option_logprobs"]
-    return Prediction(None if logprobs is None else tuple(logprobs), row["text"])
+    return Prediction(None if logprobs is None else tuple(logprobs), row["text"], row["text_cut_off"])
 
 
 def _content(table: pa.Table) -> str:

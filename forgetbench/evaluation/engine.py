@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from forgetbench.evaluation.features import FeatureCache
 from forgetbench.evaluation.replies import ReplyDecoder
 from forgetbench.evaluation.sampling import ItemNoise
 from forgetbench.evaluation.settings import Settings
+from forgetbench.evaluation.stopping import ThoughtThenAnswer
 from forgetbench.methods.task_router import task_router
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel
@@ -66,14 +67,16 @@ class Engine:
         # What a method freezes must not show: torch multiplies by weights with gradients in another order of sums.
         self._model = loaded.model.to(self._device).requires_grad_(False)
         self._keeps_logits, self._reuses_prefix = loaded.keeps_logits, loaded.reuses_prefix
-        self._encoder, self._writer = encoder, ReplyDecoder(encoder, marks)
+        self._encoder = encoder
+        ends = _ends(loaded.model, encoder)
+        self._replies = ReplyDecoder(encoder, marks, ends)
         self._generation = GenerationConfig(
             do_sample=False,
             num_beams=1,
             use_cache=True,
             pad_token_id=encoder.pad_id,
             bos_token_id=encoder.tokenizer.bos_token_id,
-            eos_token_id=_ends(loaded.model, encoder),
+            eos_token_id=ends,
         )
         self._features = FeatureCache(PictureEncoder(loaded.model), feature_bytes)
         self._router = task_router(loaded.model)
@@ -196,20 +199,20 @@ class Engine:
             assert settings.seed is not None
             ids = [sample.id for sample in batch.samples]
             noise = [ItemNoise(ids, settings.temperature, settings.top_p, settings.seed)]
+        start, stopping = inputs["input_ids"].shape[1], dict[str, Any]()
+        if settings.max_thought_tokens is not None:  # stop texts are looked for behind the thought alone
+            stopping = {"stopping_criteria": [ThoughtThenAnswer(self._replies, settings, start, len(batch.samples))]}
+        elif settings.stop:
+            stopping = {"stop_strings": list(settings.stop), "tokenizer": self._encoder.tokenizer}
         with _generating_by(self._model, self._generation):
             ids_BT = self._model.generate(
                 **self._moved(inputs),
                 **batch.features,
                 logits_processor=LogitsProcessorList(noise),
-                max_new_tokens=settings.max_new_tokens,
-                **(
-                    {"stop_strings": list(settings.stop), "tokenizer": self._encoder.tokenizer} if settings.stop else {}
-                ),
+                max_new_tokens=settings.total_tokens,
+                **stopping,
             )
-        answers_BT = ids_BT[:, inputs["input_ids"].shape[1] :]
-        answers = [_until(ids, self._generation.eos_token_id) for ids in answers_BT.tolist()]
-        texts = [self._encoder.said(text) for text in self._writer.texts(answers)]
-        return [Prediction(text=_before(text, settings.stop).strip()) for text in texts]
+        return self._replies.predictions(ids_BT[:, start:].tolist(), settings)
 
     def _forward(
         self, inputs: Mapping[str, Tensor], features: Mapping[str, Any], keep: int, use_cache: bool = False
@@ -257,15 +260,6 @@ def _ends(model: Any, encoder: Encoder) -> list[int]:
         ids = getattr(holder, "eos_token_id", None)
         found |= set(ids if isinstance(ids, list) else [ids])
     return sorted(found - {None})
-
-
-def _until(ids: list[int], ends: Collection[int]) -> list[int]:
-    """Tokens before the first that ends a reply."""
-    return ids[: next((place for place, one in enumerate(ids) if one in ends), len(ids))]
-
-
-def _before(text: str, stop: Sequence[str]) -> str:
-    return text[: min((text.find(one) for one in stop if one in text), default=len(text))]
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from functools import cache
 from functools import partial as partial_of
 from pathlib import Path
@@ -84,7 +84,7 @@ def _common(folder: Path, dataset: EvaluationSet, read: Sequence[ExternalPredict
 def _cell(found: ExternalCheckpoint, read: ExternalPredictions, dataset: EvaluationSet, store: CellStore) -> ScoredCell:
     predictions = [read.predictions[sample.id] for sample in dataset.samples]
     settings = Settings(read.decoding, source=read.kind)
-    content = json.dumps([astuple(one) for one in predictions])
+    content = json.dumps([(one.option_logprobs, one.text) for one in predictions])
     digest = CellKey(hashlib.sha256(content.encode()).hexdigest(), "", dataset.digest, settings).digest
     metric = dataset.manifest.metric
     cell = store.read(digest, metric) or store.write(

@@ -64,7 +64,12 @@ class Journal:
 def _entry(written: bytes, body: bytes) -> tuple[int, Entry]:
     verify(written, _checksum(body))
     number, items, seconds, rows = json.loads(body)
-    return number, Entry(items, seconds, [Prediction(None if one is None else tuple(one), text) for one, text in rows])
+    return number, Entry(items, seconds, [_prediction(*row) for row in rows])
+
+
+def _prediction(logprobs: list[float] | None, text: str | None, cut_off: bool | None = None) -> Prediction:
+    """From one row; older journals say nothing of `cut_off`."""
+    return Prediction(None if logprobs is None else tuple(logprobs), text, cut_off)
 
 
 def _checksum(body: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import permutations
@@ -90,7 +90,8 @@ class EvaluationSet:
             choice,
             answer_end=None,
             decoding=Decoding.greedy,
-            max_new_tokens=self.manifest.max_new_tokens,
+            max_new_tokens=self._max_new_tokens(config),
+            max_thought_tokens=config.reasoning.max_tokens,
             stop=tuple(self.manifest.stop),
         )
         sample = replace(
@@ -102,6 +103,13 @@ class EvaluationSet:
         )
         every = {one.decoding: one for one in (choice, greedy, sample)}
         return [every[one] for one in config.decodings if one is not Decoding.choice or not open_ended]
+
+    def _max_new_tokens(self, config: MatrixConfig) -> int | None:
+        """The matrix's cap on its answers, else the manifest's; a class-label probe has that of its set."""
+        cap = config.max_new_tokens
+        if isinstance(cap, Mapping):
+            cap = cap.get(self.manifest.name.removesuffix(PROBE_SUFFIX))
+        return self.manifest.max_new_tokens if cap is None else cap
 
 
 def load_sets(config: MatrixConfig, catalogue: Catalogue) -> list[EvaluationSet]:

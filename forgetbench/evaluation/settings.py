@@ -8,7 +8,7 @@ from typing import Any
 
 from forgetbench.core.records import Decoding
 
-_LATER = ("answer_end", "block")
+_LATER = ("answer_end", "block", "max_thought_tokens")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,14 @@ class Settings:
     """True where one option's text begins another's: such candidates are scored with the end of the turn."""
     block: int | None = None
     """So many draws have their batches to themselves (see `sets.BLOCK`); None where there are no more than that."""
+    max_thought_tokens: int | None = None
+    """Tokens of a thought, besides those of `max_new_tokens`, which count from its end; None: one cap for both."""
+
+    @property
+    def total_tokens(self) -> int:
+        """The most tokens that a reply can have; `max_new_tokens` must be a number."""
+        assert self.max_new_tokens is not None
+        return self.max_new_tokens + (self.max_thought_tokens or 0)
 
     @property
     def named(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Answer:
     score: float
     """What the metric gives; 0 where nothing could be read."""
     cut_off: bool | None = None
-    """Whether the reply is a thought that never ends; None where no text was written."""
+    """Whether the reply was cut off, or is a thought that never ends; None where no text was written."""
 
 
 def score_answers(
@@ -52,7 +52,10 @@ def score_answers(
     """
     replies = [_reply(sample, prediction, marks) for sample, prediction in zip(samples, predictions, strict=True)]
     parsed = [read_answer(*one) for one in zip(samples, predictions, replies, strict=True)]
-    cut_off = [None if one.text is None else reply is None for one, reply in zip(predictions, replies, strict=True)]
+    cut_off = [
+        None if one.text is None else reply is None or bool(one.cut_off)
+        for one, reply in zip(predictions, replies, strict=True)
+    ]
     if not samples or samples[0].kind is not AnswerKind.text:
         right = [answer == sample.answer for answer, sample in zip(parsed, samples, strict=True)]
         return [Answer(one, hit, float(hit), cut) for one, hit, cut in zip(parsed, right, cut_off, strict=True)]

@@ -8,6 +8,7 @@ from functools import partial
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, refused
 from forgetbench.config import MatrixConfig
 from forgetbench.core.errors import UserError
+from forgetbench.core.override_text import as_text
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.probe import check_probe
 
@@ -34,6 +35,8 @@ def matrix_problems(matrix: MatrixConfig, catalogue: Catalogue) -> Iterator[Prob
     yield from duplicates("matrix.class_probe", matrix.class_probe)
     yield from _sampling(matrix)
     yield from _representation(matrix)
+    yield from _answer_lengths(matrix)
+    yield from at_least_1("matrix.reasoning.max_tokens", matrix.reasoning.max_tokens)
     for pair in matrix.reasoning.marks:
         if len(pair) != 2 or not all(mark.strip() for mark in pair) or pair[0] == pair[1]:
             yield Problem(
@@ -51,6 +54,25 @@ def _sampling(matrix: MatrixConfig) -> Iterator[Problem]:
     for key in ("cache_gb", "feature_gb"):
         if getattr(matrix, key) < 0:
             yield Problem(f"matrix.{key}", f"{getattr(matrix, key)} is negative; give 0 or more.")
+
+
+def _answer_lengths(matrix: MatrixConfig) -> Iterator[Problem]:
+    key, caps = "matrix.max_new_tokens", matrix.max_new_tokens
+    if caps is None:
+        return
+    by_set = caps if isinstance(caps, dict) else {"": caps}
+    for name in by_set.keys() - {"", *matrix.datasets}:
+        yield Problem(key, f"'{name}' is not scored; list it under matrix.datasets too.")
+    for cap in {repr(cap): cap for cap in by_set.values()}.values():
+        if isinstance(cap, bool) or not isinstance(cap, int) or cap < 1:
+            yield Problem(
+                key,
+                f"{as_text(cap)} is not a number of tokens; give 1 or more, such as 64, or {{{_example(matrix)}: 64}}.",
+            )
+
+
+def _example(matrix: MatrixConfig) -> str:
+    return matrix.datasets[0] if matrix.datasets else "my_set"
 
 
 def _representation(matrix: MatrixConfig) -> Iterator[Problem]:
