@@ -13,7 +13,6 @@ from threading import RLock
 from typing import Any
 
 import torch
-from peft import PeftModel
 from PIL import Image
 from torch import Tensor
 
@@ -122,6 +121,8 @@ class ServedModel:
         if (rank := json.loads(settings.read_text())["r"]) > max_rank:
             message = f"LoRA rank {rank} is greater than max_lora_rank {max_rank}."
             raise RefusedError(message, None, 500, "InternalServerError")
+        from peft import PeftModel  # a second or two, for servers with adapters
+
         with self.lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of peft, on names that transformers changed
             tuned = PeftModel.from_pretrained(copy.deepcopy(self.models[self.base]), path)
