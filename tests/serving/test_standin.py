@@ -12,6 +12,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import RemoteDisconnected
 from pathlib import Path
@@ -245,6 +246,19 @@ def test_each_nth_request_fails_as_told(
             except GONE:
                 outcomes.append("drop")
         assert (outcomes, server.seen["failed"]) == (["200", failure], 1)
+
+
+def test_fields_that_it_lacks_are_ignored(loaded: LoadedModel, encoder: Encoder, samples: list[Sample]) -> None:
+    with standin(loaded, Knobs(lacks=("prompt_logprobs", "return_token_ids"))) as server:
+        found = ask(server.url, GENERATE, by_tokens(encoder, samples[0], prompt_logprobs=0)).body
+    assert (found["prompt_logprobs"], found["prompt_token_ids"]) == (None, None)
+
+
+def test_it_says_how_many_requests_came_at_once(loaded: LoadedModel, encoder: Encoder, samples: list[Sample]) -> None:
+    with standin(loaded, Knobs(delay_s=0.3)) as server, ThreadPoolExecutor(5) as pool:
+        bodies = [by_tokens(encoder, sample) for sample in samples[:5]]
+        assert [one.status for one in pool.map(lambda body: ask(server.url, GENERATE, body), bodies)] == [200] * 5
+        assert (server.seen["at once"], server.seen[GENERATE]) == (5, 5)
 
 
 def test_a_server_that_dies_answers_no_more(loaded: LoadedModel, encoder: Encoder, samples: list[Sample]) -> None:

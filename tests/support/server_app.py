@@ -56,11 +56,12 @@ class StandIn:
         for adapter, path in (adapters or {}).items():
             self.model.add_adapter(adapter, path, knobs.max_lora_rank)
         self.seen: Counter[str] = Counter()
-        """Requests by path, and answers by what was wrong with them: stale, failed, drifted."""
+        """Requests by path; answers that were `stale`, `failed` or `drifted`; the most scoring requests `at once`."""
         self.requests: list[tuple[str, dict[str, Any]]] = []
         """Path and body of every POST."""
         self.on_death: Callable[[], object] = self._close
-        self._lock, self._end, self._scored = Lock(), Event(), 0
+        self._lock, self._end = Lock(), Event()
+        self._scored = self._in_flight = 0
         self._known, self._drifted = set[str](), set[str]()
         handler = type("Handler", (_Handler,), {"server_of": self})
         self._http = _Server(address, handler)
@@ -97,7 +98,7 @@ class StandIn:
         if method == "GET":
             return self._got(path)
         try:
-            body = json.loads(content)
+            body = self._understood(json.loads(content))
             with self._lock:
                 self.requests.append((path, body))
             return self._posted(path, body)
@@ -106,6 +107,11 @@ class StandIn:
         except RefusedError as error:
             refusal = error
         return refusal.code, replies.written(replies.error(refusal, self.knobs.owner))
+
+    def _understood(self, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        return {key: self._understood(value) for key, value in body.items() if key not in self.knobs.lacks}
 
     def _got(self, path: str) -> tuple[int, bytes]:
         if path == "/health":
@@ -125,11 +131,11 @@ class StandIn:
 
     def _posted(self, path: str, body: dict[str, Any]) -> tuple[int, bytes] | None:
         if path == CHAT:
-            return self._scoring(lambda: self._chat(body))
+            return self._counted(lambda: self._chat(body))
         if path == GENERATE and self._is_vllm:
             if not self.knobs.scale_out:
                 raise RefusedError(_DISABLED, None, 403, "PermissionDeniedError")
-            return self._scoring(lambda: self._generate(body))
+            return self._counted(lambda: self._generate(body))
         if path == "/v1/load_lora_adapter" and self._is_vllm and self.knobs.runtime_lora:
             name = body["lora_name"]
             if name in self.model.models and not body.get("load_inplace"):
@@ -143,11 +149,20 @@ class StandIn:
             return 200, replies.written({"results": [None]})
         return _NOT_FOUND
 
-    def _scoring(self, answered: Callable[[], dict[str, Any]]) -> tuple[int, bytes] | None:
-        """One answer, or what the knobs put in its place."""
+    def _counted(self, answered: Callable[[], dict[str, Any]]) -> tuple[int, bytes] | None:
         with self._lock:
             self._scored += 1
+            self._in_flight += 1
             number = self._scored
+            self.seen["at once"] = max(self.seen["at once"], self._in_flight)
+        try:
+            return self._scoring(number, answered)
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+    def _scoring(self, number: int, answered: Callable[[], dict[str, Any]]) -> tuple[int, bytes] | None:
+        """One answer, or what the knobs put in its place."""
         if self.knobs.die_after and number > self.knobs.die_after:
             self.on_death()
             return None

@@ -23,6 +23,8 @@ class Knobs:
     runtime_lora: bool = True
     """/v1/load_lora_adapter is there (VLLM_ALLOW_RUNTIME_LORA_UPDATING=1)."""
     max_lora_rank: int = 16
+    lacks: tuple[str, ...] = ()
+    """Fields of requests that are ignored, such as `prompt_logprobs`, `return_token_ids`, `logprob_token_ids`."""
     cache_drift: bool = True
     """As vLLM: a picture of a request that the engine refused makes the next request with it fail with 500."""
 
@@ -32,6 +34,8 @@ class Knobs:
     """Of the program, before its port is open."""
     start_error: str = ""
     """The program says this and ends with 1."""
+    stubborn: bool = False
+    """The program ignores SIGTERM."""
     every: int = 0
     """Each n-th scoring request fails; 0: none."""
     after: int = 0

@@ -1,4 +1,4 @@
-"""The model behind the stand-in server: one request at a time, in fp32, each token by a whole forward pass."""
+"""The model behind the stand-in server: one request at a time, in fp32."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from forgetbench.config import ModelConfig
 from forgetbench.data.collate import Encoder
 from forgetbench.models.load import LoadedModel, load_model
 
+_CACHES = {"llava", "llava_onevision", "idefics3", "smolvlm", "internvl", "gemma3"}
+"""Go on from their cache; positions of the others depend on the pictures before."""
 OTHER_TEMPLATE = (
     "{% for message in messages %}### {{ message['role'] }}: {% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}PICTURE{% else %}{{ part['text'] }}{% endif %}{% endfor %}\n{% endfor %}"
@@ -107,6 +109,7 @@ class ServedModel:
         encoder = Encoder(self.processor)
         self.picture, self._answer_type = encoder.template.picture, encoder.answer_type
         self.picture_id = int(self.tokenizer.convert_tokens_to_ids(self.picture))
+        self._caches = self._loaded.model.config.model_type in _CACHES
         self._ends = _ends(self._loaded.model) - {self.tokenizer.eos_token_id}
 
     def add_adapter(self, name: str, path: str, max_rank: int) -> None:
@@ -188,9 +191,10 @@ class ServedModel:
     def answer(self, model: Any, prompt: Prompt, sampling: Sampling) -> Answer:
         """Read a prompt and go on greedily."""
         with self.lock, torch.inference_mode():
-            found, inputs = Answer(), dict(prompt.inputs)
+            found, inputs, cache = Answer(), dict(prompt.inputs), None
             for _ in range(min(sampling.max_tokens, self.max_model_len - len(prompt.ids))):
-                logits_TV = model(**inputs).logits[0].float()
+                out = model(**inputs, past_key_values=cache, use_cache=self._caches)
+                logits_TV, cache = out.logits[0].float(), out.past_key_values
                 if sampling.prompt_logprobs and found.prompt is None:
                     found.prompt = logits_TV.log_softmax(-1)
                 logp_V = logits_TV[-1].log_softmax(-1)
@@ -199,7 +203,7 @@ class ServedModel:
                 found.steps.append(logp_V)
                 if self._stops(found, sampling):
                     break
-                inputs = self._longer(inputs, token)
+                inputs = self._next(inputs, token)
         return found
 
     def decoded(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
@@ -241,11 +245,12 @@ class ServedModel:
         made = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
         return made | {key: torch.tensor([[of.get(one, 0) for one in ids]]) for key, of in types.items()}
 
-    def _longer(self, inputs: dict[str, Tensor], token: int) -> dict[str, Tensor]:
+    def _next(self, inputs: dict[str, Tensor], token: int) -> dict[str, Tensor]:
+        """What the model reads next: what its cache lacks, or everything."""
         added = {"input_ids": token, "attention_mask": 1, "token_type_ids": self._answer_type, "mm_token_type_ids": 0}
-        return inputs | {
-            key: torch.cat([inputs[key], torch.tensor([[value]])], 1) for key, value in added.items() if key in inputs
-        }
+        new = {key: torch.tensor([[value]]) for key, value in added.items() if key in inputs}
+        whole = {key: torch.cat([inputs[key], value], 1) for key, value in new.items()}
+        return new | {"attention_mask": whole["attention_mask"]} if self._caches else inputs | whole
 
     @property
     def _first_id(self) -> int:
