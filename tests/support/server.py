@@ -1,6 +1,6 @@
 """A small server that speaks vLLM 0.32's protocol, and can be slow, fail, lie, or die.
 
-In a test, on a thread:
+In a test, on a thread (server_app.py):
 
     with StandIn("embedded:tiny", Knobs(max_logprobs=5)) as server:
         httpx.get(f"{server.url}/v1/models")
@@ -11,8 +11,8 @@ As a program, with vLLM's options; what is unknown is ignored:
 
 As vLLM, through an interpreter that `FakeVllm(folder, Knobs(...)).python` names.
 
-GET /seen gives `StandIn.seen`. Decoding is greedy; another temperature is a mistake of the test. Log-probabilities equal those of vLLM 0.32 within
-1e-4. PaliGemma is not covered, nor are several pictures for MiniCPM-V.
+GET /seen gives `StandIn.seen`. Log-probabilities equal those of vLLM 0.32 within 1e-4. Decoding is greedy; a test that
+asks for another temperature is mistaken. PaliGemma is not covered, nor are several pictures for MiniCPM-V.
 """
 
 from __future__ import annotations
