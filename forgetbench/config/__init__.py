@@ -245,7 +245,7 @@ class EvalMatrixConfig:
     data: DataConfig = MISSING
     """The target that quadrants are relative to, when `run` is null."""
     matrix: MatrixConfig = MISSING
-    engine: EngineConfig = MISSING
+    engine: EngineConfig = field(default_factory=EngineConfig)
 
 
 @dataclass
@@ -282,5 +282,5 @@ class SweepConfig(FinetuneConfig):
 
     matrix: MatrixConfig = field(default=MISSING, metadata=NO_RESULT)
     """What is scored does not make another point: the same training is never repeated for another matrix."""
-    engine: EngineConfig = field(default=MISSING, metadata=NO_RESULT)
+    engine: EngineConfig = field(default_factory=EngineConfig, metadata=NO_RESULT)
     """What runs the model while it is scored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,13 @@ OPTIONS = [
     # Manifests are all registered in one way: the files of conf/data and the target are enough.
     if group != "data" or option not in manifest_names(()) or option == "fashion_naming"
 ]
+NEEDED = {
+    "local": ["model.path=some/folder"],
+    "ewc": ["data=[fashion_naming,digits_naming]"],  # its strategy holds what earlier stages learnt
+    "server": ["engine.url=http://127.0.0.1:8000"],
+    "vllm": [f"engine.python={sys.executable}"],
+}
+"""What an option leaves open."""
 
 
 def choices() -> Iterator[tuple[str, str, str]]:
@@ -46,7 +54,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_option_composes_into_a_config_that_can_run(command: str, group: str, option: str) -> None:
     if group == "launcher":
         pytest.importorskip(f"hydra_plugins.hydra_{option.removesuffix('_local')}_launcher")
-    extra = ["model.path=some/folder"] if option == "local" else ["predictions=."] if command == "score" else []
+    extra = NEEDED.get(option, ["predictions=."] if command == "score" else [])
     config = compose.compose(COMMANDS[command], [f"{group}={option}", *extra])
     assert isinstance(config, COMMANDS[command])
 
