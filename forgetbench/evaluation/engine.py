@@ -69,7 +69,8 @@ class Engine:
         self._keeps_logits, self._reuses_prefix = loaded.keeps_logits, loaded.reuses_prefix
         self._encoder = encoder
         ends = _ends(loaded.model, encoder)
-        self._replies = ReplyDecoder(encoder, marks, ends)
+        self.replies = ReplyDecoder(encoder, marks, ends)
+        """Reads what the model wrote."""
         self._generation = GenerationConfig(
             do_sample=False,
             num_beams=1,
@@ -201,7 +202,7 @@ class Engine:
             noise = [ItemNoise(ids, settings.temperature, settings.top_p, settings.seed)]
         start, stopping = inputs["input_ids"].shape[1], dict[str, Any]()
         if settings.max_thought_tokens is not None:  # stop texts are looked for behind the thought alone
-            stopping = {"stopping_criteria": [ThoughtThenAnswer(self._replies, settings, start, len(batch.samples))]}
+            stopping = {"stopping_criteria": [ThoughtThenAnswer(self.replies, settings, start, len(batch.samples))]}
         elif settings.stop:
             stopping = {"stop_strings": list(settings.stop), "tokenizer": self._encoder.tokenizer}
         with _generating_by(self._model, self._generation):
@@ -212,7 +213,7 @@ class Engine:
                 max_new_tokens=settings.total_tokens,
                 **stopping,
             )
-        return self._replies.predictions(ids_BT[:, start:].tolist(), settings)
+        return self.replies.predictions(ids_BT[:, start:].tolist(), settings)
 
     def _forward(
         self, inputs: Mapping[str, Tensor], features: Mapping[str, Any], keep: int, use_cache: bool = False

@@ -30,6 +30,7 @@ from forgetbench.models.load import LoadedModel
 from forgetbench.models.parts import part_of
 from forgetbench.models.precision import at_precision, is_packed
 from forgetbench.models.tensors import tensors_digest
+from forgetbench.terminal.console import note
 
 GIB = 1 << 30
 
@@ -59,6 +60,7 @@ class ModelRunner:
         self._at: Checkpoint | None = None
         self._sets: dict[EvaluationSet, BatchedSet] = {}
         self._longest: dict[EvaluationSet, int] = {}
+        self._has_warned = False
 
     def move(self, checkpoint: Checkpoint) -> None:
         """Put the model at a checkpoint, in place."""
@@ -82,12 +84,18 @@ class ModelRunner:
 
     def resolved(self, dataset: EvaluationSet, settings: Settings) -> Settings:
         """The settings with every default in place."""
-        if settings.decoding is Decoding.choice or settings.max_new_tokens is not None:
+        if settings.decoding is Decoding.choice:
             return settings
-        if dataset not in self._longest:
-            # Of the whole split: how long an answer may be must not depend on which other items are scored.
-            self._longest[dataset] = max(map(self._encoder.longest_answer, dataset.whole))
-        return replace(settings, max_new_tokens=self._longest[dataset] + 6)  # room for a short sentence around it
+        if settings.max_new_tokens is None:
+            if dataset not in self._longest:
+                # Of the whole split: how long an answer may be must not depend on which other items are scored.
+                self._longest[dataset] = max(map(self._encoder.longest_answer, dataset.whole))
+            # With room for a short sentence around it.
+            settings = replace(settings, max_new_tokens=self._longest[dataset] + 6)
+        if not self._has_warned and (lack := self._engine.replies.lack_of_room(settings)):
+            self._has_warned = True
+            note(f"{dataset.manifest.name}: {lack}")
+        return settings
 
     def beyond_context(self, dataset: EvaluationSet, settings: Settings) -> BeyondContext | None:
         """The items that are longer than the model's context; None where all fit.

@@ -14,6 +14,9 @@ from forgetbench.data.collate import Encoder
 from forgetbench.evaluation.settings import Settings
 from forgetbench.scoring.reply import Marks
 
+_SHORT_THOUGHT = 256
+"""A cap below it, written for answers, is said to leave a thought no room."""
+
 
 class ReplyDecoder:
     """Reads replies of one model."""
@@ -44,6 +47,18 @@ class ReplyDecoder:
     def begins_in_thought(self) -> bool:
         """Whether the template begins a thought, so that every reply is one at first."""
         return bool(self._opening)
+
+    def lack_of_room(self, settings: Settings) -> str | None:
+        """What to say of caps that leave no room for the thought that every reply begins with; None if they do."""
+        if not self.begins_in_thought or settings.max_thought_tokens is not None or settings.max_new_tokens is None:
+            return None
+        if settings.max_new_tokens >= _SHORT_THOUGHT:
+            return None
+        return (
+            f"the model's template begins a thought, and a reply may have {settings.max_new_tokens} tokens, thought "
+            "included. Few thoughts end within that, and one without an end is no answer: give thoughts tokens of "
+            "their own, such as matrix.reasoning.max_tokens=1024."
+        )
 
     def predictions(self, replies: Sequence[Sequence[int]], settings: Settings) -> list[Prediction]:
         """What replies count as: as much of them as the caps allow, up to the end of turn or a stop text.
