@@ -16,6 +16,8 @@ from forgetbench.scoring.reply import Marks
 
 _SHORT_THOUGHT = 256
 """A cap below it, written for answers, is said to leave a thought no room."""
+_BEGINS_WITHIN = 16
+"""A thought may begin within so many tokens, however few an answer may have: a mark can take several."""
 
 
 class ReplyDecoder:
@@ -90,12 +92,16 @@ class ReplyDecoder:
         assert answer is not None
         if thought is None:
             return answer
-        ids, soon = self._before_end(ids), min(answer, thought)
+        ids, soon = self._before_end(ids), min(max(answer, _BEGINS_WITHIN), thought)
         begins = self.begins_in_thought or self._tokens_up_to(self._openings, ids[:soon]) is not None
         closed = self._tokens_up_to(self._closings, ids[: thought if begins else soon])
         if closed is not None:
             return closed + answer
         return thought if begins else answer
+
+    def needed(self, settings: Settings) -> int:
+        """How many tokens tell whether a reply begins with a thought."""
+        return 0 if self.begins_in_thought else min(_BEGINS_WITHIN, settings.max_thought_tokens or 0)
 
     def texts(self, replies: Sequence[Sequence[int]]) -> list[str]:
         """The replies as text, from the beginning of their thought."""

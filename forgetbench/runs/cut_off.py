@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from forgetbench.core.override_text import as_text
 from forgetbench.core.records import PROBE_SUFFIX
+from forgetbench.core.shell import argument
+from forgetbench.evaluation.settings import Settings
 from forgetbench.scoring.reply import answer_part
 
 if TYPE_CHECKING:
@@ -27,10 +29,8 @@ def cut_off_replies(cells: Sequence[ScoredCell]) -> list[str]:
         ordered = sorted(group, key=lambda one: one.work.checkpoint.step)
         told = ordered[:1] + ordered[1:][-1:]
         if any(len(_cut_off(one)) > WORTH_SAYING * len(one.cell.frame) for one in told):
-            counts = " and ".join(
-                f"{len(_cut_off(one))} of {len(one.cell.frame)} of {one.work.checkpoint.name}" for one in told
-            )
-            lines.append(f"{name}, {decoding}: replies were cut off, {counts}. {_remedy(name, told)}")
+            counts = [f"{len(_cut_off(one))} of {len(one.cell.frame)} at {one.work.checkpoint.name}" for one in told]
+            lines.append(f"{name}, {decoding}: replies were cut off ({', '.join(counts)}). {_remedy(name, told)}")
     return lines
 
 
@@ -41,18 +41,17 @@ def _cut_off(scored: ScoredCell) -> list[str]:
 
 
 def _remedy(name: str, told: Sequence[ScoredCell]) -> str:
-    settings = json.loads(told[0].cell.frame["settings"].iloc[0])
-    cap, thought = settings.get("max_new_tokens"), settings.get("max_thought_tokens")
-    if cap is None:
-        return "They were made elsewhere: give thoughts more tokens there."
-    replies = [(text, one.cell.marks) for one in told for text in _cut_off(one)]
-    in_thought = sum(answer_part(text, marks) is None for text, marks in replies)
-    dataset = name.removesuffix(PROBE_SUFFIX)
-    answers = f"answers have {cap} tokens: give more with matrix.max_new_tokens='{{{dataset}: {2 * cap}}}'"
-    thoughts = (
-        f"{in_thought} of them in a thought, for which matrix.reasoning.max_tokens={2 * thought if thought else 1024} "
-        "gives more tokens"
-    )
-    parts = [thoughts] * bool(in_thought) + [answers] * (in_thought < len(replies))
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
+    """Which key gives more tokens: of answers, of thoughts, or both."""
+    settings = Settings.read(told[0].cell.frame["settings"].iloc[0])
+    if settings.max_new_tokens is None:
+        return "They are thoughts without an end, made elsewhere: give them more tokens there."
+    replies = [answer_part(text, one.cell.marks) for one in told for text in _cut_off(one)]
+    in_thought, lines = replies.count(None), []
+    if in_thought:
+        more = argument("matrix.reasoning.max_tokens", 2 * (settings.max_thought_tokens or 512))
+        lines.append(f"{in_thought} of them in a thought: give thoughts more tokens, such as {more}.")
+    if in_thought < len(replies):
+        caps = {name.removesuffix(PROBE_SUFFIX): 2 * settings.max_new_tokens}
+        more = argument("matrix.max_new_tokens", as_text(caps))
+        lines.append(f"The cap of answers is {settings.max_new_tokens}: raise it, such as {more}.")
+    return " ".join(lines)
