@@ -17,6 +17,12 @@ from forgetbench.models.load import load_model
 from tests.support.asking import greedy
 
 
+@pytest.fixture(scope="module")
+def plain() -> Encoder:
+    """Read-only."""
+    return Encoder(load_model(ModelConfig(path="embedded:tiny", attention="eager")).processor)
+
+
 @pytest.fixture
 def encoder() -> Encoder:
     return Encoder(copy.deepcopy(load_model(ModelConfig(path="embedded:tiny", attention="eager")).processor))
@@ -84,9 +90,9 @@ END = 1
     ],
 )
 def test_a_reply_without_an_end_of_turn_or_a_stop_text_within_its_cap_is_cut_off(
-    encoder: Encoder, pieces: list[str | int], text: str, cut_off: bool
+    plain: Encoder, pieces: list[str | int], text: str, cut_off: bool
 ) -> None:
-    assert read(encoder, greedy(1, 4, stop=("\n",)), *pieces) == Prediction(text=text, cut_off=cut_off)
+    assert read(plain, greedy(1, 4, stop=("\n",)), *pieces) == Prediction(text=text, cut_off=cut_off)
 
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -110,10 +116,10 @@ OPEN, CLOSE = "<think>", "</think>"
     ],
 )
 def test_a_thought_has_a_cap_of_its_own_and_the_answers_counts_from_its_end(
-    encoder: Encoder, pieces: list[str | int], text: str, cut_off: bool
+    plain: Encoder, pieces: list[str | int], text: str, cut_off: bool
 ) -> None:
     settings = greedy(1, 4, stop=("\n",), max_thought_tokens=16)
-    assert read(encoder, settings, *pieces) == Prediction(text=text, cut_off=cut_off)
+    assert read(plain, settings, *pieces) == Prediction(text=text, cut_off=cut_off)
 
 
 def test_a_thought_that_the_template_begins_counts_from_the_reply(encoder: Encoder) -> None:
@@ -138,7 +144,14 @@ def test_a_cap_for_answers_in_place_of_a_thought_is_told(encoder: Encoder) -> No
 @pytest.mark.parametrize("tail", ["", OPEN])
 def test_generation_stops_each_row_where_its_caps_end_and_not_before(encoder: Encoder, tail: str) -> None:
     replies, settings = ReplyDecoder(with_tail(encoder, tail), THOUGHT_MARKS), greedy(1, 3, max_thought_tokens=20)
-    texts = [OPEN + "a b" + CLOSE, "a b c d e f", OPEN + "a " * 19, OPEN + "a b c d e" + CLOSE, "a b c d e" + CLOSE, OPEN + CLOSE]
+    texts = [
+        OPEN + "a b" + CLOSE,
+        "a b c d e f",
+        OPEN + "a " * 19,
+        OPEN + "a b c d e" + CLOSE,
+        "a b c d e" + CLOSE,
+        OPEN + CLOSE,
+    ]
     rows = [(tokens(encoder, text + " z" * 40))[:40] for text in texts]
     stopping = ThoughtThenAnswer(replies, settings, start=2, rows=len(rows))
     first_B = [0] * len(rows)
