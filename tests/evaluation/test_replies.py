@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 
-from forgetbench.config import ModelConfig
-from forgetbench.core.records import THOUGHT_MARKS, Prediction
+from forgetbench.config import MatrixConfig, ModelConfig, RepresentationConfig
+from forgetbench.core.records import THOUGHT_MARKS, AnswerKind, Prediction, Sample
 from forgetbench.data.collate import Encoder
+from forgetbench.data.manifest import Manifest
+from forgetbench.evaluation.inference import ModelRunner
 from forgetbench.evaluation.replies import ReplyDecoder
+from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.evaluation.settings import Settings
 from forgetbench.evaluation.stopping import ThoughtThenAnswer
 from forgetbench.models.load import load_model
@@ -139,6 +143,20 @@ def test_a_cap_for_answers_in_place_of_a_thought_is_told(encoder: Encoder) -> No
     assert "matrix.reasoning.max_tokens" in said
     assert thinks.lack_of_room(greedy(1, 2048)) is None
     assert thinks.lack_of_room(greedy(1, 16, max_thought_tokens=16)) is None
+
+
+def test_a_model_that_begins_with_a_thought_and_has_no_room_for_it_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = load_model(ModelConfig(path="embedded:tiny"))
+    encoder = with_tail(Encoder(copy.deepcopy(loaded.processor)), OPEN)
+    config = MatrixConfig(datasets=["toy"], representation=RepresentationConfig(enabled=False))
+    runner = ModelRunner(loaded, encoder, config, tmp_path)
+    samples = [Sample.question("a", "Which?", "red", AnswerKind.text, references=("red",))]
+    dataset = EvaluationSet(Manifest(name="toy", image_domains=["x"], text_tasks=["y"]), samples, lambda: samples)
+    (settings,) = dataset.settings(config)
+    caps = {runner.resolved(dataset, settings).max_new_tokens for _ in range(2)}
+    assert capsys.readouterr().err.count(f"a reply may have {caps.pop()} tokens") == 1
 
 
 @pytest.mark.parametrize("tail", ["", OPEN])
