@@ -69,8 +69,7 @@ class Engine:
         self._keeps_logits, self._reuses_prefix = loaded.keeps_logits, loaded.reuses_prefix
         self._encoder = encoder
         ends = _ends(loaded.model, encoder)
-        self.replies = ReplyDecoder(encoder, marks, ends)
-        """Reads what the model wrote."""
+        self._replies = ReplyDecoder(encoder, marks, ends)
         self._generation = GenerationConfig(
             do_sample=False,
             num_beams=1,
@@ -202,7 +201,7 @@ class Engine:
             noise = [ItemNoise(ids, settings.temperature, settings.top_p, settings.seed)]
         start, stopping = inputs["input_ids"].shape[1], dict[str, Any]()
         if settings.max_thought_tokens is not None:  # stop texts are looked for behind the thought alone
-            criterion = ThoughtThenAnswer(self.replies, settings, start, len(batch.samples))
+            criterion = ThoughtThenAnswer(self._replies, settings, start, len(batch.samples))
             stopping = {"stopping_criteria": StoppingCriteriaList([criterion])}
         elif settings.stop:
             stopping = {"stop_strings": list(settings.stop), "tokenizer": self._encoder.tokenizer}
@@ -214,7 +213,7 @@ class Engine:
                 max_new_tokens=settings.total_tokens,
                 **stopping,
             )
-        return self.replies.predictions(ids_BT[:, start:].tolist(), settings)
+        return self._replies.predictions(ids_BT[:, start:].tolist(), settings)
 
     def _forward(
         self, inputs: Mapping[str, Tensor], features: Mapping[str, Any], keep: int, use_cache: bool = False

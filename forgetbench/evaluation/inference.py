@@ -19,6 +19,7 @@ from forgetbench.evaluation.cells import BeyondContext
 from forgetbench.evaluation.distances import part_distances
 from forgetbench.evaluation.engine import Engine
 from forgetbench.evaluation.hidden_states import Observer
+from forgetbench.evaluation.replies import ReplyDecoder
 from forgetbench.evaluation.representation import LayerMeasure, PartDistance
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.evaluation.settings import Settings
@@ -60,7 +61,7 @@ class ModelRunner:
         self._at: Checkpoint | None = None
         self._sets: dict[EvaluationSet, BatchedSet] = {}
         self._longest: dict[EvaluationSet, int] = {}
-        self._has_warned = False
+        self._replies, self._has_warned = ReplyDecoder(encoder, config.reasoning.marks), False
 
     def move(self, checkpoint: Checkpoint) -> None:
         """Put the model at a checkpoint, in place."""
@@ -92,10 +93,14 @@ class ModelRunner:
                 self._longest[dataset] = max(map(self._encoder.longest_answer, dataset.whole))
             # With room for a short sentence around it.
             settings = replace(settings, max_new_tokens=self._longest[dataset] + 6)
-        if not self._has_warned and (lack := self._engine.replies.lack_of_room(settings)):
+        self._say_lack_of_room(dataset, settings)
+        return settings
+
+    def _say_lack_of_room(self, dataset: EvaluationSet, settings: Settings) -> None:
+        """Say once that thoughts have no room: of the first dataset that leaves them none."""
+        if not self._has_warned and (lack := self._replies.lack_of_room(settings)):
             self._has_warned = True
             note(f"{dataset.manifest.name}: {lack}")
-        return settings
 
     def beyond_context(self, dataset: EvaluationSet, settings: Settings) -> BeyondContext | None:
         """The items that are longer than the model's context; None where all fit.
