@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from omegaconf import MISSING
 
-from forgetbench.config import EvalMatrixConfig, ModelConfig, SweepConfig
+from forgetbench.config import Engine, EngineConfig, EvalMatrixConfig, ModelConfig, SweepConfig
 from forgetbench.core.errors import UserError
-from forgetbench.core.processes import join_process_group, set_threads
+from forgetbench.core.processes import ProcessGroup, join_process_group, set_threads
 from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.runs.address import resolve
@@ -33,8 +34,11 @@ from forgetbench.terminal.progress import progress
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.inference import ModelRunner
+    from forgetbench.evaluation.runner import Runner
     from forgetbench.models.checkpoint import Checkpoint
+    from forgetbench.models.held import HeldModel
     from forgetbench.models.load import LoadedModel
+    from forgetbench.serving.engines import Identity
 
 
 def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
@@ -48,18 +52,23 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
         score_run(resolve(config.run).whole().run(), config, base)
         return
     from forgetbench.models.checkpoint import BASE
+    from forgetbench.models.held import HeldModel
     from forgetbench.models.load import load_model
     from forgetbench.models.precision import resolve_attention, scored_digest
 
     catalogue = Catalogue(config.manifests)
     set_threads(config.threads)
     model = resolve_attention(config.model, config.matrix.precision)
-    loaded = load_model(model, config.seed)
-    digest = scored_digest(loaded.digest, model, config.matrix.precision)
-    label = model_label(config.model, loaded.digest)
+
+    def load() -> tuple[LoadedModel, ModelConfig]:
+        return load_model(model, config.seed), config.model
+
+    loaded = load()
+    digest = scored_digest(loaded[0].digest, model, config.matrix.precision)
+    label = model_label(config.model, loaded[0].digest)
     folder = base_folder(outputs, config.name, label, config.data.sets[0])
     subject = bare_subject(folder, label, config.data, config.seed, catalogue)
-    _score(subject, config, outputs, [BASE], digest, lambda: (loaded, config.model))
+    _score(subject, config, outputs, [BASE], digest, HeldModel(load, loaded))
 
 
 def score_run(run: Run, config: EvalMatrixConfig | SweepConfig, base: str = "") -> pd.DataFrame:
@@ -81,18 +90,17 @@ def score_run(run: Run, config: EvalMatrixConfig | SweepConfig, base: str = "") 
             f"{message}; they stay as they are. Restore it, or leave these rows out first: "
             f"`forgetbench score {argument('run', run.folder)} --partial`."
         )
+    from forgetbench.models.held import HeldModel
     from forgetbench.models.precision import scored_digest
 
     def load() -> tuple[LoadedModel, ModelConfig]:
         set_threads(config.threads)
         based = run.with_base_at(base)
-        loaded = based.load_base(trusted=isinstance(config, SweepConfig) and config.model.trust_remote_code)
-        run.attach_method(loaded.model)
-        return loaded, based.model
+        return based.load_base(trusted=isinstance(config, SweepConfig) and config.model.trust_remote_code), based.model
 
     digest = scored_digest(run.model_digest, run.model, config.matrix.precision)
     outputs = outputs_of(run, Path(config.outputs))
-    return _score(run_subject(run), config, outputs, run.checkpoints(config.matrix.steps), digest, load)
+    return _score(run_subject(run), config, outputs, run.checkpoints(config.matrix.steps), digest, HeldModel(load))
 
 
 def _score(
@@ -101,7 +109,7 @@ def _score(
     outputs: Path,
     checkpoints: Sequence[Checkpoint],
     model_digest: str,
-    load: Callable[[], tuple[LoadedModel, ModelConfig]],
+    held: HeldModel,
 ) -> pd.DataFrame:
     """Score a subject, write its tables, show its 2x2; return the matrix."""
     from forgetbench.evaluation.cells import CellStore
@@ -111,27 +119,41 @@ def _score(
 
     process_group, catalogue = join_process_group(), Catalogue(config.manifests)
     matrix = with_tasks(config.matrix, subject, catalogue)
+    engine = _identity(config.engine, process_group)
 
     @cache
     def runner() -> ModelRunner:
         from forgetbench.data.collate import shared_encoder
         from forgetbench.evaluation.inference import ModelRunner
 
-        loaded, model = load()
+        loaded, model = held.get()
+        if subject.run:
+            subject.run.attach_method(loaded.model)
         encoder = shared_encoder(loaded.processor, model, loaded.inputs_digest)
         return ModelRunner(loaded, encoder, matrix, outputs / ".cache")
 
     sets = load_sets(matrix, catalogue)
-    planned = plan(model_digest, checkpoints, sets, matrix)
+    planned = plan(model_digest, checkpoints, sets, matrix, engine.label if engine else None)
     if not planned:
         raise UserError("matrix.decodings: none of them applies to these datasets; open answers are decoded greedily.")
-    evaluator = Evaluator(runner, CellStore(outputs, matrix.reasoning.marks), process_group)
+    store = CellStore(outputs, matrix.reasoning.marks)
     n_items = sum(len(work.dataset.samples) for work in planned)
-    with progress(f"scoring {subject.folder}", n_items, "items") as advance:
-        cells = evaluator.score(planned, advance)
+    with ExitStack() as open_:
+        asked: Callable[[], Runner] = runner
+        if engine:
+            from forgetbench.serving.session import Scoring, serving
+
+            missing = [work for work in planned if not store.path(work.digest).exists()]
+            model = subject.run.model if subject.run else config.model
+            work = Scoring(
+                config.engine, engine, matrix, subject.run, model, model_digest, subject.folder, outputs, missing, held
+            )
+            asked = open_.enter_context(serving(work))
+        advance = open_.enter_context(progress(f"scoring {subject.folder}", n_items, "items"))
+        cells = Evaluator(asked, store, process_group).score(planned, advance)
     table = pd.DataFrame()
     if process_group.is_main:
-        scored = Scored(matrix_settings(config.matrix), config.manifests, outputs)
+        scored = Scored(matrix_settings(config.matrix), config.manifests, outputs, engine.label if engine else None)
         table = write_tables(subject, cells, catalogue, scored).matrix
     if matrix.representation.enabled:
         jobs = plan_representation(model_digest, checkpoints, sets, matrix)
@@ -140,3 +162,21 @@ def _score(
         if process_group.is_main:
             write_representation(subject, measured)
     return table
+
+
+def _identity(config: EngineConfig, process_group: ProcessGroup) -> Identity | None:
+    """The engine with its version; None for transformers in this process.
+
+    Raises:
+        UserError: it is not there, or several processes were started, of which one would have all the work.
+    """
+    if config.name is Engine.transformers:
+        return None
+    if process_group.size > 1:
+        raise UserError(
+            f"engine={config.name}: one process fills a server; start the command without torchrun. vLLM takes several "
+            "GPUs with engine.args={tensor_parallel_size: 8} or {data_parallel_size: 8}."
+        )
+    from forgetbench.serving.engines import identify
+
+    return identify(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from forgetbench.config import MatrixConfig, ScoreConfig
+from forgetbench.config import Engine, MatrixConfig, ScoreConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
@@ -52,7 +52,10 @@ def _score_run(address: str, config: ScoreConfig) -> tuple[Tables, Path]:
     checkpoints, subject = run.checkpoints(config.matrix.steps), run_subject(run)
     outputs, matrix = outputs_of(run, Path(config.outputs)), with_tasks(config.matrix, subject, catalogue)
     _check_checkpoints(run, config.partial)
-    before, scored = recall(run.folder), Scored(matrix_settings(config.matrix), config.manifests, outputs)
+    before = recall(run.folder)
+    engine = config.engine or (before.engine if before else None)
+    engine = None if engine == Engine.transformers else engine
+    scored = Scored(matrix_settings(config.matrix), config.manifests, outputs, engine)
     if before is None:
         say(
             f"{run.folder} does not tell how it was scored (no {FILE}): it is scored by the matrix of this command, "
@@ -60,10 +63,10 @@ def _score_run(address: str, config: ScoreConfig) -> tuple[Tables, Path]:
         )
     digest = scored_digest(run.model_digest, run.model, matrix.precision)
     sets = load_sets(matrix, catalogue)
-    planned = plan(digest, checkpoints, sets, matrix)
+    planned = plan(digest, checkpoints, sets, matrix, engine)
     cells = stored_cells(planned, CellStore(outputs, matrix.reasoning.marks))
     found = {one.work.digest for one in cells}
-    is_same = before is not None and before.matrix == scored.matrix
+    is_same = before is not None and (before.matrix, before.engine) == (scored.matrix, engine)
     if missing := [work for work in planned if work.digest not in found]:
         names = _named(missing)
         if not (config.partial and cells):

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from forgetbench.config.engine import Engine, EngineConfig, Reload
 from forgetbench.config.recipe import (
     CheckpointConfig,
     MixConfig,
@@ -27,6 +28,8 @@ __all__ = [
     "CheckpointConfig",
     "DataConfig",
     "Dtype",
+    "Engine",
+    "EngineConfig",
     "EvalMatrixConfig",
     "FinetuneConfig",
     "MatrixConfig",
@@ -36,6 +39,7 @@ __all__ = [
     "Quantisation",
     "ReasoningConfig",
     "RecipeConfig",
+    "Reload",
     "ReplayConfig",
     "RepresentationConfig",
     "Schedule",
@@ -241,6 +245,7 @@ class EvalMatrixConfig:
     data: DataConfig = MISSING
     """The target that quadrants are relative to, when `run` is null."""
     matrix: MatrixConfig = MISSING
+    engine: EngineConfig = MISSING
 
 
 @dataclass
@@ -259,6 +264,8 @@ class ScoreConfig:
     """Folder that tables and cells of `predictions` are written to; those of a run are where the run is."""
     manifests: list[str] = field(default_factory=lambda: ["data_manifests"])
     """Folders searched for your own manifests, besides the shipped ones."""
+    engine: str | None = None
+    """What ran the model, with its version, such as 'vllm 0.32.0'; null: as the run was scored last."""
     partial: bool = False
     """Score what is there (of a run: its cells; of `predictions`: the items that every file has) and say what is not;
     `--partial` is the same."""
@@ -275,3 +282,5 @@ class SweepConfig(FinetuneConfig):
 
     matrix: MatrixConfig = field(default=MISSING, metadata=NO_RESULT)
     """What is scored does not make another point: the same training is never repeated for another matrix."""
+    engine: EngineConfig = field(default=MISSING, metadata=NO_RESULT)
+    """What runs the model while it is scored."""

@@ -42,14 +42,28 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the disk is full, or whatever else the operating system refuses, whichever library was told; it names
             `path`.
     """
+    with _temporary(path) as temporary, naming(path, temporary.name):
+        yield temporary
+        _put(temporary, path)
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path` that is gone afterwards; after a kill, the next command removes it."""
+    with _temporary(path) as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside `path` for something that is removed in the end, if it is still there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_once(path.parent)
     temporary = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     _being_made.add(temporary.stem)
     try:
-        with naming(path, temporary.name):
-            yield temporary
-            _put(temporary, path)
+        yield temporary
     finally:
         with suppress(OSError):  # on a disk that fails it is the next command's
             drop_leftover(temporary)

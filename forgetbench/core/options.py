@@ -10,9 +10,9 @@ from forgetbench.core.paths import shipped
 
 GROUPS = {
     "finetune": ("model", "data", "recipe", "method", "strategy"),
-    "eval_matrix": ("model", "data", "matrix"),
+    "eval_matrix": ("model", "data", "matrix", "engine"),
     "score": ("data", "matrix"),
-    "sweep": ("sweep", "model", "data", "recipe", "method", "strategy", "matrix", "launcher"),
+    "sweep": ("sweep", "model", "data", "recipe", "method", "strategy", "matrix", "engine", "launcher"),
 }
 """The config groups of each command."""
 

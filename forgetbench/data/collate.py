@@ -118,7 +118,7 @@ class Encoder:
         self._marking = copy.copy(processor)
         self._marking.tokenizer = self._tokens
         self._max_pixels = max_pixels
-        self._limits = {} if max_pixels is None else _limits(processor.image_processor, max_pixels)
+        self.limits = {} if max_pixels is None else _limits(processor.image_processor, max_pixels)
         self._cache: LRUCache[tuple[Turn, ...], Encoded] = LRUCache(
             cache_bytes, getsizeof=lambda encoded: min(_size(encoded), cache_bytes)
         )
@@ -220,16 +220,14 @@ class Encoder:
         text, against_replies = self._text(sample)
         pictures = [decode_image(image, self._max_pixels) for image in sample.images]
         self._check_shapes(sample, pictures)
-        bos = self.tokenizer.bos_token
         try:
             features = self._marking(
                 text=[text],
                 # Nested, as conversations give them: LLaVA-OneVision cuts one picture of a prompt into tiles, not two.
                 images=[pictures] if pictures else None,
                 return_tensors="pt",
-                # A template that writes its own first token must not be given a second one.
-                add_special_tokens=not (bos and text.startswith(bos)),
-                **(self._limits if pictures else {}),
+                add_special_tokens=self._needs_first_token(text),
+                **(self.limits if pictures else {}),
             )
         # Such as a picture two hundred times as wide as high, or one that becomes 0 pixels high.
         except Exception as error:  # nor are the classes known that processors raise on settings of another kind
@@ -239,6 +237,21 @@ class Encoder:
         tokens = {key: value[0] for key, value in features.items() if value.shape == shape}
         pictures_in = {key: value for key, value in features.items() if key not in tokens}
         return Encoded(tokens, pictures_in, self.answer_type, self._tokens.replies, against_replies)
+
+    def sent_ids(self, sample: Sample) -> list[int]:
+        """Token ids up to the last reply, with one placeholder for each picture: a server's processor puts in the rest.
+
+        Raises:
+            UserError: the template does not take the conversation; names the item.
+        """
+        text, _ = self._text(sample)
+        found: list[int] = self._tokens([text], add_special_tokens=self._needs_first_token(text))["input_ids"][0]
+        return found
+
+    def _needs_first_token(self, text: str) -> bool:
+        """Whether the tokenizer adds it: a template that writes its own must not be given a second one."""
+        bos = self.tokenizer.bos_token
+        return not (bos and text.startswith(bos))
 
     def _check_shapes(self, sample: Sample, pictures: Sequence[Image.Image]) -> None:
         """Refuse what a processor would enlarge beyond all bounds, as it brings the short side to a set length."""

@@ -68,7 +68,7 @@ class Engine:
         self._model = loaded.model.to(self._device).requires_grad_(False)
         self._keeps_logits, self._reuses_prefix = loaded.keeps_logits, loaded.reuses_prefix
         self._encoder = encoder
-        ends = _ends(loaded.model, encoder)
+        ends = end_tokens(encoder, loaded.model.generation_config, loaded.model.config)
         self._replies = ReplyDecoder(encoder, marks, ends)
         self._generation = GenerationConfig(
             do_sample=False,
@@ -253,11 +253,11 @@ def _generating_by(model: Any, settings: GenerationConfig) -> Iterator[None]:
         model.generation_config = own
 
 
-def _ends(model: Any, encoder: Encoder) -> list[int]:
-    """Tokens that end a reply: all that the checkpoint's files call so, and the one that its template writes."""
+def end_tokens(encoder: Encoder, generation_config: Any, config: Any) -> list[int]:
+    """Tokens that end a reply: all that a model's files call so, and the one that its template writes."""
     written = encoder.tokenizer.encode(encoder.template.reply_form.end, add_special_tokens=False)
     found = set(written if len(written) == 1 else ())
-    for holder in (model.generation_config, model.config, model.config.get_text_config(), encoder.tokenizer):
+    for holder in (generation_config, config, config.get_text_config(), encoder.tokenizer):
         ids = getattr(holder, "eos_token_id", None)
         found |= set(ids if isinstance(ids, list) else [ids])
     return sorted(found - {None})

@@ -6,7 +6,6 @@ commands on one outputs folder share the work cell by cell.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from forgetbench.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.batches import BatchedSet
-    from forgetbench.evaluation.inference import ModelRunner
+    from forgetbench.evaluation.runner import Runner
 
 _LOCK_WAIT_S = 20.0
 
@@ -58,11 +57,23 @@ class ScoredCell:
 
 
 def plan(
-    model_digest: str, checkpoints: Sequence[Checkpoint], datasets: Sequence[EvaluationSet], config: MatrixConfig
+    model_digest: str,
+    checkpoints: Sequence[Checkpoint],
+    datasets: Sequence[EvaluationSet],
+    config: MatrixConfig,
+    engine: str | None = None,
 ) -> list[Work]:
-    """Every checkpoint on every dataset in every decoding that applies."""
+    """Every checkpoint on every dataset in every decoding that applies.
+
+    Args:
+        model_digest: of the base, as it is scored.
+        checkpoints: those that are scored.
+        datasets: of the matrix.
+        config: how they are asked.
+        engine: what runs the model, with its version; None for transformers in this process.
+    """
     return [
-        _work(model_digest, checkpoint, dataset, settings)
+        _work(model_digest, checkpoint, dataset, replace(settings, engine=engine))
         for checkpoint in checkpoints
         for dataset in datasets
         for settings in dataset.settings(config)
@@ -123,7 +134,7 @@ def _other(work: Work, store: CellStore) -> Answered | None:
 class Evaluator:
     """Finds finished cells and makes the missing ones."""
 
-    def __init__(self, load: Callable[[], ModelRunner], store: CellStore, process_group: ProcessGroup) -> None:
+    def __init__(self, load: Callable[[], Runner], store: CellStore, process_group: ProcessGroup) -> None:
         """Prepare.
 
         Args:
@@ -132,7 +143,7 @@ class Evaluator:
             process_group: the processes of this command.
         """
         self._load, self._store, self._process_group = load, store, process_group
-        self._runner: ModelRunner | None = None
+        self._runner: Runner | None = None
 
     def score(self, planned: Sequence[Work], advance: Advance) -> list[ScoredCell]:
         """Every cell of the plan in order, stored or fresh; none in processes that only help.
@@ -197,14 +208,14 @@ class Evaluator:
         done = {number: one for number, one in done.items() if one.items == items[number]}
         done = self._process_group.broadcast(done | _shared(other, work, layout, items, settings))
         advance(work.label, sum(len(batches[number]) for number in done))
+        left = [number for number in range(len(batches)) if number not in done]
+        size, rank = self._process_group.size, self._process_group.rank
         mine: list[tuple[int, Entry]] = []
-        for turn, number in enumerate(number for number in range(len(batches)) if number not in done):
-            if turn % self._process_group.size == self._process_group.rank:
-                started = time.perf_counter()
-                predictions = runner.answer(dataset, number, settings)
-                mine.append((number, Entry(items[number], time.perf_counter() - started, predictions)))
-                journal.add(*mine[-1])
-            advance(work.label, len(batches[number]))
+        for one in runner.answers(dataset, left[rank::size], settings):
+            mine.append((one.number, Entry(items[one.number], one.seconds, one.predictions)))
+            journal.add(*mine[-1])
+            place = left.index(one.number)
+            advance(work.label, sum(len(batches[number]) for number in left[place - rank : place - rank + size]))
         done |= dict(self._process_group.gather(mine))
         if not self._process_group.is_main:
             return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from forgetbench.core.records import Prediction, Speaker, Turn
 from forgetbench.data.collate import Encoder
@@ -73,6 +74,18 @@ class ReplyDecoder:
         kept = [self.within_caps(ids, settings) for ids in replies]
         texts = self.texts([self._before_end(ids) for ids in kept])
         return [self._prediction(text, ids, settings) for text, ids in zip(texts, kept, strict=True)]
+
+    def prediction_of_text(self, text: str, is_cut_off: bool, settings: Settings) -> Prediction:
+        """What a reply counts as whose token ids are not known, so that whoever wrote it applied the caps.
+
+        Args:
+            text: the reply, after what the template begins it with.
+            is_cut_off: whether it ends at its cap.
+            settings: the texts that end an answer.
+        """
+        written = text if any(mark in text for mark in self._openings) else self._opening + text
+        found = self._prediction(written, (), settings)
+        return replace(found, cut_off=is_cut_off and found.cut_off)
 
     def within_caps(self, ids: Sequence[int], settings: Settings) -> Sequence[int]:
         """The tokens of a reply that the caps allow, the end of turn included."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from forgetbench.core.records import Decoding
 
-_LATER = ("answer_end", "block", "max_thought_tokens")
+_LATER = ("answer_end", "block", "max_thought_tokens", "engine")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Settings:
     """So many draws have their batches to themselves (see `sets.BLOCK`); None where there are no more than that."""
     max_thought_tokens: int | None = None
     """Tokens of a thought, besides those of `max_new_tokens`, which count from its end; None: one cap for both."""
+
+    engine: str | None = None
+    """What ran the model, with its version, such as `vllm 0.32.0`; None for transformers in this process."""
 
     @property
     def total_tokens(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from forgetbench.config import (
     DataConfig,
+    EngineConfig,
     EvalMatrixConfig,
     FinetuneConfig,
     MatrixConfig,
@@ -42,6 +43,7 @@ SCHEMAS: dict[str, type] = {
     "data": DataConfig,
     "recipe": RecipeConfig,
     "matrix": MatrixConfig,
+    "engine": EngineConfig,
     "method/plain": Method,
     "method/lora": LoRA,
     "method/rslora": LoRA,

@@ -42,6 +42,8 @@ class Scored:
     """Folders with the user's own manifests."""
     outputs: Path
     """The folder that holds its cells."""
+    engine: str | None = None
+    """What ran the model, with its version; None for transformers in this process."""
 
 
 def matrix_settings(matrix: MatrixConfig) -> dict[str, Any]:
@@ -59,6 +61,7 @@ def remember(folder: Path, scored: Scored) -> None:
         "manifests": [_written(one, place, one.parent) for one in own],
         "matrix": scored.matrix,
         "outputs": _written(cells, place, cells),
+        **({"engine": scored.engine} if scored.engine else {}),
     }
     write_json(folder / FILE, content)
 
@@ -80,7 +83,10 @@ def recall(folder: Path) -> Scored | None:
         if not all(isinstance(one, str) and "\0" not in one for one in paths):
             raise ValueError("outputs or manifests are no paths")
         outputs, *manifests = (_shown(folder, one) for one in paths)
-        return Scored(matrix, manifests, Path(outputs))
+        engine = content.get("engine")
+        if not isinstance(engine, str | None):
+            raise ValueError("engine is no name")
+        return Scored(matrix, manifests, Path(outputs), engine)
     except (OSError, ValueError, LookupError, TypeError, RecursionError, OmegaConfBaseException) as error:
         cause = str(error).strip().split("\n")[0]
         raise UserError(

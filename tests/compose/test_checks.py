@@ -14,6 +14,7 @@ from forgetbench.compose.checks.recipe import unused_mix
 from forgetbench.config import (
     CheckpointConfig,
     DataConfig,
+    EngineConfig,
     EvalMatrixConfig,
     FinetuneConfig,
     MatrixConfig,
@@ -35,6 +36,7 @@ GOOD = SweepConfig(
     recipe=RecipeConfig(lr=1e-4, parts=["language"]),
     method=Method(),
     matrix=MatrixConfig(datasets=["target"]),
+    engine=EngineConfig(),
 )
 DESCRIBED = "image_domains: [photos]\ntext_tasks: [naming]\n"
 MANIFEST = f"{DESCRIBED}source: {{kind: jsonl}}\nsplits: {{train: {{files: [a]}}, test: {{files: [b]}}}}\n"

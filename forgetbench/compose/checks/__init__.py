@@ -9,6 +9,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from forgetbench.compose.checks.engine import engine_problems
 from forgetbench.compose.checks.matrix import matrix_problems
 from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.compose.checks.numbers import number_problems
@@ -65,6 +66,8 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from memory_problems(config)
     if isinstance(config, SweepConfig | EvalMatrixConfig | ScoreConfig):
         yield from matrix_problems(config.matrix, catalogue)
+    if isinstance(config, SweepConfig | EvalMatrixConfig):
+        yield from engine_problems(config)
 
 
 def _machine(config: Config) -> Iterator[Problem]:

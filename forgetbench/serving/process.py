@@ -1,0 +1,197 @@
+"""A vLLM of this command's own: started on a free port of this machine, waited for, started again, stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from forgetbench.core.errors import UserError, reason
+from forgetbench.core.secrets import without_secrets
+from forgetbench.serving import keeper
+from forgetbench.serving.client import wait_until
+
+_KEY, _DEV_MODE = "VLLM_API_KEY", "VLLM_SERVER_DEV_MODE"
+_MODULE = "vllm.entrypoints.openai.api_server"
+_VERSION = """
+import importlib.metadata as m
+names = m.packages_distributions().get("vllm", [])
+print(m.version(names[0]) if names else "")
+"""
+_OWN_ARGUMENTS = {"model", "served_model_name", "host", "port", "api_key", "lora_modules", "enable_lora"}
+"""Arguments of vLLM that are decided here."""
+_ERROR = re.compile(r"\b\w*(Error|Exception): \S")
+_TAIL = 5
+"""Lines of the log that a message shows."""
+_READ = 200_000
+_STOP_S = 30.0
+
+
+class Server:
+    """One vLLM at a time, of one model; the address stays the same over restarts."""
+
+    def __init__(self, python: str, log: Path, reloads: bool = False) -> None:
+        """Choose a port and a key; nothing is started yet.
+
+        Args:
+            python: interpreter of an environment with vLLM.
+            log: where the server's output goes.
+            reloads: whether weights are to be replaced while it runs, which vLLM allows in its development mode alone.
+        """
+        self._python, self._log, self._reloads = python, log, reloads
+        self._port = _free_port()
+        self.key = secrets.token_hex(16)
+        """Nobody else on this machine is to ask this server, and no other server is to be taken for it."""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there; it may not answer yet."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, arguments: Sequence[str]) -> None:
+        """Start it, in place of the one before.
+
+        Args:
+            arguments: of vLLM's command line, besides host and port.
+
+        Raises:
+            UserError: there is no such interpreter.
+        """
+        self.stop()
+        own = ["--host", "127.0.0.1", "--port", str(self._port)]
+        command = [self._python, "-m", _MODULE, *arguments, *own]
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            log.write(f"$ {' '.join(command)}\n".encode())
+            log.flush()
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", keeper.__file__, *command],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    env={**_environment(), _KEY: self.key, **({_DEV_MODE: "1"} if self._reloads else {})},
+                    start_new_session=True,  # Ctrl-C is for this command, which then stops the server
+                )
+            except OSError as error:
+                raise UserError(f"engine.python={self._python} cannot be started ({reason(error)}).") from error
+
+    def wait(self, is_up: Any, seconds: float) -> None:
+        """Wait until it takes requests.
+
+        Args:
+            is_up: tells whether it does.
+            seconds: how long at most.
+
+        Raises:
+            UserError: it ended, or did not become ready in time; says what it wrote last.
+        """
+        if not wait_until(lambda: not self.is_running or is_up(), seconds):
+            raise UserError(f"vLLM is not ready after {seconds / 60:g} minutes (engine.start_minutes); {self.said()}")
+        if not self.is_running:
+            raise UserError(f"vLLM ended before it was ready; {self.said()}")
+
+    def said(self) -> str:
+        """The last lines of its log, as the end of a message."""
+        try:
+            with self._log.open("rb") as file:
+                file.seek(max(0, self._log.stat().st_size - _READ))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return f"its log is {self._log}."
+        started = max((k for k, line in enumerate(lines) if line.startswith("$ ")), default=0)
+        causes = [k for k in range(started, len(lines)) if _ERROR.search(lines[k])]  # the first is what led to others
+        last = range(max(started, len(lines) - _TAIL), len(lines))
+        shown = "\n".join(f"  {lines[k][:300]}" for k in sorted({*causes[:2], *last}))
+        return without_secrets(f"{self._log} ends with:\n{shown}".replace(self.key, "<key>"))
+
+    def stop(self) -> None:
+        """End it and all that it started; waits until its memory is free again."""
+        if self._process is None:
+            return
+        if self._process.stdin:
+            with suppress(OSError):
+                self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_S)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def vllm_version(python: str) -> str:
+    """The version of vLLM that an interpreter's environment holds; nothing of it is imported.
+
+    Raises:
+        UserError: there is no such interpreter, or no vLLM in its environment.
+    """
+    try:
+        done = subprocess.run([python, "-c", _VERSION], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise UserError(
+            f"engine.python={python} cannot be run ({reason(error)}); give the interpreter of an environment with vLLM."
+        ) from error
+    if done.returncode or not done.stdout.strip():
+        raise UserError(
+            f"engine.python={python}: there is no vLLM in its environment; install it there (pip install vllm)."
+        )
+    return done.stdout.strip()
+
+
+def as_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings of vLLM as its command line takes them.
+
+    Args:
+        settings: such as {max_model_len: 4096, enforce_eager: true, limit_mm_per_prompt: {image: 4}}.
+
+    Raises:
+        UserError: one of them is decided here.
+    """
+    from json import dumps
+
+    found: list[str] = []
+    for key, value in settings.items():
+        name = key.replace("-", "_").lstrip("_")
+        if name in _OWN_ARGUMENTS:
+            raise UserError(f"engine.args.{key}: is set by forgetbench itself; leave it out.")
+        option = f"--{name.replace('_', '-')}"
+        match value:
+            case True:
+                found.append(option)
+            case False:
+                found.append(f"--no-{option.removeprefix('--')}")
+            case None:
+                continue
+            case dict() | list():
+                found += [option, dumps(value)] if isinstance(value, dict) else [option, *map(str, value)]
+            case _:
+                found += [option, str(value)]
+    return found
+
+
+def _environment() -> dict[str, str]:
+    """This command's variables, less those that would lead the other environment to this one's packages."""
+    return {
+        name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
