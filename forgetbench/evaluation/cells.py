@@ -124,6 +124,8 @@ class Cell:
     metric: Metric
     beyond_context: BeyondContext | None = None
     """None where every item fits, or the model is not known."""
+    marks: Marks = THOUGHT_MARKS
+    """What thoughts stand between, by which the replies were read."""
 
 
 class CellStore:
@@ -172,7 +174,7 @@ class CellStore:
         marks = facts.get("marks", _MARKS)
         if (facts["rules"], facts["metric"], marks) != (rules_digest(), metric, self._marks or marks):
             return self._score(digest, table.to_pylist(), metric, facts)
-        return Cell(digest, _frame(table), facts["seconds"], metric, _beyond(facts))
+        return Cell(digest, _frame(table), facts["seconds"], metric, _beyond(facts), marks)
 
     def join_family(self, family: str, digest: str) -> None:
         """Note that a cell begins as others do which differ in their limit alone.
@@ -290,7 +292,7 @@ class CellStore:
         }
         with self._files.writing(digest) as temporary:
             pq.write_table(table.replace_schema_metadata({"facts": json.dumps(facts)}), temporary, compression="zstd")
-        return Cell(digest, _frame(table), asked["seconds"], metric, _beyond(asked))
+        return Cell(digest, _frame(table), asked["seconds"], metric, _beyond(asked), marks)
 
 
 def _beyond(facts: Mapping[str, Any]) -> BeyondContext | None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import THOUGHT_MARKS, Decoding, Prediction, Sample
@@ -201,7 +201,8 @@ class Engine:
             noise = [ItemNoise(ids, settings.temperature, settings.top_p, settings.seed)]
         start, stopping = inputs["input_ids"].shape[1], dict[str, Any]()
         if settings.max_thought_tokens is not None:  # stop texts are looked for behind the thought alone
-            stopping = {"stopping_criteria": [ThoughtThenAnswer(self._replies, settings, start, len(batch.samples))]}
+            criterion = ThoughtThenAnswer(self._replies, settings, start, len(batch.samples))
+            stopping = {"stopping_criteria": StoppingCriteriaList([criterion])}
         elif settings.stop:
             stopping = {"stop_strings": list(settings.stop), "tokenizer": self._encoder.tokenizer}
         with _generating_by(self._model, self._generation):

@@ -15,6 +15,11 @@ from forgetbench.data.collate import Encoder
 from forgetbench.evaluation.settings import Settings
 from forgetbench.scoring.reply import Marks
 
+_SHORT_THOUGHT = 256
+"""A cap below it, written for answers, is said to leave a thought no room."""
+_BEGINS_WITHIN = 16
+"""A thought may begin within so many tokens, however few an answer may have: a mark can take several."""
+
 
 class ReplyDecoder:
     """Reads replies of one model."""
@@ -45,6 +50,18 @@ class ReplyDecoder:
     def begins_in_thought(self) -> bool:
         """Whether the template begins a thought, so that every reply is one at first."""
         return bool(self._opening)
+
+    def lack_of_room(self, settings: Settings) -> str | None:
+        """What to say of caps that leave no room for the thought that every reply begins with; None if they do."""
+        if not self.begins_in_thought or settings.max_thought_tokens is not None or settings.max_new_tokens is None:
+            return None
+        if settings.max_new_tokens >= _SHORT_THOUGHT:
+            return None
+        return (
+            f"the model's template begins a thought, and a reply may have {settings.max_new_tokens} tokens, thought "
+            "included. Few thoughts end within that, and one without an end is no answer: give thoughts tokens of "
+            "their own, such as matrix.reasoning.max_tokens=1024."
+        )
 
     def predictions(self, replies: Sequence[Sequence[int]], settings: Settings) -> list[Prediction]:
         """What replies count as: as much of them as the caps allow, up to the end of turn or a stop text.
@@ -88,12 +105,16 @@ class ReplyDecoder:
         assert answer is not None
         if thought is None:
             return answer
-        ids, soon = self._before_end(ids), min(answer, thought)
+        ids, soon = self._before_end(ids), min(max(answer, _BEGINS_WITHIN), thought)
         begins = self.begins_in_thought or self._tokens_up_to(self._openings, ids[:soon]) is not None
         closed = self._tokens_up_to(self._closings, ids[: thought if begins else soon])
         if closed is not None:
             return closed + answer
         return thought if begins else answer
+
+    def needed(self, settings: Settings) -> int:
+        """How many tokens tell whether a reply begins with a thought."""
+        return 0 if self.begins_in_thought else min(_BEGINS_WITHIN, settings.max_thought_tokens or 0)
 
     def texts(self, replies: Sequence[Sequence[int]]) -> list[str]:
         """The replies as text, from the beginning of their thought."""

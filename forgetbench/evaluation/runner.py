@@ -17,10 +17,12 @@ from forgetbench.data.collate import Encoder
 from forgetbench.data.encoded import encode
 from forgetbench.evaluation.batches import BatchedSet, batched
 from forgetbench.evaluation.cells import BeyondContext
+from forgetbench.evaluation.replies import ReplyDecoder
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.evaluation.settings import Settings
 from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.models.context import Context
+from forgetbench.terminal.console import note
 
 GIB = 1 << 30
 
@@ -56,6 +58,7 @@ class Runner(ABC):
         self._inputs_digest, self._context, self._cache = inputs_digest, context, cache
         self._sets: dict[EvaluationSet, BatchedSet] = {}
         self._longest: dict[EvaluationSet, int] = {}
+        self._has_warned = False
 
     @abstractmethod
     def move(self, checkpoint: Checkpoint) -> None:
@@ -83,12 +86,23 @@ class Runner(ABC):
 
     def resolved(self, dataset: EvaluationSet, settings: Settings) -> Settings:
         """The settings with every default in place."""
-        if settings.decoding is Decoding.choice or settings.max_new_tokens is not None:
+        if settings.decoding is Decoding.choice:
             return settings
-        if dataset not in self._longest:
-            # Of the whole split: how long an answer may be must not depend on which other items are scored.
-            self._longest[dataset] = max(map(self.encoder.longest_answer, dataset.whole))
-        return replace(settings, max_new_tokens=self._longest[dataset] + 6)  # room for a short sentence around it
+        if settings.max_new_tokens is None:
+            if dataset not in self._longest:
+                # Of the whole split: how long an answer may be must not depend on which other items are scored.
+                self._longest[dataset] = max(map(self.encoder.longest_answer, dataset.whole))
+            # With room for a short sentence around it.
+            settings = replace(settings, max_new_tokens=self._longest[dataset] + 6)
+        self._say_lack_of_room(dataset, settings)
+        return settings
+
+    def _say_lack_of_room(self, dataset: EvaluationSet, settings: Settings) -> None:
+        """Say once that thoughts have no room, of the first dataset that leaves them none."""
+        lack = ReplyDecoder(self.encoder, self.config.reasoning.marks).lack_of_room(settings)
+        if lack and not self._has_warned:
+            self._has_warned = True
+            note(f"{dataset.manifest.name}: {lack}")
 
     def beyond_context(self, dataset: EvaluationSet, settings: Settings) -> BeyondContext | None:
         """The items that are longer than the model's context; None where all fit.

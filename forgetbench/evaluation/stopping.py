@@ -28,6 +28,7 @@ class ThoughtThenAnswer(StoppingCriteria):
             rows: items of the batch.
         """
         self._replies, self._settings, self._start = replies, settings, start
+        self._needed = replies.needed(settings)
         self._lengths = [replies.length([], settings)] * rows
         self._seen: list[set[str]] = [set() for _ in range(rows)]
         self._window = max((len(mark.encode()) for mark in replies.marks), default=1)  # a token is a byte or more
@@ -41,4 +42,5 @@ class ThoughtThenAnswer(StoppingCriteria):
             if seen - self._seen[row]:
                 self._lengths[row] = self._replies.length(replies_BT[row].tolist(), self._settings)
             self._seen[row] = seen
-        return torch.tensor([replies_BT.shape[1] >= length for length in self._lengths], device=input_ids.device)
+        done = [replies_BT.shape[1] >= max(length, self._needed) for length in self._lengths]
+        return torch.tensor(done, device=input_ids.device)

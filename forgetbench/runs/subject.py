@@ -16,6 +16,7 @@ from forgetbench.core.records import AnswerKind
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.quadrant import place
 from forgetbench.data.sources import load_samples, task_labels
+from forgetbench.runs.cut_off import cut_off_replies
 from forgetbench.runs.run import FILE, Run
 from forgetbench.runs.scored import Scored, remember
 from forgetbench.runs.stored import read_table
@@ -228,6 +229,8 @@ def write_tables(
         console.print(course_table(written[CONTINUAL]))
     console.print(matrix_table(tables.scores, tables.matrix))
     _tell_beyond_context(cells)
+    for line in cut_off_replies(cells):
+        say(line)
     say(f"{subject.folder}: {len(cells)} cells; scores.csv, matrix.csv, summary.csv")
     return tables
 

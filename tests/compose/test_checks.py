@@ -140,6 +140,12 @@ def test_good_config_has_no_problem(catalogue: Catalogue) -> None:
         ("matrix.limit", _set("matrix.limit", 0)),
         ("matrix.reasoning.marks", _set("matrix.reasoning.marks", [["<think>"]])),
         ("matrix.reasoning.marks", _set("matrix.reasoning.marks", [["|", "|"]])),
+        ("matrix.reasoning.max_tokens", _set("matrix.reasoning.max_tokens", 0)),
+        ("matrix.max_new_tokens", _set("matrix.max_new_tokens", 0)),
+        ("matrix.max_new_tokens", _set("matrix.max_new_tokens", True)),
+        ("matrix.max_new_tokens", _set("matrix.max_new_tokens", [64])),
+        ("matrix.max_new_tokens", _set("matrix.max_new_tokens", {"target": None})),
+        ("matrix.max_new_tokens", _set("matrix.max_new_tokens", {"untested": 64})),
         ("matrix.batch_size", _set("matrix.batch_size", 0)),
         ("matrix.steps", _set("matrix.steps", [-1])),
     ],
@@ -148,6 +154,15 @@ def test_contradiction_is_named_by_its_key(key: str, change: Change, catalogue: 
     config = copy.deepcopy(GOOD)
     change(config)
     assert key in [problem.key for problem in problems(config, catalogue)]
+
+
+def test_a_cap_of_a_set_that_is_not_scored_is_refused_by_its_name(catalogue: Catalogue) -> None:
+    config = copy.deepcopy(GOOD)
+    config.matrix.max_new_tokens = {"target": 64, "targte": 32}
+    (problem,) = problems(config, catalogue)
+    assert (problem.key, problem.message[:24]) == ("matrix.max_new_tokens", "'targte' is not scored; ")
+    config.matrix.max_new_tokens = {"target": 64}
+    assert problems(config, catalogue) == []
 
 
 def test_sets_to_mix_in_need_a_ratio_but_at_a_point_of_a_sweep(catalogue: Catalogue) -> None:

@@ -95,7 +95,8 @@ def test_a_run_is_scored_again_as_it_was_last_from_any_folder_and_under_another_
 
 
 def test_arguments_come_on_top_of_what_a_run_remembers(mine: Path) -> None:
-    call("score", "run=outputs/run", "matrix.decodings=[greedy]")
+    shown = call("score", "run=outputs/run", "matrix.decodings=[greedy]")
+    assert "fashion_naming, greedy: replies were cut off" in shown  # the model's weights are random
     scores = pd.read_csv(mine / "scores.csv")
     assert set(scores["decoding"]) == {"greedy"}
     assert set(scores["dataset"]) == {"fashion_naming", "fashion_knowledge", "emoji_open"}

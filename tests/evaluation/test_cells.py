@@ -98,6 +98,31 @@ def test_a_cell_of_before_there_was_a_column_is_read_without_it(store: CellStore
     assert cell.frame["parsed"].tolist()[:2] == ["The 14 kg.", "red cars"]
 
 
+def test_what_was_cut_off_is_kept_when_a_cell_is_scored_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = [Prediction(text="14", cut_off=True), Prediction(text="red car", cut_off=False), Prediction(text="B")]
+    found = CellStore(tmp_path).write(KEY.digest, SAMPLES, ["x", "y", ""], replies, SETTINGS, Metric.accuracy, 1.0)
+    monkeypatch.setattr(cells, "rules_digest", lambda: "later")
+    again = CellStore(tmp_path).read(KEY.digest, Metric.anls)
+    assert again is not None
+    for one in (found, again):
+        assert one.frame["cut_off"].tolist() == [True, False, False]
+        assert one.frame["text_cut_off"].tolist() == [True, False, None]
+
+
+def test_a_cell_of_before_replies_said_whether_they_were_cut_off_is_scored_by_its_thoughts(tmp_path: Path) -> None:
+    store = CellStore(tmp_path)
+    replies = [Prediction(text="14", cut_off=True), Prediction(text="<think>red car"), Prediction(text="B")]
+    store.write(KEY.digest, SAMPLES, ["x", "y", ""], replies, SETTINGS, Metric.accuracy, 1.0)
+    path = store.path(KEY.digest)
+    table = pq.read_table(path).drop_columns(["text_cut_off"])
+    facts = json.loads(table.schema.metadata[b"facts"]) | {"rules": "earlier", "content": cells._content(table)}
+    pq.write_table(table.replace_schema_metadata({"facts": json.dumps(facts)}), path)
+    cell = store.read(KEY.digest, Metric.accuracy)
+    assert cell is not None
+    assert cell.frame["cut_off"].tolist() == [False, True, False]
+    assert cell.frame["text_cut_off"].isna().all()
+
+
 def test_another_model_checkpoint_or_item_is_another_cell() -> None:
     others = [replace(KEY, **{field: "other"}) for field in ("model", "delta", "samples")]
     assert len({one.digest for one in (KEY, *others)}) == 4

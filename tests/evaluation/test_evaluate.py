@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from forgetbench.config import MatrixConfig
+from forgetbench.config import MatrixConfig, ReasoningConfig
 from forgetbench.core.processes import ProcessGroup
-from forgetbench.core.records import AnswerKind, Decoding, Prediction, Sample
+from forgetbench.core.records import PROBE_SUFFIX, AnswerKind, Decoding, Prediction, Sample
 from forgetbench.data.manifest import Manifest
 from forgetbench.evaluation import evaluate
 from forgetbench.evaluation.cells import CellStore
@@ -78,6 +78,32 @@ def test_sets_of_which_an_option_begins_another_have_cells_of_their_own() -> Non
     assert names("1", "12") == [True, None]
     assert names("red", "blue") == [None, None]
     assert names("yes", "no") == [None, None]
+
+
+def _named(manifests: int | None, **more: Any) -> tuple[str, int | None]:
+    """The name of the cell of a set whose manifest has a cap, and the cap of its answers."""
+    one = replace(DATASET, manifest=replace(DATASET.manifest, max_new_tokens=manifests))
+    (work,) = plan("model", [BASE], [one], replace(CONFIG, **more))
+    return work.digest, work.settings.max_new_tokens
+
+
+def test_the_matrix_caps_answers_before_the_manifest_does_for_all_sets_or_for_some() -> None:
+    caps = [None, 7, {"facts": 8}, {"other": 9}]
+    assert [_named(None, max_new_tokens=cap)[1] for cap in caps] == [None, 7, 8, None]
+    assert [_named(6, max_new_tokens=cap)[1] for cap in caps] == [6, 7, 8, 6]
+
+
+def test_a_probe_has_the_cap_of_its_set() -> None:
+    probe = replace(DATASET, manifest=replace(DATASET.manifest, name="facts" + PROBE_SUFFIX))
+    (settings,) = probe.settings(replace(CONFIG, max_new_tokens={"facts": 8}))
+    assert settings.max_new_tokens == 8
+
+
+def test_caps_name_cells_by_what_they_are_wherever_they_are_given() -> None:
+    plain, _ = _named(6)  # as it was before there was a cap of thoughts
+    assert plain == "627cd3f10dcb832de1f74eb28e87c14b832afa9ce70ce11a10d9ed587167e8de"
+    assert _named(None, max_new_tokens=6)[0] == _named(9, max_new_tokens={"facts": 6})[0] == plain
+    assert len({plain, *(_named(6, reasoning=ReasoningConfig(max_tokens=n))[0] for n in (100, 200))}) == 3
 
 
 def test_every_item_gets_its_own_answer_whatever_the_layout(tmp_path: Path) -> None:

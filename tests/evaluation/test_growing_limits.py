@@ -69,7 +69,7 @@ class Company:
         batch = self.batches(dataset).batches[number]
         together = " ".join(dataset.samples[item].id for item in batch)
         self.asked.append(together)
-        return [Prediction(text=together)] * len(batch)
+        return [Prediction(text=together, cut_off="i9" in together)] * len(batch)
 
 
 def planned(one: EvaluationSet, **more: Any) -> list[Work]:

@@ -13,7 +13,7 @@ from forgetbench.evaluation.journal import Entry, Journal
 FIRST = Entry(
     "a1", 0.25, [Prediction(option_logprobs=(-0.1, -2.5, -1 / 3)), Prediction(text='a "quoted"\nanswer \u00e9')]
 )
-SECOND = Entry("b2", 1.5, [Prediction(text="")])
+SECOND = Entry("b2", 1.5, [Prediction(text=""), Prediction(text="a", cut_off=True), Prediction(text="", cut_off=False)])
 
 
 @pytest.fixture
@@ -48,6 +48,13 @@ def test_an_edited_line_is_named_and_asked_again(folder: Path, capsys: pytest.Ca
     path.write_text(path.read_text().replace("-2.5", "-0.5"))
     assert Journal(folder, 0).read() == {3: SECOND}
     assert "0.jsonl:1 is damaged" in capsys.readouterr().err
+
+
+def test_a_journal_of_before_replies_said_whether_they_were_cut_off_is_read_without_it(tmp_path: Path) -> None:
+    body = b'[0, "a1", 0.25, [[null, "red"], [[-0.5, -1.5], null]]]'
+    (tmp_path / "0.jsonl").write_bytes(sha256(body).hexdigest()[:16].encode() + b" " + body + b"\n")
+    expected = [Prediction(text="red"), Prediction(option_logprobs=(-0.5, -1.5))]
+    assert Journal(tmp_path, 0).read() == {0: Entry("a1", 0.25, expected)}
 
 
 def test_nothing_is_there_before_the_first_batch(tmp_path: Path) -> None:

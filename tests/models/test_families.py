@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConf
 
 from forgetbench.config import ModelConfig, RecipeConfig, TrainOn
 from forgetbench.core.errors import UserError
-from forgetbench.core.records import AnswerKind, Decoding, ImageRef, Precision, Sample
+from forgetbench.core.records import THOUGHT_MARKS, AnswerKind, Decoding, ImageRef, Precision, Prediction, Sample
 from forgetbench.data.batching import batch_prompts
 from forgetbench.data.collate import IGNORED, Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
@@ -477,6 +477,42 @@ def test_a_stop_text_ends_an_answer_and_is_left_out(loaded: LoadedModel) -> None
     stop = next(text[1:3] for text in plain if len(text) > 3)
     stopped = [one.text for one in asked(loaded, samples, greedy(4, stop=(stop,)))]
     assert stopped == [text.partition(stop)[0].strip() for text in plain]
+
+
+@pytest.mark.parametrize("loaded", FEW, indirect=True)
+def test_a_thought_that_is_longer_than_an_answer_may_be_is_read_whole_whatever_the_batch(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = items(loaded, 5)
+    long = next(one.text or "" for one in asked(loaded, samples[:1], greedy(4, 24)))
+    opening, closing = long[0], long[len(long) // 2 :][:2]
+    engine = Engine(loaded, Encoder(loaded.processor), marks=[*THOUGHT_MARKS, (opening, closing)])
+
+    def found(size: int, **more: object) -> list[Prediction]:
+        return asked(loaded, samples, greedy(size, 2, **more), engine)
+
+    capped, whole = found(4)[0].text or "", found(4, max_thought_tokens=22)
+    thought = long[: long.index(closing) + len(closing)]
+    assert len(capped) < len(thought) < len(whole[0].text or "") < len(long)
+    assert long.startswith(whole[0].text or "")
+    assert found(1, max_thought_tokens=22) == whole
+    generate = loaded.model.generate
+    monkeypatch.setattr(loaded.model, "generate", lambda **given: generate(**given | {"stopping_criteria": None}))
+    assert found(4, max_thought_tokens=22) == whole  # stopping early saves tokens and changes nothing
+
+
+@pytest.mark.parametrize("loaded", FEW[:1], indirect=True)
+def test_a_reply_says_whether_it_was_cut_off_whatever_the_batch(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = items(loaded)
+    long = [one.text or "" for one in asked(loaded, samples, greedy(4, 12))]
+    ids = [Encoder(loaded.processor).tokenizer.encode(text, add_special_tokens=False) for text in long]
+    monkeypatch.setattr(loaded.model, "generation_config", GenerationConfig(eos_token_id=[ids[0][3]]))
+    found = [[one.cut_off for one in asked(loaded, samples, greedy(size, 6))] for size in (1, 4)]
+    assert found[0] == found[1]
+    assert set(found[0]) == {True, False}
+    assert [one.cut_off for one in asked(loaded, samples, choice(4))] == [None] * len(samples)
 
 
 @pytest.mark.parametrize("loaded", FEW, indirect=True)

@@ -60,3 +60,11 @@ def test_what_is_cut_off_is_said_of_written_answers_alone() -> None:
     ]  # fmt: skip
     (chosen,) = score_answers([HTML], [Prediction(option_logprobs=(-1.0, -2.0))], Metric.accuracy)
     assert chosen.cut_off is None
+
+
+def test_a_reply_that_ended_at_its_cap_is_cut_off_and_scored_all_the_same() -> None:
+    given = [Prediction(text="blue", cut_off=cut) for cut in (True, False, None)]
+    found = score_answers([SKY] * 3, given, Metric.accuracy)
+    assert [(one.correct, one.cut_off) for one in found] == [(True, True), (True, False), (True, False)]
+    thought = Prediction(text="<think>It", cut_off=False)
+    assert [one.cut_off for one in score_answers([SKY], [thought], Metric.accuracy)] == [True]
