@@ -55,7 +55,7 @@ class Attached:
         models = served_models(self.client)
         names = [str(one.get("id")) for one in models]
         key = checkpoint.name if checkpoint.path else BASE_NAME
-        wanted = (self._config.models or {}).get(key, key)
+        wanted = str((self._config.models or {}).get(key, key))
         if wanted in names:
             return wanted
         if not checkpoint.path and key not in (self._config.models or {}):

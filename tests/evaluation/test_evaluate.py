@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from forgetbench.evaluation import evaluate
 from forgetbench.evaluation.cells import CellStore
 from forgetbench.evaluation.evaluate import Evaluator, ScoredCell, Work, plan
 from forgetbench.evaluation.journal import Entry, Journal
+from forgetbench.evaluation.runner import Answers
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.evaluation.settings import Settings
 from forgetbench.models.checkpoint import BASE, Checkpoint
@@ -54,7 +55,11 @@ class StandIn:
     def resolved(self, dataset: EvaluationSet, settings: Settings) -> Settings:
         return replace(settings, max_new_tokens=9)
 
-    def answer(self, dataset: EvaluationSet, number: int, settings: Settings) -> list[Prediction]:
+    def answers(self, dataset: EvaluationSet, numbers: Sequence[int], settings: Settings) -> Iterator[Answers]:
+        for number in numbers:
+            yield Answers(number, self.answer(dataset, number), 0.0)
+
+    def answer(self, dataset: EvaluationSet, number: int) -> list[Prediction]:
         if len(self.asked) == self.fails_after:
             raise KeyboardInterrupt
         self.asked.append((self.at, number))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from forgetbench.data.manifest import Manifest
 from forgetbench.evaluation import sets
 from forgetbench.evaluation.cells import BeyondContext, Cell, CellStore
 from forgetbench.evaluation.evaluate import Evaluator, Work, plan, stored_cells
+from forgetbench.evaluation.runner import Answers
 from forgetbench.evaluation.sets import EvaluationSet, load_sets
 from forgetbench.evaluation.settings import Settings
 from forgetbench.models.checkpoint import BASE
@@ -63,7 +64,11 @@ class Company:
     def resolved(self, dataset: EvaluationSet, settings: Settings) -> Settings:
         return replace(settings, max_new_tokens=9)
 
-    def answer(self, dataset: EvaluationSet, number: int, settings: Settings) -> list[Prediction]:
+    def answers(self, dataset: EvaluationSet, numbers: Sequence[int], settings: Settings) -> Iterator[Answers]:
+        for number in numbers:
+            yield Answers(number, self.answer(dataset, number), 0.0)
+
+    def answer(self, dataset: EvaluationSet, number: int) -> list[Prediction]:
         if len(self.asked) == self.fails_after:
             raise KeyboardInterrupt
         batch = self.batches(dataset).batches[number]

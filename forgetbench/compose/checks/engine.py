@@ -22,6 +22,18 @@ _ONLY_WITH = {
 def engine_problems(config: EvalMatrixConfig | SweepConfig) -> Iterator[Problem]:
     """Settings that contradict each other, or what is scored."""
     engine = config.engine
+    yield from _misplaced(engine)
+    yield from _address(engine)
+    yield from _numbers(engine)
+    if engine.name is Engine.transformers:
+        return
+    if Decoding.sample in config.matrix.decodings:
+        yield Problem("matrix.decodings", "`sample` is drawn by engine=transformers alone; leave it out.")
+    if config.model.quantisation is not Quantisation.none:
+        yield Problem("model.quantisation", "a compressed base is scored by engine=transformers alone.")
+
+
+def _misplaced(engine: EngineConfig) -> Iterator[Problem]:
     for name, keys in _ONLY_WITH.items():
         for key in keys:
             if getattr(engine, key) and engine.name is not name:
@@ -30,7 +42,9 @@ def engine_problems(config: EvalMatrixConfig | SweepConfig) -> Iterator[Problem]
         value = getattr(engine, key)
         if value is not None and not isinstance(value, dict):
             yield Problem(f"engine.{key}", f"{as_text(value)}; give names and values: engine.{key}={{name: value}}.")
-    yield from _address(engine)
+
+
+def _numbers(engine: EngineConfig) -> Iterator[Problem]:
     yield from at_least_1("engine.in_flight", engine.in_flight)
     yield from at_least_1("engine.tries", engine.tries)
     yield from at_least_1("engine.check_items", engine.check_items)
@@ -38,12 +52,6 @@ def engine_problems(config: EvalMatrixConfig | SweepConfig) -> Iterator[Problem]
         value = getattr(engine, key)
         if not 0 < value < math.inf:
             yield Problem(f"engine.{key}", f"{value}; give a number above 0.")
-    if engine.name is Engine.transformers:
-        return
-    if Decoding.sample in config.matrix.decodings:
-        yield Problem("matrix.decodings", "`sample` is drawn by engine=transformers alone; leave it out.")
-    if config.model.quantisation is not Quantisation.none:
-        yield Problem("model.quantisation", "a compressed base is scored by engine=transformers alone.")
 
 
 def _address(engine: EngineConfig) -> Iterator[Problem]:
