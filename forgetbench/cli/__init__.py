@@ -205,12 +205,19 @@ def compare(
     second: Annotated[str | None, typer.Argument(metavar="B", help="The same; without it, A beside its base.")] = None,
     margin: Annotated[float, typer.Option(help="Points within which a change counts as none (TOST).")] = 2.0,
     decoding: Annotated[str | None, typer.Option(help="Only this one: choice, greedy, sample.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Hold A against itself as this engine scored it, such as 'vllm 0.32.0'.")
+    ] = None,
+    across_engines: Annotated[
+        bool, typer.Option("--across-engines", help="Compare two sides that different engines scored.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compare two checkpoints, runs or recipes on the same items: datasets, quadrants, interaction, equivalence."""
     from forgetbench.commands import compare
 
-    compare.compare_checkpoints([first] if second is None else [first, second], margin, decoding, as_json)
+    options = compare.Options(margin, decoding, engine, across_engines, as_json)
+    compare.compare_checkpoints([first] if second is None else [first, second], options)
 
 
 @app.command(cls=Command)

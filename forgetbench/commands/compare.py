@@ -4,41 +4,85 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from forgetbench.core.errors import UserError
 from forgetbench.runs.address import Address, resolve
+from forgetbench.runs.engines import check_one_engine, engine_of, rows_by_engine
 from forgetbench.tables.cell_view import CellView
-from forgetbench.tables.comparison import Side, compare, left_out
+from forgetbench.tables.comparison import Side, compare, engine_lines, left_out
 from forgetbench.terminal.console import console
 from forgetbench.terminal.plain import written_for_program
 from forgetbench.terminal.questions import comparison_table
 
 
-def compare_checkpoints(addresses: Sequence[str], margin: float, decoding: str | None, as_json: bool) -> None:
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    margin: float = 2.0
+    """Points within which a change counts as none."""
+    decoding: str | None = None
+    """Only this one."""
+    engine: str | None = None
+    """Hold a run against itself as this engine scored it."""
+    across_engines: bool = False
+    """Whether the two sides may come from different engines."""
+    as_json: bool = False
+
+
+def compare_checkpoints(addresses: Sequence[str], options: Options) -> None:
     """The change from one checkpoint to another, item by item; of one address, from its base to it.
 
     Raises:
         UserError: an address names no scored checkpoint, or the two have nothing in common.
     """
-    if not 0 < margin < 100:
-        raise UserError(f"--margin {margin:g}: give points between 0 and 100, such as 2.")
-    if len(addresses) == 1:
-        address = resolve(addresses[0])
-        if address.is_base or any((run.last("")["step"] == 0).all() for run in address.seeds()):
-            raise UserError(f"{addresses[0]}: there is only the base, which has not changed; name two sides.")
-        sides = [_side(f"base of {addresses[0]}", address.base()), _side(addresses[0], address)]
-    else:
-        sides = [_side(address, resolve(address)) for address in addresses]
-    if decoding is not None:
-        sides = [_only(side, decoding) for side in sides]
-    rows = compare(sides[0], sides[1], margin / 100)
+    if not 0 < options.margin < 100:
+        raise UserError(f"--margin {options.margin:g}: give points between 0 and 100, such as 2.")
+    sides = _by_engines(addresses, options.engine) if options.engine else _sides(addresses, options.across_engines)
+    if options.decoding is not None:
+        sides = [_only(side, options.decoding) for side in sides]
+    rows = compare(sides[0], sides[1], options.margin / 100)
     lines = left_out(sides[0], sides[1])
-    if written_for_program(rows, as_json):
+    if options.engine:
+        lines = [*lines, *engine_lines(sides[0], sides[1])]
+    if written_for_program(rows, options.as_json):
         sys.stderr.write("".join(f"{line}\n" for line in lines))
         return
     console.print(comparison_table(rows, sides[0].label, sides[1].label))
     for line in lines:
         console.print(line)
+
+
+def _sides(addresses: Sequence[str], across_engines: bool) -> list[Side]:
+    resolved = [resolve(address) for address in addresses]
+    if not across_engines:
+        runs = [run for address in resolved for run in address.seeds()]
+        check_one_engine(runs, "Or compare them all the same with --across-engines.")
+    if len(addresses) > 1:
+        return [_side(label, address) for label, address in zip(addresses, resolved, strict=True)]
+    (address,) = resolved
+    if address.is_base or any((run.last("")["step"] == 0).all() for run in address.seeds()):
+        raise UserError(f"{addresses[0]}: there is only the base, which has not changed; name two sides.")
+    return [_side(f"base of {addresses[0]}", address.base()), _side(addresses[0], address)]
+
+
+def _by_engines(addresses: Sequence[str], engine: str) -> list[Side]:
+    """A run as it was scored last, and as another engine scored it."""
+    if len(addresses) > 1:
+        raise UserError("--engine holds one run against itself; name one.")
+    address = resolve(addresses[0])
+    (own,) = {engine_of(run) for run in address.seeds()} or {""}
+    if own == engine:
+        raise UserError(f"--engine {engine}: {addresses[0]} was scored by it last; name the other engine.")
+    rows = [(run, address.scores(run)) for run in address.seeds()]
+    return [
+        Side(f"{addresses[0]} by {own}", {run.seed: run.views(here) for run, here in rows}),
+        Side(
+            f"{addresses[0]} by {engine}",
+            {run.seed: run.views(rows_by_engine(run, here, engine)) for run, here in rows},
+        ),
+    ]
 
 
 def _only(side: Side, decoding: str) -> Side:

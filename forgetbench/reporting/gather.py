@@ -22,6 +22,7 @@ from forgetbench.reporting.recommendation import recommend
 from forgetbench.reporting.thumbnails import thumbnails
 from forgetbench.runs.address import resolve
 from forgetbench.runs.courses import STRATEGIES, TABLE, continual_table, courses, is_continual
+from forgetbench.runs.engines import check_one_engine
 from forgetbench.runs.recipes import Recipes, run_pairs
 from forgetbench.runs.run import IMPORTED
 from forgetbench.runs.stored import StoredRun, read_table, train_table
@@ -47,6 +48,7 @@ def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportCo
     """
     runs = resolve(path).whole().runs
     scored = [run for run in runs if not run.scores.empty]
+    check_one_engine(scored, "A report is of one engine.")
     catalogue = _catalogue(tuple(dict.fromkeys(folder for run in runs for folder in run.manifests)))
     tables = _tables(runs)  # what is damaged is said before the longer work
     answered, recipes, notes = _answers(scored, every_checkpoint=len(runs) == 1)

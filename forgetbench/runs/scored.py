@@ -45,6 +45,17 @@ class Scored:
     engine: str | None = None
     """What ran the model, with its version; None for transformers in this process."""
 
+    @property
+    def config(self) -> MatrixConfig:
+        """The matrix."""
+        return _typed(self.matrix)
+
+
+def _typed(matrix: Any) -> MatrixConfig:
+    """Nested settings as a matrix, checked."""
+    merged = OmegaConf.merge(OmegaConf.structured(MatrixConfig), literal(matrix))
+    return cast(MatrixConfig, OmegaConf.to_object(merged))
+
 
 def matrix_settings(matrix: MatrixConfig) -> dict[str, Any]:
     """A matrix as nested settings."""
@@ -77,8 +88,7 @@ def recall(folder: Path) -> Scored | None:
         return None
     try:
         content = json.loads(path.read_text("utf-8"))
-        merged = OmegaConf.merge(OmegaConf.structured(MatrixConfig), literal(content["matrix"]))
-        matrix = matrix_settings(cast(MatrixConfig, OmegaConf.to_object(merged)))
+        matrix = matrix_settings(_typed(content["matrix"]))
         paths = [content["outputs"], *content["manifests"]]
         if not all(isinstance(one, str) and "\0" not in one for one in paths):
             raise ValueError("outputs or manifests are no paths")

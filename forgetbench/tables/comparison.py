@@ -300,3 +300,22 @@ def _before(one: Pool) -> Floats:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def engine_lines(first: Side, second: Side) -> list[str]:
+    """How alike two engines answered: a line per dataset and decoding, over all seeds."""
+    lines = []
+    for seed in first.seeds.keys() & second.seeds.keys():
+        others = {(cell.context.dataset, cell.context.decoding): cell.frame for cell in second.seeds[seed]}
+        for cell in first.seeds[seed]:
+            one, key = cell.frame.set_index("sample_id"), (cell.context.dataset, cell.context.decoding)
+            other = others[key].set_index("sample_id").loc[one.index]
+            same = int((one["parsed"].fillna("") == other["parsed"].fillna("")).sum())
+            gaps = [
+                float(np.max(np.abs(np.subtract(a, b))))
+                for a, b in zip(one["option_logprobs"], other["option_logprobs"], strict=True)
+                if a is not None
+            ]
+            apart = f", log-probabilities at most {max(gaps):.2g} apart" if gaps else ""
+            lines.append(f"{key[0]}, {key[1]}: {same} of {len(one)} answers are the same{apart}")
+    return lines
