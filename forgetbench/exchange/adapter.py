@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from forgetbench.config import Weights
 from forgetbench.core.errors import UserError, reading
+from forgetbench.exchange.published_names import with_tower_levels
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.models.precision import widen
@@ -24,6 +26,7 @@ from forgetbench.runs.run import Run
 
 _ADDED = re.compile(r"(?P<layer>.+)\.lora_(?P<kind>A|B|magnitude_vector)\.(?P<adapter>\w+)\.weight")
 _NAME = "default"
+TENSORS = "adapter_model.safetensors"
 
 
 def save_adapter(run: Run, checkpoint: Checkpoint, to: Path) -> None:
@@ -57,6 +60,14 @@ def save_adapter(run: Run, checkpoint: Checkpoint, to: Path) -> None:
         for name, value in _joined(delta, adapters).items():
             live[_saved(name) if name in full else name].copy_(value)
     model.save_pretrained(str(to), save_embedding_layers=False)
+    _rename(to / TENSORS, loaded.model)
+
+
+def _rename(path: Path, base: Any) -> None:
+    """Give a tower's tensors the names that peft knows from published files, and that vLLM looks for."""
+    tensors = load_file(path)
+    names = with_tower_levels(base, list(tensors))
+    save_file({names[name]: value for name, value in tensors.items()}, path, {"format": "pt"})
 
 
 @contextmanager
