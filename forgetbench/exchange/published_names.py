@@ -1,10 +1,10 @@
 """Write tensors under the names of the publishers' files, which other programs and older versions know.
 
-In memory transformers 5 has names of its own: `model.vision_tower.encoder`, on disk `vision_tower.vision_model.encoder`.
-Its `save_pretrained` undoes the renamings that took place when the model was loaded. A model that was drawn at random,
-or whose file already had the names of transformers 5, is thus not written as published: the level `vision_model` of
-CLIP's and SigLIP's towers is lost, and vLLM and transformers 4 find no vision tower. Here every renaming that
-transformers knows for the family is undone, used or not.
+In memory transformers 5 has names of its own: `model.vision_tower.encoder` is `vision_tower.vision_model.encoder` on
+disk. Its `save_pretrained` undoes the renamings that took place when the model was loaded. A model that was drawn at
+random, or whose file already had the names of transformers 5, is thus not written as published: the level
+`vision_model` of CLIP's and SigLIP's towers is lost, and vLLM and transformers 4 find no vision tower. Here every
+renaming that transformers knows for the family is undone, used or not.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def save_as_published(model: Any, to: Path) -> None:
 def with_tower_levels(model: Any, names: list[str]) -> dict[str, str]:
     """Names of an adapter's tensors, and what they are called where towers have their published level.
 
-    peft and transformers 5 know both; vLLM passes over a tensor whose name is none of its model's without a word.
+    peft reads both; vLLM passes over an adapter's tensor whose name is none of its model's, without a word. Modules
+    that trained in full keep theirs: peft reads those as in memory only, and vLLM takes none.
 
     Args:
         model: the PreTrainedModel below the adapter.
@@ -55,7 +56,7 @@ def with_tower_levels(model: Any, names: list[str]) -> dict[str, str]:
     ]
     found = {}
     for name in names:
-        tower = next((one for one in towers if name.startswith(f"{one}.")), None)
+        tower = next((one for one in towers if name.startswith(f"{one}.") and ".lora_" in name), None)
         found[name] = f"{tower}.{_LEVEL}.{name.removeprefix(f'{tower}.')}" if tower else name
     return found
 
