@@ -49,15 +49,23 @@ def _export(path: Path, to: Path, adapter: bool, base: str) -> None:
     address = resolve(path)
     run, checkpoint = address.run(), address.saved()
     based = run.with_base_at(base)
+    beyond_language: list[str] = []
     with replacing(to) as temporary:
         temporary.mkdir()
         if adapter:
-            save_adapter(based, checkpoint, temporary)
+            beyond_language = save_adapter(based, checkpoint, temporary)
         else:
             _save_model(based, checkpoint, temporary)
         write_card(run, checkpoint, temporary, to.resolve().name, adapter)
     kind = "PEFT adapter" if adapter else "model"
     say(f"{to}: {kind} of {run.name}, {checkpoint.name}; README.md says how to load it.")
+    if beyond_language:
+        parts = " and ".join(beyond_language)
+        say(
+            f"It also changes {parts}. vLLM applies what adapters add to the language part, passes over the rest without "
+            "a word unless it is started with --enable-tower-connector-lora, and refuses modules that trained in full: "
+            "docs/interoperability.md."
+        )
 
 
 def _save_model(run: Run, checkpoint: Checkpoint, to: Path) -> None:

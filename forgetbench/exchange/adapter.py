@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from forgetbench.config import Weights
 from forgetbench.core.errors import UserError, reading
+from forgetbench.core.records import SEEING_PARTS
 from forgetbench.exchange.published_names import with_tower_levels
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.checkpoint import Checkpoint
+from forgetbench.models.parts import part_of
 from forgetbench.models.precision import widen
 from forgetbench.runs.run import Run
 
@@ -29,11 +31,14 @@ _NAME = "default"
 TENSORS = "adapter_model.safetensors"
 
 
-def save_adapter(run: Run, checkpoint: Checkpoint, to: Path) -> None:
+def save_adapter(run: Run, checkpoint: Checkpoint, to: Path) -> list[str]:
     """Write what training added to the base; parts that trained in full beside it go along as whole modules.
 
     Several adapters that are active together (O-LoRA's stages) become one of their added rank:
     sum_k s B_k A_k = s [B_1 B_2 ...] [A_1; A_2; ...].
+
+    Returns:
+        The parts besides the language model that it changes.
 
     Raises:
         UserError: the checkpoint is no adapter on its base.
@@ -61,6 +66,8 @@ def save_adapter(run: Run, checkpoint: Checkpoint, to: Path) -> None:
             live[_saved(name) if name in full else name].copy_(value)
     model.save_pretrained(str(to), save_embedding_layers=False)
     _rename(to / TENSORS, loaded.model)
+    changed = {part_of(name) for name in (*(f"{layer}.weight" for layer in layers), *full)}
+    return [part for part in SEEING_PARTS if part in changed]
 
 
 def _rename(path: Path, base: Any) -> None:
