@@ -20,6 +20,7 @@ from forgetbench.compose import compose
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ModelConfig
 from forgetbench.core.paths import EMBEDDED
 from forgetbench.evaluation.swap import WeightSwap
+from forgetbench.exchange.published_names import save_as_published
 from forgetbench.models.load import load_model
 from forgetbench.models.pretrained import load_processor
 from forgetbench.runs.run import read_run
@@ -58,7 +59,7 @@ def main() -> None:
         ship(words, rest[0])
     else:
         shutil.copytree(FOLDER, words / "model", dirs_exist_ok=True)
-        _trained(words, WORDS_STEP).save_pretrained(words / "model")
+        save_as_published(_trained(words, WORDS_STEP), words / "model")
 
 
 def _trained(run_folder: Path, step: int | None = None) -> Any:
@@ -74,7 +75,7 @@ def _trained(run_folder: Path, step: int | None = None) -> Any:
 def ship(words: Path, run_folder: Path) -> None:
     """Put the last checkpoint of the second half into the package in bf16, score it, describe it."""
     run = read_run(run_folder)
-    _trained(run_folder).to(torch.bfloat16).save_pretrained(FOLDER)
+    save_as_published(_trained(run_folder).to(torch.bfloat16), FOLDER)
     RESULTS.mkdir(parents=True, exist_ok=True)
     draw_curve(losses(words, run_folder), RESULTS / "loss.png")
     eval_matrix(compose(EvalMatrixConfig, ["model=tiny", "matrix=fashion"]), Path("outputs"))

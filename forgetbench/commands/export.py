@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,13 @@ from forgetbench.core.processes import require_single_process
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.exchange.adapter import save_adapter
 from forgetbench.exchange.model_card import write_card
+from forgetbench.exchange.published_names import save_as_published
+from forgetbench.exchange.settings_files import copy_settings
 from forgetbench.methods.experts import expert_parts
 from forgetbench.models.checkpoint import Checkpoint
-from forgetbench.models.pretrained import base_file
 from forgetbench.runs.address import resolve
 from forgetbench.runs.run import Run
 from forgetbench.terminal.console import say
-
-_FOR_VIDEOS = ("preprocessor_config.json", "video_preprocessor_config.json")
 
 
 def export(path: Path, to: Path, adapter: bool, base: str = "") -> None:
@@ -51,15 +49,23 @@ def _export(path: Path, to: Path, adapter: bool, base: str) -> None:
     address = resolve(path)
     run, checkpoint = address.run(), address.saved()
     based = run.with_base_at(base)
+    beyond_language: list[str] = []
     with replacing(to) as temporary:
         temporary.mkdir()
         if adapter:
-            save_adapter(based, checkpoint, temporary)
+            beyond_language = save_adapter(based, checkpoint, temporary)
         else:
             _save_model(based, checkpoint, temporary)
         write_card(run, checkpoint, temporary, to.resolve().name, adapter)
     kind = "PEFT adapter" if adapter else "model"
     say(f"{to}: {kind} of {run.name}, {checkpoint.name}; README.md says how to load it.")
+    if beyond_language:
+        parts = " and ".join(beyond_language)
+        say(
+            f"It also changes {parts}. vLLM applies what adapters add to the language part, passes over the rest without "
+            "a word unless it is started with --enable-tower-connector-lora, and refuses modules that trained in full: "
+            "docs/interoperability.md."
+        )
 
 
 def _save_model(run: Run, checkpoint: Checkpoint, to: Path) -> None:
@@ -74,12 +80,8 @@ def _save_model(run: Run, checkpoint: Checkpoint, to: Path) -> None:
     model = loaded.model.float()  # what was trained is fp32, and bf16 values are exact in it
     if checkpoint.path:
         _put(model, run, checkpoint)
-    model.save_pretrained(to)
-    loaded.processor.save_pretrained(to)
-    for name in _FOR_VIDEOS:  # without torchvision the processor at hand knows pictures only
-        source = base_file(run.model, name)
-        if source and not (to / name).exists():
-            shutil.copyfile(source, to / name)
+    save_as_published(model, to)
+    copy_settings(loaded, run.model, to)
 
 
 @torch.no_grad()

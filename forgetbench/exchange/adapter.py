@@ -13,24 +13,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from forgetbench.config import Weights
 from forgetbench.core.errors import UserError, reading
+from forgetbench.core.records import SEEING_PARTS
+from forgetbench.exchange.published_names import with_tower_levels
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.checkpoint import Checkpoint
+from forgetbench.models.parts import part_of
 from forgetbench.models.precision import widen
 from forgetbench.runs.run import Run
 
 _ADDED = re.compile(r"(?P<layer>.+)\.lora_(?P<kind>A|B|magnitude_vector)\.(?P<adapter>\w+)\.weight")
 _NAME = "default"
+TENSORS = "adapter_model.safetensors"
 
 
-def save_adapter(run: Run, checkpoint: Checkpoint, to: Path) -> None:
+def save_adapter(run: Run, checkpoint: Checkpoint, to: Path) -> list[str]:
     """Write what training added to the base; parts that trained in full beside it go along as whole modules.
 
     Several adapters that are active together (O-LoRA's stages) become one of their added rank:
     sum_k s B_k A_k = s [B_1 B_2 ...] [A_1; A_2; ...].
+
+    Returns:
+        The parts besides the language model that it changes.
 
     Raises:
         UserError: the checkpoint is no adapter on its base.
@@ -57,6 +65,16 @@ def save_adapter(run: Run, checkpoint: Checkpoint, to: Path) -> None:
         for name, value in _joined(delta, adapters).items():
             live[_saved(name) if name in full else name].copy_(value)
     model.save_pretrained(str(to), save_embedding_layers=False)
+    _rename(to / TENSORS, loaded.model)
+    changed = {part_of(name) for name in (*(f"{layer}.weight" for layer in layers), *full)}
+    return [part for part in SEEING_PARTS if part in changed]
+
+
+def _rename(path: Path, base: Any) -> None:
+    """Give a tower's tensors the names that peft knows from published files, and that vLLM looks for."""
+    tensors = load_file(path)
+    names = with_tower_levels(base, list(tensors))
+    save_file({names[name]: value for name, value in tensors.items()}, path, {"format": "pt"})
 
 
 @contextmanager

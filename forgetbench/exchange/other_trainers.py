@@ -20,7 +20,7 @@ from forgetbench.core.json_files import AGAIN
 from forgetbench.core.limits import limited
 from forgetbench.core.nested import differing
 from forgetbench.core.records import PARTS
-from forgetbench.exchange.adapter import quiet_peft
+from forgetbench.exchange.adapter import TENSORS, quiet_peft
 from forgetbench.exchange.adapter_settings import FILE, read_settings
 from forgetbench.exchange.layouts import ExternalCheckpoint
 from forgetbench.models.declared import check_finite
@@ -30,7 +30,6 @@ from forgetbench.models.pretrained import from_pretrained
 from forgetbench.models.tensors import fingerprint
 from forgetbench.models.weight_files import CONFIG, check_settings
 
-_TENSORS = "adapter_model.safetensors"
 _NOT_ARCHITECTURE = {
     "_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "pad_token_id",
     "bos_token_id", "eos_token_id", "_attn_implementation", "attn_implementation", "_attn_implementation_autoset",
@@ -140,8 +139,8 @@ def _merged(model: Any, path: Path) -> tuple[Any, dict[str, int], str]:
             f"{path}: a {settings.kind} adapter changes the prompt and not the weights, so it cannot be merged."
         )
     known, tied = set(map(id, model.parameters())), _tied(model)
-    with reading(path / _TENSORS, AGAIN):
-        stored = _fingerprints(load_file(path / _TENSORS))
+    with reading(path / TENSORS, AGAIN):
+        stored = _fingerprints(load_file(path / TENSORS))
     _check_patterns(model, settings.config, path)
     try:
         with quiet_peft():
