@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ from torch import nn
 from forgetbench.config import ModelConfig, Quantisation
 from forgetbench.core.errors import UserError
 from forgetbench.evaluation.swap import WeightSwap
+from forgetbench.exchange.published_names import save_as_published
+from forgetbench.exchange.settings_files import copy_settings
 from forgetbench.methods.experts import expert_parts
 from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.models.load import LoadedModel
-from forgetbench.models.pretrained import base_file
 from forgetbench.runs.run import Run
-
-_FOR_VIDEOS = ("preprocessor_config.json", "video_preprocessor_config.json")
 
 
 def save_model(run: Run, checkpoint: Checkpoint, to: Path) -> None:
@@ -54,12 +52,8 @@ def save_base(loaded: LoadedModel, model: ModelConfig, to: Path) -> None:
         model: what it was loaded by.
         to: a folder that is there.
     """
-    loaded.model.float().save_pretrained(to)
-    loaded.processor.save_pretrained(to)
-    for name in _FOR_VIDEOS:  # without torchvision the processor at hand knows pictures only
-        source = base_file(model, name)
-        if source and not (to / name).exists():
-            shutil.copyfile(source, to / name)
+    save_as_published(loaded.model.float(), to)
+    copy_settings(loaded, model, to)
 
 
 @torch.no_grad()

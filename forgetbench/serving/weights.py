@@ -58,15 +58,20 @@ class Exports:
         return str(to.absolute())
 
     def adapter(self, checkpoint: Checkpoint) -> Adapter | None:
-        """A checkpoint as an adapter of the base; None for one that is none."""
+        """A checkpoint as an adapter of the base; None for one that is none, or that a server would apply in part.
+
+        vLLM passes over what an adapter adds to vision tower and projector, without a word.
+        """
         if self._run is None or not checkpoint.path:
             return None
         to = self._folder / _ADAPTERS / checkpoint.name
         if not to.exists():
             to.mkdir(parents=True)
             try:
-                save_adapter(self._run, checkpoint, to)
+                is_whole = not save_adapter(self._run, checkpoint, to)
             except UserError:
+                is_whole = False
+            if not is_whole:
                 shutil.rmtree(to)
                 return None
         settings = json.loads((to / "adapter_config.json").read_text("utf-8"))
