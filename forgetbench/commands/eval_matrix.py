@@ -63,12 +63,13 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
     def load() -> tuple[LoadedModel, ModelConfig]:
         return load_model(model, config.seed), config.model
 
-    loaded = load()
-    digest = scored_digest(loaded[0].digest, model, config.matrix.precision)
-    label = model_label(config.model, loaded[0].digest)
+    held = HeldModel(load)
+    own_digest = held.get()[0].digest
+    digest = scored_digest(own_digest, model, config.matrix.precision)
+    label = model_label(config.model, own_digest)
     folder = base_folder(outputs, config.name, label, config.data.sets[0])
     subject = bare_subject(folder, label, config.data, config.seed, catalogue)
-    _score(subject, config, outputs, [BASE], digest, HeldModel(load, loaded))
+    _score(subject, config, outputs, [BASE], digest, held)
 
 
 def score_run(run: Run, config: EvalMatrixConfig | SweepConfig, base: str = "") -> pd.DataFrame:

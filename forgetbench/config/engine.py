@@ -60,3 +60,7 @@ class EngineConfig:
     """Items of every dataset that transformers scores, too, before an engine's first cell of a base or a run counts."""
     tolerance: float = 0.02
     """How far apart a log-probability may be then, in nats."""
+
+
+DECIDED_ARGUMENTS = ("model", "served_model_name", "host", "port", "api_key", "lora_modules", "enable_lora")
+"""Settings of vLLM that are not for `engine.args`."""

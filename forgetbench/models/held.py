@@ -17,14 +17,10 @@ Loaded = tuple[LoadedModel, ModelConfig]
 class HeldModel:
     """Loaded at first use; dropped on request."""
 
-    def __init__(self, load: Callable[[], Loaded], loaded: Loaded | None = None) -> None:
-        """Prepare.
-
-        Args:
-            load: loads it.
-            loaded: the model, if it is there already.
-        """
-        self._load, self._loaded = load, loaded
+    def __init__(self, load: Callable[[], Loaded]) -> None:
+        """Prepare; `load` loads it."""
+        self._load = load
+        self._loaded: Loaded | None = None
 
     def get(self) -> Loaded:
         """The model."""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import ImageRef, Speaker, Turn
 from forgetbench.scoring.reply import Marks
-from forgetbench.serving.client import Client, RefusedError
-from forgetbench.serving.question import Abilities, Question, Reply
+from forgetbench.serving.client import Client, FailedError, RefusedError
+from forgetbench.serving.question import (
+    Abilities,
+    MismatchError,
+    Question,
+    Questions,
+    Reply,
+    UntoldError,
+    number,
+    reading_answer,
+)
 from forgetbench.serving.tokens import Check
 
 PATH = "/v1/chat/completions"
@@ -17,6 +26,8 @@ _MOST = (20, 5, 1)
 """Numbers of `top_logprobs` that are tried: OpenAI's limit first."""
 _BY_ID = "token_id:"
 _CONTINUED = {"prompt_logprobs": 0, "add_generation_prompt": False, "continue_final_message": True}
+_WORD_STARTS = ("\u2581", "\u0120")
+"""How vocabularies write a blank."""
 _NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1}
 
 
@@ -24,7 +35,13 @@ class ChatProtocol:
     """Prompts as conversations, options and replies as texts; token ids wherever the server returns them."""
 
     def __init__(
-        self, client: Client, check: Check, abilities: Abilities, tokenizer: Any, system: str | None, marks: Marks
+        self,
+        client: Client,
+        check: Check,
+        abilities: Abilities,
+        questions: Questions,
+        system: str | None,
+        marks: Marks,
     ) -> None:
         """Use a server.
 
@@ -32,12 +49,12 @@ class ChatProtocol:
             client: of the server.
             check: called with every answer.
             abilities: what it can do.
-            tokenizer: of the model.
+            questions: know the model's tokens.
             system: goes before conversations without a system turn of their own.
             marks: what thoughts stand between, for servers that return them apart.
         """
         self._client, self._check, self._abilities = client, check, abilities
-        self._tokenizer, self._system, self._marks = tokenizer, system, marks
+        self._questions, self._system, self._marks = questions, system, marks
 
     def logprobs(self, model: str, question: Question, before: Sequence[int], wanted: Sequence[int]) -> list[float]:
         """The log-probability of each wanted token after a prompt and the beginning of a reply.
@@ -59,12 +76,13 @@ class ChatProtocol:
         if self._abilities.extensions:
             asked["return_tokens_as_token_ids"] = True
         answer = self._ask(model, question, (), asked)
-        told = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        found = [self._told(told, token) for token in wanted]
+        with reading_answer(question):
+            told = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            found = [self._told(question, told, token) for token in wanted]
         lacking = [token for token, one in zip(wanted, found, strict=True) if one is None]
         if lacking and not self._abilities.prompt_logprobs:
-            raise UserError(
-                f"Item '{question.sample.id}': {self._tokenizer.decode(lacking[:1])!r} is not among the "
+            raise UntoldError(
+                f"Item '{question.sample.id}': {self._questions.text(lacking[:1])!r} is not among the "
                 f"{self._abilities.top_logprobs} likeliest tokens, and the server tells no others; start it with a "
                 "higher limit (vLLM: --max-logprobs), or decode greedily (matrix.decodings=[greedy])."
             )
@@ -98,38 +116,42 @@ class ChatProtocol:
             asked["stop"] = list(stop)
         if self._abilities.extensions:
             asked |= {"stop_token_ids": list(ends), "skip_special_tokens": False}
-        choice = self._ask(model, question, (), asked)["choices"][0]
-        message = choice["message"]
-        text = message.get("content") or ""
-        if thought := message.get("reasoning") or message.get("reasoning_content"):
-            opening, closing = self._marks[0]
-            ended = choice["finish_reason"] != "length" or text
-            text = f"{opening}{thought}{closing if ended else ''}{text}"
-        return Reply(choice.get("token_ids"), text, choice["finish_reason"] == "length")
+        answer = self._ask(model, question, (), asked)
+        with reading_answer(question):
+            choice = answer["choices"][0]
+            message, is_cut_off = choice["message"], choice["finish_reason"] == "length"
+            text = message.get("content") or ""
+            if thought := message.get("reasoning") or message.get("reasoning_content"):
+                opening, closing = self._marks[0]
+                text = f"{opening}{thought}{'' if is_cut_off and not text else closing}{text}"
+            ids = choice.get("token_ids")
+            return Reply(None if ids is None else [int(one) for one in ids], text, is_cut_off)
 
     def _continued(self, model: str, question: Question, ids: list[int]) -> list[float]:
         """Log-probabilities of the tokens of a reply that is given."""
-        text = self._tokenizer.decode(ids).strip()
+        text = self._questions.text(ids).strip()
         answer = self._ask(model, question, ids, {"max_tokens": 1, **_CONTINUED}, text)
-        told = answer["prompt_logprobs"][-len(ids) :]
-        try:
-            return [float(one[str(token)]["logprob"]) for one, token in zip(told, ids, strict=True)]
-        except (LookupError, TypeError, ValueError) as error:
-            raise UserError(
-                f"Item '{question.sample.id}': the server reads the reply {text!r} as other tokens than are meant; it "
-                "cannot score options of several tokens of this model."
-            ) from error
+        with reading_answer(question):
+            told = answer["prompt_logprobs"][-len(ids) :]
+            if not all(str(token) in one for one, token in zip(told, ids, strict=True)):
+                raise MismatchError(
+                    f"Item '{question.sample.id}': the server reads the reply {text!r} as other tokens than are meant; "
+                    "it cannot score this option."
+                )
+            return [number(one[str(token)]["logprob"], question) for one, token in zip(told, ids, strict=True)]
 
-    def _told(self, told: Sequence[Mapping[str, Any]], token: int) -> float | None:
+    def _told(self, question: Question, told: Sequence[Mapping[str, Any]], token: int) -> float | None:
         """The log-probability of a token among those that are told; None where it is not."""
         names = {f"{_BY_ID}{token}", *self._written(token)}
-        found = [float(one["logprob"]) for one in told if one["token"] in names]
+        found = [number(one["logprob"], question) for one in told if one["token"] in names]
         return found[0] if len(found) == 1 else None
 
-    def _written(self, token: int) -> set[str]:
-        """How servers write a token."""
-        piece = str(self._tokenizer.convert_ids_to_tokens(token))
-        return {piece.replace("\u2581", " ").replace("\u0120", " "), piece} - {""}
+    def _written(self, token: int) -> Iterator[str]:
+        """How servers write a token: as the vocabulary does, or its text with the blank that it begins with."""
+        piece, text = self._questions.piece(token), self._questions.text([token])
+        yield piece
+        if text and "\ufffd" not in text:
+            yield f" {text.lstrip(' ')}" if piece.startswith(_WORD_STARTS) else text
 
     def _ask(
         self, model: str, question: Question, further: Sequence[int], asked: dict[str, Any], reply: str = ""
@@ -144,7 +166,8 @@ class ChatProtocol:
             answer: dict[str, Any] = self._client.post(PATH, body, what)
         except RefusedError as error:
             raise UserError(f"{self._client.url}: {what} is refused ({error}).") from error
-        self._check(question, further, answer)
+        with reading_answer(question):
+            self._check(question, further, answer)
         return answer
 
 
@@ -194,10 +217,10 @@ def chat_abilities(client: Client, model: str) -> Abilities:
 
 def _tried(client: Client, body: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
-        answer = client.post(PATH, body, "a first request")
-        return answer if isinstance(answer, dict) else None
-    except (RefusedError, UserError):
+        answer: dict[str, Any] = client.post(PATH, body, "a first request", tries=2)
+    except (RefusedError, FailedError):
         return None
+    return answer
 
 
 def _tells(answer: Mapping[str, Any] | None, n: int) -> bool:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from forgetbench.config import EngineConfig, MatrixConfig, Reload
+from forgetbench.config import Engine, EngineConfig, MatrixConfig, Reload
 from forgetbench.core.errors import UserError
 from forgetbench.evaluation.inference import ModelRunner
 from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.serving.checks import (
     Case,
+    Expected,
     Finding,
     LogProbabilities,
     compared,
@@ -44,17 +43,21 @@ class Comparisons:
             folder: where findings are kept.
         """
         self._engine, self._label, self._matrix = engine, label, matrix
-        self._files = {case.name: folder / f"{case.key(label, model, matrix)}.json" for case in cases}
         self._cases = {case.name: case for case in cases}
+        self._files: dict[tuple[str, str], Path] = {}
+        # Of somebody else's server nobody knows which weights it has by now, and what a swap left, of that swap alone.
+        if engine.name is Engine.vllm and engine.reload is Reload.fresh:
+            how = [label, engine.args or {}, engine.adapters]
+            self._files = {case.name: folder / f"{case.key(how, model, matrix)}.json" for case in cases}
         kept = {name: read_finding(path) for name, path in self._files.items()}
-        # What a swap left is known of that swap alone.
-        self._found = {name: one for name, one in kept.items() if one and engine.reload is Reload.fresh}
-        self._wanted: dict[tuple[str, str], LogProbabilities] = {}
+        self._found = {name: one for name, one in kept.items() if one}
+        self._open = {name for name in self._cases if not self._suffices(name)}
+        self._wanted: dict[tuple[str, str], Expected] = {}
 
     @property
-    def open(self) -> list[Case]:
-        """Those that were not found near enough before."""
-        return [case for name, case in self._cases.items() if not self._fits(self._found.get(name))]
+    def is_open(self) -> bool:
+        """Whether anything was not found near enough before."""
+        return bool(self._open)
 
     @property
     def by_conversations(self) -> bool:
@@ -63,41 +66,61 @@ class Comparisons:
 
     def ask(self, runner: ModelRunner) -> None:
         """Ask transformers whatever is open."""
-        self._wanted = {case.name: expected(runner, case, self._engine.check_items) for case in self.open}
+        names = [name for name in self._cases if name in self._open]
+        self._wanted = {name: expected(runner, self._cases[name], self._engine.check_items) for name in names}
 
-    def compare(self, runner: ServerRunner, checkpoint: Checkpoint) -> list[Finding]:
+    def reopen(self) -> None:
+        """Compare all of it again: weights were replaced in place."""
+        self._open = set(self._wanted)
+
+    def due(self, checkpoint: Checkpoint, beside: Container[str]) -> list[Checkpoint]:
+        """The checkpoints to compare before one of them is scored.
+
+        Args:
+            checkpoint: the one.
+            beside: names of those that are served at once; if it is one of them, all of them are compared first.
+        """
+        together = beside if checkpoint.name in beside else {checkpoint.name}
+        found = (self._cases[name].checkpoint for name in self._cases if name in self._open and name[0] in together)
+        return list({one.name: one for one in found}.values())
+
+    def compare(self, runner: ServerRunner, checkpoint: Checkpoint) -> Finding | None:
         """Ask a server what is open of a checkpoint.
 
         Returns:
-            Those that are not near enough.
+            The first that is not near enough.
         """
-        mine = [self._cases[name] for name in self._wanted if name[0] == checkpoint.name]
-        for case in mine:
-            layout = layout_of(runner, case.dataset, self._engine.check_items)
-            given = runner.likelihoods(layout, case.dataset.manifest.name)
-            self._found[case.name] = compared(
+        for case in [self._cases[name] for name in self._cases if name in self._open and name[0] == checkpoint.name]:
+            wanted, given = self._given(runner, case)
+            found = compared(
                 case,
                 self._label,
                 self._matrix.precision.value,
-                self._wanted[case.name],
+                wanted,
                 given,
                 runner.compared(),
                 runner.asked_by,
             )
-        found = [self._found[case.name] for case in mine]
-        for case in mine:
-            if self._fits(self._found[case.name]):
-                keep_finding(self._files[case.name], self._found[case.name])
-        return [one for one in found if not self._fits(one)]
+            self._found[case.name] = found
+            if not found.fits(self._engine.tolerance):
+                return found
+            self._open.discard(case.name)
+            if case.name in self._files:
+                keep_finding(self._files[case.name], found)
+        return None
 
-    def done(self, checkpoint: Checkpoint) -> None:
-        """Forget what is open of a checkpoint."""
-        self._wanted = {name: one for name, one in self._wanted.items() if name[0] != checkpoint.name}
+    def _given(self, runner: ServerRunner, case: Case) -> tuple[LogProbabilities, LogProbabilities]:
+        """What transformers gave, and what the server gives."""
+        wanted, n, dataset = self._wanted[case.name], self._engine.check_items, case.dataset.manifest.name
+        whole = layout_of(runner, case.dataset, n)
+        if case.scores_options or runner.tells(whole):
+            return wanted.whole, runner.likelihoods(whole, dataset)
+        return wanted.first, runner.told(layout_of(runner, case.dataset, n, first=True), dataset)
 
     def refusal(self, finding: Finding) -> UserError:
         """What to say of an engine that gives other log-probabilities."""
         what = f"{finding.dataset}, {finding.checkpoint}: {finding.engine}"
-        if finding.largest_difference is None:
+        if not finding.items:
             return UserError(
                 f"{what} tells no log-probability that could be held against transformers', so there is no saying "
                 "whether it runs the same model. Take vLLM (engine=vllm)."
@@ -110,26 +133,32 @@ class Comparisons:
             "adapters, and a larger engine.tolerance allows more (docs/serving.md)."
         )
 
-    def table(self) -> pd.DataFrame:
+    def rows(self) -> list[dict[str, Any]]:
         """Rows of engine.csv; none where nothing was compared."""
-        rows: list[dict[str, Any]] = [asdict(one) for one in self._found.values()]
-        return pd.DataFrame(rows).assign(tolerance=self._engine.tolerance, reload=self._engine.reload.value)
+        more = {"tolerance": self._engine.tolerance, "reload": self._engine.reload.value}
+        return [asdict(one) | more for one in self._found.values()]
 
-    def _fits(self, finding: Finding | None) -> bool:
-        return finding is not None and finding.fits(self._engine.tolerance)
+    def _suffices(self, name: tuple[str, str]) -> bool:
+        """Whether what was found before is of as many items, and near enough."""
+        found, enough = self._found.get(name), self._cases[name].count(self._engine.check_items)
+        return found is not None and found.fits(self._engine.tolerance) and found.items >= enough
 
 
 class CheckedRunner(ServerRunner):
     """A server that is compared with transformers at each checkpoint before any of it is scored."""
 
-    def begin(self, comparisons: Comparisons, restart: Callable[[Checkpoint], None] | None) -> None:
+    def begin(
+        self, comparisons: Comparisons, beside: Container[str], restart: Callable[[Checkpoint], str] | None
+    ) -> None:
         """Say what is compared.
 
         Args:
             comparisons: of this command.
+            beside: names of the checkpoints that are served at once.
             restart: starts the server anew, where weights were replaced in place; None where they never are.
         """
-        self._comparisons, self._restart = comparisons, restart
+        self._comparisons, self._beside, self._restart = comparisons, beside, restart
+        self._swaps = 0
         self._prefers_conversations = comparisons.by_conversations
 
     def move(self, checkpoint: Checkpoint) -> None:
@@ -139,15 +168,23 @@ class CheckedRunner(ServerRunner):
             UserError: the server reads other prompts, or gives other log-probabilities than transformers.
         """
         super().move(checkpoint)
+        if self._served.swaps != self._swaps:
+            self._swaps = self._served.swaps
+            self._comparisons.reopen()
+        for due in self._comparisons.due(checkpoint, self._beside):
+            super().move(due)
+            self._settle(due)
+            super().move(checkpoint)
+
+    def _settle(self, checkpoint: Checkpoint) -> None:
         bad = self._compare(checkpoint)
         if bad and self._restart:  # weights that were read in place may be stale
-            self._restart(checkpoint)
+            self._name = self._restart(checkpoint)
             bad = self._compare(checkpoint)
         if bad:
-            raise self._comparisons.refusal(bad[0])
-        self._comparisons.done(checkpoint)
+            raise self._comparisons.refusal(bad)
 
-    def _compare(self, checkpoint: Checkpoint) -> list[Finding]:
+    def _compare(self, checkpoint: Checkpoint) -> Finding | None:
         try:
             return self._comparisons.compare(self, checkpoint)
         except MismatchError as by_ids:
@@ -155,5 +192,5 @@ class CheckedRunner(ServerRunner):
                 raise
             try:
                 return self._comparisons.compare(self, checkpoint)
-            except UserError:
+            except MismatchError:
                 raise by_ids from None

@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from forgetbench.config import MatrixConfig
 from forgetbench.core.files import write_json
@@ -27,20 +28,35 @@ LogProbabilities = Mapping[int, Sequence[float]]
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What transformers gives."""
+
+    whole: LogProbabilities
+    first: LogProbabilities
+    """Of the accepted answer's first token alone, for servers that tell no more; none where options are scored."""
+
+
+@dataclass(frozen=True)
 class Case:
     """What is compared: some items of one dataset at one checkpoint."""
 
     checkpoint: Checkpoint
     dataset: EvaluationSet
+    scores_options: bool
+    """Whether log-probabilities of options become a cell; else replies alone do."""
 
     @property
     def name(self) -> tuple[str, str]:
         """Checkpoint and dataset."""
         return self.checkpoint.name, self.dataset.manifest.name
 
-    def key(self, engine: str, model: str, matrix: MatrixConfig) -> str:
+    def key(self, engine: Sequence[Any], model: str, matrix: MatrixConfig) -> str:
         """Digest of all that decides what comes out."""
-        return json_digest([engine, model, self.checkpoint.digest, self.dataset.digest, matrix.precision.value])
+        return json_digest([*engine, model, self.checkpoint.digest, self.dataset.digest, matrix.precision.value])
+
+    def count(self, n: int) -> int:
+        """How many items are compared where `n` are asked for."""
+        return min(n, len(self.dataset.samples))
 
 
 @dataclass(frozen=True)
@@ -66,28 +82,30 @@ class Finding:
 
     def fits(self, tolerance: float) -> bool:
         """Whether every log-probability is near enough, and there was one."""
-        return self.largest_difference is not None and self.largest_difference <= tolerance
+        return bool(self.items) and self.largest_difference is not None and self.largest_difference <= tolerance
 
 
-def layout_of(runner: Runner, dataset: EvaluationSet, n: int) -> BatchedSet:
+def layout_of(runner: Runner, dataset: EvaluationSet, n: int, first: bool = False) -> BatchedSet:
     """The items of a case with what is compared of each: options, or the beginning of the accepted answer.
 
     Args:
         runner: encodes the dataset.
         dataset: one of the matrix.
         n: items, spread evenly over the dataset; all of them if there are fewer.
+        first: the accepted answer's first token instead.
     """
     whole = runner.batches(dataset)
     count = len(whole.samples)
     chosen = sorted({round(k * (count - 1) / max(1, min(n, count) - 1)) for k in range(min(n, count))})
+    longest = 1 if first else _LONGEST
     candidates = [
-        ids or [runner.encoder.answer_ids(sample.answer, end=False)[:_LONGEST]]
+        ([] if first else ids) or [runner.encoder.answer_ids(sample.answer)[:longest]]
         for sample, ids in zip(whole.samples, whole.candidates, strict=True)
     ]
     return BatchedSet(whole.samples, whole.prompts, candidates, whole.batch_size, [chosen])
 
 
-def expected(runner: ModelRunner, case: Case, n: int) -> LogProbabilities:
+def expected(runner: ModelRunner, case: Case, n: int) -> Expected:
     """What transformers gives.
 
     Args:
@@ -96,7 +114,12 @@ def expected(runner: ModelRunner, case: Case, n: int) -> LogProbabilities:
         n: items.
     """
     runner.move(case.checkpoint)
-    asked = layout_of(runner, case.dataset, n)
+    whole = _asked(runner, layout_of(runner, case.dataset, n))
+    first = {} if case.scores_options else _asked(runner, layout_of(runner, case.dataset, n, first=True))
+    return Expected(whole, first)
+
+
+def _asked(runner: ModelRunner, asked: BatchedSet) -> LogProbabilities:
     settings = Settings(Decoding.choice, runner.config.precision.value)
     found: dict[int, Sequence[float]] = {}
     for number, batch in enumerate(asked.batches):
@@ -151,9 +174,12 @@ def read_finding(path: Path) -> Finding | None:
     """A result that was kept; None where there is none, or none that can be read: it is found out again."""
     try:
         found = Finding(**json.loads(path.read_text("utf-8")))
-        return found if isinstance(found.largest_difference, float) else None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    kinds = (type(found.items), type(found.log_probabilities), type(found.largest_difference))
+    texts = (found.engine, found.precision, found.checkpoint, found.dataset, found.item, found.prompts, found.asked_by)
+    is_one = kinds == (int, int, float) and all(isinstance(one, str) for one in texts)
+    return found if is_one and math.isfinite(found.largest_difference or 0.0) else None
 
 
 def keep_finding(path: Path, finding: Finding) -> None:

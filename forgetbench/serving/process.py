@@ -8,8 +8,9 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,12 @@ import importlib.metadata as m
 names = m.packages_distributions().get("vllm", [])
 print(m.version(names[0]) if names else "")
 """
-_OWN_ARGUMENTS = {"model", "served_model_name", "host", "port", "api_key", "lora_modules", "enable_lora"}
-"""Arguments of vLLM that are decided here."""
 _ERROR = re.compile(r"\b\w*(Error|Exception): \S")
 _TAIL = 5
 """Lines of the log that a message shows."""
 _READ = 200_000
-_STOP_S = 30.0
+_PATIENCE_S = 15.0
+"""For a server to end when it is asked to."""
 
 
 class Server:
@@ -75,11 +75,11 @@ class Server:
         command = [self._python, "-m", _MODULE, *arguments, *own]
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
-            log.write(f"$ {' '.join(command)}\n".encode())
+            log.write(f"$ {without_secrets(' '.join(command))}\n".encode())
             log.flush()
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", keeper.__file__, *command],
+                    [sys.executable, "-P", keeper.__file__, str(_PATIENCE_S), *command],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
@@ -89,7 +89,7 @@ class Server:
             except OSError as error:
                 raise UserError(f"engine.python={self._python} cannot be started ({reason(error)}).") from error
 
-    def wait(self, is_up: Any, seconds: float) -> None:
+    def wait(self, is_up: Callable[[], bool], seconds: float) -> None:
         """Wait until it takes requests.
 
         Args:
@@ -126,7 +126,7 @@ class Server:
             with suppress(OSError):
                 self._process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_STOP_S)
+            self._process.wait(2 * _PATIENCE_S)
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -140,7 +140,9 @@ def vllm_version(python: str) -> str:
         UserError: there is no such interpreter, or no vLLM in its environment.
     """
     try:
-        done = subprocess.run([python, "-c", _VERSION], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [python, "-c", _VERSION], capture_output=True, text=True, timeout=60, check=False, env=_environment()
+        )
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise UserError(
             f"engine.python={python} cannot be run ({reason(error)}); give the interpreter of an environment with vLLM."
@@ -149,7 +151,7 @@ def vllm_version(python: str) -> str:
         raise UserError(
             f"engine.python={python}: there is no vLLM in its environment; install it there (pip install vllm)."
         )
-    return done.stdout.strip()
+    return done.stdout.split()[-1]  # whatever the environment itself writes at its start comes before
 
 
 def as_arguments(settings: Mapping[str, Any]) -> list[str]:
@@ -157,18 +159,10 @@ def as_arguments(settings: Mapping[str, Any]) -> list[str]:
 
     Args:
         settings: such as {max_model_len: 4096, enforce_eager: true, limit_mm_per_prompt: {image: 4}}.
-
-    Raises:
-        UserError: one of them is decided here.
     """
-    from json import dumps
-
     found: list[str] = []
     for key, value in settings.items():
-        name = key.replace("-", "_").lstrip("_")
-        if name in _OWN_ARGUMENTS:
-            raise UserError(f"engine.args.{key}: is set by forgetbench itself; leave it out.")
-        option = f"--{name.replace('_', '-')}"
+        option = f"--{str(key).replace('_', '-').lstrip('-')}"
         match value:
             case True:
                 found.append(option)

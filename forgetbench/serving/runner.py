@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from forgetbench.config import EngineConfig, MatrixConfig
 from forgetbench.core.errors import UserError
@@ -23,17 +23,23 @@ from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.models.context import Context
 from forgetbench.serving.chat import ChatProtocol, chat_abilities
 from forgetbench.serving.client import Client
-from forgetbench.serving.question import Abilities, Question, Questions
+from forgetbench.serving.question import Abilities, Question, Questions, Reply, UntoldError
 from forgetbench.serving.tokens import TokenProtocol, takes_ids
+from forgetbench.serving.window import Window
 
 TOKEN_IDS, CONVERSATIONS = "token ids", "conversations"
 """How prompts are sent."""
+_AHEAD = 2
+"""So many times as many requests as are in flight are prepared."""
+_Answer = TypeVar("_Answer")
 
 
 class Served(Protocol):
     """Where checkpoints are served."""
 
     client: Client
+    swaps: int
+    """How often weights were replaced in a running server."""
 
     def serve(self, checkpoint: Checkpoint) -> str:
         """Make a checkpoint available; the name that requests give."""
@@ -83,7 +89,7 @@ class ServerRunner(Runner):
         """End all requests."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._served.client.close()
-        self._pool.shutdown(wait=True)
+        self._pool.shutdown(wait=True)  # none may start a server again that is about to be stopped
 
     def move(self, checkpoint: Checkpoint) -> None:
         """Ask this checkpoint from now on; the server may be started for it."""
@@ -92,17 +98,22 @@ class ServerRunner(Runner):
             self.ask_by_conversations()
 
     def answers(self, dataset: EvaluationSet, numbers: Sequence[int], settings: Settings) -> Iterator[Answers]:
-        """Ask batches, all requests of all of them as fast as the server takes them."""
-        layout = self.batches(dataset)
-        choice = settings.decoding is Decoding.choice
-        if reason := self.abilities.lacking(layout.candidates if choice else (), text=not choice):
-            raise UserError(
-                f"{dataset.manifest.name}: {self._served.client.url} does not return {reason}, which "
-                "this dataset needs. Take vLLM (engine=vllm), or decode greedily (matrix.decodings=[greedy])."
-            )
-        ask = self._likelihoods if choice else partial(self._text, settings=settings)
+        """Ask batches, each given as soon as it is whole; requests fill the server across them.
+
+        Raises:
+            UserError: the server lacks what the dataset needs, or a request failed; names dataset and item.
+        """
+        name, layout = dataset.manifest.name, self.batches(dataset)
+        found: Iterator[tuple[int, Sequence[Prediction]]]
+        if settings.decoding is Decoding.choice:
+            self._check_abilities(layout, name)
+            asked = self._asked(layout, numbers, self._likelihoods, name)
+            found = ((number, [_chosen(one) for one in batch]) for number, batch in asked)
+        else:
+            replies = self._asked(layout, numbers, partial(self._reply, settings=settings), name)
+            found = ((number, [self._prediction(one, settings) for one in batch]) for number, batch in replies)
         started = time.perf_counter()
-        for number, predictions in self._asked(layout, numbers, ask, dataset.manifest.name):
+        for number, predictions in found:
             now = time.perf_counter()
             yield Answers(number, predictions, now - started)
             started = now
@@ -113,14 +124,37 @@ class ServerRunner(Runner):
         Args:
             layout: the items, with candidates.
             dataset: its name, for messages.
+
+        Raises:
+            UserError: as for `answers`.
         """
+        self._check_abilities(layout, dataset)
         asked = self._asked(layout, range(len(layout.batches)), self._likelihoods, dataset)
-        found: dict[int, Sequence[float]] = {}
-        for number, predictions in asked:
-            for item, one in zip(layout.batches[number], predictions, strict=True):
-                assert one.option_logprobs is not None
-                found[item] = one.option_logprobs
-        return found
+        return {item: one for number, batch in asked for item, one in zip(layout.batches[number], batch, strict=True)}
+
+    def told(self, layout: BatchedSet, dataset: str) -> dict[int, Sequence[float]]:
+        """As `likelihoods`, without the items that the server cannot tell them of."""
+        if not self.tells(layout):
+            return {}
+
+        def ask(layout: BatchedSet, item: int) -> Callable[[], list[float] | None]:
+            call = self._likelihoods(layout, item)
+
+            def attempt() -> list[float] | None:
+                try:
+                    return call()
+                except UntoldError:
+                    return None
+
+            return attempt
+
+        asked = self._asked(layout, range(len(layout.batches)), ask, dataset)
+        pairs = (pair for number, batch in asked for pair in zip(layout.batches[number], batch, strict=True))
+        return {item: one for item, one in pairs if one is not None}
+
+    def tells(self, layout: BatchedSet) -> bool:
+        """Whether the server can tell log-probabilities of such candidates."""
+        return not self.abilities.lacking([layout.candidates[item] for batch in layout.batches for item in batch])
 
     @property
     def asked_by(self) -> str:
@@ -134,7 +168,7 @@ class ServerRunner(Runner):
         client = self._served.client
         self.abilities = chat_abilities(client, self._name)
         self._protocol = ChatProtocol(
-            client, self._check, self.abilities, self.encoder.tokenizer, self._system, self.config.reasoning.marks
+            client, self._check, self.abilities, self._questions, self._system, self.config.reasoning.marks
         )
         return True
 
@@ -148,40 +182,43 @@ class ServerRunner(Runner):
         self,
         layout: BatchedSet,
         numbers: Sequence[int],
-        ask: Callable[[BatchedSet, int], Prediction],
+        ask: Callable[[BatchedSet, int], Callable[[], _Answer]],
         dataset: str,
-    ) -> Iterator[tuple[int, list[Prediction]]]:
-        """Batches in order, each with its predictions; the requests of later ones are on their way meanwhile."""
-        waiting: list[tuple[int, list[Future[Prediction]]]] = [
-            (number, [self._pool.submit(ask, layout, item) for item in layout.batches[number]]) for number in numbers
-        ]
+    ) -> Iterator[tuple[int, list[_Answer]]]:
+        """Batches with their answers, in the order in which they are whole."""
+        window = Window(self._pool, partial(ask, layout), _AHEAD * self._engine.in_flight)
         try:
-            for number, futures in waiting:
-                yield number, [one.result() for one in futures]
+            yield from window.run((number, layout.batches[number]) for number in numbers)
         except UserError as error:
             raise type(error)(f"{dataset}: {error}") from error
-        finally:
-            for _, futures in waiting:
-                for one in futures:
-                    one.cancel()
 
-    def _likelihoods(self, layout: BatchedSet, item: int) -> Prediction:
+    def _check_abilities(self, layout: BatchedSet, dataset: str) -> None:
+        if reason := self.abilities.lacking(layout.candidates):
+            raise UserError(
+                f"{dataset}: {self._served.client.url} does not return {reason}, which this dataset needs. Take vLLM "
+                "(engine=vllm), or decode greedily (matrix.decodings=[greedy])."
+            )
+
+    # What encodes or decodes texts below runs in one thread, as tokenizers keep a state; requests run in any.
+
+    def _likelihoods(self, layout: BatchedSet, item: int) -> Callable[[], list[float]]:
+        """What asks for the log-probability of each candidate."""
         assert self._protocol is not None
         question, candidates = self._question(layout, item), layout.candidates[item]
         if differ_in_last(candidates):
             *shared, _ = candidates[0]
-            wanted = [ids[-1] for ids in candidates]
-            found = self._protocol.logprobs(self._name, question, shared, wanted)
-        else:
-            found = self._protocol.candidates(self._name, question, candidates)
-        return Prediction(option_logprobs=tuple(found))
+            return partial(self._protocol.logprobs, self._name, question, shared, [ids[-1] for ids in candidates])
+        return partial(self._protocol.candidates, self._name, question, candidates)
 
-    def _text(self, layout: BatchedSet, item: int, settings: Settings) -> Prediction:
+    def _reply(self, layout: BatchedSet, item: int, settings: Settings) -> Callable[[], Reply]:
+        """What asks for a reply."""
         assert self._protocol is not None
         # Where thoughts have a cap of their own, stop texts count behind them alone: they are looked for afterwards.
         stop = settings.stop if settings.max_thought_tokens is None else ()
         question = self._question(layout, item)
-        reply = self._protocol.reply(self._name, question, settings.total_tokens, stop, self._ends)
+        return partial(self._protocol.reply, self._name, question, settings.total_tokens, stop, self._ends)
+
+    def _prediction(self, reply: Reply, settings: Settings) -> Prediction:
         if reply.ids is not None:
             return self._replies.predictions([reply.ids], settings)[0]
         return self._replies.prediction_of_text(reply.text, reply.is_cut_off, settings)
@@ -201,3 +238,7 @@ class ServerRunner(Runner):
         compared = self._questions.check(question, further, answer)
         with self._lock:
             self._compared[compared] = self._compared.get(compared, 0) + 1
+
+
+def _chosen(logprobs: Sequence[float]) -> Prediction:
+    return Prediction(option_logprobs=tuple(logprobs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -10,7 +11,7 @@ from threading import Lock
 from forgetbench.config import EngineConfig, Reload
 from forgetbench.core.errors import UserError
 from forgetbench.models.checkpoint import Checkpoint
-from forgetbench.serving.client import Client, RefusedError, wait_until
+from forgetbench.serving.client import Client, FailedError, RefusedError, wait_until
 from forgetbench.serving.engines import attached_client, served_models
 from forgetbench.serving.process import Server, as_arguments
 
@@ -20,7 +21,7 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _MOST_DEATHS = 3
 """Of a server, between two checkpoints."""
 _RETURN_S = 120.0
-"""For an attached server that has gone to come back."""
+"""For a server that has gone, or that is there and does not answer, to come back."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Attached:
         self._config, self._adapter = config, adapter
         self.client = attached_client(config)
         self.client.revive = self._wait
-        self._loaded: set[str] = set()
+        self.swaps = 0
 
     def serve(self, checkpoint: Checkpoint) -> str:
         """The served model of a checkpoint; an adapter is loaded where the server takes it.
@@ -55,16 +56,20 @@ class Attached:
         models = served_models(self.client)
         names = [str(one.get("id")) for one in models]
         key = checkpoint.name if checkpoint.path else BASE_NAME
-        wanted = str((self._config.models or {}).get(key, key))
-        if wanted in names:
-            return wanted
-        if not checkpoint.path and key not in (self._config.models or {}):
-            return next((str(one["id"]) for one in models if not one.get("parent")), names[0])
-        adapter = self._adapter(checkpoint) if checkpoint.path else None
-        if adapter and self._load(wanted, adapter):
-            return wanted
+        named = (self._config.models or {}).get(key)
+        loaded = f"{checkpoint.name}-{checkpoint.digest[:8]}"  # several runs may have a checkpoint of this name
+        wanted = [str(named)] if named is not None else [key, *([loaded] if checkpoint.path else [])]
+        if found := next((one for one in wanted if one in names), None):
+            return found
+        if named is None and not checkpoint.path:
+            return next((str(one["id"]) for one in models if one.get("id") and not one.get("parent")), names[0])
+        adapter = self._adapter(checkpoint) if named is None else None
+        refusal = self._load(loaded, adapter) if adapter else ""
+        if adapter and refusal is None:
+            return loaded
         raise UserError(
-            f"{self.client.url} serves {', '.join(names)}, and none of them is {checkpoint.name}. Say which one is: "
+            f"{self.client.url} serves {', '.join(names)}, and none of them is {wanted[0]}"
+            f"{f'; as an adapter, it was refused ({refusal})' if refusal else ''}. Say which one is: "
             f"engine.models={{{key}: <name>}}; or serve it (`forgetbench export`), or take engine=vllm, which starts "
             "what it needs."
         )
@@ -72,16 +77,19 @@ class Attached:
     def stop(self) -> None:
         """Nothing to stop: whoever started it does."""
 
-    def _load(self, name: str, adapter: Adapter) -> bool:
-        """Load an adapter into a vLLM that was started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1."""
+    def _load(self, name: str, adapter: Adapter) -> str | None:
+        """Load an adapter into a vLLM that was started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1; None, or why not."""
+        body = {"lora_name": name, "lora_path": str(adapter.path)}
         try:
-            self.client.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(adapter.path)}, name)
-        except (RefusedError, UserError):
-            return any(one.get("id") == name for one in served_models(self.client))  # its answer is no JSON
-        return True
+            self.client.order("/v1/load_lora_adapter", body, f"the adapter {name}")
+        except RefusedError as error:
+            return str(error)
+        except FailedError as error:
+            return str(error).rstrip(".")
+        return None
 
     def _wait(self) -> None:
-        if not wait_until(self.client.is_up, _RETURN_S):
+        if not wait_until(self.client.is_up, min(_RETURN_S, self._config.start_minutes * 60)):
             raise UserError(
                 f"{self.client.url} has stopped answering. Start it again, then give the same command: what is "
                 "finished is kept."
@@ -118,7 +126,9 @@ class Own:
         self._served_as = self._running = ""
         """The name under which the present weights are served."""
         self._arguments: list[str] = []
-        self._deaths = 0
+        self._deaths = self.swaps = 0
+        self._end: UserError | None = None
+        """Why it is not started again."""
         self._lock = Lock()
 
     def serve(self, checkpoint: Checkpoint) -> str:
@@ -127,26 +137,36 @@ class Own:
         Raises:
             UserError: vLLM does not start.
         """
-        self._deaths = 0
-        is_adapter = checkpoint.name in self._adapters
-        name = checkpoint.name if checkpoint.path and not is_adapter else BASE_NAME
+        name = self._weights_of(checkpoint)
         if self._running and self._running != name and self._config.reload is Reload.in_place:
             self._reload(checkpoint, name)
         elif self._running != name:
             self.start(checkpoint)
-        return checkpoint.name if is_adapter else self._served_as
+        return self._name_of(checkpoint)
 
-    def start(self, checkpoint: Checkpoint) -> None:
-        """Start a fresh server with a checkpoint's weights, or those of its base if it is an adapter."""
-        is_adapter = checkpoint.name in self._adapters
-        name = checkpoint.name if checkpoint.path and not is_adapter else BASE_NAME
-        self._served_as = name
-        self._use(name, self._weights(checkpoint))
+    def start(self, checkpoint: Checkpoint) -> str:
+        """Start a fresh server with a checkpoint's weights, or those of its base if it is an adapter.
+
+        Returns:
+            The name that requests give.
+        """
+        self._server.stop()  # before other weights are written: memory and disk may be short
+        self._deaths, self._end = 0, None
+        self._served_as = self._weights_of(checkpoint)
+        self._use(self._served_as, self._weights(checkpoint))
         self._start()
+        return self._name_of(checkpoint)
 
     def stop(self) -> None:
         """End the server."""
         self._server.stop()
+
+    def _weights_of(self, checkpoint: Checkpoint) -> str:
+        """The name of the weights that a server must have for a checkpoint."""
+        return checkpoint.name if checkpoint.path and checkpoint.name not in self._adapters else BASE_NAME
+
+    def _name_of(self, checkpoint: Checkpoint) -> str:
+        return checkpoint.name if checkpoint.name in self._adapters else self._served_as
 
     def _use(self, name: str, weights: str) -> None:
         self._running = name
@@ -163,22 +183,34 @@ class Own:
         weights = self._weights(checkpoint)
         body = {"method": "reload_weights", "kwargs": {"weights_path": weights}}
         try:
-            self.client.post("/collective_rpc", body, f"the weights of {name}")
+            self.client.order("/collective_rpc", body, f"the weights of {name}")
             for cache in ("/reset_prefix_cache", "/reset_mm_cache", "/reset_encoder_cache"):
-                self.client.post_plain(cache)
-            self._use(name, weights)  # for a server that dies and is started again
+                with suppress(RefusedError, FailedError):  # not every version has all of them
+                    self.client.order(cache, None, cache)
         except (RefusedError, UserError):
             self.start(checkpoint)
+            return
+        self.swaps += 1
+        self._deaths = 0
+        self._use(name, weights)  # for a server that dies and is started again
 
     def _revive(self) -> None:
         """Start a server again that has died; others wait for whoever does."""
         with self._lock:
-            if self._server.is_running and wait_until(self.client.is_up, self._config.start_minutes * 60):
+            self.client.check_open()
+            if self._end:
+                raise self._end
+            wait_until(lambda: not self._server.is_running or self.client.is_up(), _RETURN_S)
+            if self._server.is_running and self.client.is_up():
                 return
             self._deaths += 1
-            if self._deaths > _MOST_DEATHS:
-                raise UserError(f"vLLM has died {self._deaths} times at one checkpoint; {self._server.said()}")
-            self._start()
+            try:
+                if self._deaths > _MOST_DEATHS:
+                    raise UserError(f"vLLM has died {self._deaths} times at one checkpoint; {self._server.said()}")
+                self._start()
+            except UserError as error:
+                self._end = error
+                raise
 
     def _lora_arguments(self) -> list[str]:
         if not self._adapters:

@@ -6,16 +6,18 @@ The model in this process and the server are never there at the same time, as th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from packaging.version import InvalidVersion, Version
 
 from forgetbench.config import Dtype, Engine, EngineConfig, MatrixConfig, ModelConfig, Reload
 from forgetbench.core.files import scratch
-from forgetbench.core.records import Precision
+from forgetbench.core.records import Decoding, Precision
 from forgetbench.data.collate import Encoder, shared_encoder
 from forgetbench.evaluation.engine import end_tokens
 from forgetbench.evaluation.evaluate import Work
@@ -33,6 +35,8 @@ from forgetbench.serving.weights import Exports
 from forgetbench.tables.scores import write_csv
 
 LOG, TABLE = "engine.log", "engine.csv"
+_KEYS = ("engine", "precision", "checkpoint", "dataset")
+"""Columns that tell rows of the table apart."""
 _FIRST_WITH_TOKENS = Version("0.32")
 """The vLLM whose `--enable-scale-out` opens `/inference/v1/generate`."""
 
@@ -80,8 +84,7 @@ def serving(work: Scoring) -> Iterator[Callable[[], ServerRunner]]:
             yield runner
         finally:
             for one in tables:
-                if len(table := one.table()):
-                    write_csv(table, work.folder / TABLE)
+                _write(work.folder / TABLE, one.rows())
 
 
 def _start(work: Scoring, held: ExitStack) -> tuple[Comparisons, ServerRunner]:
@@ -100,7 +103,7 @@ def _start(work: Scoring, held: ExitStack) -> tuple[Comparisons, ServerRunner]:
     context, inputs_digest = context_of(loaded.model.config), loaded.inputs_digest
     ends = end_tokens(encoder, loaded.model.generation_config, loaded.model.config)
     cache = work.outputs / ".cache"
-    if comparisons.open:
+    if comparisons.is_open:
         if work.run:
             work.run.attach_method(loaded.model)
         without = replace(work.matrix, representation=replace(work.matrix.representation, enabled=False))
@@ -118,8 +121,22 @@ def _start(work: Scoring, held: ExitStack) -> tuple[Comparisons, ServerRunner]:
     runner = CheckedRunner(served, encoder, inputs_digest, context, work.matrix, cache, work.engine, ends, model)
     held.callback(runner.close)
     in_place = isinstance(served, Own) and work.engine.reload is Reload.in_place
-    runner.begin(comparisons, served.start if in_place and isinstance(served, Own) else None)
+    runner.begin(comparisons, adapters, served.start if in_place and isinstance(served, Own) else None)
     return comparisons, runner
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write what was compared; what an earlier command compared of other datasets and checkpoints stays."""
+    if not rows:
+        return
+    table = pd.DataFrame(rows)
+    with suppress(OSError, ValueError, KeyError):  # there is none, or it is none of ours
+        before = pd.read_csv(path)
+        known = set(zip(*(table[key] for key in _KEYS), strict=True))
+        is_other = [one not in known for one in zip(*(before[key] for key in _KEYS), strict=True)]
+        if list(before) == list(table) and any(is_other):
+            table = pd.concat([before[is_other], table], ignore_index=True)
+    write_csv(table, path)
 
 
 def _weights(exports: Exports, adapters: dict[str, Adapter]) -> Callable[[Checkpoint], str]:
@@ -135,16 +152,26 @@ def _adapters(work: Scoring, exports: Exports) -> dict[str, Adapter]:
     return {name: one for name, one in found.items() if one is not None}
 
 
-def _cases(work: Scoring, adapters: dict[str, Adapter]) -> list[Case]:
-    """What is compared: every dataset at the base and at the last checkpoint of each kind; in place, at all."""
-    chosen: dict[str, str] = {}
+def _cases(work: Scoring, adapters: Container[str]) -> list[Case]:
+    """What is compared: every dataset at the base, at the last adapter, and at the first and last full checkpoint.
+
+    The first, as nothing is to be stored of weights that were read wrongly; the last, as it is the furthest from its
+    base, so that what was not read shows. Wherever weights are somebody else's or replaced in place: at every one.
+    """
+    by_kind = dict[tuple[str, str], list[Work]]()
+    every = work.engine.name is Engine.server or work.engine.reload is Reload.in_place
     for one in work.missing:
         name = one.checkpoint.name
-        kind = "base" if not one.checkpoint.path else "adapter" if name in adapters else "whole"
-        in_place = kind != "adapter" and work.engine.reload is Reload.in_place
-        chosen[name if in_place else kind] = name
-    cases = [Case(one.checkpoint, one.dataset) for one in work.missing if one.checkpoint.name in chosen.values()]
-    return list({case.name: case for case in cases}.values())  # a dataset that is decoded in two ways, once
+        kind = "base" if not one.checkpoint.path else "adapter" if name in adapters else name if every else "full"
+        by_kind.setdefault((kind, one.dataset.manifest.name), []).append(one)
+    cases: dict[tuple[str, str], Case] = {}
+    for (kind, dataset), works in by_kind.items():
+        for name in {works[-1].checkpoint.name, *([works[0].checkpoint.name] if kind == "full" else [])}:
+            same = [one for one in works if one.checkpoint.name == name]
+            scores_options = any(one.settings.decoding is Decoding.choice for one in same)
+            cases[name, dataset] = Case(same[0].checkpoint, same[0].dataset, scores_options)
+    order = list(dict.fromkeys((one.checkpoint.name, one.dataset.manifest.name) for one in work.missing))
+    return [cases[key] for key in order if key in cases]
 
 
 def _arguments(work: Scoring, encoder: Encoder, template: str | None) -> list[str]:

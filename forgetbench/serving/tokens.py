@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from forgetbench.core.errors import UserError
-from forgetbench.serving.client import Client, RefusedError
-from forgetbench.serving.question import Question, Reply
+from forgetbench.serving.client import Client, FailedError, RefusedError
+from forgetbench.serving.question import Question, Reply, UntoldError, number, reading_answer
 
 PATH = "/inference/v1/generate"
 _AT_ONCE = 19
@@ -44,11 +44,14 @@ class TokenProtocol:
         found: dict[int, float] = {}
         for start in range(0, len(wanted), _AT_ONCE):
             answer = self._ask(model, question, before, _telling(wanted[start : start + _AT_ONCE]))
-            for one in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
-                found[one["token_id"]] = float(one["logprob"])
+            with reading_answer(question):
+                told = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+                found |= {one["token_id"]: number(one["logprob"], question) for one in told}
         lacking = [token for token in wanted if token not in found]
         if lacking:
-            raise UserError(f"Item '{question.sample.id}': the server tells no log-probability of token {lacking[0]}.")
+            raise UntoldError(
+                f"Item '{question.sample.id}': the server tells no log-probability of token {lacking[0]}."
+            )
         return [found[token] for token in wanted]
 
     def candidates(self, model: str, question: Question, candidates: Sequence[Sequence[int]]) -> list[float]:
@@ -81,8 +84,10 @@ class TokenProtocol:
             ends: tokens that end it.
         """
         sampling = {"max_tokens": max_tokens, "stop": list(stop), "stop_token_ids": list(ends)}
-        choice = self._ask(model, question, (), sampling)["choices"][0]
-        return Reply(choice["token_ids"], "", choice["finish_reason"] == "length")
+        answer = self._ask(model, question, (), sampling)
+        with reading_answer(question):
+            choice = answer["choices"][0]
+            return Reply([int(one) for one in choice["token_ids"]], "", choice["finish_reason"] == "length")
 
     def _ask(self, model: str, question: Question, further: Sequence[int], sampling: dict[str, Any]) -> dict[str, Any]:
         body = {
@@ -98,7 +103,8 @@ class TokenProtocol:
             answer: dict[str, Any] = self._client.post(PATH, body, what)
         except RefusedError as error:
             raise UserError(f"{self._client.url}: {what} is refused ({error}).") from error
-        self._check(question, further, answer)
+        with reading_answer(question):
+            self._check(question, further, answer)
         return answer
 
 
@@ -107,10 +113,10 @@ def takes_ids(client: Client, model: str, token: int) -> bool:
     sampling = {"temperature": 0.0, **_telling([token])}
     body = {"model": model, "token_ids": [token], "return_token_ids": True, "sampling_params": sampling}
     try:
-        answer = client.post(PATH, body, "the first request")
+        answer = client.post(PATH, body, "the first request", tries=2)
         told = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         return answer["prompt_token_ids"] == [token] and any(one["token_id"] == token for one in told)
-    except (RefusedError, UserError, LookupError, TypeError):
+    except (RefusedError, FailedError, LookupError, TypeError):
         return False
 
 

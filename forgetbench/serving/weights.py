@@ -46,7 +46,7 @@ class Exports:
             to = self._folder / _BASE
             to.mkdir()
             save_base(self._held.get()[0], self._model, to)
-            self._base = str(to)
+            self._base = str(to.absolute())
         return self._base
 
     def chat_template(self) -> str | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from forgetbench.compose.checks.problem import Problem, at_least_1
 from forgetbench.config import Engine, EngineConfig, EvalMatrixConfig, Quantisation, Reload, SweepConfig
+from forgetbench.config.engine import DECIDED_ARGUMENTS
 from forgetbench.core.override_text import as_text
 from forgetbench.core.records import Decoding
 
@@ -17,6 +19,7 @@ _ONLY_WITH = {
     Engine.vllm: ("python", "args"),
 }
 """Settings that another engine does not have."""
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def engine_problems(config: EvalMatrixConfig | SweepConfig) -> Iterator[Problem]:
@@ -42,6 +45,11 @@ def _misplaced(engine: EngineConfig) -> Iterator[Problem]:
         value = getattr(engine, key)
         if value is not None and not isinstance(value, dict):
             yield Problem(f"engine.{key}", f"{as_text(value)}; give names and values: engine.{key}={{name: value}}.")
+    for key in engine.args if isinstance(engine.args, dict) else ():
+        if str(key).replace("-", "_").lstrip("_") in DECIDED_ARGUMENTS:
+            yield Problem(f"engine.args.{key}", "is set by forgetbench itself; leave it out.")
+    if not _VARIABLE.fullmatch(engine.key):  # perhaps a key, which no message shows
+        yield Problem("engine.key", "is no name; give the name of the environment variable that holds the key.")
 
 
 def _numbers(engine: EngineConfig) -> Iterator[Problem]:
@@ -58,10 +66,10 @@ def _address(engine: EngineConfig) -> Iterator[Problem]:
     if engine.name is Engine.server:
         if not engine.url:
             yield Problem("engine.url", "missing; give the server's address, such as http://127.0.0.1:8000.")
-        elif urlsplit(engine.url).scheme not in ("http", "https") or not urlsplit(engine.url).hostname:
-            yield Problem("engine.url", f"'{engine.url}' is no address; give one such as http://127.0.0.1:8000.")
-        elif "@" in urlsplit(engine.url).netloc:
+        elif "@" in engine.url:
             yield Problem("engine.url", "holds a password; leave it out, and put a key into the variable engine.key.")
+        elif not _is_address(engine.url):
+            yield Problem("engine.url", f"'{engine.url}' is no address; give one such as http://127.0.0.1:8000.")
         if engine.reload is Reload.in_place:
             yield Problem("engine.reload", "is for engine=vllm: a server of somebody else's keeps its weights.")
     if engine.name is Engine.vllm:
@@ -69,3 +77,11 @@ def _address(engine: EngineConfig) -> Iterator[Problem]:
             yield Problem("engine.python", "missing; give the interpreter of an environment that holds vLLM.")
         elif shutil.which(engine.python) is None:
             yield Problem("engine.python", f"there is no program '{engine.python}'.")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:  # a port that is none, or half of brackets
+        return False
