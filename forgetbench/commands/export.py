@@ -10,6 +10,7 @@ from forgetbench.core.locks import only_command
 from forgetbench.core.processes import require_single_process
 from forgetbench.exchange.adapter import save_adapter
 from forgetbench.exchange.model_card import write_card
+from forgetbench.exchange.whole_model import save_model
 from forgetbench.runs.address import resolve
 from forgetbench.terminal.console import say
 
@@ -50,7 +51,7 @@ def _export(path: Path, to: Path, adapter: bool, base: str) -> None:
     if beyond_language:
         parts = " and ".join(beyond_language)
         say(
-            f"It also changes {parts}. vLLM applies what adapters add to the language part, passes over the rest without "
-            "a word unless it is started with --enable-tower-connector-lora, and refuses modules that trained in full: "
-            "docs/interoperability.md."
+            f"It also changes {parts}. vLLM applies what adapters add to the language part, passes over the rest "
+            "without a word unless it is started with --enable-tower-connector-lora, and refuses modules that trained "
+            "in full: docs/interoperability.md."
         )

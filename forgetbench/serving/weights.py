@@ -36,11 +36,7 @@ class Exports:
 
     def base(self) -> str:
         """Where the base's weights are: as they were published, or written here, which takes the model."""
-        if (
-            not self._base
-            and self._model.weights is Weights.pretrained
-            and not self._model.path.startswith("embedded:")
-        ):
+        if not self._base and self._model.weights is Weights.pretrained:
             self._base = resolve_path(self._model.path)
         if not self._base:
             to = self._folder / _BASE
