@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -33,8 +34,8 @@ def none_stored(scorer: Scorer) -> bool:
 def test_a_request_that_fails_is_asked_again(
     scorer: Scorer, letters: Answers, standing: Standing, failure: str
 ) -> None:
-    with standing(Knobs(every=7, failure=failure)) as server:
-        assert_equal(scorer.score(attached(server, timeout_s=2.0), ["letters"]), letters)
+    with standing(Knobs(every=5, failure=failure)) as server:
+        assert_equal(scorer.score(attached(server, timeout_s=1.0), ["letters"]), letters)
         assert server.seen["failed"] > 0
 
 
@@ -67,13 +68,13 @@ def test_a_slow_server_is_filled_across_batches_and_no_further(scorer: Scorer, s
 
 
 @pytest.mark.parametrize("failure", ["nan", "null"])
-@pytest.mark.parametrize("scale_out", [True, False], ids=["by ids", "by conversations"])
+@pytest.mark.parametrize(("scale_out", "after"), [(True, 5), (False, 12)], ids=["by ids", "by conversations"])
 def test_a_log_probability_that_is_no_number_is_refused_by_item(
-    scorer: Scorer, standing: Standing, failure: str, scale_out: bool
+    scorer: Scorer, standing: Standing, failure: str, scale_out: bool, after: int
 ) -> None:
     with (
-        standing(Knobs(every=1, after=12, failure=failure, scale_out=scale_out)) as server,
-        pytest.raises(UserError, match=r"letters: Item 'letters\d': the server gives n\w+ for a log-probability"),
+        standing(Knobs(every=1, after=after, failure=failure, scale_out=scale_out)) as server,
+        pytest.raises(UserError, match=r"letters: Item 'letters\d': the server gives (nan|None) for a log-probability"),
     ):
         scorer.score(attached(server), ["letters"], decodings=list(CHOICE))
     assert not list(scorer.outputs.glob(".cells/*.parquet"))
@@ -85,7 +86,7 @@ def test_a_log_probability_that_is_no_number_is_refused_by_item(
         ("first_token", True, "reads another prompt than is meant, from token 0 on"),
         ("first_token", False, "reads another prompt than is meant, from token 0 on"),
         ("template", False, "reads another prompt than is meant, .*It reads '### user"),
-        ("system", False, "reads another prompt than is meant, .*You are a helpful assistant"),
+        ("system", False, "reads another prompt than is meant, .*You are a helpf"),
     ],
 )
 def test_another_prompt_is_refused_with_what_differs(
@@ -151,12 +152,12 @@ def test_an_attached_server_that_dies_is_waited_for_and_then_named(scorer: Score
         asked = attached(server, start_minutes=0.01, in_flight=1)
         with pytest.raises(UserError, match=f"{server.url} has stopped answering. Start it again"):
             scorer.score(asked, ["letters"], batch_size=1)
-    kept = {path.parent.name: path.read_bytes() for path in scorer.outputs.glob(".cells/*.partial/*.jsonl")}
-    assert sum(one.count(b"\n") for one in kept.values()) > 0
+    journals = [path.read_bytes() for path in scorer.outputs.glob(".cells/*.partial/*.jsonl")]
+    n_kept = sum(one.count(b"\n") for one in journals) + 4 * len(list(scorer.outputs.glob(".cells/*.parquet")))
+    assert n_kept == 5
     with standing() as server:
-        asked = attached(server, in_flight=1)
-        scorer.score(asked, ["letters"], batch_size=1)
-        n_checked, n_kept = 4, sum(one.count(b"\n") for one in kept.values())
+        scorer.score(attached(server, in_flight=1), ["letters"], batch_size=1)
+        n_checked = 4
         assert server.seen[GENERATE] == 1 + n_checked + 8 - n_kept  # what is finished is not asked twice
 
 
@@ -204,12 +205,12 @@ def test_ctrl_c_does_not_wait_for_a_server_that_hangs(
     scorer: Scorer, standing: Standing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with standing(Knobs(every=1, after=6, failure="hang")) as server:
-        import _thread
+        main = threading.get_ident()
 
         def interrupt() -> None:
             while server.seen["failed"] < 2:
                 time.sleep(0.02)
-            _thread.interrupt_main()
+            signal.pthread_kill(main, signal.SIGINT)
 
         threading.Thread(target=interrupt, daemon=True).start()
         started = time.monotonic()
