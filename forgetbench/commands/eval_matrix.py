@@ -13,6 +13,7 @@ from omegaconf import MISSING
 
 from forgetbench.config import Engine, EngineConfig, EvalMatrixConfig, ModelConfig, SweepConfig
 from forgetbench.core.errors import UserError
+from forgetbench.core.files import clear_once
 from forgetbench.core.processes import ProcessGroup, join_process_group, set_threads
 from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
@@ -119,6 +120,7 @@ def _score(
     from forgetbench.evaluation.sets import load_sets
 
     process_group, catalogue = join_process_group(), Catalogue(config.manifests)
+    clear_once(outputs)  # weights that were written for a server, by a command that was killed
     matrix = with_tasks(config.matrix, subject, catalogue)
     engine = _identity(config.engine, process_group)
 

@@ -7,17 +7,17 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from forgetbench.config import Engine, EngineConfig
 from forgetbench.core.errors import UserError
 from forgetbench.serving import keeper
-from tests.support.server import FakeVllm
+from tests.support.server import ROOT, FakeVllm
 from tests.support.server_knobs import SOUND, Knobs
 from tests.support.serving import Answers, Scorer, assert_equal, of
 
@@ -54,10 +54,10 @@ def servers_of(fake: FakeVllm) -> list[int]:
     return found
 
 
-def wait_for(is_there: object, seconds: float = 60.0) -> bool:
+def wait_for(is_there: Callable[[], object], seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if is_there():  # type: ignore[operator]
+        if is_there():
             return True
         time.sleep(0.05)
     return False
@@ -84,30 +84,37 @@ def test_it_dies_in_the_middle_and_no_finished_batch_is_asked_twice(
     assert (again.loads, len(fake.starts)) == (0, 2)
 
 
-def test_findings_are_reused_for_the_same_settings_and_found_out_again_when_damaged(
-    scorer: Scorer, tmp_path: Path
-) -> None:
-    def table() -> list[str]:
-        return pd.read_csv(scorer.outputs / "tables/engine.csv")["dataset"].tolist()
+LIGHT = """
+import http.server, os, sys, time
 
-    sound, off = vllm(tmp_path / "a"), vllm(tmp_path / "b", Knobs(offset=-1.0))
-    scorer.score(engine(sound), ["texts"])
-    scorer.score(engine(off, check_items=2), ["texts"], decodings=["greedy"], max_new_tokens=2)  # nobody asks again
-    (finding,) = scorer.outputs.glob(".engines/*.json")
-    before = finding.read_text()
-    finding.write_text(before[: len(before) // 2])
-    with pytest.raises(UserError, match="gives log-probabilities up to 1"):
-        scorer.score(engine(off), ["texts"], decodings=["greedy"], max_new_tokens=1)
-    finding.write_text(before)
-    with pytest.raises(UserError, match="gives log-probabilities up to 1"):  # of other settings nothing is known
-        scorer.score(engine(off, args={"quantization": "fp8"}), ["texts"], decodings=["greedy"], max_new_tokens=1)
-    assert table() == ["texts"]
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self):
+        ACTION
+
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+DIES = 'print("RuntimeError: the GPU is gone", flush=True); os._exit(9)'
+HANGS = 'print("asked", flush=True); time.sleep(99)'
+
+
+def light(folder: Path, action: str) -> FakeVllm:
+    """One without a model, which starts at once and does the same at every request."""
+    fake = vllm(folder)
+    (fake.python.parents[1] / "site/vllm/entrypoints/openai/api_server.py").write_text(LIGHT.replace("ACTION", action))
+    return fake
 
 
 def test_one_that_dies_again_and_again_is_told_with_its_cause(scorer: Scorer, tmp_path: Path) -> None:
-    fake = vllm(tmp_path, Knobs(die_after=2))
-    with pytest.raises(UserError, match=r"letters: vLLM has died 4 times at one checkpoint; .*engine.log ends with:"):
-        scorer.score(engine(fake, in_flight=2, tries=9), ["letters"])
+    fake = light(tmp_path, DIES)
+    said = r"vLLM has died 4 times at one checkpoint; .*engine.log ends with:\n(.*\n)*  RuntimeError: the GPU is gone"
+    with pytest.raises(UserError, match=said):
+        scorer.score(engine(fake, tries=9), ["letters"])
+    assert (scorer.outputs / "tables/engine.log").read_text().count("$ ") == 4
     assert servers_of(fake) == []
 
 
@@ -127,58 +134,41 @@ def test_an_interpreter_without_vllm_is_refused(scorer: Scorer) -> None:
         scorer.score(asked, ["letters"])
 
 
-COMMAND = [
-    *("eval-matrix", "name=killed", "model=tiny", "threads=1", "matrix.datasets=[fashion_naming]", "matrix.limit=20"),
-    *("matrix.batch_size=1", "matrix.representation.enabled=false", "engine=vllm", "engine.in_flight=2"),
-]
+def test_ctrl_c_ends_the_server_and_clears_up(scorer: Scorer, tmp_path: Path) -> None:
+    fake, main, log = light(tmp_path, HANGS), threading.get_ident(), scorer.outputs / "tables/engine.log"
+
+    def interrupt() -> None:
+        wait_for(lambda: log.exists() and "asked" in log.read_text())
+        assert servers_of(fake)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        scorer.score(engine(fake), ["letters"])
+    assert servers_of(fake) == []
+    assert not list(scorer.outputs.glob(".*served*"))
 
 
-@pytest.fixture
-def started(tmp_path: Path) -> Iterator[tuple[FakeVllm, subprocess.Popen[str], Path]]:
-    """A command whose slow server has begun to answer."""
-    fake = vllm(tmp_path, Knobs(delay_s=0.5))
-    command = [sys.executable, "-m", "forgetbench", *COMMAND, f"engine.python={fake.python}"]
-    root = str(Path(__file__).parents[2])
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": root},
-    )
+def test_a_kill_ends_the_server_and_the_next_command_clears_up(scorer: Scorer, tmp_path: Path) -> None:
+    fake = light(tmp_path, HANGS)
+    command = ["eval-matrix", "name=killed", "model=tiny", "threads=1", "matrix.datasets=[fashion_naming]"]
+    command += ["matrix.limit=1", "engine=vllm", f"engine.python={fake.python}"]
+    variables, log = os.environ | {"PYTHONPATH": str(ROOT)}, tmp_path / "outputs/killed/engine.log"
+    process = subprocess.Popen([sys.executable, "-m", "forgetbench", *command], cwd=tmp_path, env=variables)
     try:
-        assert wait_for(lambda: list(tmp_path.glob("outputs/killed/engine.log")) and servers_of(fake))
-        assert wait_for(lambda: b"Serving" in (tmp_path / "outputs/killed/engine.log").read_bytes())
-        time.sleep(0.3)
-        yield fake, process, tmp_path
+        assert wait_for(lambda: log.exists() and "asked" in log.read_text())
+        (pid, *_) = servers_of(fake)
+        key = re.findall(rb"VLLM_API_KEY=(\w+)", Path(f"/proc/{pid}/environ").read_bytes())[0]
     finally:
         process.kill()
-        process.communicate()
-
-
-def test_ctrl_c_ends_the_server(started: tuple[FakeVllm, subprocess.Popen[str], Path]) -> None:
-    fake, process, folder = started
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in errors
-    assert servers_of(fake) == []
-    assert not list(folder.glob("outputs/.*served*"))
-
-
-def test_a_kill_ends_the_server_and_the_next_command_clears_up(
-    started: tuple[FakeVllm, subprocess.Popen[str], Path],
-) -> None:
-    fake, process, folder = started
-    (left,) = folder.glob("outputs/.*served*")
-    process.kill()
-    process.wait()
+        process.wait()
     assert wait_for(lambda: not servers_of(fake))
-    variables = [re.findall(rb"VLLM_API_KEY=(\w+)", path.read_bytes()) for path in folder.rglob("*") if path.is_file()]
-    assert not any(variables)
-    again = [sys.executable, "-m", "forgetbench", *COMMAND[:5], "matrix.limit=1", "engine=transformers"]
-    subprocess.run(again, cwd=folder, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": sys.path[0]})
+    assert len(key) == 32
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and key in path.read_bytes()]
+    (left,) = (tmp_path / "outputs").glob(".*served*")
+    (fake.python.parents[1] / "site/vllm/entrypoints/openai/api_server.py").write_text("raise ValueError('no GPU')")
+    with pytest.raises(UserError, match="ValueError: no GPU"):
+        scorer.into(tmp_path / "outputs").score(engine(fake), ["letters"])
     assert not left.exists()
 
 
