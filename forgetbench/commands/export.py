@@ -62,9 +62,9 @@ def _export(path: Path, to: Path, adapter: bool, base: str) -> None:
     if beyond_language:
         parts = " and ".join(beyond_language)
         say(
-            f"It also changes {parts}. vLLM applies what adapters add to the language part, passes over the rest without "
-            "a word unless it is started with --enable-tower-connector-lora, and refuses modules that trained in full: "
-            "docs/interoperability.md."
+            f"It also changes {parts}. vLLM applies what adapters add to the language part, passes over the rest "
+            "without a word unless it is started with --enable-tower-connector-lora, and refuses modules that trained "
+            "in full: docs/interoperability.md."
         )
 
 
