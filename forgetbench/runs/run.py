@@ -93,7 +93,7 @@ class Run:
         """Parts that really trained, such as `projector+language`."""
         return str(self.audit["label"])
 
-    @property
+    @cached_property
     def recipes(self) -> list[RecipeConfig]:
         """The recipe of every stage that was trained as such; stages that are trained jointly have one."""
         return stage_recipes(self.config.recipe, self.config.data)
