@@ -7,8 +7,8 @@ forward pass per option, against lmms-eval and LLaMA-Factory (where FORGETBENCH_
 FORGETBENCH_LLAMAFACTORY a `llamafactory-cli`) and against bare forward passes.
 The loop alone: our engine against forward passes of batches that were collated beforehand.
 
-What breaks a baseline: lmms-eval 0.7.3 fails with filelock above 3.20, and its `llava_hf` needs decord, which it does not
-ask for. A baseline that fails is left out with its own error.
+What breaks a baseline: lmms-eval 0.7.3 fails with filelock above 3.20, and its `llava_hf` needs decord, which it does
+not ask for. A baseline that fails is left out with its own error.
 """
 
 from __future__ import annotations
