@@ -195,10 +195,11 @@ class Run:
 
 
 def settings_of(config: FinetuneConfig) -> dict[str, Any]:
-    """A configuration as nested settings, less what is scored."""
+    """The configuration of a training as nested settings: of a sweep's point, less what is scored and by what."""
+    trains = {field.name for field in fields(FinetuneConfig)}
     container = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items() if key != "matrix"}
+    return {str(key): value for key, value in container.items() if key in trains}
 
 
 def start_run(
