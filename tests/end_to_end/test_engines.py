@@ -83,20 +83,20 @@ def test_a_run_is_held_against_itself_across_engines(mine: Path) -> None:
 
 def test_tables_of_the_other_engine_are_made_from_its_cells_and_remembered(mine: Path) -> None:
     before = (mine / "scores.csv").read_text()
-    call("score", "run=outputs/run", f"engine={OTHER}")
+    call("score", "run=outputs/run", f"engine_name={OTHER}")
     assert json.loads((mine / "scored.json").read_text())["engine"] == OTHER
     other = (mine / "scores.csv").read_text()
     assert other != before
     call("score", "run=outputs/run")
     assert (mine / "scores.csv").read_text() == other
-    call("score", "run=outputs/run", "engine=transformers")
+    call("score", "run=outputs/run", "engine_name=transformers")
     assert (mine / "scores.csv").read_text() == before
     assert "engine" not in json.loads((mine / "scored.json").read_text())
 
 
 def test_runs_of_two_engines_are_compared_only_if_told(mine: Path) -> None:
     shutil.copytree(mine, mine.parent / "second")
-    call("score", "run=outputs/second", f"engine={OTHER}")
+    call("score", "run=outputs/second", f"engine_name={OTHER}")
     message = call("compare", "outputs/run", "outputs/second", code=2)
     assert "outputs/run was scored by transformers, and outputs/second by vllm 9.9" in message
     assert "fashion_naming" in call("compare", "outputs/run", "outputs/second", "--across-engines")
