@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,11 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.records import Precision
 from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
-from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.models.load import LoadedModel
 from forgetbench.runs.address import resolve
-from forgetbench.serving import served
-from tests.support.server_app import GENERATE, StandIn
+from forgetbench.serving import engines, served
+from forgetbench.serving.client import wait_until
+from tests.support.server_app import StandIn
 from tests.support.server_knobs import SOUND, Knobs
 from tests.support.serving import TINY, Answers, Scorer, assert_equal, attached
 
@@ -82,27 +83,27 @@ def subject(kind: str, runs: dict[str, Path], sets: Path, tiny: LoadedModel, out
 class Inside:
     """A vLLM process that is a stand-in server in this process: it starts at once."""
 
-    knobs = SOUND
-    started: list[list[str]] = []
-    servers: list[StandIn] = []
-
-    def __init__(self, python: str, log: Path, reloads: bool = False) -> None:
-        self.key, self.url = "", ""
-        self.is_running = False
+    def __init__(self, knobs: Knobs) -> None:
+        self._knobs = knobs
+        self.servers: list[StandIn] = []
+        self.starts: list[list[str]] = []
+        self.key, self.is_running = "", False
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
 
     def start(self, arguments: Sequence[str]) -> None:
-        arguments = list(arguments)
-        self.started.append(arguments)
+        self.stop()
+        self.starts.append(list(arguments))
         adapters = dict(one.split("=") for one in arguments if one.startswith("step_") and "=" in one)
-        name = arguments[arguments.index("--served-model-name") + 1]
-        port = int(self.url.rpartition(":")[2]) if self.url else 0
-        model = arguments[arguments.index("--model") + 1]
-        server = StandIn(model, self.knobs, name, adapters, address=("127.0.0.1", port))
+        model, name = (arguments[list(arguments).index(one) + 1] for one in ("--model", "--served-model-name"))
+        server = StandIn(model, self._knobs, name, adapters, address=("127.0.0.1", self._port))
         self.servers.append(server.__enter__())
-        self.url, self.is_running = server.url, True
+        self.is_running = True
 
     def wait(self, is_up: Callable[[], bool], seconds: float) -> None:
-        assert is_up()
+        assert wait_until(is_up, seconds, 0.01)  # a connection to the one before may be left
 
     def said(self) -> str:
         return "it says nothing."
@@ -111,3 +112,104 @@ class Inside:
         if self.is_running:
             self.servers[-1].__exit__(None, None, None)
         self.is_running = False
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Inside]:
+    """Puts it in the place of a process."""
+
+    def put(knobs: Knobs = SOUND) -> Inside:
+        found = Inside(knobs)
+        monkeypatch.setattr(served, "Server", lambda *_: found)
+        monkeypatch.setattr(engines, "vllm_version", lambda _: "0.32.0")
+        return found
+
+    return put
+
+
+def vllm(**more: Any) -> EngineConfig:
+    return EngineConfig(name=Engine.vllm, python="python", **more)
+
+
+@pytest.fixture
+def of_run(runs: dict[str, Path], sets: Path, tiny: LoadedModel, tmp_path: Path) -> Callable[[str], Scorer]:
+    return lambda kind: subject(kind, runs, sets, tiny, tmp_path / "outputs")
+
+
+def test_adapters_are_served_at_once_beside_their_base(
+    of_run: Callable[[str], Scorer], own_of: Any, inside: Callable[..., Inside]
+) -> None:
+    process, scorer = inside(), of_run("lora")
+    assert_equal(scorer.score(vllm(), SETS), own_of("lora"))
+    (start,) = process.starts
+    assert len([one for one in start if one.startswith("step_")]) == 2
+    table = pd.read_csv(scorer.outputs / "tables/engine.csv")
+    assert sorted(set(table["checkpoint"])) == ["step_000000", "step_000002"]
+    assert table["largest_difference"].max() < 1e-3
+
+
+def test_adapters_may_be_merged(of_run: Callable[[str], Scorer], own_of: Any, inside: Callable[..., Inside]) -> None:
+    process = inside()
+    assert_equal(of_run("lora").score(vllm(adapters=False), SETS), own_of("lora"))
+    assert [start[start.index("--served-model-name") + 1] for start in process.starts] == [
+        "base",
+        "step_000001",
+        "step_000002",
+    ]
+
+
+def test_full_weights_are_served_by_a_fresh_server_each(
+    of_run: Callable[[str], Scorer], own_of: Any, inside: Callable[..., Inside]
+) -> None:
+    process, scorer = inside(), of_run("full")
+    assert_equal(scorer.score(vllm(), SETS), own_of("full"))
+    assert len(process.starts) == 3
+    table = pd.read_csv(scorer.outputs / "tables/engine.csv")
+    assert sorted(set(table["checkpoint"])) == ["step_000000", "step_000001", "step_000002"]
+
+
+def test_a_sound_server_takes_weights_in_place_and_is_checked_at_every_swap(
+    of_run: Callable[[str], Scorer], own_of: Any, inside: Callable[..., Inside]
+) -> None:
+    process, scorer = inside(), of_run("full")
+    assert_equal(scorer.score(vllm(reload=Reload.in_place), SETS), own_of("full"))
+    assert len(process.starts) == 1
+    assert process.servers[0].seen["/collective_rpc"] == 2
+    table = pd.read_csv(scorer.outputs / "tables/engine.csv")
+    assert table.groupby("checkpoint")["items"].sum().tolist() == [8, 8, 8]  # all there are: fewer than 64
+    assert not list(scorer.outputs.glob(".engines/*"))
+
+
+def test_no_answer_of_stale_weights_reaches_a_cell(
+    of_run: Callable[[str], Scorer], own_of: Any, inside: Callable[..., Inside]
+) -> None:
+    process, scorer = inside(Knobs(stale=0.3)), of_run("full")
+    assert_equal(scorer.score(vllm(reload=Reload.in_place), SETS), own_of("full"))
+    assert sum(one.seen["stale"] for one in process.servers) > 0
+    assert len(process.starts) > 1
+
+
+def test_adapters_are_loaded_into_a_server_that_takes_them(
+    of_run: Callable[[str], Scorer], own_of: Any, standing: Standing
+) -> None:
+    scorer = of_run("lora")
+    with standing() as server:
+        assert_equal(scorer.score(attached(server), SETS), own_of("lora"))
+        assert server.seen["/v1/load_lora_adapter"] == 2
+        assert not {"step_000001", "step_000002"} & set(server.model.models)  # which another run may have, too
+    assert len(pd.read_csv(scorer.outputs / "tables/engine.csv")) == 6  # each set at each checkpoint
+
+
+def test_served_checkpoints_may_be_named_and_others_are_refused_with_the_fix(
+    of_run: Callable[[str], Scorer], standing: Standing
+) -> None:
+    with standing(Knobs(runtime_lora=False)) as server:
+        with pytest.raises(
+            UserError, match=r"none of them is step_000001; .*HTTP 404.*engine.models=\{step_000001: <name>\}"
+        ):
+            of_run("lora").score(attached(server), ["letters"])
+        with pytest.raises(UserError, match="none of them is tuned"):
+            of_run("lora").score(attached(server, models={"step_000001": "tuned"}), ["letters"])
+        # The base under the checkpoint's name: other weights than those of the run.
+        with pytest.raises(UserError, match=r"letters, step_000001: vllm 0.32.0 gives log-probabilities up to"):
+            of_run("full").score(attached(server, models={"step_000001": "base"}), ["letters"])
