@@ -91,7 +91,7 @@ class Client:
     def get(self, path: str) -> Any:
         """What a path tells; None where there is no such path, or the server does not answer."""
         try:
-            answer = self._http.get(path, timeout=10.0)
+            answer = self._http.get(path, timeout=10.0, extensions={"trace": self._note})
             return answer.json() if answer.status_code == 200 and answer.content else None
         except (httpx2.HTTPError, RuntimeError, ValueError):
             return None
@@ -105,7 +105,7 @@ class Client:
         for path in ("/health", "/v1/models"):
             self.check_open()
             try:
-                status = self._http.get(path, timeout=10.0).status_code
+                status = self._http.get(path, timeout=10.0, extensions={"trace": self._note}).status_code
             except (httpx2.HTTPError, RuntimeError):
                 return False
             if status != 404:
@@ -182,7 +182,7 @@ class Client:
         return without_secrets(text)[:_MOST_LETTERS].rstrip(".")
 
     def _note(self, event: str, info: Mapping[str, Any]) -> None:
-        """Remember the sockets that are opened."""
+        """Remember the sockets that are opened; any request may be sent over one that another opened."""
         if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             one = info["return_value"].get_extra_info("socket")
             with self._lock:

@@ -204,11 +204,11 @@ def test_proxies_are_not_asked_for_this_machine(
 def test_ctrl_c_does_not_wait_for_a_server_that_hangs(
     scorer: Scorer, standing: Standing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with standing(Knobs(every=1, after=6, failure="hang")) as server:
+    with standing(Knobs(every=1, after=5, failure="hang")) as server:
         main = threading.get_ident()
 
         def interrupt() -> None:
-            while server.seen["failed"] < 2:
+            while server.seen["failed"] < 4:
                 time.sleep(0.02)
             signal.pthread_kill(main, signal.SIGINT)
 
