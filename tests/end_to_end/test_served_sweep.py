@@ -36,7 +36,7 @@ def test_a_server_scores_the_points_of_a_sweep(tmp_path: Path, monkeypatch: pyte
         seen = sum(server.seen.values())
     assert seen > 0
     points = sorted(path.parent for path in tmp_path.rglob("run.json"))
-    assert [one.name for one in points] == ["seed=0", "seed=1"]
+    assert [one.name for one in points] == ["seed-0", "seed-1"]
     for point in points:
         assert "engine" not in json.loads((point / "run.json").read_text())["config"]
         assert json.loads((point / "scored.json").read_text())["engine"] == "vllm 0.32.0"

@@ -30,7 +30,7 @@ def none_stored(scorer: Scorer) -> bool:
     return not [*scorer.outputs.glob(".cells/*.parquet"), *scorer.outputs.glob(".cells/*.partial/*")]
 
 
-@pytest.mark.parametrize("failure", ["500", "503", "drop", "json", "hang"])
+@pytest.mark.parametrize("failure", ["500", "drop", "json", "hang"])
 def test_a_request_that_fails_is_asked_again(
     scorer: Scorer, letters: Answers, standing: Standing, failure: str
 ) -> None:
