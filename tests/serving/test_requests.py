@@ -148,6 +148,9 @@ def test_answers_that_are_none_are_asked_for_again(
     with pytest.raises(FailedError) as failed:
         scripted(*answers).post("/x", {}, "item 'a'")
     assert f"item 'a': the request failed 2 times, at last with: {said}." in str(failed.value)
+
+
+def test_what_comes_at_the_second_try_is_the_answer(scripted: Scripted) -> None:
     assert scripted((500, b""), (200, b'{"a": 1}')).post("/x", {}, "item 'a'") == {"a": 1}
 
 
