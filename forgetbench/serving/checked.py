@@ -142,6 +142,7 @@ class CheckedRunner(ServerRunner):
         bad = self._compare(checkpoint)
         if bad and self._restart:  # weights that were read in place may be stale
             self._restart(checkpoint)
+            super().move(checkpoint)  # a fresh server may name it otherwise
             bad = self._compare(checkpoint)
         if bad:
             raise self._comparisons.refusal(bad[0])

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
 from forgetbench.cli import app
@@ -77,7 +79,8 @@ def write_sets(folder: Path) -> Path:
         row = {"id": str(i), "question": f"Which colour is picture {i}?", "options": names, "answer": names[i % 4]}
         for k, colour in enumerate(shown):
             size = (16 + 6 * (i % 4), 16 + 5 * (i % 3))
-            Image.new("RGB", size, COLOURS[colour]).save(folder / f"pictures/{i}_{k}.png")
+            shade = Image.linear_gradient("L").rotate(37 * i, fillcolor=128).resize(size)
+            ImageOps.colorize(shade, "black", COLOURS[colour]).save(folder / f"pictures/{i}_{k}.png")
         rows.append(json.dumps(row | {"images": [f"{i}_{k}.png" for k in range(len(shown))]}))
     (folder / "items.jsonl").write_text("\n".join(rows))
     for name in SETS:
@@ -104,21 +107,20 @@ class Project:
             "finetune", *self.model, f"name={name}", *recipe, "recipe.batch_size=4", *steps_of, "data=toy_letter"
         )
 
-    def cells(self, run: str, *arguments: str, sets: tuple[str, ...] = SETS) -> dict[tuple[int, str, str], pd.DataFrame]:
+    def cells(
+        self, run: str, *arguments: str, sets: tuple[str, ...] = SETS, outputs: str = "outputs"
+    ) -> dict[tuple[int, str, str], pd.DataFrame]:
         """A run's cells by step, dataset and decoding."""
         matrix = (f"matrix.datasets=[{','.join(sets)}]", "matrix.representation.enabled=false", "matrix.limit=100")
-        self.call("eval-matrix", f"run=outputs/{run}", *matrix, *arguments)
-        scores = pd.read_csv(self.folder / "outputs" / run / "scores.csv")
+        self.call("eval-matrix", f"run={outputs}/{run}", f"outputs={outputs}", *matrix, *arguments)
+        scores = pd.read_csv(self.folder / outputs / run / "scores.csv")
         keys = scores[["step", "dataset", "decoding", "cell"]].drop_duplicates().itertuples(index=False)
-        stored = self.folder / "outputs" / ".cells"
+        stored = self.folder / outputs / ".cells"
         return {key[:3]: pd.read_parquet(stored / f"{key[3]}.parquet").set_index("sample_id") for key in keys}
 
-    def engine_table(self, run: str) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "outputs" / run / "engine.csv")
-
-    def starts(self, run: str) -> int:
+    def starts(self, run: str, outputs: str = "outputs") -> int:
         """How often vLLM was started."""
-        log = (self.folder / "outputs" / run / "engine.log").read_text("utf-8", "replace")
+        log = (self.folder / outputs / run / "engine.log").read_text("utf-8", "replace")
         return sum(line.startswith("$ ") for line in log.splitlines())
 
 
@@ -153,18 +155,31 @@ def assert_apart(cells: dict[tuple[int, str, str], pd.DataFrame], *steps: int) -
         assert min(abs(a - b).max() for a, b in pairs) > TOLERANCE
 
 
-@pytest.fixture(scope="module", params=["embedded", *LARGER])
-def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    folder = tmp_path_factory.mktemp(request.param)
-    model = "model=tiny"
-    if request.param in LARGER:
-        LARGER[request.param](folder / "model")
-        model = "model=local model.path=model"
+@contextmanager
+def opened(folder: Path, model: str) -> Iterator[Project]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, value in CPU.items():
             patch.setenv(name, value)
         yield Project(folder, model)
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Project]:
+    with opened(tmp_path, "model=tiny") as project:
+        yield project
+
+
+@pytest.fixture(scope="module", params=["embedded", *LARGER])
+def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The base's cells are there for the second test."""
+    folder = tmp_path_factory.mktemp(request.param)
+    model = "model=tiny"
+    if request.param in LARGER:
+        LARGER[request.param](folder / "model")
+        model = "model=local model.path=model"
+    with opened(folder, model) as project:
+        yield project
 
 
 def test_a_base_and_its_adapters_have_the_cells_of_transformers(project: Project) -> None:
@@ -180,3 +195,22 @@ def test_every_full_checkpoint_has_a_server_of_its_own_and_the_cells_of_transfor
     ours = project.cells("whole")
     assert_same(ours, project.cells("whole", *ENGINE))
     assert_apart(ours, 0, 4)
+
+
+def test_weights_that_stay_stale_in_a_running_server_reach_no_cell(embedded: Project) -> None:
+    embedded.train("swapped", *FULL, "seed=1")
+    swap, sets = (*ENGINE, "engine.reload=in_place"), ("toy_letter", "fashion_naming")
+    ours = embedded.cells("swapped", sets=sets)
+    assert_same(ours, embedded.cells("swapped", *swap, sets=sets))
+    assert_apart(ours, 0, 2, 4)
+    fresh = embedded.starts("swapped")
+    # Unchecked, in another folder: what the running server says after a swap.
+    shutil.copytree("outputs/swapped", "unchecked/swapped")
+    for name in ("engine.log", "engine.csv"):
+        Path("unchecked/swapped", name).unlink()
+    unchecked = embedded.cells("swapped", *swap, "engine.tolerance=1e6", sets=sets, outputs="unchecked")
+    assert embedded.starts("swapped", "unchecked") == 1
+    found = parity(ours, unchecked)
+    print(f"\nunchecked:\n{found.to_string(index=False)}")
+    stale = found[found["gap"] > TOLERANCE]["step"].nunique()
+    assert fresh == 1 + stale
