@@ -53,6 +53,8 @@ LARGER: dict[str, Callable[[Path], Path]] = {
         folder, **SIZES, rope_parameters={**QWEN_ROPE, "mrope_section": [4, 6, 6]}
     ),
 }
+Cells = dict[tuple[int, str, str], pd.DataFrame]
+"""By step, dataset and decoding."""
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 40), "light blue": (90, 90, 250), "dark red": (110, 10, 10)}
 SETS = ("toy_letter", "toy_option", "toy_text")
 MANIFEST = """
@@ -103,13 +105,9 @@ class Project:
     def train(self, name: str, *recipe: str, steps: int = 4, every: int = 2) -> None:
         """A run with a checkpoint every few steps."""
         steps_of = (f"recipe.steps={steps}", "recipe.checkpoints.log_spaced=null", f"recipe.checkpoints.every={every}")
-        self.call(
-            "finetune", *self.model, f"name={name}", *recipe, "recipe.batch_size=4", *steps_of, "data=toy_letter"
-        )
+        self.call("finetune", *self.model, f"name={name}", *recipe, "recipe.batch_size=4", *steps_of, "data=toy_letter")
 
-    def cells(
-        self, run: str, *arguments: str, sets: tuple[str, ...] = SETS, outputs: str = "outputs"
-    ) -> dict[tuple[int, str, str], pd.DataFrame]:
+    def cells(self, run: str, *arguments: str, sets: tuple[str, ...] = SETS, outputs: str = "outputs") -> Cells:
         """A run's cells by step, dataset and decoding."""
         matrix = (f"matrix.datasets=[{','.join(sets)}]", "matrix.representation.enabled=false", "matrix.limit=100")
         self.call("eval-matrix", f"run={outputs}/{run}", f"outputs={outputs}", *matrix, *arguments)
@@ -124,7 +122,7 @@ class Project:
         return sum(line.startswith("$ ") for line in log.splitlines())
 
 
-def parity(ours: dict[tuple[int, str, str], pd.DataFrame], theirs: dict[tuple[int, str, str], pd.DataFrame]) -> pd.DataFrame:
+def parity(ours: Cells, theirs: Cells) -> pd.DataFrame:
     """One row for each cell: how many answers are the same, and how far apart log-probabilities are at most."""
     assert ours.keys() == theirs.keys()
     assert ours
@@ -141,14 +139,14 @@ def parity(ours: dict[tuple[int, str, str], pd.DataFrame], theirs: dict[tuple[in
     return pd.DataFrame(rows).sort_values(["step", "dataset", "decoding"], ignore_index=True)
 
 
-def assert_same(ours: dict[tuple[int, str, str], pd.DataFrame], theirs: dict[tuple[int, str, str], pd.DataFrame]) -> None:
+def assert_same(ours: Cells, theirs: Cells) -> None:
     found = parity(ours, theirs)
     print(f"\n{found.to_string(index=False)}")
     assert (found["same"] == found["items"]).all()
     assert found["gap"].max() <= TOLERANCE
 
 
-def assert_apart(cells: dict[tuple[int, str, str], pd.DataFrame], *steps: int) -> None:
+def assert_apart(cells: Cells, *steps: int) -> None:
     """Checkpoints are so far apart that one taken for another is noticed."""
     for one, other in pairwise(steps):
         pairs = zip(*(cells[step, SETS[0], "choice"]["option_logprobs"] for step in (one, other)), strict=True)
