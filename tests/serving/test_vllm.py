@@ -81,6 +81,7 @@ def write_sets(folder: Path) -> Path:
         row = {"id": str(i), "question": f"Which colour is picture {i}?", "options": names, "answer": names[i % 4]}
         for k, colour in enumerate(shown):
             size = (16 + 6 * (i % 4), 16 + 5 * (i % 3))
+            # Shades, not one colour: a picture that vLLM brings to its size in another way then gives other answers.
             shade = Image.linear_gradient("L").rotate(37 * i, fillcolor=128).resize(size)
             ImageOps.colorize(shade, "black", COLOURS[colour]).save(folder / f"pictures/{i}_{k}.png")
         rows.append(json.dumps(row | {"images": [f"{i}_{k}.png" for k in range(len(shown))]}))
@@ -186,6 +187,8 @@ def test_a_base_and_its_adapters_have_the_cells_of_transformers(project: Project
     assert_same(ours, project.cells("adapters", *ENGINE))
     assert_apart(ours, 0, 2, 4)
     assert project.starts("adapters") == 1
+    checked = pd.read_csv("outputs/adapters/engine.csv")
+    assert set(checked["asked_by"]) == set(checked["prompts"]) == {"token ids"}
 
 
 def test_every_full_checkpoint_has_a_server_of_its_own_and_the_cells_of_transformers(project: Project) -> None:
@@ -202,7 +205,7 @@ def test_weights_that_stay_stale_in_a_running_server_reach_no_cell(embedded: Pro
     assert_same(ours, embedded.cells("swapped", *swap, sets=sets))
     assert_apart(ours, 0, 2, 4)
     fresh = embedded.starts("swapped")
-    # Unchecked, in another folder: what the running server says after a swap.
+    # Unchecked, in a folder of its own: what a running server says after a swap.
     shutil.copytree("outputs/swapped", "unchecked/swapped")
     for name in ("engine.log", "engine.csv"):
         Path("unchecked/swapped", name).unlink()
@@ -211,4 +214,4 @@ def test_weights_that_stay_stale_in_a_running_server_reach_no_cell(embedded: Pro
     found = parity(ours, unchecked)
     print(f"\nunchecked:\n{found.to_string(index=False)}")
     stale = found[found["gap"] > TOLERANCE]["step"].nunique()
-    assert fresh == 1 + stale
+    assert fresh == 1 + stale  # 3 with vLLM 0.32; one that reads all weights again needs no second start
