@@ -53,7 +53,7 @@ def _score_run(address: str, config: ScoreConfig) -> tuple[Tables, Path]:
     outputs, matrix = outputs_of(run, Path(config.outputs)), with_tasks(config.matrix, subject, catalogue)
     _check_checkpoints(run, config.partial)
     before = recall(run.folder)
-    engine = config.engine or (before.engine if before else None)
+    engine = config.engine_name or (before.engine if before else None)
     engine = None if engine == Engine.transformers else engine
     scored = Scored(matrix_settings(config.matrix), config.manifests, outputs, engine)
     if before is None:

@@ -13,6 +13,7 @@ from forgetbench.core.shell import argument
 from forgetbench.runs.address import resolve
 from forgetbench.runs.courses import STRATEGIES
 from forgetbench.runs.courses import TABLE as COURSE
+from forgetbench.runs.engines import check_one_engine
 from forgetbench.runs.stored import StoredRun, read_table
 from forgetbench.tables.scores import MATRIX_COLUMNS, SCORE_COLUMNS
 from forgetbench.terminal import audit_table, matrix_table, sweep_table, training_lines
@@ -29,6 +30,7 @@ def show(path: Path, as_json: bool) -> None:
         UserError: there is nothing to show.
     """
     runs = resolve(path).whole().runs
+    check_one_engine((run for run in runs if not run.scores.empty), "`forgetbench show` of one run tells its own.")
     scores, matrix = (
         pd.concat([table for table in tables if not table.empty] or [pd.DataFrame(columns=columns)], ignore_index=True)
         for tables, columns in (

@@ -264,7 +264,7 @@ class ScoreConfig:
     """Folder that tables and cells of `predictions` are written to; those of a run are where the run is."""
     manifests: list[str] = field(default_factory=lambda: ["data_manifests"])
     """Folders searched for your own manifests, besides the shipped ones."""
-    engine: str | None = None
+    engine_name: str | None = None
     """What ran the model, with its version, such as 'vllm 0.32.0'; null: as the run was scored last."""
     partial: bool = False
     """Score what is there (of a run: its cells; of `predictions`: the items that every file has) and say what is not;

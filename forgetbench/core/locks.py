@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from forgetbench.core.files import remove_leftovers
+from forgetbench.core.files import naming, remove_leftovers
 from forgetbench.core.processes import ProcessGroup
 
 _TURN_S = 20.0
@@ -31,12 +31,15 @@ def only_command(folder: Path, process_group: ProcessGroup | None = None, waits:
     Yields:
         Whether this command is the only one, which it always is if it waits.
     """
-    group, target = process_group or ProcessGroup(), folder.resolve()
+    # Not `Path.resolve`, which has an error of its own for links that lead to themselves; those are refused later.
+    group, target = process_group or ProcessGroup(), Path(os.path.realpath(folder))
     lock = target.with_name(f".{target.name}.lock")
     holder = lock.with_suffix(".holder")
     held, wait_s = FileLock(lock), 0.0
     if group.is_main:
         lock.parent.mkdir(parents=True, exist_ok=True)
+        with naming(folder, lock.name):
+            lock.touch()  # filelock waits for ever where no file can be made, as in /proc
     while not group.broadcast(group.is_main and _acquired(held, wait_s)):
         if not waits:
             yield False

@@ -53,17 +53,23 @@ class Engine:
     """Asks one loaded model; its weights may be swapped between calls."""
 
     def __init__(
-        self, loaded: LoadedModel, encoder: Encoder, feature_bytes: int = 1 << 31, marks: Marks = THOUGHT_MARKS
+        self,
+        loaded: LoadedModel,
+        encoder: Encoder,
+        feature_bytes: int = 1 << 31,
+        marks: Marks = THOUGHT_MARKS,
+        device: str | None = None,
     ) -> None:
-        """Use a model in evaluation mode and without gradients, on a GPU if there is one.
+        """Use a model in evaluation mode and without gradients.
 
         Args:
             loaded: the model.
             encoder: of the same model.
             feature_bytes: memory for picture features; 0 encodes every picture every time.
             marks: what thoughts stand between, which is kept where it is a special token.
+            device: to run it on; None for a GPU if there is one.
         """
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # What a method freezes must not show: torch multiplies by weights with gradients in another order of sums.
         self._model = loaded.model.to(self._device).requires_grad_(False)
         self._keeps_logits, self._reuses_prefix = loaded.keeps_logits, loaded.reuses_prefix

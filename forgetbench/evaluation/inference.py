@@ -30,7 +30,9 @@ from forgetbench.models.tensors import tensors_digest
 class ModelRunner(Runner):
     """One loaded model, at one checkpoint at a time."""
 
-    def __init__(self, loaded: LoadedModel, encoder: Encoder, config: MatrixConfig, cache: Path) -> None:
+    def __init__(
+        self, loaded: LoadedModel, encoder: Encoder, config: MatrixConfig, cache: Path, device: str | None = None
+    ) -> None:
         """Take the model on its base weights, adapters attached.
 
         Args:
@@ -38,13 +40,14 @@ class ModelRunner(Runner):
             encoder: of the same model.
             config: what is scored, and how.
             cache: folder of encoded prompts, shared by all runs.
+            device: to run it on; None for a GPU if there is one.
 
         Raises:
             UserError: the model cannot run in the precision, or has no such layer to measure.
         """
         super().__init__(encoder, loaded.inputs_digest, context_of(loaded.model.config), config, cache)
         at_precision(loaded.model, config.precision)
-        self._engine = Engine(loaded, encoder, int(config.feature_gb * GIB), config.reasoning.marks)
+        self._engine = Engine(loaded, encoder, int(config.feature_gb * GIB), config.reasoning.marks, device)
         self._model = loaded.model
         # A layer that is not there is refused before anything is asked.
         self._observer = Observer(loaded, encoder.pad_id, config) if config.representation.enabled else None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # a finished matrix is read again without torch
+    from forgetbench.config import ModelConfig
+    from forgetbench.models.load import LoadedModel
 
-from forgetbench.config import ModelConfig
-from forgetbench.models.load import LoadedModel
-
-Loaded = tuple[LoadedModel, ModelConfig]
-"""A model, and what it was loaded by."""
+    Loaded = tuple[LoadedModel, ModelConfig]
+    """A model, and what it was loaded by."""
 
 
 class HeldModel:
@@ -34,6 +34,8 @@ class HeldModel:
 
     def drop(self) -> None:
         """Free its memory; whoever else holds it must have let go."""
+        import torch
+
         self._loaded = None
         gc.collect()
         if torch.cuda.is_available():

@@ -93,7 +93,7 @@ class Run:
         """Parts that really trained, such as `projector+language`."""
         return str(self.audit["label"])
 
-    @property
+    @cached_property
     def recipes(self) -> list[RecipeConfig]:
         """The recipe of every stage that was trained as such; stages that are trained jointly have one."""
         return stage_recipes(self.config.recipe, self.config.data)
@@ -195,10 +195,11 @@ class Run:
 
 
 def settings_of(config: FinetuneConfig) -> dict[str, Any]:
-    """A configuration as nested settings, less what is scored."""
+    """The configuration of a training as nested settings: of a sweep's point, less what is scored and by what."""
+    trains = {field.name for field in fields(FinetuneConfig)}
     container = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items() if key != "matrix"}
+    return {str(key): value for key, value in container.items() if key in trains}
 
 
 def start_run(

@@ -87,7 +87,7 @@ def serving(work: Scoring) -> Iterator[Callable[[], ServerRunner]]:
 
 def _start(work: Scoring, held: ExitStack) -> tuple[Comparisons, ServerRunner]:
     """Ask transformers what will be compared, free its memory, and prepare the server."""
-    exports = Exports(held.enter_context(scratch(work.outputs / ".served")), work.run, work.model, work.held)
+    exports = Exports(held.enter_context(scratch(work.outputs / "served")), work.run, work.model, work.held)
     adapters = _adapters(work, exports)
     cases = _cases(work, adapters)
     kept = work.outputs / ".engines"

@@ -86,3 +86,12 @@ def test_an_error_frees_the_lock(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt), only_command(tmp_path / "run"):
             raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_itself_and_a_place_where_nothing_can_be_made_are_not_waited_for(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with only_command(loop) as alone:
+        assert alone
+    with pytest.raises(OSError, match=r"\.out\.lock"), only_command(Path("/proc/out")):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,28 @@ def test_an_adapter_on_a_vision_tower_has_the_level_that_publishers_have_and_a_w
     tuned = PeftModel.from_pretrained(stock(Path(base_of(run).path)), tmp_path / "adapter")
     torch.testing.assert_close(logits(tuned, inputs), own_logits(run, inputs), atol=1e-5, rtol=1e-5)
     changed(load_model(base_of(run)), base_of(run), 0, ExternalCheckpoint(1, tmp_path / "adapter", is_adapter=True))
+
+
+def test_an_adapter_with_the_names_of_transformers_4_is_brought_in_as_the_same(world: World, tmp_path: Path) -> None:
+    run = world.train("old_names", "llava", LoRA(rank=2, parts=["vision", "language"]), parts=["vision", "language"])
+    export(run, tmp_path / "new", adapter=True)
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    tensors = load_file(tmp_path / "new/adapter_model.safetensors")
+    start = "base_model.model."
+    old = {
+        start + published("llava", name.removeprefix(start).replace(".vision_model", "")): one
+        for name, one in tensors.items()
+    }
+    assert not old.keys() & tensors.keys()
+    save_file(old, tmp_path / "old/adapter_model.safetensors", {"format": "pt"})
+    found = [
+        changed(
+            load_model(base_of(run)), base_of(run), 0, ExternalCheckpoint(1, tmp_path / name, is_adapter=True)
+        ).delta
+        for name in ("new", "old")
+    ]
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_configuration_and_processor_are_the_files_of_the_base_with_the_weights_type(
