@@ -54,6 +54,7 @@ class FakeVllm:
         info = folder / f"site/{distribution.replace('-', '_')}-{knobs.version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {knobs.version}\n")
+        (info / "top_level.txt").write_text("vllm\n")
         for one in dataclasses.fields(knobs):
             if getattr(knobs, one.name) != one.default:
                 facts[one.name] = getattr(knobs, one.name)
