@@ -1,7 +1,8 @@
 """lmms-eval as a baseline: the embedded model as a checkpoint folder, its sets as lmms-eval tasks, and the command.
 
 The environment variable FORGETBENCH_LMMS_PYTHON names an interpreter that has lmms-eval 0.7.3 with decord, which its
-`llava_hf` imports without requiring it. forgetbench's own environment needs none of this.
+`llava_hf` imports without requiring it; FORGETBENCH_LMMS_VLLM_PYTHON one that has vLLM beside it (and filelock below
+3.21, as 0.7.3 imports what later ones have moved). forgetbench's own environment needs none of this.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from benchmarks.baselines.export import eval_samples, export_checkpoint, export_
 
 __all__ = ["command", "environment", "export_checkpoint", "export_tasks", "interpreter", "task_name"]
 
-VARIABLE = "FORGETBENCH_LMMS_PYTHON"
+VARIABLE, WITH_VLLM = "FORGETBENCH_LMMS_PYTHON", "FORGETBENCH_LMMS_VLLM_PYTHON"
 MAX_NEW_TOKENS = 4
 PATCHED = Path(__file__).with_name("lmms_patched.py")
 MODEL_ARGS = {
     "llava_hf": "device=cpu,device_map=cpu,dtype=float32,attn_implementation=eager",
     "huggingface": "device=cpu,device_map=cpu,attn_implementation=eager",
+    "vllm": "dtype=float32,enforce_eager=True,max_model_len=512,max_num_seqs=64",
 }
 UTILS = '''\
 """How lmms-eval reads an item and scores an answer: right if it is the letter, with or without a full stop."""
@@ -41,9 +43,9 @@ def process_results(doc, results):
 '''
 
 
-def interpreter() -> Path | None:
+def interpreter(variable: str = VARIABLE) -> Path | None:
     """The interpreter to run lmms-eval with; None where there is none."""
-    named = os.environ.get(VARIABLE)
+    named = os.environ.get(variable)
     return Path(named) if named else None
 
 
@@ -92,6 +94,7 @@ def command(
     model: str = "llava_hf",
     batch_size: int = 1,
     output: Path | None = None,
+    max_new_tokens: int | None = None,
 ) -> list[str]:
     """The whole process, to be run with `environment(tasks)`.
 
@@ -102,15 +105,18 @@ def command(
         checkpoint: a folder of `export_checkpoint`.
         tasks: a folder of `export_tasks`.
         names: the datasets to run, among those exported.
-        model: `llava_hf` (batches of 1 only) as it is, or the generic `huggingface`, patched.
+        model: `llava_hf` (batches of 1 only) or `vllm` as it is, or the generic `huggingface`, patched.
         batch_size: items a batch.
         output: where to write samples and results; by default nothing is written.
+        max_new_tokens: for `vllm`, which takes its own default where a task says less.
     """
+    where = "model" if model == "vllm" else "pretrained"
+    more = "" if max_new_tokens is None else f",max_new_tokens={max_new_tokens}"
     words = [
         # -P: beside the script lies this module, under the package's name.
-        *(str(python), *(["-m", "lmms_eval"] if model == "llava_hf" else ["-P", str(PATCHED)])),
+        *(str(python), *(["-P", str(PATCHED)] if model == "huggingface" else ["-m", "lmms_eval"])),
         *("--model", model),
-        *("--model_args", f"pretrained={checkpoint},{MODEL_ARGS[model]}"),
+        *("--model_args", f"{where}={checkpoint},{MODEL_ARGS[model]}{more}"),
         *("--tasks", ",".join(map(task_name, names))),
         *("--include_path", str(tasks)),
         *("--batch_size", str(batch_size)),

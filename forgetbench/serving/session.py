@@ -184,10 +184,20 @@ def _arguments(work: Scoring, encoder: Encoder, template: str | None) -> list[st
         found += ["--trust-remote-code"]
     if template:
         found += ["--chat-template", template]
-    if encoder.limits:
-        found += ["--mm-processor-kwargs", json.dumps(encoder.limits)]
+    if pictures := _of_pictures(encoder):
+        found += ["--mm-processor-kwargs", json.dumps(pictures)]
     try:
         takes_tokens = Version(work.identity.version) >= _FIRST_WITH_TOKENS
     except InvalidVersion:
         takes_tokens = False
     return [*found, "--enable-scale-out"] if takes_tokens else found
+
+
+def _of_pictures(encoder: Encoder) -> dict[str, Any]:
+    """How vLLM is to bring pictures to their size: as here.
+
+    It takes torchvision where that is installed, whose resizing moved log-probabilities by 0.05; the old name of this
+    setting is the one that every transformers takes, and that leaves processors of videos alone.
+    """
+    by_pillow = type(encoder.processor.image_processor).__name__.endswith("Pil")
+    return {**encoder.limits, **({"use_fast": False} if by_pillow else {})}

@@ -183,7 +183,7 @@ def tiled_tokenizer() -> PreTrainedTokenizerFast:
 TILES = {"size": {"longest_edge": 32}, "max_image_size": {"longest_edge": 16}, "do_image_splitting": True}
 
 
-def tiled_config(config_class: type, tok: PreTrainedTokenizerFast) -> object:
+def tiled_config(config_class: type, tok: PreTrainedTokenizerFast, **sizes: object) -> object:
     """Sizes of an Idefics3 or SmolVLM: 4 tokens per tile."""
     return config_class(
         vision_config={
@@ -194,7 +194,7 @@ def tiled_config(config_class: type, tok: PreTrainedTokenizerFast) -> object:
             "image_size": 16,
             "patch_size": 4,
         },
-        text_config=transformers.LlamaConfig(**text_sizes(tok)),
+        text_config=transformers.LlamaConfig(**text_sizes(tok, **sizes)),
         image_token_id=tok.convert_tokens_to_ids("<image>"),
         scale_factor=2,
         pad_token_id=tok.pad_token_id,
@@ -202,14 +202,14 @@ def tiled_config(config_class: type, tok: PreTrainedTokenizerFast) -> object:
     )
 
 
-def idefics3(folder: Path) -> Path:
-    """SmolVLM-256M's type: a picture becomes a varying number of tiles, 4 tokens each."""
+def idefics3(folder: Path, **sizes: object) -> Path:
+    """SmolVLM-256M's type: a picture becomes a varying number of tiles, 4 tokens each; may have other `sizes`."""
     tok = tiled_tokenizer()
     pixels = transformers.Idefics3ImageProcessorPil(**TILES)
     processor = transformers.Idefics3Processor(
         image_processor=pixels, tokenizer=tok, image_seq_len=4, chat_template=END_OF_UTTERANCE
     )
-    config = tiled_config(transformers.Idefics3Config, tok)
+    config = tiled_config(transformers.Idefics3Config, tok, **sizes)
     return save(folder, config, transformers.Idefics3ForConditionalGeneration, processor, tok)
 
 
@@ -357,12 +357,13 @@ QWEN_ROPE = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1
 QWEN_VISION = {"depth": 2, "num_heads": 4, "patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2}
 
 
-def qwen2_vl(folder: Path) -> Path:
-    """Pictures at their own resolution, 3-D positions, a processor with a video half."""
+def qwen2_vl(folder: Path, **sizes: object) -> Path:
+    """Pictures at their own resolution, 3-D positions, a processor with a video half; may have other `sizes`."""
     tok = qwen_tokenizer()
+    text = text_sizes(tok, **{"rope_parameters": QWEN_ROPE, "tie_word_embeddings": True, **sizes})
     config = transformers.Qwen2VLConfig(
-        vision_config={**QWEN_VISION, "embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2},
-        text_config=text_sizes(tok, rope_parameters=QWEN_ROPE, tie_word_embeddings=True),
+        vision_config={**QWEN_VISION, "embed_dim": 32, "hidden_size": text["hidden_size"], "mlp_ratio": 2},
+        text_config=text,
         tie_word_embeddings=True,
         **qwen_ids(tok),
     )
