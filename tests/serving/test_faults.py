@@ -202,8 +202,10 @@ def test_proxies_are_not_asked_for_this_machine(
 
 
 def test_ctrl_c_does_not_wait_for_a_server_that_hangs(
-    scorer: Scorer, standing: Standing, monkeypatch: pytest.MonkeyPatch
+    scorer: Scorer, standing: Standing, request: pytest.FixtureRequest
 ) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts programs without it behind `&`
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with standing(Knobs(every=1, after=5, failure="hang")) as server:
         main = threading.get_ident()
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from forgetbench.core.errors import BAD_INPUT
 from tools.faults.cases import CASES, WARM_UP
 from tools.faults.compare import contents, difference
 from tools.faults.injector import TAKES_SPACE, Fault
@@ -143,7 +144,8 @@ class Bench:
         hit = run(CASES[name].command, folder, fault, at)
         wrong, output = _wrong(hit, fault, at), hit.output
         again = run(CASES[name].command, folder)
-        if again.code:
+        done = CASES[name].is_done
+        if again.code and not (done and again.code == BAD_INPUT and done in again.output):
             wrong, output = f"{wrong}; then exit code {again.code}", output + again.output
         if found := difference(self._expected[name], contents(folder)):
             wrong, output = f"{wrong}; {found}", output + again.output
