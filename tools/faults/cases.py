@@ -33,7 +33,7 @@ class Case:
     make: Callable[[Path], object] = _nothing
     """Fills a folder of its own."""
     is_done: str = ""
-    """What it says, with exit code 2, where an earlier one has finished all but its clearing up; empty: it ends well."""
+    """What it says, with exit code 2, where an earlier one finished all but its clearing up; empty: it ends well."""
     is_listed: bool = True
     """False if it is there for others to start from."""
 
