@@ -91,7 +91,7 @@ def main() -> None:
                         print(outcome.output[-arguments.shown :], flush=True)
     print(counted(outcomes, counts))
     if arguments.write:
-        RESULT.write_text(page(outcomes, counts), "utf-8")
+        RESULT.write_text(page(outcomes, counts, " ".join(sys.argv[1:])), "utf-8")
     sys.exit(any(outcome.wrong for outcome in outcomes))
 
 
@@ -192,15 +192,15 @@ def counted(outcomes: Iterable[Outcome], operations: dict[str, int]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def page(outcomes: Sequence[Outcome], operations: dict[str, int]) -> str:
-    """The committed result."""
+def page(outcomes: Sequence[Outcome], operations: dict[str, int], arguments: str) -> str:
+    """The committed result, with the arguments that made it."""
     wrong = [f"- {one.case}, {one.fault} at {one.operation}: {one.wrong}" for one in outcomes if one.wrong]
     commands = [f"| {name} | `forgetbench {' '.join(CASES[name].command)}` |" for name in operations]
     lines = [
         "# Interrupted at every file operation",
         "",
-        "Made by `python -m tools.faults --write`. Each command below is disturbed at one operation that changes a "
-        "file: one is created, opened for writing, written, renamed or removed, or a folder is made or removed. Then "
+        f"Made by `python -m tools.faults {arguments}`. Each command below is disturbed at one operation that changes "
+        "a file: one is created, opened for writing, written, renamed or removed, or a folder is made or removed. Then "
         "the same command runs again, and the folder must hold the bytes of an undisturbed run, measured times and "
         "memory aside, and nothing else. (`multirun.yaml`, Hydra's, holds the time of the start and is not compared.)",
         "",
