@@ -34,6 +34,8 @@ from forgetbench.serving.served import Adapter, Attached, Own
 from forgetbench.serving.weights import Exports
 from forgetbench.tables.scores import write_csv
 
+_ROOM = 1.5
+"""Memory of a model that is asked, in sizes of its weights."""
 LOG, TABLE = "engine.log", "engine.csv"
 _KEYS = ("engine", "precision", "checkpoint", "dataset")
 """Columns that tell rows of the table apart."""
@@ -107,7 +109,8 @@ def _start(work: Scoring, held: ExitStack) -> tuple[Comparisons, ServerRunner]:
         if work.run:
             work.run.attach_method(loaded.model)
         without = replace(work.matrix, representation=replace(work.matrix.representation, enabled=False))
-        comparisons.ask(ModelRunner(loaded, encoder, without, cache))
+        device = _device(loaded.model) if work.engine.name is Engine.server else None
+        comparisons.ask(ModelRunner(loaded, encoder, without, cache, device))
     del loaded
     work.held.drop()
     served: Attached | Own
@@ -137,6 +140,17 @@ def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         if list(before) == list(table) and any(is_other):
             table = pd.concat([before[is_other], table], ignore_index=True)
     write_csv(table, path)
+
+
+def _device(model: Any) -> str | None:
+    """Where a model runs beside a server that may be on the same GPU: on the CPU, unless there is room for both."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    free, _ = torch.cuda.mem_get_info()
+    needed = sum(one.numel() * one.element_size() for one in model.parameters())
+    return None if needed * _ROOM < free else "cpu"
 
 
 def _weights(exports: Exports, adapters: dict[str, Adapter]) -> Callable[[Checkpoint], str]:
