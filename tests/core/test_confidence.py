@@ -21,6 +21,7 @@ IN_WORDS = re.compile(r"0\.975|1\.96|\b0\.95\b|95( |&nbsp;|)%|(<|&lt;) ?\.05")
 FIVE_PER_CENT_OF_SOMETHING_ELSE = {
     PACKAGE / "data/audit/contradictions.py",  # of pictures
     PACKAGE / "data/predictions.py",  # of prompts
+    PACKAGE / "runs/cut_off.py",  # of replies
     PACKAGE / "scoring/relaxed.py",  # of a number
 }
 OTHER_LEVEL = """

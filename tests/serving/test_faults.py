@@ -201,11 +201,7 @@ def test_proxies_are_not_asked_for_this_machine(
         assert_equal(scorer.score(attached(server), ["letters"]), letters)
 
 
-def test_ctrl_c_does_not_wait_for_a_server_that_hangs(
-    scorer: Scorer, standing: Standing, request: pytest.FixtureRequest
-) -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts programs without it behind `&`
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+def test_ctrl_c_does_not_wait_for_a_server_that_hangs(scorer: Scorer, standing: Standing, ctrl_c: None) -> None:
     with standing(Knobs(every=1, after=5, failure="hang")) as server:
         main = threading.get_ident()
 

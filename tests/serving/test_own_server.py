@@ -134,7 +134,7 @@ def test_an_interpreter_without_vllm_is_refused(scorer: Scorer) -> None:
         scorer.score(asked, ["letters"])
 
 
-def test_ctrl_c_ends_the_server_and_clears_up(scorer: Scorer, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_server_and_clears_up(scorer: Scorer, tmp_path: Path, ctrl_c: None) -> None:
     fake, main, log = light(tmp_path, HANGS), threading.get_ident(), scorer.outputs / "tables/engine.log"
 
     def interrupt() -> None:
