@@ -72,7 +72,8 @@ def _by_engines(addresses: Sequence[str], engine: str) -> list[Side]:
     if len(addresses) > 1:
         raise UserError("--engine holds one run against itself; name one.")
     address = resolve(addresses[0])
-    (own,) = {engine_of(run) for run in address.seeds()} or {""}
+    check_one_engine(address.seeds(), "Name one run.")
+    own = engine_of(address.seeds()[0])
     if own == engine:
         raise UserError(f"--engine {engine}: {addresses[0]} was scored by it last; name the other engine.")
     rows = [(run, address.scores(run)) for run in address.seeds()]
