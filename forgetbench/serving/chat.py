@@ -8,6 +8,7 @@ from typing import Any
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import ImageRef, Speaker, Turn
 from forgetbench.scoring.reply import Marks
+from forgetbench.serving.asking import Asker, Check
 from forgetbench.serving.client import Client, FailedError, RefusedError
 from forgetbench.serving.question import (
     Abilities,
@@ -19,7 +20,6 @@ from forgetbench.serving.question import (
     number,
     reading_answer,
 )
-from forgetbench.serving.tokens import Check
 
 PATH = "/v1/chat/completions"
 _MOST = (20, 5, 1)
@@ -53,7 +53,7 @@ class ChatProtocol:
             system: goes before conversations without a system turn of their own.
             marks: what thoughts stand between, for servers that return them apart.
         """
-        self._client, self._check, self._abilities = client, check, abilities
+        self._asker, self._abilities = Asker(client, check), abilities
         self._questions, self._system, self._marks = questions, system, marks
 
     def logprobs(self, model: str, question: Question, before: Sequence[int], wanted: Sequence[int]) -> list[float]:
@@ -161,14 +161,7 @@ class ChatProtocol:
             extensions |= _NEUTRAL
         messages = [*messages_of(question, self._system), *([{"role": "assistant", "content": reply}] if reply else [])]
         body = {"model": model, "messages": messages, "temperature": 0.0, "top_p": 1.0, **extensions, **asked}
-        what = f"item '{question.sample.id}'"
-        try:
-            answer: dict[str, Any] = self._client.post(PATH, body, what)
-        except RefusedError as error:
-            raise UserError(f"{self._client.url}: {what} is refused ({error}).") from error
-        with reading_answer(question):
-            self._check(question, further, answer)
-        return answer
+        return self._asker.ask(PATH, body, question, further)
 
 
 def messages_of(question: Question, system: str | None) -> list[dict[str, Any]]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from forgetbench.core.errors import UserError
+from forgetbench.serving.asking import Asker, Check
 from forgetbench.serving.client import Client, FailedError, RefusedError
 from forgetbench.serving.question import Question, Reply, UntoldError, number, reading_answer
 
 PATH = "/inference/v1/generate"
 _AT_ONCE = 19
 """Tokens whose log-probabilities are asked for in a request: with one more, vLLM's limit where nobody raised it."""
-
-Check = Callable[[Question, Sequence[int], dict[str, Any]], None]
-"""Holds what the server read against what is meant."""
 
 
 class TokenProtocol:
@@ -27,7 +24,7 @@ class TokenProtocol:
             client: of the server.
             check: called with every answer.
         """
-        self._client, self._check = client, check
+        self._asker = Asker(client, check)
 
     def logprobs(self, model: str, question: Question, before: Sequence[int], wanted: Sequence[int]) -> list[float]:
         """The log-probability of each wanted token after a prompt and the beginning of a reply.
@@ -98,14 +95,7 @@ class TokenProtocol:
             # All of them said: a server may have defaults of its own from the model's files.
             "sampling_params": {"temperature": 0.0, "top_p": 1.0, "repetition_penalty": 1.0, **sampling},
         }
-        what = f"item '{question.sample.id}'"
-        try:
-            answer: dict[str, Any] = self._client.post(PATH, body, what)
-        except RefusedError as error:
-            raise UserError(f"{self._client.url}: {what} is refused ({error}).") from error
-        with reading_answer(question):
-            self._check(question, further, answer)
-        return answer
+        return self._asker.ask(PATH, body, question, further)
 
 
 def takes_ids(client: Client, model: str, token: int) -> bool:
