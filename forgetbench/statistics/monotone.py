@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forgetbench.statistics.bounds import t_interval
+from forgetbench.statistics.bounds import kept_within, t_interval
 from forgetbench.statistics.strata import Codes, Floats, codes
 
 RESAMPLES = 2_000
 LEAST_RUNS = 5
 """Fewer runs say too little of how runs differ: no interval."""
 _LEAST_POINTS = 3
-_CLOSEST = 1 - 1e-9
-"""A correlation of 1 is at infinity on Fisher's scale."""
+_CLOSEST = 1 - 1e-4
+"""A correlation of 1 is at infinity on Fisher's scale; resamples of few runs may have one."""
 
 
 @dataclass(frozen=True)
@@ -55,41 +55,99 @@ def monotone_fit(
     `explained` is 1 - SSE / SST of the isotonic fit that goes up (Barlow et al. 1972), with strata after their means
     were taken off both. The fit was chosen on the points it is judged by, so it is above 0 also where x says nothing.
     """
-    x_N, y_N = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    known_N = np.isfinite(x_N) & np.isfinite(y_N)
-    x_N, y_N = x_N[known_N], y_N[known_N]
-    run_N = codes([one for one, known in zip(runs, known_N, strict=True) if known])
-    names = ["" for _ in runs] if strata is None else list(strata)
-    stratum_N = codes([one for one, known in zip(names, known_N, strict=True) if known])
-    n_runs = int(run_N.max(initial=-1)) + 1
-    n = x_N.size
-    if n < _LEAST_POINTS:
-        return MonotoneFit(n, n_runs, None, None, None, None)
-    rho = float(_correlations(x_N, y_N, stratum_N, np.ones((1, n)))[0])
-    if np.isnan(rho):
-        return MonotoneFit(n, n_runs, None, None, None, None)
-    ends = _interval(rho, _resampled(x_N, y_N, run_N, stratum_N), n_runs) if n_runs >= LEAST_RUNS else (None, None)
-    return MonotoneFit(
-        n, n_runs, rho, *ends, _explained(_without_means(x_N, stratum_N), _without_means(y_N, stratum_N))
+    known = _points([x, y], runs, strata)
+    (x_N, y_N), n = known.values, known.run_N.size
+    rho = known.correlation(x_N)
+    if rho is None:
+        return MonotoneFit(n, known.n_runs, None, None, None, None)
+    ends: tuple[float | None, float | None] = (None, None)
+    if known.n_runs >= LEAST_RUNS:
+        error = _spread(np.arctanh(np.clip(known.resampled(x_N), -_CLOSEST, _CLOSEST)))
+        ends = _ends(float(np.arctanh(np.clip(rho, -_CLOSEST, _CLOSEST))), error, known.n_runs)
+    low, high = (
+        None if end is None else near(rho, float(np.tanh(end))) for near, end in zip((min, max), ends, strict=True)
     )
+    centred = [_without_means(values_N, known.stratum_N) for values_N in (x_N, y_N)]
+    return MonotoneFit(n, known.n_runs, rho, low, high, _explained(*centred))
 
 
-def _interval(rho: float, rhos_B: Floats, n_runs: int) -> tuple[float | None, float | None]:
-    """None where a resample has no correlation, as where one run alone holds all that varies."""
-    known_B = rhos_B[~np.isnan(rhos_B)]
-    if known_B.size < RESAMPLES / 2:
-        return None, None
-    error = float(np.arctanh(np.clip(known_B, -_CLOSEST, _CLOSEST)).std(ddof=1))
-    low, high = t_interval(float(np.arctanh(np.clip(rho, -_CLOSEST, _CLOSEST))), error, n_runs - 1.0)
-    return float(np.tanh(low)), float(np.tanh(high))
+@dataclass(frozen=True)
+class RankDifference:
+    """By how much one figure's rank correlation with y is above another's; None where it cannot be known."""
+
+    value: float | None
+    low: float | None
+    high: float | None
 
 
-def _resampled(x_N: Floats, y_N: Floats, run_N: Codes, stratum_N: Codes) -> Floats:
-    """The correlation in each of B resamples of whole runs, drawn from a fixed seed."""
-    n_runs = int(run_N.max()) + 1
-    draw = np.random.default_rng(0)
-    drawn_BG = draw.multinomial(n_runs, np.full(n_runs, 1 / n_runs), RESAMPLES).astype(np.float64)
-    return _correlations(x_N, y_N, stratum_N, drawn_BG[:, run_N])
+def rank_difference(
+    first: Sequence[float] | Floats,
+    second: Sequence[float] | Floats,
+    y: Sequence[float] | Floats,
+    runs: Sequence[str],
+    strata: Sequence[str] | None = None,
+) -> RankDifference:
+    """Rank correlation of `first` and y less that of `second` and y, over the points that have all three.
+
+    Both correlations are of the same resamples of whole runs, so that what they share cancels; see `monotone_fit`.
+    """
+    known = _points([first, second, y], runs, strata)
+    first_N, second_N, _ = known.values
+    ours, theirs = known.correlation(first_N), known.correlation(second_N)
+    if ours is None or theirs is None:
+        return RankDifference(None, None, None)
+    value = ours - theirs
+    if known.n_runs < LEAST_RUNS:
+        return RankDifference(value, None, None)
+    error = _spread(known.resampled(first_N) - known.resampled(second_N))
+    return RankDifference(value, *kept_within(*_ends(value, error, known.n_runs), (-2.0, 2.0)))
+
+
+@dataclass(frozen=True)
+class _Points:
+    """N points of which every value is known; the last of `values` is y."""
+
+    values: Sequence[Floats]
+    run_N: Codes
+    stratum_N: Codes
+
+    @property
+    def n_runs(self) -> int:
+        return int(self.run_N.max(initial=-1)) + 1
+
+    def correlation(self, x_N: Floats) -> float | None:
+        """Of x and y; None of too few points, or where one of them is everywhere the same."""
+        if x_N.size < _LEAST_POINTS:
+            return None
+        rho = float(_correlations(x_N, self.values[-1], self.stratum_N, np.ones((1, x_N.size)))[0])
+        return None if np.isnan(rho) else rho
+
+    def resampled(self, x_N: Floats) -> Floats:
+        """The correlation in each of B resamples of whole runs, drawn from a fixed seed."""
+        draw = np.random.default_rng(0)
+        chances_G = np.full(self.n_runs, 1 / self.n_runs)
+        drawn_BG = draw.multinomial(self.n_runs, chances_G, RESAMPLES).astype(np.float64)
+        return _correlations(x_N, self.values[-1], self.stratum_N, drawn_BG[:, self.run_N])
+
+
+def _points(columns: Sequence[Sequence[float] | Floats], runs: Sequence[str], strata: Sequence[str] | None) -> _Points:
+    values = [np.asarray(one, dtype=np.float64) for one in columns]
+    known_N = np.logical_and.reduce([np.isfinite(one_N) for one_N in values])
+    labels = (runs, [""] * len(runs) if strata is None else strata)
+    run_N, stratum_N = (
+        codes([one for one, is_known in zip(kind, known_N, strict=True) if is_known]) for kind in labels
+    )
+    return _Points([one_N[known_N] for one_N in values], run_N, stratum_N)
+
+
+def _spread(figures_B: Floats) -> float | None:
+    """Standard deviation over resamples; None where most of them have no correlation."""
+    known_B = figures_B[~np.isnan(figures_B)]
+    return float(known_B.std(ddof=1)) if known_B.size > figures_B.size / 2 else None
+
+
+def _ends(value: float, error: float | None, n_runs: int) -> tuple[float | None, float | None]:
+    return (None, None) if error is None else t_interval(value, error, n_runs - 1.0)
 
 
 def _correlations(x_N: Floats, y_N: Floats, stratum_N: Codes, weights_BN: Floats) -> Floats:

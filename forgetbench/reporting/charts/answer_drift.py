@@ -48,7 +48,7 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
         "or faster do more of both, so points in one line need not mean that drift is the cause. "
         f"{said} Bars are {CONFIDENCE_TEXT} intervals over items (drift.csv).",
         f"Scatter plot of the loss outside the target's quadrant over the drift on the target's items for {len(shown)} "
-        f"checkpoints of {shown['run'].nunique()} runs. {said}",
+        f"checkpoints; runs: {shown['run'].nunique()}. {said}",
         panels(charts, 1, legend=groups.legend_width(shown["group"])),
     )
 
@@ -72,10 +72,8 @@ def _said(fit: MonotoneFit, n_runs: int) -> str:
         return "There is no rank correlation, as one of the two is everywhere the same."
     said = f"Spearman's rank correlation is {fit.rho:.2f}"
     if fit.rho_low is None or fit.rho_high is None:
-        few = n_runs < LEAST_RUNS
-        return (
-            f"{said}; " + (f"{n_runs} run{'s' * (n_runs != 1)} are" * few or "there is") + " too few for an interval."
-        )
+        few = f"of {n_runs} run{'s' * (n_runs != 1)} (at least {LEAST_RUNS} are needed)"
+        return f"{said}, without an interval {few if n_runs < LEAST_RUNS else 'as most resamples have none'}."
     return f"{said} ({CONFIDENCE_TEXT} interval over {n_runs} runs {fit.rho_low:.2f} to {fit.rho_high:.2f})."
 
 
