@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from forgetbench.statistics.strata import Codes, Floats, codes
 
 RESAMPLES = 2_000
 LEAST_RUNS = 5
-"""Fewer runs say too little of how runs differ: no interval."""
+"""Fewer runs say too little of how runs differ: no interval. With strata it is one more than the degrees of freedom."""
 _LEAST_POINTS = 3
 _CLOSEST = 1 - 1e-4
 """A correlation of 1 is at infinity on Fisher's scale; resamples of few runs may have one."""
@@ -48,9 +49,10 @@ def monotone_fit(
     With strata (such as learning rates), ranks are taken within each, as shares of it, so that what differs between
     strata counts for nothing; each weighs as its number of points. A point that is alone in its stratum adds nothing.
 
-    The interval is a t interval with G - 1 degrees of freedom on Fisher's scale, atanh(rho), around the correlation of
-    the data, its error the standard deviation over resamples of whole runs (the same ones at every call). There is none
-    of fewer than `LEAST_RUNS` runs.
+    The interval is a t interval on Fisher's scale, atanh(rho), around the correlation of the data, its error the
+    standard deviation over resamples of whole runs (the same ones at every call). It has G - 1 degrees of freedom; with
+    strata G - C, where runs of different ones of the C groups share no stratum. There is none with fewer than
+    `LEAST_RUNS` - 1 of them.
 
     `explained` is 1 - SSE / SST of the isotonic fit that goes up (Barlow et al. 1972), with strata after their means
     were taken off both. The fit was chosen on the points it is judged by, so it is above 0 also where x says nothing.
@@ -61,9 +63,9 @@ def monotone_fit(
     if rho is None:
         return MonotoneFit(n, known.n_runs, None, None, None, None)
     ends: tuple[float | None, float | None] = (None, None)
-    if known.n_runs >= LEAST_RUNS:
+    if known.df >= LEAST_RUNS - 1:
         error = _spread(np.arctanh(np.clip(known.resampled(x_N), -_CLOSEST, _CLOSEST)))
-        ends = _ends(float(np.arctanh(np.clip(rho, -_CLOSEST, _CLOSEST))), error, known.n_runs)
+        ends = _ends(float(np.arctanh(np.clip(rho, -_CLOSEST, _CLOSEST))), error, known.df)
     low, high = (
         None if end is None else near(rho, float(np.tanh(end))) for near, end in zip((min, max), ends, strict=True)
     )
@@ -97,10 +99,10 @@ def rank_difference(
     if ours is None or theirs is None:
         return RankDifference(None, None, None)
     value = ours - theirs
-    if known.n_runs < LEAST_RUNS:
+    if known.df < LEAST_RUNS - 1:
         return RankDifference(value, None, None)
     error = _spread(known.resampled(first_N) - known.resampled(second_N))
-    return RankDifference(value, *kept_within(*_ends(value, error, known.n_runs), (-2.0, 2.0)))
+    return RankDifference(value, *kept_within(*_ends(value, error, known.df), (-2.0, 2.0)))
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,16 @@ class _Points:
     @property
     def n_runs(self) -> int:
         return int(self.run_N.max(initial=-1)) + 1
+
+    @cached_property
+    def df(self) -> int:
+        """Runs less the groups of them that strata do not connect."""
+        from scipy.sparse import coo_array  # type: ignore[import-untyped]  # as above
+        from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+
+        size = self.n_runs + int(self.stratum_N.max(initial=-1)) + 1
+        edges = (np.ones(self.run_N.size), (self.run_N, self.n_runs + self.stratum_N))
+        return self.n_runs - int(connected_components(coo_array(edges, shape=(size, size)), directed=False)[0])
 
     def correlation(self, x_N: Floats) -> float | None:
         """Of x and y; None of too few points, or where one of them is everywhere the same."""
@@ -146,8 +158,8 @@ def _spread(figures_B: Floats) -> float | None:
     return float(known_B.std(ddof=1)) if known_B.size > figures_B.size / 2 else None
 
 
-def _ends(value: float, error: float | None, n_runs: int) -> tuple[float | None, float | None]:
-    return (None, None) if error is None else t_interval(value, error, n_runs - 1.0)
+def _ends(value: float, error: float | None, df: int) -> tuple[float | None, float | None]:
+    return (None, None) if error is None else t_interval(value, error, df)
 
 
 def _correlations(x_N: Floats, y_N: Floats, stratum_N: Codes, weights_BN: Floats) -> Floats:

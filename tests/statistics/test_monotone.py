@@ -93,6 +93,33 @@ def test_the_interval_covers_at_its_level_where_checkpoints_of_a_run_are_alike(
     assert naive / 300 < 0.8
 
 
+def test_within_rates_the_interval_covers_0_where_only_larger_steps_do_more_of_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(monotone, "RESAMPLES", 200)
+    draw, hits, pooled = np.random.default_rng(6), 0, 0
+    rate = np.repeat([0, 1, 2], 6 * 3)
+    runs, rates = [str(place // 3) for place in range(54)], [str(one) for one in rate]
+    for _ in range(150):
+        x, y = (2 * rate + np.repeat(draw.normal(size=18), 3) + 0.3 * draw.normal(size=54) for _ in range(2))
+        found, without = monotone_fit(x, y, runs, rates), monotone_fit(x, y, runs)
+        assert found.rho_low is not None
+        assert found.rho_high is not None
+        assert without.rho_low is not None
+        hits += found.rho_low <= 0 <= found.rho_high
+        pooled += without.rho_low > 0
+    assert hits / 150 >= 0.92
+    assert pooled / 150 > 0.9
+
+
+def test_pairs_of_runs_in_strata_of_their_own_are_few_runs() -> None:
+    """Six runs of three rates leave three degrees of freedom, as four runs do."""
+    x, y, _ = points(24)
+    runs = [str(place // 4) for place in range(24)]
+    assert monotone_fit(x, y, runs, [str(place // 8) for place in range(24)]).rho_low is None
+    assert monotone_fit(x, y, runs, [str(place // 12) for place in range(24)]).rho_low is not None
+
+
 def test_two_correlations_on_the_same_points_differ_by_what_they_do_alone() -> None:
     x, y, runs = points(40)
     other = x + np.random.default_rng(9).normal(0, 9, 40)
