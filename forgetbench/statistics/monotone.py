@@ -20,6 +20,8 @@ RESAMPLES = 2_000
 LEAST_RUNS = 5
 """Fewer runs say too little of how runs differ: no interval. With strata it is one more than the degrees of freedom."""
 _LEAST_POINTS = 3
+_DIGITS = 12
+"""Decimals that are compared: equal means may differ in the last bit by the order of their sums."""
 _CLOSEST = 1 - 1e-4
 """A correlation of 1 is at infinity on Fisher's scale; resamples of few runs may have one."""
 
@@ -143,7 +145,7 @@ class _Points:
 
 
 def _points(columns: Sequence[Sequence[float] | Floats], runs: Sequence[str], strata: Sequence[str] | None) -> _Points:
-    values = [np.asarray(one, dtype=np.float64) for one in columns]
+    values = [np.round(np.asarray(one, dtype=np.float64), _DIGITS) for one in columns]
     known_N = np.logical_and.reduce([np.isfinite(one_N) for one_N in values])
     labels = (runs, [""] * len(runs) if strata is None else strata)
     run_N, stratum_N = (

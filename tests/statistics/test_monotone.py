@@ -57,6 +57,13 @@ def test_within_strata_only_the_order_inside_each_counts() -> None:
     assert monotone_fit([1, 1, 5, 5], [2, 2, 7, 7], list("abcd"), list("aabb")).rho is None
 
 
+def test_figures_that_differ_by_rounding_alone_are_ties() -> None:
+    x = [0.1 + 0.2, 0.3, 0.5, 0.2]
+    assert x[0] != x[1]
+    found = monotone_fit(x, [1, 2, 3, 4], list("abcd"))
+    assert found.rho == pytest.approx(stats.spearmanr([0.3, 0.3, 0.5, 0.2], [1, 2, 3, 4]).statistic)
+
+
 def test_few_runs_have_a_correlation_without_an_interval() -> None:
     x, y, _ = points(20)
     runs = [str(place % (LEAST_RUNS - 1)) for place in range(20)]
