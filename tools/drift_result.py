@@ -71,6 +71,8 @@ def load(folders: Sequence[Path]) -> pd.DataFrame:
     points = points.reindex(columns=[*dict.fromkeys([*points.columns, *PREDICTORS])])
     points["is_last"] = points["step"] == points.groupby("run")["step"].transform("max")
     points["lr"] = points["lr"].astype(str)
+    several = points["parts"].nunique() > 1
+    points["label"] = points["method"] + (" (" + points["parts"].astype(str) + ")" if several else "")
     return points
 
 
@@ -127,7 +129,7 @@ def _intro(points: pd.DataFrame) -> str:
         "They are about other runs of this kind on the same items: all runs share the base, the items and the world. "
         '"Last" is of last checkpoints, one a run. "Within rates" takes ranks among runs of one learning rate, "rates '
         'and steps" among checkpoints of one rate at one step. These two hold fixed how fast and how long a run '
-        "trained; what is left is the method (and the seed)."
+        "trained; what is left is the method, the parts and the seed."
     )
 
 
@@ -139,7 +141,7 @@ def _stratified(points: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, list[str]
         "last": (last, None),
         "last, within rates": (last, last["lr"].tolist()),
         "rates and steps": (points, (points["lr"] + " at " + points["step"].astype(str)).tolist()),
-        "within methods": (points, points["method"].tolist()),
+        "within methods": (points, points["label"].tolist()),
     }
 
 
@@ -259,15 +261,15 @@ def _methods(points: pd.DataFrame) -> str:
         f"| method | {' | '.join(rates)} |",
         "|---|" + "---|" * len(rates),
     ]
-    for method in sorted(set(last["method"])):
+    for label in sorted(set(last["label"])):
         cells = []
         for lr in rates:
-            own = last[(last["method"] == method) & (last["lr"] == lr)]
+            own = last[(last["label"] == label) & (last["lr"] == lr)]
             mean = own[[KL, LEARNT, ELSEWHERE]].astype("float64").mean()
             cells.append(
                 f"{mean[KL]:.2f} / {100 * mean[LEARNT]:+.1f} / {100 * mean[ELSEWHERE]:.1f}" if len(own) else ""
             )
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -308,7 +310,8 @@ def _claims() -> str:
 def _runs(points: pd.DataFrame) -> str:
     """What was run, and what of the sweep was not."""
     runs = points.drop_duplicates("run")
-    done = {(str(row["method"]), _as_number(row["lr"]), int(row["seed"])) for row in runs.to_dict("records")}
+    whole = runs[~runs["parts"].astype(str).str.contains(".", regex=False)]  # no modules of a part
+    done = {(str(row["method"]), _as_number(row["lr"]), int(row["seed"])) for row in whole.to_dict("records")}
     wanted = _wanted()
     lacking: dict[tuple[float, int], list[str]] = {}
     for method, lr, seed in wanted:
@@ -317,7 +320,7 @@ def _runs(points: pd.DataFrame) -> str:
     lines = [
         "## What was run, and what was not",
         "",
-        f"{len(runs)} runs: methods {', '.join(sorted(set(runs['method'])))}; rates "
+        f"{len(runs)} runs: methods {', '.join(sorted(set(runs['label'])))}; rates "
         f"{', '.join(sorted(set(runs['lr']), key=_as_number))}; "
         f"seeds {', '.join(map(str, sorted(set(runs['seed']))))}; "
         f"target {', '.join(sorted(set(runs['target'])))}; checkpoints at steps "
@@ -359,14 +362,14 @@ def _draw(points: pd.DataFrame, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 2, figsize=(11.5, 5.5), layout="constrained", sharex=True, sharey=True)
-    rates = sorted(set(points["lr"]), key=_as_number)
+    rates, labels = sorted(set(points["lr"]), key=_as_number), sorted(set(points["label"]))
     colours = pyplot.get_cmap("tab20")
     for panel, title, rows in zip(
         panels, ("every checkpoint", "last checkpoints"), (points, points[points["is_last"]]), strict=True
     ):
-        for number, method in enumerate(sorted(set(points["method"]))):
+        for number, label in enumerate(labels):
             for place, lr in enumerate(rates):
-                own = rows[(rows["method"] == method) & (rows["lr"] == lr)]
+                own = rows[(rows["label"] == label) & (rows["lr"] == lr)]
                 x, y = own[KL].astype("float64"), own[ELSEWHERE].astype("float64") * 100
                 panel.plot(x, y, _MARKERS[place % len(_MARKERS)], ms=5, alpha=0.8, color=colours(number % 20))
         panel.axhline(0, color="grey", lw=0.8, ls="--")
@@ -377,8 +380,8 @@ def _draw(points: pd.DataFrame, path: Path) -> None:
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("lost on the source sets, points")
     keys = [
-        *(panels[0].plot([], [], "o", color=colours(number % 20), label=method)[0]
-          for number, method in enumerate(sorted(set(points["method"])))),
+        *(panels[0].plot([], [], "o", color=colours(number % 20), label=label)[0]
+          for number, label in enumerate(labels)),
         *(panels[0].plot([], [], _MARKERS[place % len(_MARKERS)], color="grey", label=f"rate {lr}")[0]
           for place, lr in enumerate(rates)),
     ]  # fmt: skip

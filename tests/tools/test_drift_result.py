@@ -25,7 +25,7 @@ def runs(folder: Path, loss: Loss) -> Path:
         for step in (10, 20):
             size = 10 * np.log10(lr * 1e5) + step
             row = dict.fromkeys(DRIFT_COLUMNS) | {"method": method, "lr": lr, "seed": 0, "stage": 1, "step": step}
-            row |= {"target": "t", "kl_from_base": size + own, "target_delta": 0.1}
+            row |= {"target": "t", "parts": "language", "kl_from_base": size + own, "target_delta": 0.1}
             row |= {"loss_elsewhere": loss(size, own, float(draw.normal()))}
             rows.append(row)
         write_csv(pd.DataFrame(rows), folder / f"{method}-{lr}/drift.csv")
