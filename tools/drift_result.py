@@ -298,9 +298,10 @@ def _words(words: pd.DataFrame) -> str:
 def _claims() -> str:
     return (
         "## What was published\n\n"
-        "Shenfeld et al. 2025 (arXiv:2509.04259) report that KL(base || checkpoint) on the new task predicts how much is "
-        "forgotten, whatever the way of training, where distances of weights do not. Zhu et al. 2025 (arXiv:2510.08564) "
-        "trace forgetting to a shift of the output distribution; a probe that counts number words moves with it. "
+        "Shenfeld et al. 2025 (arXiv:2509.04259) report that KL(base || checkpoint) on the new task predicts how much "
+        "is forgotten, whatever the way of training, where distances of weights do not. Zhu et al. 2025 "
+        "(arXiv:2510.08564) trace forgetting to a shift of the output distribution; a probe that counts number words "
+        "moves with it. "
         "Both are about other models and data, and larger ones. What is here says whether their claim holds in this "
         "small world, on multiple choice; it neither confirms nor refutes theirs. A rank correlation over runs that "
         "were made by a grid is also about that grid: with other rates and methods it is another."
