@@ -145,7 +145,7 @@ class _Points:
 
 
 def _points(columns: Sequence[Sequence[float] | Floats], runs: Sequence[str], strata: Sequence[str] | None) -> _Points:
-    values = [np.round(np.asarray(one, dtype=np.float64), _DIGITS) for one in columns]
+    values: list[Floats] = [np.asarray(one, dtype=np.float64).round(_DIGITS) for one in columns]
     known_N = np.logical_and.reduce([np.isfinite(one_N) for one_N in values])
     labels = (runs, [""] * len(runs) if strata is None else strata)
     run_N, stratum_N = (
