@@ -30,6 +30,8 @@ class ReportTables:
     """continual.csv of the runs of several tasks."""
     strategies: pd.DataFrame = field(default_factory=pd.DataFrame)
     """strategies.csv: a row per strategy, decoding and measure of continual learning."""
+    drift: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """drift.csv: a row per checkpoint, how far answers on the target's items moved beside what was lost elsewhere."""
 
 
 @dataclass(frozen=True)
