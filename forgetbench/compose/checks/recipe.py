@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates
 from forgetbench.config import FinetuneConfig, MixConfig, RecipeConfig, SweepConfig
+from forgetbench.core.errors import UserError
 from forgetbench.core.override_text import as_text
+from forgetbench.core.part_words import overlapping, part_word
 from forgetbench.core.records import PARTS
 
 
@@ -67,15 +69,27 @@ def _parts(recipe: RecipeConfig) -> Iterator[Problem]:
     if not recipe.parts:
         yield Problem("recipe.parts", f"empty, so nothing is trainable; give some of [{', '.join(PARTS)}].")
     yield from duplicates("recipe.parts", recipe.parts)
-    if unknown := [part for part in recipe.parts if part not in PARTS]:
-        yield Problem("recipe.parts", f"there is no part '{unknown[0]}'; the parts are {', '.join(PARTS)}.")
+    yield from word_problems("recipe.parts", recipe.parts)
     if recipe.language_last_layers is not None:
         yield from at_least_1("recipe.language_last_layers", recipe.language_last_layers)
         if "language" not in recipe.parts:
             yield Problem(
                 "recipe.language_last_layers",
-                "restricts `language`, which recipe.parts does not train.",
+                "restricts `language`, which recipe.parts does not train; of modules, write the layers themselves, as in "
+                "language.layers_12_to_23.attention.",
             )
+
+
+def word_problems(key: str, words: Sequence[str]) -> Iterator[Problem]:
+    """Words that are none, and pairs that some weight would belong to both of."""
+    try:
+        pairs = overlapping([str(part_word(word)) for word in words])
+    except UserError as error:
+        yield Problem(key, str(error))
+        return
+    yield from (
+        Problem(key, f"'{one}' and '{other}' cover some of the same weights; name each once.") for one, other in pairs
+    )
 
 
 def _learning_rates(recipe: RecipeConfig) -> Iterator[Problem]:
