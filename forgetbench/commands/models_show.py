@@ -1,4 +1,4 @@
-"""`forgetbench models show`: a model's parts."""
+"""`forgetbench models show`: a model's parts and their modules."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from forgetbench.config import FinetuneConfig, ModelConfig
+from forgetbench.core.part_words import is_word
 from forgetbench.terminal.console import print_rows
 
 
 def models_show(configs: Sequence[FinetuneConfig], as_json: bool) -> None:
-    """Each model's parts and parameter counts, counted without reading its weights."""
+    """Each model's parts, their modules and parameter counts, counted without reading its weights."""
     rows: list[dict[str, object]] = []
     table = Table(title="models", title_justify="left")
     for column in ("model", "part", "parameters", "linear layers"):
@@ -24,14 +25,17 @@ def models_show(configs: Sequence[FinetuneConfig], as_json: bool) -> None:
 def _model_rows(table: Table, config: ModelConfig) -> list[dict[str, object]]:
     """Add a model's rows to the table, and return them."""
     from forgetbench.models.load import empty_model
-    from forgetbench.models.parts import audit, language_layers, linear_layers
+    from forgetbench.models.parts import audit, language_layers, linear_layers, module_counts
 
     model = empty_model(config)
     counted = audit(model)
     layers, rows = language_layers(model), list[dict[str, object]]()
-    for count in counted.parts:
-        linear = len(linear_layers(model, count.part))
-        table.add_row(config.path, count.part, f"{count.total:,}", str(linear))
-        rows.append({"model": config.path, "part": count.part, "parameters": count.total, "linear_layers": linear})
+    modules = module_counts(model)
+    for part in counted.parts:
+        for count in (part, *(one for one in modules if one.part.startswith(f"{part.part}."))):
+            linear = len(linear_layers(model, count.part)) if is_word(count.part) else None
+            name = count.part if count is part else f"  {count.part}"
+            table.add_row(config.path, name, f"{count.total:,}", "" if linear is None else str(linear))
+            rows.append({"model": config.path, "part": count.part, "parameters": count.total, "linear_layers": linear})
     table.add_row(config.path, "all", f"{counted.total:,}", f"{layers} language layers", end_section=True)
     return [*rows, {"model": config.path, "part": "all", "parameters": counted.total, "language_layers": layers}]

@@ -11,9 +11,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import nearest
@@ -25,8 +26,8 @@ MODULES = {
     "projector": ("attention", "mlp", "norms", "other"),
     "language": (*_TOWER[:-1], "head", "other"),
 }
-"""Modules of each part. `mlp` is `mlp_gate_up` and `mlp_down` together, or a projector's own layers; `other` is what the
-others leave: routers, scales, convolutions, a pooling head, separators of pictures."""
+"""Modules of each part. `mlp` is `mlp_gate_up` and `mlp_down` together, or a projector's own layers; `other` is what
+the others leave: routers, scales, convolutions, a pooling head, separators of pictures."""
 MLP = ("mlp_gate_up", "mlp_down")
 _OUTSIDE_LAYERS = ("embeddings", "head")
 _LAYERS = re.compile(r"layers_(0|[1-9]\d{0,5})_to_(0|[1-9]\d{0,5})")
@@ -90,7 +91,7 @@ def part_word(text: str) -> PartWord:
         UserError: it is none; says what was probably meant, and what there is.
     """
     part, *rest = text.split(".")
-    if part not in PARTS or len(rest) > 2 or not all(rest):  # noqa: PLR2004: layers and a module
+    if part not in PARTS or not all(rest):
         raise _unknown(text)
     layers = None
     if rest and rest[0].startswith("layers"):
@@ -108,7 +109,9 @@ def _layers(text: str, part: str, given: str) -> tuple[int, int]:
     if part == "projector":
         raise UserError(f"'{text}': a projector has no numbered layers; write projector, or projector.mlp.")
     if not match:
-        raise UserError(f"'{text}': layers are written as in {part}.layers_0_to_11: counted from 0, both ends included.")
+        raise UserError(
+            f"'{text}': layers are written as in {part}.layers_0_to_11: counted from 0, both ends included."
+        )
     first, last = int(match[1]), int(match[2])
     if first > last:
         raise UserError(f"'{text}' ends before it begins; write {part}.layers_{last}_to_{first}.")
@@ -116,7 +119,7 @@ def _layers(text: str, part: str, given: str) -> tuple[int, int]:
 
 
 def _unknown(text: str) -> UserError:
-    part = text.split(".")[0]
+    part = text.partition(".")[0]
     known = [word for word in WORDS if word.startswith(f"{part}.")] if part in PARTS else PARTS
     close = nearest(text, WORDS, ()).strip()
     listed = f"there are {', '.join(known)}" if part in PARTS else f"the parts are {', '.join(PARTS)}"
@@ -127,22 +130,28 @@ def _unknown(text: str) -> UserError:
 
 def parts_of(words: Iterable[str]) -> list[str]:
     """The parts that words are of, each once, in the order given; of what is no word, nothing."""
-    heads = (word.split(".")[0] for word in words)
+    heads = (word.partition(".")[0] for word in words)
     return [part for part in dict.fromkeys(heads) if part in PARTS]
 
 
-def overlapping(words: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of different words that some parameter could belong to both of."""
-    listed = list(dict.fromkeys(words))
-    return [
-        (one, other)
-        for place, one in enumerate(listed)
-        for other in listed[place + 1 :]
-        if part_word(one).overlaps(part_word(other))
-    ]
+def against(words: Iterable[str]) -> Iterator[str]:
+    """What is wrong with a list of words: one that is none, or two that some parameter would belong to both of."""
+    try:
+        listed = [part_word(word) for word in dict.fromkeys(words)]
+    except UserError as error:
+        yield str(error)
+        return
+    for one, other in combinations(listed, 2):
+        if one.overlaps(other):
+            yield f"'{one}' and '{other}' cover some of the same weights; name each once."
 
 
 def joined(words: Iterable[str]) -> list[str]:
     """Words of several stages in their order, without those that another one contains."""
     listed = sorted({part_word(word) for word in words}, key=lambda word: word.order)
     return [str(word) for word in listed if not any(one != word and one.contains(word) for one in listed)]
+
+
+def is_word(text: str) -> bool:
+    """Whether a text is a word for what trains."""
+    return not any(against([text]))

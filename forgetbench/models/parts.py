@@ -150,9 +150,7 @@ def _check_layers(word: PartWord, names: Sequence[str]) -> None:
     if len({stack_of(name) for name in names} - {None}) > 1:
         raise UserError(f"'{word}': this model's {word.part} part has several stacks of layers; name modules instead.")
     if word.layers[1] >= len(found):
-        raise UserError(
-            f"'{word}': this model's {word.part} part has {len(found)} layers, from 0 to {len(found) - 1}."
-        )
+        raise UserError(f"'{word}': this model's {word.part} part has {len(found)} layers, from 0 to {len(found) - 1}.")
 
 
 def _listed(word: PartWord, names: Sequence[str]) -> str:
@@ -206,13 +204,11 @@ def audit(model: nn.Module, words: Iterable[str] = PARTS) -> TrainableAudit:
         if parameter.requires_grad:
             names.append(name)
     made = {word: PartCount(word, total[word], trainable[word]) for word in total}
-    return TrainableAudit(
-        tuple(made[part] for part in PARTS), tuple(names), tuple(made[word] for word in finer)
-    )
+    return TrainableAudit(tuple(made[part] for part in PARTS), tuple(names), tuple(made[word] for word in finer))
 
 
 def module_counts(model: nn.Module) -> list[PartCount]:
-    """Parameters by module, in the order of parts; what no word covers is `<part>.(unnamed)`. They sum up to the parts."""
+    """Parameters by module, in the order of parts, which they sum up to; no word covers `<part>.(unnamed)`."""
     sizes: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         part = part_of(name)

@@ -118,7 +118,11 @@ class Trainer:
         free = self._free or [self.trainable.keys()] * len(stages)
         recipes = [stage.recipe or self._recipe for stage in stages]
         return sorted(
-            {word_of(name, one.parts) or part_of(name) for one, names in zip(recipes, free, strict=True) for name in names}
+            {
+                word_of(name, one.parts) or part_of(name)
+                for one, names in zip(recipes, free, strict=True)
+                for name in names
+            }
         )
 
     def run(self, stages: Sequence[Stage], resume: Resume | None = None) -> Iterator[StepReport]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates
 from forgetbench.config import FinetuneConfig, MixConfig, RecipeConfig, SweepConfig
-from forgetbench.core.errors import UserError
 from forgetbench.core.override_text import as_text
-from forgetbench.core.part_words import overlapping, part_word
+from forgetbench.core.part_words import against, part_word
 from forgetbench.core.records import PARTS
+from forgetbench.methods.base import Method
 
 
 def recipe_problems(recipe: RecipeConfig) -> Iterator[Problem]:
@@ -69,27 +69,38 @@ def _parts(recipe: RecipeConfig) -> Iterator[Problem]:
     if not recipe.parts:
         yield Problem("recipe.parts", f"empty, so nothing is trainable; give some of [{', '.join(PARTS)}].")
     yield from duplicates("recipe.parts", recipe.parts)
-    yield from word_problems("recipe.parts", recipe.parts)
+    yield from (Problem("recipe.parts", message) for message in against(recipe.parts))
     if recipe.language_last_layers is not None:
         yield from at_least_1("recipe.language_last_layers", recipe.language_last_layers)
         if "language" not in recipe.parts:
             yield Problem(
                 "recipe.language_last_layers",
-                "restricts `language`, which recipe.parts does not train; of modules, write the layers themselves, as in "
+                "restricts `language`, which recipe.parts does not train; of a module, name the layers, as in "
                 "language.layers_12_to_23.attention.",
             )
 
 
-def word_problems(key: str, words: Sequence[str]) -> Iterator[Problem]:
-    """Words that are none, and pairs that some weight would belong to both of."""
-    try:
-        pairs = overlapping([str(part_word(word)) for word in words])
-    except UserError as error:
-        yield Problem(key, str(error))
-        return
-    yield from (
-        Problem(key, f"'{one}' and '{other}' cover some of the same weights; name each once.") for one, other in pairs
-    )
+def unadapted(method: Method, parts: Sequence[str], key: str) -> Iterator[str]:
+    """What a method adapts and the trained parts do not name in the same word.
+
+    Args:
+        method: of the run.
+        parts: that train, well-formed or not.
+        key: what they are called.
+    """
+    if any(against(parts)) or any(against(method.adapted_parts())):
+        return  # told by itself
+    for word in method.adapted_parts():
+        alike = [one for one in parts if part_word(one).overlaps(part_word(word))]
+        if word in parts:
+            continue
+        if alike:
+            yield (
+                f"{method.name} on '{word}', but {key} {list(parts)} say '{alike[0]}'. For adapters on '{word}' alone, "
+                f"write [{word}] in both; to train more in full beside them, name that in words of its own."
+            )
+        else:
+            yield f"{method.name} on '{word}', which {key} {list(parts)} leaves frozen; change one of the two."
 
 
 def _learning_rates(recipe: RecipeConfig) -> Iterator[Problem]:
