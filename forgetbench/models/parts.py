@@ -131,26 +131,34 @@ def _check_covers(model: nn.Module, word: PartWord, names: Sequence[str]) -> Non
         return
     if unknown := [name for name in names if module_of(name, word.part) is None]:
         raise UserError(
-            f"'{word}': of this model's {word.part} part, '{unknown[0]}' belongs to no known module, so what '{word}' "
-            f"covers is open; train {word.part}, or add the name to forgetbench/models/modules.py."
+            f"recipe.parts: '{word}': of this model's {word.part} part, '{unknown[0]}' belongs to no known module, so "
+            f"what '{word}' covers is open; train {word.part}, or add the name to forgetbench/models/modules.py."
         )
     if any(covers(word, name) for name in names):
         return
     tied = dict(model.named_parameters(remove_duplicate=False)).keys() - set(names)
     if any(covers(word, name) for name in tied):
         raise UserError(
-            f"'{word}': this model's head is the same tensor as its embeddings; {word.part}.embeddings trains both."
+            f"recipe.parts: '{word}': this model's head is the same tensor as its embeddings; "
+            f"{word.part}.embeddings trains both."
         )
-    raise UserError(f"'{word}': this model has no such module; its {word.part} part has {_listed(word, names)}.")
+    raise UserError(
+        f"recipe.parts: '{word}': this model has no such module; its {word.part} part has {_listed(word, names)}."
+    )
 
 
 def _check_layers(word: PartWord, names: Sequence[str]) -> None:
     assert word.layers
     found = {layer for name in names if (layer := layer_of(name)) is not None}
     if len({stack_of(name) for name in names} - {None}) > 1:
-        raise UserError(f"'{word}': this model's {word.part} part has several stacks of layers; name modules instead.")
+        raise UserError(
+            f"recipe.parts: '{word}': this model's {word.part} part has several stacks of layers; name modules instead."
+        )
     if word.layers[1] >= len(found):
-        raise UserError(f"'{word}': this model's {word.part} part has {len(found)} layers, from 0 to {len(found) - 1}.")
+        raise UserError(
+            f"recipe.parts: '{word}': this model's {word.part} part has {len(found)} layers, from 0 to "
+            f"{len(found) - 1}."
+        )
 
 
 def _listed(word: PartWord, names: Sequence[str]) -> str:

@@ -89,7 +89,7 @@ def test_frozen_weights_take_what_their_width_says() -> None:
     lora = replace(CONFIG, method=LoRA())
     parts = SIZES.parameters
     added = of(lora).gradients / 4
-    assert added == 8 * SIZES.language.sides
+    assert added == 8 * sum(SIZES.language.sides.values())
     assert of(lora).weights == 2 * sum(parts.values()) + 4 * added
     packed = replace(lora, model=replace(lora.model, quantisation=Quantisation.nf4))
     saved = of(lora).weights - of(packed).weights

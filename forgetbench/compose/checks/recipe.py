@@ -95,9 +95,11 @@ def unadapted(method: Method, parts: Sequence[str], key: str) -> Iterator[str]:
         if word in parts:
             continue
         if alike:
+            narrow = word if part_word(alike[0]).contains(part_word(word)) else alike[0]
             yield (
-                f"{method.name} on '{word}', but {key} {list(parts)} say '{alike[0]}'. For adapters on '{word}' alone, "
-                f"write [{word}] in both; to train more in full beside them, name that in words of its own."
+                f"{method.name} on '{word}', but {key} {list(parts)} say '{alike[0]}'. Write the same word in both, "
+                f"such as recipe.parts=[{narrow}] method.parts=[{narrow}]; what is to train in full beside it needs "
+                "words of its own."
             )
         else:
             yield f"{method.name} on '{word}', which {key} {list(parts)} leaves frozen; change one of the two."
