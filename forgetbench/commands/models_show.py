@@ -31,11 +31,14 @@ def _model_rows(table: Table, config: ModelConfig) -> list[dict[str, object]]:
     counted = audit(model)
     layers, rows = language_layers(model), list[dict[str, object]]()
     modules = module_counts(model)
-    for part in counted.parts:
-        for count in (part, *(one for one in modules if one.part.startswith(f"{part.part}."))):
-            linear = len(linear_layers(model, count.part)) if is_word(count.part) else None
-            name = count.part if count is part else f"  {count.part}"
-            table.add_row(config.path, name, f"{count.total:,}", "" if linear is None else str(linear))
-            rows.append({"model": config.path, "part": count.part, "parameters": count.total, "linear_layers": linear})
+    for count in counted.parts:
+        linear = len(linear_layers(model, count.part))
+        table.add_row(config.path, count.part, f"{count.total:,}", str(linear))
+        within = {one.part: one.total for one in modules if one.part.startswith(f"{count.part}.")}
+        for word, total in within.items():
+            of_word = str(len(linear_layers(model, word))) if is_word(word) else ""
+            table.add_row(config.path, f"  {word}", f"{total:,}", of_word)
+        row = {"model": config.path, "part": count.part, "parameters": count.total, "linear_layers": linear}
+        rows.append(row | {"modules": within})
     table.add_row(config.path, "all", f"{counted.total:,}", f"{layers} language layers", end_section=True)
     return [*rows, {"model": config.path, "part": "all", "parameters": counted.total, "language_layers": layers}]
