@@ -132,7 +132,7 @@ def _against_whole(rows: pd.DataFrame) -> str:
         lines.append(f"| {label} | {len(seeds)} | {' | '.join(differences)} | {rate} |")
     head = (
         f"Each row minus `{WHOLE}` at its own chosen rate, in points: the mean over seeds that both have, plus or "
-        "minus the standard deviation of the difference between seeds. Rates differ between rows, as validation chose them: "
+        "minus the standard deviation of the difference between seeds. Validation chose each rate by itself: "
         "a row that lost less may have learnt less, so that the last column divides the one by the other."
     )
     return "\n".join(["## Against the whole language part", "", head, "", *lines])

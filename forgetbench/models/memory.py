@@ -188,13 +188,13 @@ def _parameters(sizes: Sizes, word: PartWord) -> int:
     if word.module is None:
         return whole
     rest = whole - layers.linear
-    table = sizes.vocabulary * layers.hidden if word.part == "language" else 0
-    heads = 1 if rest >= 2 * table > 0 else 0
-    outside = {
-        "norms": layers.norms * layers.hidden * layers.count,
-        "head": heads * table,
-    }
-    outside["embeddings"] = rest - sum(outside.values())
+    if word.part == "language":
+        table = sizes.vocabulary * layers.hidden
+        outside = {"embeddings": table, "head": table if rest >= 2 * table else 0}
+        outside["norms"] = rest - sum(outside.values())
+    else:
+        outside = {"norms": layers.norms * layers.hidden * layers.count}
+        outside["embeddings"] = rest - outside["norms"]
     return sum((layers.entries | outside).get(module, 0) for module in word.modules)
 
 

@@ -94,9 +94,10 @@ def test_what_a_word_trains_is_counted_about_as_the_model_itself_counts_it(famil
     counts = {count.part: count.total for count in (*audit(model).parts, *module_counts(model))}
     layered = ["language.layers_1_to_1", "language.layers_1_to_1.attention"]
     counts |= {word: audit(model, [word]).words[0].total for word in layered}
-    for word, count in counts.items():
+    rough = {"vision.norms", "vision.embeddings", "projector.mlp", "projector.norms"}  # biases are a third of a toy's
+    for word in counts.keys() - rough:
         told = trained_parameters(sizes, setting_of(replace(config, recipe=replace(CONFIG.recipe, parts=[word]))))
-        assert told[word] == pytest.approx(count, rel=0.05, abs=500), word
+        assert told[word] == pytest.approx(counts[word], rel=0.05, abs=150), word
 
 
 def test_a_module_takes_the_gradients_and_adapters_of_its_own_matrices() -> None:
