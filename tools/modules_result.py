@@ -1,7 +1,8 @@
 """Compare where in the model to train: choose each module's learning rate by validation, write tables and a figure.
 
-python -m tools.modules_result outputs/modules --choose     # lists what is still to run
-python -m tools.modules_result outputs/modules              # writes docs/results/modules.md and .svg
+folders="outputs/modules outputs/modules_seeing"
+python -m tools.modules_result $folders --choose     # lists what is still to run
+python -m tools.modules_result $folders              # writes docs/results/modules.md and .svg
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def main() -> None:
 def _intro(points: pd.DataFrame) -> str:
     rates = ", ".join(f"{lr:g}" for lr in sorted(points["lr"].unique()))
     return (
-        "Made from `sweep=modules` (every rate at seed 0, further seeds at the chosen one) by "
+        "Made from `sweep=modules` and `sweep=modules_seeing`, every rate at seed 0, further seeds at the chosen one, by "
         "`python -m tools.modules_result`; docs/models.md explains the words. "
         f"Target `{TARGET}`, plain fine-tuning of the named weights and nothing else, 120 steps of 32, likelihood over "
         f"the options. The rate of each row is the one of {rates} with the best accuracy on `{VALIDATION}` at seed 0. "
@@ -162,8 +163,8 @@ def _open(rows: pd.DataFrame, points: pd.DataFrame, chosen: dict[str, float]) ->
     whole = rows[rows["label"] == WHOLE]
     change = _change(whole, "others").mean()
     single = rows.groupby("label")["seed"].nunique()
-    rates = sorted(points["lr"].unique())
-    at_edge = [label for label in order(rows) if chosen[label] in (rates[0], rates[-1])]
+    rates = points.groupby("label")["lr"].agg(["min", "max"])
+    at_edge = [label for label in order(rows) if chosen[label] in set(rates.loc[label])]
     lines = [
         f"- The whole language part changes by {change:+.1f} points elsewhere at its chosen rate, and published is "
         f"{PUBLISHED[WHOLE][2]:+.1f}: there is that much less for a module to save here.",
