@@ -72,8 +72,8 @@ def main() -> None:
 def _intro(points: pd.DataFrame) -> str:
     rates = ", ".join(f"{lr:g}" for lr in sorted(points["lr"].unique()))
     return (
-        "Made from `sweep=modules` and `sweep=modules_seeing`, every rate at seed 0, further seeds at the chosen one, by "
-        "`python -m tools.modules_result`; docs/models.md explains the words. "
+        "Made from `sweep=modules` and `sweep=modules_seeing`, every rate at seed 0, further seeds at the chosen one, "
+        "by `python -m tools.modules_result`; docs/models.md explains the words. "
         f"Target `{TARGET}`, plain fine-tuning of the named weights and nothing else, 120 steps of 32, likelihood over "
         f"the options. The rate of each row is the one of {rates} with the best accuracy on `{VALIDATION}` at seed 0. "
         "Percentages: means over seeds and, in brackets, the change from the base plus or minus the standard deviation "
