@@ -195,7 +195,8 @@ def _parameters(sizes: Sizes, word: PartWord) -> int:
     else:
         outside = {"norms": layers.norms * layers.hidden * layers.count}
         outside["embeddings"] = rest - outside["norms"]
-    return sum((layers.entries | outside).get(module, 0) for module in word.modules)
+    inside = {**layers.entries, **outside}
+    return sum(inside.get(module, 0) for module in word.modules)
 
 
 def _sides(sizes: Sizes, word: PartWord) -> int:
