@@ -96,6 +96,9 @@ def test_a_family_is_trained_and_scored_end_to_end(
     scores = pd.read_csv(folder / "scores.csv")
     assert set(scores["step"]) == {0, 1, 3}
     assert set(scores["parts"].dropna()) == {"+".join(parts)}
+    audit = json.loads((folder / "run.json").read_text())["audit"]
+    counted = audit.get("words", audit["parts"])
+    assert sum(counted[word]["trainable"] for word in parts) == audit["trainable"] > 0
     assert {f"lr_{word}" for word in parts} <= set(pd.read_csv(folder / "train.csv").columns)
     assert set(scores["dataset"]) == {"toy_letter", "toy_option", "toy_text"}
     assert set(pd.read_csv(folder / "matrix.csv")["step"]) == {0, 1, 3}
