@@ -55,7 +55,7 @@ def main() -> None:
     text = "\n\n".join(
         [
             "# Where to train, on the embedded world",
-            _intro(points),
+            _intro(),
             "![Points learnt on the target against points lost elsewhere](modules.svg)",
             _scores(rows, points, folders),
             _against_whole(rows),
@@ -69,13 +69,13 @@ def main() -> None:
     print(text)
 
 
-def _intro(points: pd.DataFrame) -> str:
-    rates = ", ".join(f"{lr:g}" for lr in sorted(points["lr"].unique()))
+def _intro() -> str:
     return (
         "Made from `sweep=modules` and `sweep=modules_seeing`, every rate at seed 0, further seeds at the chosen one, "
         "by `python -m tools.modules_result`; docs/models.md explains the words. "
         f"Target `{TARGET}`, plain fine-tuning of the named weights and nothing else, 120 steps of 32, likelihood over "
-        f"the options. The rate of each row is the one of {rates} with the best accuracy on `{VALIDATION}` at seed 0. "
+        "the options. The rate of each row is the one with the best accuracy on "
+        f"`{VALIDATION}` at seed 0; the last table has all of them. "
         "Percentages: means over seeds and, in brackets, the change from the base plus or minus the standard deviation "
         'between seeds. "Others" is the mean of the three quadrants beside the target quadrant.'
     )
@@ -166,8 +166,8 @@ def _open(rows: pd.DataFrame, points: pd.DataFrame, chosen: dict[str, float]) ->
     rates = points.groupby("label")["lr"].agg(["min", "max"])
     at_edge = [label for label in order(rows) if chosen[label] in set(rates.loc[label])]
     lines = [
-        f"- The whole language part changes by {change:+.1f} points elsewhere at its chosen rate, and published is "
-        f"{PUBLISHED[WHOLE][2]:+.1f}: there is that much less for a module to save here.",
+        f"- The whole language part changes by {change:+.1f} points elsewhere at its chosen rate; published is "
+        f"{PUBLISHED[WHOLE][2]:+.1f}. What a module could save here is bounded by the first number.",
         "- A difference within the errors of the first table says that it is smaller than they are, on these items "
         "and seeds. It does not say that there is none, nor that there is none in a larger model.",
         "- One model of four language layers and 3 million parameters, one target, 120 steps. Layers of so shallow a "
@@ -192,8 +192,8 @@ def _draw(rows: pd.DataFrame, path: Path) -> None:
     draw_points(ours, rows, _change)
     ours.plot(0, 0, "k*", markersize=13, label="base")
     ours.set_title("the embedded world; bars: standard deviation between seeds", fontsize=10)
-    for number, (name, gain, loss) in enumerate(PUBLISHED.values()):
-        theirs.plot(gain, loss, "^", ms=8, color=f"C{number}", label=f"reference: {name}")
+    for look, (name, gain, loss) in zip("^vs", PUBLISHED.values(), strict=True):  # grey: no colour of ours
+        theirs.plot(gain, loss, look, ms=8, color="0.5", label=f"reference: {name}")
     theirs.plot(0, 0, "k*", markersize=13)
     theirs.set_title("reference, other model and data (arXiv:2510.08564)", fontsize=10)
     theirs.legend(fontsize=8, loc="lower left")
