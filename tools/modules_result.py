@@ -173,8 +173,8 @@ def _open(rows: pd.DataFrame, points: pd.DataFrame, chosen: dict[str, float]) ->
         "- One model of four language layers and 3 million parameters, one target, 120 steps. Layers of so shallow a "
         "model may share work that a deep one divides.",
         "- Rates were chosen by what is learnt, not by what is kept; the last table has both at every rate.",
-        "- How far these runs' answers drift is in [drift.md](drift.md). That drift and loss go together does not say why "
-        "a module forgets less.",
+        "- How far these runs' answers drift is in [drift.md](drift.md). That drift and loss go together does not say "
+        "why a module forgets less.",
     ]
     if at_edge:
         lines.append(
