@@ -99,8 +99,8 @@ class Budget:
 def one_sided_bounds(change: Estimate, level: float) -> tuple[float | None, float | None]:
     """Lower and upper bound of a mean change, each missing the truth with a probability of `level`.
 
-    Bounds of the t distribution, careful with few and uneven clusters (docs/decisions/0023). Where the items of each dataset all changed alike, the error of 0 says nothing: what
-    `unseen_change` leaves open may lie at the other end of the range.
+    Bounds of the t distribution, careful with few and uneven clusters. Where the items of each dataset all changed
+    alike, the error of 0 says nothing: what `unseen_change` leaves open may lie at the other end of the range.
 
     Args:
         change: of shares.
