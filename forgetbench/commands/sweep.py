@@ -13,8 +13,10 @@ from forgetbench.commands.finetune import finetune
 from forgetbench.config import SweepConfig
 from forgetbench.core.files import remove_all
 from forgetbench.core.records import QUADRANTS, Metric
+from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.operation import Operation
 from forgetbench.runs.courses import STRATEGIES, courses
+from forgetbench.runs.guard import with_guarded_sets
 from forgetbench.runs.recipes import last_pairs, named
 from forgetbench.runs.run import read_run
 from forgetbench.runs.subject import REPRESENTATION
@@ -37,6 +39,7 @@ def sweep_point(config: SweepConfig, folder: Path) -> float | None:
         The mean of the four quadrants at the last step, over its variants if the method makes some, for sweepers that
         search; None if a quadrant is missing.
     """
+    config = with_guarded_sets(config, Catalogue(config.manifests))
     finetune(config, folder)
     gc.collect()  # the trained model is in a cycle; scoring loads it anew
     matrix = score_run(read_run(folder), config)

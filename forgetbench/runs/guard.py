@@ -224,9 +224,9 @@ def _remark(max_loss: float, budget: Budget, groups: Groups, sizes: dict[str, in
     if max_loss:
         each = -(-items_to_tell(budget.max_loss, level) // len(groups[group]))
         remedy = f" To tell {max_loss:g} points from none takes about guard.items={each * len(sizes):,}."
-    looks = f"{budget.looks} look{'s' * (budget.looks != 1)}"
+    looks, share = f"{budget.looks} look{'s' * (budget.looks != 1)}", f"{100 * POWER:g} %"
     return (
-        f"guard.max_loss={max_loss:g} is less than so few items can show: with {n} items ({group}) and {looks}, at best "
-        f"a loss is told from none from {told:.0f} points on (in {100 * POWER:g} % of cases), and stops the run from "
+        f"guard.max_loss={max_loss:g} is less than so few items can show: with {n} items ({group}) and {looks}, "
+        f"at best a loss is told from none from {told:.0f} points on (in {share} of cases), and stops the run from "
         f"{stopped:.0f} on.{remedy}"
     )
