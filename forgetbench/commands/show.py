@@ -14,10 +14,12 @@ from forgetbench.runs.address import resolve
 from forgetbench.runs.courses import STRATEGIES
 from forgetbench.runs.courses import TABLE as COURSE
 from forgetbench.runs.engines import check_one_engine
+from forgetbench.runs.guard import ending_of, endings
 from forgetbench.runs.stored import StoredRun, read_table
 from forgetbench.tables.scores import MATRIX_COLUMNS, SCORE_COLUMNS
 from forgetbench.terminal import audit_table, matrix_table, sweep_table, training_lines
 from forgetbench.terminal.console import console, say
+from forgetbench.terminal.guard import ending_line
 from forgetbench.terminal.plain import plain_rows, to_json, to_tsv
 from forgetbench.terminal.strategies import course_table, strategy_table
 from forgetbench.terminal.wording import first_decoding
@@ -44,6 +46,9 @@ def show(path: Path, as_json: bool) -> None:
         rows = plain_rows(matrix, scores)
         sys.stdout.write(to_json(rows) if as_json else to_tsv(rows))
         return
+    for run in runs:
+        if found := ending_of(run.folder):
+            say(ending_line(run.name, found))
     if scores.empty:
         _show_unscored(runs)
     elif len(runs) == 1:
@@ -53,7 +58,8 @@ def show(path: Path, as_json: bool) -> None:
     else:
         if (strategies := path / STRATEGIES).is_file():
             console.print(strategy_table(read_table(strategies)))
-        console.print(sweep_table(matrix, scores, first_decoding(matrix["decoding"]) or "choice"))
+        notes = endings(run.folder for run in runs)
+        console.print(sweep_table(matrix, scores, first_decoding(matrix["decoding"]) or "choice", notes))
         if waiting := [run.name for run in runs if run.scores.empty]:
             say(f"not scored yet: {', '.join(waiting)}")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ from forgetbench.statistics.sequential import Budget, items_to_tell, smallest_sh
 from forgetbench.tables.guard import GUARD, Ending, Groups, Look, ending, groups_of, guard_rows
 from forgetbench.tables.scores import write_csv
 from forgetbench.terminal.console import note, say
-from forgetbench.terminal.guard import cost_line, ending_line
+from forgetbench.terminal.guard import cost_line, ending_line, short_ending
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.evaluate import ScoredCell, Work
@@ -69,6 +69,12 @@ def ending_of(folder: Path) -> Ending | None:
         UserError: its guard.csv is damaged.
     """
     return ending(read_table(folder / GUARD))
+
+
+def endings(folders: Iterable[Path]) -> dict[str, str]:
+    """What is said in a table of runs that their budget stopped or that ended over it, by the name of the run."""
+    found = {folder.resolve().name: ending_of(folder) for folder in folders}
+    return {name: words for name, one in found.items() if one and (words := short_ending(one))}
 
 
 def put_aside(folder: Path) -> None:

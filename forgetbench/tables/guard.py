@@ -19,7 +19,8 @@ GUARD_COLUMNS = (
     "run", "look", "looks", "stage", "step", "group", "datasets", "n", "n_clusters", "loss", "stderr", "low", "high",
     "budget", "level", "spent", "over", "broken", "kept", "decision",
 )  # fmt: skip
-GO_ON, STOP, END = "go on", "stop", "end"
+DECISIONS = GO_ON, STOP, END = "go on", "stop", "end"
+"""What followed: training went on, was ended by the budget, or came to its own end."""
 MEAN = "mean"
 """The group of `guard.over=mean`."""
 

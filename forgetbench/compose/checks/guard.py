@@ -24,7 +24,7 @@ def guard_problems(config: FinetuneConfig, catalogue: Catalogue) -> Iterator[Pro
             if getattr(guard, key) is not None:
                 yield Problem(f"guard.{key}", "given without guard.max_loss, so nothing is watched; give the points.")
         return
-    if not 0 <= guard.max_loss < _MOST:
+    if guard.max_loss < 0 or guard.max_loss >= _MOST:
         yield Problem(
             "guard.max_loss", f"{guard.max_loss:g} is no loss in points of accuracy; give 0 or more, below {_MOST}."
         )
@@ -64,6 +64,8 @@ def _asked(config: FinetuneConfig, catalogue: Catalogue) -> Iterator[Problem]:
     key, items = "guard.datasets", config.guard.items
     names = config.guard.datasets if config.guard.datasets is not None else _of_matrix(config, catalogue)
     if names is None:
+        if isinstance(config, SweepConfig):
+            return
         yield Problem(key, "missing; name what may not be forgotten, such as [digits_naming,fashion_knowledge].")
         return
     if not names:
