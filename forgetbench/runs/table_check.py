@@ -38,7 +38,7 @@ _WORDS: dict[str, set[Any]] = {
     "image_axis": set(Axis),
     "decoding": set(Decoding),
     "seen_in_mix": {True, False},
-    **dict.fromkeys(("over", "broken", "kept"), {True, False}),
+    **{name: {True, False} for name in ("over", "broken", "kept")},
     "decision": set(DECISIONS),
 }
 
