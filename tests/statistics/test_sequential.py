@@ -77,7 +77,12 @@ def test_a_single_cluster_shows_nothing() -> None:
 
 
 def test_over_is_seen_broken_is_shown_and_kept_is_shown_too() -> None:
-    groups = {"seen": losses(4, 0, 40), "shown": losses(30, 0, 40), "within": losses(0, 3, 40), "open": losses(1, 0, 40)}
+    groups = {
+        "seen": losses(4, 0, 40),
+        "shown": losses(30, 0, 40),
+        "within": losses(0, 3, 40),
+        "open": losses(1, 0, 40),
+    }
     found = Budget(0.05, groups=4, looks=2).verdicts(2, groups)
     said = {name: (one.is_over, one.is_broken, one.is_kept) for name, one in found.items()}
     assert said == {
