@@ -225,7 +225,8 @@ which the level does not hold.
 
 Made by `python -m tools.guard_study` (about ten minutes on one core) through the functions that judge a run,
 `forgetbench/statistics/sequential.py`. There are {repetitions:,} repetitions of each setting, and {few:,}
-of those with 16 looks and of sections 2 and 3, each setting from a seed of its own. Rates are percentages. The Monte Carlo
+of those with 16 looks and of sections 2 and 3, each setting from a seed of its own. Rates are percentages.
+The Monte Carlo
 standard error of 5 is {_error(repetitions):.1f} points, and {_error(few):.1f} with the fewer repetitions.
 Items are right if a
 latent normal value, 30 % of whose variance lies between clusters, is below a threshold. It correlates by .8 between the
@@ -234,7 +235,8 @@ run. Clusters are those of [coverage.md](coverage.md): ten items each, or *uneve
 
 ## 1. False stops
 
-*4 x 3* are four looks at three quadrants. Each figure is the highest over three worlds: bases of 60 and 90 %, budgets of
+*4 x 3* are four looks at three quadrants. Each figure is the highest over three worlds: bases of 60 and 90
+%, budgets of
 2 and 10 points. *Naive*: every look and quadrant tested at 5 %, by the interval of a single look.
 
 {chr(10).join(_false_stop_table(stops))}

@@ -128,11 +128,11 @@ def _train_stages(config: FinetuneConfig, folder: Path, catalogue: Catalogue, st
     method, carry = replace(config.method), config.data.carry_optimiser
     trainer = Trainer(loaded, encoder, method, config.recipe, config.seed, read, prepared.free, carry, config.sharding)
     keep, guard = kept_steps(config, [stage.steps for stage in stages]), None
-    if beside:
-        beside.share(loaded.model, moved)
-        looks = look_steps(config.guard, checkpoint_steps(config.recipe.checkpoints, [one.steps for one in stages]))
-        guard = Guard(run, catalogue, looks, beside, join_process_group())
     try:
+        if beside:
+            beside.share(loaded.model, moved)
+            looks = look_steps(config.guard, checkpoint_steps(config.recipe.checkpoints, [one.steps for one in stages]))
+            guard = Guard(run, catalogue, looks, beside, join_process_group())
         seconds = train(folder, trainer, stages, keep, run.meta, config.tracker, config.resume_minutes, guard)
     except UserError:
         release(folder)

@@ -271,7 +271,8 @@ def check_same(
 def release(folder: Path) -> None:
     """Free the folder of a run that was refused before its first step, so that the corrected one may have its name."""
     log = folder / "train.csv"
-    if log.is_file() and len(log.read_text("utf-8").splitlines()) <= 1 and not (folder / "checkpoints").exists():
+    is_begun = log.is_file() and len(log.read_text("utf-8").splitlines()) > 1
+    if not is_begun and not (folder / "checkpoints").exists():
         log.unlink(missing_ok=True)
         (folder / FILE).unlink(missing_ok=True)
 
