@@ -22,7 +22,7 @@ from forgetbench.statistics.strata import Floats
 from tools.coverage_worlds import CLUSTER_SHARE, Items, Random, Row, grouped, items_of, latent, quadrant, repeat
 
 OUT = Path(__file__).resolve().parents[1] / "docs/results/guard.md"
-REPETITIONS = 2_000
+REPETITIONS = 1_000
 AGREEMENT = 0.8
 """Correlation of what decides an item in the base and at a look."""
 SHARED = 0.7
@@ -224,7 +224,7 @@ highest would be about {_highest_by_chance(len(single), repetitions):.1f} by cha
 5 % by itself stops up to {several["naive"].max():.1f} %. A run that loses less than its budget is stopped less often.
 Section 2 has a world in which the level does not hold.
 
-Made by `python -m tools.guard_study` (about ten minutes on one core) through the functions that judge a run,
+Made by `python -m tools.guard_study` (about five minutes on one core) through the functions that judge a run,
 `forgetbench/statistics/sequential.py`. There are {repetitions:,} repetitions of each setting, and {few:,}
 of those with 16 looks and of sections 2 and 3, each setting from a seed of its own. Rates are percentages.
 The Monte Carlo
