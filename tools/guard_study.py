@@ -251,7 +251,7 @@ few such clusters seems to lose more than that, and its error does not know of t
 not. A bound that
 assumes nothing but independent clusters (a betting confidence sequence) holds there, but it never stops the run of 30
 uneven clusters in section 3, even where it loses 30 points. So the guard has the t bound
-([decision 0023](../decisions/0023-a-budget-while-training.md)). Three quadrants, a base of 60 %.
+([decision 0024](../decisions/0024-a-budget-while-training.md)). Three quadrants, a base of 60 %.
 
 {chr(10).join(_table(hard, {name: name for name in ("items", "budget", "looks", "ours", "naive")}))}
 

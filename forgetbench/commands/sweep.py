@@ -20,8 +20,9 @@ from forgetbench.runs.guard import endings, with_guarded_sets
 from forgetbench.runs.recipes import last_pairs, named
 from forgetbench.runs.run import read_run
 from forgetbench.runs.stored import read_table
-from forgetbench.runs.subject import REPRESENTATION
+from forgetbench.runs.subject import DRIFT, REPRESENTATION
 from forgetbench.tables.continual_strategies import strategy_rows
+from forgetbench.tables.drift import joined_drift
 from forgetbench.tables.guard import GUARD
 from forgetbench.tables.last import last_step
 from forgetbench.tables.representation import joined_representation
@@ -61,19 +62,21 @@ def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
     for name in ("scores.csv", "matrix.csv", "summary.csv"):
         tables[name] = pd.concat([pd.read_csv(point / name) for point in points], ignore_index=True)
         write_csv(tables[name], folder / name)
-    measured = [path for point in points if (path := point / REPRESENTATION).is_file()]
-    guarded = [path for point in points if (path := point / GUARD).is_file()]
+    measured, drifted, guarded = (
+        [path for point in points if (path := point / name).is_file()] for name in (REPRESENTATION, DRIFT, GUARD)
+    )
     runs = named(points)
     has_seeds, sequences = len({run.recipe for run in runs}) < len(runs), courses(runs)
     further = {
         **({REPRESENTATION: joined_representation(measured)} if measured else {}),
         **({GUARD: pd.concat([read_table(path) for path in guarded], ignore_index=True)} if guarded else {}),
+        **({DRIFT: joined_drift(drifted)} if drifted else {}),
         **({_SEEDS: seed_rows(last_pairs(runs))} if has_seeds else {}),
         **({STRATEGIES: strategy_rows(sequences)} if sequences else {}),
     }
     for name, table in further.items():
         write_csv(table, folder / name)
-    remove_all((folder / name for name in {REPRESENTATION, GUARD, _SEEDS, STRATEGIES} - further.keys()), folder)
+    remove_all((folder / name for name in {REPRESENTATION, DRIFT, GUARD, _SEEDS, STRATEGIES} - further.keys()), folder)
     if STRATEGIES in further:
         console.print(strategy_table(further[STRATEGIES]))
     decodings = sorted(set(tables["matrix.csv"]["decoding"]))

@@ -32,6 +32,8 @@ class ReportTables:
     """strategies.csv: a row per strategy, decoding and measure of continual learning."""
     guard: pd.DataFrame = field(default_factory=pd.DataFrame)
     """guard.csv of the runs that were held to a budget of forgetting."""
+    drift: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """drift.csv: a row per checkpoint, how far answers on the target's items moved beside what was lost elsewhere."""
 
 
 @dataclass(frozen=True)

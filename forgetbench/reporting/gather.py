@@ -30,6 +30,7 @@ from forgetbench.runs.stored import StoredRun, read_table, train_table
 from forgetbench.tables.cell_view import CellView
 from forgetbench.tables.continual import CONTINUAL_COLUMNS
 from forgetbench.tables.continual_strategies import strategy_rows
+from forgetbench.tables.drift import DRIFT_COLUMNS
 from forgetbench.tables.guard import GUARD, GUARD_COLUMNS
 from forgetbench.tables.last import last_step
 from forgetbench.tables.recommendation import choose
@@ -140,6 +141,7 @@ def _tables(runs: Sequence[StoredRun]) -> ReportTables:
         seeds=pd.DataFrame(),
         continual=_joined([(run, continual_table(run)) for run in runs], CONTINUAL_COLUMNS),
         guard=_joined([(run, run.table(GUARD)) for run in runs], GUARD_COLUMNS),
+        drift=_joined([(run, run.table("drift.csv")) for run in runs], DRIFT_COLUMNS),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from forgetbench.core.records import Axis, Decoding
+from forgetbench.tables.drift import ESTIMATES
 from forgetbench.tables.guard import DECISIONS
 
 _RUN = ("run", "checkpoint", "stage", "step", "decoding", "metric")
@@ -17,6 +18,7 @@ COMPLETE = {
     "matrix.csv": (*_RUN, "quadrant"),
     "summary.csv": ("run", "stage", "step", "decoding"),
     "representation.csv": ("run", "step"),
+    "drift.csv": ("run", "stage", "step", "decoding"),
     "continual.csv": ("run", "strategy", "tasks", "decoding", "measure"),
     "strategies.csv": ("strategy", "decoding", "measure"),
     "train.csv": ("step", "stage", "loss"),
@@ -30,6 +32,7 @@ _NUMBERS = (
     *("seconds", "mix_ratio", "loss", "grad_norm", "samples_per_s", "tokens_per_s", "peak_memory_mb"),
     *("low", "high", "budget", "level", "spent"),
     *("effective_rank", "visual_drift_l1", "linear_cka", "weight_distance", "relative_distance", "changed_share"),
+    *ESTIMATES,
 )
 _RATES = "lr_"
 """How columns of learning rates begin."""
