@@ -247,7 +247,7 @@ run. Clusters are those of [coverage.md](coverage.md): ten items each, or *uneve
 Every cluster loses a little, but one in twenty gains all that it can, so that the mean loss is the budget. A
 sample with
 few such clusters seems to lose more than that, and its error does not know of them. The run is then stopped in up to
-{hard["ours"].max():.1f} %. Items without clusters, and few clusters, are safe here; many uneven ones are
+{hard["ours"].max():.1f} %. Items without clusters are safe here; clusters, and uneven ones most of all, are
 not. A bound that
 assumes nothing but independent clusters (a betting confidence sequence) holds there, but it never stops the run of 30
 uneven clusters in section 3, even where it loses 30 points. So the guard has the t bound
