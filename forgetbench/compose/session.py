@@ -290,8 +290,8 @@ class Session:
             batches = BasicSweeper.split_arguments(parsed, None)
         except HydraException as error:
             raise UserError(
-                "A range without steps (interval) is for sweepers that search, such as hydra/sweeper=optuna; "
-                "give values with commas between them."
+                "A range without steps (interval) is no grid; give values with commas between them, or search it: "
+                "sweep=search search.space={<key>: {log: [<low>, <high>]}}."
             ) from error
         return batches[0]
 
@@ -307,26 +307,47 @@ class Session:
         axes, folders = implied.axes(self.parsed, sweep_config), dict[str, list[str]]()
         checked: list[Any] = []
         for point in points:
-            parsed = parse(point)
-            try:
-                config = self.hydra.config_loader.load_sweep_config(sweep_config, point)
-                HydraConfig.instance().set_config(config)
-                folder = str(config.hydra.sweep.subdir)
-            except REFUSED as error:
-                raise self._refusal(error, parsed) from error
-            varied = [str(one.input_line) for one in parsed if one.key_or_group in axes]
+            config, folder = self._load_point(sweep_config, point)
+            varied = [str(one.input_line) for one in parse(point) if one.key_or_group in axes]
             if folder in folders:
                 raise refusals.same_folder(folder, folders[folder], varied)
             folders[folder] = varied
-            try:
-                self._check_safe(config)
-                checked.append(self.check(config))
-            except UserError as error:
-                raise UserError(f"Point {' '.join(varied)}:\n{error}") from error
+            checked.append(self._check_point(config, varied))
         if unused := [] if self.mode is RunMode.RUN else list(unused_mix(checked)):
             raise UserError(f"{unused[0].key} (every point): {unused[0].message}")
         HydraConfig.instance().set_config(sweep_config)
         return list(folders)
+
+    def check_point(self, sweep_config: DictConfig, given: Sequence[str], varied: Sequence[str]) -> tuple[str, Any]:
+        """One point of a sweep: its folder's name and its typed config.
+
+        Args:
+            sweep_config: of the sweep.
+            given: overrides that all points share.
+            varied: its own.
+
+        Raises:
+            UserError: it cannot run.
+        """
+        config, folder = self._load_point(sweep_config, [*given, *varied])
+        found = self._check_point(config, varied)
+        HydraConfig.instance().set_config(sweep_config)
+        return folder, found
+
+    def _load_point(self, sweep_config: DictConfig, point: Sequence[str]) -> tuple[DictConfig, str]:
+        try:
+            config = self.hydra.config_loader.load_sweep_config(sweep_config, list(point))
+            HydraConfig.instance().set_config(config)
+            return config, str(config.hydra.sweep.subdir)
+        except REFUSED as error:
+            raise self._refusal(error, parse(point)) from error
+
+    def _check_point(self, config: DictConfig, varied: Sequence[str]) -> Any:
+        try:
+            self._check_safe(config)
+            return self.check(config)
+        except UserError as error:
+            raise UserError(f"Point {' '.join(varied)}:\n{error}") from error
 
 
 def _check_outputs(run: str, outputs: str, scored: Scored | None) -> None:

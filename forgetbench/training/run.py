@@ -39,22 +39,23 @@ def train(
     tracker: Tracker = Tracker.none,
     resume_minutes: float = 5.0,
 ) -> None:
-    """Train to the end of the last stage, from the newest resume point if there is one.
+    """Train to the last step that is kept, from the newest resume point if there is one.
 
-    A signal that asks the process to stop is heeded after the step: a resume point is written first.
+    A signal that asks the process to stop is heeded after the step: a resume point is written first. Where the last
+    step that is kept is not the end of the last stage, a resume point stays there.
 
     Args:
         folder: the run's folder.
         trainer: on the starting weights.
         stages: what to train on.
-        keep: steps to checkpoint, ascending; the last one ends the run.
+        keep: steps to checkpoint, ascending; the last one ends this call.
         meta: stored in every checkpoint; its `config` is what a tracker shows.
         tracker: where each step's numbers go besides train.csv.
         resume_minutes: between resume points; 0 writes one after every step.
     """
     resume = _left(folder, keep, [0, *accumulate(stage.steps for stage in stages)])
     done = resume.point.step if resume else 0
-    main = trainer.accelerator.is_main_process
+    main, total = trainer.accelerator.is_main_process, sum(stage.steps for stage in stages)
     clock = ResumeClock(resume_minutes)
     with (
         DelayedSignals() as signals,
@@ -68,11 +69,13 @@ def train(
             if report.step in keep:
                 _save(folder, trainer, report, meta)
             came, (is_due,) = signals.waiting(trainer.accelerator, main and clock.is_due())
-            if report.step != keep[-1] and (report.step in keep or is_due or came):
+            if report.step != total and (report.step in keep or is_due or came):
                 with clock.writing():
                     _save_resume(folder, trainer, report.step)
                 signals.act(came)
-    if main:
+            if report.step == keep[-1]:
+                break
+    if main and keep[-1] == total:
         drop_resume(folder)
     trainer.accelerator.wait_for_everyone()
 

@@ -43,6 +43,11 @@ def checkpoint_steps(config: CheckpointConfig, stages: Sequence[int]) -> list[in
     return sorted(step for step in steps if 0 < step <= total)
 
 
+def first_steps(total: int, share: float) -> int:
+    """How many of `total` steps are a share of them: at least one."""
+    return min(total, max(1, round(share * total)))
+
+
 def log_spaced(count: int, total: int) -> list[int]:
     """Up to `count` distinct steps, evenly spaced in log(step), from total / 2^(count-1) or 1 to total."""
     first = max(1.0, total / 2 ** (count - 1))

@@ -19,11 +19,12 @@ def matrix_problems(matrix: MatrixConfig, catalogue: Catalogue) -> Iterator[Prob
         yield Problem("matrix.datasets", "empty, so nothing to score; list names of manifests.")
     yield from duplicates("matrix.datasets", matrix.datasets)
     for name in matrix.datasets:
-        yield from refused("matrix.datasets", partial(_evaluation_split, catalogue, name))
+        yield from refused("matrix.datasets", partial(evaluation_split, catalogue, name))
     if not matrix.decodings:
         yield Problem("matrix.decodings", "empty, so nothing to score; give [choice], [greedy] or both.")
     yield from duplicates("matrix.decodings", matrix.decodings)
     yield from at_least_1("matrix.limit", matrix.limit)
+    yield from _skip(matrix)
     yield from at_least_1("matrix.batch_size", matrix.batch_size)
     for name in matrix.class_probe:
         yield from refused("matrix.class_probe", partial(_probe, catalogue, name))
@@ -44,6 +45,13 @@ def matrix_problems(matrix: MatrixConfig, catalogue: Catalogue) -> Iterator[Prob
             )
     if any(step < 0 for step in matrix.steps):
         yield Problem("matrix.steps", f"{matrix.steps} holds a negative step.")
+
+
+def _skip(matrix: MatrixConfig) -> Iterator[Problem]:
+    for name, items in matrix.skip.items():
+        yield from at_least_1(f"matrix.skip.{name}", items)
+        if name not in matrix.datasets:
+            yield Problem("matrix.skip", f"'{name}' is not scored; list it under matrix.datasets too.")
 
 
 def _sampling(matrix: MatrixConfig) -> Iterator[Problem]:
@@ -88,7 +96,12 @@ def _representation(matrix: MatrixConfig) -> Iterator[Problem]:
             yield Problem(f"{key}.datasets", f"'{name}' is not scored; list it under matrix.datasets too.")
 
 
-def _evaluation_split(catalogue: Catalogue, name: str) -> None:
+def evaluation_split(catalogue: Catalogue, name: str) -> None:
+    """Refuse a name that is no set with an evaluation split.
+
+    Raises:
+        UserError: says why not.
+    """
     if ":" in name:
         raise UserError(
             f"'{name}' names a split; a matrix scores each dataset's eval_split, so name the dataset alone."
@@ -100,5 +113,5 @@ def _evaluation_split(catalogue: Catalogue, name: str) -> None:
 
 
 def _probe(catalogue: Catalogue, name: str) -> None:
-    _evaluation_split(catalogue, name)
+    evaluation_split(catalogue, name)
     check_probe(catalogue.load(name))
