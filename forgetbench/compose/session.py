@@ -48,6 +48,10 @@ REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSErro
 """What composing raises on a bad override or a bad file."""
 
 
+_MAPPINGS = ("search.space", "search.validation", "matrix.skip")
+"""Keys that hold a mapping of any names, to which a command line adds."""
+
+
 def without_hydra(config: DictConfig) -> DictConfig:
     """A copy of the command's own keys, its dataclass type kept."""
     plain = copy.deepcopy(config)
@@ -116,7 +120,7 @@ class Session:
         self.known = known
         self.notes: list[str] = []
         """What was decided for the user; said once, when the configuration can run."""
-        self.lines = [*known.overrides, *(str(override.input_line) for override in parsed)]
+        self.lines = [*known.overrides, *map(_line, parsed)]
         own = USER_CONF.resolve()
         if own.is_dir() and own != shipped("conf").resolve() and not self._gives("hydra.searchpath"):
             self.lines.append(f"hydra.searchpath=[{quoted(f'file://{own}')}]")
@@ -348,6 +352,12 @@ class Session:
             return self.check(config)
         except UserError as error:
             raise UserError(f"Point {' '.join(varied)}:\n{error}") from error
+
+
+def _line(override: Override) -> str:
+    """An override as Hydra gets it; without the signs of addition, it refuses names that a mapping lacks."""
+    line = str(override.input_line)
+    return f"++{line}" if override.key_or_group in _MAPPINGS and not line.startswith(("+", "~")) else line
 
 
 def _check_outputs(run: str, outputs: str, scored: Scored | None) -> None:

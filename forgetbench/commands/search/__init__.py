@@ -93,7 +93,7 @@ class _Search:
         study = self._study
         if any(point.end is None for point in study.points() if point.generation < study.asked):
             return True
-        if not self._generation(study.asked) and self._hours_spent():
+        if not self._generation(study.asked) and (self._hours_spent() or self._steps_spent()):
             return False
         while self._wants_another():
             self._draw_point()
@@ -102,8 +102,8 @@ class _Search:
         begun = [point for point in drawn if point.end is None]
         if begun:
             say(f"search: generation {study.asked}, {len(begun)} points; {self._spent()} steps so far.")
-        elif refused := [point for point in drawn if point.end and point.end.how == "refused"]:
-            raise UserError(f"search.space: no point of a generation can run. {_why(refused[0])}")
+        elif {point.end.how for point in drawn if point.end} == {"refused"}:
+            raise UserError(f"search.space: no point of a generation can run. {_why(drawn[0])}")
         return bool(begun)
 
     def climb(self, rung: int) -> None:
@@ -151,6 +151,12 @@ class _Search:
 
     def _hours_spent(self) -> bool:
         return self._search.hours is not None and self._study.seconds >= self._search.hours * 3600
+
+    def _steps_spent(self) -> bool:
+        """Whether the last generation was given up, as the budget could not pay a point of it, and still cannot."""
+        last = self._generation(self._study.asked - 1)
+        given_up = [point for point in last if point.end and point.end.how == "not begun"]
+        return len(given_up) == len(last) > 0 and not self._can_pay([given_up[0].steps])
 
     def _spent(self) -> int:
         return sum(point.trained for point in self._study.points())

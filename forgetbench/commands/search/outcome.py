@@ -38,7 +38,7 @@ def write_outcome(folder: Path, config: SweepConfig, space: Sequence[Dimension],
     points = study.points()
     keys = list(dict.fromkeys(one.key for one in every_dimension(space)))
     front = sorted(front_of(points), key=lambda point: point.rungs[-1].objectives.pair)
-    table = pd.DataFrame([_row(point, keys) for point in points])
+    table = pd.DataFrame([_row(point, keys) for point in points]).astype({"steps": "Int64", "step": "Int64"})
     tested = pd.DataFrame([_front_row(point, keys, folder) for point in front])
     write_csv(table, folder / POINTS)
     write_csv(tested, folder / FRONT)
@@ -104,7 +104,7 @@ def _numbers(found: Objectives | None, prefix: str) -> dict[str, float | None]:
 def _command(folder: Path, point: Point) -> str:
     """The line that trains a point again."""
     run = read_run(folder / point.folder)
-    return training_command(point.folder, run.settings)
+    return training_command(f"{folder.name}-point{point.number}", run.settings)
 
 
 def _draw(table: pd.DataFrame, tested: pd.DataFrame, folder: Path) -> None:

@@ -15,7 +15,7 @@ _HEIGHT = 320
 
 
 def figure(points: pd.DataFrame, front: pd.DataFrame) -> Figure | None:
-    """Search.csv and front.csv as one figure; None of no search.
+    """The points of search.csv and the front of front.csv; None of no search.
 
     Args:
         points: every point that was measured.
