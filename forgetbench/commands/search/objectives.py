@@ -97,7 +97,7 @@ class Sets:
             step: the checkpoint's.
             tested: whether on the test's items.
         """
-        pairs = _paired(views, config, step)
+        pairs = paired(views, config, step)
         chosen = [{name if tested else stands for name, stands in one.items()} for one in (self.targets, self.others)]
         target = pool([pairs[name] for name in sorted(chosen[0])])
         by_quadrant = {
@@ -175,10 +175,10 @@ def _left(config: SweepConfig, manifest: Any, count: Any) -> str:
     return f"matrix.limit={config.matrix.limit} leaves {left} of its items" if left < fewest else ""
 
 
-def _paired(views: Sequence[CellView], config: MatrixConfig, step: int) -> dict[str, tuple[CellView, CellView | None]]:
-    """Set -> its cell and its base's, in the first decoding that it has."""
+def paired(views: Sequence[CellView], config: MatrixConfig, step: int) -> dict[str, tuple[CellView, CellView]]:
+    """Set -> a checkpoint's cell and its base's, in the first decoding that the set has."""
     order = {str(decoding): place for place, decoding in enumerate(config.decodings)}
-    found: dict[str, tuple[CellView, CellView | None]] = {}
+    found: dict[str, tuple[CellView, CellView]] = {}
     views = sorted(views, key=lambda view: order[view.context.decoding])
     bases = {view.context.base_key: view for view in views if view.context.is_base}
     for view in views:
@@ -187,7 +187,7 @@ def _paired(views: Sequence[CellView], config: MatrixConfig, step: int) -> dict[
     return found
 
 
-def _quadrant(pair: tuple[CellView, CellView | None]) -> str:
+def _quadrant(pair: tuple[CellView, CellView]) -> str:
     return pair[0].context.placement.quadrant
 
 

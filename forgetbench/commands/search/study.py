@@ -79,15 +79,21 @@ class Point:
         return self.end is not None and self.end.how == "complete"
 
 
+def read_study(path: Path) -> tuple[dict[str, Any], list[Point]]:
+    """The settings and the points of a search that is not running."""
+    study = Study(path, None, 0, 0)
+    return study.settings, study.points()
+
+
 class Study:
     """What is known of all points."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], seed: int, startup: int) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any] | None, seed: int, startup: int) -> None:
         """Open a study file, or begin one.
 
         Args:
             path: of the file.
-            settings: what decides which points are drawn; a file of others is refused.
+            settings: what decides which points are drawn; a file of others is refused. None: those of the file.
             seed: of what is drawn.
             startup: so many points are drawn at random before any is learned from.
 
@@ -98,6 +104,8 @@ class Study:
         self._storage = _storage(path)
         self._study = _opened(self._storage, path)
         before = self._study.user_attrs.get(_SETTINGS)
+        if settings is None:
+            return
         if before is None:
             self._set(_SETTINGS, dict(settings))
         elif found := sorted(differing(before, dict(settings))):
@@ -108,6 +116,11 @@ class Study:
         for trial in self._trials():
             if trial.state.name == "RUNNING":
                 self._repair(trial)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides which points are drawn."""
+        return dict(self._study.user_attrs.get(_SETTINGS, {}))
 
     @property
     def asked(self) -> int:
