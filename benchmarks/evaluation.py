@@ -94,6 +94,8 @@ class OperationContext:
         """Train two short runs and export the first one's checkpoints for the others."""
         self.scratch, self.n_items, self.rounds = scratch, n_items, rounds
         self.failures: list[str] = []
+        self.said = ""
+        """The error of the last process, or the last line that it wrote."""
         self.items = [scratch / "items" / f"{name}.parquet" for name in NAMES]
         for name, path in zip(NAMES, self.items, strict=True):
             export_items(eval_samples(name, n_items), path)
@@ -130,10 +132,12 @@ class OperationContext:
             stderr=subprocess.PIPE,
         )  # fmt: skip
         assert process.stderr is not None
-        errors = process.stderr.read().decode()
+        errors = process.stderr.read().decode("utf-8", "replace")
+        lines = [line.strip() for line in errors.splitlines() if line.strip()]
+        self.said = ([line for line in lines if "Error" in line] or lines or [""])[-1]
         _, status, usage = os.wait4(process.pid, 0)
         if status:
-            raise FailedError(f"{' '.join(map(str, command[:4]))} ...: {(errors.split(chr(10)) or [''])[-2:][0]}")
+            raise FailedError(f"{' '.join(map(str, command[:4]))} ...: {self.said}")
         return time.perf_counter() - started, usage.ru_maxrss / 2**10
 
     def processes(self) -> list[Measured]:
@@ -224,7 +228,7 @@ class OperationContext:
             command = lmms_eval.command(python, folder, tasks, NAMES, model, batch_size, output)
             rounds.append(self.run(command, environment))
             if len(list(output.rglob("*samples_*.jsonl"))) < len(NAMES):
-                raise FailedError(f"lmms-eval left no samples: {' '.join(map(str, command))}")
+                raise FailedError(f"{' '.join(map(str, command[:5]))} ... left no samples: {self.said}")
         return _total(rounds)
 
     def factory(self, cli: Path) -> tuple[float, float]:

@@ -15,9 +15,11 @@ from forgetbench.runs.courses import STRATEGIES
 from forgetbench.runs.courses import TABLE as COURSE
 from forgetbench.runs.engines import check_one_engine
 from forgetbench.runs.stored import StoredRun, read_table
+from forgetbench.runs.subject import DRIFT
 from forgetbench.tables.scores import MATRIX_COLUMNS, SCORE_COLUMNS
 from forgetbench.terminal import audit_table, matrix_table, sweep_table, training_lines
 from forgetbench.terminal.console import console, say
+from forgetbench.terminal.drift import drift_line
 from forgetbench.terminal.plain import plain_rows, to_json, to_tsv
 from forgetbench.terminal.strategies import course_table, strategy_table
 from forgetbench.terminal.wording import first_decoding
@@ -50,6 +52,8 @@ def show(path: Path, as_json: bool) -> None:
         if (continual := runs[0].folder / COURSE).is_file():
             console.print(course_table(read_table(continual)))
         console.print(matrix_table(scores, matrix))
+        if line := drift_line(runs[0].table(DRIFT)):
+            console.print(line, highlight=False)
     else:
         if (strategies := path / STRATEGIES).is_file():
             console.print(strategy_table(read_table(strategies)))

@@ -17,8 +17,9 @@ from forgetbench.methods.operation import Operation
 from forgetbench.runs.courses import STRATEGIES, courses
 from forgetbench.runs.recipes import last_pairs, named
 from forgetbench.runs.run import read_run
-from forgetbench.runs.subject import REPRESENTATION
+from forgetbench.runs.subject import DRIFT, REPRESENTATION
 from forgetbench.tables.continual_strategies import strategy_rows
+from forgetbench.tables.drift import joined_drift
 from forgetbench.tables.last import last_step
 from forgetbench.tables.representation import joined_representation
 from forgetbench.tables.scores import write_csv
@@ -56,17 +57,20 @@ def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
     for name in ("scores.csv", "matrix.csv", "summary.csv"):
         tables[name] = pd.concat([pd.read_csv(point / name) for point in points], ignore_index=True)
         write_csv(tables[name], folder / name)
-    measured = [path for point in points if (path := point / REPRESENTATION).is_file()]
+    measured, drifted = (
+        [path for point in points if (path := point / name).is_file()] for name in (REPRESENTATION, DRIFT)
+    )
     runs = named(points)
     has_seeds, sequences = len({run.recipe for run in runs}) < len(runs), courses(runs)
     further = {
         **({REPRESENTATION: joined_representation(measured)} if measured else {}),
+        **({DRIFT: joined_drift(drifted)} if drifted else {}),
         **({_SEEDS: seed_rows(last_pairs(runs))} if has_seeds else {}),
         **({STRATEGIES: strategy_rows(sequences)} if sequences else {}),
     }
     for name, table in further.items():
         write_csv(table, folder / name)
-    remove_all((folder / name for name in {REPRESENTATION, _SEEDS, STRATEGIES} - further.keys()), folder)
+    remove_all((folder / name for name in {REPRESENTATION, DRIFT, _SEEDS, STRATEGIES} - further.keys()), folder)
     if STRATEGIES in further:
         console.print(strategy_table(further[STRATEGIES]))
     decodings = sorted(set(tables["matrix.csv"]["decoding"]))

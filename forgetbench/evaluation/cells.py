@@ -27,6 +27,7 @@ from forgetbench.core.store import Store, checksum, json_digest, verify
 from forgetbench.evaluation.settings import Settings
 from forgetbench.scoring.answers import rules_digest, score_answers
 from forgetbench.scoring.reply import Marks
+from forgetbench.tables.number_words import asks_for_number
 
 _LATER = ("text_cut_off", "cut_off")
 """Columns that older files lack: read as absent."""
@@ -354,7 +355,9 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
 def _frame(table: pa.Table) -> pd.DataFrame:
     """A cell as the tables use it; prompts are long, and a matrix holds many cells at a time."""
     frame: pd.DataFrame = table.drop_columns(["prompt"]).to_pandas()
-    return frame
+    if not frame["kind"].eq(AnswerKind.text).any():
+        return frame.assign(asks_number=False)
+    return frame.assign(asks_number=[asks_for_number(prompt) for prompt in table["prompt"].to_pylist()])
 
 
 def _sample(row: dict[str, Any]) -> Sample:

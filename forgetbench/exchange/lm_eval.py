@@ -16,6 +16,7 @@ import pandas as pd
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import remove_all, write_json
 from forgetbench.core.records import Decoding, Metric
+from forgetbench.tables.answer_drift import DRIFT
 
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
@@ -42,7 +43,8 @@ def lm_eval_results(scores: pd.DataFrame, step: int, settings: Mapping[str, obje
     Raises:
         UserError: that step has no rows, or those of several checkpoints.
     """
-    rows = [_present(row) for row in scores[scores["step"] == step].to_dict("records")]
+    scored = scores[(scores["step"] == step) & ~scores["metric"].isin(list(DRIFT))]  # of a pair, not of one model
+    rows = [_present(row) for row in scored.to_dict("records")]
     checkpoints = sorted({_name(row) for row in rows})
     if len(checkpoints) != 1:
         raise UserError(

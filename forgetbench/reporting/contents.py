@@ -33,6 +33,8 @@ class ReportTables:
     search: pd.DataFrame = field(default_factory=pd.DataFrame)
     """search.csv: a row per point of a search; and, of its front, front.csv."""
     front: pd.DataFrame = field(default_factory=pd.DataFrame)
+    drift: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """drift.csv: a row per checkpoint, how far answers on the target's items moved beside what was lost elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from forgetbench.runs.stored import StoredRun, read_table, train_table
 from forgetbench.tables.cell_view import CellView
 from forgetbench.tables.continual import CONTINUAL_COLUMNS
 from forgetbench.tables.continual_strategies import strategy_rows
+from forgetbench.tables.drift import DRIFT_COLUMNS
 from forgetbench.tables.last import last_step
 from forgetbench.tables.recommendation import choose
 from forgetbench.tables.scores import MATRIX_COLUMNS, SCORE_COLUMNS
@@ -137,6 +138,7 @@ def _tables(runs: Sequence[StoredRun]) -> ReportTables:
         train=pd.concat([train_table(run) for run in runs], ignore_index=True),
         seeds=pd.DataFrame(),
         continual=_joined([(run, continual_table(run)) for run in runs], CONTINUAL_COLUMNS),
+        drift=_joined([(run, run.table("drift.csv")) for run in runs], DRIFT_COLUMNS),
     )
 
 

@@ -30,7 +30,7 @@ from forgetbench.training.data_digest import DIGEST_VERSION
 
 if TYPE_CHECKING:
     from forgetbench.models.load import LoadedModel
-    from forgetbench.models.parts import TrainableAudit
+    from forgetbench.models.parts import PartCount, TrainableAudit
     from forgetbench.training.plan import Stage
 
 FILE = "run.json"
@@ -220,7 +220,8 @@ def start_run(
             "label": audit.label,
             "trainable": audit.trainable,
             "total": audit.total,
-            "parts": {count.part: {"total": count.total, "trainable": count.trainable} for count in audit.parts},
+            "parts": _counts(audit.parts),
+            **({"words": _counts(audit.words)} if audit.words else {}),
             "names": list(audit.names),
         },
         environment=environment(),
@@ -230,6 +231,10 @@ def start_run(
     if not (folder / FILE).is_file():
         run.write()
     return run
+
+
+def _counts(counted: Sequence[PartCount]) -> dict[str, dict[str, int]]:
+    return {count.part: {"total": count.total, "trainable": count.trainable} for count in counted}
 
 
 def check_same(

@@ -22,6 +22,7 @@ from forgetbench.runs.scored import Scored, remember
 from forgetbench.runs.stored import read_table
 from forgetbench.tables.cell_view import CellView, row_context
 from forgetbench.tables.continual import continual_rows
+from forgetbench.tables.drift import drift_rows
 from forgetbench.tables.representation import representation_rows
 from forgetbench.tables.scores import matrix_rows, score_rows, write_csv
 from forgetbench.tables.summary import summary_rows
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from forgetbench.models.checkpoint import Checkpoint
 
 CONTINUAL, REPRESENTATION, BEYOND_CONTEXT = "continual.csv", "representation.csv", "beyond_context.csv"
-_NOT_ALWAYS = (CONTINUAL, REPRESENTATION, BEYOND_CONTEXT)
+DRIFT = "drift.csv"
+_NOT_ALWAYS = (CONTINUAL, REPRESENTATION, BEYOND_CONTEXT, DRIFT)
 """Files that some tables have beside them."""
 LM_EVAL_RESULTS = "lm_eval/*/results.json"
 """The same, of `score lm_eval=true`."""
@@ -216,6 +218,7 @@ def write_tables(
         "scores.csv": tables.scores,
         "matrix.csv": tables.matrix,
         "summary.csv": summary_rows(views),
+        **_drift(views),
         **_continual(subject, views),
         **_beyond_context(cells),
     }
@@ -243,6 +246,12 @@ def _continual(subject: Subject, views: Sequence[CellView]) -> dict[str, pd.Data
     if subject.run:
         strategy, training = subject.run.strategy, subject.data.training
     return {CONTINUAL: continual_rows(views, subject.tasks, strategy, training)}
+
+
+def _drift(views: Sequence[CellView]) -> dict[str, pd.DataFrame]:
+    """drift.csv, by name; none where no answer on the target's items can be compared with the base's."""
+    rows = drift_rows(views)
+    return {DRIFT: rows} if len(rows) else {}
 
 
 def _beyond_context(cells: Sequence[ScoredCell]) -> dict[str, pd.DataFrame]:

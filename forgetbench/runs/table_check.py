@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from forgetbench.core.records import Axis, Decoding
+from forgetbench.tables.drift import ESTIMATES
 
 _RUN = ("run", "checkpoint", "stage", "step", "decoding", "metric")
 COMPLETE = {
@@ -16,6 +17,7 @@ COMPLETE = {
     "matrix.csv": (*_RUN, "quadrant"),
     "summary.csv": ("run", "stage", "step", "decoding"),
     "representation.csv": ("run", "step"),
+    "drift.csv": ("run", "stage", "step", "decoding"),
     "continual.csv": ("run", "strategy", "tasks", "decoding", "measure"),
     "strategies.csv": ("strategy", "decoding", "measure"),
     "train.csv": ("step", "stage", "loss"),
@@ -27,6 +29,7 @@ _NUMBERS = (
     *("delta_ci_high", "forgotten", "gained", "p_value", "p_holm", "mde", "unparsed", "cut_off", "label_bias"),
     *("seconds", "mix_ratio", "loss", "grad_norm", "samples_per_s", "tokens_per_s", "peak_memory_mb"),
     *("effective_rank", "visual_drift_l1", "linear_cka", "weight_distance", "relative_distance", "changed_share"),
+    *ESTIMATES,
 )
 _RATES = "lr_"
 """How columns of learning rates begin."""

@@ -304,18 +304,26 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def engine_lines(first: Side, second: Side) -> list[str]:
     """How alike two engines answered: a line per dataset and decoding, over all seeds."""
+    found: dict[tuple[str, str], list[tuple[bool, float | None]]] = defaultdict(list)
+    for seed, cells in first.seeds.items():
+        others = {(cell.context.dataset, cell.context.decoding): cell.frame for cell in second.seeds.get(seed, ())}
+        for cell in cells:
+            key = cell.context.dataset, cell.context.decoding
+            if key in others:
+                one = cell.frame.set_index("sample_id")
+                found[key] += _alike(one, others[key].set_index("sample_id").loc[one.index])
     lines = []
-    for seed in first.seeds.keys() & second.seeds.keys():
-        others = {(cell.context.dataset, cell.context.decoding): cell.frame for cell in second.seeds[seed]}
-        for cell in first.seeds[seed]:
-            one, key = cell.frame.set_index("sample_id"), (cell.context.dataset, cell.context.decoding)
-            other = others[key].set_index("sample_id").loc[one.index]
-            same = int((one["parsed"].fillna("") == other["parsed"].fillna("")).sum())
-            gaps = [
-                float(np.max(np.abs(np.subtract(a, b))))
-                for a, b in zip(one["option_logprobs"], other["option_logprobs"], strict=True)
-                if a is not None
-            ]
-            apart = f", log-probabilities at most {max(gaps):.2g} apart" if gaps else ""
-            lines.append(f"{key[0]}, {key[1]}: {same} of {len(one)} answers are the same{apart}")
+    for (dataset, decoding), items in found.items():
+        gaps = [gap for _, gap in items if gap is not None]
+        apart = f", log-probabilities at most {max(gaps):.2g} apart" if gaps else ""
+        same = sum(is_same for is_same, _ in items)
+        lines.append(f"{dataset}, {decoding}: {same} of {len(items)} answers are the same{apart}")
     return lines
+
+
+def _alike(one: pd.DataFrame, other: pd.DataFrame) -> list[tuple[bool, float | None]]:
+    """Whether each item was answered the same, and how far its log-probabilities are apart at most."""
+    same = one["parsed"].fillna("") == other["parsed"].fillna("")
+    pairs = zip(one["option_logprobs"], other["option_logprobs"], strict=True)
+    gaps = [None if a is None else float(np.max(np.abs(np.subtract(a, b)))) for a, b in pairs]
+    return list(zip(same, gaps, strict=True))

@@ -25,11 +25,11 @@ from forgetbench.statistics.intervals import (
 )
 from forgetbench.statistics.ratios import RatioScores, clustered_ratio, ratio_difference
 from forgetbench.statistics.strata import Floats
-from forgetbench.tables.cell_view import CellView, matched, ways
+from forgetbench.tables.answer_drift import DRIFT, LENGTH_NORMALISED, drift_scores
+from forgetbench.tables.cell_view import CellView, aligned, matched, ways
+from forgetbench.tables.number_words import holds_number, number_share
 from forgetbench.tables.yes_no import YesNoCounts, yes_no_counts
 
-LENGTH_NORMALISED = "lmms-eval"
-"""Predictions of this source hold the mean log-probability per token already."""
 Scores = ClusteredScores | RatioScores | float
 """Per item, as a ratio over items, or a number without a standard error."""
 
@@ -190,6 +190,27 @@ def _yes_no(part: Callable[[YesNoCounts, Sequence[Sequence[str]]], RatioScores])
     return of
 
 
+def _number_words(cell: CellView, _: Cells) -> Scores | None:
+    """Share of number words in free replies, over the items that have no number to be said."""
+    frame = cell.frame
+    if "asks_number" not in frame or frame["text"].isna().any():
+        return None
+    is_free = frame["kind"].eq(AnswerKind.text) & ~frame["asks_number"].astype(bool)
+    free = frame[is_free & ~frame["references"].map(holds_number)]
+    if free.empty:
+        return None
+    shares = [number_share(answer_part(text) or "") for text in free["text"]]
+    return ClusteredScores(np.array(shares, dtype=np.float64), ways(free, cell.context.dataset))
+
+
+def _drift(name: str) -> Callable[[CellView, Cells], Scores | None]:
+    def of(cell: CellView, cells: Cells) -> Scores | None:
+        base = None if cell.context.is_base else cells.base(cell)
+        return None if base is None else drift_scores(name, cell, aligned(base, cell))
+
+    return of
+
+
 def _parsed(frame: pd.DataFrame) -> list[str | None]:
     return [None if pd.isna(one) else str(one) for one in frame["parsed"]]
 
@@ -204,5 +225,7 @@ FURTHER = (
     Measure("precision", _yes_no(YesNoCounts.precision)),
     Measure("recall", _yes_no(YesNoCounts.recall)),
     Measure("f1", _yes_no(YesNoCounts.f1)),
+    Measure("number_words", _number_words),
+    *(Measure(name, _drift(name)) for name in DRIFT),
 )
 """Metrics besides the dataset's own."""

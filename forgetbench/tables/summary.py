@@ -76,9 +76,9 @@ def _run(cell: CellView) -> dict[str, object]:
 
 def _row(group: Sequence[CellView], index: Cells) -> dict[str, object]:
     context = group[0].context
-    target = _target(group)
-    sources = [cell for cell in group if _is_source(cell)]
-    learnt, kept = _pool(target, index), _pool(sources, index)
+    target = target_cells(group)
+    sources = [cell for cell in group if is_source(cell)]
+    learnt, kept = pooled(target, index), pooled(sources, index)
     row: dict[str, object] = {**_run(group[0]), "decoding": context.decoding, "n_sources": len(sources)}
     score_t, score_s = learnt.score.value, kept.score.value
     row |= {"A_T": score_t, "A_S": score_s}
@@ -93,7 +93,7 @@ def _row(group: Sequence[CellView], index: Cells) -> dict[str, object]:
     return row | dict(zip(_RETENTION, (ratio.value, ratio.ci_low, ratio.ci_high), strict=True))
 
 
-def _target(group: Sequence[CellView]) -> list[CellView]:
+def target_cells(group: Sequence[CellView]) -> list[CellView]:
     """The cells of the target; none unless all of its sets were scored, on one scale."""
     targets = group[0].context.targets
     found = [cell for cell in group if cell.context.dataset in targets and len(cell.frame)]
@@ -101,7 +101,8 @@ def _target(group: Sequence[CellView]) -> list[CellView]:
     return found if len(found) == len(targets) and len(scales) == 1 else []
 
 
-def _is_source(cell: CellView) -> bool:
+def is_source(cell: CellView) -> bool:
+    """Whether a cell counts as something kept: another quadrant's, no probe, not seen in the mix, a fraction of 1."""
     context, place = cell.context, cell.context.placement
     elsewhere = place.quadrant not in ("", QUADRANTS[0]) and not place.seen_in_mix
     return elsewhere and not context.probe and context.metric.is_fraction and len(cell.frame) > 0
@@ -112,6 +113,7 @@ def _columns(names: Sequence[str], delta: Estimate) -> dict[str, object]:
     return dict(zip(names[1:], values, strict=True))
 
 
-def _pool(group: Sequence[CellView], index: Cells) -> Pool:
+def pooled(group: Sequence[CellView], index: Cells) -> Pool:
+    """Cells of one checkpoint as one, beside their bases."""
     bases = [index.base(cell) for cell in group]
     return pool([(cell, base and aligned(base, cell)) for cell, base in zip(group, bases, strict=True)])

@@ -106,12 +106,12 @@ def sweep_table(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "cho
 
 
 def audit_table(audit: Mapping[str, Any]) -> RenderableType:
-    """What trains: parameters by part, as run.json keeps them."""
+    """What trains: parameters by part, and by word where a recipe names modules, as run.json keeps them."""
     table = Table(title=f"trains {audit['trainable']:,} of {audit['total']:,} parameters", title_justify="left")
     table.add_column("part")
     table.add_column("parameters", justify="right")
     table.add_column("trainable", justify="right")
-    for part, count in audit["parts"].items():
+    for part, count in (audit["parts"] | audit.get("words", {})).items():
         table.add_row(part, f"{count['total']:,}", f"{count['trainable']:,}")
     return table
 

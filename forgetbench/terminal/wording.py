@@ -14,7 +14,7 @@ QUADRANT_NAMES = {
     "ood_text-id_image": "OOD text, ID image",
     "ood_text-ood_image": "OOD text, OOD image",
 }
-MERIT = {"mischoice": -1, "mischoice_of_wrong": -1, "letter_bias": -1, "generation_gap": 0}
+MERIT = {"mischoice": -1, "mischoice_of_wrong": -1, "letter_bias": -1, "generation_gap": 0, "number_words": -1}
 """Whether a higher value is better (1, as of everything that is not here), worse (-1) or neither (0)."""
 
 

@@ -61,7 +61,7 @@ def train(
         DelayedSignals() as signals,
         progress(f"training {folder}", keep[-1], "steps", done) as advance,
         tracked(tracker if main else Tracker.none, folder, meta.get("config", {})) as connection,
-        TrainLog(folder / "train.csv", trainer.parts, done, main) as log,
+        TrainLog(folder / "train.csv", trainer.words(stages), done, main) as log,
     ):
         for report in trainer.run(stages, resume):
             connection.log(report.step, log.add(report))

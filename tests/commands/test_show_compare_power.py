@@ -75,6 +75,24 @@ def test_tables_fit_a_terminal_of_80_columns(outputs: Path, terminal: StringIO, 
     assert "…" not in terminal.getvalue()
 
 
+def test_a_terminal_is_told_how_far_answers_on_the_target_moved(outputs: Path, terminal: StringIO) -> None:
+    call("show", str(outputs / "grid/high--seed-0"))
+    drift = pd.read_csv(outputs / "grid/high--seed-0/drift.csv").iloc[-1]
+    said = " ".join(terminal.getvalue().split())
+    assert f"base -> last: KL {drift['kl_from_base']:.3f} nats (95 % {drift['kl_from_base_ci_low']:.3f} to" in said
+    assert f"{100 * drift['flips']:.1f} % of the choices changed" in said
+
+
+def test_a_sweep_joins_the_drift_of_its_points(outputs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "outputs/sweep"
+    shutil.copytree(outputs / "grid", folder)
+    shutil.copytree(outputs / ".cells", tmp_path / "outputs/.cells")
+    sweep.summarise_sweep(folder, sorted(folder.glob("*--*")))
+    joined = pd.read_csv(folder / "drift.csv")
+    assert set(joined["run"]) == {f"{recipe}--seed-{seed}" for recipe in ("low", "high") for seed in (0, 1)}
+    assert joined["step"].dtype == "int64"
+
+
 def test_one_address_is_compared_with_its_base(outputs: Path) -> None:
     output = call("compare", str(outputs / "grid/high--seed-0"))
     scores = pd.read_csv(outputs / "grid/high--seed-0/scores.csv")
@@ -171,7 +189,8 @@ def test_a_sweep_replaces_all_of_its_tables(outputs: Path, tmp_path: Path) -> No
     folder = tmp_path / "outputs/sweep"
     shutil.copytree(outputs / "grid/low--seed-0", folder / "point")
     shutil.copytree(outputs / ".cells", tmp_path / "outputs/.cells")
-    stale = ("representation.csv", "seeds.csv", "strategies.csv")
+    stale = ("representation.csv", "drift.csv", "seeds.csv", "strategies.csv")
+    (folder / "point/drift.csv").unlink()
     for name in (*stale, "mine.csv"):
         (folder / name).write_text("run\n")
     sweep.summarise_sweep(folder, [folder / "point"])

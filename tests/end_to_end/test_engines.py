@@ -102,3 +102,18 @@ def test_runs_of_two_engines_are_compared_only_if_told(mine: Path) -> None:
     assert "fashion_naming" in call("compare", "outputs/run", "outputs/second", "--across-engines")
     for command in ("show", "report"):
         assert "a difference could be the engines'" in call(command, "outputs", code=2)
+
+
+def test_seeds_that_two_engines_scored_are_not_held_against_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed in (0, 1):  # of one base: random weights would follow the seed
+        call("finetune", *RUN, "model=tiny", f"seed={seed}", f"name=run-seed{seed}")
+        call("eval-matrix", f"run=outputs/run-seed{seed}", "threads=1", *MATRIX, "matrix.decodings=[choice]")
+        answer_by(OTHER, tmp_path / f"outputs/run-seed{seed}", 0.25)
+    assert "16 of 16 answers are the same" in call("compare", "outputs/run-seed*", "--engine", OTHER)
+    call("score", "run=outputs/run-seed1", f"engine_name={OTHER}")
+    message = call("compare", "outputs/run-seed*", "--engine", OTHER, code=2)
+    assert "outputs/run-seed0 was scored by transformers, and outputs/run-seed1 by vllm 9.9" in message
+    assert "Name one run." in message

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from forgetbench.cli import app
+from forgetbench.tables.answer_drift import DRIFT
 
 TRAIN = [
     "finetune",
@@ -111,7 +112,7 @@ def test_every_checkpoint_and_the_base_are_scored_on_every_dataset(uninterrupted
     assert set(accuracy.loc[accuracy["dataset"] == "digits_naming", "seen_in_mix"]) == {True}
     probe = scores[scores["dataset"] == "fashion_probe"]
     metrics = {"accuracy", "mischoice", "mischoice_of_wrong", "letter_bias", "generation_gap"}
-    assert set(probe["metric"]) == metrics
+    assert set(probe["metric"]) == metrics | set(DRIFT)
     assert probe["quadrant"].isna().all()
     choice = accuracy[accuracy["decoding"] == "choice"]
     assert set(choice["n"]) == {6}

@@ -411,7 +411,8 @@ def test_tables_take_the_place_of_all_that_stood_beside_earlier_ones(mine: Path)
         (mine / name).write_text("step\n")
     (mine / "lm_eval/notes.txt").write_text("mine")
     call("score", "run=outputs/run")
-    assert {path.name for path in mine.glob("*.csv")} == {"scores.csv", "matrix.csv", "summary.csv", "train.csv"}
+    made = {"scores.csv", "matrix.csv", "summary.csv", "drift.csv", "train.csv"}
+    assert {path.name for path in mine.glob("*.csv")} == made
     assert [path.name for path in (mine / "lm_eval").rglob("*")] == ["notes.txt"]
     call("eval-matrix", "run=outputs/run", "threads=1", *MATRIX[:2], "matrix.representation.images=2")
     measured = (mine / "representation.csv").read_bytes()

@@ -47,6 +47,13 @@ def test_a_cell_is_read_as_it_was_written(store: CellStore) -> None:
     assert [list(one) for one in cell.frame["references"]] == [["14 kg", "fourteen kg"], ["red car"], ["B"]]
 
 
+def test_a_cell_says_which_open_questions_may_ask_for_a_number(store: CellStore) -> None:
+    cell = store.read(KEY.digest, Metric.accuracy)
+    assert cell is not None
+    assert cell.frame["asks_number"].tolist() == [True, False, False]
+    assert "asks_number" not in pq.read_schema(store.path(KEY.digest)).names  # stored files are as they were
+
+
 def test_every_setting_of_decoding_is_in_every_row(store: CellStore) -> None:
     cell = store.read(KEY.digest, Metric.accuracy)
     assert cell is not None

@@ -22,7 +22,7 @@ from forgetbench.reporting.static_figures import save_figures
 
 TARGET = QUADRANTS[0]
 ALL = {
-    *("tradeoff", "probe", "class_name_effect", "mixing", "pareto", "seeds", "training"),
+    *("tradeoff", "probe", "class_name_effect", "mixing", "pareto", "seeds", "answer_drift", "training"),
     *("effective_rank", "visual_drift", "weight_distance"),
 }
 
@@ -82,6 +82,16 @@ def representation(recipes: list[str], seeds: int = 1) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def drift(recipes: list[str], seeds: int = 1, steps: tuple[int, ...] = (10, 20)) -> pd.DataFrame:
+    """The more drift, the more is lost."""
+    rows = []
+    for (k, recipe), seed, step in itertools.product(enumerate(recipes), range(seeds), steps):
+        loss = 0.002 * step * (k + 1) + 0.001 * seed
+        ends = {"loss_elsewhere_ci_low": loss - 0.01, "loss_elsewhere_ci_high": loss + 0.01}
+        rows.append(run_row(recipe, seed, step, kl_from_base=loss**2, loss_elsewhere=loss, stage=1, **ends))
+    return pd.DataFrame(rows)
+
+
 def train(recipes: list[str], seeds: int = 1, steps: int = 20) -> pd.DataFrame:
     return pd.DataFrame(
         {"run": f"{r}-seed-{s}", "recipe": r, "seed": s, "step": k, "stage": 1, "loss": 1 / k, "lr_language": 1e-3 / k}
@@ -116,11 +126,12 @@ def full_tables(seeds: int = 2) -> ReportTables:
         representation=representation(names, seeds),
         train=train(names, seeds),
         seeds=seeds_table(MIXED, seeds),
+        drift=drift(names, seeds),
     )
 
 
 def tables(**frames: pd.DataFrame) -> ReportTables:
-    names = ("scores", "matrix", "summary", "representation", "train", "seeds", "continual", "strategies")
+    names = ("scores", "matrix", "summary", "representation", "train", "seeds", "continual", "strategies", "drift")
     return ReportTables(**{name: frames.get(name, pd.DataFrame()) for name in names})
 
 
@@ -530,6 +541,31 @@ def test_seeds_are_drawn_for_recipes_that_have_several() -> None:
     rows = [row for row in data(figure) if "delta" in row]
     assert {row["label"] for row in rows} == {"high"}
     assert {(row["low"], row["high"], row["sd_low"], row["sd_high"]) for row in rows} == {(-15, -5, -13, -7)}
+
+
+def test_drift_is_drawn_beside_the_loss_with_its_rank_correlation(everything: dict[str, Figure]) -> None:
+    figure = everything["answer_drift"]
+    points = {(row["label"], row["seed"], row["step"]): row for row in data(figure) if "loss" in row and "step" in row}
+    assert len(points) == 12
+    assert points["half", 1, 20]["loss"] == pytest.approx(12.1)
+    assert points["half", 1, 20]["kl_from_base"] == pytest.approx(0.121**2, rel=1e-3)
+    assert "rank correlation is 1.00 (95 % interval over 6 runs" in figure.caption
+    assert "rank correlation is 1.00" in figure.alt_text
+    assert "12 checkpoints; runs: 6." in figure.alt_text
+
+
+def test_a_handful_of_checkpoints_has_no_figure_of_drift_and_few_runs_no_interval() -> None:
+    assert "answer_drift" not in drawn(figures(tables(drift=drift(["high"], steps=(1, 2, 3, 4, 5)))))
+    found = drawn(figures(tables(drift=drift(["high"], steps=(1, 2, 3, 4, 5, 6)), matrix=matrix({"high": {}}))))
+    assert "without an interval of 1 run (at least 5 are needed)." in found["answer_drift"].caption
+
+
+def test_targets_have_panels_of_drift_of_their_own() -> None:
+    both = pd.concat([drift(["high"], 3).assign(target="a"), drift(["low"], 3).assign(target="b")], ignore_index=True)
+    figure = drawn(figures(tables(drift=both, matrix=matrix({"high": {}, "low": {}}))))["answer_drift"]
+    titles = [title for title in texts(vega_spec(figure, "light"), "title") if isinstance(title, str)]
+    assert {"Target a", "Target b"} <= set(titles)
+    assert "a: Spearman's" in figure.caption
 
 
 def test_representation_of_one_run_follows_its_steps_and_of_several_their_recipes() -> None:

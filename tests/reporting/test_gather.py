@@ -48,6 +48,12 @@ def test_a_sweep_has_the_scores_of_its_runs_and_strategies_side_by_side(outputs:
     assert gap > 0
 
 
+def test_the_drift_of_every_run_is_read_with_its_recipe(outputs: Path) -> None:
+    drift = gather(outputs / "grid", 0).tables.drift
+    assert set(drift["recipe"]) == {"full", "joint"}
+    assert drift["kl_from_base"].notna().all()
+
+
 def test_a_run_of_one_task_has_no_such_tables(outputs: Path) -> None:
     tables = gather(outputs / "plain", 0).tables
     assert tables.continual.empty

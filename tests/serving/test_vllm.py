@@ -23,6 +23,9 @@ from typer.testing import CliRunner
 
 from forgetbench.cli import app
 from forgetbench.config import EngineConfig
+from forgetbench.serving.client import Client
+from forgetbench.serving.process import Server
+from forgetbench.serving.runner import CONVERSATIONS
 from tests.support.families import FAMILIES, QWEN_ROPE
 
 VARIABLE = "FORGETBENCH_VLLM"
@@ -53,6 +56,12 @@ LARGER: dict[str, Callable[[Path], Path]] = {
         folder, **SIZES, rope_parameters={**QWEN_ROPE, "mrope_section": [4, 6, 6]}
     ),
 }
+SOMEBODYS = (
+    *("--model", "model", "--served-model-name", "base", "--dtype", "float32", "--max-model-len", "512"),
+    *("--enforce-eager", "--max-num-seqs", "32", "--max-logprobs", "50"),
+    *("--limit-mm-per-prompt", '{"image": 2}', "--mm-processor-kwargs", '{"use_fast": false}'),
+)
+"""A vLLM that somebody else started: it takes conversations, and no token ids."""
 Cells = dict[tuple[int, str, str], pd.DataFrame]
 """By step, dataset and decoding."""
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 40), "light blue": (90, 90, 250), "dark red": (110, 10, 10)}
@@ -110,8 +119,15 @@ class Project:
 
     def cells(self, run: str, *arguments: str, sets: tuple[str, ...] = SETS, outputs: str = "outputs") -> Cells:
         """A run's cells by step, dataset and decoding."""
+        return self._scored(run, (f"run={outputs}/{run}", *arguments), sets, outputs)
+
+    def base_cells(self, name: str, *arguments: str) -> Cells:
+        """The same of the base, without a run."""
+        return self._scored(name, (*self.model, f"name={name}", "data=toy_letter", *arguments), SETS, "outputs")
+
+    def _scored(self, run: str, arguments: tuple[str, ...], sets: tuple[str, ...], outputs: str) -> Cells:
         matrix = (f"matrix.datasets=[{','.join(sets)}]", "matrix.representation.enabled=false", "matrix.limit=100")
-        self.call("eval-matrix", f"run={outputs}/{run}", f"outputs={outputs}", *matrix, *arguments)
+        self.call("eval-matrix", f"outputs={outputs}", *matrix, *arguments)
         scores = pd.read_csv(self.folder / outputs / run / "scores.csv")
         keys = scores[["step", "dataset", "decoding", "cell"]].drop_duplicates().itertuples(index=False)
         stored = self.folder / outputs / ".cells"
@@ -169,6 +185,13 @@ def embedded(tmp_path: Path) -> Iterator[Project]:
         yield project
 
 
+@pytest.fixture
+def qwen(tmp_path: Path) -> Iterator[Project]:
+    LARGER["qwen2_vl"](tmp_path / "model")
+    with opened(tmp_path, "model=local model.path=model") as project:
+        yield project
+
+
 @pytest.fixture(scope="module", params=["embedded", *LARGER])
 def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """The base's cells are there for the second test."""
@@ -196,6 +219,25 @@ def test_every_full_checkpoint_has_a_server_of_its_own_and_the_cells_of_transfor
     ours = project.cells("whole")
     assert_same(ours, project.cells("whole", *ENGINE))
     assert_apart(ours, 0, 4)
+
+
+def test_conversations_with_a_server_of_somebody_else_have_the_cells_of_transformers(
+    qwen: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = qwen.base_cells("ours")
+    server = Server(PYTHON, qwen.folder / "server.log")
+    monkeypatch.setenv("OPENAI_API_KEY", server.key)
+    client = Client(server.url, server.key, 1, 5.0, 1)
+    try:
+        server.start(SOMEBODYS)
+        server.wait(lambda: client.get("/v1/models") is not None, 300)
+        attached = ("engine=server", f"engine.url={server.url}", "engine.models={base: base}")
+        theirs = qwen.base_cells("theirs", *attached)
+    finally:
+        client.close()
+        server.stop()
+    assert_same(ours, theirs)
+    assert set(pd.read_csv("outputs/theirs/engine.csv")["asked_by"]) == {CONVERSATIONS}
 
 
 def test_weights_that_stay_stale_in_a_running_server_reach_no_cell(embedded: Project) -> None:

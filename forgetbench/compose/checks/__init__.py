@@ -15,7 +15,7 @@ from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.compose.checks.numbers import number_problems
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, refused
 from forgetbench.compose.checks.processes import process_problems
-from forgetbench.compose.checks.recipe import mix_problems, named_sets, recipe_problems
+from forgetbench.compose.checks.recipe import mix_problems, named_sets, recipe_problems, unadapted
 from forgetbench.compose.checks.search import search_problems
 from forgetbench.compose.checks.stages import changed_recipes, stage_problems
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig, Tracker
@@ -202,12 +202,7 @@ def _method(method: Method, config: FinetuneConfig) -> Iterator[Problem]:
     if len(config.data.targets) == 1:
         found |= method.problems_of_one_stage()
     yield from (Problem(f"method.{key}", message) for key, message in found.items())
-    for part in method.adapted_parts():
-        if part not in recipe.parts:
-            yield Problem(
-                "method.parts",
-                f"{method.name} on '{part}', which recipe.parts {recipe.parts} leaves frozen; change one of the two.",
-            )
+    yield from (Problem("method.parts", message) for message in unadapted(method, recipe.parts, "recipe.parts"))
 
 
 def _resume_minutes(minutes: float) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from forgetbench.config import (
     Weights,
     stage_recipe,
 )
+from forgetbench.core.part_words import is_word, part_word
 from forgetbench.core.records import Precision
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.operation import Operation
@@ -81,8 +82,8 @@ def _packed(config: FinetuneConfig | EvalMatrixConfig) -> Iterator[Problem]:
         yield Problem("sharding", f"packed weights ({_PACKED}=nf4) are not sharded; set sharding=none.")
     if isinstance(config.method, Operation):
         yield Problem("method", f"{config.method.name} edits the weights, which are packed ({_PACKED}=nf4).")
-    elif "language" in _trained(config):
-        if not isinstance(config.method, LoRA) or "language" not in config.method.parts:
+    elif packed := [word for word in _trained(config) if _is_packed(word)]:
+        if not isinstance(config.method, LoRA) or set(packed) - set(config.method.parts):
             yield Problem("recipe.parts", f"packed weights ({_PACKED}=nf4) cannot train; adapt them (method=lora).")
         elif type(config.method) is not LoRA or config.method.weight_decomposed:
             yield Problem("method", f"of the adapters, packed weights ({_PACKED}=nf4) take lora and rslora only.")
@@ -103,8 +104,16 @@ def _eight_bits(config: FinetuneConfig) -> Iterator[Problem]:
         yield Problem("recipe.optimiser", "adamw_8bit cannot step sharded tensors; set it to adamw, or sharding=none.")
 
 
+def _is_packed(word: str) -> bool:
+    """Whether it covers linear layers of the language part; its norms, embeddings and head stay as they are."""
+    if not is_word(word):
+        return False  # told by itself
+    read = part_word(word)
+    return read.part == "language" and read.module not in ("norms", "embeddings", "head")
+
+
 def _trained(config: FinetuneConfig) -> set[str]:
-    """Parts that any stage trains."""
+    """What any stage trains, in its words."""
     found = set(config.recipe.parts)
     for stage in config.data.stages:
         parts = stage.recipe.get("parts", [])

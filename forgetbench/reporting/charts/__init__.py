@@ -5,6 +5,7 @@ from __future__ import annotations
 from altair.utils.schemapi import debug_mode
 
 from forgetbench.reporting.charts import (
+    answer_drift,
     continual,
     mixing,
     pareto,
@@ -25,7 +26,7 @@ __all__ = ["NAMES", "Chart", "Figure", "Theme", "figures", "primary_decoding", "
 
 NAMES = (
     "search", "continual_matrix", "forgetting_curves", "tradeoff", "probe", "class_name_effect", "mixing", "pareto",
-    "seeds", "effective_rank", "visual_drift", "weight_distance", "training",
+    "seeds", "answer_drift", "effective_rank", "visual_drift", "weight_distance", "training",
 )  # fmt: skip
 """Of every figure that there may be, in the order of the page."""
 
@@ -49,6 +50,7 @@ def _drawn(tables: ReportTables, groups: Groups) -> tuple[Figure | None, ...]:
         mixing.figure(tables),
         pareto.figure(tables, groups),
         seeds.figure(tables, groups),
+        answer_drift.figure(tables, groups),
         representation.effective_rank(tables, groups),
         representation.drift(tables, groups),
         weights.figure(tables, groups),

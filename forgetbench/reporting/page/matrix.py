@@ -13,6 +13,7 @@ from typing import Any
 from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.reporting.contents import ReportContents, RunFacts
 from forgetbench.reporting.page.course import Course, Row, course_of, records, text
+from forgetbench.tables.answer_drift import DRIFT
 from forgetbench.tables.last import as_trained, last_stage
 from forgetbench.terminal.chance import Chance, mean_chance
 from forgetbench.terminal.wording import QUADRANT_NAMES, first_decoding, is_fraction, number
@@ -130,7 +131,7 @@ def _run_view(
 ) -> RunView:
     """One run: its last stage as trained, and of all its rows those of the variants made afterwards."""
     probes = {row["dataset"] for row in scores if row["metric"] == "mischoice"}
-    lines = _entries(scores, ("dataset", "decoding", "metric"))
+    lines = _entries([row for row in scores if row["metric"] not in DRIFT], ("dataset", "decoding", "metric"))
     scored = [line for line in lines if line.course.metric in set(Metric) and line.name not in probes]
     places = {row["dataset"]: text(row["quadrant"]) for row in scores}
     last = max(scores or matrix, key=lambda row: int(row["step"]), default=None)
