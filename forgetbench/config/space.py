@@ -8,6 +8,7 @@ method: {choice: {plain: {}, ewc: {method.strength: {log: [10, 10000]}}}}
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
@@ -18,6 +19,7 @@ from forgetbench.core.override_text import as_text
 
 RANGES = ("log", "uniform", "integers")
 KINDS = (*RANGES, "choice")
+_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _DIGITS = 3
 """Significant digits of a number that is searched: no result depends on more, and folders are named after it."""
 
@@ -125,6 +127,10 @@ def _dimensions(given: Any, under: str, where: str) -> Iterator[Dimension]:
     if not isinstance(given, Mapping):
         raise UserError(f"{where}: {as_text(given)} is no mapping of keys; write {{recipe.lr: {{log: [1e-5, 1e-2]}}}}.")
     for key, values in given.items():
+        if not _KEY.fullmatch(str(key)):
+            raise UserError(
+                f"{where}: {as_text(key)} is no key; write one as the command line does, such as recipe.lr."
+            )
         if values is not None:
             yield _dimension(str(key), values, under, f"{where}.{key}")
 

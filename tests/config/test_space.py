@@ -65,6 +65,7 @@ def test_corners_try_every_choice_at_the_lowest_and_the_highest_numbers(most: in
 @pytest.mark.parametrize(
     ("key", "given", "named"),
     [
+        ("+a", {"log": [1, 2]}, r"search.space: '\+a' is no key; write one as the command line does"),
         ("a", 3, "search.space.a: 3 says no range; expected one of {log: "),
         ("a", {"log": [1, 2], "uniform": [1, 2]}, "says no range"),
         ("a", {"linear": [1, 2]}, "says no range"),

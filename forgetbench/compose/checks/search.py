@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 from forgetbench.compose.checks.matrix import evaluation_split
 from forgetbench.compose.checks.problem import Problem, at_least_1, refused
 from forgetbench.config import SearchConfig, SweepConfig
-from forgetbench.config.space import read_space
+from forgetbench.config.result import without_result
+from forgetbench.config.space import keys, read_space
+from forgetbench.core.errors import UserError
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.operation import Operation
+
+
+_FIXED = ("hydra", "sweep", "launcher", "data", "run")
 
 
 def search_problems(
@@ -27,11 +33,19 @@ def search_problems(
         return
     if find("optuna") is None:
         yield Problem("search", "Optuna is not installed: pip install 'forgetbench[search]'.")
-    yield from refused("search.space", partial(read_space, search.space))
+    yield from refused("search.space", partial(_check_space, search.space))
     yield from _budget(search)
     yield from _halving(search)
     yield from _trainings(config)
     yield from _validation(config, catalogue)
+
+
+def _check_space(given: Mapping[str, Any]) -> None:
+    """Refuse what is no space, or one of keys that make no other training of the same target."""
+    fixed = {*_FIXED, *without_result(SweepConfig)}
+    for key in keys(read_space(given)):
+        if key in fixed or key.partition(".")[0] in fixed:
+            raise UserError(f"{key} makes no other training of the target; search keys of recipe, method or model.")
 
 
 def _budget(search: SearchConfig) -> Iterator[Problem]:
