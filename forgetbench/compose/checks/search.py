@@ -17,7 +17,6 @@ from forgetbench.core.errors import UserError
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.operation import Operation
 
-
 _FIXED = ("hydra", "sweep", "launcher", "data", "run")
 
 
