@@ -103,6 +103,7 @@ class Study:
         self._seed, self._startup = seed, startup
         self._storage = _storage(path)
         self._study = _opened(self._storage, path)
+        self._study.sampler = _sampler(seed, 0, startup)
         before = self._study.user_attrs.get(_SETTINGS)
         if settings is None:
             return
@@ -167,25 +168,14 @@ class Study:
     def finish(self, point: Point, end: End, trained: int = 0) -> None:
         """Let a point end."""
         self._set_trial(point.trial, _END, {"how": end.how, "why": end.why, "trained": trained})
-        self._tell(self._trials()[point.trial])
-
-    def _tell(self, trial: FrozenTrial) -> None:
-        from optuna.trial import TrialState
-
-        how, last = trial.user_attrs[_END]["how"], _rungs(trial)[-1:]
-        with _quiet():
-            if how == "complete":
-                self._study.tell(trial.number, list(last[0].objectives.pair))
-            else:
-                is_known_bad = how in ("stopped", "over budget")
-                self._study.tell(trial.number, state=TrialState.PRUNED if is_known_bad else TrialState.FAIL)
+        _tell(self._study, self._trials()[point.trial])
 
     def _repair(self, trial: FrozenTrial) -> None:
         """Finish what a kill cut short: a point that was not all drawn is none."""
         if not _is_drawn(trial):
             self._study.tell(trial.number, state=_fail())
         elif _END in trial.user_attrs:
-            self._tell(trial)
+            _tell(self._study, trial)
 
     def _trials(self) -> list[FrozenTrial]:
         return list(self._study.get_trials(deepcopy=False))
@@ -219,7 +209,7 @@ class _Draft:
             self._trial.set_user_attr(_END, {"how": end.how, "why": end.why, "trained": 0})
         self._trial.set_user_attr(_POINT, content)  # last: from here on it is a point
         if end:
-            self._study.tell(self._trial, state=_fail())
+            _tell(self._study, self._study.get_trials(deepcopy=False)[self._trial.number])
 
 
 def _storage(path: Path) -> JournalStorage:
@@ -271,7 +261,23 @@ def _sampler(seed: int, number: int, startup: int) -> Any:
 
     own = int(hashlib.sha256(f"{seed}-{number}".encode()).hexdigest()[:8], 16)
     with _quiet():
-        return TPESampler(seed=own, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True)
+        return TPESampler(
+            seed=own,
+            n_startup_trials=startup,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            constraints_func=_shortfall,
+        )
+
+
+def _shortfall(trial: FrozenTrial) -> tuple[float]:
+    """0 for a point that was trained whole; else more than 0, the more the sooner it ended.
+
+    Optuna learns from points without values in this way alone where there are two objectives.
+    """
+    is_complete = trial.user_attrs[_END]["how"] == "complete"
+    return (0.0 if is_complete else 1 / (1 + len(_rungs(trial))),)
 
 
 def _suggested(trial: Trial, dimension: Dimension) -> Any:
@@ -287,6 +293,19 @@ def _fail() -> TrialState:
     from optuna.trial import TrialState
 
     return TrialState.FAIL
+
+
+def _tell(study: OptunaStudy, trial: FrozenTrial) -> None:
+    """Tell Optuna how a point ended: one that failed or cannot run is as bad as one that was stopped."""
+    from optuna.trial import TrialState
+
+    how = trial.user_attrs[_END]["how"]
+    with _quiet():
+        if how == "complete":
+            study.tell(trial.number, list(_rungs(trial)[-1].objectives.pair))
+        else:
+            says_nothing = how in ("repeated", "not begun")
+            study.tell(trial.number, state=TrialState.FAIL if says_nothing else TrialState.PRUNED)
 
 
 def _is_drawn(trial: FrozenTrial) -> bool:
