@@ -77,22 +77,26 @@ def read_space(given: Mapping[str, Any]) -> tuple[Dimension, ...]:
 
 
 def overrides(space: Sequence[Dimension], choose: Choose) -> list[str]:
-    """One point: an override for each dimension that applies.
+    """One point: an override for each key that applies; under a choice, a key takes the place of the same one outside.
 
     Args:
         space: what is searched.
         choose: a value of each.
     """
-    found = []
+    return [f"{key}={value}" for key, value in _values(space, choose).items()]
+
+
+def _values(space: Sequence[Dimension], choose: Choose) -> dict[str, str]:
+    found, below = dict[str, str](), dict[str, str]()
     for dimension in space:
         value = choose(dimension)
         if isinstance(dimension.values, Range):
-            found.append(f"{dimension.key}={as_text(dimension.values.rounded(value))}")
+            found[dimension.key] = as_text(dimension.values.rounded(value))
         else:
-            found.append(f"{dimension.key}={value}")
+            found[dimension.key] = value
             option = next(option for option in dimension.values if option.text == value)
-            found += overrides(option.then, choose)
-    return found
+            below |= _values(option.then, choose)
+    return found | below
 
 
 def corners(space: Sequence[Dimension], most: int) -> list[list[str]]:

@@ -40,6 +40,15 @@ def test_a_point_is_an_override_for_each_key_that_applies() -> None:
     assert ewc == [*plain[:3], "method=ewc", "method.strength=1000.0"]
 
 
+def test_a_key_under_a_choice_takes_the_place_of_the_same_one_outside() -> None:
+    own = {"choice": {"plain": {}, "lora": {"recipe.steps": {"choice": [1, 2]}}}}
+    space = read_space({"method": own, "recipe.steps": {"choice": [3, 4]}})
+    values = {"recipe.steps": "3", "recipe.steps (method=lora)": "2"}
+    for method, steps in (("plain", "3"), ("lora", "2")):
+        point = overrides(space, lambda one, chosen=method: values.get(one.label, chosen))  # type: ignore[misc]
+        assert point == [f"method={method}", f"recipe.steps={steps}"]
+
+
 def test_numbers_stay_within_their_range_when_they_are_rounded() -> None:
     assert Range("log", 1.2345e-5, 1.0).rounded(1.2345e-5) == 1.2345e-5
 
