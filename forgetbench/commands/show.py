@@ -14,12 +14,14 @@ from forgetbench.runs.address import resolve
 from forgetbench.runs.courses import STRATEGIES
 from forgetbench.runs.courses import TABLE as COURSE
 from forgetbench.runs.engines import check_one_engine
+from forgetbench.runs.guard import ending_of, endings
 from forgetbench.runs.stored import StoredRun, read_table
 from forgetbench.runs.subject import DRIFT
 from forgetbench.tables.scores import MATRIX_COLUMNS, SCORE_COLUMNS
 from forgetbench.terminal import audit_table, matrix_table, sweep_table, training_lines
 from forgetbench.terminal.console import console, say
 from forgetbench.terminal.drift import drift_line
+from forgetbench.terminal.guard import ending_line
 from forgetbench.terminal.plain import plain_rows, to_json, to_tsv
 from forgetbench.terminal.strategies import course_table, strategy_table
 from forgetbench.terminal.wording import first_decoding
@@ -46,6 +48,7 @@ def show(path: Path, as_json: bool) -> None:
         rows = plain_rows(matrix, scores)
         sys.stdout.write(to_json(rows) if as_json else to_tsv(rows))
         return
+    _say_endings(runs)
     if scores.empty:
         _show_unscored(runs)
     elif len(runs) == 1:
@@ -57,9 +60,17 @@ def show(path: Path, as_json: bool) -> None:
     else:
         if (strategies := path / STRATEGIES).is_file():
             console.print(strategy_table(read_table(strategies)))
-        console.print(sweep_table(matrix, scores, first_decoding(matrix["decoding"]) or "choice"))
+        notes = endings(run.folder for run in runs)
+        console.print(sweep_table(matrix, scores, first_decoding(matrix["decoding"]) or "choice", notes))
         if waiting := [run.name for run in runs if run.scores.empty]:
             say(f"not scored yet: {', '.join(waiting)}")
+
+
+def _say_endings(runs: Sequence[StoredRun]) -> None:
+    """How runs ended that were held to a budget of forgetting."""
+    for run in runs:
+        if found := ending_of(run.folder):
+            say(ending_line(run.name, found))
 
 
 def _show_unscored(runs: Sequence[StoredRun]) -> None:

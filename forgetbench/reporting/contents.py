@@ -33,6 +33,8 @@ class ReportTables:
     search: pd.DataFrame = field(default_factory=pd.DataFrame)
     """search.csv: a row per point of a search; and, of its front, front.csv."""
     front: pd.DataFrame = field(default_factory=pd.DataFrame)
+    guard: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """guard.csv of the runs that were held to a budget of forgetting."""
     drift: pd.DataFrame = field(default_factory=pd.DataFrame)
     """drift.csv: a row per checkpoint, how far answers on the target's items moved beside what was lost elsewhere."""
 
@@ -56,6 +58,8 @@ class RunFacts:
     peak_memory_mb: float | None
     eval_seconds: float | None
     """What asking the model took, summed over the cells this run's tables name."""
+    guard: str = ""
+    """How it ended, if it was held to a budget of forgetting."""
 
 
 @dataclass(frozen=True)

@@ -85,15 +85,25 @@ def matrix_table(scores: pd.DataFrame, matrix: pd.DataFrame) -> RenderableType:
     return Fitted(draw)
 
 
-def sweep_table(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "choice") -> RenderableType:
-    """One row per run and variant: base, last and change of each quadrant, and the probe's mischoice."""
+def sweep_table(
+    matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "choice", notes: Mapping[str, str] | None = None
+) -> RenderableType:
+    """One row per run and variant: base, last and change of each quadrant, and the probe's mischoice.
+
+    Args:
+        matrix: matrix.csv of all runs.
+        scores: scores.csv of all runs.
+        decoding: the one that is shown.
+        notes: what is said behind the names of some runs.
+    """
     rows = plain_rows(matrix, scores)
     rows = rows[rows["decoding"] == decoding]
     lines: list[FirstAndLast] = []
     for run in sorted({str(run) for frame in (matrix, scores) for run in frame["run"]}):
         own = rows[rows["run"] == run]
         trained = own[own["variant"].isna()]
-        lines += [ends(run, trained), *_variant_ends(own)]
+        note = (notes or {}).get(run)
+        lines += [ends(f"{run} ({note})" if note else run, trained), *_variant_ends(own)]
     if not lines:
         return Text("no scored runs")
     shown = [one for line in lines for one in line.changes()]

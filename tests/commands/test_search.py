@@ -276,6 +276,7 @@ def test_a_set_that_points_may_train_on_and_one_without_items_left_count_for_not
         ),
         ("search.space={hydra.run.dir: {choice: [a, b]}}", "search.space .*: hydra.run.dir makes no other training"),
         ("search.space={threads: {choice: [1, 2]}}", "search.space .*: threads makes no other training"),
+        ("guard.max_loss=5", "guard.datasets .*: the guard of a search would stop points by items that test them"),
         ("data=five_tasks_a", "data.stages .*: a search takes one target"),
         ("method=wise_ft", "method .*: wise_ft comes after training"),
         ("data.stages=[{set: fashion_naming, epochs: 1}]", "data.stages.0.epochs .*: a search counts steps"),

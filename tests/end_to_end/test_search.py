@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from forgetbench.cli import app
 from forgetbench.commands.finetune import finetune
+from forgetbench.config import CheckpointConfig, GuardConfig
 from forgetbench.models.checkpoint import list_checkpoints
 from tests.support.toys import World
 
@@ -90,3 +92,16 @@ def test_a_training_that_pauses_ends_with_the_same_bytes_and_trains_no_step_twic
     weights = "checkpoints/step_000004/delta.safetensors"
     assert (folder / weights).read_bytes() == (whole / weights).read_bytes()
     assert list((folder / "resume").glob("step_*")) == list((whole / "resume").glob("step_*")) == []
+
+
+def test_a_guarded_training_that_pauses_sees_and_ends_as_one_that_does_not(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    guard = GuardConfig(max_loss=100.0, datasets=["other"], items=8, every=2)
+    for name, shares in (("whole", (1.0,)), ("paused", (0.25, 0.5, 0.5, 1.0))):
+        config = replace(world.config(name, "llava", steps=4, checkpoints=CheckpointConfig()), guard=guard)
+        for share in shares:
+            finetune(config, world.outputs / name, share)
+    whole, paused = world.outputs / "whole", world.outputs / "paused"
+    assert (whole / "guard.csv").read_text().replace("whole", "paused") == (paused / "guard.csv").read_text()
+    weights = "checkpoints/step_000004/delta.safetensors"
+    assert (whole / weights).read_bytes() == (paused / weights).read_bytes()

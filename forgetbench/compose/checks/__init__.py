@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from forgetbench.compose.checks.engine import engine_problems
+from forgetbench.compose.checks.guard import guard_problems
 from forgetbench.compose.checks.matrix import matrix_problems
 from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.compose.checks.numbers import number_problems
@@ -61,6 +62,7 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from process_problems(config)
         yield from tracker_problems(config.tracker)
         yield from _resume_minutes(config.resume_minutes)
+        yield from guard_problems(config, catalogue)
     if isinstance(config, FinetuneConfig | EvalMatrixConfig):
         if config.run is None:  # else an empty one means where the run's base was
             yield from _model_path(config.model.path)

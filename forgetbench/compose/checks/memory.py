@@ -26,6 +26,8 @@ from forgetbench.methods.operation import Operation
 
 _MOST_PIXELS = 2**30
 _PACKED = "model.quantisation"
+_SCORING = ("matrix.precision", "guard.precision")
+"""Passes that weights in bf16 are widened for."""
 _INSTALL = "pip install 'forgetbench[bitsandbytes]'"
 
 
@@ -57,6 +59,8 @@ def _precisions(config: FinetuneConfig | EvalMatrixConfig) -> dict[str, Precisio
         found["recipe.precision"] = config.recipe.precision
         if (own := config.method.forward_precision()) is not None:
             found["method.precision"] = own
+        if config.guard.is_on:
+            found["guard.precision"] = config.guard.precision
     if isinstance(config, SweepConfig | EvalMatrixConfig):
         found["matrix.precision"] = config.matrix.precision
     return found
@@ -67,7 +71,7 @@ def _fp32_passes(config: FinetuneConfig | EvalMatrixConfig, key: str) -> Iterato
         yield Problem(key, f"model.attention=flash_attention_2 computes in bf16; set {key}=bf16, or attention to sdpa.")
     if config.model.quantisation is Quantisation.nf4:
         yield Problem(key, f"4-bit weights compute in bf16 ({_PACKED}=nf4); set {key}=bf16.")
-    elif config.model.dtype is Dtype.bf16 and key != "matrix.precision":
+    elif config.model.dtype is Dtype.bf16 and key not in _SCORING:
         yield Problem(key, f"fp32, but weights held in bf16 make passes bf16; set {key}=bf16 or model.dtype=fp32.")
 
 

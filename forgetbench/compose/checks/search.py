@@ -37,6 +37,7 @@ def search_problems(
     yield from _halving(search)
     yield from _trainings(config)
     yield from _validation(config, catalogue)
+    yield from _guard(config)
 
 
 def _check_space(given: Mapping[str, Any]) -> None:
@@ -94,3 +95,14 @@ def _validation(config: SweepConfig, catalogue: Catalogue) -> Iterator[Problem]:
     for name in config.data.targets:
         if name.partition(":")[0] not in matrix.datasets:
             yield Problem("matrix.datasets", f"lacks the target {name}, whose accuracy is the first objective.")
+
+
+def _guard(config: SweepConfig) -> Iterator[Problem]:
+    """A guard stops points by what it is shown, so it must not be shown what they are tested on."""
+    tested = {*config.matrix.datasets} - {*config.search.validation.values()}
+    if config.guard.is_on and (config.guard.datasets is None or tested & {*config.guard.datasets}):
+        yield Problem(
+            "guard.datasets",
+            "the guard of a search would stop points by items that test them; name sets that matrix.datasets does not "
+            "score, such as validation sets.",
+        )

@@ -7,6 +7,7 @@ from altair.utils.schemapi import debug_mode
 from forgetbench.reporting.charts import (
     answer_drift,
     continual,
+    guard,
     mixing,
     pareto,
     probe,
@@ -25,8 +26,8 @@ from forgetbench.reporting.contents import ReportTables
 __all__ = ["NAMES", "Chart", "Figure", "Theme", "figures", "primary_decoding", "vega_spec"]
 
 NAMES = (
-    "search", "continual_matrix", "forgetting_curves", "tradeoff", "probe", "class_name_effect", "mixing", "pareto",
-    "seeds", "answer_drift", "effective_rank", "visual_drift", "weight_distance", "training",
+    "search", "continual_matrix", "forgetting_curves", "guard", "tradeoff", "probe", "class_name_effect", "mixing",
+    "pareto", "seeds", "answer_drift", "effective_rank", "visual_drift", "weight_distance", "training",
 )  # fmt: skip
 """Of every figure that there may be, in the order of the page."""
 
@@ -44,6 +45,7 @@ def _drawn(tables: ReportTables, groups: Groups) -> tuple[Figure | None, ...]:
         search.figure(tables.search, tables.front),
         continual.heat_map(tables),
         continual.curves(tables),
+        guard.figure(tables, groups),
         tradeoff.figure(tables, groups),
         probe.shares(tables, groups),
         probe.effect(tables, groups),
