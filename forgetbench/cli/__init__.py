@@ -125,14 +125,14 @@ def score(
 
 @app.command(cls=Command)
 def sweep(overrides: Overrides, cfg: Cfg = False) -> None:
-    """Train and score every point of a grid; with no overrides, the demo's four recipes."""
+    """Train and score every point of a grid, or search for the best; with no overrides, the demo's four recipes."""
     from forgetbench import compose, config
-    from forgetbench.commands import sweep
+    from forgetbench.commands import search, sweep
     from forgetbench.core import processes
 
     print_if(cfg, config.SweepConfig, overrides)
     processes.require_single_process("sweep")
-    failed = compose.sweep(overrides, sweep.sweep_point, sweep.summarise_sweep)
+    failed = compose.sweep(overrides, sweep.sweep_point, sweep.summarise_sweep, search.search)
     for point in failed:
         how = "Failed" if point.traceback else "Not finished"
         traceback = f"  traceback: {point.traceback}\n" if point.traceback else ""

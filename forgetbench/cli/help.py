@@ -43,6 +43,7 @@ EXAMPLES = {
         forgetbench sweep method=plain,l2sp,spider,wise_ft matrix=quick
         forgetbench sweep data=five_tasks_a strategy=seq_full,replay,ewc matrix=continual
         forgetbench sweep sweep=mix_ratio launcher=joblib hydra.launcher.n_jobs=4
+        forgetbench sweep sweep=search search.steps=2400
     """,
     "show": """
         forgetbench show outputs/my_run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,11 +32,14 @@ from forgetbench.runs.subject import (
     write_representation,
     write_tables,
 )
+from forgetbench.tables.cell_view import CellView
 from forgetbench.terminal.progress import progress
 
 if TYPE_CHECKING:
+    from forgetbench.evaluation.evaluate import ScoredCell
     from forgetbench.evaluation.inference import ModelRunner
     from forgetbench.evaluation.runner import Runner
+    from forgetbench.evaluation.sets import EvaluationSet
     from forgetbench.models.checkpoint import Checkpoint
     from forgetbench.models.held import HeldModel
     from forgetbench.models.load import LoadedModel
@@ -92,6 +96,25 @@ def score_run(run: Run, config: EvalMatrixConfig | SweepConfig, base: str = "") 
             f"{message}; they stay as they are. Restore it, or leave these rows out first: "
             f"`forgetbench score {argument('run', run.folder)} --partial`."
         )
+    return _score(*_of_run(run, config, base))
+
+
+def run_views(run: Run, config: SweepConfig) -> list[CellView]:
+    """Score a run's checkpoints as `score_run` does, and write no table.
+
+    Args:
+        run: a run, which may be trained in part.
+        config: what is scored, and where.
+    """
+    subject, _, outputs, checkpoints, digest, held = _of_run(run, config)
+    answers = _answered(subject, config, outputs, checkpoints, digest, held)
+    return subject.views(answers.cells, answers.catalogue)
+
+
+def _of_run(
+    run: Run, config: EvalMatrixConfig | SweepConfig, base: str = ""
+) -> tuple[Subject, EvalMatrixConfig | SweepConfig, Path, Sequence[Checkpoint], str, HeldModel]:
+    """What `_score` takes of a run."""
     from forgetbench.models.held import HeldModel
     from forgetbench.models.precision import scored_digest
 
@@ -102,21 +125,32 @@ def score_run(run: Run, config: EvalMatrixConfig | SweepConfig, base: str = "") 
 
     digest = scored_digest(run.model_digest, run.model, config.matrix.precision)
     outputs = outputs_of(run, Path(config.outputs))
-    return _score(run_subject(run), config, outputs, run.checkpoints(config.matrix.steps), digest, HeldModel(load))
+    return run_subject(run), config, outputs, run.checkpoints(config.matrix.steps), digest, HeldModel(load)
 
 
-def _score(
+@dataclass(frozen=True)
+class _Answers:
+    """The cells of a subject, and what made them."""
+
+    cells: Sequence[ScoredCell]
+    sets: Sequence[EvaluationSet]
+    runner: Callable[[], ModelRunner]
+    process_group: ProcessGroup
+    catalogue: Catalogue
+    engine: str | None
+
+
+def _answered(
     subject: Subject,
     config: EvalMatrixConfig | SweepConfig,
     outputs: Path,
     checkpoints: Sequence[Checkpoint],
     model_digest: str,
     held: HeldModel,
-) -> pd.DataFrame:
-    """Score a subject, write its tables, show its 2x2; return the matrix."""
+) -> _Answers:
+    """Fetch or make every cell of a subject."""
     from forgetbench.evaluation.cells import CellStore
     from forgetbench.evaluation.evaluate import Evaluator, plan
-    from forgetbench.evaluation.representation import measure, plan_representation
     from forgetbench.evaluation.sets import load_sets
 
     process_group, catalogue = join_process_group(), Catalogue(config.manifests)
@@ -154,14 +188,30 @@ def _score(
             asked = open_.enter_context(serving(work))
         advance = open_.enter_context(progress(f"scoring {subject.folder}", n_items, "items"))
         cells = Evaluator(asked, store, process_group).score(planned, advance)
-    table = pd.DataFrame()
+    return _Answers(cells, sets, runner, process_group, catalogue, engine.label if engine else None)
+
+
+def _score(
+    subject: Subject,
+    config: EvalMatrixConfig | SweepConfig,
+    outputs: Path,
+    checkpoints: Sequence[Checkpoint],
+    model_digest: str,
+    held: HeldModel,
+) -> pd.DataFrame:
+    """Score a subject, write its tables, show its 2x2; return the matrix."""
+    from forgetbench.evaluation.representation import measure, plan_representation
+
+    answers = _answered(subject, config, outputs, checkpoints, model_digest, held)
+    process_group, table = answers.process_group, pd.DataFrame()
     if process_group.is_main:
-        scored = Scored(matrix_settings(config.matrix), config.manifests, outputs, engine.label if engine else None)
-        table = write_tables(subject, cells, catalogue, scored).matrix
+        scored = Scored(matrix_settings(config.matrix), config.manifests, outputs, answers.engine)
+        table = write_tables(subject, answers.cells, answers.catalogue, scored).matrix
+    matrix = with_tasks(config.matrix, subject, answers.catalogue)
     if matrix.representation.enabled:
-        jobs = plan_representation(model_digest, checkpoints, sets, matrix)
+        jobs = plan_representation(model_digest, checkpoints, answers.sets, matrix)
         with progress(f"measuring {subject.folder}", len(jobs), "checkpoints of a set") as advance:
-            measured = measure(jobs, runner, outputs / ".representation", process_group, advance)
+            measured = measure(jobs, answers.runner, outputs / ".representation", process_group, advance)
         if process_group.is_main:
             write_representation(subject, measured)
     return table

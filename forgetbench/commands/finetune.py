@@ -28,17 +28,22 @@ if TYPE_CHECKING:
     from forgetbench.training.variants import OperationContext
 
 
-def finetune(config: FinetuneConfig, folder: Path) -> None:
+def finetune(config: FinetuneConfig, folder: Path, share: float = 1.0) -> None:
     """Train one run to its end in `folder`, from where it stopped if it was begun.
 
     A method that comes after training works on the run in `folder`, which is trained plainly first if there is none.
+
+    Args:
+        config: of the run.
+        folder: the run's.
+        share: of its steps that are trained now; below 1, it stops there with a checkpoint and a resume point.
 
     Raises:
         UserError: the folder holds another run, or the data or the model do not fit.
     """
     remove_leftovers(folder, folder / "checkpoints", folder / "resume")
     if not isinstance(config.method, Operation):
-        _train(config, folder)
+        _train(config, folder, share)
         return
     require_single_process(f"method={config.method.name}")
     if config.run is None:
@@ -50,7 +55,7 @@ def finetune(config: FinetuneConfig, folder: Path) -> None:
     operate(config.method, folder, config.threads, config.model.path if config.run else "")
 
 
-def _train(config: FinetuneConfig, folder: Path) -> None:
+def _train(config: FinetuneConfig, folder: Path, share: float = 1.0) -> None:
     from forgetbench.training.plan import check_pictures, plan_stages
 
     config = replace(config, model=_resolved_attention(config))
@@ -58,7 +63,7 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     stages = plan_stages(config, catalogue)
     check_same(folder, config, [stage.data_digest for stage in stages])
     process_group = join_process_group()
-    if process_group.broadcast(_is_trained(folder, config, stages)):
+    if process_group.broadcast(_is_trained(folder, config, stages, share)):
         with only_command(folder, process_group, waits=False):  # a kill may have left its lock
             return
     check_pictures(config, stages)
@@ -68,27 +73,41 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
             put_aside(folder)  # what a kill left
         process_group.broadcast("")
         # The command that was waited for may have done the same.
-        if not _is_trained(folder, config, stages):
-            _train_stages(config, folder, catalogue, stages)
+        if not _is_trained(folder, config, stages, share):
+            _train_stages(config, folder, catalogue, stages, share)
 
 
-def _is_trained(folder: Path, config: FinetuneConfig, stages: Sequence[Stage]) -> bool:
-    """Whether nothing is left to train; then that is said."""
-    from forgetbench.models.checkpoint import drop_resume
-    from forgetbench.training.run import is_finished
-    from forgetbench.training.schedule import kept_steps
+def _kept_steps(config: FinetuneConfig, stages: Sequence[Stage], share: float) -> list[int]:
+    """The steps to checkpoint, ascending, up to where training stops now."""
+    from forgetbench.training.schedule import first_steps, kept_steps
 
     keep = kept_steps(config, [stage.steps for stage in stages])
-    left = remaining_steps(folder, keep) if config.guard.is_on else keep
+    if not keep:
+        return []
+    stop = first_steps(keep[-1], share)
+    return sorted({*(step for step in keep if step <= stop), stop})
+
+
+def _is_trained(folder: Path, config: FinetuneConfig, stages: Sequence[Stage], share: float) -> bool:
+    """Whether nothing is left to train now; then that is said."""
+    from forgetbench.models.checkpoint import drop_resume
+    from forgetbench.training.run import is_finished
+
+    keep = _kept_steps(config, stages, share)
+    is_whole = bool(keep) and keep[-1] == sum(stage.steps for stage in stages)
+    found = ending_of(folder) if config.guard.is_on else None
+    left = remaining_steps(folder, keep) if config.guard.is_on and (found or is_whole) else keep
     if not keep or left is None or not is_finished(folder, left):
         return False
-    drop_resume(folder)
-    found = ending_of(folder) if config.guard.is_on else None
+    if is_whole or found:
+        drop_resume(folder)
     say(ending_line(str(folder), found) if found else f"{folder}: already trained ({keep[-1]} steps).")
     return True
 
 
-def _train_stages(config: FinetuneConfig, folder: Path, catalogue: Catalogue, stages: Sequence[Stage]) -> None:
+def _train_stages(
+    config: FinetuneConfig, folder: Path, catalogue: Catalogue, stages: Sequence[Stage], share: float
+) -> None:
     from forgetbench.data.collate import shared_encoder
     from forgetbench.models.copies import SharedCopy
     from forgetbench.models.load import load_model
@@ -99,19 +118,19 @@ def _train_stages(config: FinetuneConfig, folder: Path, catalogue: Catalogue, st
     from forgetbench.training.plan import read_sets
     from forgetbench.training.prepare import prepare
     from forgetbench.training.run import train
-    from forgetbench.training.schedule import checkpoint_steps, kept_steps, look_steps
+    from forgetbench.training.schedule import checkpoint_steps, look_steps
 
     if warning := too_large(config):
         say(warning)
     loaded = load_model(config.model, config.seed)
-    if not kept_steps(config, [stage.steps for stage in stages]):
+    if not _kept_steps(config, stages, share):
         loaded.model.requires_grad_(False)
         start_run(folder, config, stages, loaded, audit(loaded.model))
         say(f"{folder}: nothing is trained (data.training=none).")
         return
     encoder = shared_encoder(loaded.processor, config.model, loaded.inputs_digest)
     stages = fitting_stages(config, catalogue, stages, encoder, loaded.model.config)
-    if _is_trained(folder, config, stages):
+    if _is_trained(folder, config, stages, share):
         return
     if reason := untrained_ends(stages, encoder, config.recipe):
         say(reason)
@@ -127,7 +146,7 @@ def _train_stages(config: FinetuneConfig, folder: Path, catalogue: Catalogue, st
     # A copy of the method: what it keeps of this run must not stay with the configuration.
     method, carry = replace(config.method), config.data.carry_optimiser
     trainer = Trainer(loaded, encoder, method, config.recipe, config.seed, read, prepared.free, carry, config.sharding)
-    keep, guard = kept_steps(config, [stage.steps for stage in stages]), None
+    keep, guard = _kept_steps(config, stages, share), None
     try:
         if beside:
             beside.share(loaded.model, moved)

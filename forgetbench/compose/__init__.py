@@ -1,22 +1,23 @@
 """Compose a command's config and hand its task to Hydra's own run and multirun.
 
 The only package that knows Hydra. It ends in the same two calls as `@hydra.main`, so launcher and sweeper plugins
-(joblib, submitit, ray, optuna) work unchanged. A config is checked in full before Hydra makes its first folder.
+(joblib, submitit, ray) work unchanged. A config is checked in full before Hydra makes its first folder.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from forgetbench.compose.launchers import check_launcher, no_ray, process_failure, shared_overrides
 from forgetbench.compose.overrides import parse
 from forgetbench.compose.points import DiskRefusedError, FailedPoint, PointTask, failed_point, output_folder, point_job
+from forgetbench.compose.searching import Searched, UnfinishedError
 from forgetbench.compose.session import opened, without_hydra
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig
 from forgetbench.core.errors import UserError
@@ -65,9 +66,12 @@ def run(kind: type[C], overrides: Sequence[str], task: Callable[[C, Path], None]
 
 
 def sweep(
-    overrides: Sequence[str], task: PointTask, summarise: Callable[[Path, Sequence[Path]], None] = lambda *_: None
+    overrides: Sequence[str],
+    task: PointTask,
+    summarise: Callable[[Path, Sequence[Path]], None] = lambda *_: None,
+    search: Callable[[Searched, Path], None] = lambda *_: None,
 ) -> list[FailedPoint]:
-    """Run `task(config, point folder)` for every point through Hydra's multirun.
+    """Run `task(config, point folder)` for every point through Hydra's multirun, or let `search` choose the points.
 
     Afterwards `summarise(sweep folder, folders of the points that ended well)`. A point that raises leaves its
     traceback in error.txt and does not stop the others, unless the disk that all share takes no more. `task` must be
@@ -75,7 +79,7 @@ def sweep(
     for the next time. Another command on the same sweep waits.
 
     Returns:
-        The points without a result.
+        The points without a result; of a search, those that it waits for.
 
     Raises:
         UserError: the configuration cannot run, the sweep's folder holds a run, or no Ray could be joined.
@@ -85,30 +89,52 @@ def sweep(
         sweep_config = session.compose()
         launcher = OmegaConf.to_container(sweep_config.hydra.launcher)
         check_launcher(launcher)
-        known = session.check_points(sweep_config)
+        searched = Searched(session, sweep_config) if sweep_config.search.space else None
+        known = [] if searched else session.check_points(sweep_config)
         folder = Path(sweep_config.hydra.sweep.dir)
         if (folder / "run.json").exists():
             raise UserError(f"{folder} holds a run, not a sweep; give the sweep another name=...")
         with only_command(folder):
-            try:
-                with naming(folder):
-                    session.hydra.multirun(
-                        session.name, point_job(task, known), [*session.lines, *shared_overrides(folder)]
-                    )
-            except DiskRefusedError as stopped:
-                raise cast(OSError, stopped.args[0]) from stopped
-            except Exception as error:
-                if refusal := no_ray(error, launcher):
-                    raise UserError(refusal) from error
-                failure = process_failure(error)
-                if failure is None:
-                    raise
-                sys.stderr.write(f"A process of the sweep died: {failure}\n")
+            if searched:
+                return _searched(searched, folder, search, launcher)
+            with _launching(folder, launcher):
+                session.hydra.multirun(
+                    session.name, point_job(task, known), [*session.lines, *shared_overrides(folder)]
+                )
             points = [folder / name for name in known] or sorted(one for one in folder.glob("[!.]*") if one.is_dir())
             failed = [point for point in (failed_point(path) for path in points) if point is not None]
             without = {point.folder for point in failed}
             summarise(folder, [point for point in points if point not in without])
     return failed
+
+
+def _searched(
+    searched: Searched, folder: Path, search: Callable[[Searched, Path], None], launcher: Any
+) -> list[FailedPoint]:
+    with _launching(folder, launcher):
+        try:
+            search(searched, folder)
+        except UnfinishedError:
+            return searched.unfinished()
+        return []
+    return searched.unfinished()
+
+
+@contextmanager
+def _launching(folder: Path, launcher: Any) -> Iterator[None]:
+    """Say what ended a launcher: a full disk, no Ray, or a process that died, after which the sweep ends."""
+    try:
+        with naming(folder):
+            yield
+    except DiskRefusedError as stopped:
+        raise cast(OSError, stopped.args[0]) from stopped
+    except Exception as error:
+        if refusal := no_ray(error, launcher):
+            raise UserError(refusal) from error
+        failure = process_failure(error)
+        if failure is None:
+            raise
+        sys.stderr.write(f"A process of the sweep died: {failure}\n")
 
 
 def _with_grid(overrides: Sequence[str]) -> list[str]:

@@ -16,9 +16,8 @@ EXTRAS = {
     "submitit_slurm": "slurm",
     "submitit_local": "slurm",
     "ray": "ray",
-    "optuna": "optuna",
 }
-"""Hydra's name of a launcher or sweeper -> the extra that brings it."""
+"""Hydra's name of a launcher -> the extra that brings it."""
 PASSED_ON = (
     "FORGETBENCH_DOWNLOADS",
     "HF_HOME",
@@ -33,8 +32,8 @@ _LAUNCHERS = {"joblib", "submitit", "ray"}
 
 
 def missing_plugin(text: str) -> str | None:
-    """What to install, if `text` is Hydra's refusal of a launcher or sweeper that an extra brings."""
-    found = re.search(r"hydra/(?:launcher|sweeper)[/=](\w+)", text)
+    """What to install, if `text` is Hydra's refusal of a launcher that an extra brings."""
+    found = re.search(r"hydra/launcher[/=](\w+)", text)
     extra = EXTRAS.get(found.group(1)) if found else None
     if found is None or extra is None:
         return None

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
@@ -30,7 +30,8 @@ from forgetbench.core.secrets import without_secrets
 from forgetbench.core.streams import guard_streams
 from forgetbench.terminal.progress import say_progress
 
-PointTask = Callable[[SweepConfig, Path], float | None]
+PointTask = Callable[[SweepConfig, Path], Any]
+"""What is done for a point; a sweeper or a search gets what it returns."""
 
 ERROR_FILE = "error.txt"
 """What a failed point leaves in its folder."""
@@ -58,7 +59,7 @@ class FailedPoint:
     """None if it did not fail but was not finished: the same command goes on with it."""
 
 
-def point_job(task: PointTask, names: Sequence[str] = ()) -> partial[float | None]:
+def point_job(task: PointTask, names: Sequence[str] = ()) -> partial[Any]:
     """What Hydra runs for each point; picklable if `task` is.
 
     Args:
@@ -99,9 +100,7 @@ def _held(lock: Path) -> Iterator[None]:
         held.release()
 
 
-def _point(
-    config: DictConfig, *, task: PointTask, home: str, names: Sequence[str] = (), command: int = 0
-) -> float | None:
+def _point(config: DictConfig, *, task: PointTask, home: str, names: Sequence[str] = (), command: int = 0) -> Any:
     """One job of a multirun; top-level, so that it can be pickled."""
     guard_streams()
     if os.getppid() == command:  # joblib's workers outlive a command that is killed

@@ -23,7 +23,7 @@ from forgetbench.methods.operation import Operation
 from forgetbench.methods.registry import SCHEMAS
 from forgetbench.runs.scored import FILE, LAST
 
-PLUGINS = "Launchers and sweepers come as extras: pip install 'forgetbench[joblib]', [slurm], [ray] or [optuna]."
+PLUGINS = "Launchers come as extras: pip install 'forgetbench[joblib]', [slurm] or [ray]."
 
 _YAML = ".yaml"
 

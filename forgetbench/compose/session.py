@@ -48,6 +48,10 @@ REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSErro
 """What composing raises on a bad override or a bad file."""
 
 
+_MAPPINGS = ("search.space", "search.validation", "matrix.skip")
+"""Keys that hold a mapping of any names, to which a command line adds."""
+
+
 def without_hydra(config: DictConfig) -> DictConfig:
     """A copy of the command's own keys, its dataclass type kept."""
     plain = copy.deepcopy(config)
@@ -116,7 +120,7 @@ class Session:
         self.known = known
         self.notes: list[str] = []
         """What was decided for the user; said once, when the configuration can run."""
-        self.lines = [*known.overrides, *(str(override.input_line) for override in parsed)]
+        self.lines = [*known.overrides, *map(_line, parsed)]
         own = USER_CONF.resolve()
         if own.is_dir() and own != shipped("conf").resolve() and not self._gives("hydra.searchpath"):
             self.lines.append(f"hydra.searchpath=[{quoted(f'file://{own}')}]")
@@ -290,8 +294,8 @@ class Session:
             batches = BasicSweeper.split_arguments(parsed, None)
         except HydraException as error:
             raise UserError(
-                "A range without steps (interval) is for sweepers that search, such as hydra/sweeper=optuna; "
-                "give values with commas between them."
+                "A range without steps (interval) is no grid; give values with commas between them, or search it: "
+                "sweep=search search.space={<key>: {log: [<low>, <high>]}}."
             ) from error
         return batches[0]
 
@@ -307,26 +311,53 @@ class Session:
         axes, folders = implied.axes(self.parsed, sweep_config), dict[str, list[str]]()
         checked: list[Any] = []
         for point in points:
-            parsed = parse(point)
-            try:
-                config = self.hydra.config_loader.load_sweep_config(sweep_config, point)
-                HydraConfig.instance().set_config(config)
-                folder = str(config.hydra.sweep.subdir)
-            except REFUSED as error:
-                raise self._refusal(error, parsed) from error
-            varied = [str(one.input_line) for one in parsed if one.key_or_group in axes]
+            config, folder = self._load_point(sweep_config, point)
+            varied = [str(one.input_line) for one in parse(point) if one.key_or_group in axes]
             if folder in folders:
                 raise refusals.same_folder(folder, folders[folder], varied)
             folders[folder] = varied
-            try:
-                self._check_safe(config)
-                checked.append(self.check(config))
-            except UserError as error:
-                raise UserError(f"Point {' '.join(varied)}:\n{error}") from error
+            checked.append(self._check_point(config, varied))
         if unused := [] if self.mode is RunMode.RUN else list(unused_mix(checked)):
             raise UserError(f"{unused[0].key} (every point): {unused[0].message}")
         HydraConfig.instance().set_config(sweep_config)
         return list(folders)
+
+    def check_point(self, sweep_config: DictConfig, given: Sequence[str], varied: Sequence[str]) -> tuple[str, Any]:
+        """One point of a sweep: its folder's name and its typed config.
+
+        Args:
+            sweep_config: of the sweep.
+            given: overrides that all points share.
+            varied: its own.
+
+        Raises:
+            UserError: it cannot run.
+        """
+        config, folder = self._load_point(sweep_config, [*given, *varied])
+        found = self._check_point(config, varied)
+        HydraConfig.instance().set_config(sweep_config)
+        return folder, found
+
+    def _load_point(self, sweep_config: DictConfig, point: Sequence[str]) -> tuple[DictConfig, str]:
+        try:
+            config = self.hydra.config_loader.load_sweep_config(sweep_config, list(point))
+            HydraConfig.instance().set_config(config)
+            return config, str(config.hydra.sweep.subdir)
+        except REFUSED as error:
+            raise self._refusal(error, parse(point)) from error
+
+    def _check_point(self, config: DictConfig, varied: Sequence[str]) -> Any:
+        try:
+            self._check_safe(config)
+            return self.check(config)
+        except UserError as error:
+            raise UserError(f"Point {' '.join(varied)}:\n{error}") from error
+
+
+def _line(override: Override) -> str:
+    """An override as Hydra gets it; without the signs of addition, it refuses names that a mapping lacks."""
+    line = str(override.input_line)
+    return f"++{line}" if override.key_or_group in _MAPPINGS and not line.startswith(("+", "~")) else line
 
 
 def _check_outputs(run: str, outputs: str, scored: Scored | None) -> None:

@@ -22,7 +22,6 @@ from forgetbench.core.secrets import held_secret
 
 _LOGGING = ("hydra.job_logging", "hydra.hydra_logging")
 _CALLBACKS = re.compile(r"hydra\.experimental\.callbacks\.(LogJobReturnCallback|PickleJobInfoCallback)")
-_SAMPLER = re.compile(r"optuna\.samplers\.\w+")
 _LOGGERS = re.compile(
     r"logging\.((Stream|File|Null)Handler|Formatter|handlers\.(Rotating|TimedRotating)FileHandler)|"
     r"colorlog\.(Colored|TTYColored)?Formatter"
@@ -118,8 +117,6 @@ def _is_known(key: str, value: str) -> bool:
         return value in _STREAMS or _LOGGERS.fullmatch(value) is not None
     if key.startswith("hydra.callbacks.") and key.count(".") == 3:
         return _CALLBACKS.fullmatch(value) is not None
-    if key == "hydra.sweeper.sampler._target_":
-        return _SAMPLER.fullmatch(value) is not None
     kind: Any = {"hydra.launcher._target_": Launcher, "hydra.sweeper._target_": Sweeper}.get(key)
     plugins = Plugins.instance().discover(kind) if kind else ()
     return value in {f"{plugin.__module__}.{plugin.__name__}" for plugin in plugins}

@@ -21,6 +21,7 @@ from forgetbench.config.recipe import (
     TrainOn,
 )
 from forgetbench.config.result import NO_RESULT
+from forgetbench.config.search import Retention, SearchConfig
 from forgetbench.config.stages import DataConfig, StageConfig, Training, stage_recipe, stage_recipes
 from forgetbench.core.records import THOUGHT_MARKS, Decoding, Precision
 from forgetbench.methods.base import Method
@@ -45,8 +46,10 @@ __all__ = [
     "Reload",
     "ReplayConfig",
     "RepresentationConfig",
+    "Retention",
     "Schedule",
     "ScoreConfig",
+    "SearchConfig",
     "Sharding",
     "StageConfig",
     "SweepConfig",
@@ -171,6 +174,8 @@ class MatrixConfig:
     """How predictions are read: likelihood of the candidates, what is written, what is drawn."""
     limit: int | None = None
     """Score n items of each dataset, drawn over the whole file; the same ones every time, and fewer are among more."""
+    skip: dict[str, int] = field(default_factory=dict)
+    """Score, of these sets, what a limit of n leaves out (and shows none of its pictures): {digits_naming: 300}."""
     batch_size: int = 64
     """Items in a forward pass."""
     precision: Precision = Precision.fp32
@@ -289,3 +294,5 @@ class SweepConfig(FinetuneConfig):
     """What is scored does not make another point: the same training is never repeated for another matrix."""
     engine: EngineConfig = field(default_factory=EngineConfig, metadata=NO_RESULT)
     """What runs the model while it is scored."""
+    search: SearchConfig = field(default_factory=SearchConfig, metadata=NO_RESULT)
+    """With a space, points are searched instead of listed (docs/search.md)."""

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from itertools import permutations
 
 from forgetbench.config import MatrixConfig
+from forgetbench.core.errors import UserError
 from forgetbench.core.records import PROBE_SUFFIX, AnswerKind, Decoding, Sample
 from forgetbench.core.store import json_digest
 from forgetbench.data.catalogue import Catalogue
@@ -118,21 +119,54 @@ def load_sets(config: MatrixConfig, catalogue: Catalogue) -> list[EvaluationSet]
     Raises:
         UserError: a dataset cannot be read, or no probe can be made from it.
     """
-    plain = [_load(catalogue.load(name), config.limit) for name in config.datasets]
-    return plain + [_load(catalogue.load(name), config.limit, distract=True) for name in config.class_probe]
+    return [
+        _load(catalogue.load(name), config.limit, config.skip.get(name, 0), distract)
+        for names, distract in ((config.datasets, False), (config.class_probe, True))
+        for name in names
+    ]
 
 
-def _load(manifest: Manifest, limit: int | None, distract: bool = False) -> EvaluationSet:
+def _load(manifest: Manifest, limit: int | None, skip: int = 0, distract: bool = False) -> EvaluationSet:
     read = partial(load_split, manifest, manifest.eval_split, distract=distract)
-    found = read(limit=limit)
+    found = unscored(read(), skip, limit) if skip else read(limit=limit)
+    if not found.samples:
+        raise UserError(f"matrix.skip: {manifest.name} has no items besides those that a limit of {skip} scores.")
     if distract:
         manifest = replace(manifest, name=manifest.name + PROBE_SUFFIX, probe=True)
     return EvaluationSet(
         manifest,
         found.samples,
-        load=lambda: read().samples if limit else found.samples,
+        load=lambda: read().samples if limit or skip else found.samples,
         blocks=_blocks(found),
         fills_a_block=len(found.drawn) >= BLOCK,
+    )
+
+
+def count_unscored(manifest: Manifest, skip: int, limit: int) -> int:
+    """How many items of a set are left beside those that a limit of `skip` scores; `limit` is enough."""
+    return len(unscored(load_split(manifest, manifest.eval_split), skip, limit).samples)
+
+
+def unscored(read: Read, skip: int, limit: int | None) -> Read:
+    """The items that a limit of `skip` leaves out, less those that show a picture which it scores.
+
+    Args:
+        read: the whole split.
+        skip: that limit.
+        limit: keep only so many, in the order in which growing limits draw them.
+    """
+    order = draw_order(read.drawn)
+    scored = set(order[:skip])
+    pairs = list(zip(read.places, read.samples, strict=True))
+    shown = {image for place, sample in pairs if place in scored for image in sample.images}
+    scored |= {place for place, sample in pairs if shown.intersection(sample.images)}
+    kept = set([place for place in order if place not in scored][:limit])
+    left = [(place, sample) for place, sample in pairs if place in kept]
+    return replace(
+        read,
+        samples=[sample for _, sample in left],
+        places=[place for place, _ in left],
+        drawn=[place for place in read.drawn if place in kept],
     )
 
 

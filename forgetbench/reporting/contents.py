@@ -30,6 +30,9 @@ class ReportTables:
     """continual.csv of the runs of several tasks."""
     strategies: pd.DataFrame = field(default_factory=pd.DataFrame)
     """strategies.csv: a row per strategy, decoding and measure of continual learning."""
+    search: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """search.csv: a row per point of a search; and, of its front, front.csv."""
+    front: pd.DataFrame = field(default_factory=pd.DataFrame)
     guard: pd.DataFrame = field(default_factory=pd.DataFrame)
     """guard.csv of the runs that were held to a budget of forgetting."""
     drift: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -58,7 +58,8 @@ def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportCo
     answered, recipes, notes = _answers(scored, every_checkpoint=len(runs) == 1)
     strategies, lost = _strategies(path, scored)
     notes += lost
-    tables = replace(tables, seeds=_seeds(runs, recipes), strategies=strategies)
+    searched = {name: read_table(path / f"{name}.csv") for name in ("search", "front")}
+    tables = replace(tables, seeds=_seeds(runs, recipes), strategies=strategies, **searched)
     flips, n_flips = find_flips(answered, max_flips)
     decoding = first_decoding(tables.matrix["decoding"])
     choice = choose(recipes, decoding)

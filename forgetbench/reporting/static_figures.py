@@ -25,14 +25,19 @@ def save_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
     """
     written = []
     for figure in figures:
-        spec = vega_spec(figure, "light")
-        svg, png = folder / f"{figure.name}.svg", folder / f"{figure.name}.png"
-        write_text(svg, vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE, allowed_base_urls=[]))
-        with replacing(png) as temporary:
-            temporary.write_bytes(
-                vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=_SCALE, allowed_base_urls=[])
-            )
-        written += [svg, png]
+        written += save_figure(figure, folder)
     every = {folder / f"{name}{suffix}" for name in NAMES for suffix in (".svg", ".png")}
     remove_all(every - set(written), folder.parent)
     return written
+
+
+def save_figure(figure: Figure, folder: Path) -> list[Path]:
+    """Write `<name>.svg` and `<name>.png` of one figure, as `save_figures` does."""
+    spec = vega_spec(figure, "light")
+    svg, png = folder / f"{figure.name}.svg", folder / f"{figure.name}.png"
+    write_text(svg, vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE, allowed_base_urls=[]))
+    with replacing(png) as temporary:
+        temporary.write_bytes(
+            vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=_SCALE, allowed_base_urls=[])
+        )
+    return [svg, png]

@@ -57,15 +57,16 @@ def train(
     resume_minutes: float = 5.0,
     watch: Watch | None = None,
 ) -> float:
-    """Train to the end of the last stage, from the newest resume point if there is one.
+    """Train to the last step that is kept, from the newest resume point if there is one.
 
-    A signal that asks the process to stop is heeded after the step: a resume point is written first.
+    A signal that asks the process to stop is heeded after the step: a resume point is written first. Where the last
+    step that is kept is not the end of the last stage, a resume point stays there.
 
     Args:
         folder: the run's folder.
         trainer: on the starting weights.
         stages: what to train on.
-        keep: steps to checkpoint, ascending; the last one ends the run.
+        keep: steps to checkpoint, ascending; the last one ends this call.
         meta: stored in every checkpoint; its `config` is what a tracker shows.
         tracker: where each step's numbers go besides train.csv.
         resume_minutes: between resume points; 0 writes one after every step.
@@ -75,13 +76,16 @@ def train(
         Seconds that the steps of this process took.
     """
     resume = _left(folder, keep, [0, *accumulate(stage.steps for stage in stages)])
-    seconds = 0.0
-    if watch is None or not watch.look(resume.point.step if resume else 0):
-        seconds = _train(folder, trainer, stages, keep, meta, tracker, ResumeClock(resume_minutes), watch, resume)
+    total, done, seconds = sum(stage.steps for stage in stages), resume.point.step if resume else 0, 0.0
+    ended = watch is not None and watch.look(done)
+    if not ended and done < keep[-1]:
+        clock = ResumeClock(resume_minutes)
+        seconds, ended = _train(folder, trainer, stages, keep, meta, tracker, clock, watch, resume)
     if trainer.accelerator.is_main_process:
         if watch:
             watch.end()
-        drop_resume(folder)
+        if ended or keep[-1] == total:
+            drop_resume(folder)
     trainer.accelerator.wait_for_everyone()
     return seconds
 
@@ -96,10 +100,10 @@ def _train(
     clock: ResumeClock,
     watch: Watch | None,
     resume: Resume | None,
-) -> float:
-    """The steps that are left, and what they leave; the seconds that they took."""
+) -> tuple[float, bool]:
+    """The steps that are left, and what they leave; the seconds that they took, and whether the watch ended them."""
     done, seconds = resume.point.step if resume else 0, 0.0
-    main = trainer.accelerator.is_main_process
+    main, total = trainer.accelerator.is_main_process, sum(stage.steps for stage in stages)
     with (
         DelayedSignals() as signals,
         progress(f"training {folder}", keep[-1], "steps", done) as advance,
@@ -114,14 +118,16 @@ def _train(
                 _save(folder, trainer, report, meta)
             came, (is_due,) = signals.waiting(trainer.accelerator, main and clock.is_due())
             # With a watch after the last step, too: a kill may come while it looks.
-            goes_on = watch is not None or report.step != keep[-1]
+            goes_on = watch is not None or report.step != total
             if goes_on and (report.step in keep or is_due or came):
                 with clock.writing():
                     _save_resume(folder, trainer, report.step)
                 signals.act(came)
             if watch and report.step in watch.steps and watch.look(report.step):
+                return seconds, True
+            if report.step == keep[-1]:
                 break
-    return seconds
+    return seconds, False
 
 
 def _save(folder: Path, trainer: Trainer, report: StepReport, meta: Mapping[str, Any]) -> None:

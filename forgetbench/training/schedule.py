@@ -43,6 +43,11 @@ def checkpoint_steps(config: CheckpointConfig, stages: Sequence[int]) -> list[in
     return sorted(step for step in steps if 0 < step <= total)
 
 
+def first_steps(total: int, share: float) -> int:
+    """How many of `total` steps are a share of them: at least one."""
+    return min(total, max(1, round(share * total)))
+
+
 def look_steps(guard: GuardConfig, checkpoints: Sequence[int]) -> list[int]:
     """The steps after which a guarded run is asked, ascending; the last step of training is always among them.
 

@@ -161,9 +161,8 @@ def test_only_a_process_that_the_command_itself_started_ends_with_it(
 
 
 @pytest.mark.parametrize(("plugin", "extra"), EXTRAS.items())
-def test_launcher_or_sweeper_that_is_not_installed_is_named_with_its_extra(plugin: str, extra: str) -> None:
-    kind = "sweeper" if plugin == "optuna" else "launcher"
-    refusal = missing_plugin(f"In 'sweep': Could not find 'hydra/{kind}/{plugin}'")
+def test_launcher_that_is_not_installed_is_named_with_its_extra(plugin: str, extra: str) -> None:
+    refusal = missing_plugin(f"In 'sweep': Could not find 'hydra/launcher/{plugin}'")
     assert refusal == f"{plugin} is not installed: pip install 'forgetbench[{extra}]'"
     assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text("utf-8")
 

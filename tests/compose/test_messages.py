@@ -98,7 +98,7 @@ def test_several_values_of_one_thing_are_not_offered_as_a_list(line: str) -> Non
         ("finetune recipe.parts=[[language]]", "recipe.parts (command line): [language] is no name"),
         ("eval-matrix matrix.datasets=[[a]]", "matrix.datasets (command line): [a] is no name"),
         ("finetune recipe.lr={language:[1,2]}", "recipe.lr (command line): [1,2] is not a learning rate"),
-        ("sweep recipe.lr=interval(1e-5,1e-3)", "is for sweepers that search"),
+        ("sweep recipe.lr=interval(1e-5,1e-3)", "A range without steps (interval) is no grid"),
         ("sweep sweep=demo,grid", "one sweep at a time"),
         ("sweep recipe.lr=1e-3,fast", "Point recipe.lr=fast:\nrecipe.lr (command line): 'fast' is not"),
         ("finetune data=emoji_use,emoji_count", "data=[emoji_use,emoji_count] for these sets one after the other"),

@@ -17,6 +17,7 @@ from forgetbench.compose.checks.numbers import number_problems
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, refused
 from forgetbench.compose.checks.processes import process_problems
 from forgetbench.compose.checks.recipe import mix_problems, named_sets, recipe_problems, unadapted
+from forgetbench.compose.checks.search import search_problems
 from forgetbench.compose.checks.stages import changed_recipes, stage_problems
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig, Tracker
 from forgetbench.core.errors import UserError
@@ -70,6 +71,8 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from matrix_problems(config.matrix, catalogue)
     if isinstance(config, SweepConfig | EvalMatrixConfig):
         yield from engine_problems(config)
+    if isinstance(config, SweepConfig):
+        yield from search_problems(config, catalogue)
 
 
 def _machine(config: Config) -> Iterator[Problem]:

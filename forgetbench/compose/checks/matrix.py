@@ -24,6 +24,7 @@ def matrix_problems(matrix: MatrixConfig, catalogue: Catalogue) -> Iterator[Prob
         yield Problem("matrix.decodings", "empty, so nothing to score; give [choice], [greedy] or both.")
     yield from duplicates("matrix.decodings", matrix.decodings)
     yield from at_least_1("matrix.limit", matrix.limit)
+    yield from _skip(matrix)
     yield from at_least_1("matrix.batch_size", matrix.batch_size)
     for name in matrix.class_probe:
         yield from refused("matrix.class_probe", partial(_probe, catalogue, name))
@@ -44,6 +45,13 @@ def matrix_problems(matrix: MatrixConfig, catalogue: Catalogue) -> Iterator[Prob
             )
     if any(step < 0 for step in matrix.steps):
         yield Problem("matrix.steps", f"{matrix.steps} holds a negative step.")
+
+
+def _skip(matrix: MatrixConfig) -> Iterator[Problem]:
+    for name, items in matrix.skip.items():
+        yield from at_least_1(f"matrix.skip.{name}", items)
+        if name not in matrix.datasets:
+            yield Problem("matrix.skip", f"'{name}' is not scored; list it under matrix.datasets too.")
 
 
 def _sampling(matrix: MatrixConfig) -> Iterator[Problem]:
@@ -89,10 +97,10 @@ def _representation(matrix: MatrixConfig) -> Iterator[Problem]:
 
 
 def evaluation_split(catalogue: Catalogue, name: str) -> None:
-    """Refuse what cannot be scored.
+    """Refuse a name that is no set with an evaluation split.
 
     Raises:
-        UserError: it is no dataset, or has no evaluation split.
+        UserError: says why not.
     """
     if ":" in name:
         raise UserError(

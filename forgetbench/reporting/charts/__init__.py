@@ -12,6 +12,7 @@ from forgetbench.reporting.charts import (
     pareto,
     probe,
     representation,
+    search,
     seeds,
     tradeoff,
     training,
@@ -25,8 +26,8 @@ from forgetbench.reporting.contents import ReportTables
 __all__ = ["NAMES", "Chart", "Figure", "Theme", "figures", "primary_decoding", "vega_spec"]
 
 NAMES = (
-    "continual_matrix", "forgetting_curves", "guard", "tradeoff", "probe", "class_name_effect", "mixing", "pareto",
-    "seeds", "answer_drift", "effective_rank", "visual_drift", "weight_distance", "training",
+    "search", "continual_matrix", "forgetting_curves", "guard", "tradeoff", "probe", "class_name_effect", "mixing",
+    "pareto", "seeds", "answer_drift", "effective_rank", "visual_drift", "weight_distance", "training",
 )  # fmt: skip
 """Of every figure that there may be, in the order of the page."""
 
@@ -41,6 +42,7 @@ def figures(tables: ReportTables) -> list[Figure]:
 
 def _drawn(tables: ReportTables, groups: Groups) -> tuple[Figure | None, ...]:
     return (
+        search.figure(tables.search, tables.front),
         continual.heat_map(tables),
         continual.curves(tables),
         guard.figure(tables, groups),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -26,6 +25,7 @@ from forgetbench.reporting.charts.rows import (
     targets_of,
 )
 from forgetbench.reporting.contents import ReportTables
+from forgetbench.statistics.pareto import pareto_front
 from forgetbench.tables.cell_view import target_sets
 from forgetbench.tables.last import last_stage
 from forgetbench.terminal.wording import is_fraction
@@ -124,14 +124,6 @@ def _means(seeds: pd.DataFrame) -> pd.DataFrame:
     means = seed_means(seeds, ["recipe", "variant", "group", "label"], list(_AXES))
     means["is_front"] = pareto_front(list(zip(means["x"], means["y"], strict=True)))
     return means
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which points no other one beats: at least as high in both values, and higher in one. Equal points both stay."""
-    return [
-        not any(other_x >= x and other_y >= y and (other_x > x or other_y > y) for other_x, other_y in points)
-        for x, y in points
-    ]
 
 
 def _seeds(summary: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,306 @@
+"""Hold a search against a grid at the same number of steps: both fronts chosen on validation items, reported on test.
+
+forgetbench sweep sweep=methods method=... seed=0 threads=1 name=grid
+forgetbench sweep sweep=search search.steps=4680 name=search
+python -m tools.search_result outputs/grid outputs/search    # writes docs/results/search.md and .svg
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forgetbench import compose
+from forgetbench.commands.eval_matrix import run_views
+from forgetbench.commands.search.objectives import Objectives, Sets, paired
+from forgetbench.commands.search.study import FILE, Point, front_of, read_study
+from forgetbench.commands.search.trial import trained_steps
+from forgetbench.config import Retention, SweepConfig
+from forgetbench.runs.run import read_run
+from forgetbench.statistics.pareto import Pair, dominates, hypervolume, pareto_front
+from forgetbench.tables.metrics import item_scores
+
+OUT = Path(__file__).resolve().parents[1] / "docs/results/search.md"
+DRAWS = 2000
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Items:
+    """One set's scores on test items: of a checkpoint and of its base, and each item's cluster."""
+
+    after_N: Floats
+    before_N: Floats
+    clusters: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A trained point: what it was chosen by, and what became of it on test items."""
+
+    name: str
+    validation: Objectives
+    test: Objectives
+    items: Mapping[str, Items]
+    """By set."""
+    generation: int = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What both sides are measured with."""
+
+    config: SweepConfig
+    sets: Sets
+    quadrants: Mapping[str, Sequence[str]]
+    """Quadrant -> its sets, of those that count."""
+    loss: float
+    """Of the reference: with the base's accuracy, the corner that hypervolumes are measured from."""
+
+
+def main() -> None:
+    """Write the page and its figure."""
+    grid_folder, search_folder = map(Path, sys.argv[1:3])
+    settings, points = read_study(search_folder / FILE)
+    config = _config(settings, search_folder)
+    sets = Sets(settings["targets"], settings["others"], settings["skip"], Retention(settings["search"]["retention"]))
+    folders = sorted(path.parent for path in grid_folder.glob("*/run.json"))
+    grid = [_measured(folder.name, folder, config, sets, None) for folder in folders]
+    complete = [point for point in points if point.is_complete]
+    searched = [
+        _measured(" ".join(point.overrides), search_folder / point.folder, config, sets, point) for point in complete
+    ]
+    comparison = Comparison(config, sets, _quadrants(folders[0], config, sets), settings["search"]["reference_loss"])
+    own = {point.number for point in front_of(points)}
+    fronts = {
+        "grid": _on_front(grid),
+        "search": [one for one, point in zip(searched, complete, strict=True) if point.number in own],
+    }
+    steps = {"grid": sum(map(trained_steps, folders)), "search": sum(point.trained for point in points)}
+    text = "\n\n".join(
+        [
+            "# A search against a grid",
+            _intro(comparison, settings, len(grid), points, steps),
+            "![Both fronts on test items](search.svg)",
+            _volumes(fronts, comparison, steps),
+            _progress(searched, points, fronts["grid"], comparison),
+            *(_front(name, front) for name, front in fronts.items()),
+        ]
+    )
+    OUT.write_text(text + "\n", "utf-8")
+    _draw(grid, searched, fronts, OUT.with_suffix(".svg"))
+    print(text)
+
+
+def _config(settings: Mapping[str, Any], folder: Path) -> SweepConfig:
+    """The search's own configuration, as far as scoring goes."""
+    composed = compose.compose(SweepConfig, ["sweep=search", "threads=1"])
+    kept = ("datasets", "limit", "batch_size")
+    matrix = replace(composed.matrix, **{key: settings["matrix"][key] for key in kept})
+    search = replace(composed.search, items=settings["search"]["items"])
+    return replace(composed, matrix=matrix, search=search, outputs=str(folder.parent))
+
+
+def _measured(name: str, folder: Path, config: SweepConfig, sets: Sets, point: Point | None) -> Measured:
+    """A point's objectives; of a grid's, also those that it is chosen by."""
+    run = read_run(folder)
+    step = max(one.step for one in run.checkpoints() if not one.variant)
+    matrix = sets.test(config, step)
+    matrix = replace(matrix, class_probe=[], representation=replace(matrix.representation, enabled=False))
+    views = run_views(run, replace(config, matrix=matrix))
+    items = {
+        name: Items(*(np.asarray(item_scores(one).values, float) for one in pair), pair[0].ways[0])
+        for name, pair in paired(views, matrix, step).items()
+        if name in {*sets.targets, *sets.others}
+    }
+    if point is not None:
+        validation = point.rungs[-1].objectives
+    else:
+        own = sets.validation(config, step)
+        validation = sets.measure(run_views(run, replace(config, matrix=own)), own, step, tested=False)
+    test = sets.measure(views, matrix, step, tested=True)
+    return Measured(name, validation, test, items, point.generation if point else 0)
+
+
+def _quadrants(folder: Path, config: SweepConfig, sets: Sets) -> dict[str, list[str]]:
+    run = read_run(folder)
+    step = max(one.step for one in run.checkpoints() if not one.variant)
+    matrix = replace(sets.test(config, step), class_probe=[])
+    found: dict[str, list[str]] = {}
+    for name, (view, _) in paired(run_views(run, replace(config, matrix=matrix)), matrix, step).items():
+        if name in sets.others:
+            found.setdefault(view.context.placement.quadrant, []).append(name)
+    return found
+
+
+def _on_front(points: Sequence[Measured]) -> list[Measured]:
+    front = pareto_front([one.validation.pair for one in points])
+    return [one for one, is_front in zip(points, front, strict=True) if is_front]
+
+
+def _volume(points: Sequence[Measured], comparison: Comparison) -> float:
+    """Hypervolume of points on test items, in squared percentage points."""
+    if not points:
+        return 0.0
+    return 1e4 * hypervolume([one.test.pair for one in points], (points[0].test.target_base, -comparison.loss))
+
+
+def resampled(
+    fronts: Mapping[str, Sequence[Measured]], comparison: Comparison, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Floats]:
+    """Hypervolume of each front under Bayesian bootstrap weights of the clusters of test items (Rubin 1981).
+
+    Both fronts are weighted alike, and stay those that were chosen: what varies is which items the test has.
+    """
+    every = next(iter(fronts.values()))[0].items
+    labels = sorted({label for items in every.values() for label in items.clusters})
+    number = {label: place for place, label in enumerate(labels)}
+    generator = np.random.default_rng(seed)
+    places = {name: np.array([number[label] for label in items.clusters]) for name, items in every.items()}
+    found = {name: np.zeros(draws) for name in fronts}
+    for draw in range(draws):
+        weights = generator.exponential(size=len(labels))
+        for name, front in fronts.items():
+            pairs = [
+                _weighted(one, comparison, {key: weights[place] for key, place in places.items()}) for one in front
+            ]
+            reference = (pairs[0][1], -comparison.loss)
+            found[name][draw] = 1e4 * hypervolume([pair for pair, _ in pairs], reference)
+    return found
+
+
+def _weighted(point: Measured, comparison: Comparison, weights: Mapping[str, Floats]) -> tuple[Pair, float]:
+    """Both objectives of a point, and the base's accuracy on the target, with weighted items."""
+
+    def mean(name: str, scores: Floats) -> float:
+        return float(np.average(scores, weights=weights[name]))
+
+    items, targets = point.items, list(comparison.sets.targets)
+    target = np.mean([mean(name, items[name].after_N) for name in targets])
+    base = np.mean([mean(name, items[name].before_N) for name in targets])
+    changes = [
+        np.mean([mean(name, items[name].after_N - items[name].before_N) for name in names])
+        for names in comparison.quadrants.values()
+    ]
+    kept = min(changes) if comparison.sets.retention is Retention.worst else np.mean(changes)
+    return (float(target), float(kept)), float(base)
+
+
+def _interval(values: Floats) -> str:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return f"{low:.0f} to {high:.0f}"
+
+
+def _intro(
+    comparison: Comparison, settings: Mapping[str, Any], n_grid: int, points: Sequence[Point], steps: Mapping[str, int]
+) -> str:
+    ends = [point.end.how for point in points if point.end]
+    items, limit = settings["search"]["items"], settings["matrix"]["limit"]
+    return (
+        f"Made by `python -m tools.search_result` from {n_grid} runs of `sweep=methods` (each of its methods and rates "
+        f"at one seed, {steps['grid']:,} optimiser steps) and `sweep=search` with a budget of as many "
+        f"({steps['search']:,} spent: {len([point for point in points if point.trained])} points begun, "
+        f"{ends.count('complete')} trained whole). Both fronts are chosen on validation items: the target's validation "
+        f"set, and of each other set up to {items} items that the test leaves out and that show none of its pictures. "
+        f"What is reported is of the {limit} test items of each set, which no choice has seen; sets without validation "
+        f"items count on neither side. Target: accuracy on `{', '.join(comparison.sets.targets)}`. Retention: "
+        f"{comparison.sets.retention} change of the quadrants "
+        + "; ".join(f"{name} ({', '.join(names)})" for name, names in comparison.quadrants.items())
+        + f". Hypervolumes are of squared percentage points above the base's accuracy and a loss of "
+        f"{100 * comparison.loss:g} points; intervals (95 %) resample clusters of test items {DRAWS:,} times, the "
+        "fronts as chosen. One search and one grid, each at one seed: how both vary from seed to seed is not in them."
+    )
+
+
+def _volumes(fronts: Mapping[str, Sequence[Measured]], comparison: Comparison, steps: Mapping[str, int]) -> str:
+    draws = resampled(fronts, comparison)
+    lines = ["| front | steps | points | hypervolume on test | 95 % interval | dominated by the other front |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, front in fronts.items():
+        other = next(points for key, points in fronts.items() if key != name)
+        beaten = sum(any(dominates(its.test.pair, one.test.pair) for its in other) for one in front)
+        lines.append(
+            f"| {name} | {steps[name]:,} | {len(front)} | {_volume(front, comparison):.0f} | {_interval(draws[name])} "
+            f"| {beaten} of {len(front)} |"
+        )
+    difference = _volume(fronts["search"], comparison) - _volume(fronts["grid"], comparison)
+    paired_draws = draws["search"] - draws["grid"]
+    lines += ["", f"Search less grid: {difference:+.0f} ({_interval(paired_draws)}), on the same resampled items."]
+    return "\n".join(["## Hypervolume", "", *lines])
+
+
+def _progress(
+    searched: Sequence[Measured], points: Sequence[Point], grid: Sequence[Measured], comparison: Comparison
+) -> str:
+    """How good the search's front was after each generation, tested although it was not chosen then."""
+    volume, lines, reached = (
+        _volume(grid, comparison),
+        ["| generation | steps | points trained whole | hypervolume |"],
+        0,
+    )
+    lines.append("|---|---|---|---|")
+    for generation in sorted({one.generation for one in searched}):
+        so_far = [one for one in searched if one.generation <= generation]
+        steps = sum(point.trained for point in points if point.generation <= generation)
+        own = _volume(_on_front(so_far), comparison)
+        reached = reached or (steps if own >= volume else 0)
+        lines.append(f"| {generation + 1} | {steps:,} | {len(so_far)} | {own:.0f} |")
+    said = f"as good as the grid's ({volume:.0f}) after {reached:,} steps" if reached else "never as good as the grid's"
+    head = f"The front that validation items choose after each generation, on test items: {said}."
+    return "\n".join(["## Over the steps", "", head, "", *lines])
+
+
+def _front(name: str, front: Sequence[Measured]) -> str:
+    lines = [
+        "| point | target, validation | retention, validation | target, test | retention, test |",
+        "|---|---|---|---|---|",
+    ]
+    for one in sorted(front, key=lambda one: one.validation.pair):
+        numbers = [
+            f"{100 * value.value:{sign}.1f} ({100 * value.low:{sign}.1f} to {100 * value.high:{sign}.1f})"
+            for found in (one.validation, one.test)
+            for value, sign in ((found.target, ""), (found.retention, "+"))
+            if value.low is not None and value.high is not None
+        ]
+        lines.append(f"| `{one.name}` | {' | '.join(numbers)} |")
+    base = front[0]
+    bases = f"{100 * base.validation.target_base:.1f} | | {100 * base.test.target_base:.1f} | |"
+    return "\n".join([f"## The front of the {name}", "", *lines, f"| base | {bases}"])
+
+
+def _draw(
+    grid: Sequence[Measured],
+    searched: Sequence[Measured],
+    fronts: Mapping[str, Sequence[Measured]],
+    path: Path,
+) -> None:
+    """Every point that was trained whole, on test items; filled ones are on the front that validation items choose."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "forgetbench"  # the same figure, the same bytes
+    from matplotlib import pyplot
+
+    figure, panel = pyplot.subplots(figsize=(7.5, 5), layout="constrained")
+    for colour, marker, name, points in (("C0", "o", "grid", grid), ("C1", "D", "search", searched)):
+        every = np.array([one.test.pair for one in points]) * 100
+        panel.scatter(*every.T, s=28, marker=marker, facecolors="none", edgecolors=colour, alpha=0.6, label=name)
+        chosen = np.array(sorted(one.test.pair for one in fronts[name])) * 100
+        panel.plot(*chosen.T, color=colour, marker=marker, ms=6, lw=1, label=f"{name}, front by validation")
+    panel.axvline(100 * grid[0].test.target_base, color="grey", ls=":", lw=1)
+    panel.axhline(0, color="grey", ls=":", lw=1)
+    panel.set_xlabel("accuracy on the target, test items, %")
+    panel.set_ylabel("change of the other quadrants, test items, points")
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
