@@ -50,7 +50,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 def test_help_shows_examples_and_every_option_of_every_group(command: str) -> None:
     shown = call(*command.split(), "--help")
     assert shown.exit_code == 0
-    assert 3 <= shown.stdout.count(f"  forgetbench {command}") <= 5
+    assert 3 <= shown.stdout.count(f"  forgetbench {command}") <= 6
     words = shown.stdout.replace(",", " ").split()
     for group in COMMAND_GROUPS.get(command, ("data",)):
         left_out = {"base_model", "base_words"} | _with_role() if group == "data" else set()
