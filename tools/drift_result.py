@@ -50,7 +50,8 @@ def main() -> None:
     points = load(given.folders)
     if points.empty:
         raise SystemExit("No drift.csv with drift and losses in these folders: `forgetbench score run=...` makes it.")
-    given.out.write_text(page(points, number_words(given.folders), given.out.stem), "utf-8")
+    made = page(points, number_words(given.folders), given.out.stem, " ".join(map(str, given.folders)))
+    given.out.write_text(made, "utf-8")
     _draw(points, given.out.with_suffix(".svg"))
     print(given.out.read_text("utf-8"))
 
@@ -69,6 +70,8 @@ def load(folders: Sequence[Path]) -> pd.DataFrame:
         return pd.DataFrame()
     points = pd.concat(frames, ignore_index=True)
     points = points.reindex(columns=[*dict.fromkeys([*points.columns, *PREDICTORS])])
+    # The same training in two sweeps is one witness, not two.
+    points = points.drop_duplicates([name for name in points.columns if name != "run"], ignore_index=True)
     points["is_last"] = points["step"] == points.groupby("run")["step"].transform("max")
     points["lr"] = points["lr"].astype(str)
     several = points["parts"].nunique() > 1
@@ -102,11 +105,11 @@ def number_words(folders: Sequence[Path]) -> pd.DataFrame:
     return rows[last & (rows["step"] > 0) & rows["variant"].isna() & (rows["metric"] == _NUMBER_WORDS)]
 
 
-def page(points: pd.DataFrame, words: pd.DataFrame, stem: str) -> str:
+def page(points: pd.DataFrame, words: pd.DataFrame, stem: str, folders: str) -> str:
     """The whole page."""
     parts = [
         "# Does drift of answers on the target predict forgetting elsewhere?",
-        _intro(points),
+        _intro(points, folders),
         f"![Loss elsewhere against drift on the target]({stem}.svg)",
         _reading(points),
         _predictors(points),
@@ -119,11 +122,12 @@ def page(points: pd.DataFrame, words: pd.DataFrame, stem: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _intro(points: pd.DataFrame) -> str:
+def _intro(points: pd.DataFrame, folders: str) -> str:
     return (
-        f"Made from {points['run'].nunique()} runs with {len(points)} checkpoints by `python -m tools.drift_result`, "
-        "which reads their `drift.csv` and `representation.csv`. Drift is measured on the target's own items, from "
-        "the log-probabilities of the options alone; [statistics.md](../statistics.md#drift-of-answers) has the "
+        f"Made from {points['run'].nunique()} runs with {len(points)} checkpoints by "
+        f"`python -m tools.drift_result {folders}`, which reads their `drift.csv` and `representation.csv`. Drift is "
+        "measured on the target's own items, from the log-probabilities of the options alone; "
+        "[statistics.md](../statistics.md#drift-of-answers) has the "
         "formulas. Forgetting is the loss of accuracy on the source sets, all of them in the three other quadrants. "
         f"Figures are Spearman's rank correlations with {CONFIDENCE_TEXT} intervals from a bootstrap of whole runs. "
         "They are about other runs of this kind on the same items: all runs share the base, the items and the world. "
@@ -283,15 +287,14 @@ def _words(words: pd.DataFrame) -> str:
     lines = [
         "Share of number words in replies to questions that ask for none, last checkpoints; points of change.",
         "",
-        "| run | set | base, % | last, % | change |",
-        "|---|---|---|---|---|",
+        "| trained on | method, parts | lr | seed | set | base, % | last, % | change |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for row in words.sort_values(["dataset", "run"]).to_dict("records"):
+    for row in words.sort_values(["target", "dataset", "lr", "method", "parts", "seed"]).to_dict("records"):
         ends = [None if pd.isna(row[name]) else 100 * row[name] for name in ("delta", "delta_ci_low", "delta_ci_high")]
-        lines.append(
-            f"| {row['run']} | {row['dataset']} | {100 * row['base_value']:.1f} | {100 * row['value']:.1f} "
-            f"| {_interval(*ends)} |"
-        )
+        shares = f"{100 * row['base_value']:.1f} | {100 * row['value']:.1f} | {_interval(*ends)}"
+        made = f"{row['target']} | {row['method']}, {row['parts']} | {row['lr']} | {row['seed']}"
+        lines.append(f"| {made} | {row['dataset']} | {shares} |")
     return head + "\n".join(lines)
 
 
@@ -355,35 +358,45 @@ def _as_number(lr: str) -> float:
 
 
 def _draw(points: pd.DataFrame, path: Path) -> None:
-    """Loss elsewhere against drift: every checkpoint, and last ones; a colour per method, a marker per rate."""
+    """Loss elsewhere against drift: every checkpoint, and last ones; a colour per method, a marker per rate.
+
+    Labels beyond the colours take them again, hollow.
+    """
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "forgetbench"  # the same figure, the same bytes
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, 2, figsize=(11.5, 5.5), layout="constrained", sharex=True, sharey=True)
+    views = {"every checkpoint": points, "last checkpoints": points[points["is_last"]]}
+    if points["is_last"].all():
+        del views["every checkpoint"]
+    figure, panels = pyplot.subplots(
+        1, len(views), figsize=(11.5, 5.5), layout="constrained", sharex=True, sharey=True, squeeze=False
+    )
     rates, labels = sorted(set(points["lr"]), key=_as_number), sorted(set(points["label"]))
     colours = pyplot.get_cmap("tab20")
-    for panel, title, rows in zip(
-        panels, ("every checkpoint", "last checkpoints"), (points, points[points["is_last"]]), strict=True
-    ):
+
+    def look(number: int) -> dict[str, object]:
+        return {"color": colours(number % 20), "fillstyle": "none" if number >= 20 else "full"}
+
+    for panel, (title, rows) in zip(panels[0], views.items(), strict=True):
         for number, label in enumerate(labels):
             for place, lr in enumerate(rates):
                 own = rows[(rows["label"] == label) & (rows["lr"] == lr)]
                 x, y = own[KL].astype("float64"), own[ELSEWHERE].astype("float64") * 100
-                panel.plot(x, y, _MARKERS[place % len(_MARKERS)], ms=5, alpha=0.8, color=colours(number % 20))
+                panel.plot(x, y, _MARKERS[place % len(_MARKERS)], ms=5, alpha=0.8, **look(number))
         panel.axhline(0, color="grey", lw=0.8, ls="--")
         panel.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
         panel.set_xlim(left=0)
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("KL(base || checkpoint) on the target, nats (square-root scale)")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("lost on the source sets, points")
+    panels[0, 0].set_ylabel("lost on the source sets, points")
     keys = [
-        *(panels[0].plot([], [], "o", color=colours(number % 20), label=label)[0]
+        *(panels[0, 0].plot([], [], "o", label=label, **look(number))[0]
           for number, label in enumerate(labels)),
-        *(panels[0].plot([], [], _MARKERS[place % len(_MARKERS)], color="grey", label=f"rate {lr}")[0]
+        *(panels[0, 0].plot([], [], _MARKERS[place % len(_MARKERS)], color="grey", label=f"rate {lr}")[0]
           for place, lr in enumerate(rates)),
     ]  # fmt: skip
     figure.legend(handles=keys, loc="outside right upper", fontsize=8)

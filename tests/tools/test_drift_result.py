@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,16 +45,22 @@ def runs(folder: Path, loss: Loss) -> Path:
 )
 def test_larger_steps_that_do_more_of_everything_are_told_as_such(loss: Loss, said: str, tmp_path: Path) -> None:
     points = load([runs(tmp_path, loss)])
-    text = page(points, number_words([tmp_path]), "drift")
+    text = page(points, number_words([tmp_path]), "drift", "outputs/some")
     assert said in text
     assert "24 runs with 48 checkpoints" in text
     assert "- seed 0, rate 0.0001: all methods" in text  # of sweep=methods, which has none of these
     assert "Not measured here" in text
-    assert text == page(load([tmp_path]), number_words([tmp_path]), "drift")
+    assert text == page(load([tmp_path]), number_words([tmp_path]), "drift", "outputs/some")
+
+
+def test_the_same_training_in_two_sweeps_counts_once(tmp_path: Path) -> None:
+    runs(tmp_path / "one", lambda size, own, noise: size + own)
+    shutil.copytree(tmp_path / "one/m0-0.0001", tmp_path / "two/again")
+    assert len(load([tmp_path / "one", tmp_path / "two"])) == 48
 
 
 def test_few_runs_claim_nothing(tmp_path: Path) -> None:
     runs(tmp_path, lambda size, own, noise: size)
     for path in sorted(tmp_path.iterdir())[4:]:
         (path / "drift.csv").unlink()
-    assert "too few runs for an interval" in page(load([tmp_path]), number_words([tmp_path]), "drift")
+    assert "too few runs for an interval" in page(load([tmp_path]), number_words([tmp_path]), "drift", "outputs/some")
