@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -38,7 +39,7 @@ class Scope:
 
     tiny: bool
     """Tiny shapes in place of the real sizes, and few rounds."""
-    scratch: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="gpu_check_")))
+    scratch: Path
     """A folder for tiny checkpoints and runs."""
     families: Sequence[str] = ()
     """Of tiny models; none for all of them."""
@@ -50,8 +51,16 @@ class Scope:
         """The GPU if there is one."""
         return "cuda" if torch.cuda.is_available() else "cpu"
 
+    def goal(self, least: float) -> float | None:
+        """What a ratio should reach; of tiny shapes it means nothing."""
+        return None if self.tiny else least
 
-Part = Callable[[Scope], Iterator[Finding]]
+
+@contextmanager
+def scratch_scope(tiny: bool, families: Sequence[str] = (), methods: Sequence[str] = ()) -> Iterator[Scope]:
+    """A scope whose folder goes when it is left."""
+    with tempfile.TemporaryDirectory(prefix="gpu_check_") as scratch:
+        yield Scope(tiny, Path(scratch), families, methods)
 
 
 def text(name: str, value: str) -> Finding:

@@ -110,6 +110,8 @@ def configuration(scope: Scope, name: str, tokenizer: Any) -> Any:
             setattr(text, key, value)
         for key, value in shape.tiny_vision.items():
             setattr(vision, key, value)
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[: text.num_hidden_layers]
     if shape.family == "llava":
         vision.image_size = shape.tiny_side if scope.tiny else shape.side
         config.image_token_id = tokenizer.convert_tokens_to_ids("<image>")

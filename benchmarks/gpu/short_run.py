@@ -76,14 +76,10 @@ def started(command: list[str], environment: Mapping[str, str] | None = None) ->
 
 
 def answer_of(process: subprocess.Popen[str]) -> Any:
-    """What a process wrote as its last line.
-
-    Raises:
-        RuntimeError: it ended with an error, which it told on standard error.
-    """
+    """What a process wrote as its last line; if it failed, this one ends too, with its error on standard error."""
     written, _ = process.communicate()
     if process.returncode:
-        raise RuntimeError(f"a process ended with exit code {process.returncode}: {process.args!r}")
+        raise SystemExit(1)
     return json.loads(written.splitlines()[-1])
 
 

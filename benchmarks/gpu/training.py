@@ -108,7 +108,7 @@ def training(scope: Scope, name: str) -> Iterator[Finding]:
     ways["ours"]()  # kernels are chosen, memory is allocated, every item has been seen
     speeds = take_turns(ways, rounds)
     yield from memory_of(subject, "language")
-    yield from speed(subject, {way: steps / one for way, one in speeds.items()})
+    yield from speed(scope, subject, {way: steps / one for way, one in speeds.items()})
     yield ratio(f"{name} deterministic kernels/as found", speeds["ours"] / speeds["deterministic"])
     yield from starving(name, reports, fresh, steps / speeds["ours"])
 
@@ -162,13 +162,13 @@ def take_turns(ways: Mapping[str, Callable[[], None]], rounds: int) -> dict[str,
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
-def speed(subject: Trained, steps_per_s: Mapping[str, float]) -> Iterator[Finding]:
+def speed(scope: Scope, subject: Trained, steps_per_s: Mapping[str, float]) -> Iterator[Finding]:
     """Tokens a second, of the bare loop's, and of the peak."""
     counted, name, items = subject.counted, subject.loaded.name, subject.config.recipe.batch_size
     tokens = items * (counted.sizes.tokens + counted.text_tokens)
     for way in ("ours", "bare"):
         yield text(f"tokens/s, {way}", f"{tokens * steps_per_s[way]:,.0f}")
-    yield ratio(f"{name} training loop/bare", steps_per_s["ours"] / steps_per_s["bare"], LOOP_GOAL)
+    yield ratio(f"{name} training loop/bare", steps_per_s["ours"] / steps_per_s["bare"], scope.goal(LOOP_GOAL))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     highest = flops.peak(device)
     done = flops.training_step(counted.sizes, counted.text_tokens, counted.answer_tokens, items)
@@ -176,7 +176,7 @@ def speed(subject: Trained, steps_per_s: Mapping[str, float]) -> Iterator[Findin
     if highest is None:
         yield left_out(f"MFU: the peak of {device} is not in the table")
     else:
-        goal = MFU_GOAL if name == "llava_1_5_7b" else None
+        goal = scope.goal(MFU_GOAL) if name == "llava_1_5_7b" else None
         yield ratio(f"{name} MFU", done * steps_per_s["ours"] / highest, goal)
 
 
