@@ -15,6 +15,7 @@ from benchmarks.gpu.right import BF16, STEPS, moved, questions
 from benchmarks.gpu.short_run import ROOT, answer_of
 from benchmarks.gpu.training import BATCH, begin, for_memory, reset_peak, side, stage
 from forgetbench.config import Dtype, ModelConfig, Optimiser, Precision, Quantisation, RecipeConfig
+from forgetbench.core.files import write_json
 from forgetbench.core.records import Decoding
 from forgetbench.data.collate import Encoder
 from forgetbench.evaluation.settings import Settings
@@ -85,6 +86,8 @@ def trl(scope: Scope, name: str) -> Iterator[Finding]:
     samples = shapes.items(side(scope, name), steps * batch)
     folder, items = scope.scratch / "trl", scope.scratch / "items.parquet"
     export_checkpoint(shapes.make(scope, name), folder)
+    # The published one has a half for videos, which TRL's process loads with the rest.
+    write_json(folder / "video_preprocessor_config.json", {"video_processor_type": "Qwen2VLVideoProcessor"})
     export_items(samples, items)
     reset_peak()
     options = ["--checkpoint", str(folder), "--items", str(items), "--steps", str(steps), "--batch-size", str(batch)]

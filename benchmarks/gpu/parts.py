@@ -40,7 +40,7 @@ class Planned:
 
 RIGHT, FAST, AS_PLANNED = "right", "fast", "as planned"
 PARTS = (
-    Planned("machine", RIGHT, "machine.machine", 10),
+    Planned("machine", RIGHT, "machine.machine", 15),
     Planned("families", RIGHT, "right.families", 60),
     Planned("steps", RIGHT, "right.steps", 50),
     Planned("resume", RIGHT, "bits.resume", 20),
