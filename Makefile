@@ -43,7 +43,7 @@ bench: $(READY) ## Measure speed and memory against named baselines.
 	$(QUIET_RUN) $(BIN)/python -m benchmarks
 
 gpu-check: ## Check that everything holds on this machine's GPU, and how fast it is (eight minutes).
-	PYTHON=$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.sh
+	PYTHON=$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.sh $(GPU_OPTIONS)
 
 gpu-wheels: ## Collect in wheels/ what a GPU machine without a network needs (PYTHON: of the same version as there).
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir wheels -r benchmarks/gpu_wheels.txt

@@ -144,8 +144,9 @@ def lines_until(process: subprocess.Popen[str], deadline: float) -> Iterator[str
 
     def read() -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            lines.put(line)
+        with process.stdout as output:
+            for line in output:
+                lines.put(line)
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()

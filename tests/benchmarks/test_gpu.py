@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
 import time
@@ -42,7 +43,16 @@ def scope() -> Iterator[Scope]:
         yield made
 
 
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+QUICK = [
+    pytest.param(part, id=part.name, marks=pytest.mark.slow)
+    if part.name.endswith("_3b")
+    else pytest.param(part, id=part.name)
+    for part in PARTS
+]
+"""All of them; those at the smaller of the two sizes do as those at the larger, and are slow."""
+
+
+@pytest.mark.parametrize("part", QUICK)
 def test_every_part_runs_on_tiny_shapes_and_finds_nothing_wrong(scope: Scope, part: Planned) -> None:
     findings = list(part.function()(scope, **part.given))
     assert findings
@@ -70,18 +80,14 @@ def test_a_process_beyond_its_time_is_left_with_what_it_found() -> None:
     process = subprocess.Popen(
         ["sh", "-c", "echo found; exec sleep 600"], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    lines = []
+    assert process.stdout
+    select.select([process.stdout], [], [])
+    lines = check.lines_until(process, time.monotonic() + 0.5)
+    assert next(lines) == "found\n"
     with pytest.raises(TimeoutError):
-        lines.extend(line for line in noted(process, lines))
+        next(lines)
     check.end(process)
-    assert lines == ["found\n"]
     assert process.returncode
-
-
-def noted(process: subprocess.Popen[str], lines: list[str]) -> Iterator[str]:
-    for line in check.lines_until(process, time.monotonic() + 1):
-        lines.append(line)
-    yield from ()
 
 
 def test_a_part_without_time_is_not_started() -> None:
@@ -165,7 +171,9 @@ def test_an_unknown_gpu_has_no_peak() -> None:
 
 @pytest.mark.parametrize("name", shapes.SHAPES)
 def test_operations_are_those_that_torch_counts(scope: Scope, name: str) -> None:
+    """But for the convolution that cuts patches, which stands in none of the layers."""
     loaded = shapes.make(scope, name, "cpu")
+    loaded.model.set_attn_implementation("eager")  # the counter knows matrix products, not the CPU's fused attention
     samples = shapes.items(shapes.SHAPES[name].tiny_side, 2)
     counted, encoder = shapes.measure(loaded, samples[0]), Encoder(loaded.processor)
     choose_trainable(loaded.model, ["language"])
@@ -174,7 +182,8 @@ def test_operations_are_those_that_torch_counts(scope: Scope, name: str) -> None
     with FlopCounterMode(display=False) as counter, torch.autocast("cpu", torch.bfloat16):
         loaded.model(**batch, logits_to_keep=labels.shape[1] + 1, use_cache=False).logits.sum().backward()
     ours = training_step(counted.sizes, counted.text_tokens, counted.answer_tokens, len(samples))
-    assert ours == pytest.approx(counter.get_total_flops(), rel=0.05)
+    theirs = sum(n for kind, n in counter.get_flop_counts()["Global"].items() if "convolution" not in str(kind))
+    assert ours == pytest.approx(theirs, rel=0.01)
 
 
 @pytest.mark.parametrize("name", shapes.SHAPES)
@@ -188,16 +197,6 @@ def test_items_are_as_long_as_a_plan_assumes(scope: Scope, name: str) -> None:
     loaded = shapes.make(scope, name, "meta")
     counted = shapes.measure(loaded, shapes.items(shapes.SHAPES[name].tiny_side, 1)[0])
     assert counted.text_tokens == pytest.approx(shapes.TEXT_TOKENS, abs=16)
-
-
-def needed() -> set[str]:
-    """Distributions that a machine has with the wheels, numpy, pillow and torch."""
-    found, queue = set(), [*pinned(WHEELS), *EXPECTED, *torchs()]
-    while queue:
-        name = queue.pop()
-        if name not in found:
-            found.add(name)
-    return found
 
 
 def torchs() -> Iterator[str]:
@@ -214,7 +213,7 @@ def torchs() -> Iterator[str]:
 
 def test_the_listed_wheels_are_all_that_the_check_imports(tmp_path: Path) -> None:
     """Python sees a folder with links to these distributions alone."""
-    for name in needed():
+    for name in {*pinned(WHEELS), *EXPECTED, *torchs()}:
         found = distribution(name)
         for top in {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}:
             link = tmp_path / top
