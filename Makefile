@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 QUIET_RUN := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format bench base-model wheel clean
+.PHONY: help setup demo test test-all check format bench gpu-check gpu-wheels base-model wheel clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ format: $(READY) ## Format the code and fix what can be fixed.
 
 bench: $(READY) ## Measure speed and memory against named baselines.
 	$(QUIET_RUN) $(BIN)/python -m benchmarks
+
+gpu-check: ## Check that everything holds on this machine's GPU, and how fast it is (eight minutes).
+	PYTHON=$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.sh $(GPU_OPTIONS)
+
+gpu-wheels: ## Collect in wheels/ what a GPU machine without a network needs (PYTHON: of the same version as there).
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir wheels -r benchmarks/gpu_wheels.txt
 
 base-model: $(READY) ## Train the embedded base model again from random weights (an hour and a half on one core).
 	OMP_NUM_THREADS=1 $(BIN)/forgetbench finetune model=tiny_random data=base_words recipe=base_words name=base_words threads=1

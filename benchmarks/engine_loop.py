@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from benchmarks.baselines.export import eval_samples
+from benchmarks.loops import as_asked, ask, bare_forward, collated, fastest
 from forgetbench.config import ModelConfig
 from forgetbench.core.records import Decoding
-from forgetbench.data.batching import batch_prompts
 from forgetbench.data.collate import Encoder
-from forgetbench.data.encoded import encode
-from forgetbench.evaluation.batches import BatchedSet, batched
+from forgetbench.evaluation.batches import BatchedSet
 from forgetbench.evaluation.engine import Engine
 from forgetbench.evaluation.settings import Settings
 from forgetbench.models.load import LoadedModel, load_model
@@ -60,21 +57,23 @@ def tower_row() -> LoopRow:
     loaded = _large_tower()
     with tempfile.TemporaryDirectory() as folder:
         encoder = Encoder(loaded.processor)
-        dataset = _batched("fashion_knowledge", 100, encoder, Path(folder))
+        dataset = _set("fashion_knowledge", 100, encoder, Path(folder))
         settings = Settings(Decoding.choice, "fp32", BATCH)
-        batches = _collated(dataset, encoder)
+        batches = collated(dataset, encoder)
         pixels = [batch["pixel_values"] for batch in batches]
         with torch.inference_mode():
-            whole = _fastest_of(lambda: [_forward(loaded, batch) for batch in batches])
-            tower = _fastest_of(lambda: [loaded.model.model.get_image_features(one) for one in pixels])
-            every = _fastest_of(lambda: [_ask(Engine(loaded, encoder, 0), dataset, settings) for _ in range(PASSES)])
+            whole = fastest([lambda: [bare_forward(loaded.model, batch) for batch in batches]], ROUNDS)[0]
+            tower = fastest([lambda: [loaded.model.model.get_image_features(one) for one in pixels]], ROUNDS)[0]
+            every = fastest(
+                [lambda: [ask(Engine(loaded, encoder, 0), dataset, settings) for _ in range(PASSES)]], ROUNDS
+            )[0]
 
             def keeping() -> None:
                 engine = Engine(loaded, encoder)
                 for _ in range(PASSES):
-                    _ask(engine, dataset, settings)
+                    ask(engine, dataset, settings)
 
-            kept = _fastest_of(keeping)
+            kept = fastest([keeping], ROUNDS)[0]
     return LoopRow(
         f"Frozen tower of {100 * tower / whole:.0f} % of a forward pass, {PASSES} checkpoints: "
         f"{every:.1f} s encoding every picture every time, {kept:.1f} s keeping features.",
@@ -86,69 +85,39 @@ def _speeds(loaded: LoadedModel, names: Sequence[str], n_items: int, precision: 
     """Items per second: choice encoding every picture; choice and greedy text keeping features; bare."""
     with tempfile.TemporaryDirectory() as folder:
         encoder = Encoder(loaded.processor)
-        sets = [_batched(name, n_items, encoder, Path(folder) / name) for name in names]
+        sets = [_set(name, n_items, encoder, Path(folder) / name) for name in names]
         choice = Settings(Decoding.choice, precision, BATCH)
         text = Settings(Decoding.greedy, precision, BATCH, max_new_tokens=4)
-        batches = [batch for one in sets for batch in _collated(one, encoder)]
+        batches = [batch for one in sets for batch in collated(one, encoder)]
         engines = {"every": Engine(loaded, encoder, 0), "kept": Engine(loaded, encoder)}
 
         def bare() -> None:
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 for batch in batches:
-                    _forward(loaded, batch)
+                    bare_forward(loaded.model, batch)
 
         def asking(engine: str, settings: Settings) -> Callable[[], None]:
-            def ask() -> None:
+            def way() -> None:
                 engines["kept"].begin("")
                 for one in sets:
-                    _ask(engines[engine], one, settings)
+                    ask(engines[engine], one, settings)
 
-            return ask
+            return way
 
         def over_checkpoints() -> None:
             engine = Engine(loaded, encoder)
             for _ in range(PASSES):
                 for one in sets:
-                    _ask(engine, one, choice)
+                    ask(engine, one, choice)
 
         ways = [(asking("every", choice), 1), (over_checkpoints, PASSES), (asking("kept", text), 1), (bare, 1)]
-        seconds = _fastest([way for way, _ in ways])
+        seconds = fastest([way for way, _ in ways], ROUNDS)
     n = sum(len(one.samples) for one in sets)
     return tuple(n * passes / one for (_, passes), one in zip(ways, seconds, strict=True))
 
 
-def _fastest(ways: Sequence[Callable[[], Any]]) -> list[float]:
-    """Seconds of each way's fastest round; rounds are interleaved. The first one warms up."""
-    rounds: list[list[float]] = [[] for _ in ways]
-    for number in range(ROUNDS + 1):
-        for way, seconds in zip(ways, rounds, strict=True):
-            started = time.perf_counter()
-            way()
-            if number:
-                seconds.append(time.perf_counter() - started)
-    return [min(seconds) for seconds in rounds]
-
-
-def _fastest_of(way: Callable[[], Any]) -> float:
-    return _fastest([way])[0]
-
-
-def _batched(name: str, n_items: int, encoder: Encoder, folder: Path) -> BatchedSet:
-    samples = eval_samples(name, n_items)
-    return batched(samples, encode(samples, encoder, folder / "set", 1 << 30), encoder, BATCH)
-
-
-def _collated(dataset: BatchedSet, encoder: Encoder) -> list[dict[str, torch.Tensor]]:
-    return [batch_prompts([dataset.prompts.prompt(i) for i in batch], encoder.pad_id) for batch in dataset.batches]
-
-
-def _forward(loaded: LoadedModel, batch: dict[str, torch.Tensor]) -> Any:
-    return loaded.model(**batch, logits_to_keep=1, use_cache=False)
-
-
-def _ask(engine: Engine, dataset: BatchedSet, settings: Settings) -> None:
-    for number in range(len(dataset.batches)):
-        engine.answer(dataset, number, settings)
+def _set(name: str, n_items: int, encoder: Encoder, folder: Path) -> BatchedSet:
+    return as_asked(eval_samples(name, n_items), encoder, folder, BATCH)
 
 
 def _large_tower() -> LoadedModel:

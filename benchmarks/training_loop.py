@@ -13,18 +13,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from benchmarks.baselines.instructions import conversations, turn_by_turn
+from benchmarks.loops import bare_step
 from benchmarks.measure import serve
 from forgetbench.config import DataConfig, FinetuneConfig, MixConfig, ModelConfig, RecipeConfig, StageConfig
 from forgetbench.core.records import Precision, Sample
 from forgetbench.data.batching import batch_prompts
 from forgetbench.data.catalogue import Catalogue
-from forgetbench.data.collate import IGNORED, Encoder
+from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.methods.base import Method
 from forgetbench.models.load import load_model
@@ -146,19 +145,7 @@ def _bare(way: Way) -> Callable[[], None]:
 
     def run() -> None:
         for batch in batches:
-            inputs: dict[str, Any] = dict(batch)
-            labels_BA = inputs.pop("labels")
-            width = labels_BA.shape[1]
-            if not way.all_logits:
-                inputs["logits_to_keep"] = width + 1
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                logits_BTV = loaded.model(**inputs, use_cache=False).logits
-            logits_BAV = logits_BTV[:, -width - 1 : -1].float()
-            loss = F.cross_entropy(logits_BAV.flatten(0, 1), labels_BA.flatten(), ignore_index=IGNORED)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
+            bare_step(loaded.model, batch, parameters, optimiser, bf16, way.all_logits)
 
     return run
 

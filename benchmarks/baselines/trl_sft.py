@@ -6,7 +6,7 @@
 The interpreter needs trl 1.16 with torch and transformers, and not forgetbench; the checkpoint and the items come from
 `benchmarks.baselines.export`, conversations from `benchmarks.baselines.instructions`; of these TRL's collator trains on
 every token. TRL's own settings, except those that the recipe compared with it has too, and gradient
-checkpointing, which TRL turns on and which would only slow it here.
+checkpointing, which TRL turns on and which would only slow it on a CPU.
 """
 
 from __future__ import annotations
@@ -86,6 +86,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16: autocast, weights in fp32")
     parser.add_argument("--threads", type=int, help="CPU threads; by default as torch finds")
+    parser.add_argument(
+        "--gpu", action="store_true", help="on a GPU, with gradient checkpointing and PyTorch's attention"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -93,7 +96,7 @@ def parsed() -> argparse.Namespace:
 def train(arguments: argparse.Namespace, clock: Clock) -> SFTTrainer:
     """Fine-tune the language part as forgetbench's `full_*` recipes do."""
     model = AutoModelForImageTextToText.from_pretrained(
-        arguments.checkpoint, attn_implementation="eager", dtype=torch.float32
+        arguments.checkpoint, attn_implementation="sdpa" if arguments.gpu else "eager", dtype=torch.float32
     )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(LANGUAGE))
@@ -111,9 +114,9 @@ def train(arguments: argparse.Namespace, clock: Clock) -> SFTTrainer:
             optim="adamw_torch_fused",
             bf16=arguments.precision == "bf16",
             completion_only_loss=True if arguments.items else None,
-            gradient_checkpointing=False,
+            gradient_checkpointing=arguments.gpu,
             max_length=None,
-            use_cpu=True,
+            use_cpu=not torch.cuda.is_available(),
             seed=arguments.seed,
             logging_steps=1,
             save_strategy="no",

@@ -10,21 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from forgetbench.methods.base import Method
-from forgetbench.methods.lora import LoRA
-from forgetbench.methods.operation import Operation
-from forgetbench.methods.registry import SCHEMAS
 from forgetbench.models.parts import part_of
 from tests.support.families import FAMILIES, MARKED
+from tests.support.methods import ADAPTERS, DURING
 from tests.support.runs import ITEMS, plan, snapshot, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-DURING: dict[str, Callable[[], Method]] = {
-    key.partition("/")[2]: cls
-    for key, cls in SCHEMAS.items()
-    if key.startswith("method/") and not issubclass(cls, Operation)
-} | {"rslora": lambda: LoRA(rank_stabilised=True), "dora": lambda: LoRA(weight_decomposed=True)}
-ADAPTERS = {"lora", "rslora", "dora", "inc_lora", "o_lora", "moe_lora", "mr_lora"}
 PARTS = (["vision"], ["projector"], ["language"], ["vision", "projector", "language"])
 
 

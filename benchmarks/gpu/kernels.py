@@ -1,0 +1,57 @@
+"""What a GPU does while some code runs: how long it idles, and which kernels take its time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.loops import synchronise
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Of one stretch of time on the GPU."""
+
+    seconds: float
+    busy_s: float
+    """In which at least one kernel or copy ran."""
+    kernels: Sequence[tuple[str, float]]
+    """The dearest, with their seconds."""
+
+    @property
+    def idle_share(self) -> float:
+        """Of the time."""
+        return max(0.0, 1 - self.busy_s / self.seconds)
+
+
+def union(intervals: Sequence[Interval]) -> float:
+    """Length of what the intervals cover together; they may overlap."""
+    total, end = 0.0, float("-inf")
+    for start, stop in sorted(intervals):
+        total += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return total
+
+
+def watched(work: Callable[[], object], top: int = 8) -> Activity:
+    """Run some work under PyTorch's profiler, which is asked for the GPU alone; it makes work a little slower."""
+    synchronise()
+    with profile(activities=[ProfilerActivity.CUDA] if torch.cuda.is_available() else [ProfilerActivity.CPU]) as found:
+        started = time.perf_counter()
+        work()
+        synchronise()
+        seconds = time.perf_counter() - started
+    events = [one for one in found.events() if one.device_type == DeviceType.CUDA]
+    spent: Counter[str] = Counter()
+    for one in events:
+        spent[one.name] += (one.time_range.end - one.time_range.start) / 1e6
+    busy = union([(one.time_range.start / 1e6, one.time_range.end / 1e6) for one in events])
+    return Activity(seconds, busy, spent.most_common(top))
