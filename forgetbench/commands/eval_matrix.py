@@ -42,16 +42,20 @@ if TYPE_CHECKING:
     from forgetbench.serving.engines import Identity
 
 
-def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
+def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> Path:
     """Score a run's checkpoints (or the base model alone) on every dataset of the matrix.
+
+    Returns:
+        The folder of the tables.
 
     Raises:
         UserError: there is no such run, or the data or the model do not fit.
     """
     if config.run is not None:
         base = "" if config.model == MISSING else config.model.path
-        score_run(resolve(config.run).whole().run(), config, base)
-        return
+        run = resolve(config.run).whole().run()
+        score_run(run, config, base)
+        return run.folder
     from forgetbench.models.checkpoint import BASE
     from forgetbench.models.held import HeldModel
     from forgetbench.models.load import load_model
@@ -71,6 +75,7 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
     folder = base_folder(outputs, config.name, label, config.data.sets[0])
     subject = bare_subject(folder, label, config.data, config.seed, catalogue)
     _score(subject, config, outputs, [BASE], digest, held)
+    return folder
 
 
 def score_run(run: Run, config: EvalMatrixConfig | SweepConfig, base: str = "") -> pd.DataFrame:

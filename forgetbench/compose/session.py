@@ -28,7 +28,7 @@ from forgetbench.compose import implied, refusals
 from forgetbench.compose.checks import problems
 from forgetbench.compose.checks.recipe import unused_mix
 from forgetbench.compose.config_files import check_files
-from forgetbench.compose.overrides import parse, quoted
+from forgetbench.compose.overrides import parse, quoted, register_resolvers
 from forgetbench.compose.remembered import Remembered, register, remembered
 from forgetbench.compose.short_forms import LongForms, long_forms
 from forgetbench.compose.targets import check_secrets, check_targets, refusal, resolved
@@ -62,6 +62,7 @@ def opened(kind: type[Any], overrides: Sequence[str]) -> Iterator[Session]:
     name = next(name for name, schema in SCHEMAS.items() if schema is kind)
     if words := [word for word in overrides if "=" not in word and not word.startswith("~")]:
         raise refusals.bare_word(name, words[0], USER_MANIFESTS)
+    register_resolvers()
     parsed = parse(overrides)
     chosen = [override.value() for override in parsed if override.key_or_group == "manifests"]
     known = remembered(kind, parsed)

@@ -27,7 +27,7 @@ from forgetbench.tables.representation import representation_rows
 from forgetbench.tables.scores import matrix_rows, score_rows, write_csv
 from forgetbench.tables.summary import summary_rows
 from forgetbench.terminal import matrix_table
-from forgetbench.terminal.console import console, say
+from forgetbench.terminal.console import print_result, say
 from forgetbench.terminal.strategies import course_table
 
 if TYPE_CHECKING:
@@ -229,8 +229,8 @@ def write_tables(
     stale = [subject.folder / name for name in _NOT_ALWAYS if name not in (*written, *kept)]
     remove_all([*stale, *subject.folder.glob(LM_EVAL_RESULTS)], subject.folder)
     if CONTINUAL in written:
-        console.print(course_table(written[CONTINUAL]))
-    console.print(matrix_table(tables.scores, tables.matrix))
+        print_result(course_table(written[CONTINUAL]))
+    print_result(matrix_table(tables.scores, tables.matrix))
     _tell_beyond_context(cells)
     for line in cut_off_replies(cells):
         say(line)

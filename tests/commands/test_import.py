@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoTokenizer, Trainer, TrainingArguments
 
-from forgetbench.commands.compare import Options, compare_checkpoints
+from forgetbench.commands.compare import Options, compare_checkpoints, print_comparison
 from forgetbench.commands.export import export
 from forgetbench.commands.import_ import importer
 from forgetbench.commands.power import power
@@ -110,7 +110,7 @@ def test_checkpoints_of_a_trainer_become_a_run_with_the_digests_and_cells_of_our
     assert (facts.train_seconds, facts.peak_memory_mb) == (None, None)
     show(run, as_json=False)
     power(run, [2.0], 0.8, 0.05, as_json=True)
-    compare_checkpoints([str(ours), str(run)], Options())
+    print_comparison(compare_checkpoints([str(ours), str(run)], Options()), as_json=False)
 
 
 def test_what_the_trainer_said_is_in_run_json_and_the_rest_is_named_as_not_known(
