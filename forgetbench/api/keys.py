@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
+Tracker = Literal["none", "tensorboard", "trackio", "wandb", "mlflow"]
 Path = str | os.PathLike[str]
 Group = str | Mapping[str, Any]
 Groups = str | tuple[str, ...] | Mapping[str, Any]
@@ -21,7 +22,7 @@ class _Common(TypedDict, total=False):
     outputs: Path
     manifests: Sequence[Path]
     threads: int | None
-    tracker: str
+    tracker: Tracker
     hydra: Mapping[str, Any]
 
 
@@ -31,7 +32,7 @@ class FinetuneKeys(_Common, total=False):
     name: str
     run: Path | None
     seed: int
-    sharding: str
+    sharding: Literal["none", "fsdp2"]
     resume_minutes: float
     strategy: str | None
     model: Group
@@ -58,7 +59,7 @@ class SweepKeys(_Common, total=False):
     name: str
     run: Path | None
     seed: int | tuple[int, ...]
-    sharding: str
+    sharding: Literal["none", "fsdp2"]
     resume_minutes: float
     sweep: str
     launcher: str

@@ -25,6 +25,7 @@ from forgetbench.core.processes import restore_threads
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_LOGGING = "transformers.utils.logging"
 _typed: ContextVar[bool] = ContextVar("typed on a command line", default=False)
 _turn = RLock()
 """Hydra and torch have one state for all threads."""
@@ -124,6 +125,8 @@ def _libraries() -> Iterator[None]:
     for state in states.values():
         state.clear()  # a precision that a program chose is none of ours
     has_bars = _has_progress_bars()
+    if has_bars and not sys.stderr.isatty() and (logging := sys.modules.get(_LOGGING)):
+        logging.disable_progress_bar()  # as it is when `models.load` is imported
     try:
         yield
     finally:
@@ -133,7 +136,7 @@ def _libraries() -> Iterator[None]:
             state.clear()
             state.update(before.get(name, {}))
         if has_bars and not _has_progress_bars():
-            sys.modules["transformers.utils.logging"].enable_progress_bar()
+            sys.modules[_LOGGING].enable_progress_bar()
         if "torch" in sys.modules:
             gc.collect()  # a trained model is in a cycle
 
@@ -149,5 +152,5 @@ def _accelerate_states() -> dict[str, dict[str, Any]]:
 
 def _has_progress_bars() -> bool:
     """Of transformers, which has some until it is told otherwise."""
-    logging = sys.modules.get("transformers.utils.logging")
+    logging = sys.modules.get(_LOGGING)
     return logging is None or bool(logging.is_progress_bar_enabled())

@@ -162,7 +162,9 @@ class SweepResult(_Folder):
         return read_table(self.folder / file)
 
     def _parts(self) -> Iterable[RenderableType]:
-        yield from (f"no result of {point.folder}: {point.cause}" for point in self.failed)
+        from forgetbench.terminal.console import unwrapped
+
+        yield from (unwrapped(f"no result of {point.folder}: {point.cause}") for point in self.failed)
         if not self.failed or any(self.folder.glob("*/run.json")):
             yield from super()._parts()
 

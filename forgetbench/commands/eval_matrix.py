@@ -23,6 +23,7 @@ from forgetbench.runs.scored import Scored, matrix_settings
 from forgetbench.runs.stored import lost_checkpoints, outputs_of
 from forgetbench.runs.subject import (
     Subject,
+    Tables,
     bare_subject,
     base_folder,
     model_label,
@@ -31,7 +32,9 @@ from forgetbench.runs.subject import (
     write_representation,
     write_tables,
 )
+from forgetbench.tables.tracked import score_numbers
 from forgetbench.terminal.progress import progress
+from forgetbench.training.tracking import send_scores
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.inference import ModelRunner
@@ -159,17 +162,20 @@ def _score(
             asked = open_.enter_context(serving(work))
         advance = open_.enter_context(progress(f"scoring {subject.folder}", n_items, "items"))
         cells = Evaluator(asked, store, process_group).score(planned, advance)
-    table = pd.DataFrame()
+    tables: Tables | None = None
     if process_group.is_main:
         scored = Scored(matrix_settings(config.matrix), config.manifests, outputs, engine.label if engine else None)
-        table = write_tables(subject, cells, catalogue, scored).matrix
+        tables = write_tables(subject, cells, catalogue, scored)
     if matrix.representation.enabled:
         jobs = plan_representation(model_digest, checkpoints, sets, matrix)
         with progress(f"measuring {subject.folder}", len(jobs), "checkpoints of a set") as advance:
             measured = measure(jobs, runner, outputs / ".representation", process_group, advance)
         if process_group.is_main:
             write_representation(subject, measured)
-    return table
+    if tables is None:
+        return pd.DataFrame()
+    send_scores(config.tracker, subject.folder, score_numbers(tables.matrix, tables.summary))
+    return tables.matrix
 
 
 def _identity(config: EngineConfig, process_group: ProcessGroup) -> Identity | None:

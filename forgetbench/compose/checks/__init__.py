@@ -40,6 +40,7 @@ def problems(config: Config, catalogue: Catalogue) -> list[Problem]:
 
 def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
     yield from _machine(config)
+    yield from tracker_problems(config.tracker)
     yield from number_problems(config)
     if isinstance(config, FinetuneConfig):
         yield from _name(config.name)
@@ -58,7 +59,6 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from _further_sets(config, catalogue)
         yield from _operation(config)
         yield from process_problems(config)
-        yield from tracker_problems(config.tracker)
         yield from _resume_minutes(config.resume_minutes)
     if isinstance(config, FinetuneConfig | EvalMatrixConfig):
         if config.run is None:  # else an empty one means where the run's base was
