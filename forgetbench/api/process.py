@@ -17,8 +17,6 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, ParamSpec, TypeVar
 
-from omegaconf.basecontainer import BaseContainer
-
 from forgetbench.core.errors import BAD_INPUT, UserError, ending
 from forgetbench.core.processes import restore_threads
 
@@ -118,6 +116,8 @@ def _random_states() -> Iterator[None]:
 @contextmanager
 def _libraries() -> Iterator[None]:
     """CPU threads, and what libraries keep for a process."""
+    from omegaconf.basecontainer import BaseContainer
+
     resolvers = BaseContainer._resolvers
     environment_variable = resolvers["oc.env"]  # a command's own refuses secrets
     states = _accelerate_states()
