@@ -25,11 +25,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks.baselines import llamafactory, lmms_eval
 from benchmarks.baselines.export import eval_samples, export_checkpoint, export_items
 from benchmarks.engine_loop import loop_rows, tower_row
 
+Cost: TypeAlias = tuple[float, float, float]
+"""Seconds, CPU seconds and peak memory in MiB."""
 NAMES = ("fashion_naming", "fashion_knowledge", "digits_questions", "emoji_category")
 CHECKPOINTS, MANY = 5, 20
 NAIVE = Path(__file__).with_name("baselines") / "naive.py"
@@ -43,6 +46,8 @@ class Measured:
     name: str
     rounds: Sequence[float]
     """Seconds of each."""
+    cpu: Sequence[float]
+    """CPU seconds of each: other work on the machine moves them less."""
     peak_mb: float
     """The largest of its processes."""
     items: int
@@ -119,12 +124,12 @@ class OperationContext:
             export_checkpoint(loaded, folders[-1])
         return folders
 
-    def ours(self, arguments: Sequence[str]) -> tuple[float, float]:
-        """One command of ours: seconds and peak memory."""
+    def ours(self, arguments: Sequence[str]) -> Cost:
+        """One command of ours."""
         return self.run([sys.executable, "-m", "forgetbench", *arguments], ENVIRONMENT)
 
-    def run(self, command: Sequence[str], environment: dict[str, str]) -> tuple[float, float]:
-        """Seconds and peak memory, in MiB, of a process."""
+    def run(self, command: Sequence[str], environment: dict[str, str]) -> Cost:
+        """What a process takes."""
         started = time.perf_counter()
         path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), environment.get("PYTHONPATH"))))
         process = subprocess.Popen(
@@ -138,7 +143,7 @@ class OperationContext:
         _, status, usage = os.wait4(process.pid, 0)
         if status:
             raise FailedError(f"{' '.join(map(str, command[:4]))} ...: {self.said}")
-        return time.perf_counter() - started, usage.ru_maxrss / 2**10
+        return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**10
 
     def processes(self) -> list[Measured]:
         """Every way, as whole processes: ours and the bare one in interleaved rounds, the slow ones once."""
@@ -173,7 +178,7 @@ class OperationContext:
         else:
             llamafactory.export_datasets(NAMES, self.n_items, self.scratch / "conversations")
             slow[f"LLaMA-Factory, batch 16, one checkpoint times {CHECKPOINTS}"] = lambda: self.factory(cli)
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in (*ways, *many, *slow)}
+        found: dict[str, list[Cost]] = {name: [] for name in (*ways, *many, *slow)}
         for number in range(self.rounds):
             for name, way in (ways | many).items():
                 found[name].append(way())
@@ -185,15 +190,16 @@ class OperationContext:
         return [
             Measured(
                 name,
-                [seconds for seconds, _ in rounds],
-                max(peak for _, peak in rounds),
+                [seconds for seconds, _, _ in rounds],
+                [cpu for _, cpu, _ in rounds],
+                max(peak for _, _, peak in rounds),
                 (MANY if name in many else CHECKPOINTS) * len(NAMES) * self.n_items,
             )
             for name, rounds in found.items()
             if rounds
         ]
 
-    def scored(self, run: str, decodings: str, *more: str, fresh: bool = True) -> tuple[float, float]:
+    def scored(self, run: str, decodings: str, *more: str, fresh: bool = True) -> Cost:
         """Our command on one run, with nothing stored unless told."""
         if fresh:
             for stored in (".cells", ".cache"):
@@ -204,7 +210,7 @@ class OperationContext:
             ["eval-matrix", f"run=outputs/{run}", names, limit, f"matrix.decodings={decodings}", "threads=1", *more]
         )
 
-    def naive(self) -> tuple[float, float]:
+    def naive(self) -> Cost:
         """A process per checkpoint."""
         return _total(
             [
@@ -213,12 +219,12 @@ class OperationContext:
             ]
         )
 
-    def bare(self, times: int, *more: str) -> tuple[float, float]:
+    def bare(self, times: int, *more: str) -> Cost:
         """One process that passes the items through one checkpoint so many times."""
         command = [sys.executable, str(NAIVE), "--bare", str(times), *more, str(self.folders[0])]
         return self.run([*command, *map(str, self.items)], ENVIRONMENT)
 
-    def lmms(self, python: Path, model: str, batch_size: int, folders: Sequence[Path]) -> tuple[float, float]:
+    def lmms(self, python: Path, model: str, batch_size: int, folders: Sequence[Path]) -> Cost:
         """A process per checkpoint, as lmms-eval works."""
         tasks, output = self.scratch / "tasks", self.scratch / "samples"
         environment = {**lmms_eval.environment(tasks), "OMP_NUM_THREADS": "1"}
@@ -231,7 +237,7 @@ class OperationContext:
                 raise FailedError(f"{' '.join(map(str, command[:5]))} ... left no samples: {self.said}")
         return _total(rounds)
 
-    def factory(self, cli: Path) -> tuple[float, float]:
+    def factory(self, cli: Path) -> Cost:
         """A process per checkpoint and dataset, measured on one checkpoint."""
         output, environment = self.scratch / "predicted", {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""}
         rounds = []
@@ -241,12 +247,13 @@ class OperationContext:
             rounds.append(self.run(command, environment))
             if not (output / "generated_predictions.jsonl").is_file():
                 raise FailedError(f"LLaMA-Factory left no predictions: {' '.join(map(str, command))}")
-        seconds, peak = _total(rounds)
-        return seconds * CHECKPOINTS, peak
+        seconds, cpu, peak = _total(rounds)
+        return seconds * CHECKPOINTS, cpu * CHECKPOINTS, peak
 
 
-def _total(rounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    return sum(seconds for seconds, _ in rounds), max(peak for _, peak in rounds)
+def _total(rounds: Sequence[Cost]) -> Cost:
+    seconds, cpu, peak = zip(*rounds, strict=True)
+    return sum(seconds), sum(cpu), max(peak)
 
 
 def table(measured: Sequence[Measured]) -> tuple[list[str], dict[str, float]]:
@@ -256,12 +263,13 @@ def table(measured: Sequence[Measured]) -> tuple[list[str], dict[str, float]]:
     lines = [
         f"Whole processes, {CHECKPOINTS} checkpoints unless said otherwise, one thread:",
         "",
-        "| way | seconds | items/s | peak MiB | time an item, of ours (greedy) |",
-        "|---|---|---|---|---|",
+        "| way | seconds | CPU seconds | items/s | peak MiB | time an item, of ours (greedy) |",
+        "|---|---|---|---|---|---|",
     ]
     for one in measured:
         relative = one.seconds / one.items / (ours.seconds / ours.items)
-        cells = (one.span, f"{one.items / one.seconds:.0f}", f"{one.peak_mb:.0f}", f"{relative:.2f}")
+        cpu = f"{statistics.median(one.cpu):.1f}"
+        cells = (one.span, cpu, f"{one.items / one.seconds:.0f}", f"{one.peak_mb:.0f}", f"{relative:.2f}")
         lines.append(f"| {one.name} | {' | '.join(cells)} |")
     many, bare = by_name[f"forgetbench, greedy, {MANY} checkpoints"], by_name["bare forward passes, fp32"]
     more = (by_name[f"bare forward passes, fp32, {MANY} times"].seconds - bare.seconds) / (MANY - CHECKPOINTS)

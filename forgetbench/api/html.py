@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.core.streams import shown
+from forgetbench.runs.guard import endings
 from forgetbench.terminal import sweep_lines, variant_lines
 from forgetbench.terminal.cells import DASH, STAR, Change, change
 from forgetbench.terminal.first_and_last import NAMES, SEEN, FirstAndLast
@@ -66,7 +67,7 @@ def run_html(run: Shown) -> str:
 def sweep_html(sweep: Shown) -> str:
     """A row per run and variant: base, last and change of each quadrant, and the probe's mischoice."""
     decoding = first_decoding(sweep.matrix["decoding"]) or "choice"
-    lines = sweep_lines(sweep.matrix, sweep.scores, decoding)
+    lines = sweep_lines(sweep.matrix, sweep.scores, decoding, endings(run.folder for run in sweep.runs))
     head = f"<p>base &rarr; last, % ({_safe(decoding)})</p>"
     return head + _lines("run", lines) + _star(one for line in lines for one in line.changes())
 

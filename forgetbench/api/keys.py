@@ -34,6 +34,7 @@ class FinetuneKeys(_Common, total=False):
     seed: int
     sharding: Literal["none", "fsdp2"]
     resume_minutes: float
+    guard: Mapping[str, Any]
     strategy: str | None
     model: Group
     data: Sets
@@ -61,6 +62,7 @@ class SweepKeys(_Common, total=False):
     seed: int | tuple[int, ...]
     sharding: Literal["none", "fsdp2"]
     resume_minutes: float
+    guard: Mapping[str, Any]
     sweep: str
     launcher: str
     strategy: str | tuple[str, ...] | None

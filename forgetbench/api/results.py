@@ -90,6 +90,11 @@ class _Folder(_Result):
         return self._table("drift.csv")
 
     @cached_property
+    def guard(self) -> pd.DataFrame:
+        """guard.csv: a row per look of a budget of forgetting; no rows without a budget."""
+        return self._table("guard.csv")
+
+    @cached_property
     def representation(self) -> pd.DataFrame:
         """representation.csv: how checkpoints see pictures; no rows where it was not measured."""
         return self._table("representation.csv")

@@ -20,6 +20,7 @@ EXAMPLES = {
         forgetbench finetune recipe=lora method.rank=16 model=local model.path=my_checkpoint data=my_set
         forgetbench finetune recipe.parts=[language,projector] recipe.lr='{language: 1e-5, projector: 1e-4}'
         forgetbench finetune data=five_tasks_a strategy=ewc
+        forgetbench finetune guard.max_loss=5 guard.datasets=[digits_naming,fashion_knowledge]
         forgetbench finetune method=wise_ft method.alphas=[0.25,0.5,0.75] run=outputs/my_run
     """,
     "eval-matrix": """
@@ -150,6 +151,9 @@ _TRAINING = (
     "recipe.steps",
     "recipe.batch_size",
     "recipe.schedule",
+    "guard.max_loss",
+    "guard.datasets",
+    "guard.items",
     "recipe.checkpoints.every",
     "recipe.checkpoints.log_spaced",
     "model.path",

@@ -16,10 +16,12 @@ from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
+from forgetbench.runs.guard import Guard, ending_of, put_aside, remaining_steps
 from forgetbench.runs.run import Run, check_same, read_run, release, start_run
 from forgetbench.runs.scored import training_manifests
 from forgetbench.terminal import audit_table
 from forgetbench.terminal.console import console, say
+from forgetbench.terminal.guard import ending_line
 
 if TYPE_CHECKING:
     from forgetbench.training.plan import Stage
@@ -41,6 +43,10 @@ def finetune(config: FinetuneConfig, folder: Path) -> None:
     require_single_process(f"method={config.method.name}")
     if config.run is None:
         _train(replace(config, method=Method()), folder)
+        found = ending_of(folder)
+        if found and not found.step:
+            say(f"{folder}: {config.method.name} has nothing to work on.")
+            return
     operate(config.method, folder, config.threads, config.model.path if config.run else "")
 
 
@@ -58,6 +64,9 @@ def _train(config: FinetuneConfig, folder: Path) -> None:
     check_pictures(config, stages)
     set_threads(config.threads)
     with only_command(folder, process_group):
+        if process_group.is_main:
+            put_aside(folder)  # what a kill left
+        process_group.broadcast("")
         # The command that was waited for may have done the same.
         if not _is_trained(folder, config, stages):
             _train_stages(config, folder, catalogue, stages)
@@ -67,18 +76,21 @@ def _is_trained(folder: Path, config: FinetuneConfig, stages: Sequence[Stage]) -
     """Whether nothing is left to train; then that is said."""
     from forgetbench.models.checkpoint import drop_resume
     from forgetbench.training.run import is_finished
-    from forgetbench.training.schedule import checkpoint_steps
+    from forgetbench.training.schedule import kept_steps
 
-    keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
-    if not keep or not is_finished(folder, keep):
+    keep = kept_steps(config, [stage.steps for stage in stages])
+    left = remaining_steps(folder, keep) if config.guard.is_on else keep
+    if not keep or left is None or not is_finished(folder, left):
         return False
     drop_resume(folder)
-    say(f"{folder}: already trained ({keep[-1]} steps).")
+    found = ending_of(folder) if config.guard.is_on else None
+    say(ending_line(str(folder), found) if found else f"{folder}: already trained ({keep[-1]} steps).")
     return True
 
 
 def _train_stages(config: FinetuneConfig, folder: Path, catalogue: Catalogue, stages: Sequence[Stage]) -> None:
     from forgetbench.data.collate import shared_encoder
+    from forgetbench.models.copies import SharedCopy
     from forgetbench.models.load import load_model
     from forgetbench.models.parts import audit
     from forgetbench.training.fitting import fitting_stages, untrained_ends
@@ -87,12 +99,12 @@ def _train_stages(config: FinetuneConfig, folder: Path, catalogue: Catalogue, st
     from forgetbench.training.plan import read_sets
     from forgetbench.training.prepare import prepare
     from forgetbench.training.run import train
-    from forgetbench.training.schedule import checkpoint_steps
+    from forgetbench.training.schedule import checkpoint_steps, kept_steps, look_steps
 
     if warning := too_large(config):
         say(warning)
     loaded = load_model(config.model, config.seed)
-    if not checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages]):
+    if not kept_steps(config, [stage.steps for stage in stages]):
         loaded.model.requires_grad_(False)
         start_run(folder, config, stages, loaded, audit(loaded.model))
         say(f"{folder}: nothing is trained (data.training=none).")
@@ -103,20 +115,32 @@ def _train_stages(config: FinetuneConfig, folder: Path, catalogue: Catalogue, st
         return
     if reason := untrained_ends(stages, encoder, config.recipe):
         say(reason)
+    beside = SharedCopy(loaded) if config.guard.is_on else None
     prepared = prepare(loaded.model, [stage.recipe or config.recipe for stage in stages], config.method, config.seed)
     run = start_run(folder, config, stages, loaded, prepared.audit)
     console.print(audit_table(run.audit))
+    moved = frozenset().union(*prepared.free, config.method.changed(loaded.model))
+    if beside:
+        run.attach_method(beside.loaded.model)
+        beside.separate(moved)
     read = read_sets(config.method, catalogue)
     # A copy of the method: what it keeps of this run must not stay with the configuration.
     method, carry = replace(config.method), config.data.carry_optimiser
     trainer = Trainer(loaded, encoder, method, config.recipe, config.seed, read, prepared.free, carry, config.sharding)
-    keep = checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
+    keep, guard = kept_steps(config, [stage.steps for stage in stages]), None
     try:
-        train(folder, trainer, stages, keep, run.meta, config.tracker, config.resume_minutes)
+        if beside:
+            beside.share(loaded.model, moved)
+            looks = look_steps(config.guard, checkpoint_steps(config.recipe.checkpoints, [one.steps for one in stages]))
+            guard = Guard(run, catalogue, looks, beside, join_process_group())
+        seconds = train(folder, trainer, stages, keep, run.meta, config.tracker, config.resume_minutes, guard)
     except UserError:
         release(folder)
         raise
-    say(f"{folder}: trained {keep[-1]} steps; checkpoints at {', '.join(map(str, keep))}.")
+    if guard:
+        guard.tell_cost(seconds)
+    else:
+        say(f"{folder}: trained {keep[-1]} steps; checkpoints at {', '.join(map(str, keep))}.")
 
 
 def _resolved_attention(config: FinetuneConfig) -> ModelConfig:

@@ -7,11 +7,20 @@ from dataclasses import asdict, dataclass, replace
 
 from rich.table import Table
 
-from forgetbench.config import Dtype, FinetuneConfig, ModelConfig, Optimiser, Quantisation, Sharding
+from forgetbench.config import Dtype, FinetuneConfig, Optimiser, Quantisation, Sharding
 from forgetbench.core.records import PARTS
 from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
-from forgetbench.models.memory import ANSWER_TOKENS, GIB, PROMPT_TOKENS, RESERVE, RESERVE_SHARE, estimate, setting_of
+from forgetbench.models.memory import (
+    ANSWER_TOKENS,
+    GIB,
+    PROMPT_TOKENS,
+    RESERVE,
+    RESERVE_SHARE,
+    estimate,
+    setting_of,
+    trained_parameters,
+)
 from forgetbench.models.sizes import Sizes
 from forgetbench.terminal.console import print_rows
 
@@ -37,7 +46,7 @@ def models_plan(configs: Sequence[FinetuneConfig], as_json: bool) -> None:
     rows: list[dict[str, object]] = []
     for config in configs:
         sizes = read_sizes(config.model)
-        table = _table(config.model, config.recipe.batch_size // config.recipe.gradient_accumulation, sizes)
+        table = _table(config, sizes)
         cases = [Case("as given", config), *changes(config), *usual(config)]
         for case in cases:
             found = [plan_row(case, sizes, devices) for devices in DEVICES]
@@ -54,7 +63,8 @@ def plan_row(case: Case, sizes: Sizes, devices: int) -> dict[str, object]:
     config, model = case.config, case.config.model
     whole = model.quantisation is Quantisation.nf4 or config.recipe.optimiser is Optimiser.adamw_8bit
     config = replace(config, sharding=Sharding.none if devices == 1 or whole else Sharding.fsdp2)
-    found = estimate(sizes, setting_of(config, devices))
+    setting = setting_of(config, devices)
+    found = estimate(sizes, setting)
     return {
         "model": model.path,
         "recipe": case.name,
@@ -64,6 +74,7 @@ def plan_row(case: Case, sizes: Sizes, devices: int) -> dict[str, object]:
         "total": round(found.total / GIB, 3),
         **{f"fits_{card}": found.fits(card) for card in CARDS},
         "sizes": "nominal" if sizes.nominal else "read",
+        "trained": trained_parameters(sizes, setting),
     }
 
 
@@ -105,7 +116,10 @@ def usual(config: FinetuneConfig) -> Iterator[Case]:
         yield Case(name, replace(config, recipe=recipe, method=method, model=replace(model, **held)))  # type: ignore[arg-type]
 
 
-def _table(model: ModelConfig, micro_batch: int, sizes: Sizes) -> Table:
+def _table(config: FinetuneConfig, sizes: Sizes) -> Table:
+    model, micro_batch = config.model, config.recipe.batch_size // config.recipe.gradient_accumulation
+    trained = trained_parameters(sizes, setting_of(config))
+    counts = ", ".join(f"{count / 1e6:,.1f} million of {word}" for word, count in trained.items())
     source = "nominal sizes, as its configuration is not here" if sizes.nominal else "its configuration"
     caption = (
         f"GiB on one GPU, from {source}: {micro_batch} items in a pass, each {PROMPT_TOKENS + ANSWER_TOKENS} tokens "
@@ -113,6 +127,8 @@ def _table(model: ModelConfig, micro_batch: int, sizes: Sizes) -> Table:
         f"{RESERVE:g} GiB left free. 8 GPUs: each of them, under sharding=fsdp2; under DDP where weights or moments "
         "are packed."
     )
+    if counts:
+        caption += f" As given, about {counts} train with their own weights."
     if sizes.recurrent:
         caption += " Its linear attention keeps more than is counted here: measure a step."
     table = Table(title=f"{model.path}, held in {model.dtype}", title_justify="left", caption=caption)

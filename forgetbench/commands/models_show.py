@@ -1,4 +1,4 @@
-"""`forgetbench models show`: a model's parts."""
+"""`forgetbench models show`: a model's parts and their modules."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from forgetbench.config import FinetuneConfig, ModelConfig
+from forgetbench.core.part_words import is_word
 from forgetbench.terminal.console import print_rows
 
 
 def models_show(configs: Sequence[FinetuneConfig], as_json: bool) -> None:
-    """Each model's parts and parameter counts, counted without reading its weights."""
+    """Each model's parts, their modules and parameter counts, counted without reading its weights."""
     rows: list[dict[str, object]] = []
     table = Table(title="models", title_justify="left")
     for column in ("model", "part", "parameters", "linear layers"):
@@ -24,14 +25,20 @@ def models_show(configs: Sequence[FinetuneConfig], as_json: bool) -> None:
 def _model_rows(table: Table, config: ModelConfig) -> list[dict[str, object]]:
     """Add a model's rows to the table, and return them."""
     from forgetbench.models.load import empty_model
-    from forgetbench.models.parts import audit, language_layers, linear_layers
+    from forgetbench.models.parts import audit, language_layers, linear_layers, module_counts
 
     model = empty_model(config)
     counted = audit(model)
     layers, rows = language_layers(model), list[dict[str, object]]()
+    modules = module_counts(model)
     for count in counted.parts:
         linear = len(linear_layers(model, count.part))
         table.add_row(config.path, count.part, f"{count.total:,}", str(linear))
-        rows.append({"model": config.path, "part": count.part, "parameters": count.total, "linear_layers": linear})
+        within = {one.part: one.total for one in modules if one.part.startswith(f"{count.part}.")}
+        for word, total in within.items():
+            of_word = str(len(linear_layers(model, word))) if is_word(word) else ""
+            table.add_row(config.path, f"  {word}", f"{total:,}", of_word)
+        row = {"model": config.path, "part": count.part, "parameters": count.total, "linear_layers": linear}
+        rows.append(row | {"modules": within})
     table.add_row(config.path, "all", f"{counted.total:,}", f"{layers} language layers", end_section=True)
     return [*rows, {"model": config.path, "part": "all", "parameters": counted.total, "language_layers": layers}]

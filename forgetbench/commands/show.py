@@ -16,12 +16,14 @@ from forgetbench.runs.address import resolve
 from forgetbench.runs.courses import STRATEGIES
 from forgetbench.runs.courses import TABLE as COURSE
 from forgetbench.runs.engines import check_one_engine
+from forgetbench.runs.guard import ending_of, endings
 from forgetbench.runs.stored import StoredRun, read_table
 from forgetbench.runs.subject import DRIFT
 from forgetbench.tables.scores import MATRIX_COLUMNS, SCORE_COLUMNS
 from forgetbench.terminal import audit_table, matrix_table, sweep_table, training_lines
 from forgetbench.terminal.console import console, print_parts, unwrapped
 from forgetbench.terminal.drift import drift_line
+from forgetbench.terminal.guard import ending_line
 from forgetbench.terminal.plain import plain_rows, to_json, to_tsv
 from forgetbench.terminal.strategies import course_table, strategy_table
 from forgetbench.terminal.wording import first_decoding
@@ -49,6 +51,9 @@ class Shown:
 
     def parts(self) -> Iterator[RenderableType]:
         """What a terminal shows."""
+        for run in self.runs:  # those that were held to a budget of forgetting
+            if found := ending_of(run.folder):
+                yield unwrapped(ending_line(run.name, found))
         if self.scores.empty:
             yield from _unscored(self.runs)
         elif len(self.runs) == 1:
@@ -60,7 +65,8 @@ class Shown:
         else:
             if (strategies := self.folder / STRATEGIES).is_file():
                 yield strategy_table(read_table(strategies))
-            yield sweep_table(self.matrix, self.scores, first_decoding(self.matrix["decoding"]) or "choice")
+            notes = endings(run.folder for run in self.runs)
+            yield sweep_table(self.matrix, self.scores, first_decoding(self.matrix["decoding"]) or "choice", notes)
             if waiting := [run.name for run in self.runs if run.scores.empty]:
                 yield unwrapped(f"not scored yet: {', '.join(waiting)}")
 

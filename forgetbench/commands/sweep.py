@@ -13,13 +13,17 @@ from forgetbench.commands.finetune import finetune
 from forgetbench.config import SweepConfig
 from forgetbench.core.files import remove_all
 from forgetbench.core.records import QUADRANTS, Metric
+from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.operation import Operation
 from forgetbench.runs.courses import STRATEGIES, courses
+from forgetbench.runs.guard import endings, with_guarded_sets
 from forgetbench.runs.recipes import last_pairs, named
 from forgetbench.runs.run import read_run
+from forgetbench.runs.stored import read_table
 from forgetbench.runs.subject import DRIFT, REPRESENTATION
 from forgetbench.tables.continual_strategies import strategy_rows
 from forgetbench.tables.drift import joined_drift
+from forgetbench.tables.guard import GUARD
 from forgetbench.tables.last import last_step
 from forgetbench.tables.representation import joined_representation
 from forgetbench.tables.scores import write_csv
@@ -38,6 +42,7 @@ def sweep_point(config: SweepConfig, folder: Path) -> float | None:
         The mean of the four quadrants at the last step, over its variants if the method makes some, for sweepers that
         search; None if a quadrant is missing.
     """
+    config = with_guarded_sets(config, Catalogue(config.manifests))
     finetune(config, folder)
     gc.collect()  # the trained model is in a cycle; scoring loads it anew
     matrix = score_run(read_run(folder), config)
@@ -57,23 +62,25 @@ def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
     for name in ("scores.csv", "matrix.csv", "summary.csv"):
         tables[name] = pd.concat([pd.read_csv(point / name) for point in points], ignore_index=True)
         write_csv(tables[name], folder / name)
-    measured, drifted = (
-        [path for point in points if (path := point / name).is_file()] for name in (REPRESENTATION, DRIFT)
+    measured, drifted, guarded = (
+        [path for point in points if (path := point / name).is_file()] for name in (REPRESENTATION, DRIFT, GUARD)
     )
     runs = named(points)
     has_seeds, sequences = len({run.recipe for run in runs}) < len(runs), courses(runs)
     further = {
         **({REPRESENTATION: joined_representation(measured)} if measured else {}),
+        **({GUARD: pd.concat([read_table(path) for path in guarded], ignore_index=True)} if guarded else {}),
         **({DRIFT: joined_drift(drifted)} if drifted else {}),
         **({_SEEDS: seed_rows(last_pairs(runs))} if has_seeds else {}),
         **({STRATEGIES: strategy_rows(sequences)} if sequences else {}),
     }
     for name, table in further.items():
         write_csv(table, folder / name)
-    remove_all((folder / name for name in {REPRESENTATION, DRIFT, _SEEDS, STRATEGIES} - further.keys()), folder)
+    remove_all((folder / name for name in {REPRESENTATION, DRIFT, GUARD, _SEEDS, STRATEGIES} - further.keys()), folder)
     if STRATEGIES in further:
         print_result(strategy_table(further[STRATEGIES]))
     decodings = sorted(set(tables["matrix.csv"]["decoding"]))
     if decodings:
-        print_result(sweep_table(tables["matrix.csv"], tables["scores.csv"], decodings[0]))
+        notes = endings(points)
+        print_result(sweep_table(tables["matrix.csv"], tables["scores.csv"], decodings[0], notes))
     say(f"{len(points)} points: {folder}/scores.csv, {folder}/matrix.csv, {folder}/summary.csv")

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from forgetbench.config.engine import Engine, EngineConfig, Reload
+from forgetbench.config.guard import GuardConfig, Over
 from forgetbench.config.recipe import (
     CheckpointConfig,
     MixConfig,
@@ -32,10 +33,12 @@ __all__ = [
     "EngineConfig",
     "EvalMatrixConfig",
     "FinetuneConfig",
+    "GuardConfig",
     "MatrixConfig",
     "MixConfig",
     "ModelConfig",
     "Optimiser",
+    "Over",
     "Quantisation",
     "ReasoningConfig",
     "RecipeConfig",
@@ -223,6 +226,8 @@ class FinetuneConfig:
     recipe: RecipeConfig = MISSING
     method: Method = MISSING
     """Against forgetting (docs/methods.md); `--cfg` prints the method's own keys, such as method.rank."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """A budget of forgetting, watched while it trains (docs/guard.md)."""
 
 
 @dataclass

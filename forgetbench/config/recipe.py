@@ -127,9 +127,10 @@ class RecipeConfig:
     """How to fine-tune: everything but the data, the model and the method."""
 
     lr: Any = MISSING
-    """Peak learning rate: one number, or one per part, e.g. {language: 1e-5, projector: 1e-4}."""
+    """Peak learning rate: one number, or one per word of `parts`, e.g. {language: 1e-5, projector: 1e-4}."""
     parts: list[str] = MISSING
-    """Trained parts: vision, projector, language."""
+    """What trains: vision, projector, language; modules and layers of them, such as language.attention,
+    language.mlp_gate_up or language.layers_12_to_23.mlp (docs/models.md)."""
     language_last_layers: int | None = None
     """Restrict `language` to its last k layers (embeddings and head stay frozen)."""
     mix: MixConfig = field(default_factory=MixConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -78,7 +79,7 @@ def stage_recipes(recipe: RecipeConfig, data: DataConfig) -> list[RecipeConfig]:
 
 
 def stage_recipe(recipe: RecipeConfig, stage: StageConfig) -> RecipeConfig:
-    """The recipe of one stage.
+    """The recipe of one stage; of the run's rates, those for what this stage does not train are left out.
 
     Raises:
         OmegaConfBaseException: the stage changes a key that recipes do not have, or to a value of another type.
@@ -86,4 +87,8 @@ def stage_recipe(recipe: RecipeConfig, stage: StageConfig) -> RecipeConfig:
     whole = OmegaConf.merge(OmegaConf.structured(RecipeConfig), literal(asdict(recipe)), literal(stage.recipe))
     found = OmegaConf.to_object(whole)
     assert isinstance(found, RecipeConfig)
+    if "parts" in stage.recipe and isinstance(found.lr, dict):
+        own = stage.recipe.get("lr")
+        given = own if isinstance(own, Mapping) else {}
+        found.lr = {word: rate for word, rate in found.lr.items() if word in found.parts or word in given}
     return found

@@ -107,7 +107,7 @@ class Method:
         return {}
 
     def adapted_parts(self) -> Sequence[str]:
-        """Parts whose own weights stay frozen because the method adds weights to them."""
+        """Words of `recipe.parts` whose own weights stay frozen because the method adds weights to them."""
         return ()
 
     def against_sharding(self) -> str:

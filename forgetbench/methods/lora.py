@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.core.errors import UserError
+from forgetbench.core.part_words import against
 from forgetbench.methods.base import Method
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ class LoRA(Method):
     Before the first step every variant is the base model to the bit, as B starts at zero. rsLoRA is `rank_stabilised`
     (Kalajdzievski 2023, arXiv:2312.03732), DoRA is `weight_decomposed` (Liu et al. 2024, arXiv:2402.09353).
 
-    Parts in `recipe.parts` that are not listed here train in full, so that `parts: [language]` with
-    `recipe.parts: [language, projector]` is LoRA on the language model and a fully trained projector.
+    Words of `recipe.parts` that are not listed here train in full, so that `parts: [language]` with
+    `recipe.parts: [language, projector]` is LoRA on the language model and a fully trained projector; with
+    `language.attention` in both places, the linear layers of attention get adapters and the rest stays frozen.
     """
 
     name: str = "lora"
@@ -32,9 +34,9 @@ class LoRA(Method):
     """The update is scaled by alpha / rank, or by alpha / sqrt(rank) if `rank_stabilised`."""
     dropout: float = 0.0
     parts: list[str] = field(default_factory=lambda: ["language"])
-    """Parts that get adapters."""
+    """What gets adapters: parts, or modules and layers of them, in the words of `recipe.parts`."""
     targets: Any = None
-    """Part -> last names of its linear layers, e.g. {language: [q_proj, v_proj]}; a part left out: all of them."""
+    """Word -> last names of its linear layers, e.g. {language: [q_proj, v_proj]}; a word left out: all of them."""
     rank_stabilised: bool = False
     """Keep the update's size as the rank grows."""
     weight_decomposed: bool = False
@@ -49,6 +51,8 @@ class LoRA(Method):
             found["dropout"] = f"{self.dropout} is not a probability below 1."
         if not self.parts:
             found["parts"] = "empty, so no adapter; list parts, such as [language], or use method=plain."
+        if wrong := list(against(self.parts)):
+            found["parts"] = wrong[0]
         if self.targets is not None and not (
             isinstance(self.targets, Mapping) and set(self.targets) <= set(self.parts)
         ):
@@ -56,7 +60,7 @@ class LoRA(Method):
         return found
 
     def adapted_parts(self) -> Sequence[str]:
-        """The parts that got adapters."""
+        """The words of what got adapters."""
         return self.parts
 
     def against_sharding(self) -> str:
@@ -74,7 +78,7 @@ class LoRA(Method):
         """Full names of the layers that get adapters.
 
         Raises:
-            UserError: a part has no linear layer of a name given in `targets`.
+            UserError: a word has no linear layer, or none of a name given in `targets`.
         """
         from forgetbench.models.parts import linear_layers
 
@@ -82,6 +86,8 @@ class LoRA(Method):
         for part in self.parts:
             wanted = set((self.targets or {}).get(part, ()))
             found = linear_layers(model, part, wanted)
+            if not wanted and not found:
+                raise UserError(f"method.parts: '{part}' has no linear layer that could get an adapter; leave it out.")
             if missing := wanted - {name.rpartition(".")[2] for name in found}:
                 known = sorted({name.rpartition(".")[2] for name in linear_layers(model, part)})
                 raise UserError(

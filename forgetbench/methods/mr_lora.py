@@ -46,7 +46,10 @@ class MRLoRA(LoRA):
         if self.router_samples < 1:
             found["router_samples"] = f"{self.router_samples} items fit no router; give 1 or more."
         if self.parts != ["language"]:
-            found["parts"] = f"{self.parts}: pictures are encoded before an item's expert is known; give [language]."
+            found["parts"] = (
+                f"{self.parts}: pictures are encoded before an item's expert is known, and each expert is of the whole "
+                "language part; give [language]."
+            )
         if self.weight_decomposed:
             found["weight_decomposed"] = "each expert would rescale the whole matrix; set it to false."
         return found

@@ -20,11 +20,12 @@ scores are never written out), under bf16 autocast. Beside h (hidden), f (inner)
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from forgetbench.config import Dtype, FinetuneConfig, Optimiser, Quantisation, Sharding
 from forgetbench.core.errors import UserError
+from forgetbench.core.part_words import PartWord, part_word
 from forgetbench.core.records import PARTS, Precision
 from forgetbench.models.sizes import Layers, Sizes
 
@@ -43,10 +44,10 @@ RESERVE_SHARE, RESERVE = 0.1, 1.0
 class Setting:
     """A recipe, as far as memory goes."""
 
-    trained: frozenset[str]
-    """Parts whose own weights train."""
-    adapted: frozenset[str]
-    """Parts with adapters."""
+    trained_words: frozenset[str]
+    """What trains with its own weights: parts, modules or layers of them."""
+    adapted_words: frozenset[str]
+    """What has adapters."""
     rank: int
     micro_batch: int
     """Items in one pass on one device."""
@@ -63,6 +64,16 @@ class Setting:
     """fp32 values that the method keeps for each weight that trains."""
     text_tokens: int = PROMPT_TOKENS + ANSWER_TOKENS
     answer_tokens: int = ANSWER_TOKENS
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """Parts of which something trains; their activations are counted as if all of them did."""
+        return frozenset(part_word(word).part for word in self.trained_words)
+
+    @property
+    def adapted(self) -> frozenset[str]:
+        """Parts with adapters."""
+        return frozenset(part_word(word).part for word in self.adapted_words)
 
 
 @dataclass(frozen=True)
@@ -92,8 +103,8 @@ def setting_of(config: FinetuneConfig, devices: int = 1) -> Setting:
     recipe, adapted = config.recipe, frozenset(config.method.adapted_parts())
     passes = recipe.gradient_accumulation * devices
     return Setting(
-        trained=frozenset(recipe.parts) - adapted,
-        adapted=adapted,
+        trained_words=frozenset(recipe.parts) - adapted,
+        adapted_words=adapted,
         rank=int(getattr(config.method, "rank", 0)),
         micro_batch=max(1, -(-recipe.batch_size // passes)),
         dtype=config.model.dtype,
@@ -120,8 +131,10 @@ def estimate(sizes: Sizes, setting: Setting) -> Estimate:
             f"recipe.language_last_layers={setting.last_layers}, but the language model has {sizes.language.count} "
             "layers."
         )
-    trains = {part: _trained(sizes, setting, part) for part in PARTS}
-    adapters = setting.rank * sum(_stack(sizes, part).sides for part in setting.adapted - {"projector"})
+    trains = dict.fromkeys(PARTS, 0)
+    for word, count in trained_parameters(sizes, setting).items():
+        trains[part_word(word).part] += count
+    adapters = setting.rank * sum(_sides(sizes, part_word(word)) for word in setting.adapted_words)
     frozen = {part: sizes.parameters[part] - trains[part] for part in PARTS}
     packed = min(sizes.language.linear, frozen["language"]) if setting.packed else 0
     wide = sum(trains.values()) + adapters
@@ -135,7 +148,7 @@ def estimate(sizes: Sizes, setting: Setting) -> Estimate:
     gathered = 8 * sizes.language.linear / sizes.language.count if slices > 1 else 0
     held = {part: sizes.linear[part] if setting.dtype is Dtype.fp32 else 0 for part in _passed(setting)}
     held |= {part: min(sizes.linear[part], trains[part]) for part in setting.trained}
-    if "language" in held and (setting.dtype is Dtype.fp32 or "language" in setting.trained):
+    if "language" in held and (setting.dtype is Dtype.fp32 or _trains_tables(setting)):
         held["language"] += sizes.vocabulary * sizes.language.hidden
     if setting.packed:
         held.pop("language", None)
@@ -149,13 +162,71 @@ def estimate(sizes: Sizes, setting: Setting) -> Estimate:
     )
 
 
-def _trained(sizes: Sizes, setting: Setting, part: str) -> int:
-    """Of a part's own parameters."""
-    if part not in setting.trained:
+def _trains_tables(setting: Setting) -> bool:
+    """Whether the language part's embeddings or head train."""
+    words = map(part_word, setting.trained_words)
+    return any(word.part == "language" and word.modules & {"embeddings", "head"} for word in words)
+
+
+def trained_parameters(sizes: Sizes, setting: Setting) -> dict[str, int]:
+    """Parameters of its own that each word trains, about: biases are not told apart from norms."""
+    found = {word: _parameters(sizes, part_word(word)) for word in sorted(setting.trained_words)}
+    if "language" in found and setting.last_layers is not None:
+        found["language"] = sizes.language.linear * setting.last_layers // sizes.language.count
+    return found
+
+
+def _parameters(sizes: Sizes, word: PartWord) -> int:
+    """Of a model, those that a word covers."""
+    whole, layers = sizes.parameters[word.part], _stack(sizes, word.part)
+    if word.part == "projector":
+        return whole if word.module in (None, "mlp") else 0
+    if word.layers:
+        norms = layers.norms * layers.hidden * layers.count
+        inside = {**layers.entries, "norms": norms}
+        return sum(inside.get(module, 0) for module in word.modules) * _depth(word, layers) // layers.count
+    if word.module is None:
+        return whole
+    rest = whole - layers.linear
+    if word.part == "language":
+        table = sizes.vocabulary * layers.hidden
+        outside = {"embeddings": table, "head": table if rest >= 2 * table else 0}
+        outside["norms"] = rest - sum(outside.values())
+    else:
+        outside = {"norms": layers.norms * layers.hidden * layers.count}
+        outside["embeddings"] = rest - outside["norms"]
+    inside = {**layers.entries, **outside}
+    return sum(inside.get(module, 0) for module in word.modules)
+
+
+def _sides(sizes: Sizes, word: PartWord) -> int:
+    """Inputs plus outputs over the linear layers that get adapters; a projector's are not worth telling."""
+    if word.part == "projector":
         return 0
-    if part == "language" and setting.last_layers is not None:
-        return sizes.language.linear * setting.last_layers // sizes.language.count
-    return sizes.parameters[part]
+    layers = _stack(sizes, word.part)
+    return sum(layers.sides.get(module, 0) for module in word.modules) * _depth(word, layers) // layers.count
+
+
+def _depth(word: PartWord, layers: Layers) -> int:
+    """How many layers it covers.
+
+    Raises:
+        UserError: it names more than there are.
+    """
+    if word.layers is None:
+        return layers.count
+    if word.layers[1] >= layers.count:
+        raise UserError(
+            f"recipe.parts: '{word}': this model's {word.part} part has {layers.count} layers, from 0 to "
+            f"{layers.count - 1}."
+        )
+    return word.layers[1] - word.layers[0] + 1
+
+
+def _lowest(words: Iterable[str]) -> int:
+    """The first language layer that gradients reach, if nothing before the language part trains."""
+    read = [part_word(word) for word in words]
+    return min((word.layers[0] if word.layers else 0) for word in read)
 
 
 def _stack(sizes: Sizes, part: str) -> Layers:
@@ -178,6 +249,8 @@ def _activations(sizes: Sizes, setting: Setting) -> float:
     layers = sizes.language
     if passed == ("language",) and setting.last_layers is not None:
         layers = replace(layers, count=setting.last_layers)
+    elif passed == ("language",):
+        layers = replace(layers, count=layers.count - _lowest(setting.trained_words | setting.adapted_words))
     found = _of_layers(layers, tokens, tokens, setting, "language") + 8 * layers.hidden * tokens  # and of the last norm
     if "vision" in passed:
         found += _of_layers(sizes.vision, sizes.patches, sizes.tile or sizes.patches, setting, "vision")

@@ -56,14 +56,27 @@ class Layers:
     @property
     def linear(self) -> int:
         """Entries of the linear layers' weights."""
-        inner = (3 if self.gated else 2) * self.hidden * self.inner
-        return self.count * (2 * self.hidden * (self.query + self.key_value) + inner)
+        return sum(self.entries.values())
 
     @property
-    def sides(self) -> int:
-        """Inputs plus outputs over all linear layers: what one rank of an adapter has parameters."""
-        attention = 4 * self.hidden + 2 * self.query + 2 * self.key_value
-        return self.count * (attention + (3 if self.gated else 2) * (self.hidden + self.inner))
+    def entries(self) -> Mapping[str, int]:
+        """Entries of the linear layers' weights, by module."""
+        side = self.count * self.hidden * self.inner
+        return {
+            "attention": self.count * 2 * self.hidden * (self.query + self.key_value),
+            "mlp_gate_up": (2 if self.gated else 1) * side,
+            "mlp_down": side,
+        }
+
+    @property
+    def sides(self) -> Mapping[str, int]:
+        """Inputs plus outputs over the linear layers, by module: what one rank of an adapter has parameters."""
+        side = self.count * (self.hidden + self.inner)
+        return {
+            "attention": self.count * (4 * self.hidden + 2 * self.query + 2 * self.key_value),
+            "mlp_gate_up": (2 if self.gated else 1) * side,
+            "mlp_down": side,
+        }
 
 
 @dataclass(frozen=True)

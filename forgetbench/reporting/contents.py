@@ -30,6 +30,8 @@ class ReportTables:
     """continual.csv of the runs of several tasks."""
     strategies: pd.DataFrame = field(default_factory=pd.DataFrame)
     """strategies.csv: a row per strategy, decoding and measure of continual learning."""
+    guard: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """guard.csv of the runs that were held to a budget of forgetting."""
     drift: pd.DataFrame = field(default_factory=pd.DataFrame)
     """drift.csv: a row per checkpoint, how far answers on the target's items moved beside what was lost elsewhere."""
 
@@ -53,6 +55,8 @@ class RunFacts:
     peak_memory_mb: float | None
     eval_seconds: float | None
     """What asking the model took, summed over the cells this run's tables name."""
+    guard: str = ""
+    """How it ended, if it was held to a budget of forgetting."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from forgetbench.reporting.thumbnails import thumbnails
 from forgetbench.runs.address import resolve
 from forgetbench.runs.courses import STRATEGIES, TABLE, continual_table, courses, is_continual
 from forgetbench.runs.engines import check_one_engine
+from forgetbench.runs.guard import ending_of
 from forgetbench.runs.recipes import Recipes, run_pairs
 from forgetbench.runs.run import IMPORTED
 from forgetbench.runs.stored import StoredRun, read_table, train_table
@@ -31,12 +32,14 @@ from forgetbench.tables.cell_view import CellView
 from forgetbench.tables.continual import CONTINUAL_COLUMNS
 from forgetbench.tables.continual_strategies import strategy_rows
 from forgetbench.tables.drift import DRIFT_COLUMNS
+from forgetbench.tables.guard import GUARD, GUARD_COLUMNS
 from forgetbench.tables.last import last_step
 from forgetbench.tables.recommendation import choose
 from forgetbench.tables.scores import MATRIX_COLUMNS, SCORE_COLUMNS
 from forgetbench.tables.seeds import seed_rows
 from forgetbench.tables.summary import SUMMARY_COLUMNS
 from forgetbench.terminal.console import say
+from forgetbench.terminal.guard import ending_line
 from forgetbench.terminal.wording import first_decoding
 
 
@@ -144,6 +147,7 @@ def _tables(runs: Sequence[StoredRun]) -> ReportTables:
         train=pd.concat([train_table(run) for run in runs], ignore_index=True),
         seeds=pd.DataFrame(),
         continual=_joined([(run, continual_table(run)) for run in runs], CONTINUAL_COLUMNS),
+        guard=_joined([(run, run.table(GUARD)) for run in runs], GUARD_COLUMNS),
         drift=_joined([(run, run.table("drift.csv")) for run in runs], DRIFT_COLUMNS),
     )
 
@@ -172,7 +176,7 @@ def _train_seconds(run: StoredRun, train: pd.DataFrame) -> float | None:
 
 def _facts(run: StoredRun) -> RunFacts:
     config: Any = run.run.settings if run.run else {}
-    train = read_table(run.folder / "train.csv")
+    train, ended = read_table(run.folder / "train.csv"), ending_of(run.folder)
     seconds = run.scores.drop_duplicates("cell")["seconds"] if "cell" in run.scores else pd.Series(dtype=float)
     speeds = train["samples_per_s"].dropna() if "samples_per_s" in train else pd.Series(dtype=float)
     return RunFacts(
@@ -186,6 +190,7 @@ def _facts(run: StoredRun) -> RunFacts:
         samples_per_s=float(speeds.median()) if len(speeds) else None,
         peak_memory_mb=float(train["peak_memory_mb"].max()) if "peak_memory_mb" in train and len(train) else None,
         eval_seconds=float(seconds.sum()) if seconds.notna().any() else None,
+        guard=ending_line(run.name, ended) if ended else "",
     )
 
 

@@ -30,7 +30,7 @@ from forgetbench.training.data_digest import DIGEST_VERSION
 
 if TYPE_CHECKING:
     from forgetbench.models.load import LoadedModel
-    from forgetbench.models.parts import TrainableAudit
+    from forgetbench.models.parts import PartCount, TrainableAudit
     from forgetbench.training.plan import Stage
 
 FILE = "run.json"
@@ -195,8 +195,11 @@ class Run:
 
 
 def settings_of(config: FinetuneConfig) -> dict[str, Any]:
-    """The configuration of a training as nested settings: of a sweep's point, less what is scored and by what."""
-    trains = {field.name for field in fields(FinetuneConfig)}
+    """The configuration of a training as nested settings: of a sweep's point, less what is scored and by what.
+
+    Without a budget nothing is said of the guard, so that such runs are what they were before there was one.
+    """
+    trains = {field.name for field in fields(FinetuneConfig)} - (set() if config.guard.is_on else {"guard"})
     container = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items() if key in trains}
@@ -220,7 +223,8 @@ def start_run(
             "label": audit.label,
             "trainable": audit.trainable,
             "total": audit.total,
-            "parts": {count.part: {"total": count.total, "trainable": count.trainable} for count in audit.parts},
+            "parts": _counts(audit.parts),
+            **({"words": _counts(audit.words)} if audit.words else {}),
             "names": list(audit.names),
         },
         environment=environment(),
@@ -230,6 +234,10 @@ def start_run(
     if not (folder / FILE).is_file():
         run.write()
     return run
+
+
+def _counts(counted: Sequence[PartCount]) -> dict[str, dict[str, int]]:
+    return {count.part: {"total": count.total, "trainable": count.trainable} for count in counted}
 
 
 def check_same(
@@ -268,7 +276,8 @@ def check_same(
 def release(folder: Path) -> None:
     """Free the folder of a run that was refused before its first step, so that the corrected one may have its name."""
     log = folder / "train.csv"
-    if log.is_file() and len(log.read_text("utf-8").splitlines()) <= 1 and not (folder / "checkpoints").exists():
+    is_begun = log.is_file() and len(log.read_text("utf-8").splitlines()) > 1
+    if not is_begun and not (folder / "checkpoints").exists():
         log.unlink(missing_ok=True)
         (folder / FILE).unlink(missing_ok=True)
 

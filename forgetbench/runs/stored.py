@@ -21,12 +21,13 @@ from forgetbench.runs.run import FILE, Run, read_run
 from forgetbench.runs.scored import manifest_folders, recall, remade_by
 from forgetbench.runs.table_check import COMPLETE, problems
 from forgetbench.tables.cell_view import CellView, row_context
+from forgetbench.tables.guard import GUARD
 from forgetbench.tables.last import last_stage, last_step
 
 _TEXT = {
     **dict.fromkeys(("run", "model", "target", "checkpoint", "variant", "method", "parts", "lr", "mix"), str),
     **dict.fromkeys(("quadrant", "cell", "strategy", "training", "tasks", "trained", "task", "relation"), str),
-    "reference": str,
+    **dict.fromkeys(("reference", "group", "datasets", "decision"), str),
 }
 
 
@@ -50,7 +51,8 @@ def read_table(path: Path) -> pd.DataFrame:
         text = text[: text.rfind("\n") + 1]  # a step that is being written
     if not text.strip():
         return pd.DataFrame()
-    fix = f"Delete it; `forgetbench {'finetune' if path.name == _LOG else 'eval-matrix'}` makes it again."
+    maker = "finetune" if path.name in (_LOG, GUARD) else "eval-matrix"
+    fix = f"Delete it; `forgetbench {maker}` makes it again."
     try:
         _check_text(text)
         head = pd.read_csv(StringIO(text), nrows=0).columns

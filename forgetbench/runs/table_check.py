@@ -10,6 +10,7 @@ import pandas as pd
 
 from forgetbench.core.records import Axis, Decoding
 from forgetbench.tables.drift import ESTIMATES
+from forgetbench.tables.guard import DECISIONS
 
 _RUN = ("run", "checkpoint", "stage", "step", "decoding", "metric")
 COMPLETE = {
@@ -21,13 +22,15 @@ COMPLETE = {
     "continual.csv": ("run", "strategy", "tasks", "decoding", "measure"),
     "strategies.csv": ("strategy", "decoding", "measure"),
     "train.csv": ("step", "stage", "loss"),
+    "guard.csv": ("run", "look", "step", "group", "budget", "over", "broken", "kept", "decision"),
 }
 """Columns that have a value in every row."""
-_WHOLE = ("step", "stage", "seed", "n", "n_clusters", "n_datasets", "n_sources", "n_images")
+_WHOLE = ("look", "looks", "step", "stage", "seed", "n", "n_clusters", "n_datasets", "n_sources", "n_images")
 _NUMBERS = (
     *("value", "stderr", "ci_low", "ci_high", "chance", "base_value", "delta", "delta_stderr", "delta_ci_low"),
     *("delta_ci_high", "forgotten", "gained", "p_value", "p_holm", "mde", "unparsed", "cut_off", "label_bias"),
     *("seconds", "mix_ratio", "loss", "grad_norm", "samples_per_s", "tokens_per_s", "peak_memory_mb"),
+    *("low", "high", "budget", "level", "spent"),
     *("effective_rank", "visual_drift_l1", "linear_cka", "weight_distance", "relative_distance", "changed_share"),
     *ESTIMATES,
 )
@@ -38,6 +41,8 @@ _WORDS: dict[str, set[Any]] = {
     "image_axis": set(Axis),
     "decoding": set(Decoding),
     "seen_in_mix": {True, False},
+    **{name: {True, False} for name in ("over", "broken", "kept")},
+    "decision": set(DECISIONS),
 }
 
 

@@ -50,14 +50,14 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return max(0.0, float(center - half)), min(1.0, float(center + half))
 
 
-def unseen_change(strata: Sequence[Stratum], shares_clusters: bool) -> float:
+def unseen_change(strata: Sequence[Stratum], shares_clusters: bool, alpha: float = ALPHA) -> float:
     """The largest mean change that strata in which no right or wrong answer changed leave open.
 
     A mean change of q_g needs at least that share of clusters to change, and that none of C_g does then has a
     probability of at most (1 - q_g)^C_g. The bound is the largest sum of w_g q_g at which the product of these is
-    ALPHA; where strata share clusters, so that they are no independent witnesses, at which each of them is.
+    `alpha`; where strata share clusters, so that they are no independent witnesses, at which each of them is.
     """
-    budget = -math.log(ALPHA)
+    budget = -math.log(alpha)
     if shares_clusters:
         return sum(one.weight * -math.expm1(-budget / one.effective_clusters) for one in strata)
     # Lagrange: exp(-t_g) = level C_g / w_g for those that get a share t_g = -log(1 - q_g) of the budget.

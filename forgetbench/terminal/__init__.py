@@ -85,9 +85,18 @@ def matrix_table(scores: pd.DataFrame, matrix: pd.DataFrame) -> RenderableType:
     return Fitted(draw)
 
 
-def sweep_table(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "choice") -> RenderableType:
-    """One row per run and variant: base, last and change of each quadrant, and the probe's mischoice."""
-    lines = sweep_lines(matrix, scores, decoding)
+def sweep_table(
+    matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "choice", notes: Mapping[str, str] | None = None
+) -> RenderableType:
+    """One row per run and variant: base, last and change of each quadrant, and the probe's mischoice.
+
+    Args:
+        matrix: matrix.csv of all runs.
+        scores: scores.csv of all runs.
+        decoding: the one that is shown.
+        notes: what is said behind the names of some runs.
+    """
+    lines = sweep_lines(matrix, scores, decoding, notes)
     if not lines:
         return Text("no scored runs")
     shown = [one for line in lines for one in line.changes()]
@@ -99,24 +108,27 @@ def sweep_table(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str = "cho
     return Fitted(draw)
 
 
-def sweep_lines(matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str) -> list[FirstAndLast]:
+def sweep_lines(
+    matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str, notes: Mapping[str, str] | None = None
+) -> list[FirstAndLast]:
     """The rows of `sweep_table`."""
     rows = plain_rows(matrix, scores)
     rows = rows[rows["decoding"] == decoding]
     lines: list[FirstAndLast] = []
     for run in sorted({str(run) for frame in (matrix, scores) for run in frame["run"]}):
         own = rows[rows["run"] == run]
-        lines += [ends(run, own[own["variant"].isna()]), *_variant_ends(own)]
+        note = (notes or {}).get(run)
+        lines += [ends(f"{run} ({note})" if note else run, own[own["variant"].isna()]), *_variant_ends(own)]
     return lines
 
 
 def audit_table(audit: Mapping[str, Any]) -> RenderableType:
-    """What trains: parameters by part, as run.json keeps them."""
+    """What trains: parameters by part, and by word where a recipe names modules, as run.json keeps them."""
     table = Table(title=f"trains {audit['trainable']:,} of {audit['total']:,} parameters", title_justify="left")
     table.add_column("part")
     table.add_column("parameters", justify="right")
     table.add_column("trainable", justify="right")
-    for part, count in audit["parts"].items():
+    for part, count in (audit["parts"] | audit.get("words", {})).items():
         table.add_row(part, f"{count['total']:,}", f"{count['trainable']:,}")
     return table
 

@@ -24,7 +24,7 @@ from forgetbench.data.collate import Encoder
 from forgetbench.methods.base import Batch, Method, TrainingContext
 from forgetbench.models.checkpoint import ResumePoint
 from forgetbench.models.load import LoadedModel
-from forgetbench.models.parts import part_of
+from forgetbench.models.parts import part_of, word_of
 from forgetbench.models.tensors import whole
 from forgetbench.training.distribution import distribute
 from forgetbench.training.optimiser import adamw
@@ -42,7 +42,7 @@ class StepReport:
     stage: int
     loss: float
     lr: Mapping[str, float]
-    """Per part."""
+    """Per word of the recipe's parts."""
     grad_norm: float
     samples: int
     tokens: int
@@ -95,7 +95,7 @@ class Trainer:
         self._recipe, self._method, self._seed = recipe, method, seed
         self._free, self._carry_optimiser = free, carry_optimiser
         names = [name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad]
-        added = {name for name in names if part_of(name) in method.adapted_parts()}
+        added = {name for name in names if word_of(name, method.adapted_parts())}
         self._weights = TrackedWeights(
             loaded.model, [*names, *sorted(set(method.changed(loaded.model)) - set(names))], added
         )
@@ -113,10 +113,17 @@ class Trainer:
         self.optimiser: Any = None
         """The current stage's, with its moments; None before the first stage."""
 
-    @property
-    def parts(self) -> list[str]:
-        """Trained parts, sorted."""
-        return sorted({part_of(name) for name in self.trainable})
+    def words(self, stages: Sequence[Stage]) -> list[str]:
+        """What the recipes of the stages train, in their words, sorted."""
+        free = self._free or [self.trainable.keys()] * len(stages)
+        recipes = [stage.recipe or self._recipe for stage in stages]
+        return sorted(
+            {
+                word_of(name, one.parts) or part_of(name)
+                for one, names in zip(recipes, free, strict=True)
+                for name in names
+            }
+        )
 
     def run(self, stages: Sequence[Stage], resume: Resume | None = None) -> Iterator[StepReport]:
         """Train to the end, yielding after every optimiser step.

@@ -12,13 +12,13 @@ from torch import nn
 
 from forgetbench.config import Optimiser, RecipeConfig
 from forgetbench.core.errors import UserError
-from forgetbench.models.parts import part_of
+from forgetbench.models.parts import part_of, word_of
 
 
 def adamw(
     optimised: Mapping[str, nn.Parameter], trainable: Mapping[str, nn.Parameter], recipe: RecipeConfig
 ) -> torch.optim.Optimizer:
-    """AdamW with a group per part; norms and biases (one axis) are not decayed.
+    """AdamW with a group per word of the recipe's parts; norms and biases (one axis) are not decayed.
 
     Args:
         optimised: what it steps, by live name.
@@ -30,7 +30,7 @@ def adamw(
     """
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in optimised.items():
-        part, decays = part_of(name), trainable[name].ndim > 1
+        part, decays = word_of(name, recipe.parts) or part_of(name), trainable[name].ndim > 1
         peak = float(recipe.lr[part] if isinstance(recipe.lr, Mapping) else recipe.lr)
         decay = recipe.weight_decay if decays else 0.0
         fresh = {"params": [], "part": part, "lr": peak, "peak_lr": peak, "weight_decay": decay}

@@ -12,6 +12,7 @@ import numpy as np
 
 from forgetbench.config import FinetuneConfig, MixConfig, RecipeConfig, Training, stage_recipe
 from forgetbench.core.errors import UserError
+from forgetbench.core.part_words import part_word
 from forgetbench.core.records import SEEING_PARTS, Sample
 from forgetbench.data.catalogue import Catalogue, Leaf
 from forgetbench.data.mix import MixedStream, WeightedSet
@@ -163,7 +164,7 @@ def check_pictures(config: FinetuneConfig, stages: Sequence[Stage]) -> None:
 
 def _blind_parts(config: FinetuneConfig, stage: Stage) -> list[str]:
     """The parts that a stage would train and that its items do not reach."""
-    parts = [part for part in (stage.recipe or config.recipe).parts if part in SEEING_PARTS]
+    parts = [part for part in (stage.recipe or config.recipe).parts if part_word(part).part in SEEING_PARTS]
     if not parts or not stage.steps or any(sample.images for one in stage.stream.drawn for sample in one.samples):
         return []
     return parts

@@ -11,7 +11,7 @@ import torch
 from forgetbench.config import RecipeConfig
 from forgetbench.core.errors import UserError
 from forgetbench.methods.base import Method
-from forgetbench.models.parts import TrainableAudit, audit, choose_trainable, part_of
+from forgetbench.models.parts import TrainableAudit, audit, choose_trainable, word_of
 from forgetbench.models.precision import widen
 
 
@@ -46,8 +46,8 @@ def prepare(model: Any, recipes: Sequence[RecipeConfig], method: Method, seed: i
     free = []
     for recipe in recipes:
         free.append(_free(model, recipe, method, seed, known))
-        without_gradient = set(recipe.parts) - set(audit(model).label.split("+"))
-        if without_gradient:
+        trains = {word_of(name, recipe.parts) for name, one in model.named_parameters() if one.requires_grad}
+        if without_gradient := set(recipe.parts) - trains:
             raise UserError(
                 f"recipe.parts={list(recipe.parts)}: nothing trains in {', '.join(sorted(without_gradient))}."
             )
@@ -61,15 +61,14 @@ def prepare(model: Any, recipes: Sequence[RecipeConfig], method: Method, seed: i
         # The kind that needs no gradient at a layer's input, so what is asked of the embeddings for it is undone.
         model.activation_checkpointing_enable({"use_reentrant": False})
         model.disable_input_require_grads()
-    return Prepared(audit(model), free)
+    return Prepared(audit(model, [word for recipe in recipes for word in recipe.parts]), free)
 
 
 def _free(model: Any, recipe: RecipeConfig, method: Method, seed: int, known: set[int]) -> frozenset[str]:
     """Free what one stage trains, and nothing else; its names."""
     choose_trainable(model, recipe.parts, recipe.language_last_layers)
-    adapted = set(method.adapted_parts())
     for name, parameter in model.named_parameters():
-        if id(parameter) in known and part_of(name) in adapted:
+        if id(parameter) in known and word_of(name, method.adapted_parts()):
             parameter.requires_grad_(False)
     free = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     kept = set(method.frozen(model, free, seed))

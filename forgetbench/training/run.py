@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import torch
 
@@ -30,6 +30,23 @@ from forgetbench.training.plan import Stage
 from forgetbench.training.tracking import tracked
 
 
+class Watch(Protocol):
+    """Looks at checkpoints while a run trains."""
+
+    @property
+    def steps(self) -> Collection[int]:
+        """After which it looks; all of them are checkpoints."""
+
+    def look(self, step: int) -> bool:
+        """Look at every checkpoint up to a step that is due; whether training is to end here, in all processes.
+
+        What was seen before costs next to nothing, so that a run that was killed is looked at as if it had not been.
+        """
+
+    def end(self) -> None:
+        """Called when training is over, before what a resumed run would need is removed; in the main process only."""
+
+
 def train(
     folder: Path,
     trainer: Trainer,
@@ -38,7 +55,8 @@ def train(
     meta: Mapping[str, Any],
     tracker: Tracker = Tracker.none,
     resume_minutes: float = 5.0,
-) -> None:
+    watch: Watch | None = None,
+) -> float:
     """Train to the end of the last stage, from the newest resume point if there is one.
 
     A signal that asks the process to stop is heeded after the step: a resume point is written first.
@@ -51,30 +69,59 @@ def train(
         meta: stored in every checkpoint; its `config` is what a tracker shows.
         tracker: where each step's numbers go besides train.csv.
         resume_minutes: between resume points; 0 writes one after every step.
+        watch: may end training at a checkpoint.
+
+    Returns:
+        Seconds that the steps of this process took.
     """
     resume = _left(folder, keep, [0, *accumulate(stage.steps for stage in stages)])
-    done = resume.point.step if resume else 0
+    seconds = 0.0
+    if watch is None or not watch.look(resume.point.step if resume else 0):
+        seconds = _train(folder, trainer, stages, keep, meta, tracker, ResumeClock(resume_minutes), watch, resume)
+    if trainer.accelerator.is_main_process:
+        if watch:
+            watch.end()
+        drop_resume(folder)
+    trainer.accelerator.wait_for_everyone()
+    return seconds
+
+
+def _train(
+    folder: Path,
+    trainer: Trainer,
+    stages: Sequence[Stage],
+    keep: Sequence[int],
+    meta: Mapping[str, Any],
+    tracker: Tracker,
+    clock: ResumeClock,
+    watch: Watch | None,
+    resume: Resume | None,
+) -> float:
+    """The steps that are left, and what they leave; the seconds that they took."""
+    done, seconds = resume.point.step if resume else 0, 0.0
     main = trainer.accelerator.is_main_process
-    clock = ResumeClock(resume_minutes)
     with (
         DelayedSignals() as signals,
         progress(f"training {folder}", keep[-1], "steps", done) as advance,
         tracked(tracker if main else Tracker.none, folder, meta.get("config", {})) as connection,
-        TrainLog(folder / "train.csv", trainer.parts, done, main) as log,
+        TrainLog(folder / "train.csv", trainer.words(stages), done, main) as log,
     ):
         for report in trainer.run(stages, resume):
             connection.log(report.step, log.add(report))
             advance(_detail(report, stages), 1)
+            seconds += report.seconds
             if report.step in keep:
                 _save(folder, trainer, report, meta)
             came, (is_due,) = signals.waiting(trainer.accelerator, main and clock.is_due())
-            if report.step != keep[-1] and (report.step in keep or is_due or came):
+            # With a watch after the last step, too: a kill may come while it looks.
+            goes_on = watch is not None or report.step != keep[-1]
+            if goes_on and (report.step in keep or is_due or came):
                 with clock.writing():
                     _save_resume(folder, trainer, report.step)
                 signals.act(came)
-    if main:
-        drop_resume(folder)
-    trainer.accelerator.wait_for_everyone()
+            if watch and report.step in watch.steps and watch.look(report.step):
+                break
+    return seconds
 
 
 def _save(folder: Path, trainer: Trainer, report: StepReport, meta: Mapping[str, Any]) -> None:

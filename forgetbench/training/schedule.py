@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 
-from forgetbench.config import CheckpointConfig, Schedule
+from forgetbench.config import CheckpointConfig, FinetuneConfig, GuardConfig, Schedule
 
 
 def lr_factor(step: int, total: int, warmup: float, schedule: Schedule) -> float:
@@ -41,6 +41,30 @@ def checkpoint_steps(config: CheckpointConfig, stages: Sequence[int]) -> list[in
     if config.log_spaced:
         steps |= set(log_spaced(config.log_spaced, total))
     return sorted(step for step in steps if 0 < step <= total)
+
+
+def look_steps(guard: GuardConfig, checkpoints: Sequence[int]) -> list[int]:
+    """The steps after which a guarded run is asked, ascending; the last step of training is always among them.
+
+    Args:
+        guard: every n steps, or at every checkpoint.
+        checkpoints: steps that are kept without it.
+    """
+    if not guard.is_on or not checkpoints:
+        return []
+    total = checkpoints[-1]
+    return sorted({*range(guard.every, total, guard.every), total}) if guard.every else list(checkpoints)
+
+
+def kept_steps(config: FinetuneConfig, stages: Sequence[int]) -> list[int]:
+    """The steps that a run keeps, ascending: its checkpoints, and where its guard looks.
+
+    Args:
+        config: of the run.
+        stages: steps of each stage.
+    """
+    checkpoints = checkpoint_steps(config.recipe.checkpoints, stages)
+    return sorted({*checkpoints, *look_steps(config.guard, checkpoints)})
 
 
 def log_spaced(count: int, total: int) -> list[int]:

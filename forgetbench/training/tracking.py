@@ -53,7 +53,8 @@ class Tracked:
             for_scores: starts the one that takes scores, if it is another.
         """
         self._tracker, self._sent = tracker, sent
-        self._start_scores, self._scores = for_scores, None if for_scores else tracker
+        self._start_scores = for_scores
+        self._scores: Any = None if for_scores else tracker
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Send a step's numbers, unless the tracker has them."""
@@ -145,7 +146,7 @@ def send_scores(tracker: Tracker, folder: Path, numbers: Mapping[int, Numbers]) 
     if tracker is Tracker.none:
         return
     record = _Record(folder, tracker)
-    new = record.missing(numbers)
+    new: Mapping[int, Numbers] = record.missing(numbers)
     if tracker is Tracker.tensorboard:
         for file in (folder / "tensorboard").glob(f"events.out.tfevents.*{_SCORE_FILE}"):
             file.unlink()

@@ -296,3 +296,5 @@ def test_programs_get_datasets_checks_and_models_as_json() -> None:
     assert (checked["problems"], checked["in_training"]["identical"]) == ([], 0)
     counted = json.loads(call("models", "show", "--json").stdout)
     assert sum(row["parameters"] for row in counted[:-1]) == counted[-1]["parameters"]
+    assert all(sum(row["modules"].values()) == row["parameters"] for row in counted[:-1])
+    assert {"language.attention", "language.mlp_gate_up"} <= counted[2]["modules"].keys()

@@ -62,6 +62,13 @@ def _set(path: str, value: object) -> Change:
     return change
 
 
+def _change_two(word: str, last_layers: int) -> Change:
+    def change(config: SweepConfig) -> None:
+        config.recipe.parts, config.recipe.language_last_layers = [word], last_layers
+
+    return change
+
+
 def test_good_config_has_no_problem(catalogue: Catalogue) -> None:
     assert problems(GOOD, catalogue) == []
 
@@ -99,6 +106,11 @@ def test_good_config_has_no_problem(catalogue: Catalogue) -> None:
         ("recipe.parts", _set("recipe.parts", [])),
         ("recipe.parts", _set("recipe.parts", ["languge"])),
         ("recipe.parts", _set("recipe.parts", ["language", "language"])),
+        ("recipe.parts", _set("recipe.parts", ["language.atention"])),
+        ("recipe.parts", _set("recipe.parts", ["language", "language.mlp"])),
+        ("recipe.parts", _set("recipe.parts", ["language.layers_0_to_2", "language.layers_2_to_3.mlp"])),
+        ("recipe.language_last_layers", _change_two("language.attention", last_layers=2)),
+        ("data.stages.0.recipe.parts", _set("data.stages", [StageConfig("target", recipe={"parts": ["vision.x"]})])),
         ("recipe.language_last_layers", _set("recipe.language_last_layers", 0)),
         ("recipe.lr", _set("recipe.lr", 0)),
         ("recipe.lr", _set("recipe.lr", -1e-5)),
@@ -126,6 +138,8 @@ def test_good_config_has_no_problem(catalogue: Catalogue) -> None:
         ("recipe.checkpoints.steps", _set("recipe.checkpoints", CheckpointConfig(steps=[10, 241]))),
         ("recipe.checkpoints.log_spaced", _set("recipe.checkpoints", CheckpointConfig(log_spaced=0))),
         ("method.parts", _set("method", LoRA(parts=["vision"]))),
+        ("method.parts", _set("method", LoRA(parts=["language.attention"]))),
+        ("method.parts", _set("method", LoRA(parts=["language.atention"]))),
         ("matrix.datasets", _set("matrix.datasets", ["blend"])),
         ("matrix.datasets", _set("matrix.datasets", ["target:test"])),
         ("data.stages.0.set", _set("data.stages", [StageConfig(set="target:test")])),

@@ -118,6 +118,16 @@ def test_lora_recipe_selects_its_method_and_an_explicit_method_wins() -> None:
     assert compose.compose(FinetuneConfig, ["recipe=lora", "method=plain"]).method.name == "plain"
 
 
+def test_a_rate_per_module_is_read_from_the_command_line_and_from_a_file() -> None:
+    parts, rates = "recipe.parts=[language.attention,projector]", "{language.attention: 1e-4, projector: 1e-3}"
+    typed = compose.compose(FinetuneConfig, [parts, f"recipe.lr={rates}"]).recipe
+    assert typed.lr == {"language.attention": 1e-4, "projector": 1e-3}
+    _write("conf/recipe/two_rates.yaml", f"lr: {rates}\nparts: [language.attention, projector]\n")
+    assert compose.compose(FinetuneConfig, ["recipe=two_rates"]).recipe.lr == typed.lr
+    changed = compose.compose(FinetuneConfig, ["recipe=two_rates", "recipe.lr={language.attention: 3e-4}"]).recipe
+    assert changed.lr == {"language.attention": 3e-4, "projector": 1e-3}
+
+
 def test_name_tells_runs_with_different_results_apart() -> None:
     def name(*overrides: str) -> str:
         return compose.compose(FinetuneConfig, overrides).name

@@ -62,9 +62,10 @@ def write_dataset(folder: Path) -> Path:
     [
         ("idefics3", Method(), ["vision", "projector", "language"]),
         ("qwen3_vl", LoRA(rank=2), ["projector", "language"]),
+        ("qwen2_5_vl", LoRA(rank=2, parts=["language.attention"]), ["vision.mlp_gate_up", "language.attention"]),
         pytest.param("minicpmv4_6", LoRA(rank=2), ["language"], marks=pytest.mark.slow),
     ],
-    ids=["idefics3", "qwen3_vl-lora", "minicpmv4_6-lora"],
+    ids=["idefics3", "qwen3_vl-lora", "qwen2_5_vl-modules", "minicpmv4_6-lora"],
 )
 def test_a_family_is_trained_and_scored_end_to_end(
     tmp_path: Path, family: str, method: Method, parts: list[str]
@@ -94,6 +95,11 @@ def test_a_family_is_trained_and_scored_end_to_end(
     )
     scores = pd.read_csv(folder / "scores.csv")
     assert set(scores["step"]) == {0, 1, 3}
+    assert set(scores["parts"].dropna()) == {"+".join(parts)}
+    audit = json.loads((folder / "run.json").read_text())["audit"]
+    counted = audit.get("words", audit["parts"])
+    assert sum(counted[word]["trainable"] for word in parts) == audit["trainable"] > 0
+    assert {f"lr_{word}" for word in parts} <= set(pd.read_csv(folder / "train.csv").columns)
     assert set(scores["dataset"]) == {"toy_letter", "toy_option", "toy_text"}
     assert set(pd.read_csv(folder / "matrix.csv")["step"]) == {0, 1, 3}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from forgetbench.compose import compose
 from forgetbench.config import FinetuneConfig, ModelConfig, RecipeConfig
+from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind, Precision, Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
@@ -19,7 +20,7 @@ from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
 from forgetbench.models.load import load_model
-from forgetbench.models.parts import audit, part_of
+from forgetbench.models.parts import audit, part_of, word_of
 from forgetbench.training.loop import Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
@@ -93,6 +94,22 @@ def test_only_adapters_train_where_there_are_adapters(path: str) -> None:
         trains = "lora_" in name if part_of(name) == "language" else part_of(name) == "projector"
         assert parameter.requires_grad is trains, name
     assert audit(model).label == "projector+language"
+
+
+def test_a_module_gets_adapters_and_what_else_is_named_trains_in_full(path: str) -> None:
+    model = fresh(path).model
+    words = ["language.layers_1_to_1.attention", "language.norms"]
+    prepared = prepare(model, [recipe(*words)], LoRA(parts=words[:1]), 0)
+    adapters = [name for name in prepared.audit.names if "lora_" in name]
+    assert len(adapters) == 2 * 4
+    assert {word_of(name, words) for name in adapters} == {words[0]}
+    assert {word_of(name, words) for name in set(prepared.audit.names) - set(adapters)} == {words[1]}
+    assert prepared.audit.label == "language.norms+language.layers_1_to_1.attention"
+
+
+def test_a_module_without_linear_layers_gets_no_adapter(path: str) -> None:
+    with pytest.raises(UserError, match=r"'language\.norms' has no linear layer"):
+        prepare(fresh(path).model, [recipe("language.norms")], LoRA(parts=["language.norms"]), 0)
 
 
 def test_last_layers_restrict_the_adapters_too(path: str) -> None:

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConf
 
 from forgetbench.config import ModelConfig, RecipeConfig, TrainOn
 from forgetbench.core.errors import UserError
+from forgetbench.core.part_words import MODULES, WORDS, part_word
 from forgetbench.core.records import THOUGHT_MARKS, AnswerKind, Decoding, ImageRef, Precision, Prediction, Sample
 from forgetbench.data.batching import batch_prompts
 from forgetbench.data.collate import IGNORED, Encoder
@@ -33,7 +34,16 @@ from forgetbench.models.chat_template import ChatTemplate
 from forgetbench.models.checkpoint import save_checkpoint
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel, load_model
-from forgetbench.models.parts import PARTS, audit, choose_trainable, linear_layers, part_of
+from forgetbench.models.modules import module_of
+from forgetbench.models.parts import (
+    PARTS,
+    audit,
+    choose_trainable,
+    covers,
+    linear_layers,
+    module_counts,
+    part_of,
+)
 from forgetbench.training.loop import Trainer
 from forgetbench.training.plan import Stage
 from forgetbench.training.prepare import prepare
@@ -210,6 +220,91 @@ def test_families_without_a_tiny_checkpoint_here_have_every_parameter_in_one_par
         model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(model_type))
     named = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     assert {part_of(name) for name in named} == set(PARTS)
+    assert [name for name in named if module_of(name, part_of(name)) is None] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("model.language_model.layers.0.mlp.gate_up_proj.weight", "mlp_gate_up"),  # both in one tensor
+        ("model.language_model.layers.0.mlp.experts.gate_up_proj", "mlp_gate_up"),  # experts in one tensor
+        ("model.language_model.layers.0.mlp.experts.gate_up_proj_bias", "mlp_gate_up"),
+        ("model.language_model.layers.0.mlp.experts.down_proj", "mlp_down"),
+        ("model.language_model.layers.0.mlp.experts.11.down_proj.weight", "mlp_down"),
+        ("model.language_model.layers.0.mlp.shared_experts.up_proj.weight", "mlp_gate_up"),
+        ("model.language_model.layers.0.mlp.gate.weight", "other"),  # a router, and no gate of the block
+        ("model.language_model.layers.0.block_sparse_moe.experts.3.w2.weight", "mlp_down"),
+        ("model.language_model.layers.0.linear_attn.A_log", "attention"),
+        ("model.language_model.layers.0.linear_attn.norm.weight", "norms"),
+        ("model.language_model.layers.0.self_attn.q_norm.weight", "norms"),
+        ("model.language_model.layers.0.self_attn.q_proj.lora_A.default.weight", "attention"),
+        ("model.language_model.layers.0.self_attn.q_proj.base_layer.bias", "attention"),
+        ("model.language_model.layers.0.cross_attn_attn_gate", "other"),
+        ("model.language_model.layers.0.conv.in_proj.weight", "other"),
+        ("model.text_model.embed_tokens.weight", "embeddings"),
+        ("model.visual.blocks.3.attn.qkv.bias", "attention"),
+        ("model.vision_tower.encoder.layer.0.lambda_1", "other"),
+        ("model.vision_tower.pre_layrnorm.bias", "norms"),
+        ("model.connector.perceiver_resampler.latents", "other"),
+        ("model.connector.perceiver_resampler.layers.0.self_attn.q_proj.weight", "attention"),
+        ("model.visual.merger.mlp.0.weight", "mlp"),
+        ("model.language_model.layers.0.something_new.weight", None),
+    ],
+)
+def test_names_of_many_families_belong_to_the_module_that_they_are_part_of(name: str, module: str | None) -> None:
+    assert module_of(name, part_of(name)) == module
+
+
+def test_every_parameter_belongs_to_exactly_one_module_and_modules_sum_up_to_their_part(loaded: LoadedModel) -> None:
+    single = [part_word(f"{part}.{module}") for part in PARTS for module in MODULES[part]]
+    single = [word for word in single if len(word.modules) == 1]
+    for name, _ in loaded.model.named_parameters():
+        assert sum(covers(word, name) for word in single) == 1, name
+    counts = module_counts(loaded.model)
+    for part in audit(loaded.model).parts:
+        assert sum(count.total for count in counts if count.part.startswith(part.part)) == part.total
+
+
+def test_every_word_frees_its_own_weights_or_is_refused_by_name(loaded: LoadedModel) -> None:
+    layered = [f"{part}.layers_1_to_1{module}" for part in ("vision", "language") for module in ("", ".attention")]
+    refused = set()
+    for word in (*WORDS, *layered):
+        named = any(covers(part_word(word), name) for name, _ in loaded.model.named_parameters())
+        if not named:
+            with pytest.raises(UserError, match=re.escape(f"'{word}'")):
+                choose_trainable(loaded.model, [word])
+            refused.add(word)
+            continue
+        choose_trainable(loaded.model, [word])
+        names = audit(loaded.model, [word]).names
+        assert names
+        assert set(names) == {name for name, _ in loaded.model.named_parameters() if covers(part_word(word), name)}
+        assert audit(loaded.model, [word]).label == word
+    tied = loaded.model.get_output_embeddings().weight is loaded.model.get_input_embeddings().weight
+    assert ("language.head" in refused) is tied
+    lacking = {"projector.attention", "projector.norms", "projector.other", "vision.other", "language.other"}
+    assert refused <= {*lacking, "language.head"}
+
+
+def test_layers_beyond_the_last_are_refused_with_how_many_there_are(loaded: LoadedModel) -> None:
+    with pytest.raises(UserError, match="language part has 2 layers, from 0 to 1"):
+        choose_trainable(loaded.model, ["language.layers_1_to_2.mlp"])
+
+
+def test_a_name_that_belongs_to_no_module_stops_words_of_its_part_alone(fresh: LoadedModel) -> None:
+    layers = next(one for name, one in fresh.model.named_modules() if name.endswith(("language_model", "text_model")))
+    layers.layers[0].something_new = torch.nn.Linear(2, 2)
+    choose_trainable(fresh.model, ["language", "vision.attention"])
+    with pytest.raises(UserError, match=r"something_new.*belongs to no known module"):
+        choose_trainable(fresh.model, ["language.attention"])
+
+
+def test_layers_of_two_stacks_are_not_numbered_through() -> None:
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.for_model("mllama"))
+    choose_trainable(model, ["vision.attention"])
+    with pytest.raises(UserError, match="several stacks"):
+        choose_trainable(model, ["vision.layers_0_to_3"])
 
 
 def test_an_unknown_prefix_is_refused() -> None:

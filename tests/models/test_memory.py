@@ -39,9 +39,11 @@ from forgetbench.methods.lora import LoRA
 from forgetbench.methods.mdgd import MDGD
 from forgetbench.methods.moe_lora import MoELoRA
 from forgetbench.methods.wise_ft import WiseFT
-from forgetbench.models.memory import GIB, Estimate, estimate, setting_of
+from forgetbench.models.load import empty_model
+from forgetbench.models.memory import GIB, Estimate, estimate, setting_of, trained_parameters
+from forgetbench.models.parts import audit, module_counts
 from forgetbench.models.sizes import NOMINAL
-from forgetbench.training.footprint import too_large
+from forgetbench.training.footprint import read_sizes, too_large
 from tests.support.families import FAMILIES
 from tests.support.runs import ITEMS
 
@@ -85,11 +87,50 @@ def test_full_training_takes_16_bytes_a_parameter_besides_what_passes_need() -> 
     assert found.total == pytest.approx(sum(vars(found).values()))
 
 
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3"])
+def test_what_a_word_trains_is_counted_about_as_the_model_itself_counts_it(family: str, tmp_path: Path) -> None:
+    config = replace(CONFIG, model=ModelConfig(path=str(FAMILIES[family](tmp_path / family))))
+    model, sizes = empty_model(config.model), read_sizes(config.model)
+    counts = {count.part: count.total for count in (*audit(model).parts, *module_counts(model))}
+    layered = ["language.layers_1_to_1", "language.layers_1_to_1.attention"]
+    counts |= {word: audit(model, [word]).words[0].total for word in layered}
+    rough = {"vision.norms", "vision.embeddings", "projector.mlp", "projector.norms"}  # biases are a third of a toy's
+    for word in counts.keys() - rough:
+        told = trained_parameters(sizes, setting_of(replace(config, recipe=replace(CONFIG.recipe, parts=[word]))))
+        assert told[word] == pytest.approx(counts[word], rel=0.05, abs=150), word
+
+
+def test_a_module_takes_the_gradients_and_adapters_of_its_own_matrices() -> None:
+    words, layers = ["language.attention"], SIZES.language
+    alone = replace(CONFIG, recipe=replace(CONFIG.recipe, parts=words))
+    assert of(alone).gradients == 4 * layers.count * 4 * layers.hidden**2  # q, k, v and o of LLaVA-1.5 are square
+    adapted = replace(alone, method=LoRA(parts=words))
+    assert of(adapted).gradients == 4 * 8 * layers.count * 4 * 2 * layers.hidden
+    late = replace(CONFIG, recipe=replace(CONFIG.recipe, parts=["language.layers_16_to_31.attention"]))
+    assert of(late).gradients == of(alone).gradients / 2
+    assert of(late).activations < of(alone).activations
+    with pytest.raises(UserError, match="has 32 layers, from 0 to 31"):
+        of(replace(CONFIG, recipe=replace(CONFIG.recipe, parts=["language.layers_16_to_32"])))
+
+
+def test_packed_weights_are_adapted_word_by_word_and_norms_may_train() -> None:
+    packed = replace(CONFIG.model, quantisation=Quantisation.nf4)
+
+    def keys(parts: list[str], method: Method) -> set[str]:
+        recipe = replace(CONFIG.recipe, parts=parts)
+        return {one.key for one in memory_problems(replace(CONFIG, model=packed, recipe=recipe, method=method))}
+
+    attention = LoRA(parts=["language.attention"])
+    assert "recipe.parts" in keys(["language.attention"], Method())
+    assert "recipe.parts" in keys(["language.attention", "language.mlp"], attention)
+    assert "recipe.parts" not in keys(["language.attention", "language.norms", "projector"], attention)
+
+
 def test_frozen_weights_take_what_their_width_says() -> None:
     lora = replace(CONFIG, method=LoRA())
     parts = SIZES.parameters
     added = of(lora).gradients / 4
-    assert added == 8 * SIZES.language.sides
+    assert added == 8 * sum(SIZES.language.sides.values())
     assert of(lora).weights == 2 * sum(parts.values()) + 4 * added
     packed = replace(lora, model=replace(lora.model, quantisation=Quantisation.nf4))
     saved = of(lora).weights - of(packed).weights

@@ -131,8 +131,9 @@ def full_tables(seeds: int = 2) -> ReportTables:
 
 
 def tables(**frames: pd.DataFrame) -> ReportTables:
-    names = ("scores", "matrix", "summary", "representation", "train", "seeds", "continual", "strategies", "drift")
-    return ReportTables(**{name: frames.get(name, pd.DataFrame()) for name in names})
+    names = ("scores", "matrix", "summary", "representation", "train", "seeds", "continual", "strategies")
+    every = (*names, "drift", "guard")
+    return ReportTables(**{name: frames.get(name, pd.DataFrame()) for name in every})
 
 
 def drawn(found: list[Figure]) -> dict[str, Figure]:
@@ -644,3 +645,34 @@ def test_short_names_drop_what_all_share_and_stay_distinct() -> None:
     points = ["data-x--method-ewc--recipe.lr-0.1", "data-x--method-ewc--recipe.lr-0.2"]
     assert list(short_names(points).values()) == ["lr 0.1", "lr 0.2"]
     assert list(short_names(["method-ewc", "recipe-ewc"]).values()) == ["method-ewc", "recipe-ewc"]
+
+
+def guard(run: str, *losses: float, quadrant: str = QUADRANTS[1], budget: float = 0.05) -> pd.DataFrame:
+    """A look every ten steps, each bound ten points off."""
+    rows = [
+        {"run": f"{run}-seed-0", "recipe": run, "step": 10 * k, "group": quadrant, "loss": loss, "low": loss - 0.1}
+        | {"high": loss + 0.1, "budget": budget, "decision": "go on"}
+        for k, loss in enumerate(losses, start=1)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_budget_is_a_line_below_the_base_in_the_quadrants_that_it_is_for() -> None:
+    found = drawn(figures(tables(matrix=matrix({"high": {}, "low": {}}), guard=guard("high", 0.02))))
+    lines = [row for row in data(found["tradeoff"]) if set(row) == {"y"}]
+    assert lines == [{"y": 45.0}]  # the base is at 50
+    assert "Dashed: the base's accuracy less the budget" in found["tradeoff"].caption
+    of_mean = drawn(figures(tables(matrix=matrix({"high": {}}), guard=guard("high", 0.02, quadrant="mean"))))
+    assert len([row for row in data(of_mean["tradeoff"]) if set(row) == {"y"}]) >= 1
+    without = drawn(figures(tables(matrix=matrix({"high": {}}))))
+    assert "Dashed" not in without["tradeoff"].caption
+    assert "guard" not in without
+
+
+def test_looks_are_drawn_in_points_lost_from_the_base_on_beside_the_budget() -> None:
+    runs = pd.concat([guard("high", 0.02, 0.2), guard("low", 0.0, 0.01)])
+    figure = drawn(figures(tables(guard=runs)))["guard"]
+    rows = [row for row in data(figure) if row.get("run") == "high-seed-0"]
+    assert {(row["step"], row["loss"], row["high"]) for row in rows} == {(0, 0, 0), (10, 2, 12), (20, 20, 30)}
+    assert [row for row in data(figure) if set(row) == {"budget"}] == [{"budget": 5.0}]
+    assert "Bands hold over all looks" in figure.caption

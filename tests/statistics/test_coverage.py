@@ -25,6 +25,7 @@ from tools.coverage_worlds import (
     unclustered,
     yes_no,
 )
+from tools.guard_study import false_stops, looks_at
 
 
 def test_clustered_intervals_cover_where_naive_ones_do_not() -> None:
@@ -104,3 +105,9 @@ def test_committed_page_states_its_claim_within_a_point_of_95() -> None:
     assert stated is not None
     assert abs(float(stated[1]) - 95) <= 1
     assert OUT.with_suffix(".svg").exists()
+
+
+def test_a_budget_that_is_just_kept_stops_few_runs_though_looked_at_again_and_again() -> None:
+    row = false_stops("67 items", looks_at, 0.9, 0.02, looks=4, groups=3, repetitions=200)
+    assert row["ours"] <= 5
+    assert row["naive"] > 15

@@ -113,6 +113,7 @@ CASES = {
     "frozen tower": Case(recipe={"parts": ["language"]}),
     "projector": Case(recipe={"parts": ["projector"]}),
     "projector and last layer": Case(recipe={"parts": ["projector", "language"], "language_last_layers": 1}),
+    "modules": Case(recipe={"parts": ["vision.mlp", "language.layers_1_to_1.attention", "language.norms"]}),
     "checkpointing": Case(recipe={"parts": ALL_PARTS, "gradient_checkpointing": True}),
     "lora": Case(method=lambda: LoRA(rank=2)),
     "spider": Case(method=Spider),

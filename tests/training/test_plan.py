@@ -154,6 +154,8 @@ def test_several_sets_joined_by_a_plus_are_one() -> None:
         (["fashion_naming", "words_naming"], ["language", "projector"], None),
         (["fashion_naming"], ["projector"], None),
         (["words_naming"], ["language"], None),
+        (["words_naming"], ["vision.attention", "language.mlp"], "vision.attention, but no item of 'words_naming'"),
+        (["words_naming"], ["language.attention"], None),
     ],
 )
 def test_parts_that_no_picture_reaches_are_refused(sets: list[str], parts: list[str], named: str | None) -> None:

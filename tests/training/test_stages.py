@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from forgetbench.config import ModelConfig, RecipeConfig
+from forgetbench.config import ModelConfig, RecipeConfig, StageConfig, stage_recipe
 from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.methods.base import Method, TrainingContext
@@ -142,3 +142,12 @@ def test_a_run_whose_parts_change_is_resumed_in_the_second_stage(folder: Path, t
     second = changing(folder, *recipes)
     list(second.run(two_tasks(*recipes), Resume(point, before)))
     assert all_same_bits(dict(second.delta()), dict(straight.delta()))
+
+
+def test_a_stage_of_other_words_brings_its_own_rates_and_leaves_out_the_others() -> None:
+    run = replace(RECIPE, parts=["projector", "language.mlp"], lr={"projector": 1e-3, "language.mlp": 1e-4})
+    words = ["projector", "vision.attention"]
+    stage = stage_recipe(run, StageConfig("toy", recipe={"parts": words, "lr": {"vision.attention": 1e-5}}))
+    assert stage.lr == {"projector": 1e-3, "vision.attention": 1e-5}
+    unnamed = stage_recipe(run, StageConfig("toy", recipe={"lr": {"vision": 1e-5}}))
+    assert unnamed.lr == {"projector": 1e-3, "language.mlp": 1e-4, "vision": 1e-5}  # refused where it is checked

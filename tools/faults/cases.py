@@ -61,6 +61,12 @@ def _pictures(folder: Path) -> None:
 
 CASES: Mapping[str, Case] = {
     "finetune": Case(("finetune", "name=run", "recipe=full_low_lr", *_STEPS)),
+    "guard": Case(
+        (
+            *("finetune", "name=run", "recipe=full_high_lr", "recipe.lr=3e-3", "recipe.warmup=0", *_STEPS),
+            *("guard.max_loss=0", "guard.datasets=[digits_naming]", "guard.items=20"),
+        )
+    ),
     "lora": Case(("finetune", "name=run", "recipe=lora", *_STEPS)),
     "stages": Case(
         (

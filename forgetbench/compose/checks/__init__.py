@@ -10,12 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from forgetbench.compose.checks.engine import engine_problems
+from forgetbench.compose.checks.guard import guard_problems
 from forgetbench.compose.checks.matrix import matrix_problems
 from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.compose.checks.numbers import number_problems
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, refused
 from forgetbench.compose.checks.processes import process_problems
-from forgetbench.compose.checks.recipe import mix_problems, named_sets, recipe_problems
+from forgetbench.compose.checks.recipe import mix_problems, named_sets, recipe_problems, unadapted
 from forgetbench.compose.checks.stages import changed_recipes, stage_problems
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig, Tracker
 from forgetbench.core.errors import UserError
@@ -60,6 +61,7 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from _operation(config)
         yield from process_problems(config)
         yield from _resume_minutes(config.resume_minutes)
+        yield from guard_problems(config, catalogue)
     if isinstance(config, FinetuneConfig | EvalMatrixConfig):
         if config.run is None:  # else an empty one means where the run's base was
             yield from _model_path(config.model.path)
@@ -199,12 +201,7 @@ def _method(method: Method, config: FinetuneConfig) -> Iterator[Problem]:
     if len(config.data.targets) == 1:
         found |= method.problems_of_one_stage()
     yield from (Problem(f"method.{key}", message) for key, message in found.items())
-    for part in method.adapted_parts():
-        if part not in recipe.parts:
-            yield Problem(
-                "method.parts",
-                f"{method.name} on '{part}', which recipe.parts {recipe.parts} leaves frozen; change one of the two.",
-            )
+    yield from (Problem("method.parts", message) for message in unadapted(method, recipe.parts, "recipe.parts"))
 
 
 def _resume_minutes(minutes: float) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ def matrix_problems(matrix: MatrixConfig, catalogue: Catalogue) -> Iterator[Prob
         yield Problem("matrix.datasets", "empty, so nothing to score; list names of manifests.")
     yield from duplicates("matrix.datasets", matrix.datasets)
     for name in matrix.datasets:
-        yield from refused("matrix.datasets", partial(_evaluation_split, catalogue, name))
+        yield from refused("matrix.datasets", partial(evaluation_split, catalogue, name))
     if not matrix.decodings:
         yield Problem("matrix.decodings", "empty, so nothing to score; give [choice], [greedy] or both.")
     yield from duplicates("matrix.decodings", matrix.decodings)
@@ -88,7 +88,12 @@ def _representation(matrix: MatrixConfig) -> Iterator[Problem]:
             yield Problem(f"{key}.datasets", f"'{name}' is not scored; list it under matrix.datasets too.")
 
 
-def _evaluation_split(catalogue: Catalogue, name: str) -> None:
+def evaluation_split(catalogue: Catalogue, name: str) -> None:
+    """Refuse what cannot be scored.
+
+    Raises:
+        UserError: it is no dataset, or has no evaluation split.
+    """
     if ":" in name:
         raise UserError(
             f"'{name}' names a split; a matrix scores each dataset's eval_split, so name the dataset alone."
@@ -100,5 +105,5 @@ def _evaluation_split(catalogue: Catalogue, name: str) -> None:
 
 
 def _probe(catalogue: Catalogue, name: str) -> None:
-    _evaluation_split(catalogue, name)
+    evaluation_split(catalogue, name)
     check_probe(catalogue.load(name))

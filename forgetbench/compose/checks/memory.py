@@ -19,12 +19,15 @@ from forgetbench.config import (
     Weights,
     stage_recipe,
 )
+from forgetbench.core.part_words import is_word, part_word
 from forgetbench.core.records import Precision
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.operation import Operation
 
 _MOST_PIXELS = 2**30
 _PACKED = "model.quantisation"
+_SCORING = ("matrix.precision", "guard.precision")
+"""Passes that weights in bf16 are widened for."""
 _INSTALL = "pip install 'forgetbench[bitsandbytes]'"
 
 
@@ -56,6 +59,8 @@ def _precisions(config: FinetuneConfig | EvalMatrixConfig) -> dict[str, Precisio
         found["recipe.precision"] = config.recipe.precision
         if (own := config.method.forward_precision()) is not None:
             found["method.precision"] = own
+        if config.guard.is_on:
+            found["guard.precision"] = config.guard.precision
     if isinstance(config, SweepConfig | EvalMatrixConfig):
         found["matrix.precision"] = config.matrix.precision
     return found
@@ -66,7 +71,7 @@ def _fp32_passes(config: FinetuneConfig | EvalMatrixConfig, key: str) -> Iterato
         yield Problem(key, f"model.attention=flash_attention_2 computes in bf16; set {key}=bf16, or attention to sdpa.")
     if config.model.quantisation is Quantisation.nf4:
         yield Problem(key, f"4-bit weights compute in bf16 ({_PACKED}=nf4); set {key}=bf16.")
-    elif config.model.dtype is Dtype.bf16 and key != "matrix.precision":
+    elif config.model.dtype is Dtype.bf16 and key not in _SCORING:
         yield Problem(key, f"fp32, but weights held in bf16 make passes bf16; set {key}=bf16 or model.dtype=fp32.")
 
 
@@ -81,8 +86,8 @@ def _packed(config: FinetuneConfig | EvalMatrixConfig) -> Iterator[Problem]:
         yield Problem("sharding", f"packed weights ({_PACKED}=nf4) are not sharded; set sharding=none.")
     if isinstance(config.method, Operation):
         yield Problem("method", f"{config.method.name} edits the weights, which are packed ({_PACKED}=nf4).")
-    elif "language" in _trained(config):
-        if not isinstance(config.method, LoRA) or "language" not in config.method.parts:
+    elif packed := [word for word in _trained(config) if _is_packed(word)]:
+        if not isinstance(config.method, LoRA) or set(packed) - set(config.method.parts):
             yield Problem("recipe.parts", f"packed weights ({_PACKED}=nf4) cannot train; adapt them (method=lora).")
         elif type(config.method) is not LoRA or config.method.weight_decomposed:
             yield Problem("method", f"of the adapters, packed weights ({_PACKED}=nf4) take lora and rslora only.")
@@ -103,8 +108,16 @@ def _eight_bits(config: FinetuneConfig) -> Iterator[Problem]:
         yield Problem("recipe.optimiser", "adamw_8bit cannot step sharded tensors; set it to adamw, or sharding=none.")
 
 
+def _is_packed(word: str) -> bool:
+    """Whether it covers linear layers of the language part; its norms, embeddings and head stay as they are."""
+    if not is_word(word):
+        return False  # told by itself
+    read = part_word(word)
+    return read.part == "language" and read.module not in ("norms", "embeddings", "head")
+
+
 def _trained(config: FinetuneConfig) -> set[str]:
-    """Parts that any stage trains."""
+    """What any stage trains, in its words."""
     found = set(config.recipe.parts)
     for stage in config.data.stages:
         parts = stage.recipe.get("parts", [])

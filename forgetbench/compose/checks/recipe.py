@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates
 from forgetbench.config import FinetuneConfig, MixConfig, RecipeConfig, SweepConfig
 from forgetbench.core.override_text import as_text
+from forgetbench.core.part_words import against, part_word
 from forgetbench.core.records import PARTS
+from forgetbench.methods.base import Method
 
 
 def recipe_problems(recipe: RecipeConfig) -> Iterator[Problem]:
@@ -67,15 +69,40 @@ def _parts(recipe: RecipeConfig) -> Iterator[Problem]:
     if not recipe.parts:
         yield Problem("recipe.parts", f"empty, so nothing is trainable; give some of [{', '.join(PARTS)}].")
     yield from duplicates("recipe.parts", recipe.parts)
-    if unknown := [part for part in recipe.parts if part not in PARTS]:
-        yield Problem("recipe.parts", f"there is no part '{unknown[0]}'; the parts are {', '.join(PARTS)}.")
+    yield from (Problem("recipe.parts", message) for message in against(recipe.parts))
     if recipe.language_last_layers is not None:
         yield from at_least_1("recipe.language_last_layers", recipe.language_last_layers)
         if "language" not in recipe.parts:
             yield Problem(
                 "recipe.language_last_layers",
-                "restricts `language`, which recipe.parts does not train.",
+                "restricts `language`, which recipe.parts does not train; of a module, name the layers, as in "
+                "language.layers_12_to_23.attention.",
             )
+
+
+def unadapted(method: Method, parts: Sequence[str], key: str) -> Iterator[str]:
+    """What a method adapts and the trained parts do not name in the same word.
+
+    Args:
+        method: of the run.
+        parts: that train, well-formed or not.
+        key: what they are called.
+    """
+    if any(against(parts)) or any(against(method.adapted_parts())):
+        return  # told by itself
+    for word in method.adapted_parts():
+        alike = [one for one in parts if part_word(one).overlaps(part_word(word))]
+        if word in parts:
+            continue
+        if alike:
+            narrow = word if part_word(alike[0]).contains(part_word(word)) else alike[0]
+            yield (
+                f"{method.name} on '{word}', but {key} {list(parts)} say '{alike[0]}'. Write the same word in both, "
+                f"such as recipe.parts=[{narrow}] method.parts=[{narrow}]; what is to train in full beside it needs "
+                "words of its own."
+            )
+        else:
+            yield f"{method.name} on '{word}', which {key} {list(parts)} leaves frozen; change one of the two."
 
 
 def _learning_rates(recipe: RecipeConfig) -> Iterator[Problem]:

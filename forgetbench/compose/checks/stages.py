@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from omegaconf.errors import OmegaConfBaseException
 
 from forgetbench.compose.checks.problem import Problem
-from forgetbench.compose.checks.recipe import recipe_problems
+from forgetbench.compose.checks.recipe import recipe_problems, unadapted
 from forgetbench.compose.config_errors import in_our_words
 from forgetbench.config import FinetuneConfig, RecipeConfig, StageConfig, Training, stage_recipe
 
@@ -37,7 +37,9 @@ def stage_problems(config: FinetuneConfig) -> Iterator[Problem]:
             yield from (
                 Problem(f"{key}.{one.key.removeprefix('recipe.')}", one.message) for one in recipe_problems(recipe)
             )
-            yield from _adapted(config, key, recipe)
+            yield from (
+                Problem(key, message) for message in unadapted(config.method, recipe.parts, "this stage's parts")
+            )
             yield from _unused_mix(f"{key}.mix.ratio", stage, recipe)
 
 
@@ -62,11 +64,3 @@ def _unused_mix(key: str, stage: StageConfig, recipe: RecipeConfig) -> Iterator[
     mix = stage.recipe.get("mix")
     if isinstance(mix, dict) and mix.get("data") and not recipe.mix.ratio:
         yield Problem(key, "0, so nothing of this stage's mix.data is trained on; give the share, such as 0.3.")
-
-
-def _adapted(config: FinetuneConfig, key: str, recipe: RecipeConfig) -> Iterator[Problem]:
-    for part in config.method.adapted_parts():
-        if part not in recipe.parts:
-            yield Problem(
-                key, f"{config.method.name} on '{part}', which this stage's parts {recipe.parts} leave frozen."
-            )

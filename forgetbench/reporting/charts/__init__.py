@@ -7,6 +7,7 @@ from altair.utils.schemapi import debug_mode
 from forgetbench.reporting.charts import (
     answer_drift,
     continual,
+    guard,
     mixing,
     pareto,
     probe,
@@ -24,8 +25,8 @@ from forgetbench.reporting.contents import ReportTables
 __all__ = ["NAMES", "Chart", "Figure", "Theme", "figures", "primary_decoding", "vega_spec"]
 
 NAMES = (
-    "continual_matrix", "forgetting_curves", "tradeoff", "probe", "class_name_effect", "mixing", "pareto", "seeds",
-    "answer_drift", "effective_rank", "visual_drift", "weight_distance", "training",
+    "continual_matrix", "forgetting_curves", "guard", "tradeoff", "probe", "class_name_effect", "mixing", "pareto",
+    "seeds", "answer_drift", "effective_rank", "visual_drift", "weight_distance", "training",
 )  # fmt: skip
 """Of every figure that there may be, in the order of the page."""
 
@@ -42,6 +43,7 @@ def _drawn(tables: ReportTables, groups: Groups) -> tuple[Figure | None, ...]:
     return (
         continual.heat_map(tables),
         continual.curves(tables),
+        guard.figure(tables, groups),
         tradeoff.figure(tables, groups),
         probe.shares(tables, groups),
         probe.effect(tables, groups),

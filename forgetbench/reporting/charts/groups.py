@@ -102,7 +102,7 @@ def unless_dimmed(opacity: float, dimmed: float = 0.06) -> alt.OpacityValue:
 def groups_of(tables: ReportTables) -> Groups:
     """Recipes as groups, or methods if there are many recipes of several methods."""
     frames = [with_text(frame) for frame in (tables.matrix, tables.scores, tables.summary) if "recipe" in frame]
-    others = [frame for frame in (tables.train, tables.representation, tables.seeds) if "recipe" in frame]
+    others = [frame for frame in (tables.train, tables.representation, tables.seeds, tables.guard) if "recipe" in frame]
     recipes = sorted({str(recipe) for frame in (*frames, *others) for recipe in frame["recipe"].dropna()})
     short = short_names(recipes)
     methods = {

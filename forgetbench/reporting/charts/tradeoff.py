@@ -11,7 +11,7 @@ import pandas as pd
 
 from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.core.records import QUADRANTS, Metric
-from forgetbench.reporting.charts.figure import HOLLOW, INK, Figure, layered, panels
+from forgetbench.reporting.charts.figure import GUIDE, HOLLOW, INK, Figure, layered, panels
 from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
 from forgetbench.reporting.charts.labels import unit_of
 from forgetbench.reporting.charts.rows import (
@@ -26,6 +26,7 @@ from forgetbench.reporting.charts.rows import (
     with_base,
 )
 from forgetbench.reporting.contents import ReportTables
+from forgetbench.tables.guard import MEAN
 from forgetbench.terminal.wording import QUADRANT_NAMES
 
 _KEYS = ["run", "step", "variant", "stage"]
@@ -36,6 +37,11 @@ _INTERVALS_UP_TO = 6
 """Recipes; the bars of more would hide the points."""
 _FEW_POINTS = 48
 """In a panel, of the same."""
+_LIMIT = "limit"
+_LIMIT_CAPTION = (
+    " Dashed: the base's accuracy less the budget of forgetting (guard.max_loss; where it is for the mean of the "
+    "quadrants, it is not for each of them)."
+)
 _COLUMNS = ["group", "run", "step", "variant", "x", "x_low", "x_high", "y", "y_low", "y_high"]
 
 
@@ -44,14 +50,15 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
     points = _points(tables.matrix)
     if points.empty:
         return None
-    points = groups.named(points)
+    points = _with_limits(groups.named(points), tables.guard)
+    is_limited = bool(points[_LIMIT].notna().any())
     targets = targets_of(points)
     several = len(targets) > 1
     shown = [(target, name) for target in targets for name in QUADRANTS if len(_of_panel(points, target, name))]
     few_points = max(len(_of_panel(points, *panel)) for panel in shown) <= _FEW_POINTS
     with_intervals = bool(points["recipe"].nunique() <= _INTERVALS_UP_TO and few_points)
     ends = ("y_low", "y_high") if with_intervals else ("y", "y")
-    domains = _domains({panel: _of_panel(points, *panel)[["y", *ends]] for panel in shown})
+    domains = _domains({panel: _of_panel(points, *panel)[["y", *ends, _LIMIT]] for panel in shown})
     present = set(points["group"])
     charts = [
         _panel(
@@ -78,6 +85,7 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
         f"{' Of a run of several stages the last one is shown.' if has_stages else ''}"
         f"{' Unfilled points are variants made after training.' if has_variants else ''}"
         f"{f' Thin bars are {CONFIDENCE_TEXT} intervals.' if with_intervals else ''}"
+        f"{_LIMIT_CAPTION if is_limited else ''}"
         " Sets whose task was mixed in are left out of the y axes (matrix.csv)."
     )
     return Figure(
@@ -104,6 +112,19 @@ def _points(matrix: pd.DataFrame) -> pd.DataFrame:
     joined = off_target.merge(target[[*_KEYS, *_VALUES]].rename(columns=names), on=_KEYS)
     axes = {"x": "target_value", "x_low": "target_low", "x_high": "target_high"}
     return percentages(joined, axes | {"y": "value", "y_low": "ci_low", "y_high": "ci_high"})
+
+
+def _with_limits(points: pd.DataFrame, guard: pd.DataFrame) -> pd.DataFrame:
+    """What the budget of each run leaves of its base's accuracy in each quadrant; absent where it has none."""
+    base = points[(points["step"] == 0) & (points["variant"] == "")]
+    places = base.drop_duplicates(["run", "quadrant"]).set_index(["run", "quadrant"])["y"]
+    left: dict[tuple[str, str], float] = {}
+    for run, group, budget in () if guard.empty else zip(guard["run"], guard["group"], guard["budget"], strict=True):
+        for key in ((run, quadrant) for quadrant in (QUADRANTS if group == MEAN else [group])):
+            if key in places.index:
+                left[key] = float(places[key]) - 100 * float(budget)
+    keys = zip(points["run"], points["quadrant"], strict=True)
+    return points.assign(**{_LIMIT: pd.array([left.get(key) for key in keys], dtype="Float64")})
 
 
 def _of_panel(points: pd.DataFrame, target: str, quadrant: str) -> pd.DataFrame:
@@ -179,6 +200,10 @@ def _panel(
         start.mark_point(style=HOLLOW, size=90).encode(x, y, tooltip=tooltip[3:]),
         alt.Chart(inline(base.nlargest(1, "y"), ["x", "y"])).mark_text(style=INK, dy=-12, text="base").encode(x, y),
     ]
+    limits = points[[_LIMIT]].dropna().astype(float).round(6).drop_duplicates().rename(columns={_LIMIT: "y"})
+    if len(limits):
+        rule = alt.Chart(inline(limits, ["y"])).mark_rule(style=GUIDE)
+        layers.append(rule.encode(y, tooltip=[alt.Tooltip("y:Q", title="budget (%)", format=".1f")]))
     if place == 0:
         layers[0] = layers[0].add_params(pick())
     return layered(*layers, title=title, height=270)
