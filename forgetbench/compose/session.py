@@ -86,7 +86,7 @@ def _callers_hydra_aside() -> Iterator[None]:
     config, hydra, version = HydraConfig.instance(), GlobalHydra.instance(), VersionBase.instance()
     groups = ConfigStore.instance().repo
     before = config.cfg, hydra.hydra, version.version_base
-    own = {name: dict(groups[name]) for name in ("data", "matrix") if name in groups}
+    own: dict[str, Any] = {name: dict(groups[name]) for name in ("data", "matrix") if name in groups}
     hydra.clear()
     try:
         yield
