@@ -87,21 +87,19 @@ def root(
 @app.command(cls=Command)
 def finetune(overrides: Overrides, cfg: Cfg = False) -> None:
     """Train one recipe on one target set; checkpoints land in outputs/<name>/."""
-    from forgetbench import compose, config
-    from forgetbench.commands import finetune
+    from forgetbench import api, config
 
     print_if(cfg, config.FinetuneConfig, overrides)
-    compose.run(config.FinetuneConfig, overrides, finetune.finetune)
+    api.finetune(overrides)
 
 
 @app.command("eval-matrix", cls=Command)
 def eval_matrix(overrides: Overrides, cfg: Cfg = False) -> None:
     """Ask every checkpoint of a run, or the base model, every dataset of a matrix, and score the answers."""
-    from forgetbench import compose, config
-    from forgetbench.commands import eval_matrix
+    from forgetbench import api, config
 
     print_if(cfg, config.EvalMatrixConfig, overrides)
-    compose.run(config.EvalMatrixConfig, overrides, eval_matrix.eval_matrix)
+    api.eval_matrix(overrides)
 
 
 @app.command(cls=Command)
@@ -126,20 +124,10 @@ def score(
 @app.command(cls=Command)
 def sweep(overrides: Overrides, cfg: Cfg = False) -> None:
     """Train and score every point of a grid, or search for the best; with no overrides, the demo's four recipes."""
-    from forgetbench import compose, config
-    from forgetbench.commands import search, sweep
-    from forgetbench.core import processes
+    from forgetbench import api, config
 
     print_if(cfg, config.SweepConfig, overrides)
-    processes.require_single_process("sweep")
-    failed = compose.sweep(overrides, sweep.sweep_point, sweep.summarise_sweep, search.search)
-    for point in failed:
-        how = "Failed" if point.traceback else "Not finished"
-        traceback = f"  traceback: {point.traceback}\n" if point.traceback else ""
-        sys.stderr.write(f"{how}: {point.folder}: {point.cause}\n{traceback}")
-    if any(point.traceback is None for point in failed):
-        sys.stderr.write("Nothing finished is lost: the same command goes on with what is not finished.\n")
-    if failed:
+    if api.sweep(overrides).failed:
         raise typer.Exit(1)
 
 
@@ -153,9 +141,13 @@ def report(
     flips: Annotated[int, typer.Option(help="Items in the flip explorer, at most.", min=0)] = 600,
 ) -> None:
     """Make report.html, one page that opens from disk, and its figures as SVG and PNG, in the same folder."""
+    from forgetbench import api
     from forgetbench.commands import report
 
-    report.make(path, report.Options(flips, watch, open_page))
+    if watch:
+        report.watch(path, report.Options(flips, open_page))
+    else:
+        api.report(path, flips=flips, open=open_page)
 
 
 @app.command(cls=Command)
@@ -194,9 +186,10 @@ def import_run(
 @app.command(cls=Command)
 def show(path: Folder, as_json: Json = False) -> None:
     """Show the summary of a run or a sweep; in a pipe as tab-separated rows."""
+    from forgetbench import api
     from forgetbench.commands import show
 
-    show.show(path, as_json)
+    show.print_shown(api.show(path).stored, as_json)
 
 
 @app.command(cls=Command)
@@ -214,10 +207,11 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two checkpoints, runs or recipes on the same items: datasets, quadrants, interaction, equivalence."""
+    from forgetbench import api
     from forgetbench.commands import compare
 
-    options = compare.Options(margin, decoding, engine, across_engines, as_json)
-    compare.compare_checkpoints([first] if second is None else [first, second], options)
+    found = api.compare(first, second, margin=margin, decoding=decoding, engine=engine, across_engines=across_engines)
+    compare.print_comparison(found.stored, as_json)
 
 
 @app.command(cls=Command)

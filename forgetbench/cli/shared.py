@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from forgetbench.api.process import command_line
 from forgetbench.cli.completion import override_completions, word_completions
 from forgetbench.cli.help import epilog
 from forgetbench.core.errors import ending
@@ -43,7 +44,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with command_line():
+                return super().invoke(ctx)
         except BaseException as error:
             if _ends_by_itself(error):
                 raise

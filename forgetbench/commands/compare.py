@@ -6,12 +6,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+from rich.console import RenderableType
+
 from forgetbench.core.errors import UserError
 from forgetbench.runs.address import Address, resolve
 from forgetbench.runs.engines import check_one_engine, engine_of, rows_by_engine
 from forgetbench.tables.cell_view import CellView
 from forgetbench.tables.comparison import Side, compare, engine_lines, left_out
-from forgetbench.terminal.console import console
+from forgetbench.terminal.console import console, print_parts
 from forgetbench.terminal.plain import written_for_program
 from forgetbench.terminal.questions import comparison_table
 
@@ -28,10 +31,26 @@ class Options:
     """Hold a run against itself as this engine scored it."""
     across_engines: bool = False
     """Whether the two sides may come from different engines."""
-    as_json: bool = False
 
 
-def compare_checkpoints(addresses: Sequence[str], options: Options) -> None:
+@dataclass(frozen=True)
+class Comparison:
+    """Two sides on the same items."""
+
+    rows: pd.DataFrame
+    """A row per quadrant, interaction and dataset."""
+    first: str
+    """What the side that the change starts from is called."""
+    second: str
+    left_out: Sequence[str]
+    """A line for all that only one side has."""
+
+    def parts(self) -> list[RenderableType]:
+        """What a terminal shows."""
+        return [comparison_table(self.rows, self.first, self.second), *self.left_out]
+
+
+def compare_checkpoints(addresses: Sequence[str], options: Options) -> Comparison:
     """The change from one checkpoint to another, item by item; of one address, from its base to it.
 
     Raises:
@@ -46,12 +65,15 @@ def compare_checkpoints(addresses: Sequence[str], options: Options) -> None:
     lines = left_out(sides[0], sides[1])
     if options.engine:
         lines = [*lines, *engine_lines(sides[0], sides[1])]
-    if written_for_program(rows, options.as_json):
-        sys.stderr.write("".join(f"{line}\n" for line in lines))
+    return Comparison(rows, sides[0].label, sides[1].label, lines)
+
+
+def print_comparison(comparison: Comparison, as_json: bool) -> None:
+    """A table in a terminal, tab-separated rows in a pipe, JSON if asked for."""
+    if written_for_program(comparison.rows, as_json):
+        sys.stderr.write("".join(f"{line}\n" for line in comparison.left_out))
         return
-    console.print(comparison_table(rows, sides[0].label, sides[1].label))
-    for line in lines:
-        console.print(line)
+    print_parts(console, comparison.parts())
 
 
 def _sides(addresses: Sequence[str], across_engines: bool) -> list[Side]:

@@ -24,6 +24,7 @@ from forgetbench.runs.scored import Scored, matrix_settings
 from forgetbench.runs.stored import lost_checkpoints, outputs_of
 from forgetbench.runs.subject import (
     Subject,
+    Tables,
     bare_subject,
     base_folder,
     model_label,
@@ -33,7 +34,9 @@ from forgetbench.runs.subject import (
     write_tables,
 )
 from forgetbench.tables.cell_view import CellView
+from forgetbench.tables.tracked import score_numbers
 from forgetbench.terminal.progress import progress
+from forgetbench.training.tracking import send_scores
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.evaluate import ScoredCell
@@ -46,16 +49,20 @@ if TYPE_CHECKING:
     from forgetbench.serving.engines import Identity
 
 
-def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
+def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> Path:
     """Score a run's checkpoints (or the base model alone) on every dataset of the matrix.
+
+    Returns:
+        The folder of the tables.
 
     Raises:
         UserError: there is no such run, or the data or the model do not fit.
     """
     if config.run is not None:
         base = "" if config.model == MISSING else config.model.path
-        score_run(resolve(config.run).whole().run(), config, base)
-        return
+        run = resolve(config.run).whole().run()
+        score_run(run, config, base)
+        return run.folder
     from forgetbench.models.checkpoint import BASE
     from forgetbench.models.held import HeldModel
     from forgetbench.models.load import load_model
@@ -75,6 +82,7 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> None:
     folder = base_folder(outputs, config.name, label, config.data.sets[0])
     subject = bare_subject(folder, label, config.data, config.seed, catalogue)
     _score(subject, config, outputs, [BASE], digest, held)
+    return folder
 
 
 def score_run(run: Run, config: EvalMatrixConfig | SweepConfig, base: str = "") -> pd.DataFrame:
@@ -203,10 +211,11 @@ def _score(
     from forgetbench.evaluation.representation import measure, plan_representation
 
     answers = _answered(subject, config, outputs, checkpoints, model_digest, held)
-    process_group, table = answers.process_group, pd.DataFrame()
+    process_group = answers.process_group
+    tables: Tables | None = None
     if process_group.is_main:
         scored = Scored(matrix_settings(config.matrix), config.manifests, outputs, answers.engine)
-        table = write_tables(subject, answers.cells, answers.catalogue, scored).matrix
+        tables = write_tables(subject, answers.cells, answers.catalogue, scored)
     matrix = with_tasks(config.matrix, subject, answers.catalogue)
     if matrix.representation.enabled:
         jobs = plan_representation(model_digest, checkpoints, answers.sets, matrix)
@@ -214,7 +223,10 @@ def _score(
             measured = measure(jobs, answers.runner, outputs / ".representation", process_group, advance)
         if process_group.is_main:
             write_representation(subject, measured)
-    return table
+    if tables is None:
+        return pd.DataFrame()
+    send_scores(config.tracker, subject.folder, score_numbers(tables.matrix, tables.summary))
+    return tables.matrix
 
 
 def _identity(config: EngineConfig, process_group: ProcessGroup) -> Identity | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 import webbrowser
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,31 +25,37 @@ _MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
+class Page:
+    """What was made."""
+
+    page: Path
+    figures: Sequence[Path]
+    """As SVG and PNG."""
+
+
+@dataclass(frozen=True)
 class Options:
     """What the command line says."""
 
     flips: int = 600
     """Items in the flip explorer, at most."""
-    watch: bool = False
     open_page: bool = False
 
 
-def make(path: Path, options: Options) -> None:
-    """Write report.html and figures/ into the folder of a run or a sweep; with `watch`, again at every change.
+def make(path: Path, options: Options) -> Page:
+    """Write report.html and figures/ into the folder of a run or a sweep.
 
     Raises:
         UserError: there is no run, or a table is damaged.
     """
-    if options.watch:
-        _watch(path, options)
-    else:
-        with working(f"reading the tables and answers of {path}"):
-            contents = gather(path, options.flips)
-        _write(path, contents, with_files=True)
-        _open(path, options)
+    with working(f"reading the tables and answers of {path}"):
+        contents = gather(path, options.flips)
+    made = _write(path, contents, with_files=True)
+    _open(path, options)
+    return made
 
 
-def _write(path: Path, contents: ReportContents, with_files: bool) -> None:
+def _write(path: Path, contents: ReportContents, with_files: bool) -> Page:
     from forgetbench.reporting.charts import figures, vega_spec  # Altair takes a second to load
     from forgetbench.reporting.static_figures import save_figures
 
@@ -64,6 +71,7 @@ def _write(path: Path, contents: ReportContents, with_files: bool) -> None:
         f"{path / PAGE} ({size:.1f} MB, {len(drawn)} figures, {len(contents.flips)} of {contents.n_flips or 0} flips)"
         + also_written
     )
+    return Page(path / PAGE, files)
 
 
 def _open(path: Path, options: Options) -> None:
@@ -71,7 +79,7 @@ def _open(path: Path, options: Options) -> None:
         webbrowser.open((path / PAGE).resolve().as_uri())
 
 
-def _watch(path: Path, options: Options) -> None:
+def watch(path: Path, options: Options) -> None:
     """Write the page whenever a table changes, until Ctrl-C; then once more, without its refreshing itself."""
     seen: frozenset[tuple[str, int, int]] | None = None
     shown: ReportContents | None = None

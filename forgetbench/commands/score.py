@@ -29,7 +29,9 @@ from forgetbench.runs.subject import (
     write_representation,
     write_tables,
 )
+from forgetbench.tables.tracked import score_numbers
 from forgetbench.terminal.console import say
+from forgetbench.training.tracking import send_scores
 
 _NAMED = 10
 """Missing cells that a message names."""
@@ -42,6 +44,7 @@ def score(config: ScoreConfig, outputs: Path) -> None:
         UserError: there are no such predictions, some of them are missing, or they do not fit the data.
     """
     tables, folder = _score_run(config.run, config) if config.run else _score_elsewhere(config, outputs)
+    send_scores(config.tracker, folder, score_numbers(tables.matrix, tables.summary))
     if config.lm_eval:
         write_lm_eval(tables.scores, folder)
         say(f"{folder}/lm_eval: results in lm-evaluation-harness's layout")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from rich.console import RenderableType
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.shell import argument
@@ -19,7 +21,7 @@ from forgetbench.runs.stored import StoredRun, read_table
 from forgetbench.runs.subject import DRIFT
 from forgetbench.tables.scores import MATRIX_COLUMNS, SCORE_COLUMNS
 from forgetbench.terminal import audit_table, matrix_table, sweep_table, training_lines
-from forgetbench.terminal.console import console, say
+from forgetbench.terminal.console import console, print_parts, unwrapped
 from forgetbench.terminal.drift import drift_line
 from forgetbench.terminal.guard import ending_line
 from forgetbench.terminal.plain import plain_rows, to_json, to_tsv
@@ -27,11 +29,53 @@ from forgetbench.terminal.strategies import course_table, strategy_table
 from forgetbench.terminal.wording import first_decoding
 
 
-def show(path: Path, as_json: bool) -> None:
-    """The summary of a run or a sweep: a table in a terminal, tab-separated rows in a pipe, JSON if asked for.
+@dataclass(frozen=True)
+class Shown:
+    """A run, or the runs of a sweep, as far as they are scored."""
+
+    folder: Path
+    runs: Sequence[StoredRun]
+    scores: pd.DataFrame
+    """scores.csv of all of them."""
+    matrix: pd.DataFrame
+    """matrix.csv of all of them."""
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the folder is the run's own, and not a sweep's."""
+        return [run.folder for run in self.runs] == [self.folder]
+
+    def rows(self) -> pd.DataFrame:
+        """The summary for programs."""
+        return plain_rows(self.matrix, self.scores)
+
+    def parts(self) -> Iterator[RenderableType]:
+        """What a terminal shows."""
+        for run in self.runs:  # those that were held to a budget of forgetting
+            if found := ending_of(run.folder):
+                yield unwrapped(ending_line(run.name, found))
+        if self.scores.empty:
+            yield from _unscored(self.runs)
+        elif len(self.runs) == 1:
+            if (continual := self.runs[0].folder / COURSE).is_file():
+                yield course_table(read_table(continual))
+            yield matrix_table(self.scores, self.matrix)
+            if line := drift_line(self.runs[0].table(DRIFT)):
+                yield line
+        else:
+            if (strategies := self.folder / STRATEGIES).is_file():
+                yield strategy_table(read_table(strategies))
+            notes = endings(run.folder for run in self.runs)
+            yield sweep_table(self.matrix, self.scores, first_decoding(self.matrix["decoding"]) or "choice", notes)
+            if waiting := [run.name for run in self.runs if run.scores.empty]:
+                yield unwrapped(f"not scored yet: {', '.join(waiting)}")
+
+
+def read_shown(path: Path) -> Shown:
+    """What `show` shows of the folder of a run or a sweep.
 
     Raises:
-        UserError: there is nothing to show.
+        UserError: there is no run, or two engines scored them.
     """
     runs = resolve(path).whole().runs
     check_one_engine((run for run in runs if not run.scores.empty), "`forgetbench show` of one run tells its own.")
@@ -42,40 +86,30 @@ def show(path: Path, as_json: bool) -> None:
             ([run.matrix for run in runs], MATRIX_COLUMNS),
         )
     )
-    if scores.empty and (as_json or not console.is_terminal):
-        raise UserError(f"{path} has no scores yet: forgetbench eval-matrix {argument('run', path)}")
+    return Shown(path, runs, scores, matrix)
+
+
+def print_shown(shown: Shown, as_json: bool) -> None:
+    """A table in a terminal, tab-separated rows in a pipe, JSON if asked for.
+
+    Raises:
+        UserError: there are no rows for a program.
+    """
     if as_json or not console.is_terminal:
-        rows = plain_rows(matrix, scores)
-        sys.stdout.write(to_json(rows) if as_json else to_tsv(rows))
+        if shown.scores.empty:
+            raise UserError(f"{shown.folder} {_waits(shown.folder)}")
+        sys.stdout.write(to_json(shown.rows()) if as_json else to_tsv(shown.rows()))
         return
-    _say_endings(runs)
-    if scores.empty:
-        _show_unscored(runs)
-    elif len(runs) == 1:
-        if (continual := runs[0].folder / COURSE).is_file():
-            console.print(course_table(read_table(continual)))
-        console.print(matrix_table(scores, matrix))
-        if line := drift_line(runs[0].table(DRIFT)):
-            console.print(line, highlight=False)
-    else:
-        if (strategies := path / STRATEGIES).is_file():
-            console.print(strategy_table(read_table(strategies)))
-        notes = endings(run.folder for run in runs)
-        console.print(sweep_table(matrix, scores, first_decoding(matrix["decoding"]) or "choice", notes))
-        if waiting := [run.name for run in runs if run.scores.empty]:
-            say(f"not scored yet: {', '.join(waiting)}")
+    print_parts(console, shown.parts())
 
 
-def _say_endings(runs: Sequence[StoredRun]) -> None:
-    """How runs ended that were held to a budget of forgetting."""
-    for run in runs:
-        if found := ending_of(run.folder):
-            say(ending_line(run.name, found))
-
-
-def _show_unscored(runs: Sequence[StoredRun]) -> None:
+def _unscored(runs: Sequence[StoredRun]) -> Iterator[RenderableType]:
     for run in runs:
         if run.run:
-            console.print(audit_table(run.run.audit))
-        console.print(training_lines(read_table(run.folder / "train.csv")))
-        say(f"{run.folder} has no scores yet: forgetbench eval-matrix {argument('run', run.folder)}")
+            yield audit_table(run.run.audit)
+        yield training_lines(read_table(run.folder / "train.csv"))
+        yield unwrapped(f"{run.folder} {_waits(run.folder)}")
+
+
+def _waits(folder: Path) -> str:
+    return f"has no scores yet: forgetbench eval-matrix {argument('run', folder)}"

@@ -29,7 +29,7 @@ from forgetbench.tables.representation import joined_representation
 from forgetbench.tables.scores import write_csv
 from forgetbench.tables.seeds import seed_rows
 from forgetbench.terminal import sweep_table
-from forgetbench.terminal.console import console, say
+from forgetbench.terminal.console import print_result, say
 from forgetbench.terminal.strategies import strategy_table
 
 _SEEDS = "seeds.csv"
@@ -78,9 +78,9 @@ def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
         write_csv(table, folder / name)
     remove_all((folder / name for name in {REPRESENTATION, DRIFT, GUARD, _SEEDS, STRATEGIES} - further.keys()), folder)
     if STRATEGIES in further:
-        console.print(strategy_table(further[STRATEGIES]))
+        print_result(strategy_table(further[STRATEGIES]))
     decodings = sorted(set(tables["matrix.csv"]["decoding"]))
     if decodings:
         notes = endings(points)
-        console.print(sweep_table(tables["matrix.csv"], tables["scores.csv"], decodings[0], notes))
+        print_result(sweep_table(tables["matrix.csv"], tables["scores.csv"], decodings[0], notes))
     say(f"{len(points)} points: {folder}/scores.csv, {folder}/matrix.csv, {folder}/summary.csv")

@@ -25,6 +25,7 @@ from forgetbench.core.files import naming
 from forgetbench.core.locks import only_command
 
 C = TypeVar("C", FinetuneConfig, EvalMatrixConfig, ScoreConfig, SweepConfig)
+T = TypeVar("T")
 
 
 def compose(kind: type[C], overrides: Sequence[str]) -> C:
@@ -45,13 +46,14 @@ def composed_yaml(kind: type[C], overrides: Sequence[str]) -> str:
         return "".join(points) + OmegaConf.to_yaml(without_hydra(config), resolve=True)
 
 
-def run(kind: type[C], overrides: Sequence[str], task: Callable[[C, Path], None]) -> None:
-    """Run `task(config, run folder)` once, through Hydra's run."""
+def run(kind: type[C], overrides: Sequence[str], task: Callable[[C, Path], T]) -> T:
+    """Run `task(config, run folder)` once, through Hydra's run; what it returns."""
     failed: list[Exception] = []
+    made: list[T] = []
 
     def job(config: DictConfig) -> None:
         try:
-            task(cast(C, OmegaConf.to_object(config)), output_folder())
+            made.append(task(cast(C, OmegaConf.to_object(config)), output_folder()))
         except Exception as error:
             # Hydra prints a line of its own about any exception that leaves a job, and cuts its traceback.
             failed.append(error)
@@ -63,6 +65,7 @@ def run(kind: type[C], overrides: Sequence[str], task: Callable[[C, Path], None]
         session.hydra.run(session.name, job, session.lines)
     if failed:
         raise failed[0]
+    return made[0]
 
 
 def sweep(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,17 @@ class FileConfigSource(file_config_source.FileConfigSource):
         return found
 
 
-def check_files() -> None:
-    """Have Hydra read files by `FileConfigSource` from now on."""
+@contextmanager
+def files_checked() -> Iterator[None]:
+    """Have Hydra read files by `FileConfigSource`; afterwards, a program's own by what read them before."""
     Plugins.instance()  # registers Hydra's own
-    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
+    readers, scheme = SourcesRegistry.instance().types, FileConfigSource.scheme()
+    before = readers[scheme]
+    readers[scheme] = FileConfigSource
+    try:
+        yield
+    finally:
+        readers[scheme] = before
 
 
 def _problems(found: ConfigResult, group: str, path: Path) -> Iterator[str]:

@@ -18,6 +18,7 @@ from omegaconf.resolvers import oc
 from forgetbench.config import SweepConfig
 from forgetbench.config.result import without_result
 from forgetbench.core.errors import UserError, reason
+from forgetbench.core.override_text import in_quotes
 from forgetbench.core.secrets import is_secret
 
 _PAIRS = (("[", "]"), ("{", "}"), ("(", ")"))
@@ -62,11 +63,16 @@ def environment_variable(name: str, *default: str | None) -> str | None:
     return oc.env(name, *default)
 
 
-# At import, not in a function: a launcher's worker process imports this module when it unpickles the task.
-OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
-OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
-OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
-OmegaConf.register_new_resolver("without_result", left_out_of_names, replace=True)
+def register_resolvers() -> None:
+    """Make these functions known to configurations; a program that calls a command gets its own `oc.env` back."""
+    OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("without_result", left_out_of_names, replace=True)
+
+
+# At import, too: a launcher's worker process imports this module when it unpickles the task.
+register_resolvers()
 
 
 _TOKEN = re.compile(r"""'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[\[\]{}(),:]|[^\[\]{}(),:'"]+|['"]""")
@@ -75,8 +81,7 @@ _TOKEN = re.compile(r"""'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[\[\]{}(),:]|[^\[\]{}(),
 
 def quoted(value: str) -> str:
     """A value as Hydra's grammar quotes it, interpolation left to no one."""
-    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    return "'{}'".format(escaped.replace("${", "\\${"))
+    return in_quotes(value).replace("${", "\\${")
 
 
 def as_argument(key: str, value: str) -> str:

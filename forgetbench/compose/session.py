@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -27,8 +28,8 @@ from yaml import YAMLError
 from forgetbench.compose import implied, refusals
 from forgetbench.compose.checks import problems
 from forgetbench.compose.checks.recipe import unused_mix
-from forgetbench.compose.config_files import check_files
-from forgetbench.compose.overrides import parse, quoted
+from forgetbench.compose.config_files import files_checked
+from forgetbench.compose.overrides import parse, quoted, register_resolvers
 from forgetbench.compose.remembered import Remembered, register, remembered
 from forgetbench.compose.short_forms import LongForms, long_forms
 from forgetbench.compose.targets import check_secrets, check_targets, refusal, resolved
@@ -66,6 +67,7 @@ def opened(kind: type[Any], overrides: Sequence[str]) -> Iterator[Session]:
     name = next(name for name, schema in SCHEMAS.items() if schema is kind)
     if words := [word for word in overrides if "=" not in word and not word.startswith("~")]:
         raise refusals.bare_word(name, words[0], USER_MANIFESTS)
+    register_resolvers()
     parsed = parse(overrides)
     chosen = [override.value() for override in parsed if override.key_or_group == "manifests"]
     known = remembered(kind, parsed)
@@ -73,17 +75,31 @@ def opened(kind: type[Any], overrides: Sequence[str]) -> Iterator[Session]:
     typed = chosen[-1] if chosen and isinstance(chosen[-1], list) else known.manifests or USER_MANIFESTS
     manifests = [str(one) for one in typed]
     written = long_forms(parsed, manifests)
-    _register(manifests, written.sequences)
-    register(known.scored)
-    check_files()
-    before = HydraConfig.instance().cfg
-    try:
+    with _callers_hydra_aside(), files_checked():
+        _register(manifests, written.sequences)
+        register(known.scored)
         with initialize_config_dir(str(shipped("conf")), job_name="forgetbench", version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             yield Session(hydra, name, written, manifests, known)
+
+
+@contextmanager
+def _callers_hydra_aside() -> Iterator[None]:
+    """Whoever calls a command may be a Hydra program itself, with a configuration and groups of its own."""
+    config, hydra, version = HydraConfig.instance(), GlobalHydra.instance(), VersionBase.instance()
+    groups = ConfigStore.instance().repo
+    before = config.cfg, hydra.hydra, version.version_base
+    own: dict[str, Any] = {name: dict(groups[name]) for name in ("data", "matrix") if name in groups}
+    hydra.clear()
+    try:
+        yield
     finally:
-        HydraConfig.instance().cfg = before
+        for name in ("data", "matrix"):
+            groups.pop(name, None)
+        groups.update(own)
+        config.cfg, version.version_base = before[0], before[2]
+        GlobalHydra.instance().hydra = before[1]
 
 
 def _register(manifests: Sequence[str], sequences: Mapping[str, list[str]]) -> None:

@@ -97,7 +97,7 @@ class Sharding(StrEnum):
 
 
 class Tracker(StrEnum):
-    """Where else training's numbers go, through accelerate; train.csv is always written."""
+    """Where else the numbers of training and the scores go, through accelerate; the CSVs are always written."""
 
     none = "none"
     tensorboard = "tensorboard"
@@ -222,7 +222,8 @@ class FinetuneConfig:
     resume_minutes: float = field(default=5.0, metadata=NO_RESULT)
     """Minutes between points that a killed run goes on from, besides checkpoints and signals; 0: after every step."""
     tracker: Tracker = field(default=Tracker.none, metadata=NO_RESULT)
-    """Also send every step's numbers there; its account and address come from its own environment variables."""
+    """Also send every step's numbers there, and the scores of a sweep's points; its account and address come from its
+    own environment variables."""
     strategy: str | None = None
     """What tables call this way of continual learning; a config of the group `strategy` says it."""
     model: ModelConfig = MISSING
@@ -250,6 +251,8 @@ class EvalMatrixConfig:
     """CPU threads; null leaves it to torch."""
     seed: int = 0
     """Of random weights (model.weights=random), when `run` is null."""
+    tracker: Tracker = Tracker.none
+    """Also send the matrix of each checkpoint and the summary there, beside the numbers of training."""
     model: ModelConfig = MISSING
     """Used when `run` is null."""
     data: DataConfig = MISSING
@@ -279,6 +282,8 @@ class ScoreConfig:
     partial: bool = False
     """Score what is there (of a run: its cells; of `predictions`: the items that every file has) and say what is not;
     `--partial` is the same."""
+    tracker: Tracker = Tracker.none
+    """Also send the matrix of each checkpoint and the summary there, beside the numbers of training."""
     lm_eval: bool = False
     """Also write each checkpoint's results in lm-evaluation-harness's JSON layout."""
     data: DataConfig = MISSING

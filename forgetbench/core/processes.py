@@ -73,12 +73,26 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+_threads_before: list[int] = []
+"""CPU threads of this process before a command fixed them."""
+
+
 def set_threads(threads: int | None) -> None:
     """Fix the CPU threads; the same seed gives the same bytes at the same number of threads."""
     import torch
 
     if threads is not None:
+        _threads_before.append(torch.get_num_threads())
         torch.set_num_threads(threads)
+
+
+def restore_threads() -> None:
+    """Give a program that called a command its CPU threads back."""
+    if _threads_before:
+        import torch
+
+        torch.set_num_threads(_threads_before[0])
+        _threads_before.clear()
 
 
 def join_process_group() -> ProcessGroup:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +155,9 @@ def from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
             check_settings(Path(path))
         if settings := base_file(config, CONFIG):
             check_sizes(settings)
-        return cls.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code, **kwargs)
+        trusted = config.trust_remote_code
+        with _without_report():
+            return cls.from_pretrained(path, revision=config.revision, trust_remote_code=trusted, **kwargs)
     except BaseException as error:
         if not is_of_files(error):
             raise
@@ -187,7 +191,15 @@ class _NoReport(logging.Filter):
         return "LOAD REPORT" not in record.getMessage()
 
 
-transformers.utils.logging.get_logger("transformers.modeling_utils").addFilter(_NoReport())
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Withhold the list while a model of ours is read; a program that called us gets the others."""
+    logger, no_report = transformers.utils.logging.get_logger("transformers.modeling_utils"), _NoReport()
+    logger.addFilter(no_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(no_report)
 
 
 def _check_at_hand(path: str, config: ModelConfig) -> None:

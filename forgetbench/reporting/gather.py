@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from forgetbench.core.errors import UserError
+from forgetbench.core.options import manifest_files
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.reporting.commands import import_command, training_command
 from forgetbench.reporting.contents import ReportContents, ReportTables, RunFacts
@@ -53,7 +54,7 @@ def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportCo
     runs = resolve(path).whole().runs
     scored = [run for run in runs if not run.scores.empty]
     check_one_engine(scored, "A report is of one engine.")
-    catalogue = _catalogue(tuple(dict.fromkeys(folder for run in runs for folder in run.manifests)))
+    catalogue = _catalogue(list(dict.fromkeys(folder for run in runs for folder in run.manifests)))
     tables = _tables(runs)  # what is damaged is said before the longer work
     answered, recipes, notes = _answers(scored, every_checkpoint=len(runs) == 1)
     strategies, lost = _strategies(path, scored)
@@ -105,8 +106,14 @@ def _answers(
     return answered, recipes, notes
 
 
+def _catalogue(folders: Sequence[str]) -> Catalogue:
+    """The manifests in these folders; the same object, by which more is kept, as long as no file has changed."""
+    files = manifest_files(folders).values()
+    return _kept(tuple(folders), tuple((str(file.resolve()), file.stat().st_mtime_ns) for file in files))
+
+
 @lru_cache(maxsize=8)
-def _catalogue(folders: tuple[str, ...]) -> Catalogue:
+def _kept(folders: tuple[str, ...], _files: tuple[tuple[str, int], ...]) -> Catalogue:
     return Catalogue(folders)
 
 

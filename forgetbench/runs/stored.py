@@ -117,9 +117,16 @@ def _store(outputs: Path) -> CellStore:
 
 
 @lru_cache(maxsize=64)
-def _read(store: CellStore, digest: str, metric: Metric) -> Cell | None:
-    """A cell; the base's are asked for by every run."""
-    return store.read(digest, metric, "it counts as missing")
+def _read(store: CellStore, digest: str, metric: Metric) -> Cell:
+    """A cell; the base's are asked for by every run.
+
+    Raises:
+        LookupError: it is missing, which is not kept: it may be made before it is asked for again.
+    """
+    cell = store.read(digest, metric, "it counts as missing")
+    if cell is None:
+        raise LookupError(digest)
+    return cell
 
 
 @lru_cache(maxsize=1024)
@@ -216,13 +223,13 @@ class StoredRun:
         Raises:
             UserError: they are gone.
         """
-        cell = _read(self.store, str(row["cell"]), Metric(row["metric"]))
-        if cell is None:
+        try:
+            return _read(self.store, str(row["cell"]), Metric(row["metric"]))
+        except LookupError as error:
             raise UserError(
                 f"{self.store.path(str(row['cell']))} is missing or damaged: the answers of {self.name}, "
                 f"{row['checkpoint']}, {row['dataset']}. {remade_by(self.folder)}"
-            )
-        return cell
+            ) from error
 
     def views(self, rows: pd.DataFrame) -> list[CellView]:
         """The cells of rows of scores.csv, with their context."""

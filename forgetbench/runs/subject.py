@@ -27,7 +27,7 @@ from forgetbench.tables.representation import representation_rows
 from forgetbench.tables.scores import matrix_rows, score_rows, write_csv
 from forgetbench.tables.summary import summary_rows
 from forgetbench.terminal import matrix_table
-from forgetbench.terminal.console import console, say
+from forgetbench.terminal.console import print_result, say
 from forgetbench.terminal.strategies import course_table
 
 if TYPE_CHECKING:
@@ -187,10 +187,11 @@ def _lr(lr: float | str | Mapping[str, float]) -> float | str:
 
 @dataclass(frozen=True)
 class Tables:
-    """What scores.csv and matrix.csv hold."""
+    """What scores.csv, matrix.csv and summary.csv hold."""
 
     scores: pd.DataFrame
     matrix: pd.DataFrame
+    summary: pd.DataFrame
 
 
 def write_tables(
@@ -213,11 +214,11 @@ def write_tables(
         UserError: a cell and its base hold different items.
     """
     views = subject.views(cells, catalogue)
-    tables = Tables(score_rows(views), matrix_rows(views))
+    tables = Tables(score_rows(views), matrix_rows(views), summary_rows(views))
     written = {
         "scores.csv": tables.scores,
         "matrix.csv": tables.matrix,
-        "summary.csv": summary_rows(views),
+        "summary.csv": tables.summary,
         **_drift(views),
         **_continual(subject, views),
         **_beyond_context(cells),
@@ -229,8 +230,8 @@ def write_tables(
     stale = [subject.folder / name for name in _NOT_ALWAYS if name not in (*written, *kept)]
     remove_all([*stale, *subject.folder.glob(LM_EVAL_RESULTS)], subject.folder)
     if CONTINUAL in written:
-        console.print(course_table(written[CONTINUAL]))
-    console.print(matrix_table(tables.scores, tables.matrix))
+        print_result(course_table(written[CONTINUAL]))
+    print_result(matrix_table(tables.scores, tables.matrix))
     _tell_beyond_context(cells)
     for line in cut_off_replies(cells):
         say(line)

@@ -68,7 +68,7 @@ def matrix_table(scores: pd.DataFrame, matrix: pd.DataFrame) -> RenderableType:
         for image in _IMAGES
     }
     probes = trained[trained["quadrant"].str.startswith(PROBE)]
-    variants = _variant_rows(rows)
+    variants = variant_lines(rows)
     shown = [change(row) for row in trained.to_dict("records")]
     shown += [one for row in variants for one in row.changes()]
 
@@ -96,14 +96,7 @@ def sweep_table(
         decoding: the one that is shown.
         notes: what is said behind the names of some runs.
     """
-    rows = plain_rows(matrix, scores)
-    rows = rows[rows["decoding"] == decoding]
-    lines: list[FirstAndLast] = []
-    for run in sorted({str(run) for frame in (matrix, scores) for run in frame["run"]}):
-        own = rows[rows["run"] == run]
-        trained = own[own["variant"].isna()]
-        note = (notes or {}).get(run)
-        lines += [ends(f"{run} ({note})" if note else run, trained), *_variant_ends(own)]
+    lines = sweep_lines(matrix, scores, decoding, notes)
     if not lines:
         return Text("no scored runs")
     shown = [one for line in lines for one in line.changes()]
@@ -113,6 +106,20 @@ def sweep_table(
         return Group(title, "", first_and_last_table("run", lines, width), *star_lines(shown))
 
     return Fitted(draw)
+
+
+def sweep_lines(
+    matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str, notes: Mapping[str, str] | None = None
+) -> list[FirstAndLast]:
+    """The rows of `sweep_table`."""
+    rows = plain_rows(matrix, scores)
+    rows = rows[rows["decoding"] == decoding]
+    lines: list[FirstAndLast] = []
+    for run in sorted({str(run) for frame in (matrix, scores) for run in frame["run"]}):
+        own = rows[rows["run"] == run]
+        note = (notes or {}).get(run)
+        lines += [ends(f"{run} ({note})" if note else run, own[own["variant"].isna()]), *_variant_ends(own)]
+    return lines
 
 
 def audit_table(audit: Mapping[str, Any]) -> RenderableType:
@@ -193,7 +200,7 @@ def _probe_lines(probes: pd.DataFrame) -> Iterator[Text]:
         yield line
 
 
-def _variant_rows(rows: pd.DataFrame) -> list[FirstAndLast]:
+def variant_lines(rows: pd.DataFrame) -> list[FirstAndLast]:
     """The last checkpoint as trained and every variant, in the first decoding; nothing if there is no variant."""
     rows = rows[rows["decoding"] == rows["decoding"].min()]
     variants = _variant_ends(rows)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from io import StringIO
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -15,6 +18,8 @@ from rich.text import Text
 from forgetbench.core.streams import accept_all_letters, has_all_letters, shown, visible_json
 
 PLAIN_WIDTH = 120
+_PLAIN: dict[str, Any] = {"highlight": False, "emoji": False, "markup": False, "force_jupyter": False}
+"""As it is written; in a notebook, too, where Rich would make an output of its own of each line."""
 
 
 class _SafeConsole(Console):
@@ -35,10 +40,47 @@ def make_console() -> Console:
     accept_all_letters()
     quiet = os.environ.get("RANK", "0") != "0"
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    return _SafeConsole(highlight=False, emoji=False, markup=False, quiet=quiet, width=width)
+    return _SafeConsole(quiet=quiet, width=width, **_PLAIN)
 
 
 console = make_console()
+_returned: ContextVar[bool] = ContextVar("results are returned", default=False)
+
+
+@contextmanager
+def results_returned() -> Iterator[None]:
+    """Inside, tables of results are left to a caller in Python, and lines go to standard error."""
+    before, token = console.stderr, _returned.set(True)
+    console.stderr = True
+    try:
+        yield
+    finally:
+        console.stderr = before
+        _returned.reset(token)
+
+
+def print_result(table: RenderableType) -> None:
+    """A table that is the result of a command, unless its caller has it anyway."""
+    if not _returned.get():
+        console.print(table)
+
+
+def unwrapped(line: str) -> Text:
+    """A line that stays one: paths in it can be copied."""
+    return Text(line, no_wrap=True)
+
+
+def print_parts(to: Console, parts: Iterable[RenderableType]) -> None:
+    """Tables and lines, one below the other."""
+    for part in parts:
+        to.print(part, soft_wrap=isinstance(part, Text) and bool(part.no_wrap))
+
+
+def as_text(parts: Iterable[RenderableType], width: int) -> str:
+    """Tables and lines as plain text."""
+    screen = StringIO()
+    print_parts(_SafeConsole(file=screen, width=width, **_PLAIN), parts)
+    return "\n".join(line.rstrip() for line in screen.getvalue().splitlines())
 
 
 def say(line: str) -> None:

@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoTokenizer, Trainer, TrainingArguments
 
-from forgetbench.commands.compare import Options, compare_checkpoints
+from forgetbench.commands.compare import Options, compare_checkpoints, print_comparison
 from forgetbench.commands.export import export
 from forgetbench.commands.import_ import importer
 from forgetbench.commands.power import power
-from forgetbench.commands.show import show
+from forgetbench.commands.show import print_shown, read_shown
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import read_json
 from forgetbench.methods.lora import LoRA
@@ -108,9 +108,9 @@ def test_checkpoints_of_a_trainer_become_a_run_with_the_digests_and_cells_of_our
 
     (facts,) = gather(run, 10).runs
     assert (facts.train_seconds, facts.peak_memory_mb) == (None, None)
-    show(run, as_json=False)
+    print_shown(read_shown(run), as_json=False)
     power(run, [2.0], 0.8, 0.05, as_json=True)
-    compare_checkpoints([str(ours), str(run)], Options())
+    print_comparison(compare_checkpoints([str(ours), str(run)], Options()), as_json=False)
 
 
 def test_what_the_trainer_said_is_in_run_json_and_the_rest_is_named_as_not_known(
@@ -143,7 +143,7 @@ def test_an_unlogged_learning_rate_stays_empty_in_the_tables(
     assert rates.isna().all()
     assert not (run / "train.csv").exists()
     assert "recipe.lr" in read_json(run / "run.json")["environment"]["not known"]
-    show(run, as_json=False)
+    print_shown(read_shown(run), as_json=False)
 
 
 def test_importing_again_changes_nothing_and_other_weights_under_the_name_are_refused(

@@ -178,7 +178,7 @@ def test_a_watched_page_follows_its_run_and_ends_without_refreshing(
     monkeypatch.setattr(report.time, "sleep", nap)
     opened: list[str] = []
     monkeypatch.setattr(report.webbrowser, "open", opened.append)
-    report.make(folder, report.Options(watch=True, open_page=True))
+    report.watch(folder, report.Options(open_page=True))
     assert len(opened) == 1
     assert pages[0] != pages[1]
     assert pages[1] == pages[2]

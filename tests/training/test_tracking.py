@@ -15,7 +15,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.files import write_json
 from forgetbench.methods.base import Method
 from forgetbench.training.run import train
-from forgetbench.training.tracking import tracked
+from forgetbench.training.tracking import send_scores, tracked
 from tests.support.families import llava
 from tests.support.runs import plan, trainer
 
@@ -39,6 +39,9 @@ class StandIn(GeneralTracker):
 
     def start(self) -> None:
         pass
+
+    def define_metric(self, names: str, step_metric: str) -> None:
+        type(self).notes.append((names, step_metric))
 
     def store_init_configuration(self, values: dict[str, Any]) -> None:
         type(self).notes.append(values)
@@ -183,3 +186,91 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_instal
     assert list(tracker_problems(Tracker.mlflow, find=lambda name: name)) == []
     (problem,) = tracker_problems(Tracker.mlflow, find=lambda _: None)
     assert "pip install 'forgetbench[mlflow]'" in problem.message
+
+
+SCORES: dict[int, dict[str, float]] = {
+    0: {"forgetbench/a": 0.5},
+    4: {"forgetbench/a": 0.25, "forgetbench/a/delta": -0.25},
+}
+
+
+def points(run: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_scores_stand_beside_training_in_tensorboard_once_however_often_a_run_is_scored(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    with tracked(Tracker.tensorboard, run, {}) as connection:
+        connection.log(4, {"loss": 1.0})
+        connection.log_scores(4, {"forgetbench/a": 0.75})  # of a draw, while training
+    for last in (0.25, 0.125):
+        send_scores(Tracker.tensorboard, run, {**SCORES, 4: {"forgetbench/a": last}})
+    assert points(run) == {"loss": [(4, 1.0)], "forgetbench/a": [(0, 0.5), (4, 0.125)]}
+    assert not (run / "tracked.json").exists()
+
+
+def test_scores_that_a_tracker_has_are_not_sent_again(
+    tmp_path: Path, stand_in: type[StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path / "run")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter2@host")
+    send_scores(Tracker.trackio, run, SCORES)
+    first = list(stand_in.notes)
+    assert [note for note in first if isinstance(note, int)] == [0, 4]
+    send_scores(Tracker.trackio, run, SCORES)
+    assert stand_in.notes == first
+    send_scores(Tracker.trackio, run, {**SCORES, 4: {"forgetbench/a": 0.3, "forgetbench/a/delta": -0.25}})
+    assert stand_in.notes[len(first) + 1 :] == [4, "finished"]
+    assert "hunter2" not in (run / "tracked.json").read_text()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://elsewhere")
+    send_scores(Tracker.trackio, run, SCORES)
+    assert [note for note in stand_in.notes[len(first) + 3 :] if isinstance(note, int)] == [0, 4]
+
+
+def test_what_a_tracker_did_not_take_is_sent_the_next_time(
+    tmp_path: Path, stand_in: type[StandIn], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = begun(tmp_path / "run")
+    stand_in.breaks_at = 4
+    send_scores(Tracker.trackio, run, SCORES)
+    assert "the network is gone" in capsys.readouterr().err
+    stand_in.breaks_at = None
+    send_scores(Tracker.trackio, run, SCORES)
+    assert [note for note in stand_in.notes if isinstance(note, int)] == [0, 4]
+
+
+def test_wandb_gets_scores_on_an_axis_of_their_own_as_its_steps_only_go_up(
+    tmp_path: Path, stand_in: type[StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[tuple[dict[str, Any], int | None]] = []
+    monkeypatch.setattr(stand_in, "name", "wandb")
+    monkeypatch.setattr(stand_in, "log", lambda _, values, step=None: logged.append((values, step)))
+    run = begun(tmp_path / "run")
+    send_scores(Tracker.wandb, run, SCORES)
+    assert stand_in.notes[1] == ("forgetbench/*", "forgetbench/step")
+    assert logged == [({**numbers, "forgetbench/step": step}, None) for step, numbers in SCORES.items()]
+
+
+def test_a_base_that_no_run_is_of_is_tracked_under_its_folders_name(tmp_path: Path, stand_in: type[StandIn]) -> None:
+    for name in ("base-a", "base-b"):
+        (tmp_path / name).mkdir()
+        send_scores(Tracker.trackio, tmp_path / name, {0: {"forgetbench/a": 0.5}})
+    starts = [note["name"] for note in stand_in.notes if isinstance(note, dict)]
+    assert [start.rpartition("-")[0] for start in starts] == ["base-a", "base-b"]
+    assert len({start.rpartition("-")[2] for start in starts}) == 2
+
+
+def test_a_tracker_that_cannot_take_scores_is_named_with_the_command_that_sends_them_later(
+    tmp_path: Path, stand_in: type[StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: StandIn) -> None:
+        raise RuntimeError("no API key")
+
+    monkeypatch.setattr(stand_in, "start", fails)
+    run = begun(tmp_path / "run")
+    with pytest.raises(UserError, match=r"no API key\n.*\n?.*forgetbench score run=\S+ tracker=trackio` sends them"):
+        send_scores(Tracker.trackio, run, SCORES)

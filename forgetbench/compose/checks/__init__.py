@@ -42,6 +42,7 @@ def problems(config: Config, catalogue: Catalogue) -> list[Problem]:
 
 def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
     yield from _machine(config)
+    yield from tracker_problems(config.tracker)
     yield from number_problems(config)
     if isinstance(config, FinetuneConfig):
         yield from _name(config.name)
@@ -60,7 +61,6 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from _further_sets(config, catalogue)
         yield from _operation(config)
         yield from process_problems(config)
-        yield from tracker_problems(config.tracker)
         yield from _resume_minutes(config.resume_minutes)
         yield from guard_problems(config, catalogue)
     if isinstance(config, FinetuneConfig | EvalMatrixConfig):
