@@ -187,10 +187,11 @@ def _lr(lr: float | str | Mapping[str, float]) -> float | str:
 
 @dataclass(frozen=True)
 class Tables:
-    """What scores.csv and matrix.csv hold."""
+    """What scores.csv, matrix.csv and summary.csv hold."""
 
     scores: pd.DataFrame
     matrix: pd.DataFrame
+    summary: pd.DataFrame
 
 
 def write_tables(
@@ -213,11 +214,11 @@ def write_tables(
         UserError: a cell and its base hold different items.
     """
     views = subject.views(cells, catalogue)
-    tables = Tables(score_rows(views), matrix_rows(views))
+    tables = Tables(score_rows(views), matrix_rows(views), summary_rows(views))
     written = {
         "scores.csv": tables.scores,
         "matrix.csv": tables.matrix,
-        "summary.csv": summary_rows(views),
+        "summary.csv": tables.summary,
         **_drift(views),
         **_continual(subject, views),
         **_beyond_context(cells),

@@ -1,0 +1,448 @@
+"""The run folder of a training that another trainer does: its checkpoints, cells and tables, look by look."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from forgetbench.config import (
+    DataConfig,
+    Dtype,
+    FinetuneConfig,
+    GuardConfig,
+    MatrixConfig,
+    ModelConfig,
+    RecipeConfig,
+    RepresentationConfig,
+    Schedule,
+    StageConfig,
+)
+from forgetbench.core.errors import UserError
+from forgetbench.core.processes import ProcessGroup
+from forgetbench.core.records import PARTS, QUADRANTS, AnswerKind, Decoding, Precision
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.data.collate import shared_encoder
+from forgetbench.data.quadrant import place
+from forgetbench.evaluation.cells import CellStore
+from forgetbench.evaluation.evaluate import Evaluator, ScoredCell, plan
+from forgetbench.evaluation.inference import ModelRunner
+from forgetbench.evaluation.sets import load_sets
+from forgetbench.exchange.layouts import write_log
+from forgetbench.exchange.live_model import (
+    Base,
+    asked,
+    changed_weights,
+    check_base,
+    inner_model,
+    read_base,
+    trained_names,
+)
+from forgetbench.methods.base import Method
+from forgetbench.models.checkpoint import BASE, Checkpoint, list_checkpoints, save_checkpoint
+from forgetbench.models.load import LoadedModel
+from forgetbench.models.parts import PartCount, TrainableAudit, part_of
+from forgetbench.models.precision import is_narrow, scored_digest
+from forgetbench.models.pretrained import load_processor
+from forgetbench.runs.guard import ending_of, quadrants_of
+from forgetbench.runs.run import FILE, NOT_KNOWN, TRAINED_BY, Run, check_same, start_run
+from forgetbench.runs.scored import Scored, matrix_settings
+from forgetbench.runs.subject import run_subject, write_tables
+from forgetbench.statistics.sequential import Budget
+from forgetbench.tables.guard import GUARD, STOP, Look, groups_of, guard_rows
+from forgetbench.tables.scores import write_csv
+from forgetbench.tables.tracked import SCORES, score_numbers
+from forgetbench.terminal.console import console
+from forgetbench.training.plan import plan_stages
+
+if TYPE_CHECKING:
+    from transformers import TrainerState, TrainingArguments
+
+T = TypeVar("T")
+NAME = "ForgettingCallback"
+_PEFT = "base_model.model."
+_WIDTHS = {"torch.float32", "torch.bfloat16"}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user of the callback asked for."""
+
+    target: str
+    matrix: Sequence[str]
+    items: int
+    budget: float | None
+    every: int | None
+    name: str | None
+    outputs: str
+    manifests: Sequence[str]
+    model: str | Mapping[str, Any] | None
+    precision: Precision | None
+    batch_size: int
+
+    def check(self) -> None:
+        """Refuse what cannot be asked, before anything is loaded.
+
+        Raises:
+            UserError: names the argument.
+        """
+        catalogue = Catalogue(self.manifests)
+        catalogue.load(self.target)
+        if not self.matrix or isinstance(self.matrix, str):
+            raise UserError(f"{NAME}(matrix={self.matrix!r}): give a list of datasets, such as ['digits_naming'].")
+        for one in self.matrix:
+            if not catalogue.load(one).eval_split:
+                raise UserError(f"{NAME}(matrix=...): '{one}' has no evaluation split; leave it out.")
+        if self.items < len(self.matrix):
+            raise UserError(f"{NAME}(items={self.items}) for {len(self.matrix)} datasets; give at least one for each.")
+        if self.every is not None and self.every < 1:
+            raise UserError(f"{NAME}(every={self.every}): give a number of steps, 1 or more; None looks at every save.")
+        if self.budget is not None and not 0 <= self.budget < 100:
+            raise UserError(f"{NAME}(budget={self.budget:g}) is no loss in points; give 0 or more, below 100.")
+        if self.budget is not None and not self.guarded(catalogue):
+            raise UserError(
+                f"{NAME}(budget={self.budget:g}): no dataset of the matrix is outside the target's quadrant and scored "
+                "by a share of 1, so there is nothing to lose; add one, such as 'digits_naming'."
+            )
+
+    def guarded(self, catalogue: Catalogue) -> list[str]:
+        """The datasets that the budget is for."""
+        target = catalogue.load(self.target)
+        found = [catalogue.load(name) for name in self.matrix]
+        outside = [one for one in found if place(target, one).quadrant not in ("", QUADRANTS[0])]
+        return [one.name for one in outside if one.metric.is_fraction]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look found, in every process."""
+
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """As trackers take them."""
+    is_broken: bool = False
+    """The budget is shown to be broken."""
+
+
+class LiveRun:
+    """A run folder that grows while another trainer trains."""
+
+    def __init__(self, wish: Wish, args: TrainingArguments, state: TrainerState, model: Any) -> None:
+        """Read the base and the data, and claim the folder or take it up again.
+
+        Args:
+            wish: what was asked for.
+            args: of the trainer.
+            state: of the trainer; past step 0 it resumes.
+            model: as it is trained, on its base or at the step that it resumes from.
+
+        Raises:
+            UserError: model, data or folder do not fit.
+        """
+        self._group = ProcessGroup(args.process_index, args.world_size)
+        self._catalogue = Catalogue(wish.manifests)
+        self._outputs = Path(wish.outputs)
+        self.seconds = 0.0
+        """What looking took in this process."""
+        model_config = _model_config(inner_model(model), wish.model)
+        self._base: Base = self._by_main(lambda: read_base(model_config))
+        self._names = trained_names(model, self._base.fingerprints)
+        self._processor = load_processor(model_config)
+        self._matrix = _matrix(wish, model_config, self._catalogue)
+        self._sets = load_sets(self._matrix, self._catalogue)
+        self._run: Run = self._by_main(lambda: self._start(wish, args, state, model, model_config))
+        self.looks = planned_looks(args, state, wish.every)
+        """How many there will be; None if that is not known."""
+        guarded = wish.guarded(self._catalogue) if wish.budget is not None else []
+        self._groups = groups_of(quadrants_of(self._run.config, guarded, self._catalogue), in_mean=False)
+        self._budget = Budget((wish.budget or 0.0) / 100, len(self._groups), self.looks) if guarded else None
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self._run.folder
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that were looked at, in the main process."""
+        return [one.step for one in list_checkpoints(self.folder) if one.path and not one.variant]
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the budget ended this run before."""
+        found = self._by_main(lambda: ending_of(self.folder)) if self._budget else None
+        return bool(found and found.is_stopped)
+
+    def has_room(self, is_last: bool) -> bool:
+        """Whether a budget has a look left here: of the planned ones, one is for the end."""
+        if self._budget is None or self.looks is None:
+            return True
+        done: int = self._by_main(lambda: len(self.steps))
+        return done < self.looks - (not is_last)
+
+    def look(self, model: Any, step: int, log: Sequence[Mapping[str, Any]] = (), shows: bool = False) -> Seen:
+        """Score the model as it is, and write the tables; every process must call it.
+
+        Args:
+            model: as it is trained.
+            step: after which it is looked at; 0 is the base.
+            log: rows of the trainer's log.
+            shows: whether the 2x2 is printed.
+
+        Raises:
+            UserError: the answers of an earlier look are gone.
+        """
+        started = time.perf_counter()
+        checkpoints: list[Checkpoint] = self._by_main(lambda: self._checkpoints(model, step))
+        cells = self._cells(model, checkpoints)
+        seen: Seen = self._by_main(lambda: self._written(checkpoints, cells, log, shows))
+        self.seconds += (took := time.perf_counter() - started)
+        return replace(seen, numbers={**seen.numbers, f"{SCORES}seconds": took, f"{SCORES}all_seconds": self.seconds})
+
+    def _by_main(self, make: Callable[[], T]) -> T:
+        """What the main process makes, in every process; what it is refused is raised in all of them."""
+        found: Any = None
+        error = ""
+        if self._group.is_main:
+            try:
+                found = make()
+            except UserError as refused:
+                error = str(refused)
+        found, error = self._group.broadcast((found, error))
+        if error:
+            raise UserError(error)
+        return found  # type: ignore[no-any-return]
+
+    def _start(
+        self, wish: Wish, args: TrainingArguments, state: TrainerState, model: Any, model_config: ModelConfig
+    ) -> Run:
+        config, unknown = _config(wish, args, state, model, model_config)
+        folder = self._outputs / config.name
+        is_there = (folder / FILE).is_file()
+        steps = [one.step for one in list_checkpoints(folder) if one.path] if is_there else []
+        if not state.global_step and steps:
+            raise UserError(
+                f"{folder} holds a run with checkpoints up to step {max(steps)}, and this training starts anew. Go on "
+                f"with resume_from_checkpoint, give {NAME}(name=...), or delete the folder."
+            )
+        if state.global_step and not is_there:
+            raise UserError(
+                f"{folder} holds no run, and this training goes on from step {state.global_step}: the base row is made "
+                "before the first step. Start from the beginning, or give the name of the run that was begun "
+                f"({NAME}(name=...)); checkpoints that are there are scored with `forgetbench import`."
+            )
+        if not state.global_step:
+            check_base(model, self._base, model_config.path)
+        stages = plan_stages(config, self._catalogue)
+        if is_there:
+            check_same(folder, config, [stage.data_digest for stage in stages], self._base.digest)
+        folder.mkdir(parents=True, exist_ok=True)
+        loaded = self._loaded(None, model_config.name)
+        run = start_run(folder, config, stages, loaded, _audit(model))
+        run = replace(
+            run,
+            environment={
+                **run.environment,
+                TRAINED_BY: f"{NAME}(target={wish.target!r}, matrix={list(wish.matrix)!r}, items={wish.items})",
+                NOT_KNOWN: ", ".join(f"recipe.{name}" for name in unknown),
+            },
+        )
+        run.write()
+        return run
+
+    def _loaded(self, model: Any, name: str) -> LoadedModel:
+        base = self._base
+        return LoadedModel(
+            model, self._processor, name, base.digest, base.inputs_digest, base.reuses_prefix, base.keeps_logits
+        )
+
+    def _checkpoints(self, model: Any, step: int) -> list[Checkpoint]:
+        """The base and every checkpoint up to a step, the step's own written now."""
+        if step:
+            delta = changed_weights(model, self._base, self._names)
+            save_checkpoint(self.folder, step, delta, {**self._run.meta, "stage": 1})
+        return [one for one in list_checkpoints(self.folder) if one.step <= step and not one.variant]
+
+    def _cells(self, model: Any, checkpoints: Sequence[Checkpoint]) -> list[ScoredCell]:
+        """Every checkpoint's cells; those of the last one are asked of the model now."""
+        now = checkpoints[-1]
+        digest = scored_digest(self._base.digest, self._run.model, self._matrix.precision)
+        planned = plan(digest, checkpoints, self._sets, self._matrix)
+        store = CellStore(self._outputs, self._matrix.reasoning.marks)
+        encoder = shared_encoder(self._processor, self._run.model, self._base.inputs_digest)
+        with asked(model, self._base, with_adapters=now is not BASE) as inner:
+            device = str(next(inner.parameters()).device)
+            loaded = self._loaded(inner, self._run.model.name)
+
+            def runner() -> ModelRunner:
+                return _Runner(loaded, encoder, self._matrix, self._outputs / ".cache", device, now)
+
+            return Evaluator(runner, store, self._group).score(planned, lambda *_: None)
+
+    def _written(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        cells: Sequence[ScoredCell],
+        log: Sequence[Mapping[str, Any]],
+        shows: bool,
+    ) -> Seen:
+        """The tables, and what is told of the last checkpoint."""
+        subject, step = run_subject(self._run), checkpoints[-1].step
+        scored = Scored(matrix_settings(self._matrix), self._run.config.manifests, self._outputs)
+        if shows:
+            tables = write_tables(subject, cells, self._catalogue, scored)
+        else:
+            with console.capture():
+                tables = write_tables(subject, cells, self._catalogue, scored)
+        write_log(log, self._run.parts, self.folder / "train.csv")
+        numbers = score_numbers(tables.matrix, tables.summary).get(step, {})
+        return Seen(numbers, bool(step) and self._is_broken(checkpoints, cells))
+
+    def _is_broken(self, checkpoints: Sequence[Checkpoint], cells: Sequence[ScoredCell]) -> bool:
+        """Write guard.csv of all looks so far; whether the budget is shown to be broken."""
+        if self._budget is None:
+            return False
+        views = run_subject(self._run).views(cells, self._catalogue)
+        guarded = {name for members in self._groups.values() for name in members}
+        by_place = {(view.context.step, view.context.dataset): view for view in reversed(views)}
+        looks = [
+            Look(1, one.step, {name: (by_place[0, name], by_place[one.step, name]) for name in sorted(guarded)})
+            for one in checkpoints[1:]
+        ]
+        rows = guard_rows(self._run.name, looks, self._groups, self._budget)
+        write_csv(rows, self.folder / GUARD)
+        return bool(rows["decision"].iloc[-1] == STOP)
+
+
+class _Runner(ModelRunner):
+    """Asks a model that trains, which is at one checkpoint and stays there."""
+
+    def __init__(
+        self, loaded: LoadedModel, encoder: Any, config: MatrixConfig, cache: Path, device: str, at: Checkpoint
+    ) -> None:
+        super().__init__(loaded, encoder, config, cache, device)
+        self._is_at = at
+
+    def move(self, checkpoint: Checkpoint) -> None:
+        """Stay.
+
+        Raises:
+            UserError: answers of another checkpoint are missing.
+        """
+        if checkpoint.step != self._is_at.step:
+            raise UserError(
+                f"{NAME}: the answers of {checkpoint.name} are no longer among the cells, and the model that trains is at "
+                f"step {self._is_at.step}. Restore the folder .cells, or start the training anew under another name."
+            )
+
+
+def planned_looks(args: TrainingArguments, state: TrainerState, every: int | None) -> int | None:
+    """How many looks a training will have; None if that cannot be known."""
+    steps = state.max_steps
+    if every:
+        return math.ceil(steps / every)
+    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
+    if strategy == "steps":
+        return math.ceil(steps / max(1, int(state.save_steps or args.save_steps)))
+    if strategy == "epoch" and args.max_steps <= 0:
+        return math.ceil(args.num_train_epochs)
+    return 1 if strategy == "no" else None
+
+
+def _model_config(inner: Any, given: str | Mapping[str, Any] | None) -> ModelConfig:
+    """Where the base is, and how it is held.
+
+    Raises:
+        UserError: neither the model nor the user says where.
+    """
+    settings = {"path": given} if isinstance(given, str) else dict(given or {})
+    path = str(settings.pop("path", None) or inner.config._name_or_path)
+    if not path:
+        raise UserError(
+            f"{NAME}: the model does not say which folder or Hub id it was loaded from, and later scoring starts from "
+            f"there. Save it with its processor (save_pretrained) and name the folder: {NAME}(model='folder')."
+        )
+    if held := {str(one.dtype) for one in inner.parameters()} - _WIDTHS:
+        raise UserError(f"{NAME}: weights are held in {', '.join(sorted(held))}; load the model in float32 or bfloat16.")
+    dtype = Dtype.bf16 if is_narrow(inner) else Dtype.fp32
+    is_local = path.startswith("embedded:") or Path(path).is_dir()
+    if not is_local:
+        settings.setdefault("revision", getattr(inner.config, "_commit_hash", None))
+    attention = getattr(inner.config, "_attn_implementation", None) or "sdpa"
+    return ModelConfig(**{"path": path, "dtype": dtype, "attention": attention, **settings})
+
+
+def _matrix(wish: Wish, model: ModelConfig, catalogue: Catalogue) -> MatrixConfig:
+    is_open = any(catalogue.load(name).answer is AnswerKind.text for name in wish.matrix)
+    return MatrixConfig(
+        datasets=list(wish.matrix),
+        decodings=[Decoding.choice, *([Decoding.greedy] if is_open else [])],
+        limit=wish.items // len(wish.matrix),
+        batch_size=wish.batch_size,
+        precision=wish.precision or (Precision.bf16 if model.dtype is Dtype.bf16 else Precision.fp32),
+        representation=RepresentationConfig(enabled=False),
+    )
+
+
+def _config(
+    wish: Wish, args: TrainingArguments, state: TrainerState, model: Any, model_config: ModelConfig
+) -> tuple[FinetuneConfig, list[str]]:
+    """The configuration as far as the trainer tells it, and the settings that it does not tell."""
+    audit = _audit(model)
+    known: dict[str, Any] = {
+        "lr": args.learning_rate,
+        "steps": state.max_steps,
+        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "gradient_accumulation": args.gradient_accumulation_steps,
+        "weight_decay": args.weight_decay,
+        "max_grad_norm": args.max_grad_norm,
+        "gradient_checkpointing": args.gradient_checkpointing,
+        "precision": Precision.bf16 if args.bf16 or model_config.dtype is Dtype.bf16 else Precision.fp32,
+    }
+    schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    if schedule in set(Schedule):
+        known["schedule"] = Schedule(schedule)
+    unknown = ["mix", "train_on", "max_length", "optimiser", "warmup", *(() if "schedule" in known else ("schedule",))]
+    guarded = wish.guarded(Catalogue(wish.manifests)) if wish.budget is not None else None
+    config = FinetuneConfig(
+        name=wish.name or Path(args.output_dir).resolve().name,
+        seed=args.seed,
+        outputs=wish.outputs,
+        manifests=list(wish.manifests),
+        model=model_config,
+        data=DataConfig(stages=[StageConfig(set=wish.target)]),
+        recipe=RecipeConfig(parts=[one.part for one in audit.parts if one.trainable], **known),
+        method=Method(name=_method(model)),
+        guard=GuardConfig(
+            max_loss=wish.budget,
+            datasets=guarded,
+            items=wish.items,
+            every=wish.every,
+            batch_size=wish.batch_size,
+        ),
+    )
+    return config, unknown
+
+
+def _method(model: Any) -> str:
+    """What tables call the way of training: the kind of adapter, or plain."""
+    found = next(iter(getattr(model, "peft_config", {}).values()), None)
+    if found is None:
+        return "plain"
+    kind = str(getattr(found.peft_type, "value", found.peft_type)).lower()
+    return "dora" if getattr(found, "use_dora", False) else kind
+
+
+def _audit(model: Any) -> TrainableAudit:
+    """What trains, by part; adapters belong where their layer is."""
+    total, trained, names = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0), []
+    for full, parameter in model.named_parameters():
+        name = full.removeprefix(_PEFT)
+        part = part_of(name)
+        total[part] += parameter.numel()
+        if parameter.requires_grad:
+            trained[part] += parameter.numel()
+            names.append(name)
+    return TrainableAudit(tuple(PartCount(part, total[part], trained[part]) for part in PARTS), tuple(names))
