@@ -34,7 +34,7 @@ from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.models.parts import PartCount, TrainableAudit, part_of
 from forgetbench.models.precision import resolve_attention
 from forgetbench.models.tensors import tensors_digest
-from forgetbench.runs.run import IMPORTED, NOT_KNOWN, Run, check_same, read_run, start_run
+from forgetbench.runs.run import IMPORTED, NOT_KNOWN, check_same, read_run, start_run
 from forgetbench.terminal import audit_table
 from forgetbench.terminal.console import console, say
 from forgetbench.training.plan import Stage, plan_stages

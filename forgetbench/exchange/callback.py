@@ -17,7 +17,8 @@ from transformers.trainer_callback import CallbackHandler
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Precision
-from forgetbench.exchange.live_run import NAME, LiveRun, Wish
+from forgetbench.exchange.live_config import NAME, Wish
+from forgetbench.exchange.live_run import LiveRun
 from forgetbench.runs.guard import ending_of
 from forgetbench.terminal.console import note, say
 from forgetbench.terminal.guard import ending_line
@@ -80,9 +81,7 @@ class ForgettingCallback(TrainerCallback):
         self._run: LiveRun | None = None
         self._last = -1
 
-    def on_init_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Refuse a trainer that cannot be looked at, before it prepares anything."""
         _check_trainer(args)
 

@@ -121,14 +121,14 @@ def changed_weights(model: Any, base: Base, names: Collection[str]) -> dict[str,
     merged = dict(_adapted(inner, merge=True))
     if unknown := sorted(merged.keys() - base.fingerprints.keys()):
         raise UserError(
-            f"ForgettingCallback: the adapter trains {unknown[0]}, which the base has no tensor of its own for (head and "
-            "embeddings are one). Leave lm_head and embed_tokens out of the adapter's modules."
+            f"ForgettingCallback: the adapter trains {unknown[0]}, which the base has no tensor of its own for (head "
+            "and embeddings are one). Leave lm_head and embed_tokens out of the adapter's modules."
         )
     values = {name: whole(value.detach()).float().cpu() for name, value in {**found, **merged}.items()}
     return {name: value for name, value in values.items() if fingerprint(value) != base.fingerprints[name]}
 
 
-def _own(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
+def _own(module: Any, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
     """Parameters of the model without its adapters, by the names that they have in the base."""
     module = _unwrapped(module)
     for name, parameter in module.named_parameters(recurse=False):
@@ -137,20 +137,20 @@ def _own(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
         yield from _own(child, f"{prefix}{name}.")
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
+def _unwrapped(module: Any) -> Any:
     """What an adapter is around."""
     if _is_adapter(module):
-        return module.get_base_layer()  # type: ignore[operator,return-value]
-    return module.original_module if _is_replaced(module) else module  # type: ignore[return-value]
+        return module.get_base_layer()
+    return module.original_module if _is_replaced(module) else module
 
 
-def _adapted(model: nn.Module, merge: bool = False) -> Iterator[tuple[str, Tensor]]:
+def _adapted(model: Any, merge: bool = False) -> Iterator[tuple[str, Tensor]]:
     """Parameters that adapters stand for, by their names in the base; their values with adapters if merged."""
     for name, module in model.named_modules():
         if _is_adapter(module):
-            values = _merged(module) if merge else dict(module.get_base_layer().named_parameters())  # type: ignore[operator]
+            values = _merged(module) if merge else dict(module.get_base_layer().named_parameters())
         elif _is_replaced(module):
-            values = dict(module.modules_to_save[module.active_adapters[0]].named_parameters())  # type: ignore[index]
+            values = dict(module.modules_to_save[module.active_adapters[0]].named_parameters())
         else:
             continue
         yield from ((f"{name}.{own}", value) for own, value in values.items())
