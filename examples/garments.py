@@ -16,7 +16,7 @@ from forgetbench.data.sources import load_samples
 MODEL = str(EMBEDDED / "tiny")
 """The folder of the small model that comes with forgetbench."""
 TARGET = "fashion_naming"
-MATRIX = ["fashion_naming", "fashion_shifted", "fashion_knowledge", "digits_naming"]
+MATRIX = ["fashion_naming", "digits_naming", "fashion_knowledge", "emoji_category"]
 """A dataset of each quadrant of the 2x2, seen from the target."""
 
 

@@ -123,6 +123,7 @@ def model_config_of(inner: Any, given: str | Mapping[str, Any] | None) -> ModelC
 
 
 def matrix_of(wish: Wish, model: ModelConfig, catalogue: Catalogue) -> MatrixConfig:
+    """What is scored at a look: by likelihood, and where a dataset's answers are open by what is written, too."""
     is_open = any(catalogue.load(name).answer is AnswerKind.text for name in wish.matrix)
     return MatrixConfig(
         datasets=list(wish.matrix),
@@ -146,7 +147,7 @@ def config_of(
         "gradient_accumulation": args.gradient_accumulation_steps,
         "weight_decay": args.weight_decay,
         "max_grad_norm": args.max_grad_norm,
-        "gradient_checkpointing": args.gradient_checkpointing,
+        "gradient_checkpointing": bool(args.gradient_checkpointing or getattr(args, "activation_checkpointing", False)),
         "precision": Precision.bf16 if args.bf16 or model_config.dtype is Dtype.bf16 else Precision.fp32,
     }
     schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))

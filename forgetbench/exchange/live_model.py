@@ -63,8 +63,8 @@ def inner_model(model: Any) -> Any:
     if hasattr(model, "peft_config"):
         if any(one.is_prompt_learning for one in model.peft_config.values()):
             raise UserError(
-                "ForgettingCallback: the adapter changes the prompt and not the weights, so no checkpoint can hold what "
-                "it is. Train LoRA or another adapter that can be merged."
+                "ForgettingCallback: the adapter changes the prompt and not the weights, so no checkpoint can hold "
+                "what it is. Train LoRA or another adapter that can be merged."
             )
         if hasattr(model, "get_base_model"):
             model = model.get_base_model()

@@ -32,6 +32,7 @@ from forgetbench.models.checkpoint import BASE, Checkpoint, list_checkpoints, sa
 from forgetbench.models.load import LoadedModel
 from forgetbench.models.precision import scored_digest
 from forgetbench.models.pretrained import load_processor
+from forgetbench.models.tensors import tensors_digest
 from forgetbench.runs.guard import ending_of, quadrants_of
 from forgetbench.runs.run import FILE, NOT_KNOWN, TRAINED_BY, Run, check_same, start_run
 from forgetbench.runs.scored import Scored, matrix_settings
@@ -153,24 +154,11 @@ class LiveRun:
     ) -> Run:
         config, unknown = config_of(wish, args, state, model, model_config)
         folder = self._outputs / config.name
-        is_there = (folder / FILE).is_file()
-        steps = [one.step for one in list_checkpoints(folder) if one.path] if is_there else []
-        if not state.global_step and steps:
-            raise UserError(
-                f"{folder} holds a run with checkpoints up to step {max(steps)}, and this training starts anew. Go on "
-                f"with resume_from_checkpoint, give {NAME}(name=...), or delete the folder."
-            )
-        if state.global_step and not is_there:
-            raise UserError(
-                f"{folder} holds no run, and this training goes on from step {state.global_step}: the base row is made "
-                "before the first step. Start from the beginning, or give the name of the run that was begun "
-                f"({NAME}(name=...)); checkpoints that are there are scored with `forgetbench import`."
-            )
+        _check_folder(folder, state.global_step)
         if not state.global_step:
             check_base(model, self._base, model_config.path)
         stages = plan_stages(config, self._catalogue)
-        if is_there:
-            check_same(folder, config, [stage.data_digest for stage in stages], self._base.digest)
+        check_same(folder, config, [stage.data_digest for stage in stages], self._base.digest)
         folder.mkdir(parents=True, exist_ok=True)
         loaded = self._loaded(None, model_config.name)
         run = start_run(folder, config, stages, loaded, audit_of(model))
@@ -183,7 +171,22 @@ class LiveRun:
             },
         )
         run.write()
+        self._check_resumed(run, model, state.global_step)
         return run
+
+    def _check_resumed(self, run: Run, model: Any, step: int) -> None:
+        """Refuse a trainer that goes on from a step with other weights than it had there."""
+        kept = [one for one in list_checkpoints(run.folder) if one.step == step and one.path and not one.variant]
+        if not kept:
+            return
+        delta = changed_weights(model, self._base, self._names)
+        if tensors_digest(delta, run.meta["method"]) != kept[0].digest:
+            raise UserError(
+                f"{NAME}: the trainer goes on from step {step}, but the model's weights are not those of step {step}: it "
+                "did not load its checkpoint (transformers' Trainer does not where a family's files have other names; "
+                f"its log tells of missing keys). Load the model itself by from_pretrained('.../checkpoint-{step}') and "
+                f"name the base: {NAME}(model={run.model.path!r})."
+            )
 
     def _loaded(self, model: Any, name: str) -> LoadedModel:
         base = self._base
@@ -247,6 +250,27 @@ class LiveRun:
         rows = guard_rows(self._run.name, looks, self._groups, self._budget)
         write_csv(rows, self.folder / GUARD)
         return bool(rows["decision"].iloc[-1] == STOP)
+
+
+def _check_folder(folder: Path, step: int) -> None:
+    """Refuse a folder that a training which starts anew, or goes on from a step, cannot take.
+
+    Raises:
+        UserError: says what to do instead.
+    """
+    is_there = (folder / FILE).is_file()
+    steps = [one.step for one in list_checkpoints(folder) if one.path] if is_there else []
+    if not step and steps:
+        raise UserError(
+            f"{folder} holds a run with checkpoints up to step {max(steps)}, and this training starts anew. Go on with "
+            f"resume_from_checkpoint, give {NAME}(name=...), or delete the folder."
+        )
+    if step and not is_there:
+        raise UserError(
+            f"{folder} holds no run, and this training goes on from step {step}: the base row is made before the first "
+            f"step. Start from the beginning, or give the name of the run that was begun ({NAME}(name=...)); "
+            "checkpoints that are there are scored with `forgetbench import`."
+        )
 
 
 class _Runner(ModelRunner):

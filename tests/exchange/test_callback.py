@@ -21,7 +21,15 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from examples.garments import MATRIX, MODEL, TARGET, conversations
 from examples.trainer import collate
@@ -31,7 +39,7 @@ from forgetbench.commands.compare import Options, compare_checkpoints
 from forgetbench.commands.eval_matrix import eval_matrix
 from forgetbench.commands.import_ import importer
 from forgetbench.commands.report import Options as Page
-from forgetbench.commands.report import report
+from forgetbench.commands.report import make
 from forgetbench.commands.show import show
 from forgetbench.config import EvalMatrixConfig, MatrixConfig, RepresentationConfig
 from forgetbench.core.errors import UserError
@@ -44,6 +52,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning"),
 ]
+SLOW = pytest.mark.slow
 SETS = ["digits_naming", "emoji_category"]
 
 
@@ -117,11 +126,13 @@ def left_by(trainer: Trainer) -> tuple[list[Any], dict[str, Any], dict[str, byte
     "settings",
     [
         pytest.param({}, id="full"),
-        pytest.param({"adapter": True, "gradient_checkpointing": True}, id="adapter with dropout, checkpointing"),
-        pytest.param({"bf16": True, "dtype": torch.bfloat16, "gradient_accumulation_steps": 2}, id="bf16"),
+        pytest.param({"adapter": True, "activation_checkpointing": True}, id="adapter with dropout, checkpointing"),
+        pytest.param({"bf16": True, "dtype": torch.bfloat16, "gradient_accumulation_steps": 2}, id="bf16", marks=SLOW),
     ],
 )
-def test_training_is_the_same_to_the_bit_with_and_without_the_callback(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_training_is_the_same_to_the_bit_with_and_without_the_callback(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
     alone, beside = Draws(), Draws()
     plain = left_by(trained(tmp_path / "plain", alone, **settings))
     watched = left_by(trained(tmp_path / "watched", watch(tmp_path / "watched"), beside, **settings))
@@ -145,7 +156,9 @@ def test_the_answers_of_the_live_model_are_those_of_its_checkpoints(full: Path) 
     )
     live = pd.read_csv(run / "scores.csv").drop(columns=["seconds"])
     shutil.move(full / "outputs/.cells", full / "cells")
-    eval_matrix(EvalMatrixConfig(run=str(run), outputs=str(full / "outputs"), threads=1, matrix=matrix), full / "outputs")
+    eval_matrix(
+        EvalMatrixConfig(run=str(run), outputs=str(full / "outputs"), threads=1, matrix=matrix), full / "outputs"
+    )
     pd.testing.assert_frame_equal(pd.read_csv(run / "scores.csv").drop(columns=["seconds"]), live)
 
 
@@ -153,7 +166,7 @@ def test_commands_read_the_folder_as_any_run(full: Path, capsys: pytest.CaptureF
     run = full / "outputs/run"
     show(run, as_json=False)
     compare_checkpoints([str(run)], Options())
-    report(run, Page())
+    make(run, Page())
     assert (run / "report.html").is_file()
     assert "ForgettingCallback(target=" in (run / "report.html").read_text("utf-8")
     assert pd.read_csv(run / "train.csv")["step"].tolist() == [1, 2, 3]
@@ -202,15 +215,32 @@ def test_a_broken_budget_stops_the_trainer(tmp_path: Path, capsys: pytest.Captur
     assert f"stopped after step {trainer.state.global_step}" in capsys.readouterr().out
 
 
-def test_a_resumed_training_goes_on_in_the_same_folder_to_the_same_rows(tmp_path: Path, full: Path) -> None:
-    trained(tmp_path, watch(tmp_path), max_steps=4)
+def test_a_resumed_training_goes_on_in_the_same_folder_to_the_same_rows(tmp_path: Path) -> None:
+    trained(tmp_path, watch(tmp_path), adapter=True)
     whole = pd.read_csv(tmp_path / "outputs/run/scores.csv").drop(columns=["seconds"])
     shutil.rmtree(tmp_path / "saves/checkpoint-4")
     shutil.rmtree(tmp_path / "outputs/run/checkpoints/step_000004")
-    trained(tmp_path, watch(tmp_path), resume=True)
+    trained(tmp_path, watch(tmp_path), adapter=True, resume=True)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "outputs/run/scores.csv").drop(columns=["seconds"]), whole)
-    with pytest.raises(UserError, match=r"checkpoints up to step 4, and this training starts anew.*resume_from_check"):
-        trained(tmp_path, watch(tmp_path))
+    with pytest.raises(
+        UserError, match=r"checkpoints up to step 4, and this training starts anew.*\n?.*resume_from_check"
+    ):
+        trained(tmp_path, watch(tmp_path), adapter=True)
+
+
+def test_a_trainer_that_resumes_on_other_weights_than_it_saved_is_refused(full: Path, tmp_path: Path) -> None:
+    shutil.copytree(full, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "saves/checkpoint-4")
+    # transformers 5.23 loads none of the tensors of a family whose files have other names than its model.
+    with pytest.raises(UserError, match=r"goes on from step 2, but .* are not those of step 2.*from_pretrained"):
+        trained(tmp_path, watch(tmp_path), resume=True)
+
+
+def test_a_training_that_was_not_begun_with_the_callback_cannot_go_on_with_it(full: Path, tmp_path: Path) -> None:
+    shutil.copytree(full / "saves", tmp_path / "saves")
+    shutil.rmtree(tmp_path / "saves/checkpoint-4")
+    with pytest.raises(UserError, match=r"holds no run, and this training goes on from step 2.*forgetbench import"):
+        trained(tmp_path, watch(tmp_path), resume=True)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +270,7 @@ def nameless(model: Any) -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [(moved, "is not the one in .*lm_head.weight differs"), (nameless, "does not say which folder or Hub id")],
+    [(moved, "is not the one in .*embed_tokens.weight differs"), (nameless, "does not say which folder or Hub id")],
 )
 def test_a_model_that_is_not_its_base_is_refused(change: Callable[[Any], None], said: str, tmp_path: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(MODEL)
@@ -257,10 +287,10 @@ def test_ways_of_sharing_a_model_that_were_not_run_are_refused_by_name(
     flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
-    model = AutoModelForImageTextToText.from_pretrained(MODEL)
+    callback = watch(tmp_path)
     monkeypatch.setenv(f"ACCELERATE_USE_{flag}", "true")
     with pytest.raises(UserError, match=rf"(?i){flag}.*Use DDP.*forgetbench import"):
-        watch(tmp_path).on_init_end(arguments, Trainer(model).state, Trainer(model).control)
+        callback.on_init_end(arguments, TrainerState(), TrainerControl())
 
 
 def test_the_package_gives_the_callback_without_loading_it_at_once() -> None:
@@ -269,6 +299,7 @@ def test_the_package_gives_the_callback_without_loading_it_at_once() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@SLOW
 def test_two_processes_score_together_and_stop_together(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29741", "-m"]
     done = subprocess.run(
@@ -288,21 +319,31 @@ def test_two_processes_score_together_and_stop_together(tmp_path: Path) -> None:
 def test_the_example_leaves_a_run_with_every_quadrant(tmp_path: Path) -> None:
     run_example(str(tmp_path), steps=2, items=16, save_steps=2, use_cpu=True, dataloader_pin_memory=False)
     rows = pd.read_csv(tmp_path / "outputs/garments/matrix.csv")
-    assert rows.groupby("quadrant")["step"].apply(list).to_dict() == dict.fromkeys(rows["quadrant"], [0, 2])
+    assert all(steps == [0, 2] for steps in rows.groupby("quadrant")["step"].apply(list))
     assert rows["quadrant"].nunique() == len(MATRIX)
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.skipif("FORGETBENCH_TRL_PYTHON" not in os.environ, reason="names no interpreter with trl")
 def test_the_example_of_trl_prints_a_curve_of_forgetting(tmp_path: Path) -> None:
-    command = [os.environ["FORGETBENCH_TRL_PYTHON"], "-m", "examples.trl_sft", "--folder", str(tmp_path), "--steps", "3"]
+    command = [
+        os.environ["FORGETBENCH_TRL_PYTHON"],
+        "-m",
+        "examples.trl_sft",
+        "--folder",
+        str(tmp_path),
+        "--steps",
+        "3",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("step ")] == ["1", "2", "3"]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif("FORGETBENCH_LLAMAFACTORY_PYTHON" not in os.environ, reason="names no interpreter with llamafactory")
+@SLOW
+@pytest.mark.skipif(
+    "FORGETBENCH_LLAMAFACTORY_PYTHON" not in os.environ, reason="names no interpreter with llamafactory"
+)
 def test_the_example_of_llamafactory_leaves_a_run(tmp_path: Path) -> None:
     python = os.environ["FORGETBENCH_LLAMAFACTORY_PYTHON"]
     command = [python, "-m", "examples.llamafactory_sft", "--folder", str(tmp_path), "--steps", "3"]
