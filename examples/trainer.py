@@ -1,4 +1,4 @@
-"""transformers' Trainer with the callback: `python -m examples.trainer --steps 30`, from the root of this repository."""
+"""transformers' Trainer with the callback: `python -m examples.trainer --steps 30`, from the repository's root."""
 
 from __future__ import annotations
 

@@ -31,7 +31,10 @@ LAYERS = (
 )
 """Rooms from top to bottom: each imports from lower ones only."""
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-EXCEPTIONS = {("config", "methods")}  # a config holds a method
+EXCEPTIONS = {
+    ("config", "methods"),  # a config holds a method
+    ("__init__", "exchange"),  # the package's name for the callback, loaded when asked for
+}
 ONLY_IN = {"hydra": "compose", "typer": "cli"}
 WITHOUT_TORCH = (
     "core",

@@ -182,10 +182,10 @@ class LiveRun:
         delta = changed_weights(model, self._base, self._names)
         if tensors_digest(delta, run.meta["method"]) != kept[0].digest:
             raise UserError(
-                f"{NAME}: the trainer goes on from step {step}, but the model's weights are not those of step {step}: it "
-                "did not load its checkpoint (transformers' Trainer does not where a family's files have other names; "
-                f"its log tells of missing keys). Load the model itself by from_pretrained('.../checkpoint-{step}') and "
-                f"name the base: {NAME}(model={run.model.path!r})."
+                f"{NAME}: the trainer goes on from step {step}, but the model's weights are not those of step {step}: "
+                "it did not load its checkpoint (transformers' Trainer does not where a family's files have other "
+                "names; its log tells of missing keys). Load the model itself by "
+                f"from_pretrained('.../checkpoint-{step}'), and name the base: {NAME}(model={run.model.path!r})."
             )
 
     def _loaded(self, model: Any, name: str) -> LoadedModel:

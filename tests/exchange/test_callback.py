@@ -72,10 +72,15 @@ class Draws(TrainerCallback):
 
 
 def trained(
-    folder: Path, *callbacks: TrainerCallback, adapter: bool = False, resume: bool = False, **settings: Any
+    folder: Path,
+    *callbacks: TrainerCallback,
+    path: str | Path = MODEL,
+    adapter: bool = False,
+    resume: bool = False,
+    **settings: Any,
 ) -> Trainer:
     torch.set_num_threads(1)
-    model: Any = AutoModelForImageTextToText.from_pretrained(MODEL, dtype=settings.pop("dtype", torch.float32))
+    model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=settings.pop("dtype", torch.float32))
     processor = AutoProcessor.from_pretrained(MODEL)
     model.model.vision_tower.requires_grad_(False)
     if adapter:
@@ -234,6 +239,9 @@ def test_a_trainer_that_resumes_on_other_weights_than_it_saved_is_refused(full: 
     # transformers 5.23 loads none of the tensors of a family whose files have other names than its model.
     with pytest.raises(UserError, match=r"goes on from step 2, but .* are not those of step 2.*from_pretrained"):
         trained(tmp_path, watch(tmp_path), resume=True)
+    trained(tmp_path, watch(tmp_path, model=MODEL), path=tmp_path / "saves/checkpoint-2", resume=True)
+    once, again = (pd.read_csv(one / "outputs/run/scores.csv")["value"] for one in (full, tmp_path))
+    assert again.tolist() == once.tolist()
 
 
 def test_a_training_that_was_not_begun_with_the_callback_cannot_go_on_with_it(full: Path, tmp_path: Path) -> None:
