@@ -22,10 +22,12 @@ if TYPE_CHECKING:
         show,
         sweep,
     )
+    from forgetbench.exchange.callback import ForgettingCallback
 
 __version__ = "0.1.0"
 __all__ = [
     "ComparisonResult",
+    "ForgettingCallback",
     "ReportResult",
     "RunResult",
     "SweepResult",
@@ -43,7 +45,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("forgetbench.api"), name)
+    room = "forgetbench.exchange.callback" if name == "ForgettingCallback" else "forgetbench.api"
+    return getattr(import_module(room), name)
 
 
 def __dir__() -> list[str]:

@@ -35,6 +35,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 EXCEPTIONS = {
     ("config", "methods"),  # a config holds a method
     ("__init__", "api"),  # the package's names are those of its public interface, loaded when asked for
+    ("__init__", "exchange"),  # the package's name for the callback, loaded when asked for
 }
 ONLY_IN = {"hydra": "compose", "typer": "cli"}
 WITHOUT_TORCH = (

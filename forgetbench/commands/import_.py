@@ -9,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from torch import Tensor
 
 from forgetbench.config import (
@@ -27,7 +26,7 @@ from forgetbench.core.locks import only_command
 from forgetbench.core.processes import require_single_process, set_threads
 from forgetbench.core.records import PARTS
 from forgetbench.data.catalogue import Catalogue
-from forgetbench.exchange.layouts import ExternalRun, read_layout
+from forgetbench.exchange.layouts import ExternalRun, read_layout, write_log
 from forgetbench.exchange.other_trainers import Changed, changed, remarks
 from forgetbench.methods.base import Method
 from forgetbench.models.checkpoint import list_checkpoints, save_checkpoint
@@ -35,7 +34,7 @@ from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.models.parts import PartCount, TrainableAudit, part_of
 from forgetbench.models.precision import resolve_attention
 from forgetbench.models.tensors import tensors_digest
-from forgetbench.runs.run import IMPORTED, NOT_KNOWN, Run, check_same, read_run, start_run
+from forgetbench.runs.run import IMPORTED, NOT_KNOWN, check_same, read_run, start_run
 from forgetbench.terminal import audit_table
 from forgetbench.terminal.console import console, say
 from forgetbench.training.plan import Stage, plan_stages
@@ -89,7 +88,7 @@ def _import_alone(source: Path, config: FinetuneConfig, folder: Path) -> None:
         run = start_run(temporary, config, stages, loaded, _audit(loaded.model, last))
         run = replace(run, environment={**run.environment, **notes})
         run.write()
-        _write_log(external, run, temporary / "train.csv")
+        write_log(external.log, run.parts, temporary / "train.csv")
         for step, one in found:
             _refuse_another(temporary, step, one, config.method.name)
             save_checkpoint(temporary, step, one.delta, {**run.meta, "stage": 1})
@@ -205,19 +204,3 @@ def _verify(
         if not _refuse_another(folder, step, one, config.method.name):
             raise UserError(f"{folder} lacks its checkpoint at step {step}; delete the folder and import again.")
     say(f"{folder}: already imported.")
-
-
-def _write_log(external: ExternalRun, run: Run, path: Path) -> None:
-    """train.csv, of the steps that were logged; what was not logged is empty."""
-    rows = [
-        {
-            "step": row["step"],
-            "stage": 1,
-            "loss": row["loss"],
-            **{f"lr_{part}": row.get("learning_rate") for part in run.parts.split("+") if part},
-            "grad_norm": row.get("grad_norm"),
-        }
-        for row in external.log
-    ]
-    if rows:
-        pd.DataFrame(rows).drop_duplicates("step", keep="last").to_csv(path, index=False)

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from forgetbench.core.errors import UserError
+from forgetbench.core.files import write_text
 from forgetbench.core.json_files import AGAIN, read_json
 from forgetbench.models.weight_files import INDEX, SINGLE, check_safetensors, check_weights
 
@@ -103,6 +106,29 @@ def read_layout(folder: Path) -> ExternalRun:
     log = _log(folder if _state(folder) else last)
     card = folder if _settings(folder) else last
     return ExternalRun(found, log, _settings(card), card / _CARD)
+
+
+def write_log(rows: Sequence[Mapping[str, Any]], parts: str, path: Path) -> None:
+    """train.csv, of the steps that were logged; what was not logged is empty, and without any step there is no file.
+
+    Args:
+        rows: of a trainer's log; those without a loss are left out.
+        parts: that trained, such as `projector+language`.
+        path: of the file.
+    """
+    steps = [
+        {
+            "step": row["step"],
+            "stage": 1,
+            "loss": row["loss"],
+            **{f"lr_{part}": row.get("learning_rate") for part in parts.split("+") if part},
+            "grad_norm": row.get("grad_norm"),
+        }
+        for row in rows
+        if "loss" in row and "step" in row
+    ]
+    if steps:
+        write_text(path, pd.DataFrame(steps).drop_duplicates("step", keep="last").to_csv(index=False))
 
 
 def _weights(folder: Path) -> str | None:

@@ -26,7 +26,7 @@ from forgetbench.runs.courses import STRATEGIES, TABLE, continual_table, courses
 from forgetbench.runs.engines import check_one_engine
 from forgetbench.runs.guard import ending_of
 from forgetbench.runs.recipes import Recipes, run_pairs
-from forgetbench.runs.run import IMPORTED
+from forgetbench.runs.run import IMPORTED, TRAINED_BY
 from forgetbench.runs.stored import StoredRun, read_table, train_table
 from forgetbench.tables.cell_view import CellView
 from forgetbench.tables.continual import CONTINUAL_COLUMNS
@@ -196,5 +196,8 @@ def _facts(run: StoredRun) -> RunFacts:
 
 
 def _command(run: StoredRun, config: Any) -> str:
-    origin = run.run.environment.get(IMPORTED) if run.run else None
+    environment = run.run.environment if run.run else {}
+    if TRAINED_BY in environment:
+        return str(environment[TRAINED_BY])
+    origin = environment.get(IMPORTED)
     return import_command(run.name, str(origin), config) if origin else training_command(run.name, config)

@@ -40,6 +40,8 @@ IMPORTED = "imported from"
 """In a run's `environment`: the folder of another trainer's checkpoints that it was made of."""
 NOT_KNOWN = "not known"
 """In the `environment` of an imported run: the settings that the other trainer did not tell."""
+TRAINED_BY = "trained by"
+"""In the `environment` of a run that another trainer trained, with ours looking on: how it was asked to."""
 DEFINITION_CHANGED = (
     "this run is of an earlier version of forgetbench, whose digest of the training data was over the names of "
     "pictures instead of their bytes. The definition has changed, not necessarily the data: the run can be scored and "

@@ -1,0 +1,295 @@
+"""The run folder of a training that another trainer does: its checkpoints, cells and tables, look by look."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from forgetbench.config import MatrixConfig, ModelConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.processes import ProcessGroup
+from forgetbench.data.catalogue import Catalogue
+from forgetbench.data.collate import shared_encoder
+from forgetbench.evaluation.cells import CellStore
+from forgetbench.evaluation.evaluate import Evaluator, ScoredCell, plan
+from forgetbench.evaluation.inference import ModelRunner
+from forgetbench.evaluation.sets import load_sets
+from forgetbench.exchange.layouts import write_log
+from forgetbench.exchange.live_config import NAME, Wish, audit_of, config_of, matrix_of, model_config_of, planned_looks
+from forgetbench.exchange.live_model import (
+    Base,
+    asked,
+    changed_weights,
+    check_base,
+    inner_model,
+    read_base,
+    trained_names,
+)
+from forgetbench.models.checkpoint import BASE, Checkpoint, list_checkpoints, save_checkpoint
+from forgetbench.models.load import LoadedModel
+from forgetbench.models.precision import scored_digest
+from forgetbench.models.pretrained import load_processor
+from forgetbench.models.tensors import tensors_digest
+from forgetbench.runs.guard import ending_of, quadrants_of
+from forgetbench.runs.run import FILE, NOT_KNOWN, TRAINED_BY, Run, check_same, start_run
+from forgetbench.runs.scored import Scored, matrix_settings
+from forgetbench.runs.subject import run_subject, write_tables
+from forgetbench.statistics.sequential import Budget
+from forgetbench.tables.guard import GUARD, STOP, Look, groups_of, guard_rows
+from forgetbench.tables.scores import write_csv
+from forgetbench.tables.tracked import SCORES, score_numbers
+from forgetbench.terminal.console import console
+from forgetbench.training.plan import plan_stages
+
+if TYPE_CHECKING:
+    from transformers import TrainerState, TrainingArguments
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look found, in every process."""
+
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """As trackers take them."""
+    is_broken: bool = False
+    """The budget is shown to be broken."""
+
+
+class LiveRun:
+    """A run folder that grows while another trainer trains."""
+
+    def __init__(self, wish: Wish, args: TrainingArguments, state: TrainerState, model: Any) -> None:
+        """Read the base and the data, and claim the folder or take it up again.
+
+        Args:
+            wish: what was asked for.
+            args: of the trainer.
+            state: of the trainer; past step 0 it resumes.
+            model: as it is trained, on its base or at the step that it resumes from.
+
+        Raises:
+            UserError: model, data or folder do not fit.
+        """
+        self._group = ProcessGroup(args.process_index, args.world_size)
+        self._catalogue = Catalogue(wish.manifests)
+        self._outputs = Path(wish.outputs)
+        self.seconds = 0.0
+        """What looking took in this process."""
+        model_config = model_config_of(inner_model(model), wish.model)
+        self._base: Base = self._by_main(lambda: read_base(model_config))
+        self._names = trained_names(model, self._base.fingerprints)
+        self._processor = load_processor(model_config)
+        self._matrix = matrix_of(wish, model_config, self._catalogue)
+        self._sets = load_sets(self._matrix, self._catalogue)
+        self._run: Run = self._by_main(lambda: self._start(wish, args, state, model, model_config))
+        self.looks = planned_looks(args, state, wish.every)
+        """How many there will be; None if that is not known."""
+        guarded = wish.guarded(self._catalogue) if wish.budget is not None else []
+        self._groups = groups_of(quadrants_of(self._run.config, guarded, self._catalogue), in_mean=False)
+        self._budget = Budget((wish.budget or 0.0) / 100, len(self._groups), self.looks) if guarded else None
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self._run.folder
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that were looked at, in the main process."""
+        return [one.step for one in list_checkpoints(self.folder) if one.path and not one.variant]
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the budget ended this run before."""
+        found = self._by_main(lambda: ending_of(self.folder)) if self._budget else None
+        return bool(found and found.is_stopped)
+
+    def has_room(self, is_last: bool) -> bool:
+        """Whether a budget has a look left here: of the planned ones, one is for the end."""
+        if self._budget is None or self.looks is None:
+            return True
+        done: int = self._by_main(lambda: len(self.steps))
+        return done < self.looks - (not is_last)
+
+    def look(self, model: Any, step: int, log: Sequence[Mapping[str, Any]] = (), shows: bool = False) -> Seen:
+        """Score the model as it is, and write the tables; every process must call it.
+
+        Args:
+            model: as it is trained.
+            step: after which it is looked at; 0 is the base.
+            log: rows of the trainer's log.
+            shows: whether the 2x2 is printed.
+
+        Raises:
+            UserError: the answers of an earlier look are gone.
+        """
+        started = time.perf_counter()
+        checkpoints: list[Checkpoint] = self._by_main(lambda: self._checkpoints(model, step))
+        cells = self._cells(model, checkpoints)
+        seen: Seen = self._by_main(lambda: self._written(checkpoints, cells, log, shows))
+        self.seconds += (took := time.perf_counter() - started)
+        return replace(seen, numbers={**seen.numbers, f"{SCORES}seconds": took, f"{SCORES}all_seconds": self.seconds})
+
+    def _by_main(self, make: Callable[[], T]) -> T:
+        """What the main process makes, in every process; what it is refused is raised in all of them."""
+        found: Any = None
+        error = ""
+        if self._group.is_main:
+            try:
+                found = make()
+            except UserError as refused:
+                error = str(refused)
+        found, error = self._group.broadcast((found, error))
+        if error:
+            raise UserError(error)
+        return found  # type: ignore[no-any-return]
+
+    def _start(
+        self, wish: Wish, args: TrainingArguments, state: TrainerState, model: Any, model_config: ModelConfig
+    ) -> Run:
+        config, unknown = config_of(wish, args, state, model, model_config)
+        folder = self._outputs / config.name
+        _check_folder(folder, state.global_step)
+        if not state.global_step:
+            check_base(model, self._base, model_config.path)
+        stages = plan_stages(config, self._catalogue)
+        check_same(folder, config, [stage.data_digest for stage in stages], self._base.digest)
+        folder.mkdir(parents=True, exist_ok=True)
+        loaded = self._loaded(None, model_config.name)
+        run = start_run(folder, config, stages, loaded, audit_of(model))
+        run = replace(
+            run,
+            environment={
+                **run.environment,
+                TRAINED_BY: f"{NAME}(target={wish.target!r}, matrix={list(wish.matrix)!r}, items={wish.items})",
+                NOT_KNOWN: ", ".join(f"recipe.{name}" for name in unknown),
+            },
+        )
+        run.write()
+        self._check_resumed(run, model, state.global_step)
+        return run
+
+    def _check_resumed(self, run: Run, model: Any, step: int) -> None:
+        """Refuse a trainer that goes on from a step with other weights than it had there."""
+        kept = [one for one in list_checkpoints(run.folder) if one.step == step and one.path and not one.variant]
+        if not kept:
+            return
+        delta = changed_weights(model, self._base, self._names)
+        if tensors_digest(delta, run.meta["method"]) != kept[0].digest:
+            raise UserError(
+                f"{NAME}: the trainer goes on from step {step}, but the model's weights are not those of step {step}: "
+                "it did not load its checkpoint (transformers' Trainer does not where a family's files have other "
+                "names; its log tells of missing keys). Load the model itself by "
+                f"from_pretrained('.../checkpoint-{step}'), and name the base: {NAME}(model={run.model.path!r})."
+            )
+
+    def _loaded(self, model: Any, name: str) -> LoadedModel:
+        base = self._base
+        return LoadedModel(
+            model, self._processor, name, base.digest, base.inputs_digest, base.reuses_prefix, base.keeps_logits
+        )
+
+    def _checkpoints(self, model: Any, step: int) -> list[Checkpoint]:
+        """The base and every checkpoint up to a step, the step's own written now."""
+        if step:
+            delta = changed_weights(model, self._base, self._names)
+            save_checkpoint(self.folder, step, delta, {**self._run.meta, "stage": 1})
+        return [one for one in list_checkpoints(self.folder) if one.step <= step and not one.variant]
+
+    def _cells(self, model: Any, checkpoints: Sequence[Checkpoint]) -> list[ScoredCell]:
+        """Every checkpoint's cells; those of the last one are asked of the model now."""
+        now = checkpoints[-1]
+        digest = scored_digest(self._base.digest, self._run.model, self._matrix.precision)
+        planned = plan(digest, checkpoints, self._sets, self._matrix)
+        store = CellStore(self._outputs, self._matrix.reasoning.marks)
+        encoder = shared_encoder(self._processor, self._run.model, self._base.inputs_digest)
+        with asked(model, self._base, with_adapters=now is not BASE) as inner:
+            device = str(next(inner.parameters()).device)
+            loaded = self._loaded(inner, self._run.model.name)
+
+            def runner() -> ModelRunner:
+                return _Runner(loaded, encoder, self._matrix, self._outputs / ".cache", device, now)
+
+            return Evaluator(runner, store, self._group).score(planned, lambda *_: None)
+
+    def _written(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        cells: Sequence[ScoredCell],
+        log: Sequence[Mapping[str, Any]],
+        shows: bool,
+    ) -> Seen:
+        """The tables, and what is told of the last checkpoint."""
+        subject, step = run_subject(self._run), checkpoints[-1].step
+        scored = Scored(matrix_settings(self._matrix), self._run.config.manifests, self._outputs)
+        if shows:
+            tables = write_tables(subject, cells, self._catalogue, scored)
+        else:
+            with console.capture():
+                tables = write_tables(subject, cells, self._catalogue, scored)
+        write_log(log, self._run.parts, self.folder / "train.csv")
+        numbers = score_numbers(tables.matrix, tables.summary).get(step, {})
+        return Seen(numbers, bool(step) and self._is_broken(checkpoints, cells))
+
+    def _is_broken(self, checkpoints: Sequence[Checkpoint], cells: Sequence[ScoredCell]) -> bool:
+        """Write guard.csv of all looks so far; whether the budget is shown to be broken."""
+        if self._budget is None:
+            return False
+        views = run_subject(self._run).views(cells, self._catalogue)
+        guarded = {name for members in self._groups.values() for name in members}
+        by_place = {(view.context.step, view.context.dataset): view for view in reversed(views)}
+        looks = [
+            Look(1, one.step, {name: (by_place[0, name], by_place[one.step, name]) for name in sorted(guarded)})
+            for one in checkpoints[1:]
+        ]
+        rows = guard_rows(self._run.name, looks, self._groups, self._budget)
+        write_csv(rows, self.folder / GUARD)
+        return bool(rows["decision"].iloc[-1] == STOP)
+
+
+def _check_folder(folder: Path, step: int) -> None:
+    """Refuse a folder that a training which starts anew, or goes on from a step, cannot take.
+
+    Raises:
+        UserError: says what to do instead.
+    """
+    is_there = (folder / FILE).is_file()
+    steps = [one.step for one in list_checkpoints(folder) if one.path] if is_there else []
+    if not step and steps:
+        raise UserError(
+            f"{folder} holds a run with checkpoints up to step {max(steps)}, and this training starts anew. Go on with "
+            f"resume_from_checkpoint, give {NAME}(name=...), or delete the folder."
+        )
+    if step and not is_there:
+        raise UserError(
+            f"{folder} holds no run, and this training goes on from step {step}: the base row is made before the first "
+            f"step. Start from the beginning, or give the name of the run that was begun ({NAME}(name=...)); "
+            "checkpoints that are there are scored with `forgetbench import`."
+        )
+
+
+class _Runner(ModelRunner):
+    """Asks a model that trains, which is at one checkpoint and stays there."""
+
+    def __init__(
+        self, loaded: LoadedModel, encoder: Any, config: MatrixConfig, cache: Path, device: str, at: Checkpoint
+    ) -> None:
+        super().__init__(loaded, encoder, config, cache, device)
+        self._is_at = at
+
+    def move(self, checkpoint: Checkpoint) -> None:
+        """Stay.
+
+        Raises:
+            UserError: answers of another checkpoint are missing.
+        """
+        if checkpoint.step != self._is_at.step:
+            raise UserError(
+                f"{NAME}: the answers of {checkpoint.name} are no longer among the cells, and the model that trains is "
+                f"at step {self._is_at.step}. Restore the folder .cells, or start the training anew under another name."
+            )

@@ -1,0 +1,360 @@
+"""A training of transformers' Trainer that is looked at: unchanged to the bit, and a run like any other.
+
+The shipped model at a rate that costs it half of the digits in three steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from examples.garments import MATRIX, MODEL, TARGET, conversations
+from examples.trainer import collate
+from examples.trainer import train as run_example
+from forgetbench import ForgettingCallback
+from forgetbench.commands.compare import Options, compare_checkpoints
+from forgetbench.commands.eval_matrix import eval_matrix
+from forgetbench.commands.import_ import importer
+from forgetbench.commands.report import Options as Page
+from forgetbench.commands.report import make
+from forgetbench.commands.show import show
+from forgetbench.config import EvalMatrixConfig, MatrixConfig, RepresentationConfig
+from forgetbench.core.errors import UserError
+from forgetbench.core.records import Decoding
+from forgetbench.models.checkpoint import list_checkpoints
+from forgetbench.runs.run import read_run
+
+# peft 0.21 reads a property that transformers 5.23 has renamed.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning"),
+]
+SLOW = pytest.mark.slow
+SETS = ["digits_naming", "emoji_category"]
+
+
+def watch(folder: Path, **settings: Any) -> ForgettingCallback:
+    given = {"target": TARGET, "matrix": SETS, "items": 40, "outputs": folder / "outputs", "name": "run", **settings}
+    return ForgettingCallback(**given)
+
+
+class Draws(TrainerCallback):
+    """Draws from every generator at every step, as data loading and dropout do."""
+
+    def __init__(self) -> None:
+        self.drawn: list[float] = []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.drawn += [random.random(), float(np.random.rand()), float(torch.rand(()))]
+
+
+def trained(
+    folder: Path,
+    *callbacks: TrainerCallback,
+    path: str | Path = MODEL,
+    adapter: bool = False,
+    resume: bool = False,
+    **settings: Any,
+) -> Trainer:
+    torch.set_num_threads(1)
+    model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=settings.pop("dtype", torch.float32))
+    processor = AutoProcessor.from_pretrained(MODEL)
+    model.model.vision_tower.requires_grad_(False)
+    if adapter:
+        torch.manual_seed(0)
+        modules = r".*language_model.*\.(q_proj|v_proj)"
+        model = get_peft_model(model, LoraConfig(target_modules=modules, lora_dropout=0.2, r=4))
+    given: dict[str, Any] = {
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "save_steps": 2,
+        "logging_steps": 1,
+        "report_to": "none",
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        **settings,
+    }
+    trainer = Trainer(
+        model,
+        TrainingArguments(str(folder / "saves"), **given),
+        data_collator=lambda rows: collate(processor, rows),
+        train_dataset=conversations(16),
+        processing_class=processor,
+        callbacks=list(callbacks),
+    )
+    trainer.train(resume_from_checkpoint=resume or None)
+    return trainer
+
+
+def left_by(trainer: Trainer) -> tuple[list[Any], dict[str, Any], dict[str, bytes]]:
+    """Losses, what the model is like, and the bytes of its weights."""
+    model: Any = trainer.model
+    losses = [(row["loss"], row["grad_norm"]) for row in trainer.state.log_history if "loss" in row]
+    state = {
+        "modes": [one.training for one in model.modules()],
+        "free": [one.requires_grad for one in model.parameters()],
+        "config": model.config.to_dict(),
+        "generation": model.generation_config.to_dict(),
+        "forward": "forward" in vars(model),
+    }
+    weights = {name: one.detach().view(torch.uint8).numpy().tobytes() for name, one in model.named_parameters()}
+    return losses, state, weights
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="full"),
+        pytest.param({"adapter": True, "activation_checkpointing": True}, id="adapter with dropout, checkpointing"),
+        pytest.param({"bf16": True, "dtype": torch.bfloat16, "gradient_accumulation_steps": 2}, id="bf16", marks=SLOW),
+    ],
+)
+def test_training_is_the_same_to_the_bit_with_and_without_the_callback(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    alone, beside = Draws(), Draws()
+    plain = left_by(trained(tmp_path / "plain", alone, **settings))
+    watched = left_by(trained(tmp_path / "watched", watch(tmp_path / "watched"), beside, **settings))
+    assert beside.drawn == alone.drawn
+    assert watched == plain
+    rows = pd.read_csv(tmp_path / "watched/outputs/run/scores.csv")
+    assert set(rows["step"]) == {0, 2, 4}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("full")
+    trained(folder, watch(folder), report_to="tensorboard")
+    return folder
+
+
+def test_the_answers_of_the_live_model_are_those_of_its_checkpoints(full: Path) -> None:
+    run = full / "outputs/run"
+    matrix = MatrixConfig(
+        datasets=SETS, decodings=[Decoding.choice], limit=20, representation=RepresentationConfig(enabled=False)
+    )
+    live = pd.read_csv(run / "scores.csv").drop(columns=["seconds"])
+    shutil.move(full / "outputs/.cells", full / "cells")
+    eval_matrix(
+        EvalMatrixConfig(run=str(run), outputs=str(full / "outputs"), threads=1, matrix=matrix), full / "outputs"
+    )
+    pd.testing.assert_frame_equal(pd.read_csv(run / "scores.csv").drop(columns=["seconds"]), live)
+
+
+def test_commands_read_the_folder_as_any_run(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = full / "outputs/run"
+    show(run, as_json=False)
+    compare_checkpoints([str(run)], Options())
+    make(run, Page())
+    assert (run / "report.html").is_file()
+    assert "ForgettingCallback(target=" in (run / "report.html").read_text("utf-8")
+    assert pd.read_csv(run / "train.csv")["step"].tolist() == [1, 2, 3]
+    assert read_run(run).parts == "projector+language"
+
+
+def test_what_the_trainer_reports_to_gets_every_quadrant_with_its_interval_and_the_time(full: Path) -> None:
+    logged = EventAccumulator(str(next(full.rglob("events.out.tfevents.*")).parent)).Reload()
+    name = "train/forgetbench/ood_text-ood_image/choice"
+    assert [one.step for one in logged.Scalars(name)] == [0, 2, 4]
+    rows = pd.read_csv(full / "outputs/run/matrix.csv").set_index(["step", "quadrant"])
+    for end in ("delta", "delta_ci_low", "delta_ci_high"):
+        assert logged.Scalars(f"{name}/{end}")[-1].value == pytest.approx(rows.loc[(4, "ood_text-ood_image"), end])
+    assert len(logged.Scalars("train/forgetbench/seconds")) == 3
+
+
+def test_its_checkpoints_are_those_that_an_import_makes_of_the_trainers_own(full: Path, tmp_path: Path) -> None:
+    config = read_run(full / "outputs/run").config
+    config.name, config.outputs, config.guard.max_loss = "imported", str(tmp_path), None
+    importer(full / "saves")(config, tmp_path / "imported")
+    ours, theirs = (list_checkpoints(one) for one in (full / "outputs/run", tmp_path / "imported"))
+    assert [(one.step, one.digest) for one in ours] == [(one.step, one.digest) for one in theirs]
+
+
+def test_an_adapter_is_kept_merged_and_its_base_row_is_of_the_model_below_it(tmp_path: Path) -> None:
+    trained(tmp_path, watch(tmp_path), adapter=True)
+    run = read_run(tmp_path / "outputs/run")
+    assert run.config.method.name == "lora"
+    delta = list_checkpoints(run.folder)[-1].delta()
+    assert {name.rpartition(".self_attn.")[2] for name in delta} == {"q_proj.weight", "v_proj.weight"}
+    config = run.config
+    config.name, config.outputs = "imported", str(tmp_path)
+    importer(tmp_path / "saves")(config, tmp_path / "imported")
+    imported = list_checkpoints(tmp_path / "imported")[-1].delta()
+    assert all(torch.equal(delta[name], imported[name]) for name in imported)
+
+
+def test_a_broken_budget_stops_the_trainer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    callback = watch(tmp_path, budget=12.0, every=1)
+    trainer = trained(tmp_path, callback, max_steps=6, learning_rate=1e-2)
+    rows = pd.read_csv(tmp_path / "outputs/run/guard.csv")
+    assert trainer.state.global_step < 6
+    assert rows["step"].max() == trainer.state.global_step
+    assert rows["decision"].iloc[-1] == "stop"
+    assert rows["looks"].eq(6).all()
+    assert f"stopped after step {trainer.state.global_step}" in capsys.readouterr().out
+
+
+def test_a_resumed_training_goes_on_in_the_same_folder_to_the_same_rows(tmp_path: Path) -> None:
+    trained(tmp_path, watch(tmp_path), adapter=True)
+    whole = pd.read_csv(tmp_path / "outputs/run/scores.csv").drop(columns=["seconds"])
+    shutil.rmtree(tmp_path / "saves/checkpoint-4")
+    shutil.rmtree(tmp_path / "outputs/run/checkpoints/step_000004")
+    trained(tmp_path, watch(tmp_path), adapter=True, resume=True)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "outputs/run/scores.csv").drop(columns=["seconds"]), whole)
+    with pytest.raises(
+        UserError, match=r"checkpoints up to step 4, and this training starts anew.*\n?.*resume_from_check"
+    ):
+        trained(tmp_path, watch(tmp_path), adapter=True)
+
+
+def test_a_trainer_that_resumes_on_other_weights_than_it_saved_is_refused(full: Path, tmp_path: Path) -> None:
+    shutil.copytree(full, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "saves/checkpoint-4")
+    # transformers 5.23 loads none of the tensors of a family whose files have other names than its model.
+    with pytest.raises(UserError, match=r"goes on from step 2, but .* are not those of step 2.*from_pretrained"):
+        trained(tmp_path, watch(tmp_path), resume=True)
+    trained(tmp_path, watch(tmp_path, model=MODEL), path=tmp_path / "saves/checkpoint-2", resume=True)
+    once, again = (pd.read_csv(one / "outputs/run/scores.csv")["value"] for one in (full, tmp_path))
+    assert again.tolist() == once.tolist()
+
+
+def test_a_training_that_was_not_begun_with_the_callback_cannot_go_on_with_it(full: Path, tmp_path: Path) -> None:
+    shutil.copytree(full / "saves", tmp_path / "saves")
+    shutil.rmtree(tmp_path / "saves/checkpoint-4")
+    with pytest.raises(UserError, match=r"holds no run, and this training goes on from step 2.*forgetbench import"):
+        trained(tmp_path, watch(tmp_path), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        ({"target": "fashion_namin"}, "no dataset manifest named 'fashion_namin'.*fashion_naming"),
+        ({"matrix": "digits_naming"}, "give a list of datasets"),
+        ({"items": 1}, r"items=1\) for 2 datasets; give at least one for each"),
+        ({"every": 0}, "every=0.*1 or more"),
+        ({"budget": 100.0}, "budget=100.*below 100"),
+        ({"matrix": [TARGET], "budget": 5.0}, "nothing to lose; add one"),
+        ({"precision": "fp8"}, "give 'fp32' or 'bf16'"),
+    ],
+)
+def test_a_wish_that_does_not_fit_is_refused_at_construction(wish: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        watch(tmp_path, **wish)
+
+
+def moved(model: Any) -> None:
+    model.lm_head.weight.data.add_(1)
+
+
+def nameless(model: Any) -> None:
+    model.config._name_or_path = ""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(moved, "is not the one in .*embed_tokens.weight differs"), (nameless, "does not say which folder or Hub id")],
+)
+def test_a_model_that_is_not_its_base_is_refused(change: Callable[[Any], None], said: str, tmp_path: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(MODEL)
+    change(model)
+    arguments = TrainingArguments(str(tmp_path), max_steps=1, report_to="none", use_cpu=True)
+    trainer = Trainer(model, arguments, train_dataset=conversations(1), callbacks=[watch(tmp_path)])
+    with pytest.raises(UserError, match=said):
+        trainer.train()
+    assert not (tmp_path / "outputs/run").exists()
+
+
+@pytest.mark.parametrize("flag", ["DEEPSPEED", "FSDP"])
+def test_ways_of_sharing_a_model_that_were_not_run_are_refused_by_name(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    callback = watch(tmp_path)
+    monkeypatch.setenv(f"ACCELERATE_USE_{flag}", "true")
+    with pytest.raises(UserError, match=rf"(?i){flag}.*Use DDP.*forgetbench import"):
+        callback.on_init_end(arguments, TrainerState(), TrainerControl())
+
+
+def test_the_package_gives_the_callback_without_loading_it_at_once() -> None:
+    code = "import forgetbench, sys; assert 'torch' not in sys.modules; forgetbench.ForgettingCallback"
+    code += "; sys.exit('hydra' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@SLOW
+def test_two_processes_score_together_and_stop_together(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29741", "-m"]
+    done = subprocess.run(
+        [*command, "tests.support.watched", str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ends = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert ends[0] == ends[1]
+    assert 0 < ends[0]["step"] < 6
+    assert pd.read_csv(tmp_path / "outputs/run/guard.csv")["decision"].iloc[-1] == "stop"
+
+
+def test_the_example_leaves_a_run_with_every_quadrant(tmp_path: Path) -> None:
+    run_example(str(tmp_path), steps=2, items=16, save_steps=2, use_cpu=True, dataloader_pin_memory=False)
+    rows = pd.read_csv(tmp_path / "outputs/garments/matrix.csv")
+    assert all(steps == [0, 2] for steps in rows.groupby("quadrant")["step"].apply(list))
+    assert rows["quadrant"].nunique() == len(MATRIX)
+
+
+@SLOW
+@pytest.mark.skipif("FORGETBENCH_TRL_PYTHON" not in os.environ, reason="names no interpreter with trl")
+def test_the_example_of_trl_prints_a_curve_of_forgetting(tmp_path: Path) -> None:
+    command = [
+        os.environ["FORGETBENCH_TRL_PYTHON"],
+        "-m",
+        "examples.trl_sft",
+        "--folder",
+        str(tmp_path),
+        "--steps",
+        "3",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("step ")] == ["1", "2", "3"]
+
+
+@SLOW
+@pytest.mark.skipif(
+    "FORGETBENCH_LLAMAFACTORY_PYTHON" not in os.environ, reason="names no interpreter with llamafactory"
+)
+def test_the_example_of_llamafactory_leaves_a_run(tmp_path: Path) -> None:
+    python = os.environ["FORGETBENCH_LLAMAFACTORY_PYTHON"]
+    command = [python, "-m", "examples.llamafactory_sft", "--folder", str(tmp_path), "--steps", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert set(pd.read_csv(tmp_path / "outputs/garments/matrix.csv")["step"]) == {0, 1, 2, 3}
