@@ -40,7 +40,7 @@ from forgetbench.commands.eval_matrix import eval_matrix
 from forgetbench.commands.import_ import importer
 from forgetbench.commands.report import Options as Page
 from forgetbench.commands.report import make
-from forgetbench.commands.show import show
+from forgetbench.commands.show import print_shown, read_shown
 from forgetbench.config import EvalMatrixConfig, MatrixConfig, RepresentationConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Decoding
@@ -169,7 +169,7 @@ def test_the_answers_of_the_live_model_are_those_of_its_checkpoints(full: Path) 
 
 def test_commands_read_the_folder_as_any_run(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = full / "outputs/run"
-    show(run, as_json=False)
+    print_shown(read_shown(run), as_json=False)
     compare_checkpoints([str(run)], Options())
     make(run, Page())
     assert (run / "report.html").is_file()
