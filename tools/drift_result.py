@@ -1,7 +1,7 @@
 """Whether drift of answers on the target predicts forgetting elsewhere: a page and a figure from finished sweeps.
 
 python -m tools.drift_result outputs/methods                     # writes docs/results/drift.md and .svg
-python -m tools.drift_result outputs/methods outputs/modules --out /tmp/drift.md
+python -m tools.drift_result outputs/methods outputs/modules --out drift.md
 """
 
 from __future__ import annotations
