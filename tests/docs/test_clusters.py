@@ -57,11 +57,6 @@ def test_own_launcher_of_the_page_composes(tmp_path: Path, monkeypatch: pytest.M
     assert not app(["sweep", "launcher=my_cluster", "--cfg"], standalone_mode=False)
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([\w./]+)\)", TEXT))))
-def test_a_linked_file_exists(target: str) -> None:
-    assert (ROOT / "docs" / target).exists()
-
-
 def test_every_launcher_and_variable_is_named() -> None:
     assert {f"| `{name}` |" for name in options("launcher")} <= set(re.findall(r"^\| `\w+` \|", TEXT, re.MULTILINE))
     table = TEXT.partition("## Environment variables")[2]

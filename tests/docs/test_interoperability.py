@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 
@@ -39,11 +38,6 @@ def test_a_command_is_taken_as_written(
     else:
         app([*words, "--cfg"], standalone_mode=False)
         assert "seed" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("target", re.findall(r"\]\(([\w./]+)\)", TEXT))
-def test_a_linked_file_exists(target: str) -> None:
-    assert (ROOT / "docs" / target).exists()
 
 
 def test_every_tracker_and_every_method_with_adapters_is_named() -> None:
