@@ -25,7 +25,7 @@ text_tasks: [naming]
 
 
 def commands() -> list[str]:
-    """Commands in blocks and in tables; not those with an ellipsis for a reader's file, nor `doctor`, which just runs."""
+    """Commands in blocks and tables; not those with an ellipsis for a file, nor `doctor`, which just runs."""
     text = f"{README}\n{GUIDE}"
     lines = re.findall(r"^    (forgetbench .*)$", text, re.MULTILINE) + re.findall(r"\| `(forgetbench .*?)` \|", text)
     found = dict.fromkeys(line.partition("  #")[0].strip() for line in lines)
