@@ -41,7 +41,7 @@ METHODS: Mapping[str, tuple[str, str]] = {
     "mdgd": (
         "method=mdgd",
         "method.when: {choice: [always, conflict]}, method.scope: {choice: [tensor, all]}, "
-        "method.strength: {log: [0.0001, 0.1]}",
+        "method.strength: {log: [0.0001, 0.03]}",
     ),
 }
 """Label -> what is trained, and what is searched beside the learning rate."""
