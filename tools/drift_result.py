@@ -17,7 +17,7 @@ import yaml
 
 from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.core.records import QUADRANTS
-from forgetbench.statistics.monotone import LEAST_RUNS, MonotoneFit, RankDifference, monotone_fit, rank_difference
+from forgetbench.statistics.monotone import MIN_RUNS, MonotoneFit, RankDifference, monotone_fit, rank_difference
 from forgetbench.tables.drift import ELSEWHERE, LEARNT, LOSSES, joined_drift
 from forgetbench.terminal.wording import QUADRANT_NAMES
 
@@ -88,13 +88,15 @@ def _representation(path: Path) -> pd.DataFrame:
     rows = pd.read_csv(path, dtype={"variant": str})
     rows = rows[rows["variant"].isna()]
     by_step = rows.groupby(["stage", "step"])
-    found = pd.DataFrame(
+    measures = pd.DataFrame(
         {
-            "weight_distance": by_step["weight_distance"].apply(lambda one: np.sqrt((one.dropna() ** 2).sum())),
+            "weight_distance": by_step["weight_distance"].apply(
+                lambda distances: np.sqrt((distances.dropna() ** 2).sum())
+            ),
             "visual_drift": by_step["visual_drift_l1"].mean(),
         }
     )
-    return found.reset_index()
+    return measures.reset_index()
 
 
 def number_words(folders: Sequence[Path]) -> pd.DataFrame:
@@ -185,7 +187,7 @@ def _reading(points: pd.DataFrame) -> str:
         f"{_rho(whole) or 'unknown size'}{share} of the variance of the loss, in these same points."
     )
     if whole.rho_low is None:
-        lines.append(f"- There are too few runs for an interval (at least {LEAST_RUNS}): nothing follows.")
+        lines.append(f"- There are too few runs for an interval (at least {MIN_RUNS}): nothing follows.")
     elif fixed.rho_low is None:
         lines.append(
             "- At the same rate and step there are too few runs to say more: it may be a matter of larger steps."
@@ -268,10 +270,10 @@ def _methods(points: pd.DataFrame) -> str:
     for label in sorted(set(last["label"])):
         cells = []
         for lr in rates:
-            own = last[(last["label"] == label) & (last["lr"] == lr)]
-            mean = own[[KL, LEARNT, ELSEWHERE]].astype("float64").mean()
+            rows = last[(last["label"] == label) & (last["lr"] == lr)]
+            mean = rows[[KL, LEARNT, ELSEWHERE]].astype("float64").mean()
             cells.append(
-                f"{mean[KL]:.2f} / {100 * mean[LEARNT]:+.1f} / {100 * mean[ELSEWHERE]:.1f}" if len(own) else ""
+                f"{mean[KL]:.2f} / {100 * mean[LEARNT]:+.1f} / {100 * mean[ELSEWHERE]:.1f}" if len(rows) else ""
             )
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -383,8 +385,8 @@ def _draw(points: pd.DataFrame, path: Path) -> None:
     for panel, (title, rows) in zip(panels[0], views.items(), strict=True):
         for number, label in enumerate(labels):
             for place, lr in enumerate(rates):
-                own = rows[(rows["label"] == label) & (rows["lr"] == lr)]
-                x, y = own[KL].astype("float64"), own[ELSEWHERE].astype("float64") * 100
+                points_of_rate = rows[(rows["label"] == label) & (rows["lr"] == lr)]
+                x, y = points_of_rate[KL].astype("float64"), points_of_rate[ELSEWHERE].astype("float64") * 100
                 panel.plot(x, y, _MARKERS[place % len(_MARKERS)], ms=5, alpha=0.8, **look(number))
         panel.axhline(0, color="grey", lw=0.8, ls="--")
         panel.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))

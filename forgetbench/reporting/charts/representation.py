@@ -1,4 +1,4 @@
-"""How checkpoints see pictures: effective rank and drift by layer."""
+"""Picture tokens of checkpoints: effective rank and drift by layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from forgetbench.reporting.charts.figure import GUIDE, Figure, layered, panels
-from forgetbench.reporting.charts.groups import SHAPES, Groups, pick, unless_dimmed
+from forgetbench.reporting.charts.groups import SHAPES, Groups, highlight_opacity, legend_selection
 from forgetbench.reporting.charts.rows import (
     base_rows,
     inline,
@@ -76,7 +76,7 @@ def checkpoint_rows(representation: pd.DataFrame, groups: Groups, value: str, pl
     # Hidden states and weights know no target: the base's rows are the base of every stage.
     rows = rows[rows.index.isin(last_stage(rows).index) | (rows["step"] == 0)]
     rows = rows[(rows["variant"] == "") & rows[value].notna() & rows[place].notna() & (rows[place] != "")]
-    return groups.named(rows) if len(rows) else rows
+    return groups.with_columns(rows) if len(rows) else rows
 
 
 def _datasets(rows: pd.DataFrame) -> list[str]:
@@ -102,26 +102,26 @@ def _by_recipe(rows: pd.DataFrame, value: str, title: str, groups: Groups) -> li
     present = set(means["group"])
     charts = []
     for place, name in enumerate(_datasets(rows)):
-        own = means[means["dataset"] == name]
+        dataset_means = means[means["dataset"] == name]
         y = alt.Y(f"{value}:Q", title=title, scale=alt.Scale(zero=value == _DRIFT, nice=False, padding=8))
-        lines = alt.Chart(inline(own, ["group", "label", "layer", value]), name=f"lines_{place}").encode(
+        lines = alt.Chart(inline(dataset_means, ["group", "label", "layer", value]), name=f"lines_{place}").encode(
             _layer_axis(), y, groups.colour(present), detail="label:N"
         )
-        drawn = lines.mark_line(strokeWidth=1.2).encode(opacity=unless_dimmed(0.6))
-        points = alt.Chart(inline(own, ["group", "label", "layer", value])).mark_point(filled=True, size=34)
+        drawn = lines.mark_line(strokeWidth=1.2).encode(opacity=highlight_opacity(0.6))
+        points = alt.Chart(inline(dataset_means, ["group", "label", "layer", value])).mark_point(filled=True, size=34)
         tooltip = [
             alt.Tooltip("label:N", title="recipe"),
             alt.Tooltip("layer:Q"),
             alt.Tooltip(f"{value}:Q", title=title.lower(), format=".2f"),
         ]
         layers = [
-            drawn.add_params(pick()) if place == 0 else drawn,
+            drawn.add_params(legend_selection()) if place == 0 else drawn,
             points.encode(
                 _layer_axis(),
                 y,
                 groups.colour(present),
                 groups.shape(present),
-                opacity=unless_dimmed(0.9),
+                opacity=highlight_opacity(0.9),
                 tooltip=tooltip,
             ),
         ]

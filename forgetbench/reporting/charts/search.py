@@ -1,4 +1,4 @@
-"""What a search found: every point's two objectives on validation items, and the front on the test's."""
+"""Results of a search: the two objectives of every point on validation items, and the front on test items."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def figure(points: pd.DataFrame, front: pd.DataFrame) -> Figure | None:
         .encode(x, y, order="x:Q"),
         alt.Chart(inline(points, shown))
         .mark_point(filled=True, size=60)
-        .encode(x, y, colour, tooltip=[alt.Tooltip(f"{one}:N") for one in ("name", "step", "kind")]),
+        .encode(x, y, colour, tooltip=[alt.Tooltip(f"{column}:N") for column in ("name", "step", "kind")]),
     ]
     if len(front):
         layers += _tested(front, x, y)

@@ -8,14 +8,14 @@ import altair as alt
 import pandas as pd
 
 from forgetbench.reporting.charts.figure import GUIDE, Figure, layered, panels
-from forgetbench.reporting.charts.groups import PALETTE, Groups, pick, unless_dimmed
+from forgetbench.reporting.charts.groups import PALETTE, Groups, highlight_opacity, legend_selection
 from forgetbench.reporting.charts.rows import inline
 from forgetbench.reporting.contents import ReportTables
 
 _MOST_POINTS = 2500
 """In the whole figure; neighbouring steps are averaged into one point until it has no more."""
 _FEW = 4
-"""Runs whose lines can be told apart with every wiggle."""
+"""Number of runs whose unsmoothed lines can still be distinguished."""
 _RATE = "lr_"
 
 
@@ -29,7 +29,7 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
         return None
     n_steps, n_runs = int(train.groupby("run").size().max()), train["run"].nunique()
     every = max(math.ceil(len(train) / _MOST_POINTS), math.ceil(n_steps / (240 if n_runs <= _FEW else 60)))
-    rows = groups.named(_averaged(train, every))
+    rows = groups.with_columns(_averaged(train, every))
     charts = [_loss(rows, train, groups)]
     rates = _rates(train)
     if train["recipe"].nunique() == 1 and len(rates):
@@ -63,14 +63,14 @@ def _loss(rows: pd.DataFrame, train: pd.DataFrame, groups: Groups) -> alt.LayerC
         groups.colour(set(rows["group"])),
         groups.dash(set(rows["group"])),
         detail="line:N",
-        opacity=unless_dimmed(0.85 if rows["run"].nunique() <= 8 else 0.5),
+        opacity=highlight_opacity(0.85 if rows["run"].nunique() <= 8 else 0.5),
         tooltip=[
             alt.Tooltip("label:N", title="recipe"),
             alt.Tooltip("step:Q", format=".0f"),
             alt.Tooltip("loss:Q", format=".4g"),
         ],
     )
-    layers: list[alt.Chart] = [drawn.add_params(pick())]
+    layers: list[alt.Chart] = [drawn.add_params(legend_selection())]
     starts = _stage_starts(train)
     if starts:
         stages = alt.Chart(alt.InlineData(values=[{"step": start} for start in starts]))
