@@ -46,7 +46,7 @@ class Case:
     def has_pictures_behind_text(self) -> bool:
         """Whether a turn's pictures do not all come first."""
         kinds = [[isinstance(part, str) for part in turn.parts] for turn in self.sample.turns]
-        return any(one != sorted(one) for one in kinds)
+        return any(is_text != sorted(is_text) for is_text in kinds)
 
 
 @dataclass(frozen=True)

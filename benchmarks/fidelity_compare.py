@@ -74,18 +74,18 @@ def differences(ours: Encoding, theirs: Encoding, first: str = "") -> list[Diffe
     if first and ours.tokens[0] == first and theirs.tokens[0] != first:
         rest = Encoding(ours.tokens[1:], ours.trained[1:])
         return [_at(ours, 0, 1, ()), *differences(rest, theirs)]
-    found = []
+    stretches = []
     matcher = SequenceMatcher(None, ours.tokens, theirs.tokens, autojunk=False)
     for kind, start, end, their_start, their_end in matcher.get_opcodes():
         if kind != "equal":
-            found.append(_at(ours, start, end, theirs.tokens[their_start:their_end]))
+            stretches.append(_at(ours, start, end, theirs.tokens[their_start:their_end]))
             continue
         losses = zip(ours.trained[start:end], theirs.trained[their_start:their_end], strict=True)
         for begun, ended, (our_loss, their_loss) in _runs(list(losses)):
             if our_loss != their_loss:
                 span = start + begun, start + ended
-                found.append(_at(ours, *span, ours.tokens[slice(*span)], "ours" if our_loss else "theirs"))
-    return found
+                stretches.append(_at(ours, *span, ours.tokens[slice(*span)], "ours" if our_loss else "theirs"))
+    return stretches
 
 
 def _at(ours: Encoding, start: int, end: int, theirs: tuple[str, ...], trained: str = "") -> Difference:

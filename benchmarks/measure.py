@@ -47,7 +47,7 @@ class Speed:
 
     def ratios(self, other: Speed) -> list[float]:
         """How many times as fast as another way, round by round."""
-        return [one / two for one, two in zip(self.rounds, other.rounds, strict=True)]
+        return [speed / other_speed for speed, other_speed in zip(self.rounds, other.rounds, strict=True)]
 
 
 class OneRound:

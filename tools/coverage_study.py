@@ -367,10 +367,12 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     for (size, n_clusters), panel in zip(product(("equal", "uneven"), CLUSTERS), panels.flat, strict=True):
         panel.axhspan(94, 96, color="0.85", label="94 to 96 %")
         for correlation, line in ((0.1, "-"), (0.3, "--")):
-            own = rows.query("sizes == @size and clusters == @n_clusters and correlation == @correlation")
+            panel_rows = rows.query("sizes == @size and clusters == @n_clusters and correlation == @correlation")
             for name, color in (("ours", "C0"), ("naive", "C1")):
                 label = f"{name}, correlation {correlation}"
-                panel.plot(100 * own["p"], own[name], line, marker=".", ms=4, lw=1.2, color=color, label=label)
+                panel.plot(
+                    100 * panel_rows["p"], panel_rows[name], line, marker=".", ms=4, lw=1.2, color=color, label=label
+                )
         panel.set_title(f"{n_clusters} clusters, {size} sizes", fontsize=10)
         panel.grid(alpha=0.3)
     figure.supxlabel("true accuracy, % (an accuracy of 100 - p is covered as often as one of p)", fontsize=10)

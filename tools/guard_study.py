@@ -58,8 +58,8 @@ def looks_at(random: Random, items: Items, base: float, losses: Sequence[float])
     before_N, shared_N = latent(random, items, [CLUSTER_SHARE]), latent(random, items, [CLUSTER_SHARE])
     after = []
     for loss in losses:
-        own_N = latent(random, items, [CLUSTER_SHARE])
-        moved_N = np.sqrt(SHARED) * shared_N + np.sqrt(1 - SHARED) * own_N
+        look_N = latent(random, items, [CLUSTER_SHARE])
+        moved_N = np.sqrt(SHARED) * shared_N + np.sqrt(1 - SHARED) * look_N
         now_N = AGREEMENT * before_N + np.sqrt(1 - AGREEMENT**2) * moved_N
         after.append(_right(now_N, base - loss))
     return _right(before_N, base), after
@@ -95,13 +95,13 @@ def false_stops(shape: str, world: World, base: float, budget: float, looks: int
 
     def once(random: Random) -> Row:
         runs = [world(random, items, base, [budget] * looks) for _ in range(groups)]
-        found = {"ours": False, "naive": False}
+        stopped = {"ours": False, "naive": False}
         for look in range(looks):
             losses = {str(k): _loss(before, after[look], items) for k, (before, after) in enumerate(runs)}
             verdicts = test.verdicts(look + 1, losses).values()
-            found["ours"] |= any(one.is_broken for one in verdicts)
-            found["naive"] |= any(_lower(one) > budget for one in losses.values())
-        return found
+            stopped["ours"] |= any(verdict.is_broken for verdict in verdicts)
+            stopped["naive"] |= any(_lower(loss) > budget for loss in losses.values())
+        return stopped
 
     setting = {"items": shape, "base": base, "budget": budget, "looks": looks, "quadrants": groups}
     return repeat(setting | {"world": world.__name__}, repetitions, once)
@@ -117,7 +117,7 @@ def power(shape: str, end: float, looks: int, budget: float, repetitions: int) -
         runs = [looks_at(random, items, 0.9, losses) for losses in (rising, [0.0] * looks, [0.0] * looks)]
         for look in range(looks):
             losses = {str(k): _loss(before, after[look], items) for k, (before, after) in enumerate(runs)}
-            if any(one.is_broken for one in test.verdicts(look + 1, losses).values()):
+            if any(verdict.is_broken for verdict in test.verdicts(look + 1, losses).values()):
                 at.append((look + 1) / looks)
                 return {"stopped": True}
         return {"stopped": False}
@@ -150,12 +150,12 @@ def simulate(repetitions: int) -> dict[str, pd.DataFrame]:
         false_stops(shape, rare_gains, 0.6, budget, looks, 3, few)
         for shape, budget, looks in product(HARD, (0.02, 0.1), (1, 4))
     ]
-    found = [
+    power_rows = [
         power(shape, end, 4, 0.02, few)
         for shape, end in product(("67 items", "200 items", LARGE, "30 uneven clusters"), ENDS)
     ]
-    found += [power("200 items", end, 16, 0.02, few) for end in ENDS]
-    return {"false stops": pd.DataFrame(stops), "rare gains": pd.DataFrame(hard), "power": pd.DataFrame(found)}
+    power_rows += [power("200 items", end, 16, 0.02, few) for end in ENDS]
+    return {"false stops": pd.DataFrame(stops), "rare gains": pd.DataFrame(hard), "power": pd.DataFrame(power_rows)}
 
 
 def _false_stop_table(rows: pd.DataFrame) -> list[str]:
@@ -263,7 +263,10 @@ the base 90 % right. *After* is the mean share of training at which the stopped 
 
 {chr(10).join(_table(tables["power"], _POWER_HEADS))}
 """
-    paragraphs = (one if one.startswith(("#", "|")) else textwrap.fill(one, 120) for one in text.strip().split("\n\n"))
+    paragraphs = (
+        paragraph if paragraph.startswith(("#", "|")) else textwrap.fill(paragraph, 120)
+        for paragraph in text.strip().split("\n\n")
+    )
     return "\n\n".join(paragraphs) + "\n"
 
 

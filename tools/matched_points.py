@@ -97,8 +97,8 @@ def rate_grid(points: pd.DataFrame, chosen: Mapping[str, float], heading: str) -
 def print_lacking(points: pd.DataFrame, chosen: Mapping[str, float]) -> None:
     """A line per label: the chosen rate, and the seeds that are still to run at it."""
     for label, lr in chosen.items():
-        found = points[(points["label"] == label) & (points["lr"] == lr)]
-        lacking = sorted(set(SEEDS) - set(found["seed"]))
+        rows = points[(points["label"] == label) & (points["lr"] == lr)]
+        lacking = sorted(set(SEEDS) - set(rows["seed"]))
         print(f"{label}\t{lr:g}\t{','.join(map(str, lacking)) or 'complete'}")
 
 
@@ -118,8 +118,8 @@ def draw_points(panel: Any, rows: pd.DataFrame, name: Callable[[pd.DataFrame, st
         name: values of `target` or of `others`, from the rows of a label.
     """
     for number, label in enumerate(order(rows)):
-        own = rows[rows["label"] == label]
-        x, y, look = name(own, "target"), name(own, "others"), _MARKERS[number // 10]
+        label_rows = rows[rows["label"] == label]
+        x, y, look = name(label_rows, "target"), name(label_rows, "others"), _MARKERS[number // 10]
         bars = {"xerr": x.std(), "yerr": y.std(), "elinewidth": 0.7}
         panel.errorbar(x.mean(), y.mean(), fmt=look, ms=6, color=f"C{number % 10}", label=label, **bars)
     panel.grid(alpha=0.3)

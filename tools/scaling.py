@@ -171,9 +171,9 @@ def checkpoint_gb(model: Model, recipe: Recipe) -> float:
 def makespan(hours: Sequence[float], workers: int) -> float:
     """Hours until the last of some jobs ends, the longest started first, each on the worker that is free first."""
     free = [0.0] * workers
-    for one in sorted(hours, reverse=True):
+    for job_hours in sorted(hours, reverse=True):
         free.sort()
-        free[0] += one
+        free[0] += job_hours
     return max(free)
 
 
@@ -181,7 +181,7 @@ def wall_hours(jobs: Sequence[float], gpus: int) -> float:
     """Hours of a figure on some GPUs: a run a GPU, or as many GPUs a run as there are to share."""
     each = max(1, gpus // len(jobs))
     share = 1 if each == 1 else 1 / (each * SCALING)
-    return makespan([one * share for one in jobs], gpus // each)
+    return makespan([job_hours * share for job_hours in jobs], gpus // each)
 
 
 @dataclass(frozen=True)
@@ -204,13 +204,13 @@ def figure(
 ) -> Figure:
     """Add up a figure; `items` are those of every dataset."""
     once = scoring_hours(model, sum(items), gpu, fp32)
-    scoring = [(one.checkpoints + (place == 0)) * once * BOTH_OVER_GREEDY for place, one in enumerate(recipes)]
+    scoring = [(recipe.checkpoints + (place == 0)) * once * BOTH_OVER_GREEDY for place, recipe in enumerate(recipes)]
     loads = [gpu.load_seconds / HOUR] * len(recipes)  # one process scores a run
-    scored = sum(one.checkpoints + 1 for one in recipes)
+    scored = sum(recipe.checkpoints + 1 for recipe in recipes)
     processes = scored * len(items) * 2
     loading = processes * gpu.load_seconds / HOUR
     return Figure(
-        training=[training_hours(model, one, gpu) for one in recipes],
+        training=[training_hours(model, recipe, gpu) for recipe in recipes],
         scoring=[hours + load for hours, load in zip(scoring, loads, strict=True)],
         naive_scoring=scored * once * SEPARATE_OVER_GREEDY + loading,
         naive_loading=loading,

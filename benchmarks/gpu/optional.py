@@ -63,11 +63,11 @@ def flash(scope: Scope) -> Iterator[Finding]:
         yield left_out("FlashAttention-2 is not installed, or there is no GPU")
         return
     path, way = checkpoint(scope), Settings(Decoding.choice, "bf16", 4)
-    one, two = (
+    flash_answers, sdpa_answers = (
         asked(load_model(ModelConfig(path=path, dtype=Dtype.bf16, attention=kernel)), questions(), way)
         for kernel in (FLASH, "sdpa")
     )
-    yield at_most(f"{FAMILY}: FlashAttention-2 beside sdpa, log-probability", moved(one, two), BF16)
+    yield at_most(f"{FAMILY}: FlashAttention-2 beside sdpa, log-probability", moved(flash_answers, sdpa_answers), BF16)
 
 
 def trl(scope: Scope, name: str) -> Iterator[Finding]:

@@ -34,8 +34,8 @@ class Planned:
     def function(self) -> Callable[..., Iterator[Any]]:
         """What runs, imported."""
         module, _, name = self.run.rpartition(".")
-        found: Callable[..., Iterator[Any]] = getattr(import_module(f"benchmarks.gpu.{module}"), name)
-        return found
+        function: Callable[..., Iterator[Any]] = getattr(import_module(f"benchmarks.gpu.{module}"), name)
+        return function
 
 
 RIGHT, FAST, AS_PLANNED = "right", "fast", "as planned"

@@ -180,14 +180,14 @@ def items(shape_side: int, n: int, first: int = 0) -> list[Sample]:
         n: how many.
         first: number of the first; items of other numbers have other pictures.
     """
-    found = []
+    samples = []
     for i in range(first, first + n):
         noise = np.random.default_rng(i).integers(0, 256, (24, 24, 3), dtype=np.uint8)
         stream = io.BytesIO()
         Image.fromarray(noise).resize((shape_side, shape_side), Image.Resampling.BICUBIC).save(stream, "JPEG")
         picture = ImageRef("memory", f"{i}.jpg", stream.getvalue())
-        found.append(Sample.question(str(i), PROMPT, "A", AnswerKind.letter, (picture,), ("A",), OPTIONS))
-    return found
+        samples.append(Sample.question(str(i), PROMPT, "A", AnswerKind.letter, (picture,), ("A",), OPTIONS))
+    return samples
 
 
 PROMPT = "What is in this picture? " * 6 + ", ".join(OPTIONS)

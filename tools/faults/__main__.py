@@ -147,8 +147,8 @@ class Bench:
         done = CASES[name].is_done
         if again.code and not (done and again.code == BAD_INPUT and done in again.output):
             wrong, output = f"{wrong}; then exit code {again.code}", output + again.output
-        if found := difference(self._expected[name], contents(folder)):
-            wrong, output = f"{wrong}; {found}", output + again.output
+        if differing := difference(self._expected[name], contents(folder)):
+            wrong, output = f"{wrong}; {differing}", output + again.output
         return Outcome(name, fault, at, operation, wrong.removeprefix("; "), output)
 
     def _start(self, name: str) -> Path:
@@ -181,8 +181,8 @@ def _wrong(hit: Ended, fault: Fault, at: int) -> str:
 def counted(outcomes: Iterable[Outcome], operations: dict[str, int]) -> str:
     """How many faults each command met, and how many ended wrongly, as a Markdown table."""
     outcomes = list(outcomes)
-    tried = Counter((one.case, one.fault) for one in outcomes)
-    wrong = Counter(one.case for one in outcomes if one.wrong)
+    tried = Counter((outcome.case, outcome.fault) for outcome in outcomes)
+    wrong = Counter(outcome.case for outcome in outcomes if outcome.wrong)
     lines = [["command", "operations", *(f"{fault}".replace("_", "-") for fault in Fault), "not as it must"]]
     lines.append(["---", *["--:"] * (len(lines[0]) - 1)])
     for name, count in operations.items():
@@ -194,7 +194,11 @@ def counted(outcomes: Iterable[Outcome], operations: dict[str, int]) -> str:
 
 def page(outcomes: Sequence[Outcome], operations: dict[str, int], arguments: str) -> str:
     """The committed result, with the arguments that made it."""
-    wrong = [f"- {one.case}, {one.fault} at {one.operation}: {one.wrong}" for one in outcomes if one.wrong]
+    wrong = [
+        f"- {outcome.case}, {outcome.fault} at {outcome.operation}: {outcome.wrong}"
+        for outcome in outcomes
+        if outcome.wrong
+    ]
     commands = [f"| {name} | `forgetbench {' '.join(CASES[name].command)}` |" for name in operations]
     lines = [
         "# Interrupted at every file operation",
