@@ -47,7 +47,7 @@ class SavedBytes:
 
 
 def measured(folder: Path, recipe: str, items: list[Sample]) -> tuple[SavedBytes, SavedBytes]:
-    """What torch keeps for one pass over some items, and the estimate of it."""
+    """Bytes that torch saves for a pass over some items, and their estimate."""
     dtype, method, parts = RECIPES[recipe]
     config = FinetuneConfig(
         name="",
@@ -84,7 +84,7 @@ def measured(folder: Path, recipe: str, items: list[Sample]) -> tuple[SavedBytes
 
 
 def _saved_tensors(model: Any, run: Any) -> list[Tensor]:
-    """What a pass saves for the backward pass: each storage once, none of the model's own."""
+    """Tensors saved for the backward pass: each storage once, without the model's."""
     model_storages = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     saved: dict[int, Tensor] = {}
 

@@ -27,7 +27,7 @@ TINY = ModelConfig(path="embedded:tiny", attention="eager")
 
 @dataclass(frozen=True)
 class LoopRow:
-    """One line of the report, and its ratios."""
+    """A line of the report, and its ratios."""
 
     line: str
     ratios: dict[str, float]

@@ -77,7 +77,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is asked of every item."""
+    """A kind of request per item."""
 
     name: str
     decoding: str
@@ -168,7 +168,7 @@ class EngineBenchmark:
         return rounds_by_way
 
     def ways(self, kind: Kind, is_first: bool) -> list[tuple[str, int, Callable[[], Round]]]:
-        """What is measured in one round: name, number of checkpoints, what to do."""
+        """Measurements of a round: name, number of checkpoints, function."""
         lmms = lmms_eval.interpreter(lmms_eval.WITH_VLLM)
         ways: list[tuple[str, int, Callable[[], Round]]] = []
         for count in (1, CHECKPOINTS):
@@ -183,11 +183,11 @@ class EngineBenchmark:
 
     @property
     def engine(self) -> list[str]:
-        """Our own arguments."""
+        """Arguments that select the engine."""
         return ["engine=vllm", f"engine.python={self.python}", f"engine.args={ARGUMENTS}"]
 
     def scored(self, kind: Kind, count: int, *engine: str, known: bool = False) -> Round:
-        """Our command on the base or on the run, with no cell stored; `known`: with what was compared before."""
+        """Score the base or the run with forgetbench, no cell stored; `known`: engine comparisons kept."""
         for stored in (".cells", ".cache", *([] if known else [".engines"])):
             shutil.rmtree(self.scratch / "outputs" / stored, ignore_errors=True)
         for table in (self.scratch / "outputs").glob("*/scores.csv"):
@@ -217,7 +217,7 @@ class EngineBenchmark:
         return Round(time.perf_counter() - started, json.loads(output.splitlines()[-1])["asking_s"])
 
     def bodies(self, kind: Kind) -> Iterator[dict[str, Any]]:
-        """What our engine sends for one checkpoint."""
+        """Requests that forgetbench sends for a checkpoint."""
         encoder = shared_encoder(self.loaded.processor, self.model, self.loaded.inputs_digest)
         ends = list(end_tokens(encoder, self.loaded.model.generation_config, self.loaded.model.config))
         questions, recorder = Questions(encoder, None), Recorder()
@@ -245,21 +245,21 @@ class EngineBenchmark:
         folder = self.scratch / "whole" / self.run_folders[-1].name
         command = lmms_eval.command(python, folder, tasks, kind.sets, "vllm", 64, output, cap)
         started = time.perf_counter()
-        said = self.run(command, {**ENVIRONMENT, **lmms_eval.environment(tasks)})
+        output_text = self.run(command, {**ENVIRONMENT, **lmms_eval.environment(tasks)})
         if len(list(output.rglob("*samples_*.jsonl"))) < len(kind.sets):
             raise FailedError(
-                next((line for line in said.splitlines()[::-1] if "Error" in line), "It left no samples.")
+                next((line for line in output_text.splitlines()[::-1] if "Error" in line), "It left no samples.")
             )
         return Round(time.perf_counter() - started)
 
     def ours(self, arguments: Sequence[str]) -> float:
-        """Seconds of one command of ours."""
+        """Seconds of a forgetbench command."""
         started = time.perf_counter()
         self.run([sys.executable, "-m", "forgetbench", *arguments], ENVIRONMENT | {"PYTHONPATH": _HERE})
         return time.perf_counter() - started
 
     def run(self, command: Sequence[str], environment: dict[str, str] = ENVIRONMENT) -> str:
-        """What a process wrote."""
+        """Output of a process."""
         done = subprocess.run(command, cwd=self.scratch, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise FailedError(f"{' '.join(map(str, command[:4]))} ...:\n{done.stderr[-4000:]}")
@@ -283,7 +283,7 @@ class RecordedError(Exception):
 
 
 class Recorder:
-    """Stands where the engine has a client of its server."""
+    """Replaces the engine's client of the server."""
 
     url = ""
 

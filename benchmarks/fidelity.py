@@ -48,7 +48,7 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOK
 
 @dataclass(frozen=True)
 class Comparison:
-    """All conversations of one family, under one chat template, against one baseline."""
+    """All conversations of a family, under a chat template, against a baseline."""
 
     family: str
     template: str
@@ -58,7 +58,7 @@ class Comparison:
     n_tokens: int
     """Tokens of forgetbench's, in the conversations that are not refused."""
     n_trained: int
-    """Those with a loss, what follows the end of a reply included."""
+    """Tokens with a loss, including those after the end of a reply."""
     n_behind_end: int
     """Those of them that follow the end of a reply."""
     differences_by_conversation: list[list[tuple[Cause, Difference]]]
@@ -70,7 +70,7 @@ class Comparison:
         return sum(not conversation for conversation in self.differences_by_conversation)
 
     def caused_by(self, cause: Cause) -> list[Difference]:
-        """The differences of one cause."""
+        """The differences with this cause."""
         return [
             difference
             for conversation in self.differences_by_conversation
@@ -133,7 +133,7 @@ class Folder:
     def compared(
         self, family: Family, kind: str, baseline: str, encoder: Encoder, rows: Sequence[dict[str, Any]]
     ) -> Comparison:
-        """Ours against one baseline's rows."""
+        """Compare forgetbench's encodings with a baseline's rows."""
         tokenizer = encoder.tokenizer
         special = frozenset(tokenizer.all_special_tokens)
         train_on = TrainOn.last if baseline in LAST else TrainOn.all
@@ -159,7 +159,7 @@ class Folder:
         )
 
     def factory(self, family: Family, checkpoint: Path) -> dict[str, list[dict[str, Any]]]:
-        """What LLaMA-Factory makes of the conversations, in either way; nothing where it is not at hand."""
+        """LLaMA-Factory's encodings of the conversations, both ways; empty if it is not installed."""
         cli = llamafactory.program()
         if cli is None:
             return {}
@@ -168,7 +168,7 @@ class Folder:
         return {FACTORY: [row["all"] for row in rows], FACTORY_LAST: [row["last"] for row in rows]}
 
     def trl(self, checkpoint: Path, template: Path) -> dict[str, list[dict[str, Any]]]:
-        """What TRL makes of them, in either way; nothing where it is not at hand."""
+        """TRL's encodings of them, both ways; empty if it is not installed."""
         python = os.environ.get(TRL)
         if not python:
             return {}
@@ -176,7 +176,7 @@ class Folder:
         return {CONVERSATION: [row["conversation"] for row in rows], COMPLETION: [row["completion"] for row in rows]}
 
     def encoded(self, command: Sequence[str], checkpoint: Path, name: str) -> list[dict[str, Any]]:
-        """What another program writes for the rows of its layout."""
+        """Encodings that another program writes for the rows."""
         written = self.root / "encoded.json"
         options = ["--checkpoint", checkpoint, "--rows", self.root / f"{name}.json", "--write", written]
         done = subprocess.run(

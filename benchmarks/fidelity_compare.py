@@ -45,11 +45,11 @@ class Difference:
     """The equal tokens before it; none at the beginning."""
     after: tuple[str, ...]
     trained: str = ""
-    """Where the tokens are the same: who alone has a loss on them, `ours` or `theirs`."""
+    """If the tokens are the same: the only side with a loss on them, `ours` or `theirs`."""
 
     @property
     def shown(self) -> tuple[str, str]:
-        """Either side with its surroundings, the stretch in brackets, and the loss if that is what differs."""
+        """Both sides with context, the stretch in brackets, and the loss if only that differs."""
         sides = [" ".join([*self.before, f"[{' '.join(side)}]", *self.after]) for side in (self.ours, self.theirs)]
         sides = [side.replace("\n", "\\n").replace("\t", "\\t") for side in sides]
         if self.trained:
@@ -69,7 +69,7 @@ def differences(ours: Encoding, theirs: Encoding, first: str = "") -> list[Diffe
     Args:
         ours: one encoding.
         theirs: the other.
-        first: a token that is a stretch of its own where only ours begins with it.
+        first: a token that is a separate stretch if only ours begins with it.
     """
     if first and ours.tokens[0] == first and theirs.tokens[0] != first:
         rest = Encoding(ours.tokens[1:], ours.trained[1:])

@@ -31,7 +31,7 @@ OPERATION_ROUNDS = 3
 
 @dataclass(frozen=True)
 class Group:
-    """Ways that are measured together; the first is what the others are compared with."""
+    """Setups that are measured together; the others are compared with the first."""
 
     title: str
     ways: Mapping[str, MethodSetup]
@@ -149,7 +149,7 @@ def training_table(title: str, speeds: Mapping[str, Speed]) -> Iterator[str]:
 
 
 def saving(speeds: Mapping[str, Speed]) -> Iterator[str]:
-    """What MDGD-GM saves of plain fine-tuning's optimiser memory."""
+    """Share of plain fine-tuning's optimiser memory that MDGD-GM saves."""
     plain, masked = (speeds[name].facts for name in (PLAIN, "mdgd_gm"))
     state = masked["optimiser_mb"]
     yield f"MDGD-GM trains {DENSITY:.0%} of the entries and should save {SAVED:.0%} of plain's optimiser memory:"

@@ -60,7 +60,7 @@ class MethodSetup:
 
 
 def main() -> None:
-    """Set up one way and serve its rounds."""
+    """Set up a method and serve its rounds."""
     setup = MethodSetup(**json.loads(sys.argv[1]))
     torch.set_num_threads(1)
     config = compose(FinetuneConfig, [*RECIPE, "name=benchmark", *setup.overrides])
@@ -116,7 +116,7 @@ def timed_begin(method: Method) -> list[float]:
 
 
 def held_bytes(method: Method, model: torch.nn.Module) -> int:
-    """Memory of the tensors that a method keeps between steps, without the model's own."""
+    """Memory of the tensors that a method keeps between steps, without the model's parameters."""
     model_storages = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     held = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors_of(vars(method))

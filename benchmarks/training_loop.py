@@ -40,7 +40,7 @@ INSTRUCTIONS = 3000
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """How the steps are made; every way trains the language part alike."""
+    """How the steps are made; every setup trains the language part."""
 
     loop: str = "ours"
     """`ours`, or `bare`: PyTorch and nothing else."""
@@ -54,7 +54,7 @@ class TrainingSetup:
     fresh: bool = False
     """Ours: items that were never seen, so that pictures and prompts have to be read and encoded first."""
     all_logits: bool = False
-    """Bare: logits of every position, not of the answer's alone."""
+    """Bare: logits of every position, not only of the answer."""
     grouped: bool = False
     """Bare: items of similar length share a batch."""
     mixed: bool = False
@@ -69,7 +69,7 @@ class TrainingSetup:
 
 
 def main() -> None:
-    """Set up one way and serve its rounds."""
+    """Set up a training loop and serve its rounds."""
     setup = TrainingSetup(**json.loads(sys.argv[1]))
     torch.set_num_threads(setup.threads)
     run = _ours(setup) if setup.loop == "ours" else _bare(setup)

@@ -26,7 +26,7 @@ from forgetbench.tables.yes_no import YesNoCounts
 
 ITEMS_EACH = 10
 BASE, AGREEMENT = 0.6, 0.8
-"""Accuracy before, and the correlation of what decides an item before and after."""
+"""Accuracy before, and the correlation of an item's latent values before and after."""
 CLUSTER_SHARE = 0.3
 """Share of the latent variance that lies between clusters."""
 Random = np.random.Generator
@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Items:
-    """How N items cluster, in one way or two, and what they count."""
+    """How N items cluster, one way or two ways, and their weights."""
 
     codes: tuple[Codes, ...]
     labels: tuple[Sequence[str], ...]
@@ -64,7 +64,7 @@ def crossed(n_a: int, n_b: int, filled: float = 1.0) -> Items:
 
 
 def quadrant(*datasets: tuple[int, int], same_clusters: bool = False) -> Items:
-    """Datasets of (items, clusters) with equal weight, on clusters of their own or on the same ones."""
+    """Datasets of (items, clusters) with equal weight, on separate clusters or on the same ones."""
     sizes = [n for n, _ in datasets]
     first = [0 if same_clusters else sum(c for _, c in datasets[:place]) for place in range(len(datasets))]
     parts = [start + np.arange(n) * c // n for start, (n, c) in zip(first, datasets, strict=True)]
@@ -118,17 +118,17 @@ def _below(latent_N: Floats, share: float | Floats) -> Floats:
 
 @cache
 def wilson(right: int, n: int) -> Estimate:
-    """The package's interval for items that are each their own cluster."""
+    """The package's interval for unclustered items."""
     return clustered_mean(np.arange(n) < right, [_text(np.arange(n))])
 
 
 def change_of(after_N: Floats, before_N: Floats, items: Items) -> SeedEstimate:
-    """The change with what TOST needs: of one seed, its value and interval are those of `paired_difference`."""
+    """The change as TOST needs it; with a single seed, value and interval are those of `paired_difference`."""
     return over_seeds([after_N - before_N], items.labels, items.weights_N, items.strata)
 
 
 def together(y_N: Floats, items: Items) -> Estimate:
-    """The mean of datasets with one correction C / (C - 1), and C - 1 degrees of freedom, for all clusters."""
+    """The mean of datasets with a joint correction C / (C - 1), and C - 1 degrees of freedom, for all clusters."""
     w_N, group_N = items.weights_N, items.dataset_N
     center_G = np.bincount(group_N, w_N * y_N) / np.bincount(group_N, w_N)
     return linear_estimate(float(w_N @ y_N), w_N * (y_N - center_G[group_N]), items.labels)

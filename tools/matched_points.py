@@ -21,7 +21,7 @@ MEASURED = ("target", "others", *OFF_TARGET, "probe")
 _MARKERS = "osD^"
 
 Label = Callable[[str, str, pd.DataFrame], str]
-"""What a row is called, from the run's name, the variant and the row's cells."""
+"""Label of a row, from the run's name, the variant and the row's cells."""
 
 
 def load(folders: Sequence[Path], label: Label) -> pd.DataFrame:
@@ -103,7 +103,7 @@ def print_lacking(points: pd.DataFrame, chosen: Mapping[str, float]) -> None:
 
 
 def base_line(points: pd.DataFrame, columns: int) -> str:
-    """The table's row of the base, with empty cells in front of what is measured."""
+    """The table's row of the base, with empty cells in front of the measures."""
     base = points.iloc[0]
     cells = " | ".join(f"{base[f'{name}_base'] * 100:.1f}" for name in MEASURED)
     return "| base " + "| " * columns + f"| {cells} |"

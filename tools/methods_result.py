@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _label(run: str, variant: str, cells: pd.DataFrame) -> str:
-    """What a row is called: the method, or the recipe where that is what differs."""
+    """Label of a row: the method, or the recipe where recipes differ."""
     if variant:
         return variant
     if recipe := re.search(r"(?:^|--)recipe-(?:methods_)?(\w+)", run):
@@ -114,7 +114,7 @@ def _scores(rows: pd.DataFrame, points: pd.DataFrame, widths: Sequence[float]) -
 
 
 def _representation(folders: Sequence[Path], rows: pd.DataFrame) -> str:
-    """What became of hidden states at picture tokens, last layer, and of the weights."""
+    """Hidden states at picture tokens, last layer, and the distance of the weights."""
     paths = sorted(path for folder in folders for path in folder.glob("*/representation.csv"))
     measured = pd.concat([read(path) for path in paths], ignore_index=True)
     measured = measured[measured["step"] == measured.groupby("run")["step"].transform("max")]

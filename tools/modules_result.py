@@ -159,7 +159,7 @@ def _published() -> str:
 
 
 def _open(rows: pd.DataFrame, points: pd.DataFrame, chosen: dict[str, float]) -> str:
-    """What the figures do not say."""
+    """Limits of the comparison."""
     whole = rows[rows["label"] == WHOLE]
     change = _change(whole, "others").mean()
     single = rows.groupby("label")["seed"].nunique()
@@ -188,7 +188,7 @@ def _open(rows: pd.DataFrame, points: pd.DataFrame, chosen: dict[str, float]) ->
 
 
 def _draw(rows: pd.DataFrame, path: Path) -> None:
-    """Points learnt against points lost: ours, and beside it what was published of another model."""
+    """Points learnt against points lost: measured, and beside it published results of another model."""
     figure, (measured_panel, published_panel) = new_figure()
     draw_points(measured_panel, rows, _change)
     measured_panel.plot(0, 0, "k*", markersize=13, label="base")

@@ -49,7 +49,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Gpu:
-    """What a GPU gives; measured or published, never the data sheet's peak alone."""
+    """Throughput of a GPU; measured or published, never only the data sheet's peak."""
 
     training_flops: float
     """Operations a second that count, in training."""
@@ -116,7 +116,7 @@ SEPARATE_OVER_GREEDY = (GREEDY_SECONDS + CHOICE_SECONDS) / GREEDY_SECONDS
 CELL_BYTES_PER_ITEM = 99
 """Of a stored cell, compressed: the mean of the cells of docs/results."""
 SCALING = 0.9
-"""What each GPU of a run of several gives of what it gives alone; assumed."""
+"""Efficiency of each GPU in a run on several, relative to a run on one; assumed."""
 
 
 def training_flops(model: Model, recipe: Recipe) -> float:
@@ -135,7 +135,7 @@ def training_flops(model: Model, recipe: Recipe) -> float:
 
 
 def scoring_flops(model: Model) -> float:
-    """Operations of reading one picture and question; a letter more or less is nothing beside it."""
+    """Operations of reading a picture and question; the answer's letter is negligible."""
     language = (model.language - model.embeddings) * (model.picture_tokens + model.text_tokens)
     return 2 * (language + model.projector * model.picture_tokens + model.vision * model.patches)
 
@@ -151,7 +151,7 @@ def training_hours(model: Model, recipe: Recipe, gpu: Gpu = A100) -> float:
 
 
 def scoring_hours(model: Model, items: int, gpu: Gpu = A100, fp32: bool = False) -> float:
-    """GPU-hours of one checkpoint, greedy alone, one way of decoding."""
+    """GPU-hours of a checkpoint in a single decoding, greedy."""
     return items * scoring_flops(model) / (gpu.scoring_fp32_flops if fp32 else gpu.scoring_flops) / HOUR
 
 
@@ -186,7 +186,7 @@ def wall_hours(jobs: Sequence[float], gpus: int) -> float:
 
 @dataclass(frozen=True)
 class Figure:
-    """What the whole figure costs."""
+    """Cost of the whole figure."""
 
     training: Sequence[float]
     """GPU-hours of every run."""

@@ -135,7 +135,7 @@ def _interaction(scores: pd.DataFrame, folder: Path) -> str:
 
 
 def _drop(folder: Path, after: str, before: str, dataset: str) -> ClusteredScores:
-    """What each item lost, clustered as the manifest says."""
+    """Each item's loss, clustered as the manifest says."""
     frames = [pq.read_table(folder.parent / ".cells" / f"{cell}.parquet").to_pandas() for cell in (after, before)]
     assert list(frames[0]["sample_id"]) == list(frames[1]["sample_id"])
     drop_N = frames[1]["score"].to_numpy() - frames[0]["score"].to_numpy()

@@ -18,11 +18,11 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Activity:
-    """Of one stretch of time on the GPU."""
+    """GPU activity in a stretch of time."""
 
     seconds: float
     busy_s: float
-    """In which at least one kernel or copy ran."""
+    """Seconds in which at least one kernel or copy ran."""
     kernels: Sequence[tuple[str, float]]
     """The dearest, with their seconds."""
 
@@ -41,8 +41,8 @@ def union(intervals: Sequence[Interval]) -> float:
     return total
 
 
-def watched(work: Callable[[], object], top: int = 8) -> Activity:
-    """Run some work under PyTorch's profiler, which is asked for the GPU alone; it makes work a little slower."""
+def profile_activity(work: Callable[[], object], top: int = 8) -> Activity:
+    """Run some work under PyTorch's profiler, for the GPU only; it makes work a little slower."""
     synchronise()
     with profile(
         activities=[ProfilerActivity.CUDA] if torch.cuda.is_available() else [ProfilerActivity.CPU]

@@ -15,12 +15,12 @@ from benchmarks.gpu.short_run import ROOT
 
 PINS, WHEELS = ROOT / "constraints.txt", Path(__file__).parent.with_name("gpu_wheels.txt")
 EXPECTED = ("torch", "numpy", "pillow")
-"""What is not among the wheels."""
+"""Packages that are not among the wheels."""
 OPTIONAL = ("bitsandbytes", "flash-attn", "trl", "torchvision", "flash-linear-attention", "causal-conv1d")
 
 
 def machine(scope: Scope) -> Iterator[Finding]:
-    """What the figures after it are of."""
+    """Device, software versions and settings."""
     if scope.device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         yield text(
@@ -35,7 +35,7 @@ def machine(scope: Scope) -> Iterator[Finding]:
     yield text("Python", platform.python_version())
     pins = pinned(PINS)
     for name in (*EXPECTED, *pinned(WHEELS)):
-        yield text(name, beside_pin(installed(name), pins.get(name)))
+        yield text(name, version_beside_pin(installed(name), pins.get(name)))
     for name in OPTIONAL:
         yield text(name, installed(name) or "not installed")
     yield text("TF32 in matrix products, in convolutions", f"{allowed(True)}, {allowed(False)}")
@@ -55,7 +55,7 @@ def installed(name: str) -> str | None:
         return None
 
 
-def beside_pin(installed_version: str | None, pin: str | None) -> str:
+def version_beside_pin(installed_version: str | None, pin: str | None) -> str:
     """A version, and the pin where it is another."""
     if installed_version is None:
         return "not installed"

@@ -28,7 +28,7 @@ class Outcome:
 
     @property
     def broken(self) -> list[str]:
-        """Names of what did not hold."""
+        """Names of the findings that do not hold."""
         return [finding["name"] for finding in self.findings if finding["holds"] is False]
 
 
@@ -62,7 +62,7 @@ def page(outcomes: Sequence[Outcome], command: str, tiny: bool) -> str:
 
 
 def problems(outcomes: Sequence[Outcome]) -> list[str]:
-    """Which parts did not come to their end, and what does not hold."""
+    """Parts that did not end, and findings that do not hold."""
     lines = [
         f"{outcome.part} {outcome.state}: {outcome.error}"
         for outcome in outcomes

@@ -55,7 +55,7 @@ def questions() -> list[Sample]:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model says, one way."""
+    """Answers of a model on a device."""
 
     logits: Tensor
     choice: Sequence[Prediction]
@@ -91,10 +91,12 @@ def families(scope: Scope) -> Iterator[Finding]:
         for precision, most in (("fp32", FP32), ("bf16", BF16)):
             single, batched = (ask(Settings(Decoding.choice, precision, size), without_features) for size in (1, BATCH))
             yield at_most(
-                f"{family}: batches of 1 and {BATCH}, {precision}, log-probability", moved(single, batched), most
+                f"{family}: batches of 1 and {BATCH}, {precision}, log-probability",
+                max_difference(single, batched),
+                most,
             )
         with_kept = ask(Settings(Decoding.choice, "fp32", BATCH), with_features)
-        yield at_most(f"{family}: features kept, log-probability", moved(device.choice, with_kept), FP32)
+        yield at_most(f"{family}: features kept, log-probability", max_difference(device.choice, with_kept), FP32)
 
 
 def beside_cpu(family: str, cpu: Answers, device: Answers) -> Iterator[Finding]:
@@ -131,7 +133,7 @@ def best(prediction: Prediction) -> int:
     return max(range(len(prediction.option_logprobs)), key=prediction.option_logprobs.__getitem__)
 
 
-def moved(first: Sequence[Prediction], second: Sequence[Prediction]) -> float:
+def max_difference(first: Sequence[Prediction], second: Sequence[Prediction]) -> float:
     """The most that a log-probability differs."""
     pairs = zip(first, second, strict=True)
     return max(

@@ -38,15 +38,15 @@ def scoring(scope: Scope, name: str) -> Iterator[Finding]:
     dataset = as_asked(shapes.items(side(scope, name), n), encoder, scope.scratch / f"{name}_items", size)
     choice = Settings(Decoding.choice, "bf16", size)
     text_of = Settings(Decoding.greedy, "bf16", size, max_new_tokens=tokens)
-    anew, kept = Engine(loaded, encoder, 0), Engine(loaded, encoder)
+    without_cache, with_cache = Engine(loaded, encoder, 0), Engine(loaded, encoder)
     batches = collated(dataset, encoder, scope.device)
     ways: dict[str, Callable[[], Any]] = {
         "bare forward": bare(scope, batches, partial(bare_forward, loaded.model)),
-        "choice": partial(ask, anew, dataset, choice),
-        "choice, features kept": partial(ask, kept, dataset, choice),
+        "choice": partial(ask, without_cache, dataset, choice),
+        "choice, features kept": partial(ask, with_cache, dataset, choice),
         "generate": bare(scope, batches, generating(loaded, encoder, tokens)),
-        f"{tokens} tokens": partial(ask, anew, dataset, text_of),
-        f"{tokens} tokens, features kept": partial(ask, kept, dataset, text_of),
+        f"{tokens} tokens": partial(ask, without_cache, dataset, text_of),
+        f"{tokens} tokens, features kept": partial(ask, with_cache, dataset, text_of),
     }
     speeds = dict(zip(ways, (n / seconds for seconds in fastest(list(ways.values()), rounds)), strict=True))
     for way, speed in speeds.items():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.gpu import flops, shapes
 from benchmarks.gpu.findings import Finding, Scope, left_out, ratio, text
-from benchmarks.gpu.kernels import Activity, watched
+from benchmarks.gpu.kernels import Activity, profile_activity
 from benchmarks.loops import bare_step, synchronise
 from forgetbench.config import FinetuneConfig
 from forgetbench.data.batching import batch_examples
@@ -37,7 +37,7 @@ BATCH, ROUNDS, STEPS, FRESH = 8, 3, 4, 4
 
 @dataclass
 class Trained:
-    """A model that trains, and what it trains on."""
+    """A model in training, with its trainer and items."""
 
     loaded: LoadedModel
     trainer: Trainer
@@ -47,7 +47,7 @@ class Trained:
     """To make the model and the trainer."""
 
     def planned_gib(self) -> float:
-        """What `models plan` would say of it."""
+        """The estimate of `models plan`."""
         return estimate(self.counted.sizes, self.counted.setting(self.config)).total / GIB
 
 
@@ -110,7 +110,7 @@ def training(scope: Scope, name: str) -> Iterator[Finding]:
     yield from memory_of(subject, "language")
     yield from speed(scope, subject, {way: steps / seconds for way, seconds in speeds.items()})
     yield ratio(f"{name} deterministic kernels/as found", speeds["ours"] / speeds["deterministic"])
-    yield from starving(name, reports, fresh, steps / speeds["ours"])
+    yield from unseen_items_speed(name, reports, fresh, steps / speeds["ours"])
 
 
 def ours(reports: Iterator[StepReport], steps: int) -> None:
@@ -180,7 +180,9 @@ def speed(scope: Scope, subject: Trained, steps_per_s: Mapping[str, float]) -> I
         yield ratio(f"{name} MFU", done * steps_per_s["ours"] / highest, goal)
 
 
-def starving(name: str, reports: Iterator[StepReport], steps: int, seen_steps_per_s: float) -> Iterator[Finding]:
+def unseen_items_speed(
+    name: str, reports: Iterator[StepReport], steps: int, seen_steps_per_s: float
+) -> Iterator[Finding]:
     """Steps on pictures never seen before, which have to be decoded and encoded in time."""
     ours(reports, 1)
     synchronise()
@@ -189,7 +191,7 @@ def starving(name: str, reports: Iterator[StepReport], steps: int, seen_steps_pe
     synchronise()
     fresh = (steps - 1) / (time.perf_counter() - started)
     yield ratio(f"{name} items never seen/seen", fresh / seen_steps_per_s)
-    activity = watched(partial(ours, reports, steps))
+    activity = profile_activity(partial(ours, reports, steps))
     yield from activity_findings(activity)
 
 

@@ -56,10 +56,13 @@ def find_flips(answered: AnsweredRuns, max_flips: int) -> tuple[list[Flip], int]
 
 
 def _candidates_of_cell(run: StoredRun, after: CellView, before: CellView) -> Iterator[_FlipCandidate]:
-    was, now = (view.frame["score"].to_numpy(dtype=np.float64) for view in (before, after))
-    kinds = dict.fromkeys(FLIP_KINDS, np.zeros(len(now), dtype=bool))
+    before_N, after_N = (view.frame["score"].to_numpy(dtype=np.float64) for view in (before, after))
+    kinds = dict.fromkeys(FLIP_KINDS, np.zeros(len(after_N), dtype=bool))
     if after.context.metric.is_fraction:
-        kinds["forgotten"], kinds["gained"] = (was == _RIGHT) & (now == 0), (was == 0) & (now == _RIGHT)
+        kinds["forgotten"], kinds["gained"] = (
+            (before_N == _RIGHT) & (after_N == 0),
+            (before_N == 0) & (after_N == _RIGHT),
+        )
     kinds["unparsed"] = after.frame["parsed"].isna().to_numpy()
     kinds["mischoice"] = _names_class(after.frame)
     ids = after.frame["sample_id"].tolist()

@@ -25,12 +25,12 @@ def pareto_front(points: Sequence[Pair]) -> list[bool]:
 def nondominated_ranks(points: Sequence[Pair]) -> list[int]:
     """0 for the front, 1 for the front of what is left without it, and so on."""
     point_ranks = [0] * len(points)
-    left, rank = list(range(len(points))), 0
-    while left:
-        front = pareto_front([points[number] for number in left])
-        for number in left:
+    remaining, rank = list(range(len(points))), 0
+    while remaining:
+        front = pareto_front([points[number] for number in remaining])
+        for number in remaining:
             point_ranks[number] = rank
-        left = [number for number, is_front in zip(left, front, strict=True) if not is_front]
+        remaining = [number for number, is_front in zip(remaining, front, strict=True) if not is_front]
         rank += 1
     return point_ranks
 

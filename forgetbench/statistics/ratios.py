@@ -67,17 +67,19 @@ def ratio_difference(after: RatioScores, before: RatioScores) -> Estimate:
     Raises:
         ValueError: the two sides are not of the same items.
     """
-    now, then = _ratio_of(after), _ratio_of(before)
-    n, n_before = now.included_N.size, then.included_N.size
+    after_ratio, before_ratio = _ratio_of(after), _ratio_of(before)
+    n, n_before = after_ratio.included_N.size, before_ratio.included_N.size
     if n != n_before or list(map(list, after.clusters)) != list(map(list, before.clusters)):
         raise ValueError(f"{n} items after and {n_before} before do not pair, or their clusters differ")
-    if not now.included_N.any() or not then.included_N.any():
+    if not after_ratio.included_N.any() or not before_ratio.included_N.any():
         return _undefined(n)
-    included_N = now.included_N | then.included_N
-    influences_N = (now.influences_N - then.influences_N)[included_N]
-    estimate = linear_estimate(now.value - then.value, influences_N, _included_labels(after.clusters, included_N))
-    if estimate.stderr == 0 and now.is_same(then):
-        estimate = _with_zero_change_interval(estimate, now)
+    included_N = after_ratio.included_N | before_ratio.included_N
+    influences_N = (after_ratio.influences_N - before_ratio.influences_N)[included_N]
+    estimate = linear_estimate(
+        after_ratio.value - before_ratio.value, influences_N, _included_labels(after.clusters, included_N)
+    )
+    if estimate.stderr == 0 and after_ratio.is_same(before_ratio):
+        estimate = _with_zero_change_interval(estimate, after_ratio)
     elif estimate.stderr == 0:
         estimate = square_and_add(estimate, clustered_ratio(after), clustered_ratio(before))
     return replace(clip_to_limits(estimate, CHANGE), n=n)

@@ -101,10 +101,11 @@ def left_out(first: Side, second: Side) -> list[str]:
         {key: cell.context.placement.quadrant for key, cell in _by_key(side[0]).items()}
         for side in (first_cells, second_cells)
     ]
-    moved = sorted(key for key in places[0].keys() & places[1].keys() if places[0][key] != places[1][key])
-    if moved:
+    differently_placed = sorted(key for key in places[0].keys() & places[1].keys() if places[0][key] != places[1][key])
+    if differently_placed:
         lines.append(
-            f"In no quadrant here, as the two sides' targets place them in different ones: {_by_dataset(moved)}."
+            "In no quadrant here, as the two sides' targets place them in different ones: "
+            f"{_by_dataset(differently_placed)}."
         )
     return lines
 

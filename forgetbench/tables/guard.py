@@ -60,9 +60,9 @@ def loss(cells: Mapping[str, tuple[CellView, CellView]], weights: Mapping[str, f
     Raises:
         UserError: a checkpoint and the base hold different items.
     """
-    pairs = [(aligned(base, now), now) for base, now in (cells[name] for name in weights)]
+    pairs = [(aligned(base, checkpoint), checkpoint) for base, checkpoint in (cells[name] for name in weights)]
     before, after = ([item_scores(cell) for cell in side] for side in zip(*pairs, strict=True))
-    sizes = [len(now.frame) for _, now in pairs]
+    sizes = [len(checkpoint.frame) for _, checkpoint in pairs]
     item_weights = [weight / size for weight, size in zip(weights.values(), sizes, strict=True)]
     return paired_difference(
         np.concatenate([np.asarray(scores.values) for scores in before]),

@@ -165,8 +165,8 @@ def _metric_columns(
         else:
             row["p_value"] = t_test_p(difference)
         if primary and context.metric.is_fraction:  # forgotten and gained mean right and wrong
-            was, now = item_scores(before), item_scores(cell)
-            flows = paired_difference(now.values, was.values, now.clusters)
+            base_items, items = item_scores(before), item_scores(cell)
+            flows = paired_difference(items.values, base_items.values, items.clusters)
             row |= {"forgotten": flows.forgotten, "gained": flows.gained}
     return row
 

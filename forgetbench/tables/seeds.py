@@ -66,12 +66,12 @@ def _pools_of_same_items(seeds: Sequence[Pairs]) -> list[Pool]:
     pools = []
     for pairs in seeds:
         ordered = [
-            (cell and matched(cell, lead), base and matched(base, lead))
-            for (cell, base), (lead, _) in zip(pairs, first, strict=True)
+            (cell and matched(cell, reference), base and matched(base, reference))
+            for (cell, base), (reference, _) in zip(pairs, first, strict=True)
         ]
         whole = [(cell, base) for cell, base in ordered if cell is not None and base is not None]
         if len(whole) < len(first) or any(
-            len(cell.frame) != len(lead.frame) for (cell, _), (lead, _) in zip(pairs, first, strict=True)
+            len(cell.frame) != len(reference.frame) for (cell, _), (reference, _) in zip(pairs, first, strict=True)
         ):
             return []
         pools.append(pool(whole))

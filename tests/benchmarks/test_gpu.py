@@ -23,7 +23,7 @@ from benchmarks.gpu import shapes
 from benchmarks.gpu.findings import Finding, Scope, at_most, ratio, scratch_scope
 from benchmarks.gpu.flops import peak, training_step
 from benchmarks.gpu.kernels import union
-from benchmarks.gpu.machine import EXPECTED, PINS, WHEELS, beside_pin, pinned
+from benchmarks.gpu.machine import EXPECTED, PINS, WHEELS, pinned, version_beside_pin
 from benchmarks.gpu.parts import BY_NAME, PARTS, Planned
 from benchmarks.gpu.report import Outcome, last_line, page, problems, succeeded
 from benchmarks.gpu.right import Answers, beside_cpu
@@ -236,6 +236,6 @@ def test_the_listed_wheels_are_those_that_the_tests_pass_with() -> None:
 
 
 def test_a_version_is_told_beside_another_pin() -> None:
-    assert beside_pin("2.11.0+cu129", "2.11.0") == "2.11.0+cu129"
-    assert beside_pin("2.11.0+cu129", "2.13.0") == "2.11.0+cu129 (tests pass with 2.13.0)"
-    assert beside_pin(None, "2.13.0") == "not installed"
+    assert version_beside_pin("2.11.0+cu129", "2.11.0") == "2.11.0+cu129"
+    assert version_beside_pin("2.11.0+cu129", "2.13.0") == "2.11.0+cu129 (tests pass with 2.13.0)"
+    assert version_beside_pin(None, "2.13.0") == "not installed"

@@ -51,7 +51,7 @@ _CAUSES = {Fault.full: os.strerror(errno.ENOSPC), Fault.read_only: os.strerror(e
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one fault led to."""
+    """Outcome of a fault."""
 
     case: str
     fault: Fault
@@ -60,7 +60,7 @@ class Outcome:
     operation: str
     """Kind and path."""
     wrong: str
-    """What was not as it must be; empty if all was."""
+    """What went wrong; empty if nothing did."""
     output: str
 
 
@@ -74,15 +74,15 @@ def main() -> None:
     outcomes: list[Outcome] = []
     counts: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
-        bench = Bench(Path(temporary).resolve())
+        runner = FaultRunner(Path(temporary).resolve())
         (Path(temporary) / "warm").mkdir()
         warm_up(WARM_UP, Path(temporary) / "warm")
         for name in names:
-            operations = bench.prepared(name).operations
+            operations = runner.prepared(name).operations
             counts[name] = len(operations)
             for fault in arguments.fault:
                 for at in _places(operations, fault)[arguments.first :: arguments.every]:
-                    outcome = bench.disturb(name, fault, at)
+                    outcome = runner.disturb(name, fault, at)
                     outcomes.append(outcome)
                     if arguments.verbose or outcome.wrong:
                         place = f"{name}: {fault} at {at}/{counts[name]} ({outcome.operation})"
@@ -113,7 +113,7 @@ def _places(operations: Sequence[str], fault: Fault) -> list[int]:
     return [n for n, kind in enumerate(kinds, start=1) if fault is not Fault.full or kind in TAKES_SPACE]
 
 
-class Bench:
+class FaultRunner:
     """Folders to start in, made once, and disturbed copies of them."""
 
     def __init__(self, folder: Path) -> None:
@@ -166,15 +166,15 @@ class Bench:
 
 
 def _wrong(hit: Ended, fault: Fault, at: int) -> str:
-    """What a disturbed command did that it must not; empty if nothing."""
+    """What went wrong in a disturbed command; empty if nothing did."""
     if len(hit.operations) < at:
         return "the operation was not reached"
     if "Traceback (most recent call last)" in hit.output:
         return f"traceback, exit code {hit.code}"
     if hit.code not in _CODES[fault]:
         return f"exit code {hit.code}"
-    said = hit.output.replace("\n", " ")
-    lacking = [text for text in (_CAUSES[fault], "again") if text not in said] if hit.code in (1, 2) else []
+    output = hit.output.replace("\n", " ")
+    lacking = [text for text in (_CAUSES[fault], "again") if text not in output] if hit.code in (1, 2) else []
     return f"does not say {lacking[0]!r}" if lacking else ""
 
 

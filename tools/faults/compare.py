@@ -28,7 +28,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def difference(expected: Mapping[str, str], actual: Mapping[str, str]) -> str:
-    """What two folders do not have in common, in words; empty if they are the same."""
+    """Differences of two folders in words; empty if they are the same."""
     differences = {
         "lacks": sorted(expected.keys() - actual.keys()),
         "leftover": sorted(actual.keys() - expected.keys()),

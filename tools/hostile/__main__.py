@@ -41,7 +41,7 @@ _IMPORTED = (
 )
 _NO_CASE = Case("", (), print)
 _RUN: list[Callable[[int], Outcome]] = []
-"""What a worker does with the number of a case; set before it is forked."""
+"""The worker's function of a case's number; set before the fork."""
 
 
 def main() -> None:

@@ -107,9 +107,9 @@ def _chart(rows: pd.DataFrame, groups: Groups, present: set[str], title: str, pl
         bars = bars.add_params(legend_selection())
     layers = [alt.Chart(alt.InlineData(values=[{"loss": 0}])).mark_rule(style=GUIDE).encode(y=y), bars]
     for is_last in (False, True):
-        some = rows[rows["is_last"] == is_last]
-        if len(some):
-            points = alt.Chart(inline(some, _COLUMNS)).mark_point(filled=is_last, size=60, strokeWidth=1.5)
+        subset = rows[rows["is_last"] == is_last]
+        if len(subset):
+            points = alt.Chart(inline(subset, _COLUMNS)).mark_point(filled=is_last, size=60, strokeWidth=1.5)
             layers.append(points.encode(x, y, colour, shape, opacity=highlight_opacity(0.9), tooltip=tooltip))
     return layered(*layers, title=title, height=_HEIGHT)
 

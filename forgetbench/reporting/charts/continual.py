@@ -75,8 +75,8 @@ class _TaskScores:
 
     def caption_end(self) -> str:
         """End of a caption: decoding, seeds, orders and the tasks left out."""
-        most = int(self.rows["n_runs"].max())
-        text = f", {decoding_words(self.decoding)}{f', mean over up to {most} seeds' * (most > 1)}"
+        max_seeds = int(self.rows["n_runs"].max())
+        text = f", {decoding_words(self.decoding)}{f', mean over up to {max_seeds} seeds' * (max_seeds > 1)}"
         text += ", for the order of tasks that the list names (in the file: the first)" * self.has_order_choice
         text += " (continual.csv)."
         return text + (f" On another scale: {', '.join(self.left_out)}." if self.left_out else "")
@@ -150,10 +150,12 @@ def _task_scores(tables: ReportTables) -> _TaskScores | None:
     ).reset_index()
     single = means["n_runs"] == 1  # the mean of several intervals is none
     means = means.assign(low=means["low"].where(single), high=means["high"].where(single))
-    return _TaskScores(means, [tasks.split(_JOINED) for tasks in orders], _ranked(tables, means), decoding, left_out)
+    return _TaskScores(
+        means, [tasks.split(_JOINED) for tasks in orders], _strategies_by_score(tables, means), decoding, left_out
+    )
 
 
-def _ranked(tables: ReportTables, rows: pd.DataFrame) -> list[str]:
+def _strategies_by_score(tables: ReportTables, rows: pd.DataFrame) -> list[str]:
     """Strategies by their final scores, the best first."""
     final = rows[rows["stage"] == rows.groupby(["strategy", "order"])["stage"].transform("max")]
     means = final.groupby("strategy")["percent"].mean().sort_values(ascending=False, kind="stable")

@@ -114,11 +114,11 @@ def vega_spec(figure: Figure, theme: Theme) -> dict[str, Any]:
         panel["width"] = width
     if theme == "page":
         spec["autosize"] = {"type": "pad", "resize": True}
-        spec["usermeta"]["embedOptions"]["patch"] = _fitting(spec, layout, across)
+        spec["usermeta"]["embedOptions"]["patch"] = _resize_patch(spec, layout, across)
     return spec
 
 
-def _fitting(spec: Mapping[str, Any], layout: Mapping[str, int], across: str) -> list[dict[str, Any]]:
+def _resize_patch(spec: Mapping[str, Any], layout: Mapping[str, int], across: str) -> list[dict[str, Any]]:
     """A patch of the compiled chart for Vega-Embed: panels side by side where there is room, else one below the other.
 
     Vega-Lite itself gives only single charts the width of their container.

@@ -38,6 +38,6 @@ def space_apart(places: Sequence[float], apart: float, low: float, high: float) 
     return [start + index * apart for index, start in enumerate(starts)]
 
 
-def tick_spacing(length: float, most: int = 8) -> float:
-    """A round distance between ticks, of which at most some fit into a length in percent."""
-    return next((unit for unit in (0.5, 1.0, 2.0, 5.0, 10.0) if length / unit <= most), 20.0)
+def tick_spacing(length: float, max_ticks: int = 8) -> float:
+    """A round distance between ticks, of which at most `max_ticks` fit into a length in percent."""
+    return next((unit for unit in (0.5, 1.0, 2.0, 5.0, 10.0) if length / unit <= max_ticks), 20.0)

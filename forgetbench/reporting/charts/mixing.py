@@ -33,7 +33,7 @@ _ROW = 22
 def figure(tables: ReportTables) -> Figure | None:
     """Figure 4 of the 2x2 paper; None unless runs differ in what, or how much, was mixed in."""
     rows, source = _deltas(tables)
-    rows = _compared(rows) if len(rows) else rows
+    rows = _rows_to_compare(rows) if len(rows) else rows
     if rows.empty or rows[["mix", "ratio"]].drop_duplicates().shape[0] < 2:
         return None
     shown = [name for name in QUADRANTS if name in set(rows["quadrant"])]
@@ -42,10 +42,10 @@ def figure(tables: ReportTables) -> Figure | None:
     domain = extent(rows, ["delta", "low", "high"], 0.0)
     draw = _lines if by_ratio else _dots
     charts = [draw(rows[rows["quadrant"] == name], name, series, domain) for name in shown]
-    what = "against the share of training examples from the mix" if by_ratio else "per mix"
+    comparison = "against the share of training examples from the mix" if by_ratio else "per mix"
     bars = f"{CONFIDENCE_TEXT} intervals over items{' and seeds' * (source == 'seeds.csv')}"
     caption = (
-        f"Change of accuracy from the base to the last checkpoint {what}, "
+        f"Change of accuracy from the base to the last checkpoint {comparison}, "
         f"{decoding_words(primary_decoding(tables.matrix))}; runs without a mix count where target, method, parts and "
         f"lr are the same. Bars are {bars}, unfilled points sets whose task the mix shows ({source})."
     )
@@ -89,7 +89,7 @@ def _targets(matrix: pd.DataFrame) -> dict[str, str]:
     return dict(zip(last["recipe"], last["target"].fillna("").astype(str), strict=True))
 
 
-def _compared(rows: pd.DataFrame) -> pd.DataFrame:
+def _rows_to_compare(rows: pd.DataFrame) -> pd.DataFrame:
     """Mixed runs, and runs without a mix that differ from a mixed run in nothing else."""
     mixed, plain = rows[rows["mix"] != ""], rows[rows["mix"] == ""]
     if mixed.empty:
@@ -174,8 +174,8 @@ def _dots(rows: pd.DataFrame, quadrant: str, series: list[str], domain: list[flo
         bars.encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=colour),
     ]
     for seen, filled in (("no", True), ("yes", False)):
-        some = rows[rows["seen"] == seen]
-        if len(some):
-            marks = alt.Chart(inline(some, _COLUMNS)).mark_point(filled=filled, size=56, opacity=1)
+        subset = rows[rows["seen"] == seen]
+        if len(subset):
+            marks = alt.Chart(inline(subset, _COLUMNS)).mark_point(filled=filled, size=56, opacity=1)
             layers.append(marks.encode(x, y, colour, tooltip=_tooltip()))
     return layered(*layers, title=QUADRANT_NAMES[quadrant], height=_ROW * len(series))

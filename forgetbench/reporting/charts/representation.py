@@ -34,14 +34,14 @@ def effective_rank(tables: ReportTables, groups: Groups) -> Figure | None:
         return None
     if rows["run"].nunique() == 1:
         charts = [_by_step(rows[rows["dataset"] == name]) for name in _datasets(rows)]
-        what, legend = "over training, a line per layer", 60
+        description, legend = "over training, a line per layer", 60
     else:
         charts = _by_recipe(rows, _RANK, _RANK_TITLE, groups)
-        what, legend = _compared(rows, _RANK) + ", the base dashed", groups.legend_width(rows["group"])
+        description, legend = _comparison_text(rows, _RANK) + ", the base dashed", groups.legend_width(rows["group"])
     return Figure(
         "effective_rank",
         "Effective rank of the picture tokens",
-        f"In how many directions a picture's tokens differ, {what}; without intervals (representation.csv).",
+        f"In how many directions a picture's tokens differ, {description}; without intervals (representation.csv).",
         f"Lines: the effective rank on {', '.join(_datasets(rows))} of {rows['run'].nunique()} runs.",
         panels(charts, 3, beside=62, legend=legend),
     )
@@ -54,15 +54,15 @@ def drift(tables: ReportTables, groups: Groups) -> Figure | None:
         return None
     if rows["run"].nunique() == 1:
         charts = [_by_layer(rows[rows["dataset"] == name]) for name in _datasets(rows)]
-        what, legend = "a line per checkpoint", 150
+        description, legend = "a line per checkpoint", 150
     else:
         charts = _by_recipe(rows, _DRIFT, _DRIFT_TITLE, groups)
-        what, legend = _compared(rows, _DRIFT), groups.legend_width(rows["group"])
+        description, legend = _comparison_text(rows, _DRIFT), groups.legend_width(rows["group"])
     return Figure(
         "visual_drift",
         "Drift of the picture tokens",
-        f"L1 distance of hidden states at picture tokens from the base's, by layer, {what}; without intervals. Compare "
-        "checkpoints within one layer (representation.csv).",
+        f"L1 distance of hidden states at picture tokens from the base's, by layer, {description}; without intervals. "
+        "Compare checkpoints within one layer (representation.csv).",
         f"Lines: the drift from the base on {', '.join(_datasets(rows))} of {rows['run'].nunique()} runs.",
         panels(charts, 3, beside=62, legend=legend),
     )
@@ -88,7 +88,7 @@ def recipe_means(rows: pd.DataFrame, keys: Sequence[str], value: str) -> pd.Data
     return seed_means(last_steps(rows), ["label", "group", *keys], [value])
 
 
-def _compared(rows: pd.DataFrame, value: str) -> str:
+def _comparison_text(rows: pd.DataFrame, value: str) -> str:
     return "at each recipe's last checkpoint" + over_seeds(recipe_means(rows, ["layer"], value)["n_seeds"])
 
 

@@ -48,9 +48,9 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
         _panel(rows[rows["quadrant"] == name], name, order, domain, groups, set(rows["group"]), name == shown[0])
         for name in shown
     ]
-    most = int(rows["n_seeds"].max())
+    max_seeds = int(rows["n_seeds"].max())
     caption = (
-        f"Change of accuracy from the base to the last checkpoint, mean over seeds (up to {most}; recipes "
+        f"Change of accuracy from the base to the last checkpoint, mean over seeds (up to {max_seeds}; recipes "
         "with a single one are left out), "
         f"{decoding_words(primary_decoding(tables.seeds))}. Bars are {CONFIDENCE_TEXT} intervals over items and seeds, "
         "thin lines below them reach one standard deviation between seeds to either side; unfilled points were seen in "
@@ -109,10 +109,10 @@ def _panel(
         spread.mark_rule(strokeWidth=1, yOffset=6, y2Offset=6).encode(x="sd_low:Q", x2="sd_high:Q", y=y, color=colour)
     )
     for seen, filled in (("no", True), ("yes", False)):
-        some = rows[rows["seen"] == seen]
-        if len(some):
+        subset = rows[rows["seen"] == seen]
+        if len(subset):
             layers.append(
-                alt.Chart(inline(some, _COLUMNS))
+                alt.Chart(inline(subset, _COLUMNS))
                 .mark_point(filled=filled, size=48, opacity=1)
                 .encode(x, y, colour, tooltip=tooltip)
             )

@@ -118,13 +118,13 @@ def _with_limits(points: pd.DataFrame, guard: pd.DataFrame) -> pd.DataFrame:
     """Add the base's accuracy minus the budget of each run, per quadrant; absent without a budget."""
     base = points[(points["step"] == 0) & (points["variant"] == "")]
     places = base.drop_duplicates(["run", "quadrant"]).set_index(["run", "quadrant"])["y"]
-    left: dict[tuple[str, str], float] = {}
+    limits: dict[tuple[str, str], float] = {}
     for run, group, budget in () if guard.empty else zip(guard["run"], guard["group"], guard["budget"], strict=True):
         for key in ((run, quadrant) for quadrant in (QUADRANTS if group == MEAN else [group])):
             if key in places.index:
-                left[key] = float(places[key]) - 100 * float(budget)
+                limits[key] = float(places[key]) - 100 * float(budget)
     keys = zip(points["run"], points["quadrant"], strict=True)
-    return points.assign(**{_LIMIT: pd.array([left.get(key) for key in keys], dtype="Float64")})
+    return points.assign(**{_LIMIT: pd.array([limits.get(key) for key in keys], dtype="Float64")})
 
 
 def _of_panel(points: pd.DataFrame, target: str, quadrant: str) -> pd.DataFrame:
@@ -136,17 +136,17 @@ def _domains(shown: Mapping[_Place, pd.DataFrame]) -> dict[_Place, tuple[list[fl
     """Range and ticks of every panel's y axis: equally long, ending between two ticks, room for a word above."""
     ends = {place: (float(part.min().min()), float(part.max().max())) for place, part in shown.items()}
     longest = max(top - bottom for bottom, top in ends.values())
-    unit = tick_spacing(longest, most=10)
+    unit = tick_spacing(longest, max_ticks=10)
     edges = {
         place: (math.floor(bottom / unit - 0.5), math.ceil((top + 0.06 * longest) / unit + 0.5))
         for place, (bottom, top) in ends.items()
     }
-    most = max(top - bottom for bottom, top in edges.values())
+    n_units = max(top - bottom for bottom, top in edges.values())
     domains = {}
     for place, (bottom, top) in edges.items():
-        start = bottom - (most - (top - bottom)) // 2
-        domain = [(start + 0.5) * unit, (start + most - 0.5) * unit]
-        ticks = [step * unit for step in range(start + 1, start + most)]
+        start = bottom - (n_units - (top - bottom)) // 2
+        domain = [(start + 0.5) * unit, (start + n_units - 0.5) * unit]
+        ticks = [step * unit for step in range(start + 1, start + n_units)]
         domains[place] = domain, [tick for tick in ticks if 0 <= tick <= 100]
     return domains
 

@@ -33,14 +33,14 @@ def value_text(value: float | None, metric: str = "accuracy") -> str:
     """A percentage, or a number on the metric's scale."""
     if value is None:
         return DASH
-    return _written(value, metric, "")
+    return _format_number(value, metric, "")
 
 
 def signed_text(value: float | None, metric: str = "accuracy") -> str:
     """A change in points, or on the metric's scale."""
     if value is None:
         return DASH
-    return _written(value, metric, "+")
+    return _format_number(value, metric, "+")
 
 
 def interval_text(low: float | None, high: float | None, metric: str = "accuracy") -> str:
@@ -82,7 +82,7 @@ def seconds_text(value: float | None) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _written(value: float, metric: str, sign: str) -> str:
+def _format_number(value: float, metric: str, sign: str) -> str:
     shown, digits = (100 * value, 1) if is_fraction(metric) else (value, 2)
     # Adding 0 takes the sign from a rounded -0.
     return f"{round(shown, digits) + 0.0:{sign}.{digits}f}".replace("-", MINUS)

@@ -44,13 +44,13 @@ def sparkline(history: ScoreHistory, width: int, height: int, chance: float | No
     def y(value: float) -> str:
         return f"{height - _MARGIN - (height - 2 * _MARGIN) * min(max(value, 0), top) / top:.4g}"
 
-    at = [(x(step), y(value)) for step, value in history.points]
+    coordinates = [(x(step), y(value)) for step, value in history.points]
     return Sparkline(
         width,
         height,
-        " ".join(f"{a},{b}" for a, b in at),
-        at[0],
-        at[-1],
+        " ".join(f"{a},{b}" for a, b in coordinates),
+        coordinates[0],
+        coordinates[-1],
         y(chance) if chance is not None and fraction else None,
         _label(history),
     )
