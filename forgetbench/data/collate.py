@@ -339,7 +339,7 @@ class Encoder:
             after: with what the template writes after that, such as a line break.
         """
         form = self.template.reply_form
-        if self.template.trims_replies or not self.template.is_there:
+        if self.template.trims_replies or not self.template.has_template:
             answer = answer.strip()
         head, head_ids = self._head
         tail = self.template.last_reply(self._tokens.protect(answer))

@@ -44,13 +44,13 @@ class Spider(Method):
         """Keep w0 and I; A starts at 0."""
         import torch
 
-        from forgetbench.models.tensors import own_slice
+        from forgetbench.models.tensors import local_slice
 
         trainable = context.trainable
         self._gradients = {name: torch.zeros_like(weight).detach() for name, weight in trainable.items()}
         # Above 0, so that no quotient is 0 / 0; in fp32 only an I below 1e-23 could tell.
         self._importance = {name: normalised(one.detach()).clamp_(min=_TINY) for name, one in trainable.items()}
-        self._start = {name: own_slice(weight.detach()).clone() for name, weight in trainable.items()}
+        self._start = {name: local_slice(weight.detach()).clone() for name, weight in trainable.items()}
         # Interpolation would turn -0 into 0.
         self._negative_zeros = {name for name, start in self._start.items() if (start.signbit() & (start == 0)).any()}
         largest = max(self._start.values(), key=lambda start: start.numel())
@@ -60,7 +60,7 @@ class Spider(Method):
         """Add the gradients to A, then fold the step."""
         import torch
 
-        from forgetbench.models.tensors import own_slice
+        from forgetbench.models.tensors import local_slice
 
         with torch.no_grad():
             for name, parameter in context.trainable.items():
@@ -69,7 +69,7 @@ class Spider(Method):
                 gradients, start = self._gradients[name].add_(parameter.grad), self._start[name]
                 mask, selected = (work[: start.numel()].view(start.shape) for work in self._work)
                 mask_out(gradients, self._importance[name], mask, selected)
-                weight = own_slice(parameter)
+                weight = local_slice(parameter)
                 torch.lerp(start, weight, mask, out=weight)
                 if name in self._negative_zeros:
                     torch.where(selected > 0, weight, start, out=weight)
@@ -96,9 +96,9 @@ def normalised(values: Tensor, out: Tensor | None = None, work: Tensor | None = 
     """
     import torch
 
-    from forgetbench.models.tensors import own_slice, total, whole
+    from forgetbench.models.tensors import local_slice, total, whole
 
-    out = torch.abs(own_slice(values), out=out)
+    out = torch.abs(local_slice(values), out=out)
     mean = total(out.sum(), values) / values.numel()
     # In units of the mean, squares of small gradients do not underflow. Not `std`, which is ten times slower, nor a
     # norm, which in fp32 is 0.4 % off over 50 million entries where a sum is not.

@@ -1,11 +1,11 @@
-"""Checkpoints hold only what changed: full fp32 values of the changed tensors, and a meta.json.
+"""Save and load checkpoints, which hold only changed tensors (fp32 values) and a meta.json.
 
 checkpoints/step_000120/{delta.safetensors, meta.json}
-checkpoints/step_000120@wise_ft-0.5/...         a variant: what an operation after training made of that step
+checkpoints/step_000120@wise_ft-0.5/...         a variant: that step after an operation such as WiSE-FT
 
-Training goes on from a resume point, which holds weights, optimiser and method of any step:
+Training resumes from a resume point, which holds weights, optimiser state and method state of a step:
 
-resume/step_000137/state.safetensors            of the newest one only; gone when the run is finished
+resume/step_000137/state.safetensors            only the newest is kept; deleted when the run is finished
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _STEP = re.compile(r"step_(\d{6,})")
 _NAME = re.compile(r"step_\d{6,}(@|$)")
 _STATE = "state.safetensors"
 _VARIANT = re.compile(r"\w[\w.+-]*(:[\w.+-]+)?|")
-_MOST_STEPS = 2**63
+_MAX_STEPS = 2**63
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One saved step of a run."""
+    """A saved step of a run."""
 
     step: int
     path: Path | None
-    """None for step 0, the untouched base."""
+    """None for step 0, the base model."""
     meta: Mapping[str, Any]
 
     @property
     def variant(self) -> str:
-        """What was done to it after training, such as `wise_ft:0.5`; empty as trained."""
+        """The operation applied after training, such as `wise_ft:0.5`; empty for a trained checkpoint."""
         return str(self.meta.get("variant", ""))
 
     @property
@@ -54,14 +54,14 @@ class Checkpoint:
 
     @property
     def digest(self) -> str:
-        """sha256 of what differs from the base; empty for the base itself."""
+        """sha256 of the changed tensors; empty for the base."""
         return str(self.meta["delta_digest"]) if self.path else ""
 
     def delta(self) -> dict[str, Tensor]:
-        """The changed tensors by live parameter name; checked against the digest.
+        """Load the changed tensors, by parameter name in the loaded model, and verify the digest.
 
         Raises:
-            UserError: the file was damaged or edited.
+            UserError: the file is damaged or was edited.
         """
         if self.path is None:
             return {}
@@ -71,7 +71,7 @@ class Checkpoint:
 
         file = self.path / "delta.safetensors"
         with reading(file, "delete the folder and run finetune again"):
-            if not file.is_file():  # a FIFO never ends
+            if not file.is_file():  # reading a FIFO would block
                 raise FileNotFoundError("there is no such file")
             delta = load_file(file)
         if tensors_digest(delta, self.meta["method"]) != self.digest:
@@ -82,32 +82,32 @@ class Checkpoint:
 
 
 BASE = Checkpoint(0, None, {})
-"""The untouched base of any run."""
+"""The base model of any run."""
 
 
 def step_name(step: int, variant: str = "") -> str:
-    """Folder name of a step, or of a variant of it."""
+    """Folder name of a step or of its variant."""
     return f"step_{step:06d}" + (f"@{variant.replace(':', '-')}" if variant else "")
 
 
 def save_checkpoint(folder: Path, step: int, delta: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Checkpoint:
-    """Write one checkpoint atomically.
+    """Write a checkpoint atomically.
 
     Args:
         folder: the run's folder.
-        step: optimiser steps done.
+        step: number of optimiser steps done.
         delta: changed tensors; may be empty.
-        meta: configuration, versions, digests; `method` must be among them, `variant` where there is one.
+        meta: configuration, versions, digests; must include `method`, and `variant` for a variant.
     """
     from safetensors.torch import save_file
 
     from forgetbench.models.tensors import tensors_digest
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in delta.items()}
-    # The method's settings count: an adapter's scale is not in its tensors.
+    # The digest includes the method's settings, because an adapter's scale is not in its tensors.
     meta = {**meta, "step": step, "delta_digest": tensors_digest(tensors, meta["method"])}
     target = folder / "checkpoints" / step_name(step, str(meta.get("variant", "")))
-    check_own(folder, target)
+    check_inside_run(folder, target)
     with replacing(target) as temporary:
         temporary.mkdir()
         save_file(tensors, temporary / "delta.safetensors")
@@ -118,46 +118,50 @@ def save_checkpoint(folder: Path, step: int, delta: Mapping[str, Tensor], meta: 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """All checkpoints of a run in step order, the base (step 0) first, variants after their step.
 
-    A folder that is not named as its meta.json says, such as a copy, is no checkpoint. A variant of a checkpoint that
-    is gone, or that was trained again to other weights, is left out.
+    A folder whose name differs from its meta.json, such as a copy, is no checkpoint. A variant is left out if its
+    checkpoint no longer exists or was trained again to other weights.
 
     Raises:
-        UserError: a folder is named like a step and holds another one, or nothing that can be read.
+        UserError: a folder named like a step holds another step, or is not readable.
     """
-    found = [BASE]
-    check_own(folder, folder / "checkpoints")
+    checkpoints = [BASE]
+    check_inside_run(folder, folder / "checkpoints")
     for path in sorted((folder / "checkpoints").glob("step_*")):
         if not path.is_dir() or not _NAME.match(path.name):
             continue
-        check_own(folder, path)
+        check_inside_run(folder, path)
         checkpoint = _read(path)
         if checkpoint.name == path.name:
-            found.append(checkpoint)
+            checkpoints.append(checkpoint)
         elif _STEP.fullmatch(path.name):
             raise UserError(f"{path} holds {checkpoint.name}, as its meta.json says; rename it back, or delete it.")
-    trained = {(one.step, one.digest) for one in found if not one.variant}
-    found = [one for one in found if not one.variant or (one.step, one.meta.get("source_digest")) in trained]
-    return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.variant))
+    trained = {(checkpoint.step, checkpoint.digest) for checkpoint in checkpoints if not checkpoint.variant}
+    checkpoints = [
+        checkpoint
+        for checkpoint in checkpoints
+        if not checkpoint.variant or (checkpoint.step, checkpoint.meta.get("source_digest")) in trained
+    ]
+    return sorted(checkpoints, key=lambda checkpoint: (checkpoint.step, checkpoint.variant))
 
 
 def _read(path: Path) -> Checkpoint:
     meta = read_json(path / "meta.json")
     lacking = {"step", "delta_digest", "method"} - set(meta if isinstance(meta, dict) else ())
-    is_sound = not lacking and type(meta["step"]) is int and 0 < meta["step"] < _MOST_STEPS
+    is_sound = not lacking and type(meta["step"]) is int and 0 < meta["step"] < _MAX_STEPS
     if not is_sound or not _VARIANT.fullmatch(str(meta.get("variant", ""))):
         raise UserError(f"{path / 'meta.json'} is not that of a checkpoint; delete {path} and run finetune again.")
     return Checkpoint(meta["step"], path, meta)
 
 
-def check_own(folder: Path, path: Path) -> None:
-    """Refuse a folder of a run that is a link to another place: what is there would be taken, replaced or removed.
+def check_inside_run(folder: Path, path: Path) -> None:
+    """Refuse a path in a run's folder that links to another place, where files would be read, replaced or removed.
 
     Args:
-        folder: the run's; may itself be a link.
-        path: in it.
+        folder: the run's folder; may itself be a link.
+        path: a path in the folder.
 
     Raises:
-        UserError: it leads out of the run's folder.
+        UserError: the path leads out of the run's folder.
     """
     if leads_out(folder, path):
         raise UserError(f"{path} is a link that leads out of the run; move what it points to into {folder}.")
@@ -167,60 +171,60 @@ def chosen_steps(checkpoints: Sequence[Checkpoint], steps: Collection[int], key:
     """The checkpoints of a run at the given steps.
 
     Args:
-        checkpoints: of the run, in step order.
-        steps: to choose.
-        key: the setting that names them, for a refusal.
-        folder: the run's, for a refusal.
+        checkpoints: the run's checkpoints, in step order.
+        steps: the steps to choose.
+        key: the setting that names them, for the error message.
+        folder: the run's folder, for the error message.
 
     Raises:
-        UserError: there is none at a step.
+        UserError: a step has no checkpoint.
     """
-    known = sorted({one.step for one in checkpoints})
-    if missing := sorted(set(steps) - set(known)):
-        raise UserError(f"{key}: {folder} has no checkpoint at {missing}; it has {', '.join(map(str, known))}.")
-    return [one for one in checkpoints if one.step in steps]
+    available = sorted({checkpoint.step for checkpoint in checkpoints})
+    if missing := sorted(set(steps) - set(available)):
+        raise UserError(f"{key}: {folder} has no checkpoint at {missing}; it has {', '.join(map(str, available))}.")
+    return [checkpoint for checkpoint in checkpoints if checkpoint.step in steps]
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """What continuing needs; in the middle of a stage, also the checkpoint that the stage started from."""
+    """The state for resuming; in the middle of a stage, the checkpoint that the stage started from is needed, too."""
 
     step: int
     tensors: Mapping[str, Tensor]
-    """Changed weights `weights/<parameter>`, moments `optimiser/<parameter>/<moment>`, the method's `method/<name>`."""
+    """Changed weights `weights/<parameter>`, moments `optimiser/<parameter>/<moment>`, method state `method/<name>`."""
 
 
 def save_resume(folder: Path, point: ResumePoint) -> None:
-    """Add a resume point, then drop the older ones; at any moment one whole point is there."""
+    """Write a resume point, then delete older ones; at any moment a complete resume point exists."""
     from safetensors.torch import save_file
 
     from forgetbench.models.tensors import tensors_digest
 
-    check_own(folder, folder / "resume")
+    check_inside_run(folder, folder / "resume")
     target = folder / "resume" / step_name(point.step)
     with replacing(target) as temporary:
         temporary.mkdir()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in point.tensors.items()}
         save_file(tensors, temporary / _STATE, {"digest": tensors_digest(tensors)})
-    for other in target.parent.iterdir():
-        if other != target:
-            shutil.rmtree(other) if other.is_dir() else other.unlink()
+    for older in target.parent.iterdir():
+        if older != target:
+            shutil.rmtree(older) if older.is_dir() else older.unlink()
 
 
 def load_resume(folder: Path) -> ResumePoint | None:
-    """The run's newest resume point, if it has one.
+    """The run's newest resume point, if there is one.
 
     Raises:
-        UserError: it was damaged.
+        UserError: it is damaged.
     """
-    check_own(folder, folder / "resume")
-    named = ((_STEP.fullmatch(path.name), path / _STATE) for path in (folder / "resume").glob("step_*"))
-    # A kill may leave the folder of an older one without its file.
-    found = max(((int(step[1]), path) for step, path in named if step and path.is_file()), default=None)
-    return ResumePoint(found[0], _whole_state(found[1])) if found else None
+    check_inside_run(folder, folder / "resume")
+    candidates = ((_STEP.fullmatch(path.name), path / _STATE) for path in (folder / "resume").glob("step_*"))
+    # A kill may leave the folder of an older resume point without its file.
+    newest = max(((int(step[1]), path) for step, path in candidates if step and path.is_file()), default=None)
+    return ResumePoint(newest[0], _load_state(newest[1])) if newest else None
 
 
-def _whole_state(path: Path) -> dict[str, Tensor]:
+def _load_state(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     from forgetbench.models.tensors import tensors_digest
@@ -241,5 +245,5 @@ def _whole_state(path: Path) -> dict[str, Tensor]:
 
 
 def drop_resume(folder: Path) -> None:
-    """Remove what only an unfinished run needs."""
+    """Delete the resume points of a finished run."""
     shutil.rmtree(folder / "resume", ignore_errors=True)

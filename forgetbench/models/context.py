@@ -1,4 +1,4 @@
-"""How many tokens a model was made for."""
+"""The context length of a model."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Context:
-    """The positions of a model's language part."""
+    """The context length of a model's language part."""
 
     length: int | None
-    """Positions that it was made for; None where its configuration does not say."""
+    """Number of positions the model was made for; None if its configuration does not say."""
     is_hard: bool
-    """Whether there are no further ones: positions are learned one by one, and not computed."""
+    """Whether longer inputs are impossible, because position embeddings are learned and not computed."""
 
 
 def context_of(config: Any) -> Context:
-    """The context of a model by its configuration.
+    """The context of a model, from its configuration.
 
-    `max_position_embeddings`, or the original length times the factor where rotary positions are stretched (YaRN).
+    The length is `max_position_embeddings`, or the original length times the factor if rotary positions are stretched
+    (YaRN).
     """
     text = config.get_text_config()
     length = getattr(text, "max_position_embeddings", None)

@@ -1,6 +1,6 @@
-"""A second model beside one that trains: on the base's weights, with modules of its own and the frozen tensors shared.
+"""A second model beside the training model, with the base's weights, separate modules and shared frozen tensors.
 
-What trains never changes there, and nothing that is done to it (modes, gradients, widths, adapters) shows in training.
+Training does not change the second model. Changes to its modes, gradients, dtypes or adapters do not affect training.
 """
 
 from __future__ import annotations
@@ -17,37 +17,42 @@ from forgetbench.models.precision import is_packed
 
 
 class SharedCopy:
-    """Another model of the same base; of the tensors that do not train there is one in memory for both."""
+    """A copy of the base model that shares the frozen tensors' memory with the training model."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        """Copy the modules of a model that nothing was done to yet.
+        """Copy the modules of an unmodified model.
 
         Args:
-            loaded: on its base weights.
+            loaded: the model with its base weights.
         """
         memo: dict[int, Any] = {
-            id(one): one if is_packed(one) else nn.Parameter(one.data, requires_grad=False)
-            for one in loaded.model.parameters()
+            id(parameter): parameter if is_packed(parameter) else nn.Parameter(parameter.data, requires_grad=False)
+            for parameter in loaded.model.parameters()
         }
         self.loaded = replace(loaded, model=copy.deepcopy(loaded.model, memo))
 
     def separate(self, names: Collection[str]) -> None:
-        """Give what will train tensors of its own here, before it is trained there."""
+        """Give the copy separate tensors for the parameters that will train; call it before training starts."""
         for name, parameter in self.loaded.model.named_parameters():
             if name in names:
                 parameter.data = parameter.data.clone()
 
     def share(self, model: Any, without: Collection[str]) -> None:
-        """Share frozen tensors again with a model that was moved to its device since; slices stay apart.
+        """Share frozen tensors again after the training model was moved to its device; sharded tensors stay separate.
 
         Args:
-            model: that trains.
-            without: names that were separated.
+            model: the training model.
+            without: names of the separated parameters.
         """
-        live: dict[str, nn.Parameter] = dict(model.named_parameters())
+        trained: dict[str, nn.Parameter] = dict(model.named_parameters())
         for name, parameter in self.loaded.model.named_parameters():
-            other = live.get(name)
-            if name in without or other is None or is_packed(parameter) or type(other.data) is not type(parameter.data):
+            source = trained.get(name)
+            if (
+                name in without
+                or source is None
+                or is_packed(parameter)
+                or type(source.data) is not type(parameter.data)
+            ):
                 continue
-            if (other.shape, other.dtype) == (parameter.shape, parameter.dtype):
-                parameter.data = other.data
+            if (source.shape, source.dtype) == (parameter.shape, parameter.dtype):
+                parameter.data = source.data

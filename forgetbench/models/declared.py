@@ -1,6 +1,6 @@
-"""What a model's configuration declares, held against limits and against the weights that are there.
+"""Check the sizes that a model's configuration declares against limits and against the stored weights.
 
-Both are looked at before memory or time is taken: a configuration of a billion layers takes all there is of either.
+The checks run before the model is built, because a configuration with a billion layers would exhaust memory or time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ LIMITS: Mapping[str, int] = {
     **dict.fromkeys(("vocab_size", "max_position_embeddings"), _WORDS),
     **dict.fromkeys(("image_size", "patch_size", "num_channels", "image_seq_length"), _EDGE),
 }
-"""The most that any family's configuration may say, far beyond all that is published; the least is 1."""
+"""Largest allowed values in a configuration, far beyond all published models; the smallest is 1."""
 _MAY_BE_ZERO = {"num_experts", "projection_dim", "image_seq_length"}
 
 
 def check_sizes(path: Path) -> None:
-    """Refuse a configuration whose sizes no model has.
+    """Refuse a configuration with sizes outside the limits.
 
     Args:
         path: a config.json.
@@ -37,47 +37,47 @@ def check_sizes(path: Path) -> None:
     """
     for key, value in _sizes(read_json(path)):
         sizes = value if isinstance(value, list) else [value]
-        least, most = int(key.rpartition(".")[2] not in _MAY_BE_ZERO), LIMITS[key.rpartition(".")[2]]
-        if wrong := [one for one in sizes if type(one) is not int or not least <= one <= most]:
+        minimum, maximum = int(key.rpartition(".")[2] not in _MAY_BE_ZERO), LIMITS[key.rpartition(".")[2]]
+        if invalid := [size for size in sizes if type(size) is not int or not minimum <= size <= maximum]:
             raise UserError(
-                f"{path}: {key} is {_shown(wrong[0])}, and a number from {least} to {most:,} is expected; restore the "
-                "file."
+                f"{path}: {key} is {_shortened(invalid[0])}, and a number from {minimum} to {maximum:,} is expected; "
+                "restore the file."
             )
     _check_pictures(path)
 
 
-def _sizes(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every size that is declared, by its dotted key; one that is null has a default."""
+def _sizes(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every declared size with its dotted key; null values, which have a default, are left out."""
     for key, value in content.items():
         if isinstance(value, dict):
-            yield from _sizes(value, f"{above}{key}.")
+            yield from _sizes(value, f"{prefix}{key}.")
         elif key in LIMITS and value is not None:
-            yield f"{above}{key}", value
+            yield f"{prefix}{key}", value
 
 
 def _check_pictures(path: Path) -> None:
-    """Refuse more patches of a picture than a table of their places has room for, and features of no layer."""
+    """Refuse too many patches per picture for a table of positions, and a feature layer that does not exist."""
     content = read_json(path)
-    found = content.get("vision_config")
-    if not isinstance(found, dict):
+    vision = content.get("vision_config")
+    if not isinstance(vision, dict):
         return
-    layers, layer = found.get("num_hidden_layers"), content.get("vision_feature_layer")
+    layers, layer = vision.get("num_hidden_layers"), content.get("vision_feature_layer")
     if isinstance(layers, int) and isinstance(layer, int) and not -layers - 1 <= layer <= layers:
         raise UserError(f"{path}: vision_feature_layer is {layer}, and there are {layers} layers; restore the file.")
-    image, patch = found.get("image_size"), found.get("patch_size")
-    if isinstance(image, int) and isinstance(patch, int) and (image // patch) ** 2 > _PATCHES:
+    image_size, patch_size = vision.get("image_size"), vision.get("patch_size")
+    if isinstance(image_size, int) and isinstance(patch_size, int) and (image_size // patch_size) ** 2 > _PATCHES:
         raise UserError(
-            f"{path}: image_size {image} in patches of {patch} (patch_size) are {(image // patch) ** 2:,} places, and "
-            f"at most {_PATCHES:,} are expected; restore the file."
+            f"{path}: image_size {image_size} in patches of {patch_size} (patch_size) are "
+            f"{(image_size // patch_size) ** 2:,} places, and at most {_PATCHES:,} are expected; restore the file."
         )
 
 
 def check_against_weights(model: Any, folder: Path) -> None:
-    """Refuse a configuration that declares more than the weights beside it hold.
+    """Refuse a configuration that declares more parameters than the stored weights hold.
 
     Args:
-        model: made of the configuration on the meta device, where it takes no memory.
-        folder: with whole weights; one without safetensors is not looked at.
+        model: built from the configuration on the meta device, where it takes no memory.
+        folder: the folder of the weights; skipped if it has no safetensors.
 
     Raises:
         UserError: gives both numbers.
@@ -87,7 +87,7 @@ def check_against_weights(model: Any, folder: Path) -> None:
         return
     declared = sum(parameter.numel() for parameter in model.parameters())
     stored = sum(path.stat().st_size for path in files)
-    # Of what is packed, a byte holds two values, or four.
+    # In packed weights, a byte holds two or four values.
     if declared > stored * (4 if getattr(model.config, "quantization_config", None) else 1):
         raise UserError(
             f"{folder / CONFIG} declares {declared:,} parameters, and the weights beside it have {stored:,} bytes; "
@@ -96,11 +96,11 @@ def check_against_weights(model: Any, folder: Path) -> None:
 
 
 def check_finite(model: Any, source: str) -> None:
-    """Refuse weights that are not numbers: whatever is computed with them is none, either.
+    """Refuse weights that are NaN or infinite.
 
     Args:
         model: a PreTrainedModel.
-        source: what messages call it.
+        source: name of the model in messages.
 
     Raises:
         UserError: names the tensor.
@@ -115,8 +115,8 @@ def check_finite(model: Any, source: str) -> None:
             )
 
 
-def _shown(value: object) -> str:
-    """A value of any kind, short."""
+def _shortened(value: object) -> str:
+    """A short text for a value of any type."""
     if isinstance(value, int) and abs(value) >= 10**12:
         return f"about 10^{math.floor(math.log10(abs(value)))}"
     return repr(value)[:60]

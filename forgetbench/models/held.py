@@ -1,4 +1,4 @@
-"""A model that may have to make room, and is loaded again when it is needed again."""
+"""A model that can be dropped to free memory, and is loaded again when it is needed."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ if TYPE_CHECKING:  # a finished matrix is read again without torch
     from forgetbench.models.load import LoadedModel
 
     Loaded = tuple[LoadedModel, ModelConfig]
-    """A model, and what it was loaded by."""
+    """A model, and the configuration it was loaded with."""
 
 
 class HeldModel:
-    """Loaded at first use; dropped on request."""
+    """A model that is loaded at first use and can be dropped."""
 
     def __init__(self, load: Callable[[], Loaded]) -> None:
-        """Prepare; `load` loads it."""
+        """Store the function that loads the model."""
         self._load = load
         self._loaded: Loaded | None = None
 
     def get(self) -> Loaded:
-        """The model."""
+        """The model; loads it if necessary."""
         if self._loaded is None:
             self._loaded = self._load()
         return self._loaded
 
     def drop(self) -> None:
-        """Free its memory; whoever else holds it must have let go."""
+        """Free the model's memory; there must be no other references to it."""
         import torch
 
         self._loaded = None

@@ -1,6 +1,6 @@
-"""Tell the modules of a part apart by the names that families of transformers 5.23 give their parameters.
+"""Divide parts into modules, by the parameter names of the model families in transformers 5.23.
 
-| module      | what it is called                                                                                  |
+| module      | names                                                                                              |
 |---|---|
 | attention   | self_attn, attn, attention (qkv in one tensor, too), linear_attn, cross_attn; with biases          |
 | mlp_gate_up | gate_proj, up_proj, both in gate_up_proj; the first layer of a block without a gate (fc1); w1, w3  |
@@ -8,7 +8,7 @@
 | norms       | every normalisation, also that of queries and keys inside of attention                             |
 | embeddings  | tokens; of pictures, patches, their places and class tokens                                        |
 | head        | lm_head, unless it is the embeddings' tensor                                                       |
-| mlp         | of a projector, its linear layers, however many                                                    |
+| mlp         | all linear layers of a projector                                                                   |
 | other       | routers, scales and gates of branches, short convolutions, a pooling head, line breaks of pictures |
 """
 
@@ -36,50 +36,50 @@ _PROJECTOR_OTHER = re.compile(r"(?:^|\.)(?:image_newline|latents)$")
 
 
 def layer_of(name: str) -> int | None:
-    """The number of the layer that a live name is in, counted from 0 in its stack; None if it is in none."""
+    """Index, in its stack, of the layer that a parameter belongs to; None if it belongs to no layer."""
     match = _LAYER.search(name)
     return int(match[1]) if match else None
 
 
 def stack_of(name: str) -> str | None:
-    """The name of the stack that a live name's layer is in; None if it is in none."""
+    """Name of the stack of layers that a parameter belongs to; None if it belongs to no layer."""
     match = _LAYER.search(name)
     return name[: match.start(1)] if match else None
 
 
 @cache
 def module_of(name: str, part: str) -> str | None:
-    """The module of its part that a live parameter name belongs to; None if the name is not known.
+    """The module that a parameter belongs to, by its name in the loaded model; None if the name is not known.
 
     Args:
-        name: of a parameter, or of an adapter's.
-        part: that it belongs to.
+        name: name of a parameter, or of an adapter's parameter.
+        part: the part that it belongs to.
     """
     if part == "projector":
-        return _of_projector(name)
+        return _projector_module(name)
     if name.startswith("lm_head."):
         return "head"
     if match := _LAYER.search(name):
-        return _in_layer(name[match.end() :])
+        return _module_in_layer(name[match.end() :])
     within = _PREFIX.sub("", name)
-    return _language(within) if part == "language" else _vision(within)
+    return _language_module(within) if part == "language" else _vision_module(within)
 
 
-def _in_layer(within: str) -> str | None:
-    """Of a name behind the layer's number."""
+def _module_in_layer(within: str) -> str | None:
+    """The module of a parameter in a layer, by the rest of its name after the layer's number."""
     if _NORM.search(within):
         return "norms"
     kinds = {"other": _OTHER_IN_LAYER, "attention": _ATTENTION, "mlp_gate_up": _GATE_UP, "mlp_down": _DOWN}
     return next((module for module, pattern in kinds.items() if pattern.search(within)), None)
 
 
-def _language(within: str) -> str | None:
+def _language_module(within: str) -> str | None:
     if _NORM.search(within):
         return "norms"
     return "embeddings" if within.startswith("embed_tokens.") else None
 
 
-def _vision(within: str) -> str | None:
+def _vision_module(within: str) -> str | None:
     within = within.removeprefix("encoder.")
     if within.startswith("head."):
         return "other"
@@ -88,7 +88,7 @@ def _vision(within: str) -> str | None:
     return "embeddings" if _VISION_EMBEDDINGS.match(within) else None
 
 
-def _of_projector(name: str) -> str:
+def _projector_module(name: str) -> str:
     if _PROJECTOR_OTHER.search(name):
         return "other"
     if _NORM.search(name):

@@ -1,9 +1,9 @@
-"""Sort every parameter of any supported family into vision, projector or language, and choose what trains.
+"""Assign every parameter of any supported family to vision, projector or language, and choose which parameters train.
 
-One set of three expressions covers most families of transformers 5.23 (LLaVA, Qwen-VL, InternVL, PaliGemma, Gemma3,
-Idefics3, SmolVLM, Mllama, MiniCPM-V, GLM-4V, ...; docs/models.md has the table). Judgement calls: `image_newline`,
-Qwen3-VL's deepstack mergers, MiniCPM's vit_merger and GLM's downsample count as projector. Modules of parts are told
-apart in `forgetbench/models/modules.py`.
+Three regular expressions cover most families of transformers 5.23 (LLaVA, Qwen-VL, InternVL, PaliGemma, Gemma3,
+Idefics3, SmolVLM, Mllama, MiniCPM-V, GLM-4V, ...; docs/models.md has the table). By choice, `image_newline`, Qwen3-VL's
+deepstack mergers, MiniCPM's vit_merger and GLM's downsample belong to the projector.
+`forgetbench/models/modules.py` divides parts into modules.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PATTERNS = {
 
 @dataclass(frozen=True)
 class PartCount:
-    """Parameters of one part, or of what one word covers."""
+    """Number of parameters of a part, or of the modules and layers that a word covers."""
 
     part: str
     total: int
@@ -44,16 +44,16 @@ class PartCount:
 
 @dataclass(frozen=True)
 class TrainableAudit:
-    """What really trains, read from the model after it was prepared."""
+    """The parameters that train, read from the prepared model."""
 
     parts: tuple[PartCount, ...]
     names: tuple[str, ...]
     words: tuple[PartCount, ...] = ()
-    """What recipes name, where that is finer than parts."""
+    """Counts by the words of the recipes, if these are finer than parts."""
 
     @property
     def label(self) -> str:
-        """What trains, joined by '+', e.g. `projector+language` or `language.attention`."""
+        """The trained parts or words, joined by '+', such as `projector+language` or `language.attention`."""
         return "+".join(count.part for count in self.words or self.parts if count.trainable)
 
     @property
@@ -68,10 +68,10 @@ class TrainableAudit:
 
 
 def part_of(name: str) -> str:
-    """The part a live parameter name belongs to (never a name as stored on disk: those differ).
+    """The part of a parameter, by its name in the loaded model (names in stored files differ).
 
     Raises:
-        UserError: the model's family is not covered.
+        UserError: the model's family is not supported.
     """
     for part, pattern in _PATTERNS.items():
         if pattern.match(name):
@@ -82,7 +82,7 @@ def part_of(name: str) -> str:
 
 
 def covers(word: PartWord, name: str) -> bool:
-    """Whether a word covers the parameter of a live name; adapters belong where their layer does."""
+    """Whether a word covers a parameter, by its name in the loaded model; an adapter belongs to its layer's part."""
     if part_of(name) != word.part:
         return False
     if word.layers:
@@ -93,20 +93,20 @@ def covers(word: PartWord, name: str) -> bool:
 
 
 def word_of(name: str, words: Iterable[str]) -> str | None:
-    """The word among some that covers a parameter; None if none does."""
+    """The first of the words that covers a parameter; None if none does."""
     return next((word for word in words if covers(part_word(word), name)), None)
 
 
 def choose_trainable(model: nn.Module, words: Iterable[str], last_layers: int | None = None) -> None:
-    """Freeze everything, then free what the words cover.
+    """Freeze all parameters, then unfreeze the parameters that the words cover.
 
     Args:
         model: any supported model.
-        words: parts, or modules and layers of them.
-        last_layers: of `language`, free only the last k layers (not embeddings, final norm or head).
+        words: parts, or modules and layers of parts.
+        last_layers: of `language`, unfreeze only the last k layers (not embeddings, final norm or head).
 
     Raises:
-        UserError: a word covers nothing here.
+        UserError: a word covers no parameter of this model.
     """
     wanted = [part_word(word) for word in words]
     n_layers = language_layers(model)
@@ -115,16 +115,16 @@ def choose_trainable(model: nn.Module, words: Iterable[str], last_layers: int | 
     names = [name for name, _ in model.named_parameters()]
     for word in wanted:
         _check_covers(model, word, [name for name in names if part_of(name) == word.part])
-    for name, parameter in model.named_parameters():  # tied tensors are one, under the embeddings' name
-        free = any(covers(word, name) for word in wanted)
-        if free and last_layers is not None and part_of(name) == "language":
+    for name, parameter in model.named_parameters():  # tied tensors appear once, under the embeddings' name
+        trains = any(covers(word, name) for word in wanted)
+        if trains and last_layers is not None and part_of(name) == "language":
             layer = layer_of(name)
-            free = layer is not None and layer >= n_layers - last_layers
-        parameter.requires_grad_(free and parameter.is_floating_point())  # packed 4-bit weights stay frozen
+            trains = layer is not None and layer >= n_layers - last_layers
+        parameter.requires_grad_(trains and parameter.is_floating_point())  # packed 4-bit weights stay frozen
 
 
 def _check_covers(model: nn.Module, word: PartWord, names: Sequence[str]) -> None:
-    """Refuse a word that this model has nothing for; whole parts are looked at when it is known what trains."""
+    """Refuse a word that covers no parameter of this model; whole parts are checked later, when training is set up."""
     if word.layers:
         _check_layers(word, names)
     if word.module is None:
@@ -143,28 +143,31 @@ def _check_covers(model: nn.Module, word: PartWord, names: Sequence[str]) -> Non
             f"{word.part}.embeddings trains both."
         )
     raise UserError(
-        f"recipe.parts: '{word}': this model has no such module; its {word.part} part has {_listed(word, names)}."
+        f"recipe.parts: '{word}': this model has no such module; its {word.part} part has "
+        f"{_modules_present(word, names)}."
     )
 
 
 def _check_layers(word: PartWord, names: Sequence[str]) -> None:
     assert word.layers
-    found = {layer for name in names if (layer := layer_of(name)) is not None}
+    layers = {layer for name in names if (layer := layer_of(name)) is not None}
     if len({stack_of(name) for name in names} - {None}) > 1:
         raise UserError(
             f"recipe.parts: '{word}': this model's {word.part} part has several stacks of layers; name modules instead."
         )
-    if word.layers[1] >= len(found):
+    if word.layers[1] >= len(layers):
         raise UserError(
-            f"recipe.parts: '{word}': this model's {word.part} part has {len(found)} layers, from 0 to "
-            f"{len(found) - 1}."
+            f"recipe.parts: '{word}': this model's {word.part} part has {len(layers)} layers, from 0 to "
+            f"{len(layers) - 1}."
         )
 
 
-def _listed(word: PartWord, names: Sequence[str]) -> str:
-    """Modules of a part that are there, as words."""
-    made = [PartWord(word.part, module) for module in MODULES[word.part]]
-    return ", ".join(str(one) for one in made if any(covers(one, name) for name in names))
+def _modules_present(word: PartWord, names: Sequence[str]) -> str:
+    """The modules that a part of this model has, as words."""
+    module_words = [PartWord(word.part, module) for module in MODULES[word.part]]
+    return ", ".join(
+        str(word_of_module) for word_of_module in module_words if any(covers(word_of_module, name) for name in names)
+    )
 
 
 def language_layers(model: nn.Module) -> int:
@@ -174,21 +177,21 @@ def language_layers(model: nn.Module) -> int:
 
 
 def linear_layers(model: nn.Module, word: str, suffixes: Iterable[str] = ()) -> list[str]:
-    """Full names of the linear layers that a word covers, all or those with one of the given last names.
+    """Full names of the linear layers that a word covers, optionally only those with a last name in `suffixes`.
 
-    Anchored at the part: bare suffixes such as `up_proj` would also hit Qwen2.5-VL's vision tower. The output head
-    is left out, as is usual for adapters.
+    Matching includes the part, because suffixes such as `up_proj` also occur in Qwen2.5-VL's vision tower. The output
+    head is left out, as is usual for adapters.
     """
     from torch import nn
 
-    wanted, place = set(suffixes), part_word(word)
+    last_names, parsed = set(suffixes), part_word(word)
     return [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
         and name != "lm_head"
-        and covers(place, f"{name}.weight")
-        and (not wanted or name.rpartition(".")[2] in wanted)
+        and covers(parsed, f"{name}.weight")
+        and (not last_names or name.rpartition(".")[2] in last_names)
     ]
 
 
@@ -197,30 +200,30 @@ def audit(model: nn.Module, words: Iterable[str] = PARTS) -> TrainableAudit:
 
     Args:
         model: any supported model.
-        words: what recipes train; they are counted too where they are finer than parts.
+        words: the words of the recipes; those finer than parts are counted, too.
     """
-    named = joined(words)
-    finer = named if set(named) - set(PARTS) else []
+    recipe_words = joined(words)
+    finer = recipe_words if set(recipe_words) - set(PARTS) else []
     total, trainable = dict.fromkeys((*PARTS, *finer), 0), dict.fromkeys((*PARTS, *finer), 0)
     names = []
     for name, parameter in model.named_parameters():
-        counted = {part_of(name), *(word for word in finer if covers(part_word(word), name))}
+        words_of_parameter = {part_of(name), *(word for word in finer if covers(part_word(word), name))}
         size = parameter.numel() * (1 if parameter.is_floating_point() else 2)  # 4-bit: two to a byte
-        for word in counted:
+        for word in words_of_parameter:
             total[word] += size
             trainable[word] += parameter.numel() if parameter.requires_grad else 0
         if parameter.requires_grad:
             names.append(name)
-    made = {word: PartCount(word, total[word], trainable[word]) for word in total}
-    return TrainableAudit(tuple(made[part] for part in PARTS), tuple(names), tuple(made[word] for word in finer))
+    counts = {word: PartCount(word, total[word], trainable[word]) for word in total}
+    return TrainableAudit(tuple(counts[part] for part in PARTS), tuple(names), tuple(counts[word] for word in finer))
 
 
 def module_counts(model: nn.Module) -> list[PartCount]:
-    """Parameters by module, in the order of parts, which they sum up to; no word covers `<part>.(unnamed)`."""
+    """Number of parameters by module, in the order of parts; `<part>.(unnamed)` counts those of no known module."""
     sizes: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         part = part_of(name)
         module = f"{part}.{module_of(name, part) or '(unnamed)'}"
         sizes[module] = sizes.get(module, 0) + parameter.numel() * (1 if parameter.is_floating_point() else 2)
-    places = [f"{part}.{module}" for part in PARTS for module in (*MODULES[part], "(unnamed)")]
-    return [PartCount(place, sizes[place], 0) for place in places if place in sizes]
+    labels = [f"{part}.{module}" for part in PARTS for module in (*MODULES[part], "(unnamed)")]
+    return [PartCount(label, sizes[label], 0) for label in labels if label in sizes]

@@ -1,7 +1,7 @@
-"""How many tokens a published processor makes of a square picture, by arithmetic; no processor is loaded.
+"""Compute the number of tokens of a square picture for published processors, without loading a processor.
 
-Each kind is a family's way with pictures. What it is asked for is the largest square that `model.max_pixels` lets
-through: the picture that a plan of memory counts.
+Each class is the rule of some model families. Memory plans count the largest square picture that `model.max_pixels`
+allows.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from dataclasses import dataclass
 from typing import Protocol
 
 COUNTED_PIXELS = 512 * 512
-"""Of the picture that is counted where nothing limits them."""
+"""Pixels of the counted picture if `model.max_pixels` sets no limit."""
 
 
 @dataclass(frozen=True)
 class PictureSize:
-    """What one picture becomes."""
+    """Numbers of tokens of a picture."""
 
     patches: int
     """Tokens in the vision tower."""
     tokens: int
     """Tokens in the language model."""
     tile: int
-    """Patches that see each other in the vision tower; the picture is cut into tiles of so many."""
+    """Patches per tile; only patches of the same tile attend to each other in the vision tower."""
 
 
 class PictureRule(Protocol):
-    """A family's way with pictures."""
+    """A model family's rule for the size of pictures."""
 
     def size(self, max_pixels: int | None) -> PictureSize:
-        """Of the largest square picture that so many pixels allow; None: of one of `COUNTED_PIXELS`."""
+        """Size of the largest square picture within `max_pixels`, or of `COUNTED_PIXELS` if it is None."""
         ...
 
 
@@ -39,28 +39,28 @@ def _side(max_pixels: int | None) -> int:
 
 
 @dataclass(frozen=True)
-class Scaled:
-    """Every picture is brought to one size: LLaVA-1.5, PaliGemma, Gemma 3."""
+class FixedResolution:
+    """Every picture is resized to the same size: LLaVA-1.5, PaliGemma, Gemma 3."""
 
     patches: int
     tokens: int
 
     def size(self, max_pixels: int | None) -> PictureSize:
-        """The same of every picture."""
+        """The same size for every picture."""
         return PictureSize(self.patches, self.tokens, self.patches)
 
 
 @dataclass(frozen=True)
-class Native:
-    """Pictures keep their size, rounded to blocks of patches that become one token each: the Qwen-VLs."""
+class NativeResolution:
+    """Pictures keep their size, rounded to blocks of patches; each block becomes a token: Qwen-VL."""
 
     patch: int
     longest: int
-    """The publisher's own limit on pixels."""
+    """The processor's default limit on pixels."""
     merge: int = 2
 
     def size(self, max_pixels: int | None) -> PictureSize:
-        """Blocks of the rounded square."""
+        """Size of the rounded square."""
         block = self.patch * self.merge
         blocks = round(_side(max_pixels) / block)
         if (blocks * block) ** 2 > self.longest:
@@ -70,56 +70,56 @@ class Native:
 
 
 @dataclass(frozen=True)
-class Enlarged:
-    """Pictures are enlarged or shrunk to one longest edge, then cut into tiles, with an overview: Idefics3, SmolVLM."""
+class TiledLongestEdge:
+    """Pictures are resized to a fixed longest edge, then cut into tiles, plus an overview: Idefics3, SmolVLM."""
 
     longest: int
     edge: int
-    """Of a tile."""
+    """Pixels of a tile's edge."""
     patches: int
     tokens: int
-    """Of a tile."""
+    """Tokens of a tile."""
 
     def size(self, max_pixels: int | None) -> PictureSize:
-        """Tiles of the square, whose edge `max_pixels` limits."""
+        """Size of the square, whose edge `max_pixels` limits."""
         longest = self.longest if max_pixels is None else min(self.longest, math.isqrt(max_pixels))
         return _tiled(math.ceil(longest / self.edge), self.patches, self.tokens)
 
 
 @dataclass(frozen=True)
-class Matched:
-    """Pictures are cut into the grid of tiles that fits their shape and size best, with an overview: InternVL."""
+class TiledBestGrid:
+    """Pictures are cut into the grid of tiles that fits their shape and size best, plus an overview: InternVL."""
 
     edge: int
     most: int
-    """Tiles of the largest grid."""
+    """Number of tiles of the largest grid."""
     patches: int
     tokens: int
 
     def size(self, max_pixels: int | None) -> PictureSize:
-        """The largest square grid of which the picture fills more than half."""
+        """Size of the largest square grid that the picture fills by more than half."""
         most = self.most if max_pixels is None else max(1, min(self.most, max_pixels // self.edge**2))
         grids = range(2, math.isqrt(most) + 1)
-        fitting = [1, *(n for n in grids if _side(max_pixels) ** 2 > 0.5 * (n * self.edge) ** 2)]
-        return _tiled(fitting[-1], self.patches, self.tokens)
+        sides = [1, *(n for n in grids if _side(max_pixels) ** 2 > 0.5 * (n * self.edge) ** 2)]
+        return _tiled(sides[-1], self.patches, self.tokens)
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """Pictures are put whole into the smallest grid of tiles that holds them, with an overview: LLaVA-OneVision.
+class TiledSmallestGrid:
+    """Pictures are padded to the smallest grid of tiles that holds them, plus an overview: LLaVA-OneVision.
 
-    Features of more tiles than `whole` are brought down to as many; each row of features ends in a token of its own.
+    Features of more than `whole` tiles are pooled to `whole` tiles; an additional token ends each row of features.
     """
 
     edge: int
     most: int
-    """Tiles along an edge."""
+    """Largest number of tiles along an edge."""
     row: int
-    """Patches along an edge of a tile."""
+    """Number of patches along an edge of a tile."""
     whole: int
 
     def size(self, max_pixels: int | None) -> PictureSize:
-        """Tiles and rows of the square."""
+        """Size of the square, with the tokens that end rows."""
         tiles = min(self.most, math.ceil(_side(max_pixels) / self.edge))
         rows = min(tiles, math.isqrt(self.whole)) * self.row
         patches = self.row**2
@@ -127,17 +127,17 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Sliced:
-    """Pictures are cut into as many slices as their area has of one, with an overview: MiniCPM-V."""
+class AdaptiveSlices:
+    """Pictures are cut into as many slices as their area requires, plus an overview: MiniCPM-V."""
 
     edge: int
     patch: int
     most: int
     merge: int
-    """Patches along an edge that become one token."""
+    """Number of patches along an edge that become one token."""
 
     def size(self, max_pixels: int | None) -> PictureSize:
-        """The overview, and slices of a square that is larger than one."""
+        """Size of the overview and, for a square larger than a slice, of its slices."""
         side, whole = _side(max_pixels), (self.edge // (self.patch * self.merge)) ** 2
         tokens = whole + (self._slices(side) if side > self.edge else 0)
         return PictureSize(tokens * self.merge**2, tokens, whole * self.merge**2)
@@ -153,13 +153,13 @@ class Sliced:
         return rows * columns * height * width
 
     def _slice(self, height: float, width: float) -> tuple[int, int]:
-        """Blocks along the edges of a slice, which is enlarged or shrunk to the area of a whole one."""
+        """Number of blocks along the edges of a slice, which is resized to the area of a full slice."""
         shape = width / height
         high, block = int(self.edge / math.sqrt(shape)), self.patch * self.merge
         return max(1, round(high / block)), max(1, round(int(high * shape) / block))
 
 
 def _tiled(n: int, patches: int, tokens: int) -> PictureSize:
-    """A square of n times n tiles and, where there are several, an overview."""
+    """Size of a square of n times n tiles, plus an overview if there are several."""
     tiles = n * n + (n > 1)
     return PictureSize(tiles * patches, tiles * tokens, patches)

@@ -1,4 +1,4 @@
-"""How wide a model's weights are held, and what its passes compute in; no torch until it is asked for."""
+"""The dtype of a model's weights and the precision of its passes. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLASH = "flash_attention_2"
 
 
 def flash_runs() -> bool:
-    """Whether this machine has a CUDA GPU and a flash-attn that transformers takes."""
+    """Whether this machine has a CUDA GPU and a flash-attn version that transformers supports."""
     from transformers.utils import is_flash_attn_2_available
 
     return bool(is_flash_attn_2_available())
@@ -27,15 +27,15 @@ def flash_runs() -> bool:
 def resolve_attention(
     model: ModelConfig, *precisions: Precision, available: Callable[[], bool] = flash_runs
 ) -> ModelConfig:
-    """The model's configuration with the attention kernel that really runs in place of `auto`.
+    """Replace `auto` in a model's configuration by the attention kernel that will run.
 
     Args:
-        model: of the run.
-        precisions: of all passes that are known; by default what the weights' width makes of them.
+        model: the model's configuration.
+        precisions: precisions of all known passes; by default the precision that follows from the weights' dtype.
         available: whether FlashAttention-2 can run here.
 
     Raises:
-        UserError: the kernel asked for cannot run here; another would give other bits.
+        UserError: the requested kernel cannot run here; another kernel would give other bits.
     """
     if model.attention == FLASH and not available():
         raise UserError(
@@ -44,15 +44,15 @@ def resolve_attention(
         )
     if model.attention != "auto":
         return model
-    half = all(one is Precision.bf16 for one in precisions) if precisions else model.dtype is Dtype.bf16
+    half = all(precision is Precision.bf16 for precision in precisions) if precisions else model.dtype is Dtype.bf16
     return replace(model, attention=FLASH if half and available() else "sdpa")
 
 
 def at_precision(model: Any, precision: Precision) -> None:
-    """Make a loaded model fit for passes of a precision: fp32 ones need fp32 weights, which hold bf16's exactly.
+    """Prepare a loaded model for passes of a precision: fp32 passes need fp32 weights, to which bf16 converts exactly.
 
     Raises:
-        UserError: fp32 passes are asked of 4-bit weights or of FlashAttention-2, which compute in bf16.
+        UserError: fp32 is not possible with 4-bit weights or FlashAttention-2, which compute in bf16.
     """
     if precision is not Precision.fp32:
         return
@@ -67,27 +67,27 @@ def at_precision(model: Any, precision: Precision) -> None:
 
 
 def widen(parameters: Collection[nn.Parameter] | Iterator[nn.Parameter]) -> None:
-    """Hold these in fp32, in place; the values stay as they are."""
+    """Convert parameters to fp32 in place; their values do not change."""
     for parameter in parameters:
         if parameter.is_floating_point():
             parameter.data = parameter.data.float()
 
 
 def is_narrow(model: Any) -> bool:
-    """Whether some weights are held in less than fp32, so that passes need autocast."""
-    return any(is_packed(one) or one.element_size() < 4 for one in model.parameters())
+    """Whether some weights have a dtype narrower than fp32, so that passes need autocast."""
+    return any(is_packed(parameter) or parameter.element_size() < 4 for parameter in model.parameters())
 
 
 def is_packed(parameter: nn.Parameter) -> bool:
-    """Whether a weight is held as 4-bit codes, two to a byte."""
+    """Whether a weight is stored as 4-bit codes, two per byte."""
     return not parameter.is_floating_point()
 
 
 def scored_digest(digest: str, model: ModelConfig, precision: Precision) -> str:
-    """What cells know a model by: its digest, and the width where that moves the last bits of a prediction.
+    """The digest by which cells identify a model; includes the dtype if it changes the last bits of predictions.
 
-    A digest is of values, which fp32 passes see alike however they are held. In bf16 passes, norms and the residual
-    stream of a model held in bf16 are bf16 too, where those of one held in fp32 are not.
+    A model's digest covers values only. fp32 passes give the same results for equal values in any dtype. In bf16
+    passes, norms and the residual stream are bf16 if the weights are bf16, but fp32 if the weights are fp32.
     """
     if precision is Precision.fp32 or model.dtype is Dtype.fp32 or model.quantisation is not Quantisation.none:
         return digest

@@ -1,4 +1,4 @@
-"""Read what a model's folder or Hub id holds besides weights: configuration and processor."""
+"""Read the configuration and processor of a model from a folder or from the Hub."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from forgetbench.core.json_files import AGAIN, read_json
 from forgetbench.core.limits import limited
 from forgetbench.core.network import hub_unreachable_reason, not_found_message
 from forgetbench.core.paths import EMBEDDED
-from forgetbench.models.chat_template import MOST_LETTERS, ChatTemplate
+from forgetbench.models.chat_template import MAX_CHARACTERS, ChatTemplate
 from forgetbench.models.declared import check_sizes
 from forgetbench.models.template_check import ANOTHER, check_template
 from forgetbench.models.weight_files import CONFIG, TOKENIZER, check_settings, check_weights
 
 
 def resolve_path(path: str) -> str:
-    """Turn `embedded:<name>` into the folder inside the package; leave other paths alone.
+    """Turn `embedded:<name>` into the folder inside the package; return other paths unchanged.
 
     Raises:
-        UserError: the package has no such folder, or no disk takes the name.
+        UserError: the package has no such folder, or the path is not a valid file name.
     """
     if not path.startswith("embedded:"):
         with reading(f"model.path={path}", "give a folder, or the id of a model on the Hub"):
-            Path(path).is_dir()  # raises for a name that no disk takes
+            Path(path).is_dir()  # raises for an invalid file name
         return path
     folder = EMBEDDED / path.removeprefix("embedded:")
     if not folder.is_dir():
@@ -43,19 +43,19 @@ def resolve_path(path: str) -> str:
 
 
 def load_config(config: ModelConfig) -> Any:
-    """The model's own configuration (no weights are read)."""
+    """The model's transformers configuration; no weights are read."""
     return from_pretrained(AutoConfig, config)
 
 
 def load_processor(config: ModelConfig) -> Any:
-    """Load the processor, without its video half where the family has one, under the chosen chat template.
+    """Load the processor with the configured chat template, without a video processor.
 
     Raises:
-        UserError: the path holds no processor with images, or the chat template misprints a conversation.
+        UserError: the path holds no processor with images, or the chat template renders conversations incorrectly.
     """
     family = load_config(config).model_type
     processor = from_pretrained(_processor_class(family), config)
-    # A processor saved under an unknown class name comes back as a bare tokenizer, without a word.
+    # A processor saved under an unknown class name is loaded as a bare tokenizer, without a warning.
     if not isinstance(processor, ProcessorMixin):
         raise UserError(
             f"model.path={config.path} gave a {type(processor).__name__}, not a processor with images; "
@@ -68,36 +68,36 @@ def load_processor(config: ModelConfig) -> Any:
 
 
 def _read_template(path: str) -> str:
-    own = path.removeprefix("embedded:")
-    file = Path(path) if own == path else EMBEDDED / own
+    relative = path.removeprefix("embedded:")
+    file = Path(path) if relative == path else EMBEDDED / relative
     with reading(f"model.chat_template={path}", "give the path of a Jinja file (.jinja)"):
-        if not file.is_file():  # a FIFO never ends
+        if not file.is_file():  # reading a FIFO would block
             raise FileNotFoundError("there is no such file")
         with file.open(encoding="utf-8") as text:
-            found = text.read(MOST_LETTERS + 1)
-        if not found.strip():
+            template = text.read(MAX_CHARACTERS + 1)
+        if not template.strip():
             raise ValueError("it is empty")
-        return found
+        return template
 
 
 def _check_template(processor: Any, config: ModelConfig) -> None:
-    """Refuse a template that would misprint a conversation, before anything runs."""
-    given = config.chat_template is not None
-    source = f"model.chat_template={config.chat_template}" if given else f"The chat template of {config.path}"
+    """Refuse a template that renders conversations incorrectly, before anything runs."""
+    is_configured = config.chat_template is not None
+    source = f"model.chat_template={config.chat_template}" if is_configured else f"The chat template of {config.path}"
     try:
         with limited():
             template = ChatTemplate(processor)
             check_template(template, source)
-            against_system_turns = template.against_system_turns if config.system_prompt is not None else ""
+            system_turn_problem = template.system_turn_problem if config.system_prompt is not None else ""
     except ValueError as error:
-        said = str(error) if str(error).startswith(source) else f"{source} {error}; {ANOTHER}"
-        raise UserError(f"{said}.") from error
-    if against_system_turns:
-        raise UserError(f"model.system_prompt: {against_system_turns}.")
+        message = str(error) if str(error).startswith(source) else f"{source} {error}; {ANOTHER}"
+        raise UserError(f"{message}.") from error
+    if system_turn_problem:
+        raise UserError(f"model.system_prompt: {system_turn_problem}.")
 
 
 class _NoVideo:
-    """Stands where a processor expects its video processor; every setting of it is absent."""
+    """A placeholder for a processor's video processor; all its settings are None."""
 
     def __getattr__(self, name: str) -> None:
         if name.startswith("__"):
@@ -107,12 +107,12 @@ class _NoVideo:
 _NO_VIDEO = _NoVideo()
 
 
-class _ImagesOnly(ProcessorMixin):
-    """A family's processor without its video half, which needs torchvision; mixed in after the family's own class."""
+class _WithoutVideo(ProcessorMixin):
+    """Mixin, after the family's processor class, that leaves out the video processor, which needs torchvision."""
 
     video_processor = _NO_VIDEO
     _signature: tuple[str, ...]
-    """The parts in the order in which the family's own `__init__` takes them."""
+    """The components, in the order of the family's `__init__`."""
 
     def __init__(self, *parts: Any, **kwargs: Any) -> None:
         parent: Any = super()
@@ -125,32 +125,36 @@ class _ImagesOnly(ProcessorMixin):
     @classmethod
     def from_args_and_dict(cls, args: Any, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         parts = dict(zip(cls.get_attributes(), args, strict=True))
-        whole = [parts.get(name, _NO_VIDEO) for name in cls._signature]
-        return super().from_args_and_dict(whole, processor_dict, **kwargs)
+        all_parts = [parts.get(name, _NO_VIDEO) for name in cls._signature]
+        return super().from_args_and_dict(all_parts, processor_dict, **kwargs)
 
 
 def _processor_class(family: str) -> Any:
-    """What loads a family's processor: its own class without videos where it has them, AutoProcessor elsewhere."""
+    """The class that loads a family's processor: AutoProcessor, or the family's class without its video processor."""
     name = PROCESSOR_MAPPING_NAMES.get(family)
-    known = getattr(transformers, name, None) if isinstance(name, str) else None
-    if known is None or "video_processor" not in known.get_attributes():
+    processor_class = getattr(transformers, name, None) if isinstance(name, str) else None
+    if processor_class is None or "video_processor" not in processor_class.get_attributes():
         return AutoProcessor
-    names = vars(sys.modules[known.__module__])
+    names = vars(sys.modules[processor_class.__module__])
     if "num2words" in names:
-        # SmolVLM's refuses to be made without this package, which writes the number of a video's frames.
+        # SmolVLM's processor requires this package, but uses it only for the number of a video's frames.
         names["num2words"] = names["num2words"] or _NO_VIDEO
-    return type(known.__name__, (known, _ImagesOnly), {"_signature": tuple(known.get_attributes())})
+    return type(
+        processor_class.__name__,
+        (processor_class, _WithoutVideo),
+        {"_signature": tuple(processor_class.get_attributes())},
+    )
 
 
 def from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
-    """What `cls` loads from the configured path.
+    """Call `cls.from_pretrained` with the configured path.
 
     Raises:
-        UserError: the path holds nothing of the kind, or it is on the Hub and out of reach.
+        UserError: the path holds no such object, or the Hub cannot be reached.
     """
     path = resolve_path(config.path)
     try:
-        _check_at_hand(path, config)
+        _check_available(path, config)
         if Path(path).is_dir():
             check_settings(Path(path))
         if settings := base_file(config, CONFIG):
@@ -164,11 +168,11 @@ def from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
         raise UserError(f"Cannot load model.path={config.path}: {_cause(error, Path(path))}") from error
 
 
-_OF_ANOTHER_KIND = (TypeError, AttributeError, LookupError, AssertionError)
+_WRONG_TYPE_ERRORS = (TypeError, AttributeError, LookupError, AssertionError)
 
 
 def _cause(error: BaseException, path: Path) -> str:
-    """What a library's error on the files of a model means."""
+    """Explain a library's error about the files of a model."""
     if "torchvision" in str(error).lower():
         return f"{reason(error)} Its pictures need torchvision: pip install 'forgetbench[torchvision]'."
     if not path.is_dir() and path.is_absolute():
@@ -176,16 +180,16 @@ def _cause(error: BaseException, path: Path) -> str:
     if not path.is_dir():
         return f"there is no such folder, and as a Hub id it cannot be had (downloaded? network up?): {reason(error)}"
     if (path / TOKENIZER).is_file():
-        read_json(path / TOKENIZER)  # large, so that nobody else looks at it before it is loaded
-    if type(error) is Exception:  # as the tokenizers library raises
+        read_json(path / TOKENIZER)  # the file is large, so it is not checked before loading
+    if type(error) is Exception:  # raised by the tokenizers library
         return f"{TOKENIZER}: {reason(error)}; {AGAIN}."
-    if isinstance(error, _OF_ANOTHER_KIND):
+    if isinstance(error, _WRONG_TYPE_ERRORS):
         return f"one of its files holds something of another kind ({reason(error)}); {AGAIN} all of them."
     return reason(error)
 
 
 class _NoReport(logging.Filter):
-    """Takes out transformers' list of missing tensors, in colours and by their own names; `load` tells of them."""
+    """Removes transformers' report of missing tensors from the log; `load` reports them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "LOAD REPORT" not in record.getMessage()
@@ -193,7 +197,7 @@ class _NoReport(logging.Filter):
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Withhold the list while a model of ours is read; a program that called us gets the others."""
+    """Suppress the report while we load a model; other models of the calling program are still reported."""
     logger, no_report = transformers.utils.logging.get_logger("transformers.modeling_utils"), _NoReport()
     logger.addFilter(no_report)
     try:
@@ -202,8 +206,8 @@ def _without_report() -> Iterator[None]:
         logger.removeFilter(no_report)
 
 
-def _check_at_hand(path: str, config: ModelConfig) -> None:
-    """Refuse at once what is neither a folder nor downloaded, where the Hub cannot be asked."""
+def _check_available(path: str, config: ModelConfig) -> None:
+    """Refuse a path that is neither a folder nor in the cache, if the Hub cannot be reached."""
     if Path(path).is_dir() or try_to_load_from_cache(path, "config.json", revision=config.revision):
         return
     if unreachable_reason := hub_unreachable_reason():
@@ -214,7 +218,7 @@ def _check_at_hand(path: str, config: ModelConfig) -> None:
 
 
 def check_base_weights(model: ModelConfig) -> None:
-    """Refuse weights on this machine that are cut short or not there, before anything is made of them.
+    """Refuse weights on this machine that are truncated or missing, before they are loaded.
 
     Raises:
         UserError: names the file.
@@ -224,7 +228,7 @@ def check_base_weights(model: ModelConfig) -> None:
 
 
 def base_file(model: ModelConfig, name: str) -> Path | None:
-    """A file beside a model's weights, in its folder or in the Hub's cache; None if it is not on this machine."""
+    """A file of a model, in its folder or in the Hub's cache; None if it is not on this machine."""
     folder = Path(resolve_path(model.path))
     if folder.is_dir():
         return folder / name if (folder / name).is_file() else None
@@ -232,6 +236,6 @@ def base_file(model: ModelConfig, name: str) -> Path | None:
 
     try:
         cached = try_to_load_from_cache(model.path, name, revision=model.revision)
-    except (HFValidationError, OSError):  # no id, or a name that no disk takes
+    except (HFValidationError, OSError):  # no Hub id, or an invalid file name
         return None
     return Path(cached) if isinstance(cached, str) else None

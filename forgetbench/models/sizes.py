@@ -1,4 +1,4 @@
-"""A model's sizes, as the estimate of its memory needs them: of published checkpoints, or read from a configuration."""
+"""The sizes of a model that memory estimates need: tables for published checkpoints, or read from a configuration."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from forgetbench.core.records import PARTS
 from forgetbench.models.picture_sizes import (
-    Enlarged,
-    Fitted,
-    Matched,
-    Native,
+    AdaptiveSlices,
+    FixedResolution,
+    NativeResolution,
     PictureRule,
     PictureSize,
-    Scaled,
-    Sliced,
+    TiledBestGrid,
+    TiledLongestEdge,
+    TiledSmallestGrid,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layers:
-    """A stack of transformer layers, all alike."""
+    """A stack of identical transformer layers."""
 
     count: int
     hidden: int
@@ -35,32 +35,32 @@ class Layers:
     key_value_heads: int
     head_size: int
     gated: bool = True
-    """The feed-forward block multiplies two projections (SwiGLU and the like); norms are RMSNorm then."""
+    """The feed-forward block multiplies two projections (such as SwiGLU); then the norms are RMSNorm."""
     norms: int = 2
-    """Of the residual stream, in one layer; Gemma has 4."""
+    """Number of norms of the residual stream per layer; Gemma has 4."""
     head_norms: bool = False
-    """Queries and keys are normed, too."""
+    """Queries and keys are normalised, too."""
     narrow: bool = False
-    """What enters the first layer is bf16 under autocast, as no table of fp32 positions is added to it."""
+    """The first layer's input is bf16 under autocast, because no fp32 position embeddings are added to it."""
 
     @property
     def query(self) -> int:
-        """Width of all queries of a token."""
+        """Total width of a token's queries."""
         return self.heads * self.head_size
 
     @property
     def key_value(self) -> int:
-        """Width of all keys of a token."""
+        """Total width of a token's keys."""
         return self.key_value_heads * self.head_size
 
     @property
     def linear(self) -> int:
-        """Entries of the linear layers' weights."""
+        """Number of weights in the linear layers."""
         return sum(self.entries.values())
 
     @property
     def entries(self) -> Mapping[str, int]:
-        """Entries of the linear layers' weights, by module."""
+        """Number of weights in the linear layers, by module."""
         side = self.count * self.hidden * self.inner
         return {
             "attention": self.count * 2 * self.hidden * (self.query + self.key_value),
@@ -70,7 +70,7 @@ class Layers:
 
     @property
     def sides(self) -> Mapping[str, int]:
-        """Inputs plus outputs over the linear layers, by module: what one rank of an adapter has parameters."""
+        """Inputs plus outputs of the linear layers, by module: the parameters of adapters, per rank."""
         side = self.count * (self.hidden + self.inner)
         return {
             "attention": self.count * (4 * self.hidden + 2 * self.query + 2 * self.key_value),
@@ -81,29 +81,29 @@ class Layers:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What of a model and its pictures takes memory."""
+    """The sizes of a model and its pictures that determine memory."""
 
     parameters: Mapping[str, int]
-    """By part."""
+    """Part -> number of parameters."""
     vision: Layers
     language: Layers
     vocabulary: int
     patches: int
-    """Tokens of one picture in the vision tower."""
+    """Tokens of a picture in the vision tower."""
     tokens: int
-    """Tokens of one picture in the language model."""
+    """Tokens of a picture in the language model."""
     tile: int = 0
-    """Patches that see each other; 0: all of a picture."""
+    """Patches that attend to each other; 0: all patches of a picture."""
     keeps_logits: bool = True
-    """Only answer positions meet the vocabulary."""
+    """Logits are computed for answer positions only."""
     nominal: bool = True
-    """Written down from publications and memory, not read from the checkpoint's own configuration."""
+    """Taken from the table of published checkpoints, not read from a configuration."""
     recurrent: bool = False
-    """Some layers of the language model have linear attention, whose kernels keep what no formula here knows."""
+    """Some layers of the language model have linear attention; the memory of its kernels is not estimated."""
 
     @property
     def linear(self) -> Mapping[str, int]:
-        """Entries of linear weights by part, the head left out; the rest of a projector is not worth telling apart."""
+        """Number of weights in linear layers by part, without the head; all of a projector counts as linear."""
         return {
             "vision": self.vision.linear,
             "projector": self.parameters["projector"],
@@ -113,7 +113,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Nominal:
-    """A published checkpoint, whose pictures depend on `model.max_pixels`."""
+    """The sizes of a published checkpoint; picture sizes depend on `model.max_pixels`."""
 
     vision: Layers
     language: Layers
@@ -124,7 +124,7 @@ class Nominal:
     recurrent: bool = False
 
     def sizes(self, max_pixels: int | None) -> Sizes:
-        """Its sizes with the largest square picture of so many pixels."""
+        """The checkpoint's sizes with the largest square picture within `max_pixels`."""
         picture = self.pictures.size(max_pixels)
         return Sizes(
             parameters=dict(zip(PARTS, self.parts, strict=True)),
@@ -141,20 +141,24 @@ class Nominal:
 _CLIP = Layers(24, 1024, 4096, 16, 16, 64, gated=False)
 _SIGLIP_SO = Layers(27, 1152, 4304, 16, 16, 72, gated=False)
 _SIGLIP_26 = replace(_SIGLIP_SO, count=26)
-"""LLaVA-OneVision leaves its last layer out."""
+"""LLaVA-OneVision leaves out the last layer."""
 _SIGLIP_B = Layers(12, 768, 3072, 12, 12, 64, gated=False)
 _QWEN2_VISION = Layers(32, 1280, 5120, 16, 16, 80, gated=False, narrow=True)
 _QWEN25_VISION = Layers(32, 1280, 3420, 16, 16, 80, narrow=True)
 _QWEN2_05B = Layers(24, 896, 4864, 14, 2, 64)
 _QWEN2_7B = Layers(28, 3584, 18944, 28, 4, 128)
-_ANYRES = Fitted(384, 6, 27, 9)
-_QWEN2_PICTURES = Native(14, 12_845_056)
-_QWEN3_PICTURES = Native(16, 16_777_216)
-_SMOL_PICTURES = Enlarged(4 * 512, 512, 1024, 64)
+_ANYRES = TiledSmallestGrid(384, 6, 27, 9)
+_QWEN2_PICTURES = NativeResolution(14, 12_845_056)
+_QWEN3_PICTURES = NativeResolution(16, 16_777_216)
+_SMOL_PICTURES = TiledLongestEdge(4 * 512, 512, 1024, 64)
 
 NOMINAL: Mapping[str, Nominal] = {
     "llava-hf/llava-1.5-7b-hf": Nominal(
-        _CLIP, Layers(32, 4096, 11008, 32, 32, 128), 32064, Scaled(577, 576), (303_507_456, 20_979_712, 6_738_939_904)
+        _CLIP,
+        Layers(32, 4096, 11008, 32, 32, 128),
+        32064,
+        FixedResolution(577, 576),
+        (303_507_456, 20_979_712, 6_738_939_904),
     ),
     "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": Nominal(
         _SIGLIP_26, _QWEN2_05B, 152000, _ANYRES, (397_747_744, 1_837_696, 494_090_112)
@@ -194,7 +198,7 @@ NOMINAL: Mapping[str, Nominal] = {
         (306_242_560, 109_105_152, 4_022_468_096),
     ),
     "OpenGVLab/InternVL3-1B-hf": Nominal(
-        _CLIP, _QWEN2_05B, 151674, Matched(448, 12, 1025, 256), (304_012_288, 4_482_816, 629_697_920)
+        _CLIP, _QWEN2_05B, 151674, TiledBestGrid(448, 12, 1025, 256), (304_012_288, 4_482_816, 629_697_920)
     ),
     "HuggingFaceTB/SmolVLM-256M-Instruct": Nominal(
         _SIGLIP_B, Layers(30, 576, 1536, 9, 3, 64), 49280, _SMOL_PICTURES, (86_433_024, 7_077_888, 162_974_016)
@@ -206,28 +210,28 @@ NOMINAL: Mapping[str, Nominal] = {
         _SIGLIP_SO,
         Layers(32, 4096, 14336, 32, 8, 128),
         128259,
-        Enlarged(4 * 364, 364, 676, 169),
+        TiledLongestEdge(4 * 364, 364, 676, 169),
         (412_926_192, 18_874_368, 8_030_285_824),
     ),
     "google/paligemma2-3b-mix-224": Nominal(
         _SIGLIP_SO,
         Layers(26, 2304, 9216, 8, 4, 256, norms=4),
         257216,
-        Scaled(256, 256),
+        FixedResolution(256, 256),
         (412_442_352, 2_656_512, 2_617_143_552),
     ),
     "google/gemma-3-4b-it": Nominal(
         _SIGLIP_SO,
         Layers(34, 2560, 10240, 8, 4, 256, norms=4, head_norms=True),
         262208,
-        Scaled(4096, 256),
+        FixedResolution(4096, 256),
         (416_866_032, 2_950_272, 3_880_263_168),
     ),
     "openbmb/MiniCPM-V-4.6": Nominal(
         _SIGLIP_SO,
         Layers(24, 1024, 3584, 8, 2, 256, norms=3),
         248094,
-        Sliced(448, 14, 9, 4),
+        AdaptiveSlices(448, 14, 9, 4),
         (417_792_240, 130_474_176, 752_161_600),
         recurrent=True,
     ),
@@ -236,26 +240,26 @@ NOMINAL: Mapping[str, Nominal] = {
 
 
 def sizes_of(model: nn.Module, picture: PictureSize, keeps_logits: bool) -> Sizes:
-    """The sizes of a model, which may be on the meta device.
+    """Read the sizes of a model, which may be on the meta device.
 
     Args:
-        model: any supported one.
-        picture: what one picture becomes.
-        keeps_logits: its forward takes `logits_to_keep`.
+        model: any supported model.
+        picture: size of a picture in tokens.
+        keeps_logits: whether its forward takes `logits_to_keep`.
     """
     from forgetbench.models.parts import audit, part_of
 
     config: Any = model.config
     text, names = config.get_text_config(), [name for name, _ in model.named_parameters()]
-    # Of the first layer: its norms tell how much of the residual stream is kept in fp32.
+    # Names in the first layer: its norms tell how much of the residual stream is kept in fp32.
     first = {name.rpartition("layers.0.")[2] for name in names if part_of(name) == "language" and "layers.0." in name}
     norms = sum("norm" in name and "self_attn" not in name for name in first)
     towers = [name for name in names if part_of(name) == "vision"]
-    vision = _layers(config.vision_config, hasattr(config.vision_config, "fullatt_block_indexes"))
+    vision = _layers_of(config.vision_config, hasattr(config.vision_config, "fullatt_block_indexes"))
     return Sizes(
         parameters={count.part: count.total for count in audit(model).parts},
         vision=replace(vision, narrow=not any("pos" in name for name in towers)),
-        language=replace(_layers(text, gated=True), norms=norms, head_norms=any("q_norm" in name for name in first)),
+        language=replace(_layers_of(text, gated=True), norms=norms, head_norms=any("q_norm" in name for name in first)),
         vocabulary=text.vocab_size,
         patches=picture.patches,
         tokens=picture.tokens,
@@ -266,18 +270,18 @@ def sizes_of(model: nn.Module, picture: PictureSize, keeps_logits: bool) -> Size
     )
 
 
-def _layers(config: Any, gated: bool) -> Layers:
-    """A stack by its configuration, in any family's words."""
-    depth = _first(config, "num_hidden_layers", "depth")
-    # Qwen2-VL calls the width of its tower embed_dim, and what it puts out hidden_size.
-    hidden = _first(config, "embed_dim", "hidden_size")
-    heads = _first(config, "num_attention_heads", "num_heads")
-    inner = _first(config, "intermediate_size", default=math.floor(hidden * getattr(config, "mlp_ratio", 4)))
-    pairs = _first(config, "num_key_value_heads", default=heads)
-    return Layers(depth, hidden, inner, heads, pairs, _first(config, "head_dim", default=hidden // heads), gated)
+def _layers_of(config: Any, gated: bool) -> Layers:
+    """Read a stack of layers from its configuration, with the key names of any family."""
+    depth = _first_given(config, "num_hidden_layers", "depth")
+    # In Qwen2-VL, embed_dim is the width of the vision tower, and hidden_size the width of its output.
+    hidden = _first_given(config, "embed_dim", "hidden_size")
+    heads = _first_given(config, "num_attention_heads", "num_heads")
+    inner = _first_given(config, "intermediate_size", default=math.floor(hidden * getattr(config, "mlp_ratio", 4)))
+    pairs = _first_given(config, "num_key_value_heads", default=heads)
+    return Layers(depth, hidden, inner, heads, pairs, _first_given(config, "head_dim", default=hidden // heads), gated)
 
 
-def _first(config: Any, *names: str, default: int = 0) -> int:
-    """The first of these that the configuration gives."""
-    found = (getattr(config, name, None) for name in names)
-    return int(next((value for value in found if value is not None), default))
+def _first_given(config: Any, *names: str, default: int = 0) -> int:
+    """The value of the first of these keys that the configuration has."""
+    values = (getattr(config, name, None) for name in names)
+    return int(next((value for value in values if value is not None), default))

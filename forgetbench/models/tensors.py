@@ -1,4 +1,4 @@
-"""Tensors of one process or sliced over several (DTensor): digests, and what is whole of a slice."""
+"""Digest, gather and distribute tensors, which are plain or sharded over processes (DTensor)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """A tensor's raw bytes."""
+    """The raw bytes of a tensor."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def tensors_digest(tensors: Mapping[str, Tensor], settings: Any = None) -> str:
-    """sha256 over names, types, shapes and bytes, and over settings that are not in the tensors."""
+    """sha256 over the names, dtypes, shapes and bytes of tensors, and over `settings`."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -28,38 +28,38 @@ def tensors_digest(tensors: Mapping[str, Tensor], settings: Any = None) -> str:
 
 
 def fingerprint(tensor: Tensor) -> bytes:
-    """Digest of a tensor's bits."""
+    """sha256 of a tensor's bytes."""
     return hashlib.sha256(tensor_bytes(tensor)).digest()
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, gathered where it is sliced: then every process must ask, in the same order."""
+    """The full tensor; a sharded tensor is gathered, which all processes must do in the same order."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def own_slice(tensor: Tensor) -> Tensor:
-    """This process's rows of a sliced tensor, in the same memory; else the tensor."""
+def local_slice(tensor: Tensor) -> Tensor:
+    """This process's shard of a sharded tensor (a view), or the plain tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def total(numbers: Tensor, of: Tensor) -> Tensor:
-    """Sum of plain numbers over the slices of a tensor, in place; every process must ask."""
+    """Sum `numbers` in place over the processes that hold shards of `of`; all processes must call it."""
     if isinstance(of, DTensor):
         dist.all_reduce(numbers, group=of.device_mesh.get_group())
     return numbers
 
 
 def placed_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor on the device of another, and sliced as it is; a slice of it stays as it is."""
+    """Move a full tensor to the device of `like`, and shard it like `like`; a sharded tensor is returned unchanged."""
     if not isinstance(like, DTensor):
         return tensor.to(like.device)
     if isinstance(tensor, DTensor):
         return tensor
-    # Every process has all of it, so none needs to be sent any.
+    # Every process has the full tensor, so nothing is sent between processes.
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 @torch.no_grad()
 def put(target: Tensor, value: Tensor) -> None:
-    """Overwrite a tensor, whole or sliced, with a whole one."""
+    """Overwrite a plain or sharded tensor with a full tensor."""
     target.copy_(placed_like(value, target))

@@ -1,4 +1,4 @@
-"""Files of a model before they are read: whole, or refused by name with what is wrong and what to do."""
+"""Check a model's files before they are read; errors name the file, the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from forgetbench.core.paths import leads_out
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 _POINTER = b"version https://git-lfs.github.com/spec/"
-"""What Git LFS writes in place of a file that it has not fetched."""
+"""First bytes of a Git LFS pointer, which stands for a file that was not fetched."""
 _OBJECTS = (
     *(CONFIG, "generation_config.json", "preprocessor_config.json", "processor_config.json"),
     *("tokenizer_config.json", "special_tokens_map.json", "chat_template.json", "video_preprocessor_config.json"),
 )
-"""Files beside the weights that hold a JSON object and that loading reads, or passes over where they are damaged."""
+"""JSON files of a model that loading reads; it would silently skip some of them if they are damaged."""
 _OTHERS = (TOKENIZER, "added_tokens.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
 _TEMPLATE = "chat_template.jinja"
 
 
 def check_content(path: Path) -> None:
-    """Refuse a file that has no content of its own.
+    """Refuse a file without usable content.
 
     Raises:
-        UserError: it is no file, empty, a Git LFS pointer, or a link to a place outside of its folder and of the
-            Hub's cache.
+        UserError: it is not a regular file, is empty, is a Git LFS pointer, or links to a place outside of its folder
+            and of the Hub's cache.
     """
     if leads_out(path.parent, path):
         raise UserError(f"{path} is a link that leads out of its folder; copy the file, or name the folder it is in.")
@@ -43,10 +43,10 @@ def check_content(path: Path) -> None:
 
 
 def check_safetensors(path: Path) -> None:
-    """Refuse a file of tensors that is not whole; none of its values is read.
+    """Refuse an incomplete safetensors file; tensor values are not read.
 
     Raises:
-        UserError: it is empty, a Git LFS pointer, cut short or no safetensors at all.
+        UserError: it is empty, a Git LFS pointer, truncated, or not in the format safetensors.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -61,10 +61,10 @@ def check_safetensors(path: Path) -> None:
 
 
 def check_settings(folder: Path) -> None:
-    """Refuse a folder whose configuration, tokenizer or template cannot be what loading takes it for.
+    """Refuse a folder with invalid configuration, tokenizer or template files.
 
     Raises:
-        UserError: names the file: no file, empty, a Git LFS pointer, no JSON object.
+        UserError: names the file that is not a regular file, is empty, is a Git LFS pointer or holds no JSON object.
     """
     present = [folder / name for name in (*_OBJECTS, *_OTHERS, _TEMPLATE) if os.path.lexists(folder / name)]
     for path in present:
@@ -74,14 +74,14 @@ def check_settings(folder: Path) -> None:
 
 
 def check_weights(folder: Path, may_lack: bool = False) -> None:
-    """Refuse a folder whose weights are not whole.
+    """Refuse a folder with incomplete weights.
 
     Args:
-        folder: a model's; one without safetensors is left to what loads it.
-        may_lack: files that an index names need not be there yet (the Hub's cache).
+        folder: a model's folder; without safetensors, nothing is checked.
+        may_lack: whether files named in the index may be missing (the Hub's cache).
 
     Raises:
-        UserError: names the first file that is not there or not whole.
+        UserError: names the first missing or incomplete file.
     """
     if os.path.lexists(folder / SINGLE):
         check_safetensors(folder / SINGLE)
@@ -95,10 +95,10 @@ def check_weights(folder: Path, may_lack: bool = False) -> None:
 
 
 def indexed(folder: Path) -> list[str]:
-    """Names of the files that a folder's index spreads the weights over; none without an index.
+    """Names of the weight files in a folder's index; empty without an index.
 
     Raises:
-        UserError: the index cannot be read, or names files elsewhere.
+        UserError: the index cannot be read, or names files outside of the folder.
     """
     path = folder / INDEX
     if not os.path.lexists(path):
@@ -107,12 +107,12 @@ def indexed(folder: Path) -> list[str]:
     names = read_json(path).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise UserError(f"{path} has no weight_map, so where the weights are is not known; {AGAIN}.")
-    if wrong := [name for name in names.values() if not _is_beside(name)]:
-        raise UserError(f"{path} names {wrong[0]!r}, which is not in {folder}; copy the whole folder.")
+    if elsewhere := [name for name in names.values() if not _is_beside(name)]:
+        raise UserError(f"{path} names {elsewhere[0]!r}, which is not in {folder}; copy the whole folder.")
     return sorted(set(names.values()))
 
 
 def _is_beside(name: object) -> bool:
-    """Whether it is the name of a file in the same folder."""
+    """Whether the name is that of a safetensors file in the same folder."""
     is_name = isinstance(name, str) and Path(name).name == name and name.isprintable() and "\\" not in name
     return is_name and str(name).endswith(".safetensors") and len(str(name)) < 256

@@ -513,7 +513,7 @@ def test_prompt_and_answer_tokens_are_those_of_the_whole_conversation(
 
 
 def test_blanks_around_a_reply_are_kept_unless_the_template_drops_them(encoder: Encoder) -> None:
-    dropped = encoder.template.trims_replies or not encoder.template.is_there
+    dropped = encoder.template.trims_replies or not encoder.template.has_template
     assert (encoder.answer_ids(" yes\n") == encoder.answer_ids("yes")) is dropped
 
 

@@ -102,7 +102,7 @@ def test_what_stands_for_a_template_and_is_none_is_refused(folder: Path, templat
 def test_of_several_templates_the_default_is_taken(folder: Path) -> None:
     processor = load_processor(ModelConfig(path=str(folder)))
     processor.chat_template = {"default": OTHER, "tool_use": "x"}
-    assert ChatTemplate(processor).written(QUESTION, asks=True) == "<image>Q: What is it? A:"
+    assert ChatTemplate(processor).apply(QUESTION, asks=True) == "<image>Q: What is it? A:"
 
 
 def test_a_processor_that_makes_no_numbers_of_a_picture_is_refused(folder: Path, tmp_path: Path) -> None:

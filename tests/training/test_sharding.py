@@ -25,7 +25,7 @@ from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
 from forgetbench.methods.operation import Operation
 from forgetbench.methods.registry import SCHEMAS
-from forgetbench.models.tensors import own_slice, placed_like, put, total, whole
+from forgetbench.models.tensors import local_slice, placed_like, put, total, whole
 from tests.support.families import llava
 from tests.support.together import Case, trainer
 
@@ -156,7 +156,7 @@ def test_accelerates_own_sharding_is_refused(monkeypatch: pytest.MonkeyPatch, fl
 def test_what_is_not_sliced_is_its_own_slice_and_its_own_whole() -> None:
     tensor, value = torch.zeros(3), torch.arange(3.0)
     assert whole(tensor) is tensor
-    assert own_slice(tensor) is tensor
+    assert local_slice(tensor) is tensor
     assert placed_like(value, tensor) is value
     assert total(value, tensor) is value
     put(tensor, value)
