@@ -8,10 +8,10 @@ from pathlib import Path
 
 from forgetbench.config import FinetuneConfig
 from forgetbench.core.records import ImageRef
-from forgetbench.data.audit.contradictions import Shared
+from forgetbench.data.audit.contradictions import SharedContent
 from forgetbench.data.audit.duplicates import Fingerprints, count_duplicates, nearest_pairs
-from forgetbench.data.audit.findings import Compared, Item, Split, findings_table, row, write_findings
-from forgetbench.data.audit.overlap import Texts, asked, overlap
+from forgetbench.data.audit.findings import Item, Split, SplitComparison, comparison_row, findings_table, write_findings
+from forgetbench.data.audit.overlap import TextIndex, count_overlap, questions_and_answers
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.sources import load_samples
@@ -46,7 +46,7 @@ def data_audit(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> b
     folder = Path(config.outputs) / "audit"
     written = write_findings(found, folder)
     table = findings_table(found, f"{len(training)} training splits beside {len(evaluated)} evaluation splits")
-    print_rows(table, [row(one) for one in found], as_json)
+    print_rows(table, [comparison_row(one) for one in found], as_json)
     if not as_json:
         say(f"Written: {', '.join(map(str, written))}")
     return not any(one.shared.is_leak or one.contradictions for one in found)
@@ -70,13 +70,15 @@ def _read(manifest: Manifest, split: str, fingerprints: Fingerprints) -> Split:
     for sample in tracked(load_samples(manifest, split), f"reading {manifest.name} ({split})", "items"):
         shown = [fingerprints.get(image) for image in sample.images]
         pictures |= {one.pixels: image for one, image in zip(shown, sample.images, strict=True)}
-        *before, last = ((tuple(one.pixels for one in shown), words) for words in asked(sample))
+        *before, last = ((tuple(one.pixels for one in shown), words) for words in questions_and_answers(sample))
         items.append(last)
         earlier += before
     return Split(manifest, split, items, pictures, earlier)
 
 
-def _compared(training: Sequence[Split], evaluated: Sequence[Split], fingerprints: Fingerprints) -> list[Compared]:
+def _compared(
+    training: Sequence[Split], evaluated: Sequence[Split], fingerprints: Fingerprints
+) -> list[SplitComparison]:
     """Every training set beside every evaluation set, as far as they share anything."""
     by_digest = fingerprints.by_digest()
     shown = [by_digest[pixels] for pixels in dict.fromkeys(chain.from_iterable(one.pictures for one in evaluated))]
@@ -84,17 +86,17 @@ def _compared(training: Sequence[Split], evaluated: Sequence[Split], fingerprint
     for one in tracked(training, "comparing pictures and texts", "training splits"):
         nearest = nearest_pairs(shown, (by_digest[pixels] for pixels in one.pictures))
         items = frozenset((*one.items, *one.earlier))
-        texts = Texts(text for _, text in items)
+        texts = TextIndex(text for _, text in items)
         for other in evaluated:
             pairs = [nearest[pixels] for pixels in other.pictures if pixels in nearest]
             duplicates = count_duplicates(pairs)
-            shared = Shared(
+            shared = SharedContent(
                 pictures=len(other.pictures),
                 identical=duplicates.identical,
                 near=duplicates.near,
-                texts=overlap([text for _, text in other.items], texts),
+                texts=count_overlap([text for _, text in other.items], texts),
                 items=sum(item in items for item in other.items),
             )
             if not shared.is_empty:
-                found.append(Compared(one, other, shared, pairs))
+                found.append(SplitComparison(one, other, shared, pairs))
     return found

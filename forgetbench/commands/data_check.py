@@ -12,7 +12,7 @@ from rich.table import Table
 from forgetbench.config import FinetuneConfig
 from forgetbench.core.errors import UserError
 from forgetbench.data.audit.duplicates import Fingerprints, count_duplicates, nearest_pairs
-from forgetbench.data.audit.verify import Verified, verify
+from forgetbench.data.audit.verify import Verification, verify
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.remote import compare_with_hub, repositories
 from forgetbench.data.repository import Hub
@@ -63,7 +63,7 @@ def data_check(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> b
     return sound
 
 
-def _conversations(verified: Sequence[Verified]) -> Table:
+def _conversations(verified: Sequence[Verification]) -> Table:
     """What kind of conversations the datasets that have some hold."""
     table = Table(title="conversations", title_justify="left")
     for column in ("name", "layout", "conversations", "turns", "pictures", "system turns", "left out"):
@@ -87,14 +87,14 @@ def _is_here(catalogue: Catalogue, name: str) -> bool:
         return True  # what is wrong with its manifest is a finding of the check
 
 
-def _verified(catalogue: Catalogue, name: str, fingerprints: Fingerprints) -> Verified:
+def _verified(catalogue: Catalogue, name: str, fingerprints: Fingerprints) -> Verification:
     """What is wrong with a dataset; a manifest that cannot be read is a finding like any other."""
     try:
         manifest = catalogue.load(name)
         result = verify(manifest, fingerprints)
         parts = [leaf.manifest for leaf in catalogue.leaves(name)] if manifest.mixture else []
     except UserError as error:
-        return Verified(name, (str(error),))
+        return Verification(name, (str(error),))
     problems = []
     for field in ("image_domains", "text_tasks") if parts else ():
         found = {value for part in parts for value in getattr(part, field)}

@@ -34,12 +34,14 @@ def batch_prompts(
         Model inputs: input_ids (B, T+A), attention_mask, picture tensors and, with answers, `labels` (B, A) for the
         last A positions, padding marked as ignored.
     """
-    width = max(one.length for one in encoded)
+    width = max(prompt.length for prompt in encoded)
     extra = max((len(answer) for answer in answers), default=0) if answers is not None else 0
     batch: dict[str, Tensor] = {}
     for key in encoded[0].tokens:
         fill = pad_id if key == "input_ids" else 0
-        batch[key] = torch.stack([F.pad(one.tokens[key], (width - one.length, extra), value=fill) for one in encoded])
+        batch[key] = torch.stack(
+            [F.pad(prompt.tokens[key], (width - prompt.length, extra), value=fill) for prompt in encoded]
+        )
     if answers is not None:
         labels = torch.full((len(encoded), extra), IGNORED)
         for row, answer in enumerate(answers):
@@ -58,10 +60,10 @@ def batch_prompts(
 
 
 def batch_examples(examples: Sequence[Example], pad_id: int, without: Container[str] = ()) -> dict[str, Tensor]:
-    """Pad conversations to train on.
+    """Pad training conversations.
 
-    As `batch_prompts` where only last replies are trained; else every row ends at the right, so that few positions
-    meet the vocabulary.
+    If only last replies are trained on, the batch is that of `batch_prompts`. Otherwise whole conversations are padded
+    on the left, so that logits are needed for as few positions as possible.
 
     Args:
         examples: B conversations.
@@ -71,21 +73,23 @@ def batch_examples(examples: Sequence[Example], pad_id: int, without: Container[
     Returns:
         Model inputs and `labels` (B, A) for the last A positions, IGNORED where no loss is taken.
     """
-    if not any(one.replies for one in examples):
-        return batch_prompts([one.prompt for one in examples], pad_id, [one.answer for one in examples], without)
-    whole = [extended(one.prompt, one.answer) for one in examples]
+    if not any(example.replies for example in examples):
+        return batch_prompts(
+            [example.prompt for example in examples], pad_id, [example.answer for example in examples], without
+        )
+    whole = [extended(example.prompt, example.answer) for example in examples]
     batch = batch_prompts(whole, pad_id, without=without)
     width = batch["input_ids"].shape[1]
     labels_BT = torch.full((len(examples), width), IGNORED)
-    for row, one in enumerate(examples):
-        _, labels_T = one.ids_and_labels
+    for row, example in enumerate(examples):
+        _, labels_T = example.ids_and_labels
         labels_BT[row, width - len(labels_T) :] = labels_T
     first = int((labels_BT != IGNORED).any(0).nonzero()[0])
     return batch | {"labels": labels_BT[:, first:]}
 
 
 def extended(encoded: Encoded, ids: Sequence[int]) -> Encoded:
-    """A prompt with the first tokens of its answer, or all of them, appended."""
+    """The prompt with `ids`, the first tokens of its answer or all of them, appended."""
     if not ids:
         return encoded
     zeros = torch.zeros(len(ids), dtype=torch.long)
@@ -99,17 +103,18 @@ def extended(encoded: Encoded, ids: Sequence[int]) -> Encoded:
 
 
 def has_own_positions(batch: Mapping[str, Any]) -> bool:
-    """Whether the model computes positions itself: three-dimensional ones, where a picture's rows and columns count."""
+    """Whether the model computes position ids itself: three-dimensional ones that count picture rows and columns."""
     return "image_grid_thw" in batch or {"target_sizes", "mm_token_type_ids"} <= batch.keys()
 
 
 def join_pictures(encoded: Sequence[Encoded], without: Container[str] = ()) -> dict[str, Tensor]:
-    """The picture tensors of some prompts, in their order."""
-    keys = {key: None for one in encoded for key in one.pictures if key not in without}
-    tensors = {key: [one.pictures[key] for one in encoded if key in one.pictures] for key in keys}
+    """Concatenate the picture tensors of prompts, in the prompts' order."""
+    keys = {key: None for prompt in encoded for key in prompt.pictures if key not in without}
+    tensors = {key: [prompt.pictures[key] for prompt in encoded if key in prompt.pictures] for key in keys}
     packed = "target_sizes" in keys  # MiniCPM-V lays all patches end to end in one row, and reads no other row
     return {
-        key: torch.cat(some, -1) if packed and key == "pixel_values" else _join(some) for key, some in tensors.items()
+        key: torch.cat(values, -1) if packed and key == "pixel_values" else _join(values)
+        for key, values in tensors.items()
     }
 
 
@@ -118,6 +123,8 @@ def _join(tensors: Sequence[Tensor]) -> Tensor:
     shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
     padded = []
     for tensor in tensors:
-        missing = [pad for size, want in zip(tensor.shape[:0:-1], shape[::-1], strict=True) for pad in (0, want - size)]
+        missing = [
+            pad for size, target in zip(tensor.shape[:0:-1], shape[::-1], strict=True) for pad in (0, target - size)
+        ]
         padded.append(F.pad(tensor, missing) if any(missing) else tensor)
     return torch.cat(padded)

@@ -1,4 +1,4 @@
-"""Every manifest that can be named: the shipped ones, and those in the user's own folders."""
+"""All dataset manifests: the shipped ones and those in the user's folders."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from forgetbench.data.manifest import Manifest
 from forgetbench.data.manifest_file import load_manifest
 
 MAX_DEPTH = 32
-"""Mixtures in each other."""
+"""Levels of mixtures inside mixtures."""
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One split of one dataset with files, and its weight in the mixture it was reached through."""
+    """One split of a dataset with files, and its weight in the mixture that contains it."""
 
     manifest: Manifest
     split: str
@@ -28,7 +28,7 @@ class Catalogue:
     """Finds manifests by name; a user's manifest shadows a shipped one of the same name."""
 
     def __init__(self, folders: Iterable[str | Path] = ()) -> None:
-        """List the manifests in `folders` and in the shipped one; each is read when asked for."""
+        """List the manifests in `folders` and in the shipped folder; a manifest is read when it is first used."""
         self._paths = manifest_files(folders)
         self._loaded: dict[str, Manifest] = {}
 
@@ -37,10 +37,10 @@ class Catalogue:
         return sorted(self._paths)
 
     def load(self, name: str) -> Manifest:
-        """The manifest of one dataset, named alone or as `name:split`, or of several joined by `+`, as one.
+        """Load the manifest of a dataset (`name` or `name:split`), or of several datasets joined by `+` as a mixture.
 
         Raises:
-            UserError: there is none of that name, or it is not valid.
+            UserError: there is no manifest of that name, or it is not valid.
         """
         if self._is_union(name):
             return self._union(name)
@@ -53,14 +53,14 @@ class Catalogue:
         return self._loaded[name]
 
     def joined(self, name: str) -> list[Manifest]:
-        """The manifests of several datasets that are joined by `+`; of one alone, that one."""
+        """The manifests of the datasets that `+` joins in `name`; a single dataset gives one manifest."""
         return [self.load(part) for part in (name.split("+") if self._is_union(name) else [name])]
 
     def _is_union(self, name: str) -> bool:
         return "+" in name and name not in self._paths
 
     def _union(self, name: str) -> Manifest:
-        """Several datasets as one, each with equal weight."""
+        """A mixture of the datasets that `+` joins, with equal weights."""
         parts = self.joined(name)
         return Manifest(
             name=name,
@@ -80,46 +80,56 @@ class Catalogue:
         return self._expand(name, split, (), {})
 
     def _expand(
-        self, name: str, split: str | None, above: tuple[str, ...], known: dict[tuple[str, str | None], list[Leaf]]
+        self,
+        name: str,
+        split: str | None,
+        ancestors: tuple[str, ...],
+        expanded: dict[tuple[str, str | None], list[Leaf]],
     ) -> list[Leaf]:
-        """The leaves below a name; `known` are those that were expanded before, for mixtures may share parts."""
+        """The leaves below a name. `expanded` caches results, because mixtures may share parts."""
         name, _, named_split = name.partition(":")
-        if name in above:
-            raise UserError(f"The mixture '{above[0]}' contains itself: {' -> '.join((*above, name))}.")
-        if len(above) > MAX_DEPTH:
-            raise UserError(f"The mixture '{above[0]}' is of mixtures more than {MAX_DEPTH} deep; name parts directly.")
+        if name in ancestors:
+            raise UserError(f"The mixture '{ancestors[0]}' contains itself: {' -> '.join((*ancestors, name))}.")
+        if len(ancestors) > MAX_DEPTH:
+            raise UserError(
+                f"The mixture '{ancestors[0]}' is of mixtures more than {MAX_DEPTH} deep; name parts directly."
+            )
         key = (name, named_split or split)
-        if key not in known:
-            known[key] = self._parts(name, key[1], above, known)
-        return known[key]
+        if key not in expanded:
+            expanded[key] = self._split_mixture(name, key[1], ancestors, expanded)
+        return expanded[key]
 
-    def _parts(
-        self, name: str, split: str | None, above: tuple[str, ...], known: dict[tuple[str, str | None], list[Leaf]]
+    def _split_mixture(
+        self,
+        name: str,
+        split: str | None,
+        ancestors: tuple[str, ...],
+        expanded: dict[tuple[str, str | None], list[Leaf]],
     ) -> list[Leaf]:
         manifest = self.load(name)
         if manifest.source:
-            chosen = split or manifest.train_split
-            manifest.split(chosen)
-            return [Leaf(manifest, chosen, 1.0)]
+            split_name = split or manifest.train_split
+            manifest.split(split_name)
+            return [Leaf(manifest, split_name, 1.0)]
         total = sum(manifest.mixture.values())
         leaves = [
             Leaf(leaf.manifest, leaf.split, weight / total * leaf.weight)
             for part, weight in manifest.mixture.items()
             if weight and self._load_part(manifest, part)
-            for leaf in self._expand(part, split, (*above, name), known)
+            for leaf in self._expand(part, split, (*ancestors, name), expanded)
         ]
-        return _joined(leaves)
+        return _merge_repeated(leaves)
 
     def _load_part(self, mixture: Manifest, part: str) -> Manifest:
-        """The manifest of a mixture's part; that it cannot be read is told with the mixture."""
+        """The manifest of a mixture's part; an error names the mixture."""
         try:
             return self.load(part)
         except UserError as error:
             raise UserError(f"{mixture.path}: `mixture`: {error}") from error
 
 
-def _joined(leaves: list[Leaf]) -> list[Leaf]:
-    """One leaf per dataset and split, reached however often."""
+def _merge_repeated(leaves: list[Leaf]) -> list[Leaf]:
+    """One leaf per dataset and split; weights of repeated leaves are summed."""
     weights: dict[tuple[str, str], float] = {}
     for leaf in leaves:
         key = (leaf.manifest.name, leaf.split)

@@ -1,7 +1,7 @@
 """Rows of a dataset on the Hub, or of a local folder of the same layout.
 
-A set is looked for under its id and then under its aliases. What was downloaded before is read without a network, and
-where `HF_HUB_OFFLINE=1` asks for that. A streamed set is passed over and not stored.
+A dataset is looked for under its id, then under its aliases. Downloaded datasets are read from the cache if there is no
+network or `HF_HUB_OFFLINE=1` is set. A streamed dataset is not stored.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from forgetbench.data.tables import BATCH, Row, arrow_rows, table_length
 
 
 def hub_rows(manifest: Manifest, split: str) -> Iterator[Row]:
-    """The rows of one split; pictures stay encoded, in lists too.
+    """The rows of a split; pictures stay encoded, also those in lists.
 
     Raises:
-        UserError: the set is not there, or not readable; says what to do.
+        UserError: the dataset does not exist or is not readable; says what to do.
     """
     source = manifest.source
     assert source is not None
@@ -36,10 +36,10 @@ def hub_rows(manifest: Manifest, split: str) -> Iterator[Row]:
             errors.append(error)
             continue
         except Exception as error:  # the library raises a different class for each failure
-            raise _refusal(manifest, place, error) from error
-        yield from _rows(manifest, place, table, source.streaming)
+            raise _load_error(manifest, place, error) from error
+        yield from _table_rows(manifest, place, table, source.streaming)
         return
-    raise _refusal(manifest, places[0], errors[0]) from errors[0]
+    raise _load_error(manifest, places[0], errors[0]) from errors[0]
 
 
 def local_places(manifest: Manifest) -> list[str]:
@@ -60,11 +60,11 @@ def _load(source: Source, place: str, split: str) -> Any:
     if Path(place).is_dir():
         revision = None
     elif offline:
-        # What `hf download` stored, `datasets` does not look for by itself.
+        # `datasets` does not look for files that `hf download` has stored.
         with suppress(LocalEntryNotFoundError):
             place = hub.snapshot_download(place, repo_type="dataset", revision=revision, local_files_only=True)
             revision = None
-    with _offline(offline):
+    with _offline_mode(offline):
         builder = datasets.load_dataset_builder(place, source.hub_config, revision=revision)
         _check_files(place, builder.config.data_files or {})
         if source.streaming:
@@ -74,20 +74,20 @@ def _load(source: Source, place: str, split: str) -> Any:
 
 
 def _check_files(place: str, files: Mapping[str, Sequence[str]]) -> None:
-    """Refuse files elsewhere, which a repository's card may name as its data.
+    """Refuse data files outside of the repository, which its card may name.
 
     Raises:
         ValueError: names the file.
     """
     is_local = Path(place).is_dir()
-    for file in map(str, (one for listed in files.values() for one in listed)):
+    for file in map(str, (name for names in files.values() for name in names)):
         at_hub = not is_local and file.startswith("hf://datasets/")
         if not at_hub and (not is_local or "://" in file or leads_out(place, file)):
             raise ValueError(f"its card names {file} as data, which is outside of the repository")
 
 
 def _unreachable_reason(place: str) -> str | None:
-    """Why the Hub tells nothing; None of a folder, and where it answers."""
+    """Why the Hub cannot be reached; None for a local folder or if it can."""
     import datasets
     import huggingface_hub as hub
 
@@ -99,22 +99,22 @@ def _unreachable_reason(place: str) -> str | None:
 
 
 @contextmanager
-def _offline(wanted: bool) -> Iterator[None]:
-    """Let `datasets` look at what it has stored alone, without asking an unreachable Hub again and again."""
+def _offline_mode(is_offline: bool) -> Iterator[None]:
+    """Let `datasets` read only its cache if `is_offline`, instead of retrying an unreachable Hub."""
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = wanted or before
+    datasets.config.HF_HUB_OFFLINE = is_offline or before
     try:
         yield
     finally:
         datasets.config.HF_HUB_OFFLINE = before
 
 
-def _rows(manifest: Manifest, place: str, table: Any, streaming: bool) -> Iterator[Row]:
-    files = [] if streaming else [one["filename"] for one in table.cache_files]
+def _table_rows(manifest: Manifest, place: str, table: Any, streaming: bool) -> Iterator[Row]:
+    files = [] if streaming else [cache_file["filename"] for cache_file in table.cache_files]
     try:
-        # A slice such as train[:10%] is not all of its files, so its rows have no place of their own.
+        # Rows are addressed in cache files only if the table is all of its files; a slice such as train[:10%] is not.
         if files and sum(table_length(file) for file in files) == len(table):
             for file in files:
                 yield from arrow_rows(file)
@@ -122,10 +122,10 @@ def _rows(manifest: Manifest, place: str, table: Any, streaming: bool) -> Iterat
         for batch in table.with_format("arrow").iter(batch_size=BATCH):
             yield from batch.to_pylist()
     except (OSError, ValueError, RuntimeError) as error:  # a stream may break off anywhere
-        raise _refusal(manifest, place, error) from error
+        raise _load_error(manifest, place, error) from error
 
 
-def _refusal(manifest: Manifest, place: str, error: Exception) -> UserError:
+def _load_error(manifest: Manifest, place: str, error: Exception) -> UserError:
     assert manifest.source is not None
     detail = (str(error) or type(error).__name__).splitlines()[0]
     message = f"{manifest.path}: cannot load '{place}': {detail}"

@@ -1,4 +1,4 @@
-"""Find the pictures of an item: files in a folder or a ZIP, bytes in a table, or texts that hold a whole picture."""
+"""Find the pictures of an item: files in a folder or a ZIP, bytes in a table, or texts that encode a picture."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from forgetbench.core.paths import is_relative
 from forgetbench.core.records import ImageRef
 from forgetbench.data.conversations import Row, is_conversation
 from forgetbench.data.manifest import Manifest, downloads
-from forgetbench.data.picture_texts import LONGEST_NAME, decoded, decoded_bytes
-from forgetbench.data.tables import Stored, content_name
+from forgetbench.data.picture_texts import LONGEST_NAME, decode_picture_bytes, decode_picture_text
+from forgetbench.data.tables import CellBytes, content_name
 
 IN_MEMORY = 512 * 2**20
-"""Bytes of a split's pictures that stay in memory where tables hold them; the others are read when they are needed."""
+"""Bytes of pictures from tables that stay in memory per split; further pictures are read when they are needed."""
 _ADDRESS = re.compile(r"(?!file:)[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
 class ItemPictures:
-    """The pictures of a split's items; those that tables hold each once, as many in memory as `IN_MEMORY` allows."""
+    """The pictures of a split's items. A picture from a table is held once; `IN_MEMORY` limits memory."""
 
     def __init__(self, manifest: Manifest, split: str) -> None:
-        """Say where they are.
+        """Prepare to read a split.
 
         Args:
             manifest: a manifest with a source.
-            split: the split that is read.
+            split: the split to read.
         """
         assert manifest.source is not None
         self._manifest = manifest
@@ -36,50 +36,50 @@ class ItemPictures:
         self._folders = (folder, Path(os.path.realpath(folder)))
         columns = manifest.source.columns | manifest.split(split).columns
         self._fields = [name for name in ("image", "images") if name in columns] or ["image", "images"]
-        self._known: dict[str, ImageRef] = {}
+        self._references: dict[str, ImageRef] = {}
         self._n_bytes = 0
 
-    def of(self, row: Row) -> tuple[ImageRef, ...]:
+    def from_row(self, row: Row) -> tuple[ImageRef, ...]:
         """The pictures of a row, in the order of its field `image` or `images`.
 
         Raises:
-            ValueError: one is no picture, or outside the dataset's folder, or the two fields differ.
+            ValueError: a value is no picture, a file is outside the dataset's folder, or the two fields differ.
         """
-        given = [_listed(row[name]) for name in self._fields if row.get(name) is not None]
-        if len(given) == 2 and given[0] != given[1] and all(given):
+        values = [_as_list(row[name]) for name in self._fields if row.get(name) is not None]
+        if len(values) == 2 and values[0] != values[1] and all(values):
             raise ValueError("its fields `image` and `images` differ; say under `source.columns` which is `image`")
-        return tuple(map(self.one, next(filter(None, given), [])))
+        return tuple(map(self.from_value, next(filter(None, values), [])))
 
     def may_show(self, row: Row) -> bool:
-        """Whether a row has something in a field of pictures, or turns that may hold some."""
+        """Whether a row has a value in a picture field, or has turns, which may hold pictures."""
         return is_conversation(row) or any(row.get(name) for name in self._fields)
 
-    def one(self, value: object) -> ImageRef:
+    def from_value(self, value: object) -> ImageRef:
         """A picture given as the Hub's {bytes, path}, as bytes, as a file's name, in base64 or as a data URI.
 
         Raises:
-            ValueError: it is none, or outside the dataset's folder.
+            ValueError: the value is no picture, or the file is outside the dataset's folder.
         """
-        held: Row = value if isinstance(value, dict) else {"bytes" if isinstance(value, bytes) else "path": value}
-        data: object = held.get("bytes")
-        name = held.get("path")
+        fields: Row = value if isinstance(value, dict) else {"bytes" if isinstance(value, bytes) else "path": value}
+        data: object = fields.get("bytes")
+        name = fields.get("path")
         if isinstance(data, list):
             data = _from_numbers(data)
         elif isinstance(data, str):
-            text, data = data, decoded(data)
+            text, data = data, decode_picture_text(data)
             if data is None:
                 raise ValueError(f"picture '{text[:40]}' is given as bytes, and is neither bytes nor base64")
         elif data is None and isinstance(name, str):
-            data = decoded(name)
+            data = decode_picture_text(name)
         if isinstance(data, bytes):
-            return self._held(decoded_bytes(data))
+            return self._shared_reference(decode_picture_bytes(data))
         if not isinstance(name, str) or not name:
             raise ValueError(f"`image` must be a file's name or a picture's bytes, not {value!r}")
         if len(name) > LONGEST_NAME:
             raise ValueError(f"`image` is a text of {len(name)} characters, '{name[:40]}...', and no picture in base64")
-        return ImageRef(self._folder, self._inside(name))
+        return ImageRef(self._folder, self._relative_name(name))
 
-    def _inside(self, name: str) -> str:
+    def _relative_name(self, name: str) -> str:
         """The name relative to the dataset's folder."""
         if _ADDRESS.match(name):
             raise ValueError(f"picture '{name}' is an address; download it, and give the file's name")
@@ -95,24 +95,24 @@ class ItemPictures:
             f"picture '{name}' is outside the dataset's folder {self._folder}; name its folder in `source.images`"
         )
 
-    def _held(self, data: bytes) -> ImageRef:
-        # Named by content: a picture of several rows is one cluster, and no two splits' pictures are confused.
+    def _shared_reference(self, data: bytes) -> ImageRef:
+        # Named by content: the same picture in several rows is one cluster, and pictures of different splits differ.
         name = content_name(data)
-        if name not in self._known:
-            self._known[name] = self._new(name, data)
-        return self._known[name]
+        if name not in self._references:
+            self._references[name] = self._make_reference(name, data)
+        return self._references[name]
 
-    def _new(self, name: str, data: bytes) -> ImageRef:
+    def _make_reference(self, name: str, data: bytes) -> ImageRef:
         if self._n_bytes + len(data) > IN_MEMORY:
-            if isinstance(data, Stored):
+            if isinstance(data, CellBytes):
                 return ImageRef(data.cell, name)
             if self._manifest.source and self._manifest.source.streaming:
-                return self._stored(name, data)
+                return self._store_streamed(name, data)
         self._n_bytes += len(data)
         return ImageRef(self._manifest.path, name, bytes(data))
 
-    def _stored(self, name: str, data: bytes) -> ImageRef:
-        """A streamed picture in a file of its own, which the next pass over the stream finds there."""
+    def _store_streamed(self, name: str, data: bytes) -> ImageRef:
+        """Store a streamed picture as a file, which the next pass over the stream reuses."""
         path = downloads() / ".streamed" / self._manifest.name / name
         if not path.is_file():
             with replacing(path) as temporary:
@@ -120,12 +120,12 @@ class ItemPictures:
         return ImageRef(str(path.parent), name)
 
 
-def _listed(value: object) -> list[object]:
+def _as_list(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _from_numbers(data: list[object]) -> bytes:
+def _from_numbers(numbers: list[object]) -> bytes:
     """Bytes that JSON holds as a list of numbers."""
-    if not all(isinstance(one, int) and 0 <= one < 256 for one in data):
+    if not all(isinstance(number, int) and 0 <= number < 256 for number in numbers):
         raise ValueError("the list `bytes` of its picture holds something else than numbers from 0 to 255")
-    return bytes(one for one in data if isinstance(one, int))
+    return bytes(number for number in numbers if isinstance(number, int))

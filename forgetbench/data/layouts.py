@@ -17,7 +17,7 @@ from forgetbench.core.reading import decoded, is_file, json_lines, opened, parse
 from forgetbench.data.adapters import ADAPTERS
 from forgetbench.data.conversations import Row, is_conversation
 from forgetbench.data.hub import hub_rows
-from forgetbench.data.item_texts import printable, without_absent
+from forgetbench.data.item_texts import nan_to_none, printable
 from forgetbench.data.manifest import DOWNLOADS, Manifest, SourceKind
 from forgetbench.data.tables import parquet_rows
 from forgetbench.data.text_tables import separator, text_rows
@@ -26,41 +26,44 @@ from forgetbench.data.text_tables import separator, text_rows
 def chosen_rows(
     manifest: Manifest, split: str, limit: int | None, observe: Callable[[Row], None] = lambda row: None
 ) -> Iterable[tuple[int, Row]]:
-    """The rows of a split that are wanted, with their places in it.
+    """The rows to use of a split, with their places in it.
 
-    With a limit, those whose places have the smallest hashes: the same ones every time, spread over the whole split,
-    and with a larger limit those of a smaller one.
+    With a limit, the rows whose places have the smallest hashes. They are the same every time and spread over the
+    whole split; a larger limit keeps the rows of a smaller limit.
 
     Args:
         manifest: a manifest with a source.
         split: name of one of its splits.
-        limit: only so many.
-        observe: is shown every row of the split, wanted or not.
+        limit: at most so many rows.
+        observe: called with every row of the split, used or not.
     """
-    described, source = manifest.split(split), manifest.source
-    found = _shown(_rows(manifest, split), observe)
-    limits = [one for one in (limit, described.limit) if one is not None]
-    if limits and described.n is not None and source and source.streaming:
-        return _known(manifest, split, found, min(limits), described.n)
-    return _drawn(found, min(limits, default=None))
+    split_info, source = manifest.split(split), manifest.source
+    rows = _observed(_rows(manifest, split), observe)
+    limits = [value for value in (limit, split_info.limit) if value is not None]
+    if limits and split_info.n is not None and source and source.streaming:
+        return _draw_streamed(manifest, split, rows, min(limits), split_info.n)
+    return _draw(rows, min(limits, default=None))
 
 
-def _shown(found: Iterator[Row], observe: Callable[[Row], None]) -> Iterator[Row]:
-    for row in found:
+def _observed(rows: Iterator[Row], observe: Callable[[Row], None]) -> Iterator[Row]:
+    for row in rows:
         observe(row)
         yield row
 
 
-def _known(manifest: Manifest, split: str, found: Iterator[Row], limit: int, n: int) -> Iterator[tuple[int, Row]]:
-    """As `_drawn` of n rows, which need not be held until the last one was seen."""
-    wanted, seen = set(heapq.nsmallest(limit, range(n), key=_rank)), 0
-    for place, row in enumerate(found):
-        seen += 1
+def _draw_streamed(
+    manifest: Manifest, split: str, rows: Iterator[Row], limit: int, n_rows: int
+) -> Iterator[tuple[int, Row]]:
+    """As `_draw`, from a split of known size, so that drawn rows are yielded before all rows are read."""
+    wanted, n_read = set(heapq.nsmallest(limit, range(n_rows), key=_rank)), 0
+    for place, row in enumerate(rows):
+        n_read += 1
         if place in wanted:
             yield place, row
-    if seen != n:
+    if n_read != n_rows:
         raise UserError(
-            f"{manifest.path}: split '{split}' has {seen} items, not the {n} that were drawn from; write n: {seen}."
+            f"{manifest.path}: split '{split}' has {n_read} items, not the {n_rows} that were drawn from; "
+            f"write n: {n_read}."
         )
 
 
@@ -69,76 +72,76 @@ def _rank(place: int) -> bytes:
 
 
 def draw_order(places: Iterable[int]) -> list[int]:
-    """Places of rows in the order in which growing limits draw them."""
+    """Sort places of rows into the order in which a growing limit draws them."""
     return sorted(places, key=_rank)
 
 
-def _drawn(found: Iterator[Row], limit: int | None) -> Iterable[tuple[int, Row]]:
-    """The rows with their places in the file; with a limit, those whose places have the smallest hashes."""
+def _draw(rows: Iterator[Row], limit: int | None) -> Iterable[tuple[int, Row]]:
+    """The rows with their places in the file; with a limit, the rows whose places have the smallest hashes."""
     if limit is None:
-        return enumerate(found)
-    ranked = heapq.nsmallest(limit, enumerate(found), key=lambda one: _rank(one[0]))
-    return sorted(ranked, key=lambda one: one[0])
+        return enumerate(rows)
+    ranked = heapq.nsmallest(limit, enumerate(rows), key=lambda place_and_row: _rank(place_and_row[0]))
+    return sorted(ranked, key=lambda place_and_row: place_and_row[0])
 
 
 def _rows(manifest: Manifest, split: str) -> Iterator[Row]:
-    """The items of one split as they are stored, mapped columns under our names too.
+    """The stored items of a split; mapped columns also have our names.
 
     Raises:
-        UserError: a file is missing or not readable, or lacks an item's references; names the file and, where there
-            are lines, the line.
+        UserError: a file is missing or not readable, or lacks an item's references; names the file and, if it has
+            lines, the line.
     """
     source = manifest.source
     assert source is not None
-    found = _hub_rows(manifest, split) if source.kind is SourceKind.hub else _file_rows(manifest, split)
-    found = _mapped(manifest, split, map(without_absent, found))
+    rows = _hub_rows(manifest, split) if source.kind is SourceKind.hub else _file_rows(manifest, split)
+    rows = _map_columns(manifest, split, map(nan_to_none, rows))
     if source.adapter:
-        found = _adapted(manifest, split, found)
-    yield from map(_references(manifest, split), _numbered(found))
+        rows = _adapt(manifest, split, rows)
+    yield from map(_references(manifest, split), _with_ids(rows))
 
 
-def _numbered(found: Iterator[Row]) -> Iterator[Row]:
-    """Conversations with an id each: public files repeat theirs (one per picture, not per record) or have none."""
-    seen = Counter[str]()
-    for place, row in enumerate(found):
+def _with_ids(rows: Iterator[Row]) -> Iterator[Row]:
+    """Give each conversation a unique id. Ids of public files may repeat (one per picture) or be absent."""
+    counts = Counter[str]()
+    for place, row in enumerate(rows):
         if not is_conversation(row):
             yield row
             continue
         name = str(next((row[key] for key in ("id", "question_id") if row.get(key) is not None), place))
-        seen[name] += 1
-        yield row | {"id": f"{name}#{seen[name]}" if seen[name] > 1 else name}
+        counts[name] += 1
+        yield row | {"id": f"{name}#{counts[name]}" if counts[name] > 1 else name}
 
 
-def _mapped(manifest: Manifest, split: str, found: Iterator[Row]) -> Iterator[Row]:
+def _map_columns(manifest: Manifest, split: str, rows: Iterator[Row]) -> Iterator[Row]:
     assert manifest.source is not None
     columns = manifest.source.columns | manifest.split(split).columns
-    unseen = set(columns.values())
-    for row in found:
-        unseen = unseen and unseen.difference(row)
+    missing = set(columns.values())
+    for row in rows:
+        missing = missing and missing.difference(row)
         yield row | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
-    if unseen:
-        names = ", ".join(sorted(unseen))
+    if missing:
+        names = ", ".join(sorted(missing))
         raise UserError(f"{manifest.path}: no item of split '{split}' has the column {names} (`source.columns`).")
 
 
 def _hub_rows(manifest: Manifest, split: str) -> Iterator[Row]:
-    """The split's rows of each configuration in turn."""
+    """The split's rows of each configuration, one after another."""
     source = manifest.source
     assert source is not None
     for config in source.hub_configs:
         yield from hub_rows(replace(manifest, source=replace(source, hub_config=config)), split)
 
 
-def _adapted(manifest: Manifest, split: str, found: Iterator[Row]) -> Iterator[Row]:
+def _adapt(manifest: Manifest, split: str, rows: Iterator[Row]) -> Iterator[Row]:
     assert manifest.source is not None
     name = str(manifest.source.adapter)
-    seen = count()
+    counter = count()
     try:
-        yield from ADAPTERS[name](row for row, _ in zip(found, seen, strict=False))
+        yield from ADAPTERS[name](row for row, _ in zip(rows, counter, strict=False))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         detail = f"field {error} is missing" if isinstance(error, KeyError) else error
         raise UserError(
-            f"{manifest.path}: row {next(seen) - 1} of split '{split}' is not laid out as the adapter '{name}' "
+            f"{manifest.path}: row {next(counter) - 1} of split '{split}' is not laid out as the adapter '{name}' "
             f"expects: {detail}.\nIf the published layout has changed, copy the manifest and change `source`."
         ) from error
 
@@ -152,7 +155,7 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
     for name in files:
         path = manifest.file(name)
         if not is_file(path):
-            raise _absent(manifest, split, path)
+            raise _missing_file(manifest, split, path)
         try:
             if kind is SourceKind.parquet:
                 yield from parquet_rows(path)
@@ -168,60 +171,63 @@ def _file_rows(manifest: Manifest, split: str) -> Iterator[Row]:
             raise UserError(f"{path}: not readable as {kind}: {printable(reason(error))}.") from error
 
 
-def _absent(manifest: Manifest, split: str, path: Path) -> UserError:
+def _missing_file(manifest: Manifest, split: str, path: Path) -> UserError:
     state = "is no ordinary file" if os.path.lexists(path) else "does not exist"
     message = f"{manifest.path}: file {path} of split '{split}' {state}."
     if manifest.source and manifest.is_public:
         folder = manifest.source.root.removeprefix("downloads:").partition("/")[0]
-        built = re.search(r"forgetbench data build \w+", manifest.notes)
-        step = f"Make it with `{built[0]}`" if built else f"Download it from {manifest.homepage}"
+        command = re.search(r"forgetbench data build \w+", manifest.notes)
+        instruction = f"Make it with `{command[0]}`" if command else f"Download it from {manifest.homepage}"
         message += (
-            f"\n{step}; docs/data.md shows the layout. "
+            f"\n{instruction}; docs/data.md shows the layout. "
             f"If it is on this machine, set {DOWNLOADS} to the folder that holds {folder}."
         )
     return UserError(message)
 
 
 def _references(manifest: Manifest, split: str) -> Callable[[Row], Row]:
-    """What puts everything that the split's file of references accepts into an item's `answer`.
+    """A function that sets an item's `answer` to all answers in the split's references file.
 
     Two public layouts are known: COCO's captions, {images: [{id, file_name}], annotations: [{image_id, caption}]}, and
-    TextVQA's answers, {data: [{question_id, answers}]}. Without such a file, items stay as they are.
+    TextVQA's answers, {data: [{question_id, answers}]}. Without a references file, items stay unchanged.
     """
     name = manifest.split(split).references
     if name is None:
         return lambda row: row
     path = manifest.file(name)
     if not is_file(path):
-        raise _absent(manifest, split, path)
+        raise _missing_file(manifest, split, path)
     text = read_text(path)
     try:
-        held = without_absent(parsed_json(text))
-        by_picture = "annotations" in held
-        accepted = _captions(held) if by_picture else _answers(held)
+        content = nan_to_none(parsed_json(text))
+        by_picture = "annotations" in content
+        accepted = _captions(content) if by_picture else _answers(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: neither COCO's captions nor TextVQA's answers ({error!r}).") from error
 
-    def added(row: Row) -> Row:
+    def with_references(row: Row) -> Row:
         key = PurePath(str(row.get("image"))).name if by_picture else str(row.get("id"))
         if key not in accepted:
             raise UserError(f"{path}: nothing on '{key}', an item of split '{split}' of {manifest.path}.")
         return row | {"answer": accepted[key]}
 
-    return added
+    return with_references
 
 
-def _captions(held: Row) -> dict[str, list[str]]:
-    names = {image["id"]: PurePath(image["file_name"]).name for image in held["images"]}
-    found = defaultdict[str, list[str]](list)
-    for one in held["annotations"]:
-        found[names[one["image_id"]]].append(one["caption"])
-    return dict(found)
+def _captions(content: Row) -> dict[str, list[str]]:
+    names = {image["id"]: PurePath(image["file_name"]).name for image in content["images"]}
+    captions = defaultdict[str, list[str]](list)
+    for annotation in content["annotations"]:
+        captions[names[annotation["image_id"]]].append(annotation["caption"])
+    return dict(captions)
 
 
-def _answers(held: Row) -> dict[str, list[str]]:
-    # An annotator who gave no answer agrees with none; the first is the example of a right one.
-    return {str(one["question_id"]): sorted(one["answers"], key=lambda text: not text.strip()) for one in held["data"]}
+def _answers(content: Row) -> dict[str, list[str]]:
+    # Empty answers go last, because the first answer is trained on.
+    return {
+        str(record["question_id"]): sorted(record["answers"], key=lambda text: not text.strip())
+        for record in content["data"]
+    }
 
 
 def _json_rows(path: Path) -> Iterator[Row]:

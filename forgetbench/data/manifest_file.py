@@ -26,46 +26,47 @@ from forgetbench.data.adapters import ADAPTERS
 from forgetbench.data.manifest import Manifest, Source, SourceKind, Split
 
 MAX_ITEMS = 10**9
-"""Of a split, as its manifest says: places are drawn among so many."""
+"""Largest size of a split that a manifest may declare; places are drawn from that range."""
 
 
 def load_manifest(path: Path) -> Manifest:
     """Read and check one manifest.
 
     Raises:
-        UserError: a key or a value does not fit, named with the file.
+        UserError: a key or a value is invalid; names the file.
     """
-    return copy.deepcopy(_checked(path, read_text(path, MAX_BYTES)))
+    return copy.deepcopy(_parse_manifest(path, read_text(path, MAX_BYTES)))
 
 
 @lru_cache(maxsize=1024)
-def _checked(path: Path, text: str) -> Manifest:
-    """The manifest of a file that holds `text`; a grid's points name the same ones again and again."""
-    own = literal({"name": path.stem, "path": str(path)})
+def _parse_manifest(path: Path, text: str) -> Manifest:
+    """Parse the text of a manifest file; cached, because the points of a grid load the same manifests."""
+    file_fields = literal({"name": path.stem, "path": str(path)})
     content = parse_yaml(text, path) or {}
     if not isinstance(content, dict):
-        raise _refusal(path, "it holds no keys with values.")  # and is not shown: a link may lead to any file
+        # The content is not shown, because a link may lead to any file.
+        raise _manifest_error(path, "it holds no keys with values.")
     check_references(content, path)
     try:
         raw = OmegaConf.create(content)
-        manifest = OmegaConf.to_object(OmegaConf.merge(_schema(), raw, own))
+        manifest = OmegaConf.to_object(OmegaConf.merge(_schema(), raw, file_fields))
         assert isinstance(manifest, Manifest)
         problem = next(_problems(manifest, raw), None)
-    except Exception as error:  # OmegaConf has its own errors, and passes on those of Python
-        raise _refusal(path, _parse_error_text(error)) from error
+    except Exception as error:  # OmegaConf raises its own errors and Python's
+        raise _manifest_error(path, _parse_error_text(error)) from error
     if problem:
-        raise _refusal(path, problem)
+        raise _manifest_error(path, problem)
     return manifest
 
 
 @lru_cache
 def _schema() -> Any:
-    # Every command that names datasets reads over a hundred manifests; a merge leaves its first part as it is.
+    # Cached, because commands read over a hundred manifests; a merge does not modify its first argument.
     return OmegaConf.structured(Manifest)
 
 
 def _problems(manifest: Manifest, raw: Any) -> Iterator[str]:
-    """What is wrong with a manifest though every value has the right type; `raw` is what the file itself says."""
+    """Problems of a manifest whose values have the right types; `raw` holds only the file's keys."""
     for key, value in misplaced(manifest):
         yield f"`{key}` holds {value!r}, where a text or a number is expected."
     source, name = manifest.source, raw.get("name", manifest.name)
@@ -90,18 +91,18 @@ def _problems(manifest: Manifest, raw: Any) -> Iterator[str]:
 
 
 def _mixture_problems(manifest: Manifest) -> Iterator[str]:
-    wrong = {part: weight for part, weight in manifest.mixture.items() if not 0 <= weight < math.inf}
-    for part, weight in wrong.items():
+    invalid = {part: weight for part, weight in manifest.mixture.items() if not 0 <= weight < math.inf}
+    for part, weight in invalid.items():
         yield f"mixture: the weight of '{part}' is {weight}; give 0 or more."
     total = sum(manifest.mixture.values())
-    if manifest.mixture and not wrong and not 0 < total < math.inf:
+    if manifest.mixture and not invalid and not 0 < total < math.inf:
         yield f"mixture: the weights sum to {total}; give shares, not all 0."
 
 
 def _split_problems(manifest: Manifest, raw: Any) -> Iterator[str]:
     source = manifest.source
     for key in ("train_split", "eval_split"):
-        # A default that is not there says that the set is not for this; a name that was written is a mistake.
+        # A default split may be absent: the dataset is not for training or for evaluation. A named split must exist.
         if (named := raw.get(key)) and source and named not in manifest.splits:
             yield (
                 f"`{key}: {named}` is none of its splits ({', '.join(manifest.splits)}); "
@@ -116,11 +117,11 @@ def _source_problems(manifest: Manifest) -> Iterator[str]:
     place, _, folder = (source.root if source else "").rpartition(":")
     if place in ("embedded", "downloads") and not is_relative(folder):
         yield f"`source.root: {place}:{folder}` leads out of that folder; name a folder in it."
-    for split, described in manifest.splits.items():
-        if described.n is not None and not 0 <= described.n <= MAX_ITEMS:
-            yield f"`splits.{split}.n: {described.n}` is no number of items; give what the split has, or drop it."
-        if described.limit is not None and described.limit < 1:
-            yield f"`splits.{split}.limit: {described.limit}` leaves no items; give 1 or more, or drop it."
+    for split, split_info in manifest.splits.items():
+        if split_info.n is not None and not 0 <= split_info.n <= MAX_ITEMS:
+            yield f"`splits.{split}.n: {split_info.n}` is no number of items; give what the split has, or drop it."
+        if split_info.limit is not None and split_info.limit < 1:
+            yield f"`splits.{split}.limit: {split_info.limit}` leaves no items; give 1 or more, or drop it."
     if source and source.adapter and source.adapter not in ADAPTERS:
         known = sorted(ADAPTERS)
         yield f"`source.adapter: {source.adapter}` is unknown. {nearest(source.adapter, known, known)}"
@@ -139,7 +140,7 @@ def _answer_problems(manifest: Manifest) -> Iterator[str]:
         yield "`stop` holds an empty text, which would end every answer before it begins."
 
 
-_SAID = (
+_PARSE_ERRORS = (
     (r".*is not a ListConfig.*", "a list is expected; write [a, b]."),
     (r"Value (.+) of type .* could not be converted to Integer", r"a whole number is expected, not \1."),
     (r"Value (.+) of type .* could not be converted to Float", r"a number is expected, not \1."),
@@ -150,7 +151,7 @@ _SAID = (
     (r"Cannot merge DictConfig with ListConfig", "a list stands where keys with values are expected, or these for it."),
     (r"Cannot convert '(?:List|Dict)Config' to string.*", "a text is expected."),
 )
-"""What OmegaConf's sentences look like, and what they mean in a manifest."""
+"""Pattern of an OmegaConf message -> its meaning in a manifest."""
 
 
 def _parse_error_text(error: Exception) -> str:
@@ -158,11 +159,13 @@ def _parse_error_text(error: Exception) -> str:
     key = getattr(error, "full_key", None)
     if isinstance(error, ConfigKeyError) and key:
         kind = next((kind for kind in (Source, Split) if f"'{kind.__name__}'" in message), Manifest)
-        known = [one.name for one in fields(kind)]
+        known = [key_field.name for key_field in fields(kind)]
         return f"there is no key '{key}'. {nearest(str(key).rpartition('.')[2], known, known)}"
-    said = next((found.expand(text) for pattern, text in _SAID if (found := re.fullmatch(pattern, message))), message)
-    return f"{key}: {said}" if key else said
+    explanation = next(
+        (match.expand(text) for pattern, text in _PARSE_ERRORS if (match := re.fullmatch(pattern, message))), message
+    )
+    return f"{key}: {explanation}" if key else explanation
 
 
-def _refusal(path: Path, problem: str) -> UserError:
+def _manifest_error(path: Path, problem: str) -> UserError:
     return UserError(f"{path}: {problem}\nA manifest's fields are listed in docs/data.md.")

@@ -1,4 +1,4 @@
-"""Put an item's pictures where its turns have their marks: `<image>`, a numbered `<image 2>`, or a part without one."""
+"""Put pictures at the marks in an item's turns: `<image>`, a numbered `<image 2>`, or an empty picture part."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MARK = re.compile(r"<image(?: ([1-9]\d*))?>")
 
 @dataclass(frozen=True)
 class Mark:
-    """A place for one of the item's pictures."""
+    """A place in a turn for one of the item's pictures."""
 
     number: int | None = None
-    """Which picture, from 1, wherever it is named; None: the next one that was not placed."""
+    """Number of the picture, from 1; None: the next picture that has no place yet."""
 
     def __str__(self) -> str:
         return f"<image {self.number}>" if self.number else "<image>"
@@ -29,7 +29,7 @@ Piece = Part | Mark
 
 @dataclass(frozen=True)
 class RawTurn:
-    """A turn whose pictures are yet to be placed."""
+    """A turn whose marks are not yet replaced by pictures."""
 
     speaker: Speaker
     pieces: tuple[Piece, ...]
@@ -37,60 +37,61 @@ class RawTurn:
 
     @property
     def text(self) -> str:
-        """What is said, each picture as its mark."""
+        """The turn's text, each picture as its mark."""
         return "".join(str(Mark()) if isinstance(piece, ImageRef) else str(piece) for piece in self.pieces)
 
 
 def read_marks(turn: RawTurn) -> RawTurn:
-    """The turn with the marks in its texts made places for pictures.
+    """Split a turn's texts at their marks.
 
-    A numbered mark that the assistant writes names a picture that was shown before, and stays text.
+    A numbered mark in the assistant's turn refers to a picture shown before, and stays text.
     """
     if not any(isinstance(piece, str) and "<image" in piece for piece in turn.pieces):
         return turn
-    return replace(turn, pieces=tuple(piece for one in turn.pieces for piece in _split(one, turn.speaker)))
+    return replace(turn, pieces=tuple(part for piece in turn.pieces for part in _split_at_marks(piece, turn.speaker)))
 
 
-def _split(piece: Piece, speaker: Speaker) -> Iterator[Piece]:
+def _split_at_marks(piece: Piece, speaker: Speaker) -> Iterator[Piece]:
     if not isinstance(piece, str):
         yield piece
         return
     end = 0
-    for found in _MARK.finditer(piece):
-        number = int(found[1]) if found[1] else None
+    for match in _MARK.finditer(piece):
+        number = int(match[1]) if match[1] else None
         if number is not None and speaker is Speaker.assistant:
             continue
-        yield piece[end : found.start()]
+        yield piece[end : match.start()]
         yield Mark(number)
-        end = found.end()
+        end = match.end()
     yield piece[end:]
 
 
 def place(turns: Sequence[RawTurn], pictures: Sequence[ImageRef]) -> tuple[Turn, ...]:
-    """The turns with every picture at its mark; without any mark, all come first in the user's first turn.
+    """Put every picture at its mark; without any mark, all pictures start the user's first turn.
 
     Args:
-        turns: with at least one of the user's. Pictures that they hold already stay where they are.
-        pictures: those that have no place yet, in the order of plain marks and of numbers.
+        turns: at least one turn of the user. Pictures that they already hold stay in place.
+        pictures: pictures without a place, in the order of plain marks or of the marks' numbers.
 
     Raises:
-        ValueError: marks and pictures do not go together.
+        ValueError: marks and pictures do not match.
     """
     marks = [piece for turn in turns for piece in turn.pieces if isinstance(piece, Mark)]
     if marks:
-        return tuple(_turns(turns, _at(marks, pictures)))
+        return tuple(_fill_marks(turns, _picture_order(marks, pictures)))
     if not pictures:
-        return tuple(_turns(turns, iter(())))
-    if own := sum(isinstance(piece, ImageRef) for turn in turns for piece in turn.pieces):
+        return tuple(_fill_marks(turns, iter(())))
+    if n_placed := sum(isinstance(piece, ImageRef) for turn in turns for piece in turn.pieces):
         raise ValueError(
-            f"its turns hold {_count(own, 'picture')} and no mark, so the {len(pictures)} beside them have no place"
+            f"its turns hold {_count(n_placed, 'picture')} and no mark, so the {len(pictures)} beside them have no "
+            "place"
         )
     first = next(place for place, turn in enumerate(turns) if turn.speaker is Speaker.user)
-    led = replace(turns[first], pieces=(*pictures, *turns[first].pieces))
-    return tuple(_turns((*turns[:first], led, *turns[first + 1 :]), iter(())))
+    first_turn = replace(turns[first], pieces=(*pictures, *turns[first].pieces))
+    return tuple(_fill_marks((*turns[:first], first_turn, *turns[first + 1 :]), iter(())))
 
 
-def _at(marks: Sequence[Mark], pictures: Sequence[ImageRef]) -> Iterator[ImageRef]:
+def _picture_order(marks: Sequence[Mark], pictures: Sequence[ImageRef]) -> Iterator[ImageRef]:
     """The picture of each mark."""
     numbers = {mark.number for mark in marks}
     if numbers == {None}:
@@ -109,15 +110,15 @@ def _at(marks: Sequence[Mark], pictures: Sequence[ImageRef]) -> Iterator[ImageRe
     return (pictures[mark.number - 1] for mark in marks if mark.number)
 
 
-def _turns(turns: Sequence[RawTurn], at: Iterator[ImageRef]) -> Iterator[Turn]:
+def _fill_marks(turns: Sequence[RawTurn], at: Iterator[ImageRef]) -> Iterator[Turn]:
     for turn in turns:
         parts = [next(at) if isinstance(piece, Mark) else piece for piece in turn.pieces]
-        joined = tuple(_joined(parts)) if len(parts) > 1 else tuple(parts)
+        joined = tuple(_merge_texts(parts)) if len(parts) > 1 else tuple(parts)
         yield Turn(turn.speaker, joined or ("",), turn.has_loss)
 
 
-def _joined(parts: Sequence[Part]) -> Iterator[Part]:
-    """The parts, texts beside each other as one and empty ones left out."""
+def _merge_texts(parts: Sequence[Part]) -> Iterator[Part]:
+    """Join adjacent texts, and drop empty texts."""
     for is_text, group in groupby(parts, key=lambda part: isinstance(part, str)):
         if not is_text:
             yield from group

@@ -1,8 +1,8 @@
 """Interleave target data with auxiliary data at a fixed ratio (data-hybrid training).
 
-Stratified, where the paper draws at random: among the first n instances of a stage, the auxiliary ones number within
-one of h*n, whatever n (methods: arXiv 2603.14493). Instance i is a pure function of the seed and i, so that resuming,
-accumulating and adding processes change nothing.
+The paper (arXiv 2603.14493) draws at random; here draws are stratified: among the first n instances of a stage, the
+number of auxiliary instances differs from h*n by less than one, for every n. Instance i is a pure function of the seed
+and i, so that resuming, gradient accumulation and the number of processes change nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from forgetbench.core.records import Sample
 
 @dataclass(frozen=True)
 class WeightedSet:
-    """Items of one leaf dataset and its share inside its group (target or auxiliary)."""
+    """Items of a leaf dataset, and their weight inside the group (target or auxiliary)."""
 
     name: str
     samples: Sequence[Sample]
@@ -35,13 +35,13 @@ class MixedStream:
         """Blend two groups of datasets.
 
         Args:
-            target: the stage's own data; drawn with probability 1 - ratio.
+            target: the stage's target data; drawn with probability 1 - ratio.
             auxiliary: mixed-in data; drawn with probability ratio.
             ratio: h, in [0, 1].
-            seed: decides the phase of the interleaving and every set's order.
+            seed: determines the phase of the interleaving and the order of every dataset.
         """
         self.sets = (*target, *auxiliary)
-        """All that instances are drawn from."""
+        """All datasets, target first."""
         self._ratio = ratio if auxiliary else 0.0
         self._seed = seed
         self._phase = float(np.random.default_rng([seed, 0]).random())
@@ -51,7 +51,7 @@ class MixedStream:
 
     @property
     def drawn(self) -> Sequence[WeightedSet]:
-        """The sets that instances do come from: at a ratio of 0, the target's."""
+        """The datasets that instances are drawn from; only the target's if the ratio is 0."""
         return self.sets if self._ratio > 0 else self.sets[: self._offset]
 
     def auxiliary_before(self, n: int) -> int:
@@ -62,38 +62,38 @@ class MixedStream:
         """The instance at position i >= 0."""
         before = self.auxiliary_before(i)
         auxiliary = self.auxiliary_before(i + 1) > before
-        within = before if auxiliary else i - before
-        choice, count = self._groups[auxiliary].at(within)
-        which = choice + (self._offset if auxiliary else 0)
-        samples = self.sets[which].samples
-        epoch, position = divmod(count, len(samples))
-        return samples[int(self._order(which, epoch)[position])]
+        index_in_group = before if auxiliary else i - before
+        set_in_group, n_before = self._groups[auxiliary].at(index_in_group)
+        set_index = set_in_group + (self._offset if auxiliary else 0)
+        samples = self.sets[set_index].samples
+        epoch, position = divmod(n_before, len(samples))
+        return samples[int(self._order(set_index, epoch)[position])]
 
     def batch(self, step: int, size: int) -> list[Sample]:
         """The instances of one optimiser step (steps count from 1)."""
         return [self[i] for i in range((step - 1) * size, step * size)]
 
-    def _permutation(self, which: int, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self._seed, 3, which, epoch]).permutation(len(self.sets[which].samples))
+    def _permutation(self, set_index: int, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, 3, set_index, epoch]).permutation(len(self.sets[set_index].samples))
 
 
 class _Group:
-    """Which set comes next, by largest deficit: every set stays near its share from the start.
+    """Draws the next dataset by largest deficit, so that every dataset stays near its weight from the start.
 
-    Of k sets with weights w summing to 1, after any n draws a set is at most 1 + w ahead of w * n and at most
+    For k datasets with weights w summing to 1, after any n draws a dataset is at most 1 + w ahead of w * n and at most
     H_k - 1 + 1/k behind it, H_k = 1 + 1/2 + ... + 1/k (the cup game: fill every cup by w, empty the fullest by 1).
     """
 
     def __init__(self, sets: Sequence[WeightedSet], seed: int, salt: int) -> None:
-        weights = np.array([one.weight for one in sets], dtype=np.float64)
+        weights = np.array([dataset.weight for dataset in sets], dtype=np.float64)
         self._weights = weights / weights.sum() if len(sets) else weights
-        # Distinct phases, or equal weights would fall into a fixed round-robin.
+        # Random phases; otherwise datasets of equal weight would be drawn in a fixed round-robin.
         self._deficit = np.random.default_rng([seed, salt]).random(len(sets)) * self._weights
         self._counts = np.zeros(len(sets), dtype=np.int64)
         self._history: list[tuple[int, int]] = []
 
     def at(self, n: int) -> tuple[int, int]:
-        """(Set, how often it came before) of the group's n-th draw."""
+        """The group's n-th draw: (index of the dataset, its number of earlier draws)."""
         while len(self._history) <= n:
             self._deficit += self._weights
             choice = int(np.argmax(self._deficit))

@@ -1,8 +1,9 @@
-"""Read one picture, from a folder, a ZIP, a table or memory, and decode it to RGB as a viewer would show it.
+"""Read a picture from a folder, a ZIP, a table or memory, and decode it to RGB as a viewer would show it.
 
-What is no plain 8-bit RGB is made so by fixed rules: the camera's orientation (EXIF) is applied; transparent pixels are
-laid over `BACKGROUND`; 16-bit grey is scaled from 0..65535 to 0..255, 32-bit and float grey from its own least to its
-own greatest value; of several frames the first counts. What cannot be read is refused by name.
+Pictures other than plain 8-bit RGB are converted by fixed rules. The camera's orientation (EXIF) is applied.
+Transparent pixels are laid over `BACKGROUND`. 16-bit grey is scaled from 0..65535 to 0..255, and 32-bit and float grey
+from the picture's least to its greatest value. Of several frames the first is used. Unreadable pictures raise an error
+that names them.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from forgetbench.data.tables import is_cell, read_cell
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused: one file of a public clip-art set has 169 million pixels."""
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""Others are refused: Pillow hands some (EPS) to outside programs."""
+"""Other formats are refused: Pillow runs other programs for some of them (EPS)."""
 BACKGROUND = (255, 255, 255)
-"""What transparent pixels are laid over: white, as on the pages that such pictures are made for."""
+"""Colour behind transparent pixels: white, as on web pages."""
 _PNG = b"\x89PNG\r\n\x1a\n"
-_NOTES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-"""Chunks of a PNG with texts and colour profiles, neither of which is shown."""
+_METADATA_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+"""Chunks of a PNG with texts and colour profiles, which do not change the decoded pixels."""
 
 
 def read_image(image: ImageRef) -> bytes:
-    """The encoded bytes of one picture.
+    """The encoded bytes of a picture.
 
     Raises:
-        UserError: it is not there.
+        UserError: it does not exist or cannot be read.
     """
     if image.data is not None:
         return image.data
@@ -55,9 +56,9 @@ def read_image(image: ImageRef) -> bytes:
 
 
 def count_pixels(image: ImageRef) -> int:
-    """Width times height of one picture by its header; 0 where it cannot be read, which decoding it will tell."""
+    """Width times height of a picture, from its header; 0 if it cannot be read (decoding will report why)."""
     with suppress(UserError):
-        for encoded in _readable(read_image(image)):
+        for encoded in _decodable_versions(read_image(image)):
             with suppress(Exception), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
@@ -66,57 +67,57 @@ def count_pixels(image: ImageRef) -> int:
 
 
 def decode_image(image: ImageRef, max_pixels: int | None = None) -> Image.Image:
-    """Decode one picture to RGB, shrunk to at most `max_pixels`.
+    """Decode a picture to RGB, shrunk to at most `max_pixels`.
 
     Raises:
-        UserError: it is not there, broken, of another kind than `FORMATS`, or larger than `MAX_PIXELS`.
+        UserError: it does not exist, is broken, has a format other than `FORMATS`, or is larger than `MAX_PIXELS`.
     """
     encoded = read_image(image)
     message = f"Picture '{image.name}' of {image.container}"
     if not encoded:
         raise UserError(f"{message} is broken: the file is empty.")
     errors: list[Exception] = []
-    for tried in _readable(encoded):
+    for candidate in _decodable_versions(encoded):
         try:
-            picture = _decoded(tried)
+            picture = _decode(candidate)
             break
-        except Exception as error:  # Pillow raises whatever Python does, an AssertionError of its own too
+        except Exception as error:  # Pillow raises any of Python's exceptions, also AssertionError
             errors.append(error)
     else:
-        raise UserError(f"{message} {_why(errors[0])}") from errors[0]
+        raise UserError(f"{message} {_decoding_problem(errors[0])}") from errors[0]
     if max_pixels and picture.width * picture.height > max_pixels:
         factor = (max_pixels / (picture.width * picture.height)) ** 0.5
         picture = picture.resize((max(1, int(picture.width * factor)), max(1, int(picture.height * factor))))
     return picture
 
 
-def _readable(encoded: bytes) -> Iterator[bytes]:
-    """A picture's bytes, and then those of a PNG without its notes: Pillow refuses long ones."""
+def _decodable_versions(encoded: bytes) -> Iterator[bytes]:
+    """The picture's bytes, then (for a PNG) the bytes without metadata: Pillow refuses long texts."""
     yield encoded
     if encoded.startswith(_PNG):
-        yield b"".join(_without_notes(encoded))
+        yield b"".join(_without_metadata(encoded))
 
 
-def _without_notes(encoded: bytes) -> Iterator[bytes]:
+def _without_metadata(encoded: bytes) -> Iterator[bytes]:
     yield _PNG
     start = len(_PNG)
     while start < len(encoded):
         end = start + 12 + int.from_bytes(encoded[start : start + 4], "big")
-        if encoded[start + 4 : start + 8] not in _NOTES:
+        if encoded[start + 4 : start + 8] not in _METADATA_CHUNKS:
             yield encoded[start:end]
         start = end
 
 
-def _decoded(encoded: bytes) -> Image.Image:
+def _decode(encoded: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large pictures (MAX_PIXELS is the limit here) and of odd metadata
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            return _rgb(opened)
+            return _to_rgb(opened)
 
 
-def _why(error: Exception) -> str:
+def _decoding_problem(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"has over {MAX_PIXELS:,} pixels; shrink it first."
     if isinstance(error, UnidentifiedImageError):
@@ -124,23 +125,23 @@ def _why(error: Exception) -> str:
     return f"is broken: {printable(reason(error))}."
 
 
-def _rgb(opened: Image.Image) -> Image.Image:
+def _to_rgb(opened: Image.Image) -> Image.Image:
     opened.load()
-    with suppress(Exception):  # where the camera's notes are broken, the pixels may still be whole
+    with suppress(Exception):  # the pixels may be intact even if the EXIF data are broken
         ImageOps.exif_transpose(opened, in_place=True)
     mode = opened.mode
     if mode.startswith("I;16") or (mode == "I" and opened.format == "PNG"):  # older Pillows: 16-bit PNGs as I
-        return _grey(np.asarray(opened, dtype=np.float64) / 65535)
+        return _grey_to_rgb(np.asarray(opened, dtype=np.float64) / 65535)
     if mode in ("I", "F"):
-        return _grey(_stretched(np.asarray(opened, dtype=np.float64)))
+        return _grey_to_rgb(_rescale(np.asarray(opened, dtype=np.float64)))
     if opened.has_transparency_data:
         whole = opened.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", whole.size, (*BACKGROUND, 255)), whole).convert("RGB")
     return opened.convert("RGB")
 
 
-def _stretched(values_HW: np.ndarray) -> np.ndarray:
-    """From the least to the greatest finite value; a picture of one value is black."""
+def _rescale(values_HW: np.ndarray) -> np.ndarray:
+    """Scale the least to the greatest finite value to 0..1; a constant picture becomes black."""
     finite = np.nan_to_num(values_HW, nan=np.nan, posinf=np.nan, neginf=np.nan)
     if np.isnan(finite).all():
         raise ValueError("it holds no finite value")
@@ -148,6 +149,6 @@ def _stretched(values_HW: np.ndarray) -> np.ndarray:
     return np.asarray(np.nan_to_num((finite - low) / ((high - low) or 1.0)))
 
 
-def _grey(values_HW: np.ndarray) -> Image.Image:
+def _grey_to_rgb(values_HW: np.ndarray) -> Image.Image:
     """Grey values from 0 to 1 as RGB."""
     return Image.fromarray(np.rint(values_HW * 255).astype(np.uint8)).convert("RGB")

@@ -1,6 +1,6 @@
-"""Read the lines of a file of predictions made elsewhere: what each of the layouts says about one item.
+"""Read the lines of a predictions file that another program wrote.
 
-The layouts were read from the writers' sources: lm-eval 0.4.13 and lmms-eval 0.7.3 (loggers/evaluation_tracker.py),
+The layouts follow the programs' source code: lm-eval 0.4.13 and lmms-eval 0.7.3 (loggers/evaluation_tracker.py),
 LLaMA-Factory 0.9.5 (train/sft/trainer.py, scripts/vllm_infer.py).
 """
 
@@ -18,41 +18,41 @@ from forgetbench.core.reading import json_lines
 Row = dict[str, Any]
 
 ID_FIELDS = ("id", "question_id", "sample_id", "doc_id")
-"""What programs and datasets call an item's id, the first known one first."""
+"""Fields of item ids in programs and datasets, in order of preference."""
 _PAIR = re.compile(r"\(\s*([^,()]+?)\s*,\s*(True|False)\s*\)")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one line gives for one item."""
+    """A model's answer to an item, from a line of the file."""
 
     line: int
     """Number of the line, from 1."""
     ids: Mapping[str, str]
-    """The item's ids, by the name of their field; none where the file has none."""
+    """Field -> the item's id; empty if the file has none."""
     place: int | None
-    """Index of the item in the full file of items; None where only the order of the lines could tell."""
+    """Index of the item in the full file of items; None if the line does not give it."""
     given: str | tuple[float, ...]
-    """Text, or a score per candidate."""
+    """The generated text, or a score per candidate."""
     stated: object
-    """The target as the file has it; None where it has none."""
+    """The target that the file states; None if it states none."""
     filter: str = ""
     """lm-eval repeats an item for each of a task's filters."""
 
 
 def read_answers(path: Path) -> tuple[str, list[Answer]]:
-    """The layout's name and every item's answer, each item under one filter only.
+    """The layout's name, and every item's answer under a single filter.
 
     Raises:
-        UserError: a line fits no layout or not that of the others; names the line.
+        UserError: a line fits no layout, or another layout than the lines before it; names the line.
     """
     kind, answers = "", []
     for line, row in json_lines(path):
         try:
-            own, read = _layout(row)
-            kind = kind or own
-            if own != kind:
-                raise ValueError(f"this line's layout is {own}, that of the lines before it {kind}")
+            line_kind, read = _layout(row)
+            kind = kind or line_kind
+            if line_kind != kind:
+                raise ValueError(f"this line's layout is {line_kind}, that of the lines before it {kind}")
             answers.append(read(row, line))
         except KeyError as error:
             raise UserError(f"{path}:{line}: field {error} is missing from a line of the layout {kind}.") from error
@@ -61,8 +61,8 @@ def read_answers(path: Path) -> tuple[str, list[Answer]]:
     if not answers:
         raise UserError(f"{path} holds no predictions; expected one JSON object per line.")
     filters = [answer.filter for answer in answers]
-    kept = "none" if "none" in filters else filters[0]  # what the model wrote is the same under each
-    return kind, [answer for answer in answers if answer.filter == kept]
+    filter_name = "none" if "none" in filters else filters[0]  # the model's text is the same under each filter
+    return kind, [answer for answer in answers if answer.filter == filter_name]
 
 
 def _layout(row: Row) -> tuple[str, Callable[[Row, int], Answer]]:
@@ -91,7 +91,7 @@ def _plain(row: Row, line: int) -> Answer:
     stated = row.get("target", row.get("label"))
     if isinstance(text, str) and logprobs is None:
         return Answer(line, stated_ids(row), None, text, stated)
-    if text is None and isinstance(logprobs, list) and all(type(one) in (int, float) for one in logprobs):
+    if text is None and isinstance(logprobs, list) and all(type(logprob) in (int, float) for logprob in logprobs):
         return Answer(line, stated_ids(row), None, tuple(map(float, logprobs)), stated)
     raise ValueError("give either `text`, a string, or `logprobs`, a list with a number for each candidate")
 
@@ -103,37 +103,39 @@ def _llama_factory(row: Row, line: int) -> Answer:
 
 
 def _lm_eval(row: Row, line: int) -> Answer:
-    """With several processes, lines are not in the order of the items."""
-    doc, place, name = row.get("doc"), row["doc_id"], row.get("filter", "")
+    """Read a line of lm-eval; with several processes, lines are not in the order of the items."""
+    doc, place, filter_name = row.get("doc"), row["doc_id"], row.get("filter", "")
     if type(place) is not int:
         raise ValueError(f"`doc_id` must be the item's index in its dataset, not {place!r}")
-    # A task's own filter has cut its answer out of the text, by rules that are not ours.
-    order = ("filtered_resps", "resps") if name in ("", "none") else ("resps", "filtered_resps")
-    field = next((one for one in order if one in row), order[0])
+    # A task's filter has extracted an answer from the text by other rules than ours; `resps` holds the whole text.
+    order = ("filtered_resps", "resps") if filter_name in ("", "none") else ("resps", "filtered_resps")
+    field = next((candidate for candidate in order if candidate in row), order[0])
     stated = {**stated_ids(row), **(stated_ids(doc) if isinstance(doc, dict) else {})}
-    ids = {name: value for name, value in stated.items() if name != "doc_id"}  # here it is the place
-    return Answer(line, ids, place, _given(row[field], field), row.get("target"), name)
+    ids = {
+        filter_name: value for filter_name, value in stated.items() if filter_name != "doc_id"
+    }  # here it is the place
+    return Answer(line, ids, place, _parse_responses(row[field], field), row.get("target"), filter_name)
 
 
 def _lmms_eval(row: Row, line: int) -> Answer:
-    """As lm-eval, save that most models give a candidate's mean loss per token in place of a log-likelihood."""
+    """As lm-eval, but most models give a candidate's mean loss per token instead of a log-likelihood."""
     answer = _lm_eval(row, line)
     if isinstance(answer.given, tuple) and min(answer.given) >= 0:
         return replace(answer, given=tuple(-loss for loss in answer.given))
     return answer
 
 
-def _given(value: object, field: str) -> str | tuple[float, ...]:
-    """The text, or the scores of the candidates, out of the lists around them.
+def _parse_responses(value: object, field: str) -> str | tuple[float, ...]:
+    """The text, or the candidates' scores, without the lists around them.
 
-    lm-eval: one entry per request (a candidate, or the one prompt), in `resps` each a list of repeats. lmms-eval drops
-    the outer list of a single request.
+    lm-eval writes one entry per request (a candidate, or the prompt); in `resps` each entry is a list of repeats.
+    lmms-eval drops the outer list if there is a single request.
     """
-    entries = [_only(one) for one in value] if isinstance(value, list) else []
+    entries = [_unwrap(entry) for entry in value] if isinstance(value, list) else []
     scores = [score for score in map(_score, entries) if score is not None]
     if len(scores) == len(entries) > 1:
         return tuple(scores)
-    text = _only(value)
+    text = _unwrap(value)
     if isinstance(text, str):
         return text
     raise ValueError(
@@ -141,15 +143,15 @@ def _given(value: object, field: str) -> str | tuple[float, ...]:
     )
 
 
-def _only(value: object) -> object:
-    """What lists of one entry hold."""
+def _unwrap(value: object) -> object:
+    """Remove nested lists of one entry."""
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value
 
 
 def _score(entry: object) -> float | None:
-    """The first of a pair [log-likelihood, is_greedy]; lm-eval writes both as strings, old versions as one."""
+    """The first of a pair [log-likelihood, is_greedy]; lm-eval writes two strings, old versions one string."""
     if isinstance(entry, str) and (pair := _PAIR.fullmatch(entry)):
         entry = list(pair.groups())
     if not isinstance(entry, list) or len(entry) != 2 or str(entry[1]) not in ("True", "False"):

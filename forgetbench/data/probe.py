@@ -1,7 +1,7 @@
-"""The class-label-distractor probe of any multiple-choice set: the pictured object's class name among wrong options.
+"""The class-label-distractor probe of any multiple-choice dataset.
 
-A model that stopped reading the question picks the name. One wrong option makes way for it; the right one and the
-others stay, as in the authors' version of ImageWikiQA (arXiv 2603.14493).
+The class name of the pictured object replaces one wrong option; the other options stay, as in the authors' version of
+ImageWikiQA (arXiv 2603.14493). A model that no longer reads the question picks the class name.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from forgetbench.data.manifest import Manifest
 
 
 def check_probe(manifest: Manifest) -> None:
-    """Whether a probe can be made from a dataset, as far as its manifest tells.
+    """Check from its manifest whether a probe can be made of a dataset.
 
     Raises:
-        UserError: it has no options, or is a probe as it is.
+        UserError: it has no options, or already is a probe.
     """
     if manifest.answer is AnswerKind.text or manifest.probe:
         what = "is a probe as it is; list it under matrix.datasets" if manifest.probe else "has no options"
@@ -32,12 +32,12 @@ def check_probe(manifest: Manifest) -> None:
 def with_class_name(
     options: Sequence[str], right: int, class_name: str, item_id: str
 ) -> tuple[tuple[str, ...], int] | None:
-    """Options with the class name in the place of a wrong one, and that place.
+    """Replace a wrong option by the class name; returns the options and the place of the class name.
 
-    Where it is among the wrong ones already, nothing changes. The place is a function of the item's id alone.
+    If the class name is already a wrong option, nothing changes. The place depends only on the item's id.
 
     Returns:
-        None where the class name is the right answer, or would take the place of the only wrong one.
+        None if the class name is the right answer, or would replace the only wrong option.
     """
     folded, name = [option.strip().casefold() for option in options], class_name.strip()
     if name.casefold() == folded[right] or len(options) < 3:

@@ -1,4 +1,4 @@
-"""Where an evaluation set sits in the 2x2 matrix, computed from manifests (never typed in)."""
+"""Place an evaluation set in the 2x2 matrix, computed from manifests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from forgetbench.data.manifest import Manifest
 
 
 def axis(target: Iterable[str], other: Iterable[str]) -> Axis:
-    """Equal lists are in-distribution, disjoint lists out of it, anything between is partial."""
+    """Equal lists are in-distribution, disjoint lists out-of-distribution, all others partial."""
     target, other = set(target), set(other)
     if target == other:
         return Axis.id
@@ -17,32 +17,32 @@ def axis(target: Iterable[str], other: Iterable[str]) -> Axis:
 
 
 def nearest_axis(targets: Iterable[Iterable[str]], other: Iterable[str]) -> Axis:
-    """As `axis` of the nearest target: in-distribution of one is in-distribution, out of it only what is out of all."""
-    found = {axis(target, other) for target in targets}
-    return next(one for one in (Axis.id, Axis.partial, Axis.ood) if one in found)
+    """The `axis` of the nearest target: in-distribution of any target wins, then partial overlap with any."""
+    axes = {axis(target, other) for target in targets}
+    return next(axis_value for axis_value in (Axis.id, Axis.partial, Axis.ood) if axis_value in axes)
 
 
 def place(
     target: Manifest, evaluated: Manifest, auxiliary: Iterable[Manifest] = (), joint: Sequence[Manifest] = ()
 ) -> Placement:
-    """Place one evaluation set relative to the fine-tuning target.
+    """Place an evaluation set relative to the fine-tuning target.
 
     Args:
-        target: the set fine-tuned on.
-        evaluated: the set scored.
-        auxiliary: sets mixed into training; they never move a dataset's quadrant.
-        joint: the sets of a target that were trained jointly: each is as much the target as the others.
+        target: the dataset fine-tuned on.
+        evaluated: the dataset scored.
+        auxiliary: datasets mixed into training; they never change a quadrant.
+        joint: the datasets of a jointly trained target, all of which count as targets.
     """
     targets = joint or [target]
-    text = nearest_axis((one.text_tasks for one in targets), evaluated.text_tasks)
-    image = nearest_axis((one.image_domains for one in targets), evaluated.image_domains)
+    text = nearest_axis((manifest.text_tasks for manifest in targets), evaluated.text_tasks)
+    image = nearest_axis((manifest.image_domains for manifest in targets), evaluated.image_domains)
     whole = Axis.partial not in (text, image) and not evaluated.probe
-    seen = any(not set(aux.text_tasks).isdisjoint(evaluated.text_tasks) for aux in auxiliary)
+    seen = any(not set(dataset.text_tasks).isdisjoint(evaluated.text_tasks) for dataset in auxiliary)
     return Placement(text, image, f"{text}_text-{image}_image" if whole else "", seen)
 
 
 def quadrant_label(target: Manifest, manifest: Manifest) -> str:
-    """The quadrant of a set for people, or why it is in none; empty for a mixture."""
+    """The quadrant of a dataset for display, or why it has none; empty for a mixture."""
     if manifest.mixture:
         return ""
     placement = place(target, manifest)

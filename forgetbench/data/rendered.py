@@ -1,4 +1,4 @@
-"""An item as a model gets it: the text with its special tokens, and how many tokens text and pictures are."""
+"""Render an item as the model reads it: the text with special tokens, and the token counts of text and pictures."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from forgetbench.core.records import Sample
 from forgetbench.data.collate import Encoder, Example
 
 _REPEATED = re.compile(r"(<[^<>\s]+>)\1{3,}")
-"""A special token that stands for a picture, once for each of its tokens."""
+"""A special token that is repeated for each token of a picture."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One conversation, rendered."""
+    """A rendered conversation."""
 
     prompt: str
-    """Up to the last reply, special tokens as they are; a token many times in a row once, with how often."""
+    """Text up to the last reply, with special tokens; a repeated token is shown once, with its count."""
     reply: str
-    """What is trained on, its end token too."""
+    """The reply that is trained on, with its end token."""
     text_tokens: int
-    """Of the prompt, what is no picture's."""
+    """Tokens of the prompt that do not stand for pictures."""
     picture_tokens: int
-    """Of the prompt, those that stand for pictures."""
+    """Tokens of the prompt that stand for pictures."""
     n_pictures: int
     reply_tokens: int
 
     @property
     def counted(self) -> str:
-        """Its length in words."""
+        """The token counts as a sentence."""
         total = self.text_tokens + self.picture_tokens + self.reply_tokens
         pictures = f"{self.picture_tokens} of {self.n_pictures} picture{'s' * (self.n_pictures != 1)}"
         return f"{total}: {self.text_tokens} of text, {pictures}, {self.reply_tokens} of the reply"
 
 
 def render(encoder: Encoder, sample: Sample) -> Rendered:
-    """An item as training gives it to a model.
+    """Render an item as it is given to the model in training.
 
     Raises:
         UserError: it cannot be encoded; names the item.
     """
     example = encoder.example(sample)
     pictures = _picture_tokens(encoder, sample, example)
-    shown = encoder.tokenizer.decode(example.prompt.tokens["input_ids"], skip_special_tokens=False)
+    text = encoder.tokenizer.decode(example.prompt.tokens["input_ids"], skip_special_tokens=False)
     return Rendered(
-        prompt=_REPEATED.sub(lambda found: f"{found[1]} (x {len(found[0]) // len(found[1])})", shown),
+        prompt=_REPEATED.sub(lambda match: f"{match[1]} (x {len(match[0]) // len(match[1])})", text),
         reply=str(encoder.tokenizer.decode(list(example.answer), skip_special_tokens=False)),
         text_tokens=example.prompt.length - pictures,
         picture_tokens=pictures,
@@ -55,7 +55,7 @@ def render(encoder: Encoder, sample: Sample) -> Rendered:
 
 
 def _picture_tokens(encoder: Encoder, sample: Sample, example: Example) -> int:
-    """Those of the token that stands for pictures, or else what the pictures add to the prompt."""
+    """Number of picture tokens in the prompt, or (without such a token) the tokens that pictures add to it."""
     token = getattr(encoder.processor, "image_token_id", None)
     if token is not None:
         return int((example.prompt.tokens["input_ids"] == token).sum())

@@ -1,7 +1,7 @@
-"""What the Hub says about a dataset repository: its commit, files, configurations, splits, columns and sizes.
+"""Ask the Hub about a dataset repository: its commit, files, configurations, splits, columns and sizes.
 
-Commit and files come from the repository's own API. Splits and columns are those of the card (`dataset_info` in its
-front matter) at the commit asked for, or else what the dataset viewer counted on the main branch.
+Commit and files come from the repository API. Splits and columns come from the card at the requested commit
+(`dataset_info` in its front matter), else from the dataset viewer, which counts the main branch.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ TIMEOUT_S = 60.0
 
 
 class UnreachableError(Exception):
-    """A repository that cannot be looked into, and why."""
+    """A repository is not accessible; the message says why."""
 
 
 @dataclass(frozen=True)
-class Described:
-    """One configuration; what is not told is empty."""
+class ConfigInfo:
+    """A configuration's columns and split sizes; empty if unknown."""
 
     columns: tuple[str, ...] = ()
     sizes: dict[str, int | None] = field(default_factory=dict)
-    """Split -> its rows."""
+    """Split -> number of rows."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Repository:
 
     id: str
     commit: str
-    """Full hash of the revision asked for."""
+    """Full hash of the requested revision."""
     gated: bool
     files: tuple[str, ...]
-    configs: dict[str, Described]
-    """Empty where neither the card nor the viewer tells."""
+    configs: dict[str, ConfigInfo]
+    """Empty if neither the card nor the viewer describes them."""
 
 
 class Hub:
@@ -54,10 +54,10 @@ class Hub:
         self._api = hub.HfApi()
 
     def repository(self, names: Sequence[str], revision: str | None) -> Repository:
-        """The first of several ids that exists.
+        """The repository of the first id that exists.
 
         Raises:
-            UnreachableError: none of them does, or what was found is closed to this user or has no such revision.
+            UnreachableError: no id exists, or the repository is closed to this user or has no such revision.
             UserError: there is no connection.
         """
         from huggingface_hub.errors import (
@@ -84,16 +84,16 @@ class Hub:
                 if unreachable_reason := connection_failure(error):
                     raise UserError(f"{unreachable_reason}. Is there a network?") from error
                 raise
-            files = tuple(one.rfilename for one in info.siblings or ())
+            files = tuple(sibling.rfilename for sibling in info.siblings or ())
             card = info.card_data
-            configs = _configs(card.get("dataset_info") if card else None) or self._viewed(name)
+            configs = _parse_configs(card.get("dataset_info") if card else None) or self._viewer_configs(name)
             return Repository(name, str(info.sha), bool(info.gated), files, configs)
         raise UnreachableError(
             f"there is no {' or '.join(names)}, or it is private: `hf auth login` if you have access"
         )
 
-    def _viewed(self, name: str) -> dict[str, Described]:
-        """What the dataset viewer counted; nothing where it has not."""
+    def _viewer_configs(self, name: str) -> dict[str, ConfigInfo]:
+        """The configurations as counted by the dataset viewer; empty if it has none."""
         from huggingface_hub import get_session
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
@@ -101,16 +101,18 @@ class Hub:
         answer = get_session().get(url, params={"dataset": name}, headers=build_hf_headers(), timeout=TIMEOUT_S)
         if answer.status_code != 200:
             return {}
-        return _configs([{"config_name": key, **one} for key, one in answer.json().get("dataset_info", {}).items()])
+        return _parse_configs(
+            [{"config_name": key, **config} for key, config in answer.json().get("dataset_info", {}).items()]
+        )
 
 
-def _configs(described: Any) -> dict[str, Described]:
-    """Configurations as a card (a list, or one alone) or the viewer tells them."""
-    found = {}
-    for one in described if isinstance(described, list) else [described] if isinstance(described, dict) else []:
-        features, splits = one.get("features") or (), one.get("splits") or ()
+def _parse_configs(described: Any) -> dict[str, ConfigInfo]:
+    """Parse the configurations of a card (a list or a single one) or of the viewer."""
+    configs = {}
+    for entry in described if isinstance(described, list) else [described] if isinstance(described, dict) else []:
+        features, splits = entry.get("features") or (), entry.get("splits") or ()
         columns = [feature["name"] for feature in features] if isinstance(features, list) else list(features)
-        listed = splits.items() if isinstance(splits, dict) else [(split["name"], split) for split in splits]
-        sizes = {split: split_info.get("num_examples") for split, split_info in listed}
-        found[str(one.get("config_name") or "default")] = Described(tuple(columns), sizes)
-    return found
+        split_items = splits.items() if isinstance(splits, dict) else [(split["name"], split) for split in splits]
+        sizes = {split: split_info.get("num_examples") for split, split_info in split_items}
+        configs[str(entry.get("config_name") or "default")] = ConfigInfo(tuple(columns), sizes)
+    return configs

@@ -1,4 +1,4 @@
-"""Read a manifest's items as frozen samples, whatever layout they come from."""
+"""Read a manifest's items, of any layout, as frozen samples."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from forgetbench.data.marks import Piece, RawTurn, place, read_marks
 from forgetbench.data.probe import with_class_name
 
 MAX_LABELS = 5000
-"""A task with more different answers has no set of labels; ImageNet has 1000."""
+"""A task with more distinct answers is open-ended; ImageNet has 1000 labels."""
 MAX_REFUSED = 20
-"""So many items that do not fit are collected; then reading stops."""
+"""Reading stops after so many invalid items."""
 _FIELD = re.compile(r"\w[\w -]*")
-"""Name of a field that a prompt may ask for."""
-_NAMED = 5
-"""So many of them, or of the records that make no item, are named where they are not what was asked about."""
-_told: set[tuple[str, str]] = set()
-"""Manifests and splits whose left-out records were told of in this process."""
+"""Name of a field in a prompt template."""
+_MAX_NAMED = 5
+"""Invalid items, or left-out records, that a message names (`data check` names up to MAX_REFUSED)."""
+_reported: set[tuple[str, str]] = set()
+"""Manifests and splits whose left-out records this process has reported."""
 
 
 @dataclass(frozen=True)
-class Refused:
-    """An item that does not fit its manifest."""
+class RefusedItem:
+    """An item that does not fit its manifest, and why."""
 
     place: int
-    """Of its row in the split, from 0."""
+    """Index of its row in the split, from 0."""
     id: str
     reason: str
     fields: tuple[str, ...]
@@ -49,21 +49,21 @@ class Refused:
 
 @dataclass(frozen=True)
 class Read:
-    """What was found in a split."""
+    """The items of a split, and the rows that are no items."""
 
     samples: list[Sample] = field(default_factory=list)
     """The items, in file order."""
     places: list[int] = field(default_factory=list)
-    """Of the items' rows in the split."""
+    """Index of each item's row in the split."""
     drawn: list[int] = field(default_factory=list)
-    """Places of all rows that were drawn, also of those that make no item."""
+    """Indices of all drawn rows, also of rows that make no item."""
     layouts: dict[str, str] = field(default_factory=dict)
-    """Id -> layout, of the items that are conversations."""
+    """Id -> layout, for items that are conversations."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Id -> reason, of the records that make no item."""
-    refused: list[Refused] = field(default_factory=list)
+    """Id -> reason, for records that make no item."""
+    refused: list[RefusedItem] = field(default_factory=list)
     may_show_pictures: bool = False
-    """Whether an item that was read shows a picture, or one that was not drawn could."""
+    """Whether a read item shows a picture, or a row that was not drawn may show one."""
 
 
 def load_samples(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> list[Sample]:
@@ -72,95 +72,98 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None, distr
 
 
 def load_split(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> Read:
-    """Read one split in file order; records that make no item are left out and told of on stderr.
+    """Read a split in file order; records that make no item are left out and reported on stderr.
 
     Args:
         manifest: a manifest with a source.
         split: name of one of its splits.
-        limit: only so many of them, drawn over the whole file: files are often sorted by class or subject. The same
-            ones every time, and a larger limit keeps those of a smaller one. The split's own `limit` holds, too.
-        distract: put the class name among the wrong options (see `probe`); items where it cannot be are left out.
+        limit: at most so many rows, drawn over the whole file because files are often sorted by class or subject. The
+            rows are the same every time, and a larger limit keeps the rows of a smaller one. The split's `limit`
+            applies, too.
+        distract: put the class name among the wrong options (see `probe`); items where this is impossible are left out.
 
     Raises:
         UserError: a file is missing, or items do not fit the manifest; names them.
     """
     read = read_split(manifest, split, limit, distract)
     if read.refused:
-        raise UserError(refusal(manifest, split, read.refused, _NAMED))
+        raise UserError(refusal(manifest, split, read.refused, _MAX_NAMED))
     if not read.samples:
         why = "; in each, the class name is the right answer or there is one wrong option" if distract else ""
-        why += f"; {left_out(split, read.left_out, _NAMED)}" if read.left_out else ""
+        why += f"; {left_out(split, read.left_out, _MAX_NAMED)}" if read.left_out else ""
         raise UserError(f"{manifest.path}: split '{split}' has no items{' for a probe' if distract else ''}{why}.")
     if not read.may_show_pictures and "text" not in manifest.image_domains:
         raise UserError(f"{manifest.path}: {without_pictures(manifest, split)}.")
-    if read.left_out and (manifest.path, split) not in _told and os.environ.get("RANK", "0") == "0":
-        _told.add((manifest.path, split))
-        print(f"{manifest.name}: {left_out(split, read.left_out, _NAMED)}.", file=sys.stderr)
+    if read.left_out and (manifest.path, split) not in _reported and os.environ.get("RANK", "0") == "0":
+        _reported.add((manifest.path, split))
+        print(f"{manifest.name}: {left_out(split, read.left_out, _MAX_NAMED)}.", file=sys.stderr)
     return read
 
 
 def read_split(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> Read:
-    """Read one split as `load_split` does, and say what does not fit instead of refusing it.
+    """Read a split as `load_split` does, but return invalid items instead of raising an error.
 
     Raises:
         UserError: a file is missing or not readable.
     """
     if manifest.source is None:
         raise UserError(f"{manifest.path}: a mixture has no items of its own; name its parts.")
-    read, seen = Read(), set[str]()
+    read, ids = Read(), set[str]()
     reader = _Reader(manifest, split, distract)
-    found = list[_Drafts]()
+    drafts = list[_Readings]()
     for index, row in chosen_rows(manifest, split, limit, reader.observe):
         item_id = str(index if row.get("id") is None else row["id"])
         read.drawn.append(index)
         try:
             layout, samples = reader.read(row, item_id)
-            if item_id in seen and any(samples.values()):
+            if item_id in ids and any(samples.values()):
                 raise ValueError(f"id '{item_id}' is not unique")
         except NoItemError as error:
             read.left_out[printable(item_id)] = str(error)
         except (KeyError, ValueError, TypeError) as error:
-            read.refused.append(_refused(index, item_id, row, error))
+            read.refused.append(_refused_item(index, item_id, row, error))
             if len(read.refused) == MAX_REFUSED:
                 break
         else:
-            seen.add(item_id)
-            unsure = _refused(index, item_id, row, _several(row)) if len(samples) > 1 else None
-            found.append(_Drafts(index, samples, unsure))
+            ids.add(item_id)
+            ambiguous = _refused_item(index, item_id, row, _ambiguous_answer(row)) if len(samples) > 1 else None
+            drafts.append(_Readings(index, samples, ambiguous))
             if layout:
                 read.layouts[item_id] = layout
-    decided = _decided(read, found, reader.agreed)
+    resolved = _resolve_readings(read, drafts, reader.agreed)
     is_whole = limit is None and manifest.split(split).limit is None
-    may_show = any(sample.images for sample in decided.samples) or (not is_whole and reader.may_show)
-    return replace(decided, may_show_pictures=may_show)
+    shows_pictures = any(sample.images for sample in resolved.samples) or (not is_whole and reader.may_show)
+    return replace(resolved, may_show_pictures=shows_pictures)
 
 
-def _refused(place: int, item_id: str, row: Row, error: Exception) -> Refused:
+def _refused_item(place: int, item_id: str, row: Row, error: Exception) -> RefusedItem:
     detail = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-    return Refused(place, printable(item_id), printable(detail), tuple(map(printable, row)))
+    return RefusedItem(place, printable(item_id), printable(detail), tuple(map(printable, row)))
 
 
 @dataclass(frozen=True)
-class _Drafts:
-    """A row's item by each reading of its answer that makes another option right."""
+class _Readings:
+    """The possible items of a row: one per reading of its answer that names a different option."""
 
     place: int
     samples: Mapping[AnswerIs | None, Sample | None]
-    """One, as a rule; None where no probe can be made."""
-    refused: Refused | None
-    """Of several, what to say if the split's items agree on no reading."""
+    """Usually a single sample; None if no probe can be made."""
+    refused: RefusedItem | None
+    """The error to report for an ambiguous answer if the split's items agree on no reading."""
 
 
-def _decided(read: Read, found: Sequence[_Drafts], agreed: AnswerIs | None) -> Read:
-    """What was read, with the items whose answers are read as the split's items agree."""
-    unsure = [one.refused for one in found if one.refused and agreed is None]
-    refused = sorted([*read.refused, *unsure], key=lambda one: one.place)[:MAX_REFUSED]
-    chosen = [one.samples[agreed] if one.refused and agreed else next(iter(one.samples.values())) for one in found]
-    places = [one.place for one, sample in zip(found, chosen, strict=True) if sample]
+def _resolve_readings(read: Read, drafts: Sequence[_Readings], agreed: AnswerIs | None) -> Read:
+    """Add the items of `drafts`, with ambiguous answers read by the `agreed` reading."""
+    ambiguous = [draft.refused for draft in drafts if draft.refused and agreed is None]
+    refused = sorted([*read.refused, *ambiguous], key=lambda draft: draft.place)[:MAX_REFUSED]
+    chosen = [
+        draft.samples[agreed] if draft.refused and agreed else next(iter(draft.samples.values())) for draft in drafts
+    ]
+    places = [draft.place for draft, sample in zip(drafts, chosen, strict=True) if sample]
     return replace(read, refused=refused, samples=[sample for sample in chosen if sample], places=places)
 
 
-def _several(row: Row) -> ValueError:
+def _ambiguous_answer(row: Row) -> ValueError:
     return ValueError(
         f"answer {row['answer']!r} is the text of one of its options and the place or letter of another, and the "
         "split's items agree on neither; write `answer_is: text`, `letter`, `index_from_0` or `index_from_1` "
@@ -168,22 +171,22 @@ def _several(row: Row) -> ValueError:
     )
 
 
-def refusal(manifest: Manifest, split: str, refused: Sequence[Refused], named: int = MAX_REFUSED) -> str:
-    """Why items cannot be read: one message for all of them, the first `named` by place and id."""
+def refusal(manifest: Manifest, split: str, refused: Sequence[RefusedItem], named: int = MAX_REFUSED) -> str:
+    """The message for invalid items; names the first `named` of them by place and id."""
     first = refused[0]
     hint = f"The item's fields: {', '.join(first.fields)}. Map columns under `source.columns`."
     if len(refused) == 1:
         return f"{manifest.path}: item {first.place} of split '{split}': {first}.\n{hint}"
     count = f"{len(refused)} or more" if len(refused) == MAX_REFUSED else str(len(refused))
     lines = [f"{manifest.path}: {count} items of split '{split}' do not fit:"]
-    lines += [f"  item {one.place}: {one}." for one in refused[:named]]
+    lines += [f"  item {item.place}: {item}." for item in refused[:named]]
     if len(refused) > named:
         lines.append(f"  ... `forgetbench data check {manifest.name}` names {len(refused)} of them.")
     return "\n".join([*lines, hint.replace("The item's", "The first one's")])
 
 
 def without_pictures(manifest: Manifest, split: str) -> str:
-    """What is wrong with a split of pictures in which there is none."""
+    """The message for a split that should have pictures and has none."""
     return (
         f"split '{split}': no item has a picture, but `image_domains` are {', '.join(manifest.image_domains)}; "
         "name the column that holds them under `source.columns` (image: ...), or write [text]"
@@ -191,7 +194,7 @@ def without_pictures(manifest: Manifest, split: str) -> str:
 
 
 def left_out(split: str, records: Mapping[str, str], named: int = MAX_REFUSED) -> str:
-    """How many records of a split make no item, and the first `named` of them."""
+    """The message for records that make no item; names the first `named` of them."""
     shown = ", ".join(f"'{id}' ({reason})" for id, reason in list(records.items())[:named])
     some = f"{len(records)} records make" if len(records) > 1 else "1 record makes"
     more = f" and {len(records) - named} more" if len(records) > named else ""
@@ -199,22 +202,22 @@ def left_out(split: str, records: Mapping[str, str], named: int = MAX_REFUSED) -
 
 
 def task_labels(samples: Sequence[Sample]) -> list[str]:
-    """The different answers of a task in words (the right option's text, where letters are answered), sorted.
+    """The distinct answers of a task, sorted; for lettered answers, the texts of the right options.
 
-    A fine-tuned model may answer with these where something else is asked. There are none in open-ended tasks: those of
-    more than MAX_LABELS different answers, or of answers that hardly repeat.
+    A fine-tuned model may give these answers to other questions. Open-ended tasks, which have more than MAX_LABELS
+    distinct answers or answers that hardly repeat, have no labels.
     """
-    found = {
+    labels = {
         sample.options[sample.target]
         if sample.kind is AnswerKind.letter and sample.target is not None
         else sample.answer
         for sample in samples
     }
-    return sorted(found) if len(found) <= min(MAX_LABELS, len(samples) // 2) else []
+    return sorted(labels) if len(labels) <= min(MAX_LABELS, len(samples) // 2) else []
 
 
 class _Reader:
-    """Makes items of rows."""
+    """Makes items from rows."""
 
     def __init__(self, manifest: Manifest, split: str, distract: bool) -> None:
         self._manifest = manifest
@@ -227,72 +230,72 @@ class _Reader:
         self.may_show = False
 
     def observe(self, row: Row) -> None:
-        """Take note of a row, whether it is wanted or not."""
+        """Record how a row's answer can be read and whether it may show pictures, whether or not the row is used."""
         self._answers.observe(row)
         self.may_show = self.may_show or self._pictures.may_show(row)
 
     @property
     def agreed(self) -> AnswerIs | None:
-        """How answers are read that could be read in several ways."""
+        """The reading of ambiguous answers on which all rows agree."""
         return self._answers.agreed()
 
     def read(self, row: Row, item_id: str) -> tuple[str, dict[AnswerIs | None, Sample | None]]:
-        """The layout of a row's conversation, if it has one, and its item, for each reading of its answer that differs.
+        """The layout of a row's conversation (or ""), and the row's item for each reading of its answer that differs.
 
-        An item is None where no probe can be made of it.
+        An item is None if no probe can be made of it.
 
         Raises:
-            NoItemError: its turns ask for no reply.
-            KeyError, ValueError, TypeError: it does not fit.
+            NoItemError: the turns do not end in a reply.
+            KeyError, ValueError, TypeError: the row does not fit the manifest.
         """
-        images = self._pictures.of(row)
-        said = None
+        images = self._pictures.from_row(row)
+        conversation = None
         if is_conversation(row):
-            said = read_conversation(row, self._pictures.one, self._has_marks)
-            reply = row["answer"] if self._has_references else said.reply
-            row = row | {"question": said.before[-1].text, "answer": reply}
+            conversation = read_conversation(row, self._pictures.from_value, self._has_marks)
+            reply = row["answer"] if self._has_references else conversation.reply
+            row = row | {"question": conversation.before[-1].text, "answer": reply}
         options = self._answers.options(row)
         open_ended = self._manifest.answer is AnswerKind.text
-        ways = [None] if open_ended else self._answers.readings(row, options)
-        samples = {way: self._sample(row, item_id, images, said, options, way) for way in ways}
+        readings = [None] if open_ended else self._answers.readings(row, options)
+        samples = {reading: self._sample(row, item_id, images, conversation, options, reading) for reading in readings}
         for sample in filter(None, samples.values()):
             check_texts(sample)
-        return said.layout if said else "", samples
+        return conversation.layout if conversation else "", samples
 
     def _sample(
         self,
         row: Row,
         item_id: str,
         images: tuple[ImageRef, ...],
-        said: Conversation | None,
+        conversation: Conversation | None,
         options: tuple[str, ...],
-        way: AnswerIs | None,
+        reading: AnswerIs | None,
     ) -> Sample | None:
         manifest = self._manifest
-        answer, references = self._answers.answer(row, options, way)
+        answer, references = self._answers.answer(row, options, reading)
         class_name = str(row.get("class_name") or "")
         class_place: int | None
         if self._distract:
             right = options.index(answer) if manifest.answer is AnswerKind.option else LETTERS.index(answer)
             if not class_name:
                 raise ValueError("a probe needs the item's `class_name`")
-            found = with_class_name(options, right, class_name, item_id)
-            if found is None:
+            replaced = with_class_name(options, right, class_name, item_id)
+            if replaced is None:
                 return None
-            options, class_place = found
+            options, class_place = replaced
         else:
             class_place = class_option(manifest, row, answer, options)
-        turns = place(self._asked(row, options, said), images)
-        shown = [*images, *(part for turn in turns for part in turn.parts if isinstance(part, ImageRef))]
+        turns = place(self._question_turns(row, options, conversation), images)
+        pictures = [*images, *(part for turn in turns for part in turn.parts if isinstance(part, ImageRef))]
         if not turns[-1].text.strip():
             raise NoItemError("its last question is empty")
         labels = {name: value for name, value in row.items() if value is not None}
-        labels |= {"image": shown[0].name if shown else item_id}
+        labels |= {"image": pictures[0].name if pictures else item_id}
         return Sample(
             id=item_id,
             turns=turns,
-            # A conversation's texts are kept as they are; of other items blanks around the answer never counted.
-            answer=answer.strip() if manifest.answer is AnswerKind.text and not said else answer,
+            # A conversation's texts are kept unchanged; the answers of other items are stripped.
+            answer=answer.strip() if manifest.answer is AnswerKind.text and not conversation else answer,
             kind=manifest.answer,
             references=references,
             options=options,
@@ -301,13 +304,13 @@ class _Reader:
             class_name=class_name,
         )
 
-    def _asked(self, row: Row, options: tuple[str, ...], said: Conversation | None) -> list[RawTurn]:
-        """All turns before the answer, the last one as the manifest's prompt writes it."""
-        question = said.before[-1].pieces if said else (str(row.get("question")),)
+    def _question_turns(self, row: Row, options: tuple[str, ...], conversation: Conversation | None) -> list[RawTurn]:
+        """All turns before the answer; the manifest's prompt formats the last turn."""
+        question = conversation.before[-1].pieces if conversation else (str(row.get("question")),)
         if isinstance(row.get("question"), bytes | list | dict):
             raise ValueError(f"`question` must be a text, not {str(row['question'])[:80]!r}")
-        pieces = _prompt(self._manifest.prompt, row, options, question)
-        if not said:
+        pieces = _fill_prompt(self._manifest.prompt, row, options, question)
+        if not conversation:
             text = "".join(map(str, pieces)).strip()
             if not text:
                 raise ValueError("the prompt is empty")
@@ -316,14 +319,14 @@ class _Reader:
         needs_options = self._manifest.answer is AnswerKind.letter and not self._shows_options
         if needs_options and not all(option in last.text for option in options):
             raise ValueError("`answer: letter`, but its prompt shows no options; write {options} into `prompt`")
-        return [*(said.before[:-1] if said else ()), read_marks(last) if self._has_marks else last]
+        return [*(conversation.before[:-1] if conversation else ()), read_marks(last) if self._has_marks else last]
 
 
-def _prompt(template: str, row: Row, options: tuple[str, ...], question: Sequence[Piece]) -> tuple[Piece, ...]:
-    """The manifest's prompt, filled; where it asks for `{question}`, the pieces of the question.
+def _fill_prompt(template: str, row: Row, options: tuple[str, ...], question: Sequence[Piece]) -> tuple[Piece, ...]:
+    """Fill in the manifest's prompt template; `{question}` becomes the pieces of the question.
 
-    Names of fields alone are filled in: `str.format` would read `{image.__class__}` and what it leads to, and a
-    manifest may be somebody else's.
+    Only field names are filled in. `str.format` would evaluate `{image.__class__}`, and a manifest may come from an
+    untrusted source.
     """
     fields = {name: value for name, value in row.items() if value is not None}
     fields["options"] = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))

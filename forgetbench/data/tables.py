@@ -1,7 +1,7 @@
-"""Rows of Parquet and Arrow tables, whose pictures know their place and so need not stay in memory.
+"""Read rows of Parquet and Arrow tables. Pictures carry their cell's address, so their bytes need not stay in memory.
 
-A picture's bytes carry the cell they came from: `table.parquet#row group/row/column/...`. Whoever keeps only the cell
-reads the bytes again by `read_cell`; of Parquet, whole row groups are read, and the last few stay in memory.
+The address of a picture's bytes is `table.parquet#row group/row/column/...`; `read_cell` reads the bytes again. Parquet
+is read by whole row groups, of which the last few stay in memory.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from forgetbench.core.reading import check_file
 
 Row = dict[str, Any]
 GROUPS_IN_MEMORY = 256 * 2**20
-"""Bytes of row groups that stay in memory; the one read last stays however large it is."""
+"""Bytes of row groups that stay in memory; the last row group stays even if it is larger."""
 BATCH = 256
 
 
-class Stored(bytes):
+class CellBytes(bytes):
     """Bytes of a table's cell, with the cell's address."""
 
     cell: str = ""
 
     @classmethod
-    def at(cls, data: bytes, cell: str) -> Stored:
-        """The bytes, addressed."""
-        made = cls(data)
-        made.cell = cell
-        return made
+    def at(cls, data: bytes, cell: str) -> CellBytes:
+        """The bytes of the cell at an address."""
+        stored = cls(data)
+        stored.cell = cell
+        return stored
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:
@@ -52,8 +52,8 @@ def parquet_rows(path: Path) -> Iterator[Row]:
         for group in range(file.num_row_groups):
             row = 0
             for batch in file.iter_batches(batch_size=BATCH, row_groups=[group]):
-                for held in _listed(batch):
-                    yield addressed(held, f"{path}#{group}/{row}")
+                for row_values in _batch_rows(batch):
+                    yield with_addresses(row_values, f"{path}#{group}/{row}")
                     row += 1
 
 
@@ -61,8 +61,8 @@ def arrow_rows(path: str) -> Iterator[Row]:
     """The rows of a table that `datasets` has cached."""
     table, row = _arrow(path, Path(path).stat().st_mtime_ns), 0
     for batch in table.to_batches(max_chunksize=BATCH):
-        for held in _listed(batch):
-            yield addressed(held, f"{path}#0/{row}")
+        for row_values in _batch_rows(batch):
+            yield with_addresses(row_values, f"{path}#0/{row}")
             row += 1
 
 
@@ -71,11 +71,11 @@ def _check_columns(names: Sequence[str]) -> None:
         raise ValueError(f"it has two columns '{twice[0]}', of which one would be lost")
 
 
-def _listed(batch: Any) -> list[Row]:
+def _batch_rows(batch: Any) -> list[Row]:
     """A batch's rows.
 
     Raises:
-        ValueError: a column holds what Python cannot, such as a date beyond the year 9999; names it.
+        ValueError: a column holds a value that Python cannot, such as a date beyond the year 9999; names the column.
     """
     try:
         return cast(list[Row], batch.to_pylist())
@@ -89,40 +89,40 @@ def _listed(batch: Any) -> list[Row]:
 
 
 def table_length(path: str) -> int:
-    """How many rows a cached table has."""
+    """Number of rows of a cached table."""
     return int(_arrow(path, Path(path).stat().st_mtime_ns).num_rows)
 
 
-def addressed(row: Row, cell: str) -> Row:
+def with_addresses(row: Row, cell: str) -> Row:
     """The row with every bytes value addressed as a part of `cell`."""
-    return {name: _addressed(value, f"{cell}/{quote(name, safe='')}") for name, value in row.items()}
+    return {name: _with_address(value, f"{cell}/{quote(name, safe='')}") for name, value in row.items()}
 
 
-def _addressed(value: Any, cell: str) -> Any:
+def _with_address(value: Any, cell: str) -> Any:
     if isinstance(value, bytes):
-        return Stored.at(value, cell)
+        return CellBytes.at(value, cell)
     if isinstance(value, list):
-        return [_addressed(one, f"{cell}/{place}") for place, one in enumerate(value)]
+        return [_with_address(inner, f"{cell}/{place}") for place, inner in enumerate(value)]
     if isinstance(value, dict):
-        return addressed(value, cell)
+        return with_addresses(value, cell)
     return value
 
 
 def is_cell(container: str) -> bool:
-    """Whether a picture's container is a table's cell."""
+    """Whether a picture's container is the address of a table's cell."""
     return container.rpartition("#")[0].endswith((".parquet", ".arrow"))
 
 
 def content_name(data: bytes) -> str:
-    """What a picture is called that has no file: the first 64 bits of its sha256, in hexadecimal."""
+    """Name of a picture without a file: the first 64 bits of its sha256, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def read_cell(cell: str, name: str) -> bytes:
-    """The bytes at an address that `Stored` carries, if they still have that `content_name`.
+    """Read the bytes at the address of `CellBytes`, and check their `content_name`.
 
     Raises:
-        UserError: the table is gone or has changed.
+        UserError: the table no longer exists or has changed.
     """
     import pyarrow as pa
 
@@ -131,7 +131,7 @@ def read_cell(cell: str, name: str) -> bytes:
     try:
         changed_ns = Path(path).stat().st_mtime_ns
         arrow = path.endswith(".arrow")
-        table = _arrow(path, changed_ns) if arrow else _group(path, changed_ns, int(group), column)
+        table = _arrow(path, changed_ns) if arrow else _read_group(path, changed_ns, int(group), column)
         value = table.column(column)[int(row)].as_py()
         for step in within:
             value = value[int(step)] if isinstance(value, list) else value[step]
@@ -143,20 +143,20 @@ def read_cell(cell: str, name: str) -> bytes:
 
 
 def groups_in_memory() -> int:
-    """Bytes of the row groups that are held."""
+    """Bytes of the cached row groups."""
     return sum(table.nbytes for table in _groups.values())
 
 
 def groups_cache(max_bytes: int) -> LRUCache[tuple[str, int, int, str], Any]:
-    """Row groups, one column each; one that is larger than all of it takes all of it."""
+    """A cache of row groups, one column each; a row group larger than the cache takes all of it."""
     return LRUCache(max_bytes, getsizeof=lambda table: min(table.nbytes, max_bytes))
 
 
 _groups = groups_cache(GROUPS_IN_MEMORY)
 
 
-def _group(*key: Any) -> Any:
-    """One column of a row group, kept for the pictures beside."""
+def _read_group(*key: Any) -> Any:
+    """A column of a row group, cached because neighbouring pictures are read next."""
     if key not in _groups:
         path, changed_ns, group, column = key
         _groups[key] = _parquet(path, changed_ns).read_row_group(group, columns=[column])
@@ -172,7 +172,7 @@ def _parquet(path: str, changed_ns: int) -> Any:
 
 @lru_cache(maxsize=256)
 def _arrow(path: str, changed_ns: int) -> Any:
-    """A cached table of `datasets`, mapped into memory: pages that are not used are the system's to drop."""
+    """A cached table of `datasets`, memory-mapped, so that the system can drop unused pages."""
     import pyarrow as pa
 
     return pa.ipc.open_stream(pa.memory_map(path)).read_all()

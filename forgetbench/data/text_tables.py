@@ -1,6 +1,6 @@
-"""Rows of CSV and TSV files, as spreadsheets and pandas write them: a header, quotes around what needs them.
+"""Read rows of CSV and TSV files as spreadsheets and pandas write them, with a header and quotes where needed.
 
-Every cell is a text; an empty one is absent. Cells that stand for lists are read as JSON, or as Python writes a list.
+Every cell is a text; an empty cell is absent. Cells that hold lists are read as JSON or as Python literals.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from forgetbench.core.reading import lines, opened
 Row = dict[str, Any]
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _LISTS = ("options", "images", "image", "messages", "conversations", "prompt", "completion", "history")
-"""Fields that may be lists; an answer is one only where it is a JSON list of texts."""
-_LONGEST = 256 * 2**20
-"""Characters of a cell: pictures in base64 are long."""
-_MOST_COLUMNS = 10_000
+"""Fields that may be lists; an answer is a list only if it is a JSON list of texts."""
+_MAX_CELL = 256 * 2**20
+"""Longest cell in characters: pictures in base64 are long."""
+_MAX_COLUMNS = 10_000
 
 
 def separator(path: Path) -> str | None:
-    """What stands between the cells of a file, by its name; None if it is no table as text."""
+    """The separator of a file's cells, by the file's name; None if it is not CSV or TSV."""
     return _SEPARATORS.get((path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower())
 
 
@@ -39,11 +39,11 @@ def text_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
         columns: our field's name -> the column's, where they differ.
 
     Raises:
-        UserError: a line is not laid out as the header; names it.
+        UserError: a line has another number of cells than the header; names the line.
     """
     lists = {columns.get(name, name) for name in _LISTS}
     answer = columns.get("answer", "answer")
-    csv.field_size_limit(_LONGEST)
+    csv.field_size_limit(_MAX_CELL)
     with opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
         reader = csv.reader(lines(path, text.readline), delimiter=separator(path) or ",", strict=True)
         try:
@@ -58,7 +58,7 @@ def text_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
                         "with separators, quotes or line breaks into quotes."
                     )
                 yield {
-                    name: _list(cell) if name in lists else _texts(cell) if name == answer else cell
+                    name: _parse_list(cell) if name in lists else _parse_texts(cell) if name == answer else cell
                     for name, cell in zip(header, cells, strict=True)
                     if cell.strip()
                 }
@@ -67,8 +67,8 @@ def text_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
 
 
 def _check_header(path: Path, header: list[str]) -> None:
-    if len(header) > _MOST_COLUMNS:
-        raise UserError(f"{path}:1: the header has {len(header):,} columns, and may have {_MOST_COLUMNS:,}.")
+    if len(header) > _MAX_COLUMNS:
+        raise UserError(f"{path}:1: the header has {len(header):,} columns, and may have {_MAX_COLUMNS:,}.")
     if twice := [name for name, n in Counter(header).items() if n > 1]:
         raise UserError(f"{path}:1: the header names the column '{twice[0]}' twice; rename one.")
     if len(header) == 1 and (other := next((mark for mark in ";\t," if mark in header[0]), None)):
@@ -77,19 +77,19 @@ def _check_header(path: Path, header: list[str]) -> None:
         )
 
 
-def _list(cell: str) -> object:
+def _parse_list(cell: str) -> object:
     """The list that a cell holds, or else its text."""
     if not cell.lstrip().startswith("["):
         return cell
-    for read in (json.loads, ast.literal_eval):
+    for parse in (json.loads, ast.literal_eval):
         try:
-            found = read(cell)
+            value = parse(cell)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
-        return found if isinstance(found, list) else cell
+        return value if isinstance(value, list) else cell
     return cell
 
 
-def _texts(cell: str) -> object:
-    found = _list(cell) if cell.lstrip().startswith('["') else cell
-    return found if isinstance(found, list) and all(isinstance(one, str) for one in found) else cell
+def _parse_texts(cell: str) -> object:
+    value = _parse_list(cell) if cell.lstrip().startswith('["') else cell
+    return value if isinstance(value, list) and all(isinstance(text, str) for text in value) else cell

@@ -49,7 +49,7 @@ def manifest(folder: Path, file: str, **fields: Any) -> Manifest:
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Manifest]:
     """A set of rows in JSON lines, or in Parquet where asked, beside red.png and blue.png."""
-    monkeypatch.setattr(sources, "_told", set())
+    monkeypatch.setattr(sources, "_reported", set())
     (tmp_path / "pictures").mkdir()
     for color, name in NAMES.items():
         (tmp_path / "pictures" / f"{name}.png").write_bytes(picture(color))

@@ -244,7 +244,7 @@ def test_whatever_a_processor_raises_names_item_and_picture(
     def fails(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(encoder, "_marking", fails)
+    monkeypatch.setattr(encoder, "_marking_processor", fails)
     with pytest.raises(UserError, match=r"Item 'narrow' with 'rule.png': the model's processor does not take it"):
         encoder.encode(shape("rule.png", 8, 8))
 

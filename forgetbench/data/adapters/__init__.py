@@ -1,8 +1,8 @@
-"""Turn the rows of odd public layouts into items: a manifest's `source.adapter` names one of the functions below.
+"""Adapters of public layouts: a manifest's `source.adapter` names a function that turns rows into items.
 
-An adapter gets all rows of a split, mapped columns (`source.columns`) under our names too, and yields rows with our
-fields (`image`, `question`, `options`, `answer`, ...); columns that nothing replaces stay. Where a row does not have
-its layout, it raises KeyError, TypeError, ValueError or AttributeError.
+An adapter gets all rows of a split, in which mapped columns (`source.columns`) also have our names. It yields rows with
+our fields (`image`, `question`, `options`, `answer`, ...) and keeps the other columns. If a row does not have the
+layout, it raises KeyError, TypeError, ValueError or AttributeError.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Layouts with open answers: several people's, several questions a picture, pictures in another table."""
+"""Adapters of layouts with open answers: several annotators, several questions per picture, a table of pictures."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ Row = dict[str, Any]
 
 
 def annotators(rows: Iterator[Row]) -> Iterator[Row]:
-    """VQA's `answers`, texts or {answer, ...}; the most frequent comes first, since the first is trained on.
+    """VQA's `answers`, texts or {answer, ...}, the most frequent first, because the first is trained on.
 
-    Someone who answered nothing agrees with no one, and still counts among them.
+    Empty answers go last; they still count as annotators.
     """
     for row in rows:
-        given = [one["answer"] if isinstance(one, dict) else one for one in row["answers"]]
-        counted = Counter(text for text in given if text.strip())
-        silent = [""] * (len(given) - counted.total())
-        yield row | {"answer": [text for text, n in counted.most_common() for _ in range(n)] + silent}
+        texts = [answer["answer"] if isinstance(answer, dict) else answer for answer in row["answers"]]
+        counted = Counter(text for text in texts if text.strip())
+        empty = [""] * (len(texts) - counted.total())
+        yield row | {"answer": [text for text, n in counted.most_common() for _ in range(n)] + empty}
 
 
 def annotators_capitalised(rows: Iterator[Row]) -> Iterator[Row]:
-    """TextVQA and VizWiz: as `annotators`, the question with one capital at its start, as lmms-eval asks it.
+    """TextVQA and VizWiz: as `annotators`, with the question capitalised as in lmms-eval.
 
     TextVQA's `ocr_tokens` are also given as one text, `ocr`.
     """
@@ -37,12 +37,12 @@ def ocrvqa(rows: Iterator[Row]) -> Iterator[Row]:
         pairs = zip(row["questions"], row["answers"], strict=True)
         shared = {name: value for name, value in row.items() if name not in ("questions", "answers")}
         yield from (
-            shared | {"question": asked, "answer": answer} for asked, answer in pairs if answer and answer.strip()
+            shared | {"question": question, "answer": answer} for question, answer in pairs if answer and answer.strip()
         )
 
 
 def gqa(rows: Iterator[Row]) -> Iterator[Row]:
-    """GQA: the pictures' rows {id, image} come first, then the questions', which name them by `imageId`."""
+    """GQA: rows of pictures {id, image} come first, then rows of questions, which name pictures by `imageId`."""
     pictures = dict[str, Any]()
     for row in rows:
         if "question" not in row:
@@ -67,7 +67,7 @@ def cauldron(rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def yes_no(rows: Iterator[Row]) -> Iterator[Row]:
-    """The questions that are answered by yes or no, in lower case; numbered, for a public id may recur."""
+    """Keep the questions with the answer yes or no, in lower case; ids become row numbers, as public ids may repeat."""
     for row in rows:
         answer = str(row["answer"]).strip().casefold()
         if answer in ("yes", "no"):

@@ -1,4 +1,4 @@
-"""Multiple-choice layouts: options in a list, in a string, in columns A to D, or inside the question's text."""
+"""Adapters of multiple-choice layouts: options in a list, in a string, in columns A to D, or in the question's text."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def lettered_text(rows: Iterator[Row]) -> Iterator[Row]:
     """
     for row in rows:
         text = str(row["question"])
-        found = _LETTERED.search(text)
-        if not found:
+        match = _LETTERED.search(text)
+        if not match:
             raise ValueError(f"no lines 'A. ..', 'B. ..' in the question {text!r}")
-        letters, options = zip(*(line.split(". ", 1) for line in found[0].split("\n")), strict=True)
-        if "".join(letters) != LETTERS[: len(letters)] or _LETTER.search(text, found.end()):
+        letters, options = zip(*(line.split(". ", 1) for line in match[0].split("\n")), strict=True)
+        if "".join(letters) != LETTERS[: len(letters)] or _LETTER.search(text, match.end()):
             raise ValueError(f"options are not lettered line by line in the question {text!r}")
-        yield _asked(row, text[: found.start()].strip(), options, _place(row["answer"]))
+        yield _item(row, text[: match.start()].strip(), options, _answer_index(row["answer"]))
 
 
 def named_text(rows: Iterator[Row]) -> Iterator[Row]:
@@ -51,19 +51,19 @@ def imagewikiqa(rows: Iterator[Row]) -> Iterator[Row]:
 def cell_naming(rows: Iterator[Row]) -> Iterator[Row]:
     """BSCCM as questions: as `lettered_text`, with the `cell` that up to 23 pictures of different light show."""
     for row in lettered_text(rows):
-        yield row | {"cell": _number(row["image"], r"cell_(\d+)")}
+        yield row | {"cell": _number_in_name(row["image"], r"cell_(\d+)")}
 
 
 def instrument_naming(rows: Iterator[Row]) -> Iterator[Row]:
     """PitVis as questions: as `lettered_text`, with the `video` that a frame is from."""
     for row in lettered_text(rows):
-        yield row | {"video": _number(row["image"], r"video_(\d+)")}
+        yield row | {"video": _number_in_name(row["image"], r"video_(\d+)")}
 
 
 def vmcbench(rows: Iterator[Row]) -> Iterator[Row]:
     """VMCBench: options in the columns A to D."""
     for row in rows:
-        yield _asked(row, row["question"], *_columns(row))
+        yield _item(row, row["question"], *_column_options(row))
 
 
 def vmcbench_unmixed(rows: Iterator[Row]) -> Iterator[Row]:
@@ -75,54 +75,54 @@ def vmcbench_unmixed(rows: Iterator[Row]) -> Iterator[Row]:
 def mmbench(rows: Iterator[Row]) -> Iterator[Row]:
     """MMBench: two to four options in the columns A to D, a hint before the question.
 
-    An item recurs with its options in another order and a million added to its `index`: all of them have one `base`.
+    An item is repeated with its options in another order and a million added to its `index`; its copies share `base`.
     """
     for row in rows:
         hint = "" if _is_absent(row.get("hint")) else f"{row['hint']} "
-        asked = _asked(row, f"{hint}{row['question']}", *_columns(row))
-        yield asked | {"id": str(row["index"]), "base": int(row["index"]) % 1_000_000}
+        item = _item(row, f"{hint}{row['question']}", *_column_options(row))
+        yield item | {"id": str(row["index"]), "base": int(row["index"]) % 1_000_000}
 
 
 def mmmu_choice(rows: Iterator[Row]) -> Iterator[Row]:
     """MMMU's multiple-choice questions: `options` is a string that holds a list; up to seven pictures."""
     for row in _mmmu(rows, "multiple-choice"):
-        yield _asked(row, row["question"], row["options"], _place(row["answer"]))
+        yield _item(row, row["question"], row["options"], _answer_index(row["answer"]))
 
 
 def mmmu_open(rows: Iterator[Row]) -> Iterator[Row]:
-    """MMMU's open questions: `answer` is a text, or a string that holds a list of accepted ones."""
+    """MMMU's open questions: `answer` is a text, or a string that holds a list of accepted texts."""
     for row in _mmmu(rows, "open"):
         answer = str(row["answer"])
         accepted: object = answer
         with suppress(ValueError):  # an interval, [0, 1), begins like a list
-            accepted = _listed(answer)
+            accepted = _parse_list(answer)
         yield row | {"options": None, "answer": accepted}
 
 
 def ai2d(rows: Iterator[Row]) -> Iterator[Row]:
     """AI2D: `answer` is an index in a string, though options may be numbers too."""
     for row in rows:
-        yield _asked(row, row["question"], row["options"], int(row["answer"]))
+        yield _item(row, row["question"], row["options"], int(row["answer"]))
 
 
 def scienceqa(rows: Iterator[Row]) -> Iterator[Row]:
     """ScienceQA: two to five `choices`, an index, and a hint as context."""
     for row in rows:
         hint = "" if _is_absent(row.get("hint")) else f"Context: {row['hint']}\n"
-        yield _asked(row, f"{hint}{row['question']}", row["choices"], int(row["answer"]))
+        yield _item(row, f"{hint}{row['question']}", row["choices"], int(row["answer"]))
 
 
 def iconqa_choice(rows: Iterator[Row]) -> Iterator[Row]:
-    """IconQA's questions with texts to choose from: `choices` is one string, its commas between them.
+    """IconQA's questions with text choices: `choices` is a string with commas between the choices.
 
-    Left out where a comma inside a choice shows: the answer is then none of them, or one of them is empty.
+    Items with a comma inside a choice are left out: then the answer is none of the choices, or a choice is empty.
     """
     for row in rows:
         if row["ques_type"] == "choose_txt":
             options = [option.strip() for option in str(row["choices"]).split(",")]
             answer = str(row["answer"]).strip()
             if answer in options and all(options):
-                yield _asked(row, row["question"], options, options.index(answer))
+                yield _item(row, row["question"], options, options.index(answer))
 
 
 def iconqa_blank(rows: Iterator[Row]) -> Iterator[Row]:
@@ -131,37 +131,37 @@ def iconqa_blank(rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def _mmmu(rows: Iterator[Row], kind: str) -> Iterator[Row]:
-    """The questions of one kind, with the pictures that question and options name: others belong to the explanation.
+    """The questions of a kind, with the pictures that question and options name; others belong to the explanation.
 
-    Where some are not named, the marks of the others are numbered anew. Without any mark, all pictures are kept.
+    If some pictures are not named, the marks are renumbered. Without any mark, all pictures are kept.
     """
     for row in rows:
         if row["question_type"] != kind:
             continue
-        texts = [str(row["question"]), *map(str, _listed(row["options"]))]
+        texts = [str(row["question"]), *map(str, _parse_list(row["options"]))]
         named = sorted({int(number) for text in texts for number in _NUMBERED.findall(text)})
         pictures = [row.get(f"image_{number}") for number in named or range(1, 8)]
         if named and None in pictures:
             raise ValueError(f"its texts name the pictures {named}, and not all are there")
         question, *options = (_renumbered(text, named) for text in texts)
-        held = [picture for picture in pictures if picture is not None]
-        yield row | {"image": held, "question": question, "options": options}
+        shown = [picture for picture in pictures if picture is not None]
+        yield row | {"image": shown, "question": question, "options": options}
 
 
 def _renumbered(text: str, named: Sequence[int]) -> str:
     return _NUMBERED.sub(lambda mark: f"<image {named.index(int(mark[1])) + 1}>", text)
 
 
-def _asked(row: Row, question: str, options: Sequence[object], right: int) -> Row:
-    """The item; an option offered twice (1,000 ImageNet classes have 998 names) is offered once."""
+def _item(row: Row, question: str, options: Sequence[object], right: int) -> Row:
+    """Make an item; repeated options (1,000 ImageNet classes have 998 names) are merged."""
     texts = [str(option).strip() for option in options]
     if not 0 <= right < len(texts):
         raise ValueError(f"answer {row.get('answer')!r} is outside the options {texts}")
-    once = list(dict.fromkeys(texts))
-    return row | {"question": question, "options": once, "answer": once.index(texts[right])}
+    distinct = list(dict.fromkeys(texts))
+    return row | {"question": question, "options": distinct, "answer": distinct.index(texts[right])}
 
 
-def _place(answer: object) -> int:
+def _answer_index(answer: object) -> int:
     """Index of an answer given as a letter, perhaps with a full stop, or as an index."""
     text = str(answer).strip().rstrip(".")
     if text.isdecimal():
@@ -171,13 +171,13 @@ def _place(answer: object) -> int:
     return LETTERS.index(text.upper())
 
 
-def _columns(row: Row) -> tuple[list[str], int]:
-    """The options that there are in the columns A to D, and the place of the right one."""
-    given = {letter: str(row[letter]) for letter in "ABCD" if not _is_absent(row.get(letter))}
+def _column_options(row: Row) -> tuple[list[str], int]:
+    """The non-empty options in the columns A to D, and the place of the right option."""
+    options = {letter: str(row[letter]) for letter in "ABCD" if not _is_absent(row.get(letter))}
     right = str(row["answer"]).strip()
-    if right not in given:
-        raise ValueError(f"answer {right!r} is none of the options' letters {', '.join(given)}")
-    return list(given.values()), list(given).index(right)
+    if right not in options:
+        raise ValueError(f"answer {right!r} is none of the options' letters {', '.join(options)}")
+    return list(options.values()), list(options).index(right)
 
 
 def _is_absent(value: object) -> bool:
@@ -185,18 +185,18 @@ def _is_absent(value: object) -> bool:
     return value is None or str(value).strip().casefold() in ("", "nan")
 
 
-def _listed(text: str) -> list[object]:
+def _parse_list(text: str) -> list[object]:
     try:
-        held = ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError) as error:
         raise ValueError(f"{text!r} holds no list") from error
-    if not isinstance(held, list):
+    if not isinstance(value, list):
         raise ValueError(f"{text!r} holds no list")
-    return held
+    return value
 
 
-def _number(image: object, pattern: str) -> str:
-    found = re.search(pattern, str(image))
-    if not found:
+def _number_in_name(image: object, pattern: str) -> str:
+    match = re.search(pattern, str(image))
+    if not match:
         raise ValueError(f"the picture's name {image!r} has no {pattern}")
-    return found[1]
+    return match[1]

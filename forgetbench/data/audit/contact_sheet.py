@@ -1,4 +1,4 @@
-"""Pictures side by side on one sheet, to be looked at: an evaluation picture and the training picture it resembles."""
+"""Draw a contact sheet of picture pairs: evaluation pictures next to the training pictures they resemble."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 128
-"""Pixels of each picture's place; smaller pictures are enlarged, so that eyes can compare them."""
+"""Pixels on each side of a picture; smaller pictures are enlarged."""
 COLUMNS = 4
 _GAP, _LINE = 8, 14
 _INK, _PAPER, _FRAME = (20, 20, 20), (255, 255, 255), (200, 200, 200)
@@ -16,7 +16,7 @@ _INK, _PAPER, _FRAME = (20, 20, 20), (255, 255, 255), (200, 200, 200)
 
 @dataclass(frozen=True)
 class CaptionedPair:
-    """Two pictures and the lines below them."""
+    """Two pictures and the caption lines below them."""
 
     left: Image.Image
     right: Image.Image
@@ -24,13 +24,13 @@ class CaptionedPair:
 
 
 def contact_sheet(pairs: Sequence[CaptionedPair]) -> Image.Image:
-    """One RGB picture of all pairs, row by row; lines too long for their place are cut in the middle."""
+    """An RGB picture of all pairs, row by row; captions that are too long are shortened in the middle."""
     n_lines = max((len(pair.lines) for pair in pairs), default=0)
     width, height = 2 * SIDE + 3 * _GAP, SIDE + n_lines * _LINE + 2 * _GAP
     n_rows = -(-len(pairs) // COLUMNS)
     sheet = Image.new("RGB", (min(COLUMNS, max(len(pairs), 1)) * width, max(n_rows, 1) * height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(11)  # at its own 10, blanks between words close up
+    font = ImageFont.load_default(11)  # at the default size 10, blanks between words are too narrow
     for place, pair in enumerate(pairs):
         x, y = place % COLUMNS * width + _GAP, place // COLUMNS * height + _GAP
         for picture, left in ((pair.left, x), (pair.right, x + SIDE + _GAP)):
@@ -50,8 +50,8 @@ def _fitted(picture: Image.Image) -> Image.Image:
 
 
 def _cut(line: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
-    kept = line = " ".join(line.split())  # a file's name may hold a line break, which cannot be measured
-    while draw.textlength(kept, font=font) > width and len(line) > 4:
+    shortened = line = " ".join(line.split())  # `textlength` refuses line breaks, which a file's name may hold
+    while draw.textlength(shortened, font=font) > width and len(line) > 4:
         line = line[: len(line) // 2] + line[len(line) // 2 + 1 :]
-        kept = line[: len(line) // 2] + "..." + line[len(line) // 2 :]
-    return kept
+        shortened = line[: len(line) // 2] + "..." + line[len(line) // 2 :]
+    return shortened

@@ -1,9 +1,9 @@
-"""Where the data contradict what manifests claim: a quadrant holds only if the pictures and the questions bear it out.
+"""Find claims of manifests that the data contradict.
 
-A manifest's lists decide on which side of each axis a set is (see `quadrant`). Two claims can be refuted by looking:
-"out-of-distribution image", if the target's training pictures show the set's own; and "out-of-distribution text", if
-the target's training items ask the set's own questions and answer them with its answers. That a claim is not refuted
-proves nothing.
+A manifest's lists determine a dataset's side of each axis (see `quadrant`). The data can refute two claims:
+"out-of-distribution image", if the target's training pictures include the dataset's pictures; and "out-of-distribution
+text", if the target's training items have the same questions and answers as the dataset. Claims that are not refuted
+are not proven.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from forgetbench.data.manifest import Manifest
 from forgetbench.data.quadrant import place
 
 MOST_PICTURES = 0.05
-"""Share of an out-of-distribution set's pictures that may look like training pictures; by chance, tiny ones do."""
+"""Share of an OOD dataset's pictures that may resemble training pictures; tiny pictures do so by chance."""
 MOST_QUESTIONS = 0.5
-"""Share of an out-of-distribution set's items whose question and answer may both occur in training."""
+"""Share of an OOD dataset's items whose question and answer may both occur in training."""
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What a training set repeats of an evaluation set."""
+class SharedContent:
+    """The content of an evaluation set that a training set repeats."""
 
     pictures: int
     """Distinct pictures of the evaluation set."""
@@ -37,7 +37,7 @@ class Shared:
 
     @property
     def is_leak(self) -> bool:
-        """Whether a training picture or item is scored again as it is."""
+        """Whether a training picture or item is also scored, unchanged."""
         return bool(self.identical or self.items)
 
     @property
@@ -46,12 +46,12 @@ class Shared:
         return not (self.is_leak or self.near or self.texts.questions or self.texts.near)
 
 
-def contradictions(target: Manifest, evaluated: Manifest, shared: Shared) -> Iterator[str]:
-    """What is wrong with an evaluation set's place relative to a target set."""
-    placed = place(target, evaluated)
+def contradictions(target: Manifest, evaluated: Manifest, shared: SharedContent) -> Iterator[str]:
+    """Quadrant claims of an evaluation set that the content shared with the target's training set refutes."""
+    placement = place(target, evaluated)
     pictures = (shared.identical + shared.near) / shared.pictures if shared.pictures else 0.0
-    if placed.image_axis is Axis.ood and pictures > MOST_PICTURES:
+    if placement.image_axis is Axis.ood and pictures > MOST_PICTURES:
         yield f"image is called OOD, but {pictures:.0%} of its pictures are training pictures, exactly or nearly"
     texts = shared.texts
-    if placed.text_axis is Axis.ood and texts.answered > MOST_QUESTIONS * texts.items:
+    if placement.text_axis is Axis.ood and texts.answered > MOST_QUESTIONS * texts.items:
         yield f"text is called OOD, but {texts.answered / texts.items:.0%} of its questions and answers are in training"

@@ -1,4 +1,4 @@
-"""What `forgetbench data audit` found, as rows, a table, CSV files and a contact sheet."""
+"""The findings of `forgetbench data audit` as rows, a table, CSV files and a contact sheet."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rich.table import Table
 from forgetbench.core.files import replacing
 from forgetbench.core.records import ImageRef
 from forgetbench.data.audit.contact_sheet import CaptionedPair, contact_sheet
-from forgetbench.data.audit.contradictions import Shared, contradictions
+from forgetbench.data.audit.contradictions import SharedContent, contradictions
 from forgetbench.data.audit.duplicates import Pair
-from forgetbench.data.audit.overlap import Asked
+from forgetbench.data.audit.overlap import QuestionAnswer
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.pictures import decode_image
 from forgetbench.tables.scores import write_csv
@@ -45,13 +45,13 @@ PICTURE_COLUMNS = (
     "bits",
     "rms",
 )
-Item = tuple[tuple[bytes, ...], Asked]
+Item = tuple[tuple[bytes, ...], QuestionAnswer]
 """Digests of an item's pictures, and the words of its question and answer."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split of one set, read."""
+    """The items and pictures of a dataset's split."""
 
     manifest: Manifest
     split: str
@@ -59,41 +59,41 @@ class Split:
     pictures: dict[bytes, ImageRef]
     """`Fingerprint.pixels` -> a picture that has it."""
     earlier: list[Item]
-    """The questions of conversations that are trained on and not scored, as each is followed by others."""
+    """Earlier questions of conversations; they are trained on and never scored."""
 
     @property
     def name(self) -> str:
-        """Set and split."""
+        """`dataset:split`."""
         return f"{self.manifest.name}:{self.split}"
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A training set beside an evaluation set."""
+class SplitComparison:
+    """A training set compared with an evaluation set."""
 
     training: Split
     evaluated: Split
-    shared: Shared
+    shared: SharedContent
     pairs: list[Pair]
-    """For each evaluation picture that is in training, exactly (at distance 0) or nearly, the nearest there."""
+    """Evaluation pictures that are in training, exactly (distance 0) or nearly, each with the nearest picture there."""
 
     @property
     def contradictions(self) -> list[str]:
-        """Quadrant claims that do not hold, with the training set as target."""
+        """Quadrant claims that the data contradict, with the training set as target."""
         return list(contradictions(self.training.manifest, self.evaluated.manifest, self.shared))
 
     @property
     def is_finding(self) -> bool:
-        """Whether more is shared than questions: two sets of one task ask alike."""
+        """Whether more than questions is shared; two datasets of the same task share questions."""
         return bool(self.pairs or self.shared.items or self.contradictions)
 
 
-def row(one: Compared) -> dict[str, object]:
-    """Counts of one pair of sets; None where an evaluation set has no pictures."""
-    shared, texts = one.shared, one.shared.texts
+def comparison_row(comparison: SplitComparison) -> dict[str, object]:
+    """The counts of a comparison; None for pictures if the evaluation set has none."""
+    shared, texts = comparison.shared, comparison.shared.texts
     return {
-        "training": one.training.name,
-        "evaluation": one.evaluated.name,
+        "training": comparison.training.name,
+        "evaluation": comparison.evaluated.name,
         "pictures": shared.pictures or None,
         "identical": shared.identical if shared.pictures else None,
         "near": shared.near if shared.pictures else None,
@@ -102,32 +102,39 @@ def row(one: Compared) -> dict[str, object]:
         "same_question": texts.questions,
         "same_question_and_answer": texts.answered,
         "near_question": texts.near,
-        "contradictions": one.contradictions,
+        "contradictions": comparison.contradictions,
     }
 
 
-def findings_table(found: Sequence[Compared], title: str) -> Table:
+def findings_table(comparisons: Sequence[SplitComparison], title: str) -> Table:
     """A row for each evaluation set that shares more than questions with any training set."""
     table = Table(title=title, title_justify="left", caption_justify="left")
     for column in ("evaluation", "identical", "near", "same item", "in training sets", "contradictions"):
         table.add_column(column, overflow="fold")
-    by_set = defaultdict[str, list[Compared]](list)
-    for one in found:
-        if one.is_finding:
-            by_set[one.evaluated.name].append(one)
-    for name, comparisons in by_set.items():
-        n_items, n_pictures = comparisons[0].shared.texts.items, comparisons[0].shared.pictures
-        identical = {pair.evaluated for one in comparisons for pair in one.pairs if pair.is_identical}
-        near = {pair.evaluated for one in comparisons for pair in one.pairs} - identical
-        most = max(comparisons, key=lambda one: (one.shared.identical, one.shared.items, one.shared.near))
-        others = f" and {len(comparisons) - 1} more" if len(comparisons) > 1 else ""
+    by_set = defaultdict[str, list[SplitComparison]](list)
+    for comparison in comparisons:
+        if comparison.is_finding:
+            by_set[comparison.evaluated.name].append(comparison)
+    for name, of_set in by_set.items():
+        n_items, n_pictures = of_set[0].shared.texts.items, of_set[0].shared.pictures
+        identical = {pair.evaluated for comparison in of_set for pair in comparison.pairs if pair.is_identical}
+        near = {pair.evaluated for comparison in of_set for pair in comparison.pairs} - identical
+        most = max(
+            of_set,
+            key=lambda comparison: (comparison.shared.identical, comparison.shared.items, comparison.shared.near),
+        )
+        others = f" and {len(of_set) - 1} more" if len(of_set) > 1 else ""
         table.add_row(
             name,
             _share(len(identical), n_pictures),
             _share(len(near), n_pictures),
-            _share(max(one.shared.items for one in comparisons), n_items),
+            _share(max(comparison.shared.items for comparison in of_set), n_items),
             most.training.name + others,
-            "\n".join(f"{one.training.manifest.name}: {claim}" for one in comparisons for claim in one.contradictions),
+            "\n".join(
+                f"{comparison.training.manifest.name}: {claim}"
+                for comparison in of_set
+                for claim in comparison.contradictions
+            ),
         )
     return table
 
@@ -136,17 +143,20 @@ def _share(count: int, whole: int) -> str:
     return "" if not whole else f"{count} ({count / whole:.1%})" if count else "0"
 
 
-def write_findings(found: Sequence[Compared], folder: Path) -> list[Path]:
+def write_findings(comparisons: Sequence[SplitComparison], folder: Path) -> list[Path]:
     """Write sets.csv, pictures.csv and, where pictures are shared, contact_sheet.png.
 
     Returns:
-        The files written; a sheet of an earlier audit does not outlive it.
+        The files written. If no pictures are shared, the sheet of an earlier audit is deleted.
     """
     sets, pictures, sheet = folder / "sets.csv", folder / "pictures.csv", folder / "contact_sheet.png"
-    set_rows = [row(one) | {"contradictions": "; ".join(one.contradictions)} for one in found]
+    set_rows = [
+        comparison_row(comparison) | {"contradictions": "; ".join(comparison.contradictions)}
+        for comparison in comparisons
+    ]
     write_csv(pd.DataFrame(set_rows, columns=SET_COLUMNS).convert_dtypes(), sets)
-    write_csv(pd.DataFrame(_picture_rows(found), columns=PICTURE_COLUMNS), pictures)
-    pairs = _worst_pairs(found)
+    write_csv(pd.DataFrame(_picture_rows(comparisons), columns=PICTURE_COLUMNS), pictures)
+    pairs = _worst_pairs(comparisons)
     if not pairs:
         sheet.unlink(missing_ok=True)
         return [sets, pictures]
@@ -155,31 +165,38 @@ def write_findings(found: Sequence[Compared], folder: Path) -> list[Path]:
     return [sets, pictures, sheet]
 
 
-def _picture_rows(found: Iterable[Compared]) -> list[dict[str, object]]:
+def _picture_rows(comparisons: Iterable[SplitComparison]) -> list[dict[str, object]]:
     return [
         {
-            "training": one.training.name,
-            "training_picture": one.training.pictures[pair.known].name,
-            "evaluation": one.evaluated.name,
-            "evaluation_picture": one.evaluated.pictures[pair.evaluated].name,
+            "training": comparison.training.name,
+            "training_picture": comparison.training.pictures[pair.known].name,
+            "evaluation": comparison.evaluated.name,
+            "evaluation_picture": comparison.evaluated.pictures[pair.evaluated].name,
             "identical": pair.is_identical,
             "bits": pair.bits,
             "rms": pair.rms,
         }
-        for one in found
-        for pair in one.pairs
+        for comparison in comparisons
+        for pair in comparison.pairs
     ]
 
 
-def _worst_pairs(found: Iterable[Compared]) -> list[CaptionedPair]:
-    """The worst pairs; two pictures that several sets share are shown once."""
-    first = {(pair.evaluated, pair.known): (pair, one) for one in reversed(list(found)) for pair in one.pairs}
-    worst = sorted(first.values(), key=lambda one: (not one[0].is_identical, one[0].rms))
-    return [_captioned(pair, one) for pair, one in islice(worst, MOST_PAIRS)]
+def _worst_pairs(comparisons: Iterable[SplitComparison]) -> list[CaptionedPair]:
+    """The worst pairs; a pair of pictures that several datasets share is shown once."""
+    first = {
+        (pair.evaluated, pair.known): (pair, comparison)
+        for comparison in reversed(list(comparisons))
+        for pair in comparison.pairs
+    }
+    worst = sorted(
+        first.values(),
+        key=lambda pair_and_comparison: (not pair_and_comparison[0].is_identical, pair_and_comparison[0].rms),
+    )
+    return [_captioned(pair, comparison) for pair, comparison in islice(worst, MOST_PAIRS)]
 
 
-def _captioned(pair: Pair, one: Compared) -> CaptionedPair:
-    shown, known = one.evaluated.pictures[pair.evaluated], one.training.pictures[pair.known]
+def _captioned(pair: Pair, comparison: SplitComparison) -> CaptionedPair:
+    evaluated, known = comparison.evaluated.pictures[pair.evaluated], comparison.training.pictures[pair.known]
     kind = "identical" if pair.is_identical else f"near: {pair.bits} bits, rms {pair.rms:.3f}"
-    lines = (f"{one.evaluated.name} {shown.name}", f"{one.training.name} {known.name}", kind)
-    return CaptionedPair(decode_image(shown), decode_image(known), lines)
+    lines = (f"{comparison.evaluated.name} {evaluated.name}", f"{comparison.training.name} {known.name}", kind)
+    return CaptionedPair(decode_image(evaluated), decode_image(known), lines)

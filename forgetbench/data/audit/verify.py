@@ -17,22 +17,22 @@ from forgetbench.data.sources import Read, left_out, read_split, refusal, withou
 
 @dataclass(frozen=True)
 class Contents:
-    """What the items of all splits hold together."""
+    """Counts over the items of all splits."""
 
     pictures: int = 0
-    """As often as they are shown."""
+    """A picture counts each time it is shown."""
     conversations: int = 0
-    """Items that are one in the file, of however many turns."""
+    """Items that are conversations in the file, with any number of turns."""
     turns: int = 0
-    """Of these, their last replies among them."""
+    """Turns of the conversations, including the last replies."""
     system_turns: int = 0
     layouts: Mapping[str, int] = field(default_factory=dict)
     """Layout -> conversations."""
 
 
 @dataclass(frozen=True)
-class Verified:
-    """What was found in one dataset."""
+class Verification:
+    """The result of checking a dataset."""
 
     name: str
     problems: tuple[str, ...] = ()
@@ -40,17 +40,17 @@ class Verified:
     """Split -> items."""
     contents: Contents = field(default_factory=Contents)
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Split -> id -> reason, of records that make no item."""
+    """Split -> id -> reason, for records that make no item."""
     train: Mapping[bytes, Fingerprint] = field(default_factory=dict)
     """Pictures of every split but the evaluation split, by `Fingerprint.pixels`."""
     evaluated: Mapping[bytes, Fingerprint] = field(default_factory=dict)
     is_mixture: bool = False
 
 
-def verify(manifest: Manifest, fingerprints: Fingerprints) -> Verified:
-    """Check one dataset with a source; a mixture has nothing of its own to check."""
+def verify(manifest: Manifest, fingerprints: Fingerprints) -> Verification:
+    """Check a dataset with a source; a mixture has no files to check."""
     if manifest.source is None:
-        return Verified(manifest.name, is_mixture=True)
+        return Verification(manifest.name, is_mixture=True)
     problems, sizes, reads = list[str](), dict[str, int](), dict[str, Read]()
     train, evaluated = dict[bytes, Fingerprint](), dict[bytes, Fingerprint]()
     for name, expected in manifest.source.sha256.items():
@@ -58,7 +58,7 @@ def verify(manifest: Manifest, fingerprints: Fingerprints) -> Verified:
             problems += _digest_problems(manifest.file(name), expected)
         except UserError as error:
             problems.append(str(error))
-    for split, described in manifest.splits.items():
+    for split, split_info in manifest.splits.items():
         try:
             read = reads[split] = read_split(manifest, split)
             pictures = [fingerprints.get(image) for sample in read.samples for image in sample.images]
@@ -69,13 +69,15 @@ def verify(manifest: Manifest, fingerprints: Fingerprints) -> Verified:
         if read.refused:
             continue
         sizes[split] = len(read.samples)
-        wanted = min((one for one in (described.n, described.limit) if one is not None), default=None)
-        if described.n is not None and wanted != len(read.samples):
+        wanted = min((size for size in (split_info.n, split_info.limit) if size is not None), default=None)
+        if split_info.n is not None and wanted != len(read.samples):
             problems.append(f"split '{split}' has {len(read.samples)} items, its manifest says {wanted}")
-        (evaluated if split == manifest.eval_split else train).update({one.pixels: one for one in pictures})
-    without = {split: read.left_out for split, read in reads.items() if read.left_out}
-    found = _contents(list(reads.values()))
-    return Verified(manifest.name, tuple(problems), sizes, found, without, train, evaluated)
+        (evaluated if split == manifest.eval_split else train).update(
+            {fingerprint.pixels: fingerprint for fingerprint in pictures}
+        )
+    left_out_of = {split: read.left_out for split, read in reads.items() if read.left_out}
+    contents = _contents(list(reads.values()))
+    return Verification(manifest.name, tuple(problems), sizes, contents, left_out_of, train, evaluated)
 
 
 def _item_problems(manifest: Manifest, split: str, read: Read) -> Iterator[str]:
@@ -104,5 +106,5 @@ def _digest_problems(path: Path, expected: str) -> list[str]:
     if not path.is_file():
         return [f"{path} is missing"]
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    return [] if found == expected else [f"{path}: sha256 is {found}, its manifest says {expected}"]
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return [] if digest == expected else [f"{path}: sha256 is {digest}, its manifest says {expected}"]

@@ -1,7 +1,7 @@
-"""Build multiple-choice sets out of classification sets, with wrong options that CLIP takes for right.
+"""Build multiple-choice datasets from classification datasets, with hard negatives by CLIP.
 
-The construction is that of the paper's targets (ImageNet-VQA and its kind): of the five wrong classes most similar to a
-picture, three are drawn and shuffled with the right one.
+The construction follows the paper's targets (such as ImageNet-VQA): of the five wrong classes most similar to a
+picture, three are drawn and shuffled with the right class.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """How to build a set."""
+    """Options of building a dataset."""
 
     images: Path | None
-    """Folder of the published pictures; by default the one that docs/data.md names, below $FORGETBENCH_DOWNLOADS."""
+    """Folder of the published pictures; by default the folder named in docs/data.md, below $FORGETBENCH_DOWNLOADS."""
     clip: str
     """CLIP or SigLIP checkpoint: Hub id or folder."""
     seed: int
@@ -23,4 +23,4 @@ class Options:
     batch_size: int
     """Pictures in a CLIP pass; changes the speed only."""
     limit: int | None
-    """Only so many pictures of each split; the same ones every time, and a larger limit keeps those of a smaller."""
+    """At most so many pictures per split, the same every time; a larger limit keeps the pictures of a smaller one."""

@@ -1,4 +1,4 @@
-"""Build one target set: list its pictures, find their hard negatives, write the questions."""
+"""Build a target dataset: list its pictures, find their hard negatives, write the questions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.files import replacing, write_json
 from forgetbench.data.build import Options, published
 from forgetbench.data.build.clip import Clip, load_clip
-from forgetbench.data.build.pictures import Published
-from forgetbench.data.build.questions import CANDIDATES, TEMPLATE, WRONG, distinct, letter, options
+from forgetbench.data.build.pictures import PublishedDataset
+from forgetbench.data.build.questions import CANDIDATES, TEMPLATE, WRONG, distinct, option_letter, options
 from forgetbench.data.build.score import score
 from forgetbench.data.build.scores import Scores
 from forgetbench.data.catalogue import Catalogue
@@ -33,16 +33,18 @@ _SHOWN = 10
 
 
 def build(name: str, given: Options) -> None:
-    """Write a set's questions and the record of how they were made; see `building.data_build`."""
+    """Write a dataset's questions and a record of how they were made; see `commands.data_build`."""
     folder = Catalogue().load(name).root
-    source = published.read(name, given.images or folder.parent / published.target(name).folder).limited(given.limit)
+    source = published.read(name, given.images or folder.parent / published.target(name).folder).limit_pictures(
+        given.limit
+    )
     names = distinct(source.names)
     if len(names) <= WRONG:
         raise UserError(f"{source.folder} has {len(names)} classes of different names; a question needs {WRONG + 1}.")
     clip = load_clip(given.clip)
-    pictures = _place(source, folder)
+    pictures = _place_pictures(source, folder)
     scores = Scores(folder / SCORES, clip, tuple(TEMPLATE.format(name=name) for name in names))
-    # One more than the candidates, for the right name is mostly among them.
+    # One more than the candidates, because the right name is usually among the nearest.
     nearest, broken = score(clip, scores, source.pictures, pictures, CANDIDATES + 1, given.batch_size)
     if not nearest:
         raise UserError(f"{name}: none of {len(broken)} pictures can be read. {next(iter(broken.values()))}")
@@ -57,8 +59,8 @@ def build(name: str, given: Options) -> None:
     _print_summary(name, folder, counts, broken)
 
 
-def _place(source: Published, folder: Path) -> Path:
-    """Put the pictures where the manifest looks for them: by a link to their folder, or unpacked from tables."""
+def _place_pictures(source: PublishedDataset, folder: Path) -> Path:
+    """Make the pictures available in the manifest's folder: link their folder, or unpack them from tables."""
     place = folder / PICTURES
     source_root = source.folder.resolve()
     if source.unpack is None and place.resolve() == source_root:
@@ -72,16 +74,16 @@ def _place(source: Published, folder: Path) -> Path:
     if place.exists():
         raise UserError(f"{place} holds pictures unpacked from tables; to use those of {source_root}, move it away.")
     folder.mkdir(parents=True, exist_ok=True)
-    # Relative inside the folder of downloads, so that this can be moved as a whole.
+    # Relative inside the folder of downloads, so that the folder can be moved as a whole.
     inside = source_root.is_relative_to(folder.parent)
     place.symlink_to(os.path.relpath(source_root, folder) if inside else source_root, target_is_directory=True)
     return place
 
 
 def _questions(
-    source: Published, split: str, names: tuple[str, ...], nearest: Mapping[str, list[int]], seed: int
+    source: PublishedDataset, split: str, names: tuple[str, ...], nearest: Mapping[str, list[int]], seed: int
 ) -> Iterator[dict[str, Any]]:
-    """The questions of one split, sorted by id; pictures that could not be read are left out."""
+    """The questions of a split, sorted by id; pictures that could not be read are left out."""
     for picture in source.pictures:
         if picture.split != split or picture.id not in nearest:
             continue
@@ -92,7 +94,7 @@ def _questions(
             "id": picture.id,
             "image": picture.id,
             "options": list(shown),
-            "answer": letter(shown, answer),
+            "answer": option_letter(shown, answer),
             "class_name": answer,
             "label": picture.label,
             **wnid,
@@ -100,7 +102,7 @@ def _questions(
 
 
 def _write(path: Path, rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """Write JSON lines; returns how many and the file's sha256."""
+    """Write JSON lines; returns their number and the file's sha256."""
     n, digest = 0, hashlib.sha256()
     with replacing(path) as temporary, temporary.open("wb") as file:
         for n, row in enumerate(rows, start=1):  # noqa: B007 - n is what is counted
@@ -111,7 +113,12 @@ def _write(path: Path, rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _record(
-    name: str, source: Published, clip: Clip, given: Options, counts: Mapping[str, Any], broken: Mapping[str, str]
+    name: str,
+    source: PublishedDataset,
+    clip: Clip,
+    given: Options,
+    counts: Mapping[str, Any],
+    broken: Mapping[str, str],
 ) -> dict[str, Any]:
     return {
         "name": name,

@@ -1,4 +1,4 @@
-"""CLIP, or its like: which class names a picture resembles most.
+"""Find the class names that a picture resembles most, by CLIP or SigLIP.
 
 Shapes: B pictures, N names, D embedding, K nearest, P pixels of any layout.
 """
@@ -24,14 +24,14 @@ from forgetbench.core.network import hub_unreachable_reason, not_found_message
 from forgetbench.models.tensors import tensors_digest
 
 PADDING = {"clip": True, "siglip": "max_length"}
-"""Model type -> how its texts were padded in training; SigLIP attends to the padding."""
+"""Model type -> padding of texts in its training; SigLIP attends to the padding."""
 _TEXTS = 256
 """Names embedded at a time."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A model that embeds pictures and texts in one space, in 32-bit floats, and what prepares them for it."""
+    """A model that embeds pictures and texts in the same space, in 32-bit floats, with its processors."""
 
     path: str
     model: Any
@@ -41,12 +41,12 @@ class Clip:
     """sha256 over the weights and the settings of the image processor."""
 
     def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """What the model reads of texts, each [N, length]."""
+        """The model's inputs for texts, each [N, length]."""
         padding = PADDING[self.model.config.model_type]
         return dict(self.tokenizer(list(texts), padding=padding, truncation=True, return_tensors="pt"))
 
     def pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Pictures as the model sees them: [B, P...], on the CPU."""
+        """The model's inputs for pictures: [B, P...], on the CPU."""
         pixels_BP: Tensor = self.image_processor(images=list(pictures), return_tensors="pt")["pixel_values"]
         return pixels_BP
 
@@ -67,7 +67,7 @@ class Clip:
         """Indices of the texts with the highest cosine similarity to each picture, best first: [B, K], on the CPU."""
         features_BD = self.model.get_image_features(pixel_values=pixels_BP.to(self.model.device)).pooler_output
         cosines_BN = torch.nn.functional.normalize(features_BD, dim=-1) @ texts_ND.T
-        # Stable, so that equal texts come in their own order on every machine.
+        # Stable, so that equal texts stay in the same order on every machine.
         return cosines_BN.sort(dim=-1, descending=True, stable=True).indices[:, :k].cpu()
 
 
@@ -78,7 +78,7 @@ def load_clip(path: str) -> Clip:
         path: Hub id or folder in the Hub's layout, with weights as safetensors.
 
     Raises:
-        UserError: there is none, or it is a model of another kind.
+        UserError: there is no such checkpoint, or it is a model of another type.
     """
     try:
         if (

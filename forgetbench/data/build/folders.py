@@ -1,4 +1,4 @@
-"""Classification sets whose pictures are files: ILSVRC's folders, ImageNetV2's, and lists as VLMClassifier's."""
+"""Classification datasets of picture files: ILSVRC's folders, ImageNetV2's folders, and lists like VLMClassifier's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from forgetbench.core.errors import UserError
-from forgetbench.data.build.pictures import Picture, Published
+from forgetbench.data.build.pictures import Picture, PublishedDataset
 
 SUFFIXES = {".jpeg", ".jpg", ".png"}
 VALIDATION_LABELS = "LOC_val_solution.csv"
@@ -27,14 +27,14 @@ def imagenet_classes() -> Mapping[str, str]:
     return dict(line.split("\t") for line in lines)
 
 
-def ilsvrc(folder: Path) -> Published | None:
+def ilsvrc(folder: Path) -> PublishedDataset | None:
     """ImageNet-1k as ILSVRC's folder or as Kaggle's archive; either split may be absent.
 
-    The validation pictures, which become the test split, are sorted into classes like the training pictures, or lie in
-    one folder with Kaggle's `LOC_val_solution.csv` beside.
+    The validation pictures become the test split. They are in class folders like the training pictures, or all in one
+    folder with Kaggle's `LOC_val_solution.csv` next to it.
 
     Raises:
-        UserError: a folder is no class, or a validation picture has none.
+        UserError: a folder is no class, or a validation picture has no class.
     """
     known = (base for base in (folder, folder / _KAGGLE) if (base / "train").is_dir() or (base / "val").is_dir())
     base = next(known, None)
@@ -47,7 +47,7 @@ def ilsvrc(folder: Path) -> Published | None:
     return _imagenet("ilsvrc", base, pictures)
 
 
-def imagenetv2(folder: Path) -> Published | None:
+def imagenetv2(folder: Path) -> PublishedDataset | None:
     """ImageNetV2: a folder per class, named by the label (so that 10 sorts before 2)."""
     base = folder / _V2 if (folder / _V2).is_dir() else folder
     labels = {str(label): label for label in range(len(imagenet_classes()))}
@@ -56,11 +56,11 @@ def imagenetv2(folder: Path) -> Published | None:
     return _imagenet("imagenetv2", base, list(_by_class(base, ".", "test", labels)))
 
 
-def listed(file: str, folder: Path) -> Published | None:
-    """A set whose list, JSON lines of {image, label, split}, names pictures, classes and splits.
+def from_list(file: str, folder: Path) -> PublishedDataset | None:
+    """A dataset given by a list, JSON lines of {image, label, split}.
 
-    The list's paths are those of its author's machine: as much of their beginning is dropped as it takes to find the
-    first picture here, and the same of all.
+    The list's paths come from its author's machine. As many leading folders are dropped from every path as it takes to
+    find the first picture here.
 
     Raises:
         UserError: the list is damaged, or pictures that it names are not in the folder.
@@ -70,24 +70,24 @@ def listed(file: str, folder: Path) -> Published | None:
         return None
     try:
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-        found = [(PurePosixPath(row["image"]).parts, str(row["label"]), str(row["split"])) for row in rows]
+        entries = [(PurePosixPath(row["image"]).parts, str(row["label"]), str(row["split"])) for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not JSON lines of {{image, label, split}} ({error!r}).") from error
-    if unknown := {split for _, _, split in found} - {"train", "test"}:
+    if unknown := {split for _, _, split in entries} - {"train", "test"}:
         raise UserError(f"{path}: splits are train and test, not {', '.join(sorted(unknown))}.")
-    cut = _cut(path, found[0][0] if found else ())
-    names = tuple(sorted({name for _, name, _ in found}))
+    cut = _n_missing_folders(path, entries[0][0] if entries else ())
+    names = tuple(sorted({name for _, name, _ in entries}))
     labels = {name: label for label, name in enumerate(names)}
-    pictures = [Picture("/".join(parts[cut:]), split, labels[name]) for parts, name, split in found]
-    if absent := [one.id for one in pictures if not (folder / one.id).is_file()]:
+    pictures = [Picture("/".join(parts[cut:]), split, labels[name]) for parts, name, split in entries]
+    if absent := [picture.id for picture in pictures if not (folder / picture.id).is_file()]:
         raise UserError(
             f"{path} names {len(absent)} pictures that are not in {folder}, such as {absent[0]}; download them too."
         )
-    return Published(file, folder, names, pictures)
+    return PublishedDataset(file, folder, names, pictures)
 
 
-def _cut(path: Path, parts: tuple[str, ...]) -> int:
-    """How many leading folders of the list's paths are not here."""
+def _n_missing_folders(path: Path, parts: tuple[str, ...]) -> int:
+    """Number of leading folders of the list's paths that do not exist here."""
     for cut in range(len(parts)):
         if ".." not in parts[cut:] and (path.parent / PurePosixPath(*parts[cut:])).is_file():
             return cut
@@ -97,9 +97,9 @@ def _cut(path: Path, parts: tuple[str, ...]) -> int:
     )
 
 
-def _imagenet(layout: str, folder: Path, pictures: list[Picture]) -> Published:
+def _imagenet(layout: str, folder: Path, pictures: list[Picture]) -> PublishedDataset:
     classes = imagenet_classes()
-    return Published(layout, folder, tuple(classes.values()), pictures, tuple(classes))
+    return PublishedDataset(layout, folder, tuple(classes.values()), pictures, tuple(classes))
 
 
 def _by_class(base: Path, name: str, split: str, labels: Mapping[str, int]) -> Iterator[Picture]:
@@ -116,7 +116,7 @@ def _by_class(base: Path, name: str, split: str, labels: Mapping[str, int]) -> I
 
 
 def _validation(folder: Path, files: list[Path], labels: Mapping[str, int]) -> Iterator[Picture]:
-    """Validation pictures that lie in one folder, labelled by Kaggle's list: `ImageId,PredictionString`."""
+    """Validation pictures in a single folder, labelled by Kaggle's list: `ImageId,PredictionString`."""
     base = files[0].parents[1]
     path = next((here / VALIDATION_LABELS for here in (folder, base) if (here / VALIDATION_LABELS).is_file()), None)
     if path is None:
@@ -125,7 +125,7 @@ def _validation(folder: Path, files: list[Path], labels: Mapping[str, int]) -> I
             f"{VALIDATION_LABELS} into {folder}, or sort the pictures into folders named by their WordNet ids."
         )
     with path.open(encoding="utf-8", newline="") as opened:
-        # The prediction string goes on with the boxes of the objects.
+        # The prediction string continues with the boxes of the objects.
         wnids = {row[0]: (row[1].split() or [""])[0] for row in csv.reader(opened) if len(row) > 1}
     for file in files:
         label = labels.get(wnids.get(file.stem, ""))

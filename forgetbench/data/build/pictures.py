@@ -1,4 +1,4 @@
-"""A published classification set as it lies on disk: which pictures, of which classes."""
+"""A published classification dataset on disk: its pictures and their classes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a classification set."""
+    """A picture of a classification dataset."""
 
     id: str
-    """Its path in the set's folder, with forward slashes; what the draw of its wrong options depends on."""
+    """Its path in the dataset's folder, with forward slashes; the draw of its wrong options depends on it."""
     split: str
     """`train` or `test`."""
     label: int
@@ -22,34 +22,36 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Published:
-    """A classification set in one of the layouts it is published in."""
+class PublishedDataset:
+    """A classification dataset in one of its published layouts."""
 
     layout: str
     folder: Path
-    """What the pictures' ids are relative to; of tables, the folder that holds them."""
+    """The folder that the pictures' ids are relative to, or the folder of the tables."""
     names: tuple[str, ...]
-    """Name of each class, as CLIP and the question call it; two classes may share one."""
+    """Name of each class, as CLIP and the question use it; two classes may share a name."""
     pictures: Sequence[Picture]
     wnids: tuple[str, ...] = ()
-    """WordNet id of each class, where the set has them."""
+    """WordNet id of each class, if the dataset has them."""
     unpack: Callable[[Sequence[Picture], Path], None] | None = None
-    """Writes pictures that lie in tables to a folder; None where they are files already."""
+    """Writes pictures from tables to a folder; None if they already are files."""
 
     @property
     def splits(self) -> list[str]:
         """The splits that have pictures here, `train` first."""
-        found = {picture.split for picture in self.pictures}
-        return [split for split in ("train", "test") if split in found]
+        names = {picture.split for picture in self.pictures}
+        return [split for split in ("train", "test") if split in names]
 
-    def limited(self, limit: int | None) -> Published:
-        """The same set, sorted by id, with at most so many pictures of each split: those whose ids hash lowest."""
+    def limit_pictures(self, limit: int | None) -> PublishedDataset:
+        """Keep at most `limit` pictures of each split, those whose ids have the smallest hashes; sorted by id."""
         if limit is None:
             kept = list(self.pictures)
         else:
-            by_split = ([one for one in self.pictures if one.split == split] for split in self.splits)
-            kept = [one for pictures in by_split for one in heapq.nsmallest(limit, pictures, key=_hash)]
-        return replace(self, pictures=sorted(kept, key=lambda one: one.id))
+            by_split = ([picture for picture in self.pictures if picture.split == split] for split in self.splits)
+            kept = [
+                picture for split_pictures in by_split for picture in heapq.nsmallest(limit, split_pictures, key=_hash)
+            ]
+        return replace(self, pictures=sorted(kept, key=lambda picture: picture.id))
 
 
 def _hash(picture: Picture) -> bytes:

@@ -1,4 +1,4 @@
-"""The classification sets that can be built from, each with the layouts it is published in."""
+"""The classification datasets that targets can be built from, and their published layouts."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import nearest
 from forgetbench.data.build import folders, tables
-from forgetbench.data.build.pictures import Published
+from forgetbench.data.build.pictures import PublishedDataset
 
-Layout = Callable[[Path], Published | None]
-"""Lists a folder's pictures; None where the folder has another layout."""
+Layout = Callable[[Path], PublishedDataset | None]
+"""Lists a folder's pictures; returns None if the folder has another layout."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A set to build and where its pictures come from."""
+    """A dataset to build, and the source of its pictures."""
 
     folder: str
-    """Where the pictures are looked for, below the folder of downloads."""
+    """Folder of the pictures, below the folder of downloads."""
     expected: str
-    """What that folder may hold, for a message."""
+    """Expected content of that folder, for a message."""
     layouts: tuple[Layout, ...]
     """Tried in order."""
 
@@ -42,37 +42,37 @@ TARGETS = {
     "flowers102_vqa": Target(
         "flowers102",
         "VLMClassifier's flowers.jsonl and jpg/*.jpg",
-        (partial(folders.listed, "flowers.jsonl"),),
+        (partial(folders.from_list, "flowers.jsonl"),),
     ),
     "caltech101_vqa": Target(
         "caltech101",
         "VLMClassifier's caltech.jsonl and 101_ObjectCategories/<category>/*.jpg",
-        (partial(folders.listed, "caltech.jsonl"),),
+        (partial(folders.from_list, "caltech.jsonl"),),
     ),
     "stanford_cars_vqa": Target(
         "stanford_cars",
         "VLMClassifier's cars.jsonl and the pictures it names, or the Hub's data/*.parquet",
-        (partial(folders.listed, "cars.jsonl"), tables.cars),
+        (partial(folders.from_list, "cars.jsonl"), tables.cars),
     ),
 }
 
 
 def target(name: str) -> Target:
-    """What is known of a set to build.
+    """The target dataset of a name.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no target of that name.
     """
     if name not in TARGETS:
         raise UserError(f"There is nothing to build under the name '{name}'. {nearest(name, [*TARGETS], [*TARGETS])}")
     return TARGETS[name]
 
 
-def read(name: str, folder: Path) -> Published:
-    """List the pictures that a set is built from.
+def read(name: str, folder: Path) -> PublishedDataset:
+    """List the pictures that a target is built from.
 
     Raises:
-        UserError: the folder is not there, or has none of the set's layouts, or contradicts itself.
+        UserError: the folder does not exist, has none of the target's layouts, or is inconsistent.
     """
     known = target(name)
     if folder.is_dir():

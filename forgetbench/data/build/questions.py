@@ -1,4 +1,4 @@
-"""Turn a picture's class and the names nearest to it into a question with four options."""
+"""Make a question with four options from a picture's class and the most similar class names."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterable, Sequence
 from forgetbench.core.records import LETTERS
 
 CANDIDATES = 5
-"""Wrong names that wrong options are drawn from: the most similar ones."""
+"""Number of most similar wrong names from which wrong options are drawn."""
 WRONG = 3
-"""Wrong options in a question."""
+"""Number of wrong options in a question."""
 TEMPLATE = "a photo of {name}"
-"""What CLIP reads for a class."""
+"""CLIP's text for a class."""
 
 
 def distinct(names: Iterable[str]) -> tuple[str, ...]:
-    """Names as they first come, leaving out those that differ in capitals only: one question could show both.
+    """Distinct names, ignoring case, in order of first occurrence: a question must not show two spellings of a name.
 
     ImageNet has two cranes, two maillots, and a Cardigan (a corgi) beside a cardigan.
     """
@@ -32,7 +32,7 @@ def options(answer: str, nearest: Sequence[str], key: str) -> tuple[str, ...]:
     Args:
         answer: name of the picture's class.
         nearest: distinct names, the most similar first; the answer may be among them.
-        key: what the draw depends on, and nothing else: the seed and the picture.
+        key: the only thing the draw depends on: the seed and the picture.
     """
     same = answer.casefold()
     candidates = [name for name in nearest if name.casefold() != same][:CANDIDATES]
@@ -40,7 +40,7 @@ def options(answer: str, nearest: Sequence[str], key: str) -> tuple[str, ...]:
     return tuple(_shuffled([answer, *wrong], f"{key}\0order"))
 
 
-def letter(shown: Sequence[str], answer: str) -> str:
+def option_letter(shown: Sequence[str], answer: str) -> str:
     """The letter of the right option."""
     return LETTERS[list(shown).index(answer)]
 

@@ -1,4 +1,4 @@
-"""Pass a set's pictures through CLIP, keep what it says as it comes, and show how far it is."""
+"""Pass a dataset's pictures through CLIP, store the results as they come, and show progress."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from forgetbench.data.pictures import decode_image
 from forgetbench.terminal.progress import progress
 
 SAVE_S = 60.0
-"""Seconds between saves; what a kill without notice can cost."""
+"""Seconds between saves, and so the most work that a kill can lose."""
 
 
 @dataclass
 class _Batch:
-    """Pictures ready for the model, and those that could not be read."""
+    """Pictures prepared for the model, and pictures that could not be read."""
 
     ids: list[str] = field(default_factory=list)
     pixels_BP: Tensor | None = None
@@ -36,19 +36,19 @@ class _Batch:
 def score(
     clip: Clip, scores: Scores, pictures: Sequence[Picture], folder: Path, k: int, batch_size: int
 ) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """The nearest names of pictures, from what was kept before and from the model.
+    """Find the nearest names of pictures, from stored results or with the model.
 
     Args:
         clip: the model.
-        scores: what was kept before, and where more is kept.
-        pictures: those wanted.
-        folder: what their ids are relative to.
-        k: how many names of each.
+        scores: the stored results; new results are added.
+        pictures: the pictures to score.
+        folder: the folder that their ids are relative to.
+        k: number of names per picture.
         batch_size: pictures in a pass of the model.
 
     Returns:
-        Picture's id -> indices of the k nearest names, best first; and, of each picture that cannot be read, why. The
-        latter are tried again next time.
+        Picture's id -> indices of the k nearest names, best first; and id -> reason for pictures that cannot be read,
+        which are tried again next time.
     """
     sizes = {picture.id: _n_bytes(folder / picture.id) for picture in pictures}
     nearest = scores.read(sizes)
@@ -77,11 +77,11 @@ def _n_bytes(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
-        return 0  # it will be told with the broken ones
+        return 0  # the picture will be reported as broken
 
 
 def _batches(clip: Clip, ids: Sequence[str], folder: Path, size: int) -> Iterator[_Batch]:
-    """Batches in order; while the model works on one, the next few are decoded in threads."""
+    """Batches in order; while the model processes a batch, threads decode the next few."""
     workers = min(8, os.cpu_count() or 1)
     coming: deque[Future[_Batch]] = deque()
     with ThreadPoolExecutor(workers) as pool:
@@ -98,12 +98,12 @@ def _batches(clip: Clip, ids: Sequence[str], folder: Path, size: int) -> Iterato
 
 def _prepare(clip: Clip, ids: Sequence[str], folder: Path) -> _Batch:
     batch, decoded = _Batch(), []
-    for one in ids:
+    for picture_id in ids:
         try:
-            decoded.append(decode_image(ImageRef(str(folder), one)))
-            batch.ids.append(one)
+            decoded.append(decode_image(ImageRef(str(folder), picture_id)))
+            batch.ids.append(picture_id)
         except UserError as error:
-            batch.broken[one] = str(error).splitlines()[0]
+            batch.broken[picture_id] = str(error).splitlines()[0]
     if decoded:
         batch.pixels_BP = clip.pixels(decoded)
     return batch

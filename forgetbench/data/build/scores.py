@@ -1,7 +1,7 @@
-"""What CLIP said of each picture, kept on disk, so that an interrupted build goes on and another seed costs nothing.
+"""Store CLIP's nearest names of each picture, so that builds resume and another seed needs no model.
 
-A folder per checkpoint and list of names: the texts' embeddings, and parts that are only ever added, each a file of
-JSON lines {id, n_bytes, nearest} named by the digest of its content.
+Each checkpoint and list of names has a folder with the texts' embeddings and with append-only parts. A part is a file
+of JSON lines {id, n_bytes, nearest}, named by the digest of its content.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _TEXTS = "texts"
 
 
 class Scores:
-    """The nearest names of pictures, by its id and its file's size: other pictures may have the same id."""
+    """The nearest names of pictures, by id and file size, because another picture may have the same id."""
 
     def __init__(self, folder: Path, clip: Clip, texts: tuple[str, ...]) -> None:
-        """Find what was kept of this checkpoint and these texts below `folder`; embed the texts unless it is there."""
+        """Open the store of this checkpoint and these texts below `folder`; embed the texts if they are not stored."""
         tokens = {name: values.tolist() for name, values in clip.tokens(texts).items()}
-        own = folder / json_digest([clip.digest, texts, tokens])[:16]
-        self._parts = Store(own, ".jsonl")
-        self.texts_ND = _embedded(clip, texts, Store(own, ".safetensors", damage=(SafetensorError,)))
+        store_folder = folder / json_digest([clip.digest, texts, tokens])[:16]
+        self._parts = Store(store_folder, ".jsonl")
+        self.texts_ND = _embedded(clip, texts, Store(store_folder, ".safetensors", damage=(SafetensorError,)))
 
     def read(self, sizes: Mapping[str, int]) -> dict[str, list[int]]:
-        """What was kept of some pictures; a damaged part is dropped, with a word.
+        """Read the stored results of pictures; a damaged part is dropped, with a message.
 
         Args:
             sizes: picture's id -> its file's size in bytes.
@@ -41,17 +41,17 @@ class Scores:
         Returns:
             Picture's id -> indices of its nearest texts, best first.
         """
-        found: dict[str, list[int]] = {}
+        nearest: dict[str, list[int]] = {}
         for name in self._parts.names():
             rows = self._parts.read(name, _load, "its pictures are scored again")
             if rows is None:
                 self._parts.path(name).unlink(missing_ok=True)
                 continue
-            found |= {row["id"]: row["nearest"] for row in rows if row["n_bytes"] == sizes.get(row["id"])}
-        return found
+            nearest |= {row["id"]: row["nearest"] for row in rows if row["n_bytes"] == sizes.get(row["id"])}
+        return nearest
 
     def add(self, nearest: Mapping[str, list[int]], sizes: Mapping[str, int]) -> None:
-        """Keep what was found of some pictures, whose files have these sizes."""
+        """Store the nearest names of pictures, with the sizes of their files."""
         if not nearest:
             return
         rows = (
@@ -64,7 +64,7 @@ class Scores:
 
 
 def _embedded(clip: Clip, texts: tuple[str, ...], store: Store) -> torch.Tensor:
-    """The texts' embeddings, stored or fresh."""
+    """The texts' embeddings, from the store or from the model."""
 
     def load(path: Path) -> torch.Tensor:
         with safe_open(path, "pt") as stored:
@@ -82,7 +82,7 @@ def _embedded(clip: Clip, texts: tuple[str, ...], store: Store) -> torch.Tensor:
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
-    """The rows of one part."""
+    """The rows of a part."""
     content = path.read_bytes()
     verify(path.stem, _name(content))
     return [json.loads(line) for line in content.splitlines()]

@@ -1,4 +1,4 @@
-"""Classification sets as the Hub's Parquet: an image column and a label."""
+"""Classification datasets as Parquet from the Hub, with columns `image` and `label`."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pathlib import Path
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import replacing
 from forgetbench.data.build.folders import imagenet_classes
-from forgetbench.data.build.pictures import Picture, Published
+from forgetbench.data.build.pictures import Picture, PublishedDataset
 from forgetbench.terminal.progress import tracked
 
 Names = Callable[[list[str]], Sequence[str]]
-"""The names that questions use, from those in the tables (none where the tables do not say)."""
+"""Maps the class names in the tables (empty if they have none) to the names in questions."""
 
 _BATCH = 64
 """Rows read at a time: some 10 MB of pictures."""
 
 
-def imagenet(folder: Path) -> Published | None:
-    """ImageNet-1k's tables; their test split has no labels, so the validation split becomes it."""
+def imagenet(folder: Path) -> PublishedDataset | None:
+    """ImageNet-1k's tables; the validation split becomes the test split, as their test split has no labels."""
     classes = imagenet_classes()
     splits = {"train": "train", "validation": "test"}
     return _tables(folder, splits, lambda _: list(classes.values()), tuple(classes))
 
 
-def cars(folder: Path) -> Published | None:
+def cars(folder: Path) -> PublishedDataset | None:
     """Stanford Cars' tables; the year moves to the front of a name, as in the paper's list."""
     return _tables(folder, {"train": "train", "test": "test"}, lambda names: [_year_first(name) for name in names])
 
@@ -39,7 +39,7 @@ def _year_first(name: str) -> str:
     return re.sub(r"^(.+) (\d{4})$", r"\2 \1", name)
 
 
-def _tables(folder: Path, splits: dict[str, str], names: Names, wnids: tuple[str, ...] = ()) -> Published | None:
+def _tables(folder: Path, splits: dict[str, str], names: Names, wnids: tuple[str, ...] = ()) -> PublishedDataset | None:
     base = folder / "data" if (folder / "data").is_dir() else folder
     files = {
         file: splits[split] for file in sorted(base.glob("*.parquet")) if (split := file.name.split("-")[0]) in splits
@@ -48,18 +48,18 @@ def _tables(folder: Path, splits: dict[str, str], names: Names, wnids: tuple[str
         return None
     pictures, classes = [], list[str]()
     for file, split in files.items():
-        labels, named = _labels(file)
-        classes = classes or named
+        labels, table_classes = _labels(file)
+        classes = classes or table_classes
         pictures += [Picture(_id(split, file, row), split, label) for row, label in enumerate(labels)]
-    called = tuple(names(classes))
+    class_names = tuple(names(classes))
     for picture in pictures:
-        if not 0 <= picture.label < len(called):
+        if not 0 <= picture.label < len(class_names):
             raise UserError(
                 f"{base}: {picture.id.rpartition('/')[0]} has the label {picture.label}, but the tables name "
-                f"{len(called)} classes; download them as the Hub has them."
+                f"{len(class_names)} classes; download them as the Hub has them."
             )
     sources = {_id(split, file, 0).rpartition("/")[0]: file for file, split in files.items()}
-    return Published("parquet", base, called, pictures, wnids, partial(_unpack, sources))
+    return PublishedDataset("parquet", base, class_names, pictures, wnids, partial(_unpack, sources))
 
 
 def _id(split: str, file: Path, row: int) -> str:
@@ -67,7 +67,7 @@ def _id(split: str, file: Path, row: int) -> str:
 
 
 def _labels(file: Path) -> tuple[list[int], list[str]]:
-    """A table's labels and, where it says them, the names of its classes."""
+    """A table's labels, and the names of its classes if it has them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -82,10 +82,10 @@ def _labels(file: Path) -> tuple[list[int], list[str]]:
 
 
 def _unpack(sources: dict[str, Path], pictures: Sequence[Picture], folder: Path) -> None:
-    """Write pictures out of the tables, byte by byte as they are; those written before from the same tables stay.
+    """Write the encoded pictures of tables to files; pictures already written from the same tables stay.
 
-    Training draws pictures in any order, and a table gives one only with its whole row group. A picture takes its
-    table's time of change, which tells it from one of a table that was replaced.
+    Training draws pictures in random order, and a table would have to read a whole row group for each. A written
+    picture gets its table's modification time, so that pictures of a replaced table are written again.
     """
     changed_s = {shard: _changed_s(file) for shard, file in sources.items()}
     wanted = defaultdict[str, dict[int, Path]](dict)
@@ -99,7 +99,7 @@ def _unpack(sources: dict[str, Path], pictures: Sequence[Picture], folder: Path)
 
 
 def _changed_s(path: Path) -> int:
-    return int(path.stat().st_mtime)  # whole seconds, for not every disk keeps more
+    return int(path.stat().st_mtime)  # whole seconds, because some file systems store no more
 
 
 def _unpack_table(file: Path, rows: dict[int, Path]) -> None:

@@ -20,7 +20,7 @@ from forgetbench.data.audit.duplicates import (
     image_fingerprint,
     nearest_pairs,
 )
-from forgetbench.data.audit.overlap import Texts, answer_words, asked, overlap, question_words
+from forgetbench.data.audit.overlap import TextIndex, answer_words, count_overlap, question_words, questions_and_answers
 
 
 @cache
@@ -164,11 +164,13 @@ LONG = "which of the four people in the front row wears a hat made of straw"
 def test_questions_are_the_same_or_share_most_of_their_runs_of_words(
     question: str, answer: str, counts: tuple[int, int, int]
 ) -> None:
-    known = Texts([(LONG, "anna"), ("who has a hat", "anna")])
-    found = overlap([(question, answer)], known)
+    known = TextIndex([(LONG, "anna"), ("who has a hat", "anna")])
+    found = count_overlap([(question, answer)], known)
     assert (found.items, found.questions, found.answered, found.near) == (1, *counts)
 
 
 def test_a_training_set_without_items_shares_nothing() -> None:
-    found = overlap([*asked(lettered("What is it?", ("cat", "dog"), "A")), ("", "")], Texts([]))
+    found = count_overlap(
+        [*questions_and_answers(lettered("What is it?", ("cat", "dog"), "A")), ("", "")], TextIndex([])
+    )
     assert (found.questions, found.near) == (0, 0)

@@ -15,7 +15,7 @@ from forgetbench.commands.data_show import data_show
 from forgetbench.compose import compose
 from forgetbench.config import FinetuneConfig
 from forgetbench.data.audit.duplicates import Duplicates, Fingerprints, count_duplicates, nearest_pairs
-from forgetbench.data.audit.verify import Verified, verify
+from forgetbench.data.audit.verify import Verification, verify
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import DOWNLOADS
 
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def verified(folder: Path) -> Verified:
+def verified(folder: Path) -> Verification:
     return verify(Catalogue([folder]).load("mine"), Fingerprints())
 
 

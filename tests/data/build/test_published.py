@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from forgetbench.core.errors import UserError
-from forgetbench.data.build.pictures import Published
+from forgetbench.data.build.pictures import PublishedDataset
 from forgetbench.data.build.published import TARGETS, read, target
 from tests.support.build_sets import flowers, put, table
 
 TENCH, GOLDFISH = "n01440764", "n01443537"
 
 
-def found(published: Published) -> dict[str, tuple[str, str]]:
+def found(published: PublishedDataset) -> dict[str, tuple[str, str]]:
     """Id -> split and class name."""
     return {one.id: (one.split, published.names[one.label]) for one in published.pictures}
 
@@ -149,7 +149,7 @@ def test_a_misspelt_name_is_told_what_was_probably_meant() -> None:
 
 def test_a_larger_limit_keeps_the_pictures_of_a_smaller_one(tmp_path: Path) -> None:
     published = read("flowers102_vqa", flowers(tmp_path))
-    few, more, all_ = (published.limited(limit).pictures for limit in (5, 9, None))
+    few, more, all_ = (published.limit_pictures(limit).pictures for limit in (5, 9, None))
     assert Counter(one.split for one in few) == {"train": 5, "test": 5}
     assert set(few) < set(more) < set(all_)
     assert list(all_) == sorted(all_, key=lambda one: one.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from forgetbench.data.build.folders import imagenet_classes
-from forgetbench.data.build.questions import distinct, letter, options
+from forgetbench.data.build.questions import distinct, option_letter, options
 
 NEAREST = ("crane", "heron", "stork", "ibis", "egret", "flamingo", "pelican")
 DRAWN = [options("heron", NEAREST, f"0\0picture {number}") for number in range(4000)]
@@ -19,7 +19,7 @@ def test_every_question_has_the_answer_and_three_of_the_five_nearest_wrong_names
 
 
 def test_the_right_letters_are_spread_evenly() -> None:
-    letters = Counter(letter(shown, "heron") for shown in DRAWN)
+    letters = Counter(option_letter(shown, "heron") for shown in DRAWN)
     assert set(letters) == set("ABCD")
     assert all(900 < n < 1100 for n in letters.values()), letters
 
