@@ -1,6 +1,6 @@
-"""Linear layers with several LoRA experts, and what decides how much each of them counts.
+"""Linear layers with several LoRA experts, and the gates that weigh the experts.
 
-Shapes: B items, T tokens, D inputs of a layer, O outputs, E experts, R rank of one expert, N = E R.
+Shapes: B items, T tokens, D inputs of a layer, O outputs, E experts, R rank of an expert, N = E R.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 
 class ExpertLinear(nn.Module):
-    """y = base(x) + scale sum_e g_e B_e A_e x, with gates g that a subclass gives.
+    """y = base(x) + scale sum_e g_e B_e A_e x, with gates g that a subclass computes.
 
-    A starts Kaiming-uniform and B at zero, as LoRA's do, so that before training y is base(x) to the bit.
+    As in LoRA, A starts Kaiming-uniform and B at zero, so that before training y is exactly base(x).
     """
 
     def __init__(self, base_layer: nn.Linear, experts: int, rank: int, scale: float, dropout: float) -> None:
-        """Wrap a layer, whose own weights get frozen.
+        """Wrap a layer and freeze its weights.
 
         Args:
             base_layer: D inputs, O outputs.
             experts: E.
             rank: R.
-            scale: of the sum.
-            dropout: of what the experts read.
+            scale: factor of the sum.
+            dropout: dropout rate of the experts' inputs.
         """
         super().__init__()
         weight_OD = base_layer.weight
         self.base_layer = base_layer.requires_grad_(False)
-        self.lora_A = nn.ParameterList(_uniform(rank, weight_OD) for _ in range(experts))
+        self.lora_A = nn.ParameterList(_kaiming_uniform(rank, weight_OD) for _ in range(experts))
         """E times (R, D)."""
         self.lora_B = nn.ParameterList(weight_OD.new_zeros(len(weight_OD), rank) for _ in range(experts))
         """E times (O, R)."""
@@ -48,15 +48,15 @@ class ExpertLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The layer's own: some families look at a layer's weight for its type."""
+        """The wrapped layer's weight: some model families read the dtype of a layer's weight."""
         return self.base_layer.weight
 
     def gates(self, x_D: Tensor) -> Tensor | None:
-        """How much each expert counts for these inputs (..., E); None if none does."""
+        """The experts' weights for these inputs (..., E); None if all experts are off."""
         raise NotImplementedError
 
     def forward(self, x_D: Tensor) -> Tensor:
-        """Inputs of any leading shape; one pair of matrix products serves all experts."""
+        """Apply the layer to inputs of any leading shape; a single pair of matrix products computes all experts."""
         y_O: Tensor = self.base_layer(x_D)
         gates_E = self.gates(x_D)
         if gates_E is None:
@@ -67,16 +67,16 @@ class ExpertLinear(nn.Module):
 
 
 class TokenRoutedLinear(ExpertLinear):
-    """Gates are softmax(W x) of the layer's own input, token by token."""
+    """Gates are softmax(W x) of the layer's input x, per token."""
 
     def __init__(self, base_layer: nn.Linear, experts: int, rank: int, scale: float, dropout: float) -> None:
         """As for ExpertLinear."""
         super().__init__(base_layer, experts, rank, scale, dropout)
-        self.router = _uniform(experts, base_layer.weight)
+        self.router = _kaiming_uniform(experts, base_layer.weight)
         """W (E, D), without a bias."""
 
     def gates(self, x_D: Tensor) -> Tensor:
-        """Positive, with sum 1."""
+        """The gates per token (..., E): positive, with sum 1."""
         return F.linear(x_D, self.router).softmax(-1)
 
 
@@ -88,12 +88,12 @@ class ExpertSelection:
 
 
 class ItemRoutedLinear(ExpertLinear):
-    """Gates are those of the item that a row of the input belongs to."""
+    """All tokens of an item have the item's gates, which `selection` holds."""
 
     selection: ExpertSelection
 
     def gates(self, x_D: Tensor) -> Tensor | None:
-        """(E), or (B, 1, E) beside inputs (B, T, D)."""
+        """(E), or (B, 1, E) for inputs (B, T, D)."""
         gates = self.selection.gates
         if gates is None or gates.ndim == 1:
             return gates
@@ -103,13 +103,13 @@ class ItemRoutedLinear(ExpertLinear):
 
 
 def insert_experts(model: Any, method: LoRA, experts: int, kind: Callable[..., ExpertLinear]) -> None:
-    """Put experts into the layers that a method adapts.
+    """Replace the layers that a method adapts by layers with experts.
 
     Args:
         model: any supported model.
-        method: names the layers, and the experts' size, scale and dropout.
+        method: determines the layers and the experts' rank, scale and dropout.
         experts: E.
-        kind: the class of the new layers.
+        kind: class of the new layers.
     """
     scale = method.alpha / (method.rank**0.5 if method.rank_stabilised else method.rank)
     for name in method.adapted_layers(model):
@@ -119,12 +119,12 @@ def insert_experts(model: Any, method: LoRA, experts: int, kind: Callable[..., E
 
 
 def expert_parts(model: Any) -> set[str]:
-    """Parts with experts: what these do depends on the input, so that they amount to no weights."""
-    return {part_of(f"{name}.") for name, one in model.named_modules() if isinstance(one, ExpertLinear)}
+    """Parts with experts; experts depend on the input, so they cannot be merged into weights."""
+    return {part_of(f"{name}.") for name, module in model.named_modules() if isinstance(module, ExpertLinear)}
 
 
-def _uniform(rows: int, like_OD: Tensor) -> nn.Parameter:
-    """(rows, D), as LoRA draws A and torch the weights of linear layers."""
-    drawn = torch.empty(rows, like_OD.shape[1])  # in main memory: the same numbers on every device
-    nn.init.kaiming_uniform_(drawn, a=math.sqrt(5))
-    return nn.Parameter(drawn.to(like_OD))
+def _kaiming_uniform(rows: int, like_OD: Tensor) -> nn.Parameter:
+    """(rows, D), drawn like A in LoRA and like torch's weights of linear layers."""
+    values = torch.empty(rows, like_OD.shape[1])  # in main memory: the same numbers on every device
+    nn.init.kaiming_uniform_(values, a=math.sqrt(5))
+    return nn.Parameter(values.to(like_OD))

@@ -1,4 +1,4 @@
-"""Gradient-mask tuning (Li et al. 2024, arXiv:2406.15330): every step, the smallest gradient entries are dropped."""
+"""Gradient-mask tuning (Li et al. 2024, arXiv:2406.15330): drop the smallest gradient entries in every step."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class GMT(Method):
-    """Set the smallest |g| of each tensor to zero, every step anew and before clipping.
+    """Set the entries with the smallest |g| of each tensor to zero, in every step, before clipping.
 
-    Of n entries, floor(share n) are dropped; those that equal the smallest one kept stay too, so that a constant
-    gradient passes whole. An entry dropped in one step may still move by the optimiser's momentum and weight decay.
+    Of n entries, floor(share n) are dropped. Entries equal to the smallest kept entry are kept too, so a constant
+    gradient is not changed. A dropped entry may still move by the optimiser's momentum and weight decay.
     """
 
     name: str = "gmt"
@@ -29,20 +29,20 @@ class GMT(Method):
         return {} if 0 <= self.share < 1 else {"share": f"{self.share} is not a share of 0 or more and below 1."}
 
     def against_sharding(self) -> str:
-        """Nothing: thresholds are those of whole tensors."""
+        """Supported: thresholds are computed from gathered tensors."""
         return ""
 
     def edit_gradients(self, context: TrainingContext) -> None:
-        """Drop entries in place."""
+        """Set dropped entries to zero in place."""
         for weight in context.trainable.values():
             if weight.grad is not None:
                 size = weight.grad.abs()
-                kept = size.ge_(nth_smallest(size, int(self.share * size.numel())))
-                weight.grad.mul_(kept)
+                is_kept = size.ge_(nth_smallest(size, int(self.share * size.numel())))
+                weight.grad.mul_(is_kept)
 
 
 def nth_smallest(tensor: Tensor, n: int) -> float:
-    """The entry that n others precede in ascending order, 0 <= n < number of entries; a sliced tensor is gathered."""
+    """The entry at index n in ascending order, 0 <= n < number of entries; a sharded tensor is gathered."""
     from forgetbench.models.tensors import whole
 
     flat = whole(tensor.detach()).reshape(-1)

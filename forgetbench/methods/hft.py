@@ -1,4 +1,4 @@
-"""Half fine-tuning (Hui et al. 2024, arXiv:2404.18466): a random half of the projection matrices never moves."""
+"""Half fine-tuning (Hui et al. 2024, arXiv:2404.18466): a random half of the projection matrices stays frozen."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from forgetbench.methods.base import Method
 
 @dataclass
 class HFT(Method):
-    """Freeze half of the trainable projection matrices, block by block, throughout the run.
+    """Freeze half of the trainable projection matrices of each block in the whole run.
 
-    A block is the linear layers of one module, such as q, k, v, o of a layer's attention: half of them are frozen.
-    Where their number is odd (up, gate, down), one more than the half rounded down is frozen in a random half of the
-    blocks that differ in the layer's number only. At even depth exactly half of the matrices stay at w0; that is not
-    half of the parameters where the matrices differ in size, so a run's audit states the share.
+    A block is the linear layers of a module, such as q, k, v, o of a layer's attention; half of them are frozen. If
+    their number is odd (up, gate, down), the half is rounded down, and an additional matrix is frozen in a random half
+    of the blocks that differ only in the layer's number. With an even number of layers, exactly half of the matrices
+    stay at w0. This is not half of the parameters if the matrices differ in size; a run's audit states the share.
 
-    Vision tower and projector are treated alike. Embeddings, head, norms and biases, also a frozen matrix's bias, train
-    as the recipe says, as do matrices that are not linear layers (fused experts). The authors draw another half for
-    every round of training; here one draw, from the seed and the blocks' names, holds for all stages.
+    Vision tower and projector are treated the same way. Embeddings, head, norms and biases (also a frozen matrix's
+    bias) train as the recipe says, as do matrices that are not linear layers (fused experts). The authors draw another
+    half for every round of training; here a single draw, from the seed and the blocks' names, holds for all stages.
     """
 
     name: str = "hft"
 
     def against_sharding(self) -> str:
-        """Nothing: matrices are frozen whole, by name."""
+        """Supported: whole matrices are frozen, by name."""
         return ""
 
     def frozen(self, model: Any, trainable: Collection[str], seed: int) -> Collection[str]:
         """Weights of half of the trainable linear layers.
 
         Raises:
-            UserError: no linear layer trains that could be frozen.
+            UserError: no block has two trainable linear layers.
         """
         blocks = _blocks(model, set(trainable))
         chosen = {name for block, count in _counts(blocks, seed).items() for name in _draw(blocks[block], count, seed)}
@@ -61,12 +61,12 @@ def _blocks(model: Any, trainable: Collection[str]) -> dict[str, list[str]]:
 
 
 def _counts(blocks: Mapping[str, Collection[str]], seed: int) -> dict[str, int]:
-    """How many matrices of each block are frozen."""
-    alike: dict[tuple[str, int], list[str]] = {}
+    """Number of frozen matrices of each block."""
+    groups: dict[tuple[str, int], list[str]] = {}
     for block, names in blocks.items():
-        alike.setdefault((re.sub(r"\.\d+(?=\.|$)", "", block), len(names)), []).append(block)
+        groups.setdefault((re.sub(r"\.\d+(?=\.|$)", "", block), len(names)), []).append(block)
     counts = {block: len(names) // 2 for block, names in blocks.items()}
-    for (_, size), group in alike.items():
+    for (_, size), group in groups.items():
         if size % 2:
             group.sort(key=lambda block: Random(f"{seed} one more {block}").random())
             for block in group[: len(group) // 2]:

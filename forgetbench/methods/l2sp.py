@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class L2SP(Method):
     """Add alpha/2 ||w - w0||^2 to the loss; w0 are the run's starting weights in every stage.
 
-    Every trainable tensor is pulled, norms and biases too. The pull is part of the gradient that is clipped; the
-    reported loss is the task's alone.
+    Every trainable tensor is pulled, also norms and biases. The pull is part of the clipped gradient, but not of the
+    reported loss.
     """
 
     name: str = "l2sp"
@@ -29,11 +29,11 @@ class L2SP(Method):
         return 1.0
 
     def problems(self) -> Mapping[str, str]:
-        """A pull away from the start."""
+        """A negative alpha."""
         return {} if self.alpha >= 0 else {"alpha": f"{self.alpha} is negative; give 0 or more."}
 
     def against_sharding(self) -> str:
-        """Nothing: every entry is pulled by itself."""
+        """Supported: the pull is elementwise."""
         return ""
 
     def begin(self, context: TrainingContext) -> None:
@@ -50,11 +50,11 @@ def add_pull(weight: nn.Parameter, start: Tensor, strength: float, precision: Te
     """Add strength * precision * (w - w0) to a weight's gradient.
 
     Args:
-        weight: any shape. Without a gradient it gets one only where it has left w0, so that a tensor that the step
-            does not reach stays out of the optimiser.
+        weight: any shape. A weight without a gradient gets one only if it differs from w0, so that tensors unused in
+            the step stay out of the optimiser.
         start: w0, of the same shape.
-        strength: factor of all entries.
-        precision: factor of each entry, of the same shape; 1 by default.
+        strength: factor for all entries.
+        precision: factor per entry, of the same shape; 1 by default.
     """
     import torch
 

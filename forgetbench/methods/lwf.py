@@ -1,4 +1,4 @@
-"""Learning without forgetting (Li & Hoiem 2016, arXiv:1606.09282): distil the model as it was on the new data.
+"""Learning without forgetting (Li & Hoiem 2016, arXiv:1606.09282): distil the earlier model on the new data.
 
 Shapes: B items, A answer tokens, N answer tokens of all items, V vocabulary.
 """
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class LwF(Method):
-    """Add strength T^2 KL(p_w0 || p_w) to the loss, the mean over the answer tokens of the step's own items.
+    """Add strength T^2 KL(p_w0 || p_w) to the loss, the mean over the answer tokens of the step's items.
 
-    p is softmax(logits / T) over the whole vocabulary at the positions that predict the answer, the given answer
-    before them. w0 are the weights that the stage starts from, so that each stage is taught by the one before it; their
-    pass is one without dropout, which makes a step about a third longer.
+    p is softmax(logits / T) over the whole vocabulary, at the positions that predict the answer, given the answer's
+    earlier tokens. w0 are the stage's starting weights, so each stage is taught by the previous stage. The teacher's
+    pass has no dropout; it makes a step about a third longer.
     """
 
     name: str = "lwf"
@@ -31,20 +31,20 @@ class LwF(Method):
     """T: above 1, unlikely tokens count more; T^2 keeps the gradient's size."""
 
     def copies(self) -> float:
-        """The weights that teach."""
+        """The teacher's weights."""
         return 1.0
 
     def problems(self) -> Mapping[str, str]:
-        """Settings without a meaning."""
-        found = {}
+        """Values out of range."""
+        problems = {}
         if self.strength < 0:
-            found["strength"] = f"{self.strength} is negative; give 0 or more."
+            problems["strength"] = f"{self.strength} is negative; give 0 or more."
         if self.temperature <= 0:
-            found["temperature"] = f"{self.temperature} does not divide logits; give a number above 0."
-        return found
+            problems["temperature"] = f"{self.temperature} does not divide logits; give a number above 0."
+        return problems
 
     def against_sharding(self) -> str:
-        """The teacher is not among the slices."""
+        """The teacher's weights are not sharded."""
         return "its teacher is a pass with other weights, which slices do not take"
 
     def begin_stage(self, context: TrainingContext) -> None:

@@ -1,4 +1,4 @@
-"""Magnitude mask, SPIDER's ablation (arXiv:2411.10928): the largest starting weights never move."""
+"""Magnitude mask, SPIDER's ablation (arXiv:2411.10928): the largest starting weights stay frozen."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from forgetbench.methods.gmt import nth_smallest
 
 @dataclass
 class MagnitudeMask(Method):
-    """Freeze the largest |w0| of each tensor, bit for bit, throughout the run.
+    """Freeze the entries with the largest |w0| of each tensor, bit for bit, in the whole run.
 
-    Of n entries, floor(share n) are frozen. Entries that equal the largest free one are free too, so that a constant
-    tensor, as fresh norm weights are, trains whole.
+    Of n entries, floor(share n) are frozen. Entries equal to the largest free entry are free too, so a constant tensor
+    (such as newly initialised norm weights) trains completely.
     """
 
     name: str = "magnitude_mask"
@@ -22,7 +22,7 @@ class MagnitudeMask(Method):
     """Share of each tensor's entries to freeze; 0 is plain fine-tuning."""
 
     def copies(self) -> float:
-        """The starting weights, and a byte that says which may move."""
+        """The starting weights, and a byte per weight for the mask."""
         return 1.25
 
     def problems(self) -> Mapping[str, str]:
@@ -30,11 +30,11 @@ class MagnitudeMask(Method):
         return {} if 0 <= self.share < 1 else {"share": f"{self.share} is not a share of 0 or more and below 1."}
 
     def against_sharding(self) -> str:
-        """Nothing: thresholds are those of whole tensors."""
+        """Supported: thresholds are computed from gathered tensors."""
         return ""
 
     def begin(self, context: TrainingContext) -> None:
-        """Keep w0, and 1 where an entry is free and 0 where it is frozen: two tensors per weight."""
+        """Keep two tensors per weight: w0, and a mask that is 1 for free and 0 for frozen entries."""
         self._start = {name: weight.detach().clone() for name, weight in context.trainable.items()}
         self._free = {}
         for name, start in self._start.items():
@@ -49,10 +49,10 @@ class MagnitudeMask(Method):
                 weight.grad.mul_(self._free[name])
 
     def edit_weights(self, context: TrainingContext) -> None:
-        """Put frozen entries back where weight decay moved them."""
+        """Reset frozen entries, which weight decay may have moved."""
         import torch
 
         with torch.no_grad():
             for name, weight in context.trainable.items():
-                # Exact at both ends but for -0, and no frozen entry is 0; ten times faster than choosing by a mask.
+                # Exact at both ends except for -0, and no frozen entry is 0; ten times faster than `where`.
                 torch.lerp(self._start[name], weight, self._free[name], out=weight)

@@ -1,4 +1,4 @@
-"""MDGD-GM: gradient masking (arXiv:2502.11740), reconstructed: only the entries that matter most may move."""
+"""MDGD-GM: gradient masking (arXiv:2502.11740), reconstructed: only the most important entries are trained."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
 class MDGDGM(MDGD):
     """Scores every entry by |g~| over a few batches, then trains the top share of each tensor on g_t.
 
-    The rest stays as it was, bit for bit, and the optimiser's state is kept for the chosen entries only. At the
-    starting weights there is no drift yet, so that there g~ is g_t and the score is the task gradient's size.
+    The other entries stay unchanged, bit for bit, and the optimiser has state only for the chosen entries. At the
+    starting weights there is no drift, so g~ is g_t and the score is the size of the task gradient.
     """
 
     name: str = "mdgd_gm"
     density: float = 0.1
-    """rho: share of each tensor's entries that may move."""
+    """rho: share of each tensor's entries that are trained."""
     batches: int = 8
-    """K: optimiser steps' worth of batches that the score is summed over, without a step."""
+    """K: number of optimiser steps whose batches the score is summed over; no step is taken."""
 
     def copies(self) -> float:
-        """The base for the drift, and a byte that says which may move."""
+        """The base weights, and a byte per weight for the choice of entries."""
         return 1.25
 
     def problems(self) -> Mapping[str, str]:
-        """Settings outside their range."""
-        found = dict(super().problems())
+        """Values out of range."""
+        problems = dict(super().problems())
         if not 0 < self.density <= 1:
-            found["density"] = f"{self.density} is not a share; give a number above 0, up to 1."
+            problems["density"] = f"{self.density} is not a share; give a number above 0, up to 1."
         if self.batches < 1:
-            found["batches"] = f"{self.batches} is too small; give 1 or more."
-        return found
+            problems["batches"] = f"{self.batches} is too small; give 1 or more."
+        return problems
 
     def begin(self, context: TrainingContext) -> None:
-        """Estimate which entries matter; make the compact tensors that the optimiser steps."""
+        """Score and choose entries; create the compact tensors that the optimiser updates."""
         from torch import nn
 
         super().begin(context)
-        self._chosen = {name: _top(score, self.density) for name, score in self._scores(context).items()}
+        self._chosen = {name: _top_places(score, self.density) for name, score in self._scores(context).items()}
         self._compact = {
             name: nn.Parameter(parameter.detach().flatten()[self._chosen[name]])
             for name, parameter in context.trainable.items()
@@ -53,30 +53,30 @@ class MDGDGM(MDGD):
         self.drift.close()
 
     def optimised(self, context: TrainingContext) -> Mapping[str, nn.Parameter]:
-        """The chosen entries of every tensor that the stage trains."""
+        """The compact tensors of the parameters that the stage trains."""
         return {name: self._compact[name] for name in context.trainable}
 
     def penalty(self, context: TrainingContext, batch: Batch, outputs: Any) -> None:
-        """Nothing: after the estimate the task's gradient is all there is."""
+        """No penalty: after scoring, only the task's gradient is used."""
 
     def edit_gradients(self, context: TrainingContext) -> None:
-        """Hand the chosen entries' gradients to the optimiser's tensors; the full ones are freed."""
+        """Copy the chosen entries' gradients to the compact tensors, and free the full gradients."""
         for name, parameter in context.trainable.items():
             if parameter.grad is not None:
                 self._compact[name].grad = parameter.grad.flatten()[self._chosen[name]]
                 parameter.grad = None
 
     def edit_weights(self, context: TrainingContext) -> None:
-        """Put the chosen entries back where they belong."""
+        """Copy the compact tensors back to the chosen entries."""
         for name, parameter in context.trainable.items():
             parameter.data.view(-1)[self._chosen[name]] = self._compact[name].detach()
 
     def state(self) -> dict[str, Tensor]:
-        """Which entries were chosen."""
+        """The places of the chosen entries."""
         return self._chosen
 
     def load_state(self, context: TrainingContext, state: Mapping[str, Tensor]) -> None:
-        """Take the same entries as before, at the weights that are back."""
+        """Restore the choice of entries, with the restored weights."""
         device = next(iter(context.trainable.values())).device
         self._chosen = {name: chosen.to(device) for name, chosen in state.items()}
         for name, parameter in context.trainable.items():
@@ -103,7 +103,7 @@ class MDGDGM(MDGD):
         return scores
 
 
-def _top(score: Tensor, density: float) -> Tensor:
+def _top_places(score: Tensor, density: float) -> Tensor:
     """Places of the highest scores of a flattened tensor, ascending; at least one."""
     count = max(1, round(density * score.numel()))
     return score.flatten().topk(count).indices.sort().values

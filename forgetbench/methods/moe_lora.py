@@ -11,37 +11,38 @@ from forgetbench.methods.lora import LoRA
 
 @dataclass
 class MoELoRA(LoRA):
-    """The same LoRA experts in all stages; a linear router weighs them for every token, layer by layer.
+    """The same LoRA experts in all stages; in every layer, a linear router weighs them for each token.
 
-    y = base(x) + alpha / rank sum_e softmax(W x)_e B_e A_e x. All experts count for every token, W has no bias, and
-    nothing keeps the load even: no top k and no balancing loss, as in the authors' code. That code divides one rank
-    among the experts and scales by alpha / that rank (128, 256 and 2 experts; 8 experts in the code of MLLM-CL,
-    arXiv:2506.05453); here `rank` is one expert's. Reconstructed, as the copies of that code differ: A is drawn as
-    LoRA's, and dropout does not reach the router. By default the experts together are as large as LoRA's adapter.
+    y = base(x) + alpha / rank sum_e softmax(W x)_e B_e A_e x. As in the authors' code, all experts are used for every
+    token, W has no bias, and there is neither top-k routing nor a balancing loss. The authors' code divides a total
+    rank among the experts and scales by alpha / total rank (rank 128, alpha 256 and 2 experts; 8 experts in the code of
+    MLLM-CL, arXiv:2506.05453); here `rank` is the rank of each expert. The copies of that code differ, so two choices
+    are reconstructed: A is drawn as in LoRA, and the router has no dropout. By default all experts together are as
+    large as LoRA's adapter.
     """
 
     name: str = "moe_lora"
     experts: int = 4
-    """In each layer."""
+    """Number of experts in each layer."""
     rank: int = 2
-    """Of one expert."""
+    """Rank of each expert."""
     alpha: int = 4
 
     def problems(self) -> Mapping[str, str]:
-        """LoRA's, and what has no form with experts."""
-        found = dict(super().problems())
+        """LoRA's problems, fewer than two experts, and DoRA."""
+        problems = dict(super().problems())
         if self.experts < 2:
-            found["experts"] = f"{self.experts} leaves nothing to weigh; give 2 or more, or use method=lora."
+            problems["experts"] = f"{self.experts} leaves nothing to weigh; give 2 or more, or use method=lora."
         if self.weight_decomposed:
-            found["weight_decomposed"] = "each expert would rescale the whole matrix; set it to false."
-        return found
+            problems["weight_decomposed"] = "each expert would rescale the whole matrix; set it to false."
+        return problems
 
     def against_sharding(self) -> str:
-        """Not tried."""
+        """Not tested."""
         return "its experts and routers were not tried on slices of tensors"
 
     def attach(self, model: Any, stages: int) -> None:
-        """Insert experts and routers; before training they change nothing."""
+        """Insert experts and routers; before training they do not change outputs."""
         from forgetbench.methods.experts import TokenRoutedLinear, insert_experts
 
         insert_experts(model, self, self.experts, TokenRoutedLinear)

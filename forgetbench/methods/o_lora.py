@@ -1,4 +1,4 @@
-"""O-LoRA (Wang et al. 2023, arXiv:2310.14152): every stage learns in directions orthogonal to the earlier ones.
+"""O-LoRA (Wang et al. 2023, arXiv:2310.14152): every stage learns in directions orthogonal to earlier stages.
 
 Shapes: R rank, P rank times number of earlier stages, D input size of a layer.
 """
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 @dataclass
 class OLoRA(LoRA):
-    """One LoRA adapter per stage, all active; the current one trains, and its A is kept orthogonal to earlier ones.
+    """A LoRA adapter per stage, all active; the current adapter trains, with its A kept orthogonal to earlier A.
 
-    Stage t adds strength sum_k |A_t A_k^T|_1, the sum of absolute entries over adapted layers and stages k < t. With a
-    single stage this is LoRA. All stages' adapters count as trainable, but those of other stages get no gradient and
-    stay bit for bit. Parts that train in full (a projector beside language adapters) train in every stage.
+    Stage t adds strength sum_k |A_t A_k^T|_1 to the loss, the sum of absolute entries over adapted layers and stages
+    k < t. With a single stage this is LoRA. The adapters of all stages count as trainable, but adapters of other stages
+    get no gradient and do not change. Parts that train in full (such as a projector) train in every stage.
     """
 
     name: str = "o_lora"
     strength: float = 0.5
-    """Of the penalty; the authors use 0.05 to 0.5."""
+    """Strength of the penalty; the authors use 0.05 to 0.5."""
 
     def problems(self) -> Mapping[str, str]:
-        """LoRA's, and what has no orthogonal form."""
-        found = dict(super().problems())
+        """LoRA's problems, a negative strength, and DoRA."""
+        problems = dict(super().problems())
         if self.strength < 0:
-            found["strength"] = f"{self.strength} is negative; give 0 or more."
+            problems["strength"] = f"{self.strength} is negative; give 0 or more."
         if self.weight_decomposed:
-            found["weight_decomposed"] = "each adapter would rescale the whole matrix; set it to false."
-        return found
+            problems["weight_decomposed"] = "each adapter would rescale the whole matrix; set it to false."
+        return problems
 
     def against_sharding(self) -> str:
         """The penalty is a product of whole matrices."""
@@ -51,7 +51,7 @@ class OLoRA(LoRA):
         layers = self.adapted_layers(model)
         configs: dict[str, Any] = {_adapter(stage): self.peft_config(layers) for stage in range(1, stages + 1)}
         first, *others = adapters = list(configs)
-        # As `inject_adapter_in_model` does for one adapter: the model's own names stay.
+        # As `inject_adapter_in_model` does for a single adapter: the parameter names stay unchanged.
         tuner = LoraModel(model, configs, first)
         for adapter in others:
             tuner.inject_adapter(model, adapter)
@@ -70,13 +70,13 @@ class OLoRA(LoRA):
         if context.stage == 1 or not self.strength:
             return None
         current = f".lora_A.{_adapter(context.stage)}."
-        found = [
+        overlaps = [
             overlap(a_RD, self._earlier(context, name)) for name, a_RD in context.trainable.items() if current in name
         ]
-        return self.strength * batch.share * torch.stack(found).sum() if found else None
+        return self.strength * batch.share * torch.stack(overlaps).sum() if overlaps else None
 
     def edit_gradients(self, context: TrainingContext) -> None:
-        """Keep the optimiser from the adapters of other stages."""
+        """Remove the gradients of other stages' adapters, so that the optimiser skips them."""
         current = f".{_adapter(context.stage)}."
         for name, weight in context.trainable.items():
             if ".lora_" in name and current not in name:
@@ -84,12 +84,12 @@ class OLoRA(LoRA):
 
     @staticmethod
     def _earlier(context: TrainingContext, name: str) -> Tensor:
-        """A (P, D) of the earlier stages, by the name of the current one's."""
+        """A (P, D) of the earlier stages, found by the name of the current stage's A."""
         import torch
 
         current = f".{_adapter(context.stage)}."
         names = [name.replace(current, f".{_adapter(stage)}.") for stage in range(1, context.stage)]
-        return torch.cat([context.trainable[one].detach() for one in names])
+        return torch.cat([context.trainable[earlier_name].detach() for earlier_name in names])
 
 
 def overlap(a_RD: Tensor, earlier_PD: Tensor) -> Tensor:
@@ -98,5 +98,5 @@ def overlap(a_RD: Tensor, earlier_PD: Tensor) -> Tensor:
 
 
 def _adapter(stage: int) -> str:
-    """The name that peft knows a stage's adapter by."""
+    """The name of a stage's adapter in peft."""
     return f"stage{stage}"

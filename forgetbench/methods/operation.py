@@ -1,4 +1,4 @@
-"""What is done to a trained checkpoint afterwards: new weights from the base's and the trained ones, without a step.
+"""The base class of operations after training, which compute new weights from base and trained weights.
 
 `forgetbench finetune method=<name> run=outputs/<run>` writes each result as a variant of the checkpoint, which
 `eval-matrix` scores like any other.
@@ -18,44 +18,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained checkpoint, as an operation sees it.
+    """A trained checkpoint, as input of an operation.
 
-    Adapters are merged: tensors are those of the model's own parameters, by live name, fp32, on the model's device.
+    Adapters are merged. Tensors are fp32, on the model's device, by parameter name in the loaded model.
     """
 
     model: Any
-    """On the base weights; an operation may move it and need not move it back."""
+    """The model with the base weights; an operation may change its weights and need not restore them."""
     base: Mapping[str, Tensor]
     """w0 of every tensor that training changed."""
     tuned: Mapping[str, Tensor]
     """w of the same tensors."""
     others: Sequence[Mapping[str, Tensor]]
-    """w of further runs of the same base, for operations that merge several; each may hold other tensors."""
+    """w of further runs of the same base, for operations that merge runs; runs may have changed different tensors."""
     others_base: Mapping[str, Tensor]
-    """w0 of every tensor of `others`."""
+    """w0 of every tensor in `others`."""
     passes: Passes
-    """Forward passes; its data are the run's own training data."""
+    """Forward passes over the run's training data."""
 
 
 @dataclass
 class Operation(Method):
-    """A method that takes no steps: subclasses yield variants."""
+    """A method without training steps; subclasses yield variants of a checkpoint."""
 
     checkpoints: list[int] = field(default_factory=list)
-    """Steps of the checkpoints to work on; none: the run's last."""
+    """Steps of the checkpoints to process; if empty, the run's last checkpoint."""
 
     def settings(self) -> Sequence[str]:
-        """What tells the variants of one checkpoint apart, such as `0.5`; empty where there is only one."""
+        """The names of a checkpoint's variants, such as `0.5`; an empty name if there is only one variant."""
         return [""]
 
     def reads_data(self) -> bool:
-        """Whether it makes forward passes over the run's training data."""
+        """Whether the operation makes forward passes over the run's training data."""
         return False
 
     def merges(self) -> Sequence[str]:
-        """Folders of further runs of the same base, whose last checkpoints come as `Trained.others`."""
+        """Folders of further runs of the same base; their last checkpoints are given as `Trained.others`."""
         return ()
 
     def variants(self, trained: Trained) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-        """Yield (setting, changed tensors by live name), in the order of `settings`."""
+        """Yield (setting, changed tensors by name), in the order of `settings`."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The table of config schemas: one dataclass is schema, documentation and, for a method, implementation."""
+"""The table of config schemas: each dataclass is schema, documentation and, for a method, implementation."""
 
 from __future__ import annotations
 
@@ -67,4 +67,4 @@ SCHEMAS: dict[str, type] = {
     "method/grafting": Grafting,
     "method/model_tailor": ModelTailor,
 }
-"""What each YAML in conf/ is checked against: its first default is `/schema/<key>@_here_`."""
+"""Key -> dataclass; the first default of a YAML in conf/, `/schema/<key>@_here_`, names the schema that checks it."""

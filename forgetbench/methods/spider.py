@@ -1,7 +1,7 @@
-"""SPIDER (ICML 2025, arXiv:2411.10928): keep updates where learning outweighs what the base model holds important.
+"""SPIDER (ICML 2025, arXiv:2411.10928): keep updates where importance to the task exceeds importance to the base.
 
-Everything is per tensor. N(a) = sigmoid((|a| - mean|a|) / std|a|), std unbiased, ranks the entries of a tensor by
-magnitude: I = N(w0) is their importance to the base, G = N(A) to the task, A the sum of the clipped gradients so far.
+All statistics are per tensor. N(a) = sigmoid((|a| - mean|a|) / std|a|), with unbiased std, ranks entries by magnitude.
+I = N(w0) is the importance to the base, G = N(A) the importance to the task; A is the sum of all clipped gradients.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 _TINY = 1e-30
 _CONSTANT = 1e-6
-"""Relative spread below which a tensor is looked at closely: rounding alone gives about 1e-7."""
+"""Relative spread below which a tensor is checked for being constant: rounding alone gives about 1e-7."""
 
 
 @dataclass
 class Spider(Method):
-    """After every optimiser step, w <- (1 - m) w0 + m w with w0 the run's starting weights in every stage.
+    """After every optimiser step, w <- (1 - m) w0 + m w, with the run's starting weights w0 in every stage.
 
-    m = G / (I + G) where G > I and 0 elsewhere, divided by the mean of its non-zero entries and cut at 1. Entries with
-    m = 0 are w0 bit for bit; the optimiser's state is not touched. A tensor without a gradient took no step: neither A
-    nor w change. Memory: w0, I and A, three tensors per weight, and two of the size of the largest.
+    m = G / (I + G) where G > I and 0 elsewhere, divided by the mean of its non-zero entries and clipped at 1. Entries
+    with m = 0 are exactly w0; the optimiser's state is not changed. For a tensor without a gradient, neither A nor w
+    changes. Memory: three tensors per weight (w0, I and A), and two work tensors of the size of the largest weight.
     """
 
     name: str = "spider"
@@ -37,7 +37,7 @@ class Spider(Method):
         return 3.0
 
     def against_sharding(self) -> str:
-        """Nothing: sums are taken over whole tensors."""
+        """Supported: statistics are summed over the shards of a tensor."""
         return ""
 
     def begin(self, context: TrainingContext) -> None:
@@ -48,8 +48,8 @@ class Spider(Method):
 
         trainable = context.trainable
         self._gradients = {name: torch.zeros_like(weight).detach() for name, weight in trainable.items()}
-        # Above 0, so that no quotient is 0 / 0; in fp32 only an I below 1e-23 could tell.
-        self._importance = {name: normalised(one.detach()).clamp_(min=_TINY) for name, one in trainable.items()}
+        # Above 0, so that no quotient is 0 / 0; in fp32 this affects only I below 1e-23.
+        self._importance = {name: normalised(weight.detach()).clamp_(min=_TINY) for name, weight in trainable.items()}
         self._start = {name: local_slice(weight.detach()).clone() for name, weight in trainable.items()}
         # Interpolation would turn -0 into 0.
         self._negative_zeros = {name for name, start in self._start.items() if (start.signbit() & (start == 0)).any()}
@@ -57,7 +57,7 @@ class Spider(Method):
         self._work = [torch.empty_like(largest.reshape(-1)) for _ in range(2)]
 
     def edit_weights(self, context: TrainingContext) -> None:
-        """Add the gradients to A, then fold the step."""
+        """Add the gradients to A, then apply the mask to the step."""
         import torch
 
         from forgetbench.models.tensors import local_slice
@@ -68,7 +68,7 @@ class Spider(Method):
                     continue
                 gradients, start = self._gradients[name].add_(parameter.grad), self._start[name]
                 mask, selected = (work[: start.numel()].view(start.shape) for work in self._work)
-                mask_out(gradients, self._importance[name], mask, selected)
+                compute_mask(gradients, self._importance[name], mask, selected)
                 weight = local_slice(parameter)
                 torch.lerp(start, weight, mask, out=weight)
                 if name in self._negative_zeros:
@@ -79,7 +79,7 @@ class Spider(Method):
         return dict(self._gradients)
 
     def load_state(self, context: TrainingContext, state: Mapping[str, Tensor]) -> None:
-        """Take back A."""
+        """Restore A."""
         from forgetbench.models.tensors import put
 
         for name, gradients in state.items():
@@ -87,12 +87,12 @@ class Spider(Method):
 
 
 def normalised(values: Tensor, out: Tensor | None = None, work: Tensor | None = None) -> Tensor:
-    """N(a) of any shape; 0 where all of a is 0, and 1/2 where |a| is constant or a is a single entry.
+    """N(a) of any shape; 0 if a is 0 everywhere, and 1/2 if |a| is constant or a has a single entry.
 
     Args:
-        values: a; of a sliced tensor the result is this process's slice of N(a).
-        out: where to put the result.
-        work: a third tensor of the same shape, overwritten.
+        values: a; for a sharded tensor the result is this process's shard of N(a).
+        out: tensor for the result.
+        work: work tensor of the same shape, overwritten.
     """
     import torch
 
@@ -100,8 +100,8 @@ def normalised(values: Tensor, out: Tensor | None = None, work: Tensor | None = 
 
     out = torch.abs(local_slice(values), out=out)
     mean = total(out.sum(), values) / values.numel()
-    # In units of the mean, squares of small gradients do not underflow. Not `std`, which is ten times slower, nor a
-    # norm, which in fp32 is 0.4 % off over 50 million entries where a sum is not.
+    # In units of the mean, squares of small gradients do not underflow. `std` would be ten times slower. A norm in fp32
+    # has an error of 0.4 % over 50 million entries; a sum does not.
     out.div_(mean).sub_(1)
     std = total(torch.mul(out, out, out=work).sum(), values).div_(max(1, values.numel() - 1)).sqrt_()
     if not std > _CONSTANT:
@@ -111,14 +111,14 @@ def normalised(values: Tensor, out: Tensor | None = None, work: Tensor | None = 
     return out.div_(std).sigmoid_()
 
 
-def mask_out(gradients: Tensor, importance: Tensor, mask: Tensor, selected: Tensor) -> None:
-    """Write m, and 1 where G > I and 0 elsewhere.
+def compute_mask(gradients: Tensor, importance: Tensor, mask: Tensor, selected: Tensor) -> None:
+    """Compute m, and the indicator of G > I.
 
     Args:
-        gradients: A, any shape, whole or sliced; the others are as one process's slice of it.
-        importance: I, of the same shape, above 0.
-        mask: gets m.
-        selected: gets ones and zeros.
+        gradients: A, any shape, plain or sharded; the other tensors have the shape of this process's shard.
+        importance: I, above 0.
+        mask: output: m.
+        selected: output: 1 where G > I, else 0.
     """
     import torch
 
@@ -128,6 +128,6 @@ def mask_out(gradients: Tensor, importance: Tensor, mask: Tensor, selected: Tens
     torch.add(importance, selected, out=mask)
     torch.div(selected, mask, out=mask)
     mask.mul_(selected.gt_(importance))
-    kept, count = total(torch.stack([mask.sum(), selected.sum()]), gradients)
-    mean = kept / count.clamp_(min=1)
+    total_mask, count = total(torch.stack([mask.sum(), selected.sum()]), gradients)
+    mean = total_mask / count.clamp_(min=1)
     mask.div_(mean.clamp_(min=_TINY)).clamp_(max=1)

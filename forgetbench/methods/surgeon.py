@@ -1,6 +1,6 @@
-"""Optimal Brain Surgeon for linear layers: what each has seen, and how its kept weights take up what others lose.
+"""Optimal Brain Surgeon for linear layers: measure a layer's inputs, and compensate removed changes by kept weights.
 
-Shapes: O and I outputs and inputs of a linear layer, B items, T tokens, N inputs that a layer has seen.
+Shapes: O and I outputs and inputs of a linear layer, B items, T tokens, N input vectors of a layer.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 BLOCK = 128
-"""Columns corrected at once, as in SparseGPT."""
+"""Columns corrected at a time, as in SparseGPT."""
 
 
 def linear_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers among the owners of some parameters, by the weight's live name.
+    """The linear layers whose weights are among `names`, by the name of the weight.
 
-    A head tied to the embedding is none of them: the embedding owns the weight.
+    A head tied to the embedding is not included, because the embedding owns the weight.
     """
     from torch import nn
 
@@ -38,15 +38,16 @@ def linear_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Linear
 def hessians(
     layers: Mapping[str, nn.Linear], passes: Passes, weights: Mapping[str, Tensor], batches: Iterable[Batch]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield (name, H = 2/N sum x x^T), (I, I) in fp32, of each layer; zeros if the layer saw no input.
+    """Yield (name, H = 2/N sum x x^T), (I, I) in fp32, of each layer; zeros if the layer has no inputs.
 
-    Inputs are added up as they come and never kept; padding is left out where the layer sees the batch's tokens.
+    Sums are updated in each pass, without storing inputs. Padding is left out in layers that process the batch's
+    tokens.
 
     Args:
-        layers: by weight name.
-        passes: of their model.
-        weights: the model's own are replaced by these.
-        batches: what the model is shown.
+        layers: weight name -> layer.
+        passes: forward passes of the layers' model.
+        weights: weights that replace the model's.
+        batches: inputs of the model.
     """
     import torch
 
@@ -54,12 +55,12 @@ def hessians(
         name: torch.zeros(layer.in_features, layer.in_features, device=layer.weight.device)
         for name, layer in layers.items()
     }
-    seen = dict.fromkeys(layers, 0)
+    n_inputs = dict.fromkeys(layers, 0)
 
     def add(name: str, mask_BT: Tensor | None, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
         x_NI = without_padding(name, args[0], mask_BT).float()
         sums[name].addmm_(x_NI.T, x_NI)
-        seen[name] += len(x_NI)
+        n_inputs[name] += len(x_NI)
 
     for batch in batches:
         mask_BT = batch.inputs.get("attention_mask")
@@ -68,13 +69,13 @@ def hessians(
                 hooks.callback(layer.register_forward_pre_hook(partial(add, name, mask_BT)).remove)
             passes.reference(batch, weights)
     for name in layers:
-        yield name, sums.pop(name).mul_(2 / max(1, seen[name]))
+        yield name, sums.pop(name).mul_(2 / max(1, n_inputs[name]))
 
 
 def without_padding(name: str, inputs: Tensor, mask_BT: Tensor | None) -> Tensor:
-    """A layer's inputs as rows (N, I), without those at padding.
+    """A layer's inputs as rows (N, I), without padding.
 
-    Only the language part sees the batch's tokens: all of them or, as its head may, the last few.
+    Only layers of the language part process the batch's tokens: all tokens or, in the head, perhaps the last few.
     """
     shape = inputs.shape
     rows_NI = inputs.reshape(-1, shape[-1])
@@ -89,7 +90,7 @@ def without_padding(name: str, inputs: Tensor, mask_BT: Tensor | None) -> Tensor
 def inverse_factor(hessian_II: Tensor, damping: float) -> Tensor | None:
     """Upper U with U^T U = (H + damping * mean(diag H) * 1)^-1, computed in fp64; None if H is 0.
 
-    The scale of H does not matter to what this module computes with U.
+    The results of this module do not depend on the scale of H.
     """
     import torch
 
@@ -104,17 +105,17 @@ def inverse_factor(hessian_II: Tensor, damping: float) -> Tensor | None:
 
 
 def compensate(base_OI: Tensor, tuned_OI: Tensor, kept_OI: Tensor, upper_II: Tensor, sign: int = -1) -> Tensor:
-    """Return what is not kept to w0, exactly, column by column; the columns after it take up the difference.
+    """Return entries that are not kept to exactly w0, column by column, and correct the later columns.
 
-    The sweep is SparseGPT's (Frantar and Alistarh 2023, arXiv:2301.00774), which returns to 0 what this returns to w0:
-    with e = (w_i - w0_i) / U_ii, the columns j > i become w_j - e U_ij.
+    The sweep is that of SparseGPT (Frantar and Alistarh 2023, arXiv:2301.00774), which returns entries to 0 instead of
+    w0: with e = (w_i - w0_i) / U_ii, the columns j > i become w_j - e U_ij.
 
     Args:
         base_OI: w0.
         tuned_OI: w.
-        kept_OI: entries that do not return.
-        upper_II: of `inverse_factor`.
-        sign: of the correction; -1 is Optimal Brain Surgeon.
+        kept_OI: mask of entries to keep.
+        upper_II: U, from `inverse_factor`.
+        sign: sign of the correction; -1 is Optimal Brain Surgeon.
     """
     import torch
 

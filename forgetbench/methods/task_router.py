@@ -1,6 +1,6 @@
-"""A router over LoRA experts that decides once per item, from its prompt alone.
+"""A router over LoRA experts that picks an expert per item, from the item's prompt.
 
-Shapes: B items, T tokens, D hidden size, E experts, K known tasks, n items of one task and N of all.
+Shapes: B items, T tokens, D hidden size, E experts, K known tasks, n items of a task and N of all tasks.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from forgetbench.methods.experts import ExpertSelection
 from forgetbench.models.hidden import hidden_states
 
 SHRINKAGE = 0.1
-"""Of correlations towards 0: there are fewer items than dimensions."""
+"""Shrinkage of correlations towards 0, because there are fewer items than dimensions."""
 FLOOR = 1e-6
-"""Added to a dimension's variance, in units of the average one: a dimension that is constant must not decide alone."""
+"""Added to each dimension's variance, in units of the average variance, so that constant dimensions do not dominate."""
 
 
 class TaskRouter(nn.Module):
-    """Picks each item's expert by the base's hidden states, averaged over its prompt's tokens.
+    """Picks each item's expert by the base's hidden states, averaged over the prompt's tokens.
 
-    Linear discriminant analysis (Fisher 1936) with equal priors: the known task with the largest
-    W_e h + b_e, W_e = C^-1 m_e, b_e = -m_e C^-1 m_e / 2, m_e a task's mean state. C is the covariance within tasks, its
-    correlations shrunk by SHRINKAGE (Friedman 1989). While no task is known, every expert is off.
+    Linear discriminant analysis (Fisher 1936) with equal priors picks the known task with the largest W_e h + b_e,
+    where W_e = C^-1 m_e, b_e = -m_e C^-1 m_e / 2, and m_e is the task's mean state. C is the covariance within tasks,
+    with correlations shrunk by SHRINKAGE (Friedman 1989). While no task is known, all experts are off.
     """
 
     def __init__(self, experts: int, width: int, layer: int) -> None:
-        """Know no task.
+        """Create a router without tasks.
 
         Args:
-            experts: E, one per task.
+            experts: E, one expert per task.
             width: D.
-            layer: whose output is looked at, as in `models.hidden`.
+            layer: layer whose hidden states are read, as in `models.hidden`.
         """
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(experts, width), requires_grad=False)
@@ -44,16 +44,16 @@ class TaskRouter(nn.Module):
         self.bias = nn.Parameter(torch.zeros(experts), requires_grad=False)
         """b (E)."""
         self.known = nn.Parameter(torch.zeros(experts), requires_grad=False)
-        """(E): 1 for tasks seen so far, else 0."""
+        """(E): 1 for known tasks, else 0."""
         self.selection, self._layer = ExpertSelection(), layer
         self._decided_BE: Tensor | None = None
 
     def states(self, model: Any, run: Callable[[], Any], mask_BT: Tensor) -> Tensor:
-        """What the base makes of B prompts (B, D).
+        """The base's mean hidden states (B, D) of B prompts.
 
         Args:
-            model: in evaluation mode; its experts are switched off, and stay so.
-            run: makes one forward pass of it, in which the prompts come first.
+            model: in evaluation mode; its experts are switched off and stay off.
+            run: makes a forward pass in which the prompts come first.
             mask_BT: 0 at padding.
         """
         self.selection.gates = None
@@ -65,10 +65,10 @@ class TaskRouter(nn.Module):
 
     @torch.no_grad()
     def fit(self, tasks: Sequence[Tensor]) -> None:
-        """Know the first tasks, and no others.
+        """Fit the router on the first tasks; only these are known afterwards.
 
         Args:
-            tasks: hidden states (n, D) of some training items of each.
+            tasks: for each task, hidden states (n, D) of training items.
         """
         weight_KD, bias_K = discriminants([states_ND.double() for states_ND in tasks])
         for parameter, value in ((self.weight, weight_KD), (self.bias, bias_K), (self.known, torch.ones(len(tasks)))):
@@ -76,21 +76,21 @@ class TaskRouter(nn.Module):
             parameter[: len(tasks)].copy_(value)
 
     def pick(self, states_BD: Tensor) -> Tensor:
-        """The expert (B) of each item, of the known ones."""
+        """The expert (B) of each item, among the experts of known tasks."""
         # No matrix product: under autocast it would round to bf16.
         scores_BE = (states_BD[:, None] * self.weight).sum(-1) + self.bias
         return scores_BE.masked_fill(self.known == 0, -math.inf).argmax(-1)
 
     def set_expert(self, expert: int) -> None:
-        """Use one expert for all items from now on."""
+        """Use the same expert for all items in the following passes."""
         self.selection.gates = F.one_hot(torch.tensor(expert), len(self.known)).to(self.weight)
 
     def decide(self, model: Any, run: Callable[[], Any], mask_BT: Tensor) -> None:
-        """Use for each item the expert that its prompt asks for, from now on.
+        """Pick each item's expert from its prompt, and use it in the following passes.
 
         Args:
             model: in evaluation mode.
-            run: makes one forward pass of it over B prompts.
+            run: makes a forward pass over B prompts.
             mask_BT: 0 at padding.
         """
         self._decided_BE = self.selection.gates = None
@@ -99,14 +99,14 @@ class TaskRouter(nn.Module):
             self._decided_BE = self.selection.gates = F.one_hot(picked_B, len(self.known)).to(self.weight)
 
     def select(self, rows: Sequence[int]) -> None:
-        """Say which of the decided items the rows of the coming passes belong to."""
+        """Set, for the following passes, which item of the last `decide` each row belongs to."""
         if self._decided_BE is not None:
             self.selection.gates = self._decided_BE[list(rows)]
 
 
 def task_router(model: Any) -> TaskRouter | None:
-    """What picks an expert per item; None in models without."""
-    return next((one for one in model.modules() if isinstance(one, TaskRouter)), None)
+    """The task router of a model; None if it has none."""
+    return next((module for module in model.modules() if isinstance(module, TaskRouter)), None)
 
 
 def discriminants(tasks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -116,7 +116,7 @@ def discriminants(tasks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     (1 - s) R^T R / N + s I; its inverse takes no more than N x N, by Woodbury's identity.
 
     Args:
-        tasks: states (n, D) of each.
+        tasks: states (n, D) of each task.
     """
     means_KD = torch.stack([states_ND.mean(0) for states_ND in tasks])
     residuals_ND = torch.cat([states_ND - mean_D for states_ND, mean_D in zip(tasks, means_KD, strict=True)])

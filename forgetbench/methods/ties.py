@@ -1,4 +1,4 @@
-"""TIES-Merging (Yadav et al. 2023, arXiv:2306.01708): trim each run's changes, elect signs, average what agrees."""
+"""TIES-Merging (Yadav et al. 2023, arXiv:2306.01708): trim changes, elect signs, average the agreeing changes."""
 
 from __future__ import annotations
 
@@ -18,57 +18,57 @@ if TYPE_CHECKING:
 
 
 class Scope(StrEnum):
-    """Among what an entry must be one of the largest to survive."""
+    """The entries among which the largest are kept when trimming."""
 
     run = "run"
     """All tensors that the run changed, as in the paper."""
     tensor = "tensor"
-    """Its own tensor."""
+    """Each tensor by itself."""
 
 
 @dataclass
 class Ties(Operation):
     """w0 + scale * m, with m merged from the changes d_k = w_k - w0 of this run and of the runs in `merge`.
 
-    Entry by entry: d_k is set to 0 unless it is among the largest; the sign of the sum of what is left is elected; m is
-    the mean of those that have this sign. Where the sum is exactly 0 no sign is elected and m is 0 (the authors' code
-    elects the sign that most entries of the model have). A tensor that a run left unchanged counts as 0 there.
-    Without other runs m is the trimmed change.
+    For each entry: d_k is set to 0 unless it is among the largest. The sign of the sum of the remaining d_k is elected.
+    m is the mean of the d_k with this sign. If the sum is exactly 0, no sign is elected and m is 0 (the authors' code
+    elects the sign of most entries of the model). A run's unchanged tensors count as 0. Without other runs m is the
+    trimmed change.
     """
 
     name: str = "ties"
     merge: list[str] = field(default_factory=list)
     """Folders of further runs of the same base."""
     density: float = 0.2
-    """Share of a run's entries that survive, of the tensors it changed; equals of the smallest survive as well."""
+    """Share of entries kept when trimming, of a run's changed tensors; entries equal to the smallest kept one stay."""
     scope: Scope = Scope.run
     scale: float = 1.0
-    """The paper's lambda; 1 is its choice where nothing can be validated."""
+    """The paper's lambda; the paper uses 1 if there is no validation data."""
 
     def problems(self) -> Mapping[str, str]:
-        """Shares that are none, a scale that undoes the training, and a run that would count twice."""
-        found = {}
+        """Values out of range, and runs named twice."""
+        problems = {}
         if not 0 < self.density <= 1:
-            found["density"] = f"{self.density} is no share of entries to keep; give more than 0 and at most 1."
+            problems["density"] = f"{self.density} is no share of entries to keep; give more than 0 and at most 1."
         if not self.scale > 0:
-            found["scale"] = f"{self.scale} is not positive; give 1, or less for smaller changes."
+            problems["scale"] = f"{self.scale} is not positive; give 1, or less for smaller changes."
         if len(set(self.merge)) < len(self.merge):
-            found["merge"] = f"{self.merge} names a run twice; name each once."
-        return found
+            problems["merge"] = f"{self.merge} names a run twice; name each once."
+        return problems
 
     def merges(self) -> Sequence[str]:
-        """The further runs."""
+        """The folders of the further runs."""
         return self.merge
 
     def variants(self, trained: Trained) -> Iterator[tuple[str, Weights]]:
-        """The merged model: every tensor that any of the runs changed."""
+        """The merged weights of every tensor that any run changed."""
         base = {**trained.others_base, **trained.base}
         runs = (trained.tuned, *trained.others)
         thresholds = [self._thresholds(base, tuned) for tuned in runs]
         merged = {}
         for name in dict.fromkeys(name for tuned in runs for name in tuned):
             changes = [
-                _trimmed(tuned[name] - base[name], threshold[name])
+                _trim(tuned[name] - base[name], threshold[name])
                 for tuned, threshold in zip(runs, thresholds, strict=True)
                 if name in tuned
             ]
@@ -76,31 +76,32 @@ class Ties(Operation):
         yield "", merged
 
     def _thresholds(self, base: Weights, tuned: Weights) -> dict[str, float]:
-        """The smallest |d| that survives, per tensor."""
+        """The smallest |d| that is kept, per tensor."""
         changes = changes_of(base, tuned)
         if self.scope is Scope.tensor:
-            return {name: smallest_kept([change], self.density) for name, change in changes.items()}
-        return dict.fromkeys(tuned, smallest_kept([*changes.values()], self.density))
+            return {name: magnitude_threshold([change], self.density) for name, change in changes.items()}
+        return dict.fromkeys(tuned, magnitude_threshold([*changes.values()], self.density))
 
 
 def changes_of(base: Weights, tuned: Weights) -> dict[str, Callable[[], Tensor]]:
-    """What makes d = w - w0 of each tensor of `tuned`, one at a time."""
+    """Functions that compute d = w - w0 of each tensor in `tuned`, so that only one is in memory at a time."""
     return {name: partial(sub, weight, base[name]) for name, weight in tuned.items()}
 
 
-def smallest_kept(changes: Sequence[Callable[[], Tensor]], density: float) -> float:
-    """The magnitude that the share `density` of all entries reaches, exactly; 0 of nothing.
+def magnitude_threshold(changes: Sequence[Callable[[], Tensor]], density: float) -> float:
+    """The exact magnitude that a share `density` of all entries reaches; 0 without tensors.
 
-    Magnitudes order like their bits, so counting by 16 bits at a time finds it: memory does not grow with the model.
+    A radix select: the bits of magnitudes have the order of the magnitudes, so counting 16 bits at a time finds the
+    threshold in memory that does not grow with the model.
 
     Args:
-        changes: each gives one tensor of any shape when it is its turn; all of one floating type.
-        density: share of the entries, rounded to a whole number of them, at least one.
+        changes: each returns a tensor of any shape when called; all have the same floating dtype.
+        density: share of the entries, rounded to a whole number of entries, at least one.
     """
     import torch
 
     integers = {4: torch.int32, 8: torch.int64}
-    found, wanted, dtype = 0, 0, torch.float32
+    prefix, rank, dtype = 0, 0, torch.float32
     digits = changes[0]().itemsize // 2 if changes else 0
     for digit in reversed(range(digits)):
         counts = torch.zeros(1 << 16, dtype=torch.int64)
@@ -108,22 +109,22 @@ def smallest_kept(changes: Sequence[Callable[[], Tensor]], density: float) -> fl
             d = change()
             bits, dtype = d.abs().flatten().view(integers[d.itemsize]).long(), d.dtype
             shifted = bits >> (16 * digit)
-            counts += torch.bincount(shifted[shifted >> 16 == found] & 0xFFFF, minlength=1 << 16).cpu()
+            counts += torch.bincount(shifted[shifted >> 16 == prefix] & 0xFFFF, minlength=1 << 16).cpu()
         if not counts.any():
             return 0.0
-        wanted = wanted or max(1, round(density * int(counts.sum())))
+        rank = rank or max(1, round(density * int(counts.sum())))
         from_top = counts.flip(0).cumsum(0)
-        place = int((from_top >= wanted).nonzero()[0])
-        wanted -= int(from_top[place] - counts.flip(0)[place])
-        found = (found << 16) | (len(counts) - 1 - place)
-    return float(torch.tensor(found).to(integers[2 * digits]).view(dtype)) if digits else 0.0
+        bucket = int((from_top >= rank).nonzero()[0])
+        rank -= int(from_top[bucket] - counts.flip(0)[bucket])
+        prefix = (prefix << 16) | (len(counts) - 1 - bucket)
+    return float(torch.tensor(prefix).to(integers[2 * digits]).view(dtype)) if digits else 0.0
 
 
 def agreeing_mean(changes: Sequence[Tensor]) -> Tensor:
-    """Entry by entry, the mean of the changes that have the sign of their sum; 0 where the sum is 0.
+    """For each entry, the mean of the changes that have the sign of their sum; 0 if the sum is 0.
 
     Args:
-        changes: at least one, all of one shape; zeros are never counted.
+        changes: at least one tensor, all of the same shape; zeros are not counted.
     """
     import torch
 
@@ -136,7 +137,7 @@ def agreeing_mean(changes: Sequence[Tensor]) -> Tensor:
     return total / count.clamp(min=1)
 
 
-def _trimmed(change: Tensor, threshold: float) -> Tensor:
+def _trim(change: Tensor, threshold: float) -> Tensor:
     import torch
 
     return torch.where(change.abs() >= threshold, change, 0.0)

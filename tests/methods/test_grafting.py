@@ -84,13 +84,13 @@ def by_autograd(
 def test_the_mask_descends_as_autograd_says(micro_batches: int) -> None:
     settings: dict[str, Any] = {"density": 0.3, "updates": 4, "lr": 3.0, "start": -1.0, "l1": 0.02}
     expected = by_autograd(network(), **settings)
-    found = Grafting(**settings).learned(network(micro_batches))
+    found = Grafting(**settings).learn_gamma(network(micro_batches))
     assert found.keys() == expected.keys()
     for name in found:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-12)
     # Some entries entered and others left, so the path was not a straight one.
     before, after = (
-        torch.cat([one.flatten() > 0.5 for one in Grafting(**(settings | more)).learned(network()).values()])
+        torch.cat([one.flatten() > 0.5 for one in Grafting(**(settings | more)).learn_gamma(network()).values()])
         for more in ({"updates": 0}, {})
     )
     assert (after & ~before).any()

@@ -73,7 +73,7 @@ def z(values: Matrix) -> Matrix:
 
 def tailored(method: ModelTailor, base: Matrix, tuned: Matrix, h: Matrix) -> Matrix:
     tensors = (torch.tensor(one, dtype=torch.float32) for one in (base, tuned, h))
-    return method.tailored(*tensors).double().numpy()
+    return method.tailor(*tensors).double().numpy()
 
 
 @pytest.mark.parametrize("density", [0.1, 0.5])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from forgetbench.methods.operation import Trained
-from forgetbench.methods.ties import Scope, Ties, agreeing_mean, smallest_kept
+from forgetbench.methods.ties import Scope, Ties, agreeing_mean, magnitude_threshold
 
 Change = dict[str, Sequence[float]]
 PASSES: Any = None
@@ -72,7 +72,7 @@ def test_the_threshold_is_that_of_all_tensors_sorted_together() -> None:
     together = torch.cat([change.flatten().abs() for change in changes]).sort(descending=True).values
     for density in (0.001, 0.2, 0.9, 1.0):
         kept = max(1, round(density * len(together)))
-        assert smallest_kept([lambda one=one: one for one in changes], density) == float(together[kept - 1])
+        assert magnitude_threshold([lambda one=one: one for one in changes], density) == float(together[kept - 1])
 
 
 @pytest.mark.parametrize(
