@@ -16,7 +16,7 @@ from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.base import Method
 from forgetbench.methods.operation import Operation
-from forgetbench.runs.guard import Guard, ending_of, put_aside, remaining_steps
+from forgetbench.runs.guard import Guard, ending_of, move_beyond_budget, remaining_steps
 from forgetbench.runs.run import Run, check_same, read_run, release, start_run
 from forgetbench.runs.scored import training_manifests
 from forgetbench.terminal import audit_table
@@ -70,7 +70,7 @@ def _train(config: FinetuneConfig, folder: Path, share: float = 1.0) -> None:
     set_threads(config.threads)
     with only_command(folder, process_group):
         if process_group.is_main:
-            put_aside(folder)  # what a kill left
+            move_beyond_budget(folder)  # what a kill left
         process_group.broadcast("")
         # The command that was waited for may have done the same.
         if not _is_trained(folder, config, stages, share):

@@ -1,1 +1,1 @@
-"""What runs left behind: their tables, the answers behind them, and how runs group into recipes. No model, no torch."""
+"""Read runs back: their tables, the stored answers, and the recipes that group runs. Needs no model and no torch."""

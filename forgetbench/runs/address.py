@@ -1,4 +1,4 @@
-"""What a path names: a run, a sweep, the seeds of a recipe, or a checkpoint of one. Every command asks here."""
+"""Resolve the path that a command got: a run, a sweep, the seeds of a recipe, or a checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from forgetbench.runs.recipes import named, stored_runs
 from forgetbench.runs.run import FILE, Run, read_run
 from forgetbench.runs.stored import StoredRun
 
-_INSIDE = "checkpoints"
+_CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
 class Address:
-    """A path as a command got it, taken apart; what is there is looked up when it is asked for."""
+    """A parsed path; files are read when they are needed."""
 
     text: str
     folder: Path
-    """A run's or a sweep's; with `*` in it, those of several runs."""
+    """Folder of a run or sweep, or a pattern with `*` for several runs."""
     checkpoint: str | None
-    """Folder name of a checkpoint; None where the path names none, which means the last one as trained."""
+    """Folder name of a checkpoint; None stands for the last trained checkpoint."""
 
     @property
     def is_base(self) -> bool:
-        """Whether it names the untouched base."""
+        """Whether the address names the base model."""
         return self.checkpoint == BASE.name
 
     @cached_property
     def runs(self) -> list[StoredRun]:
-        """The run, every point of the sweep, or every scored run that the pattern matches.
+        """The run, all points of the sweep, or all scored runs that the pattern matches.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no run.
         """
         if not self._is_pattern():
             return stored_runs(self.folder)
-        found = named([folder for folder in self._matches() if (folder / "scores.csv").is_file()])
-        if not found:
+        runs = named([folder for folder in self._matches() if (folder / "scores.csv").is_file()])
+        if not runs:
             raise UserError(f"{self.text} matches no scored run.")
-        return found
+        return runs
 
     def seeds(self) -> list[StoredRun]:
-        """Runs that differ in nothing but the seed.
+        """The runs of a single recipe, which differ only in the seed.
 
         Raises:
-            UserError: it names a sweep, or several recipes.
+            UserError: the address names a sweep or several recipes.
         """
         runs = self.runs
         recipes = sorted({run.recipe for run in runs})
@@ -66,10 +66,10 @@ class Address:
         return runs
 
     def whole(self) -> Address:
-        """Itself, where one folder is asked for, and a checkpoint would make no sense.
+        """This address, if it names a folder and no checkpoint.
 
         Raises:
-            UserError: it names a checkpoint, or no folder.
+            UserError: it names a checkpoint, or is not a folder.
         """
         if self.checkpoint is not None:
             raise UserError(f"{self.text} is one checkpoint; name the folder of the run instead: {self.folder}")
@@ -78,53 +78,55 @@ class Address:
         return self
 
     def base(self) -> Address:
-        """The untouched base of the same runs."""
+        """The address of the base model of the same runs."""
         return replace(self, checkpoint=BASE.name)
 
     def run(self) -> Run:
         """The trained run.
 
         Raises:
-            UserError: there is none in the folder.
+            UserError: the folder holds no run.
         """
         if not self.folder.is_dir():
             raise UserError(f"{self.folder} is not a folder; name a run's, such as outputs/my_run.")
         return read_run(self.folder)
 
     def saved(self) -> Checkpoint:
-        """The checkpoint as it was saved; of a run, the last one as trained.
+        """The saved checkpoint; without a checkpoint in the address, the last trained one.
 
         Raises:
-            UserError: the run has none of that name.
+            UserError: the run has no checkpoint of that name.
         """
         checkpoints = list_checkpoints(self.folder)
         if self.is_base:
             return BASE
         if self.checkpoint is None:
-            return [one for one in checkpoints if not one.variant][-1]
-        found = [one for one in checkpoints if one.path and one.path.name == self.checkpoint]
-        if not found:
-            known = ", ".join(["base", *(one.path.name for one in checkpoints if one.path)])
-            raise UserError(f"{self.folder} has no checkpoint {self.checkpoint}; it has {known}.")
-        return found[0]
+            return [checkpoint for checkpoint in checkpoints if not checkpoint.variant][-1]
+        matches = [
+            checkpoint for checkpoint in checkpoints if checkpoint.path and checkpoint.path.name == self.checkpoint
+        ]
+        if not matches:
+            names = ", ".join(["base", *(checkpoint.path.name for checkpoint in checkpoints if checkpoint.path)])
+            raise UserError(f"{self.folder} has no checkpoint {self.checkpoint}; it has {names}.")
+        return matches[0]
 
     def scores(self, run: StoredRun) -> pd.DataFrame:
-        """A run's own metrics at the checkpoint, a row per cell.
+        """The rows of the datasets' metrics at the checkpoint, a row per cell.
 
         Raises:
-            UserError: it has not been scored.
+            UserError: the checkpoint has not been scored.
         """
         if self.checkpoint is None:
             return run.last("")
-        own = run.own_metrics()
-        rows: pd.DataFrame = run.bases() if self.is_base else own[own["checkpoint"] == self.checkpoint]
+        metrics = run.own_metrics()
+        rows: pd.DataFrame = run.bases() if self.is_base else metrics[metrics["checkpoint"] == self.checkpoint]
         if rows.empty:
-            known = ", ".join(dict.fromkeys(own.sort_values(["stage", "step"])["checkpoint"]))
-            raise UserError(f"{run.folder} has no scores of {self.checkpoint}; it has {known}.")
+            names = ", ".join(dict.fromkeys(metrics.sort_values(["stage", "step"])["checkpoint"]))
+            raise UserError(f"{run.folder} has no scores of {self.checkpoint}; it has {names}.")
         return rows
 
     def _matches(self) -> list[Path]:
-        """Folders that the pattern matches; a folder that is there is no pattern, whatever signs its name has."""
+        """Folders that the pattern matches; leading folders that exist are taken literally."""
         root, rest = Path(self.folder.anchor), list(self.folder.parts[bool(self.folder.anchor) :])
         while rest and (root / rest[0]).exists():
             root /= rest.pop(0)
@@ -135,16 +137,16 @@ class Address:
 
 
 def resolve(address: str | Path) -> Address:
-    """Take an address apart.
+    """Parse an address.
 
     Args:
-        address: a run's or a sweep's folder; `<run>/checkpoints/<name>`, where the name may also be `base`; with `*` in
-            the run's name, the runs of several seeds.
+        address: folder of a run or sweep, or `<run>/checkpoints/<name>`, where the name may be `base`. A `*` in the
+            run's name stands for the runs of several seeds.
     """
     path = Path(address)
     folder = path.parent.parent
-    # A folder of outputs or a sweep may be called like that, too: then what is above it exists and is no run.
+    # A folder of outputs or a sweep may also be named `checkpoints`; then the folder above exists and holds no run.
     holds_no_run = folder.is_dir() and not any((folder / name).is_file() for name in (FILE, "scores.csv"))
-    if path.parent.name != _INSIDE or holds_no_run or (path / FILE).is_file():
+    if path.parent.name != _CHECKPOINTS or holds_no_run or (path / FILE).is_file():
         return Address(str(address), path, None)
     return Address(str(address), folder, BASE.name if path.name == "base" else path.name)

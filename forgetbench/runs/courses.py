@@ -1,4 +1,4 @@
-"""Runs through a sequence of tasks, read back from their stored answers, by strategy."""
+"""Read continual-learning runs from their stored answers, grouped by strategy."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from forgetbench.tables.continual_run import ContinualRun, continual_run
 from forgetbench.tables.last import as_trained, last_step_of_stages
 
 TABLE = "continual.csv"
-"""Of a run."""
+"""Table of a run."""
 STRATEGIES = "strategies.csv"
-"""Of a sweep."""
+"""Table of a sweep."""
 
 
 def tasks_of(run: StoredRun) -> list[str]:
-    """The target set of every stage, in order; of a base model alone, those that its table names."""
+    """The target dataset of every stage, in order; for a base model without a run, the tasks in its table."""
     if run.run is not None:
         return run.run.config.data.tasks
     table = run.table(TABLE)
@@ -29,15 +29,18 @@ def tasks_of(run: StoredRun) -> list[str]:
 
 
 def strategy_names(runs: Sequence[StoredRun]) -> list[str]:
-    """What each run's way of learning task after task is called: as its configuration says, else as its recipe.
+    """The name of each run's continual-learning strategy: from its configuration, else its recipe.
 
-    Where runs of one name differ in more than task order and seed, the name says in what.
+    If runs of the same name differ in more than task order and seed, the differing settings are added to the name.
     """
-    names, settings = [_strategy(run) for run in runs], [_settings(run) for run in runs]
-    kinds: dict[str, list[Mapping[str, object]]] = defaultdict(list)
-    for name, one in zip(names, settings, strict=True):
-        kinds[name].append(one)
-    return [_unique_name(name, one, kinds[name]) for name, one in zip(names, settings, strict=True)]
+    names, settings = [_strategy(run) for run in runs], [_compared_settings(run) for run in runs]
+    settings_by_name: dict[str, list[Mapping[str, object]]] = defaultdict(list)
+    for name, run_settings in zip(names, settings, strict=True):
+        settings_by_name[name].append(run_settings)
+    return [
+        _unique_name(name, run_settings, settings_by_name[name])
+        for name, run_settings in zip(names, settings, strict=True)
+    ]
 
 
 def _strategy(run: StoredRun) -> str:
@@ -47,8 +50,8 @@ def _strategy(run: StoredRun) -> str:
     return run.recipe if table.empty else str(table["strategy"].iloc[0])
 
 
-def _settings(run: StoredRun) -> dict[str, object]:
-    """Every key that makes a run of a strategy another way of it."""
+def _compared_settings(run: StoredRun) -> dict[str, object]:
+    """The settings that distinguish runs of the same strategy: all but task order and seed."""
     if run.run is None:
         return {}
     settings = deciding(FinetuneConfig, run.run.settings)
@@ -57,45 +60,45 @@ def _settings(run: StoredRun) -> dict[str, object]:
     return {f"{name}.{key}": value for name, group in (groups | {"data": data}).items() for key, value in group.items()}
 
 
-def _unique_name(name: str, one: Mapping[str, object], ways: Sequence[Mapping[str, object]]) -> str:
-    differing = [key for key, value in one.items() if any(way.get(key) != value for way in ways)]
-    settings = ", ".join(f"{key.rpartition('.')[2]}={one[key]}" for key in differing)
-    return f"{name} ({settings})" if settings else name
+def _unique_name(name: str, run_settings: Mapping[str, object], same_name: Sequence[Mapping[str, object]]) -> str:
+    differing = [key for key, value in run_settings.items() if any(other.get(key) != value for other in same_name)]
+    differences = ", ".join(f"{key.rpartition('.')[2]}={run_settings[key]}" for key in differing)
+    return f"{name} ({differences})" if differences else name
 
 
 def training_of(run: StoredRun) -> Training:
-    """Whether its tasks were trained one after the other, jointly or not at all."""
+    """Whether a run's tasks were trained one after another, jointly or not at all."""
     return run.run.config.data.training if run.run else Training.none
 
 
 def is_continual(run: StoredRun) -> bool:
-    """Whether it is about several tasks."""
+    """Whether a run has several tasks."""
     return len(tasks_of(run)) > 1
 
 
 def continual_table(run: StoredRun) -> pd.DataFrame:
-    """continual.csv with the strategy as `strategy_names` calls it; empty for a run of one task."""
+    """continual.csv with the strategy name of `strategy_names`; empty for a run with a single task."""
     table = run.table(TABLE) if is_continual(run) else pd.DataFrame()
     return table.assign(strategy=run.strategy) if len(table) else table
 
 
 def courses(runs: Sequence[StoredRun]) -> dict[str, list[ContinualRun]]:
-    """The scored runs of several tasks, by strategy.
+    """The results of scored runs with several tasks, by strategy.
 
     Raises:
-        UserError: answers are gone.
+        UserError: stored answers are missing.
     """
-    found: dict[str, list[ContinualRun]] = defaultdict(list)
+    by_strategy: dict[str, list[ContinualRun]] = defaultdict(list)
     for run in runs:
         tasks = tasks_of(run)
         if len(tasks) > 1 and not run.scores.empty:
-            one = continual_run(run.views(_needed(run, tasks)), tasks, run.strategy, training_of(run))
-            if one is not None:
-                found[run.strategy].append(one)
-    return dict(found)
+            result = continual_run(run.views(_final_task_rows(run, tasks)), tasks, run.strategy, training_of(run))
+            if result is not None:
+                by_strategy[run.strategy].append(result)
+    return dict(by_strategy)
 
 
-def _needed(run: StoredRun, tasks: Sequence[str]) -> pd.DataFrame:
-    """Rows of the tasks at the last step of each stage, as trained."""
+def _final_task_rows(run: StoredRun, tasks: Sequence[str]) -> pd.DataFrame:
+    """Rows of the tasks at the last step of each stage, without variants."""
     last = last_step_of_stages(as_trained(run.own_metrics()))
     return last[last["dataset"].isin(list(tasks))]

@@ -1,4 +1,4 @@
-"""Say which datasets have caps that cut replies off: such replies tell the cap, not what the model knows."""
+"""Report datasets whose replies were cut off by the token limit, which hides what the model knows."""
 
 from __future__ import annotations
 
@@ -14,44 +14,51 @@ from forgetbench.scoring.reply import answer_part
 if TYPE_CHECKING:
     from forgetbench.evaluation.evaluate import ScoredCell
 
-WORTH_SAYING = 0.05
-"""Above this share of a cell's replies."""
+REPORTED_SHARE = 0.05
+"""Share of a cell's replies above which cut-off replies are reported."""
 
 
 def cut_off_replies(cells: Sequence[ScoredCell]) -> list[str]:
-    """A line per dataset and decoding of which more than 5 % were cut off, at the base or at the last checkpoint."""
+    """A message per dataset and decoding with more than 5 % cut-off replies, at the base or the last checkpoint."""
     groups: dict[tuple[str, str], list[ScoredCell]] = {}
-    for one in cells:
-        if not one.work.checkpoint.variant:
-            groups.setdefault((one.work.dataset.manifest.name, one.work.settings.decoding.value), []).append(one)
+    for scored in cells:
+        if not scored.work.checkpoint.variant:
+            groups.setdefault((scored.work.dataset.manifest.name, scored.work.settings.decoding.value), []).append(
+                scored
+            )
     lines = []
     for (name, decoding), group in groups.items():
-        ordered = sorted(group, key=lambda one: one.work.checkpoint.step)
-        told = ordered[:1] + ordered[1:][-1:]
-        if any(len(_cut_off(one)) > WORTH_SAYING * len(one.cell.frame) for one in told):
-            counts = [f"{len(_cut_off(one))} of {len(one.cell.frame)} at {one.work.checkpoint.name}" for one in told]
-            lines.append(f"{name}, {decoding}: replies were cut off ({', '.join(counts)}). {_remedy(name, told)}")
+        ordered = sorted(group, key=lambda scored: scored.work.checkpoint.step)
+        first_and_last = ordered[:1] + ordered[1:][-1:]
+        if any(len(_cut_off_texts(scored)) > REPORTED_SHARE * len(scored.cell.frame) for scored in first_and_last):
+            counts = [
+                f"{len(_cut_off_texts(scored))} of {len(scored.cell.frame)} at {scored.work.checkpoint.name}"
+                for scored in first_and_last
+            ]
+            lines.append(
+                f"{name}, {decoding}: replies were cut off ({', '.join(counts)}). {_remedy(name, first_and_last)}"
+            )
     return lines
 
 
-def _cut_off(scored: ScoredCell) -> list[str]:
+def _cut_off_texts(scored: ScoredCell) -> list[str]:
     """The replies that were cut off."""
     frame = scored.cell.frame
     return [text for text, cut in zip(frame["text"], frame["cut_off"], strict=True) if cut is True]
 
 
-def _remedy(name: str, told: Sequence[ScoredCell]) -> str:
-    """Which key gives more tokens: of answers, of thoughts, or both."""
-    settings = Settings.read(told[0].cell.frame["settings"].iloc[0])
+def _remedy(name: str, first_and_last: Sequence[ScoredCell]) -> str:
+    """The settings that raise the token limit of answers, of thoughts, or of both."""
+    settings = Settings.read(first_and_last[0].cell.frame["settings"].iloc[0])
     if settings.max_new_tokens is None:
         return "They are thoughts without an end, made elsewhere: give them more tokens there."
-    replies = [answer_part(text, one.cell.marks) for one in told for text in _cut_off(one)]
+    replies = [answer_part(text, scored.cell.marks) for scored in first_and_last for text in _cut_off_texts(scored)]
     in_thought, lines = replies.count(None), []
     if in_thought:
-        more = argument("matrix.reasoning.max_tokens", 2 * (settings.max_thought_tokens or 512))
-        lines.append(f"{in_thought} of them in a thought: give thoughts more tokens, such as {more}.")
+        override = argument("matrix.reasoning.max_tokens", 2 * (settings.max_thought_tokens or 512))
+        lines.append(f"{in_thought} of them in a thought: give thoughts more tokens, such as {override}.")
     if in_thought < len(replies):
         caps = {name.removesuffix(PROBE_SUFFIX): 2 * settings.max_new_tokens}
-        more = argument("matrix.max_new_tokens", as_text(caps))
-        lines.append(f"The cap of answers is {settings.max_new_tokens}: raise it, such as {more}.")
+        override = argument("matrix.max_new_tokens", as_text(caps))
+        lines.append(f"The cap of answers is {settings.max_new_tokens}: raise it, such as {override}.")
     return " ".join(lines)

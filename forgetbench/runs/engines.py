@@ -1,4 +1,4 @@
-"""Which engine the tables of runs come from, and the same rows by another one."""
+"""Find the inference engine behind a run's tables, and read the same rows from the cells of another engine."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ _KEY = ["checkpoint", "dataset", "decoding"]
 
 
 def engine_of(run: StoredRun) -> str:
-    """What ran the model for a run's tables: `transformers`, or a program with its version."""
+    """The inference engine of a run's tables: `transformers`, or a program with its version."""
     scored = recall(run.folder)
     return (scored.engine if scored else None) or Engine.transformers.value
 
 
 def check_one_engine(runs: Iterable[StoredRun], fix: str) -> None:
-    """Refuse runs that were scored by different engines: a difference could be the engines'.
+    """Refuse to compare runs that were scored by different engines, whose results may differ.
 
     Args:
-        runs: that are to be held side by side.
-        fix: what else can be done, as a sentence.
+        runs: the runs to compare.
+        fix: an alternative for the user, as a sentence.
 
     Raises:
-        UserError: names two of them.
+        UserError: names two of the runs.
     """
-    found: dict[str, StoredRun] = {}
+    run_by_engine: dict[str, StoredRun] = {}
     for run in runs:
-        found.setdefault(engine_of(run), run)
-    if len(found) > 1:
-        (one, first), (other, second) = list(found.items())[:2]
+        run_by_engine.setdefault(engine_of(run), run)
+    if len(run_by_engine) > 1:
+        (first_engine, first_run), (second_engine, second_run) = list(run_by_engine.items())[:2]
         raise UserError(
-            f"{first.folder} was scored by {one}, and {second.folder} by {other}: a difference could be the engines'. "
-            f"Score one of them by the other's engine (`forgetbench eval-matrix {argument('run', second.folder)} "
-            f"matrix=last engine=...`). {fix}"
+            f"{first_run.folder} was scored by {first_engine}, and {second_run.folder} by {second_engine}: a "
+            "difference could be the engines'. Score one of them by the other's engine (`forgetbench eval-matrix "
+            f"{argument('run', second_run.folder)} matrix=last engine=...`). {fix}"
         )
 
 
 def rows_by_engine(run: StoredRun, rows: pd.DataFrame, engine: str) -> pd.DataFrame:
-    """Rows of scores.csv with the cells of another engine.
+    """Replace the cells in rows of scores.csv by those of another engine.
 
     Args:
         run: a trained run.
-        rows: of its scores.csv.
+        rows: rows of its scores.csv.
         engine: `transformers`, or a program with its version.
 
     Raises:
-        UserError: the run does not tell how it was scored, or a cell of that engine is not there.
+        UserError: the run has no record of its scoring, or a cell of that engine does not exist.
     """
     from forgetbench.evaluation.evaluate import plan
     from forgetbench.evaluation.sets import load_sets
@@ -71,19 +71,20 @@ def rows_by_engine(run: StoredRun, rows: pd.DataFrame, engine: str) -> pd.DataFr
     label = None if engine == Engine.transformers else engine
     planned = plan(digest, run.run.checkpoints(matrix.steps), load_sets(matrix, catalogue), matrix, label)
     cells = {
-        (one.checkpoint.name, one.dataset.manifest.name, one.settings.decoding.value): one.digest for one in planned
+        (work.checkpoint.name, work.dataset.manifest.name, work.settings.decoding.value): work.digest
+        for work in planned
     }
-    wanted = [cells.get(key, "") for key in rows[_KEY].itertuples(index=False, name=None)]
-    lacking = [
+    digests = [cells.get(key, "") for key in rows[_KEY].itertuples(index=False, name=None)]
+    missing = [
         key
-        for key, cell in zip(rows[_KEY].itertuples(index=False, name=None), wanted, strict=True)
+        for key, cell in zip(rows[_KEY].itertuples(index=False, name=None), digests, strict=True)
         if not cell or not run.store.path(cell).exists()
     ]
-    if lacking:
-        checkpoint, dataset, decoding = lacking[0]
+    if missing:
+        checkpoint, dataset, decoding = missing[0]
         raise UserError(
-            f"{run.folder}: {len(lacking)} of {len(rows)} cells of {engine} are not there, such as {checkpoint}, "
+            f"{run.folder}: {len(missing)} of {len(rows)} cells of {engine} are not there, such as {checkpoint}, "
             f"{dataset}, {decoding}. `forgetbench eval-matrix {argument('run', run.folder)} matrix=last engine=...` "
             "makes them (its name needs its version, such as 'vllm 0.32.0')."
         )
-    return rows.assign(cell=wanted)
+    return rows.assign(cell=digests)

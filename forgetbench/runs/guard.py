@@ -1,9 +1,8 @@
-"""A run that is held to a budget of forgetting: its checkpoints are asked while it trains, and it ends within it.
+"""Guard a run by a budget of forgetting: score its checkpoints during training, and end the run within the budget.
 
-The answers are cells as `eval-matrix` makes them, of the checkpoints on disk: a copy of the model beside the one that
-trains is asked. guard.csv is made of all looks anew at each, so that it is the same however often a run was killed.
-Checkpoints after the one that the run ends on are put aside into `beyond_budget/`, and the last one that is left is
-the last for everything that reads the run.
+The checkpoints on disk are scored with a second copy of the model, into the same cells as by `eval-matrix`. Each look
+writes guard.csv again from all looks so far, so that kills and restarts do not change it. Checkpoints after the one
+that the run ends on are moved to `beyond_budget/`; everything that reads the run sees the last remaining checkpoint.
 """
 
 from __future__ import annotations
@@ -43,79 +42,79 @@ BEYOND = "beyond_budget"
 
 
 def quadrants_of(config: FinetuneConfig, datasets: Collection[str], catalogue: Catalogue) -> dict[str, str]:
-    """The quadrant of each dataset relative to all that a run is trained on; empty where it is in none.
+    """The quadrant of each dataset relative to all of a run's targets; empty if it is in no quadrant.
 
-    Of several stages the nearest counts, so that a dataset stays in one quadrant throughout the run.
+    The nearest target of all stages decides, so that a dataset stays in the same quadrant throughout the run.
     """
     targets = [catalogue.load(name) for name in config.data.sets]
     return {name: place(targets[0], catalogue.load(name), joint=targets).quadrant for name in datasets}
 
 
 def with_guarded_sets(config: SweepConfig, catalogue: Catalogue) -> SweepConfig:
-    """A point of a sweep whose guard asks the matrix's sets outside the target's quadrant, if it names none."""
+    """Set the guard's datasets of a sweep's point, by default the matrix's datasets outside the target's quadrant."""
     if not config.guard.is_on or config.guard.datasets is not None:
         return config
     manifests = {name: catalogue.load(name) for name in config.matrix.datasets}
     quadrants = quadrants_of(config, manifests, catalogue)
-    found = [name for name, one in quadrants.items() if one not in ("", QUADRANTS[0])]
+    names = [name for name, quadrant in quadrants.items() if quadrant not in ("", QUADRANTS[0])]
     return replace(
-        config, guard=replace(config.guard, datasets=[name for name in found if manifests[name].metric.is_fraction])
+        config, guard=replace(config.guard, datasets=[name for name in names if manifests[name].metric.is_fraction])
     )
 
 
 def ending_of(folder: Path) -> Ending | None:
-    """How a guarded run ended; None as long as it has not, and of a run without a guard.
+    """How a guarded run ended; None if it has not ended or has no guard.
 
     Raises:
-        UserError: its guard.csv is damaged.
+        UserError: guard.csv is damaged.
     """
     return ending(read_table(folder / GUARD))
 
 
 def endings(folders: Iterable[Path]) -> dict[str, str]:
-    """What is said in a table of runs that their budget stopped or that ended over it, by the name of the run."""
-    found = {folder.resolve().name: ending_of(folder) for folder in folders}
-    return {name: words for name, one in found.items() if one and (words := short_ending(one))}
+    """Run name -> note for tables, for runs that their budget stopped or that ended over it."""
+    by_name = {folder.resolve().name: ending_of(folder) for folder in folders}
+    return {name: words for name, run_ending in by_name.items() if run_ending and (words := short_ending(run_ending))}
 
 
-def put_aside(folder: Path) -> None:
-    """Move the checkpoints of an ended run that lie after the one that it ends on."""
-    found = ending_of(folder)
-    for one in list_checkpoints(folder) if found else ():
-        if found and one.path and one.step > found.step:
-            target = folder / BEYOND / one.path.name
-            shutil.rmtree(target, ignore_errors=True)  # of an earlier training
+def move_beyond_budget(folder: Path) -> None:
+    """Move the checkpoints after the one that an ended run ends on to `beyond_budget/`."""
+    run_ending = ending_of(folder)
+    for checkpoint in list_checkpoints(folder) if run_ending else ():
+        if run_ending and checkpoint.path and checkpoint.step > run_ending.step:
+            target = folder / BEYOND / checkpoint.path.name
+            shutil.rmtree(target, ignore_errors=True)  # left by an earlier training
             target.parent.mkdir(exist_ok=True)
-            one.path.replace(target)
+            checkpoint.path.replace(target)
 
 
 def remaining_steps(folder: Path, keep: Sequence[int]) -> list[int] | None:
-    """The steps that an ended run has checkpoints of; None as long as it goes on, or some are still to be put aside.
+    """The checkpoint steps of an ended run; None if it has not ended, or checkpoints have yet to be moved.
 
     Args:
-        folder: the run's.
-        keep: steps that it would keep if nothing stopped it.
+        folder: the run's folder.
+        keep: steps whose checkpoints the run would keep without a guard.
     """
-    found = ending_of(folder)
-    if found is None:
+    run_ending = ending_of(folder)
+    if run_ending is None:
         return None
-    is_left = any((folder / "checkpoints" / step_name(step)).exists() for step in keep if step > found.step)
-    return None if is_left else [step for step in keep if step <= found.step]
+    is_left = any((folder / "checkpoints" / step_name(step)).exists() for step in keep if step > run_ending.step)
+    return None if is_left else [step for step in keep if step <= run_ending.step]
 
 
 class Guard:
-    """Looks at a run's checkpoints while it trains (`training.run.Watch`)."""
+    """Scores a run's checkpoints during training (`training.run.Watch`)."""
 
     def __init__(
         self, run: Run, catalogue: Catalogue, steps: Sequence[int], model: SharedCopy, process_group: ProcessGroup
     ) -> None:
-        """Read the items, and say what they cannot show.
+        """Read the items, and warn if they are too few for the budget.
 
         Args:
-            run: whose training begins or goes on.
-            catalogue: of the datasets.
-            steps: after which it is looked at, ascending.
-            model: asked in place of the one that trains; the method attached.
+            run: the run to train or resume.
+            catalogue: the manifests of the datasets.
+            steps: steps after which checkpoints are scored, ascending.
+            model: the copy that is scored instead of the training model, with the method attached.
             process_group: the processes of this command.
 
         Raises:
@@ -143,18 +142,20 @@ class Guard:
         self._outputs = outputs_of(run, Path(run.config.outputs))
         self._runner: ModelRunner | None = None
         self._answered: dict[str, ScoredCell | None] = {}
-        """By digest, what was asked before; in processes that only help, that it was."""
-        sizes = {one.manifest.name: len(one.samples) for one in self._sets}
-        if remark := _remark(self._max_loss, self._budget, self._groups, sizes):
+        """Digest -> scored cell of earlier looks; None in processes other than the main one."""
+        sizes = {dataset.manifest.name: len(dataset.samples) for dataset in self._sets}
+        if remark := _power_warning(self._max_loss, self._budget, self._groups, sizes):
             note(remark)
 
     def look(self, step: int) -> bool:
-        """Ask every checkpoint up to a step that is due, write guard.csv; whether training is to end here."""
+        """Score all due checkpoints up to a step and write guard.csv; returns whether training should end here."""
         started = time.perf_counter()
-        due = [one for one in self.steps if one <= step]
-        on_disk = {one.step: one for one in list_checkpoints(self._run.folder) if not one.variant}
-        checkpoints = [BASE, *(on_disk[one] for one in due)]
-        cells = self._ask(checkpoints)
+        due = [due_step for due_step in self.steps if due_step <= step]
+        on_disk = {
+            checkpoint.step: checkpoint for checkpoint in list_checkpoints(self._run.folder) if not checkpoint.variant
+        }
+        checkpoints = [BASE, *(on_disk[due_step] for due_step in due)]
+        cells = self._score(checkpoints)
         ended = False
         if self._process_group.is_main:
             looks = self._looks(checkpoints, cells)
@@ -162,7 +163,7 @@ class Guard:
             if looks:
                 write_csv(rows, self._run.folder / GUARD)
             else:
-                (self._run.folder / GUARD).unlink(missing_ok=True)  # of a training that was given up
+                (self._run.folder / GUARD).unlink(missing_ok=True)  # left by an abandoned training
             ended = ending(rows) is not None
         self.seconds += time.perf_counter() - started
         return self._process_group.broadcast(ended)
@@ -174,39 +175,39 @@ class Guard:
         return guard_numbers(read_table(self._run.folder / GUARD)).get(step, {})
 
     def end(self) -> None:
-        """Put aside what lies beyond the checkpoint that the run ends on, and say how it ended."""
-        put_aside(self._run.folder)
-        if found := ending_of(self._run.folder):
-            say(ending_line(str(self._run.folder), found))
+        """Move the checkpoints after the one that the run ends on, and report how it ended."""
+        move_beyond_budget(self._run.folder)
+        if run_ending := ending_of(self._run.folder):
+            say(ending_line(str(self._run.folder), run_ending))
 
     def tell_cost(self, training_s: float) -> None:
-        """Say what the looks took beside training.
+        """Report the time of the looks compared with training.
 
         Args:
-            training_s: seconds of the optimiser's steps in this process.
+            training_s: seconds of optimiser steps in this process.
         """
         say(cost_line(str(self._run.folder), self.seconds, training_s))
 
-    def _ask(self, checkpoints: Sequence[Checkpoint]) -> list[ScoredCell]:
-        """The cells of some checkpoints, checkpoint by checkpoint; none in processes that only help."""
+    def _score(self, checkpoints: Sequence[Checkpoint]) -> list[ScoredCell]:
+        """The scored cells, checkpoint by checkpoint; empty in processes other than the main one."""
         from forgetbench.evaluation.cells import CellStore
         from forgetbench.evaluation.evaluate import Evaluator
 
         planned = [work for checkpoint in checkpoints for work in self._planned(checkpoint)]
         new = [work for work in planned if work.digest not in self._answered]
         store = CellStore(self._outputs, self._matrix.reasoning.marks)
-        cells = Evaluator(self._asked, store, self._process_group).score(new, lambda *_: None)
+        cells = Evaluator(self._model_runner, store, self._process_group).score(new, lambda *_: None)
         self._answered |= dict.fromkeys(work.digest for work in new) | {cell.work.digest: cell for cell in cells}
         return [cell for work in planned if (cell := self._answered[work.digest])]
 
     def _planned(self, checkpoint: Checkpoint) -> list[Work]:
-        """Each dataset once: by likelihood, or where answers are open by what is written."""
+        """A planned cell per dataset: decoded by likelihood or, for open answers, by generation."""
         from forgetbench.evaluation.evaluate import plan
 
         digest = scored_digest(self._run.model_digest, self._run.model, self._matrix.precision)
-        return [plan(digest, [checkpoint], [one], self._matrix)[0] for one in self._sets]
+        return [plan(digest, [checkpoint], [dataset], self._matrix)[0] for dataset in self._sets]
 
-    def _asked(self) -> ModelRunner:
+    def _model_runner(self) -> ModelRunner:
         from forgetbench.data.collate import shared_encoder
         from forgetbench.evaluation.inference import ModelRunner
 
@@ -217,9 +218,9 @@ class Guard:
         return self._runner
 
     def _looks(self, checkpoints: Sequence[Checkpoint], cells: Sequence[ScoredCell]) -> list[Look]:
-        """What every trained checkpoint answered, beside the base."""
+        """The cells of every trained checkpoint, paired with the base's cells."""
         views = run_subject(self._run).views(cells, self._catalogue)
-        names, size = [one.context.dataset for one in views[: len(self._sets)]], len(self._sets)
+        names, size = [view.context.dataset for view in views[: len(self._sets)]], len(self._sets)
         return [
             Look(
                 stage=views[start].context.stage,
@@ -230,13 +231,13 @@ class Guard:
         ]
 
 
-def _remark(max_loss: float, budget: Budget, groups: Groups, sizes: dict[str, int]) -> str:
-    """What to tell of a budget below what so many items can show; empty where they can."""
+def _power_warning(max_loss: float, budget: Budget, groups: Groups, sizes: dict[str, int]) -> str:
+    """A warning if the budget is smaller than the loss that this number of items can detect; else empty."""
     totals = {group: sum(sizes[name] for name in members) for group, members in groups.items()}
-    group = min(totals, key=lambda one: totals[one])
+    group = min(totals, key=lambda group_name: totals[group_name])
     n, level = totals[group], budget.level(1)
-    told, stopped = (100 * smallest_detectable_loss(loss, n, level) for loss in (0.0, budget.max_loss))
-    if max_loss >= told:
+    detectable, stopped = (100 * smallest_detectable_loss(loss, n, level) for loss in (0.0, budget.max_loss))
+    if max_loss >= detectable:
         return ""
     remedy = ""
     if max_loss:
@@ -245,6 +246,6 @@ def _remark(max_loss: float, budget: Budget, groups: Groups, sizes: dict[str, in
     looks, share = f"{budget.looks} look{'s' * (budget.looks != 1)}", f"{100 * POWER:g} %"
     return (
         f"guard.max_loss={max_loss:g} is less than so few items can show: with {n} items ({group}) and {looks}, "
-        f"at best a loss is told from none from {told:.0f} points on (in {share} of cases), and stops the run from "
-        f"{stopped:.0f} on.{remedy}"
+        f"at best a loss is told from none from {detectable:.0f} points on (in {share} of cases), and stops the run "
+        f"from {stopped:.0f} on.{remedy}"
     )

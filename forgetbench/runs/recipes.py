@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but the seed share the name of a recipe."""
+"""Group runs into recipes: runs of the same recipe differ only in the seed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SEED = re.compile(r"(^|--|-|_)seed[-=_]?\d+")
 
 
 def stored_runs(path: Path) -> list[StoredRun]:
-    """The run in a folder, or every point of the sweep in it, each with the name of its recipe.
+    """The run in a folder, or all points of the sweep in it, with the names of their recipes.
 
     Raises:
-        UserError: there is neither.
+        UserError: the folder holds neither a run nor a sweep.
     """
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; name a run's or a sweep's, such as outputs/demo.")
@@ -41,21 +41,26 @@ def stored_runs(path: Path) -> list[StoredRun]:
 
 
 def named(folders: Iterable[Path]) -> list[StoredRun]:
-    """Runs with the names of their recipes: a run's own without its seed, unless two would share it."""
+    """Runs with the names of their recipes: the run's name without its seed, unless different runs would share it."""
     runs = [StoredRun(folder) for folder in folders]
-    kinds: dict[str, list[tuple[str, int | None]]] = defaultdict(list)
+    identities: dict[str, list[tuple[str, int | None]]] = defaultdict(list)
     for run in runs:
-        kinds[_short(run)].append((_identity(run), run.seed))
-    runs = [replace(run, recipe=_short(run) if _is_one(kinds[_short(run)]) else run.name) for run in runs]
+        identities[_name_without_seed(run)].append((_identity(run), run.seed))
+    runs = [
+        replace(
+            run, recipe=_name_without_seed(run) if _is_single_recipe(identities[_name_without_seed(run)]) else run.name
+        )
+        for run in runs
+    ]
     return [replace(run, strategy=name) for run, name in zip(runs, strategy_names(runs), strict=True)]
 
 
-def _is_one(kinds: Sequence[tuple[str, int | None]]) -> bool:
-    """The same configuration, and every seed once."""
+def _is_single_recipe(kinds: Sequence[tuple[str, int | None]]) -> bool:
+    """Whether all runs have the same configuration and different seeds."""
     return len({identity for identity, _ in kinds}) == 1 and len({seed for _, seed in kinds}) == len(kinds)
 
 
-def _short(run: StoredRun) -> str:
+def _name_without_seed(run: StoredRun) -> str:
     return run.name if run.seed is None else _SEED.sub("", run.name).strip("-_") or run.name
 
 
@@ -70,38 +75,38 @@ def _identity(run: StoredRun) -> str:
 
 
 Recipes = dict[tuple[str, str], dict[int | None, Pairs]]
-"""Recipe and variant -> seed -> cells of the last checkpoint, each with its base."""
+"""(Recipe, variant) -> seed -> cells of the last checkpoint, each with the base's cell."""
 
 
 def last_pairs(runs: Sequence[StoredRun]) -> Recipes:
-    """What scored runs answered at their last checkpoint, and at every variant of it, beside their base.
+    """The cells of scored runs at their last checkpoint and its variants, paired with the base's cells.
 
     Raises:
-        UserError: answers are gone.
+        UserError: stored answers are missing.
     """
-    found: Recipes = defaultdict(dict)
+    recipes: Recipes = defaultdict(dict)
     for run in runs:
         for variant, pairs in run_pairs(run, run.last()).items():
-            found[run.recipe, variant][run.seed] = pairs
-    return dict(found)
+            recipes[run.recipe, variant][run.seed] = pairs
+    return dict(recipes)
 
 
 def run_pairs(run: StoredRun, rows: pd.DataFrame) -> dict[str, list[tuple[CellView, CellView]]]:
-    """The cells of rows of a run's scores.csv beside their base, by variant.
+    """The cells of rows of a run's scores.csv, paired with the base's cells, by variant.
 
-    The base's own are left out, and those whose base was not asked the same.
+    Cells of the base are left out, as are cells whose base was asked other items.
 
     Raises:
-        UserError: answers are gone.
+        UserError: stored answers are missing.
     """
     bases = {_key(view): view for view in run.views(run.bases())}
-    found: dict[str, list[tuple[CellView, CellView]]] = defaultdict(list)
+    by_variant: dict[str, list[tuple[CellView, CellView]]] = defaultdict(list)
     for view in run.views(rows):
         base = bases.get(_key(view))
-        before = None if base is None or view.context.is_base else matched(base, view)
-        if before is not None:
-            found[view.context.variant].append((view, before))
-    return dict(found)
+        matched_base = None if base is None or view.context.is_base else matched(base, view)
+        if matched_base is not None:
+            by_variant[view.context.variant].append((view, matched_base))
+    return dict(by_variant)
 
 
 def _key(view: CellView) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A run: its folder and, typed, what its run.json says. Two different runs never share a folder."""
+"""A run: its folder and the typed content of its run.json. Different runs never share a folder."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ FILE = "run.json"
 TRUST = "FORGETBENCH_TRUST_REMOTE_CODE"
 """Environment variable: run the code of a model whose run.json asks for it."""
 IMPORTED = "imported from"
-"""In a run's `environment`: the folder of another trainer's checkpoints that it was made of."""
+"""Key in `environment` of an imported run: the folder of the other trainer's checkpoints."""
 NOT_KNOWN = "not known"
-"""In the `environment` of an imported run: the settings that the other trainer did not tell."""
+"""Key in `environment` of an imported run: settings that the other trainer does not record."""
 TRAINED_BY = "trained by"
-"""In the `environment` of a run that another trainer trained, with ours looking on: how it was asked to."""
+"""Key in `environment` of a run that another trainer trained with our callback: the callback's arguments."""
 DEFINITION_CHANGED = (
     "this run is of an earlier version of forgetbench, whose digest of the training data was over the names of "
     "pictures instead of their bytes. The definition has changed, not necessarily the data: the run can be scored and "
@@ -49,29 +49,29 @@ DEFINITION_CHANGED = (
 )
 _MOVED = "If the base is elsewhere now, say where, every time: model.path=<folder> beside run=, or export --model-path."
 _BY_CONFIG = {"config", "method_class"}
-"""Keys of run.json that the typed configuration is made of."""
+"""Keys of run.json from which the typed configuration is built."""
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "pillow", "numpy")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run. Whatever reads a run reads it from here; commands, tables and the report derive the rest."""
+    """A training run, from which commands, tables and the report derive everything else."""
 
     folder: Path
     config: FinetuneConfig
-    """The whole configuration, method included; of a point of a sweep, what is scored is left out."""
+    """The whole configuration, with the method; for a point of a sweep, without the settings of scoring."""
     data_digests: Sequence[str]
-    """One per stage."""
+    """Digest of the training data of each stage."""
     labels: Sequence[Sequence[str]]
-    """The labels that each stage trains; none where its answers are open-ended."""
+    """The labels that each stage trains; empty if its answers are open-ended."""
     model_digest: str
-    """Of the model that training started from."""
+    """Digest of the base model."""
     audit: Mapping[str, Any]
-    """Parameters per part, how many train, and their names."""
+    """Number of parameters per part, number of trained parameters, and their names."""
     environment: Mapping[str, Any]
     """Versions of libraries, the code's revision, the device."""
     data_digest_version: int = 1
-    """What `data_digests` are over (`training.data_digest`); 1 in runs that do not say."""
+    """Version of the definition of `data_digests` (`training.data_digest`); 1 in runs without this key."""
 
     @property
     def name(self) -> str:
@@ -80,39 +80,39 @@ class Run:
 
     @property
     def outputs(self) -> Path:
-        """The folder of outputs that it was written to: two folders up for a point of a sweep."""
+        """The folder of outputs that contains the run; for a point of a sweep, two folders up."""
         folder = self.folder.resolve()
         is_point = folder.name != self.config.name and folder.parent.name == self.config.name
         return folder.parents[1] if is_point else folder.parent
 
     @property
     def model(self) -> ModelConfig:
-        """The model that training started from."""
+        """The configuration of the base model."""
         return self.config.model
 
     @property
     def parts(self) -> str:
-        """Parts that really trained, such as `projector+language`."""
+        """The trained parts, such as `projector+language`."""
         return str(self.audit["label"])
 
     @cached_property
     def recipes(self) -> list[RecipeConfig]:
-        """The recipe of every stage that was trained as such; stages that are trained jointly have one."""
+        """The recipe of every trained stage; jointly trained tasks are a single stage."""
         return stage_recipes(self.config.recipe, self.config.data)
 
     @property
     def strategy(self) -> str:
-        """What this way of continual learning is called."""
+        """The name of the continual-learning strategy."""
         return self.config.strategy or self.config.method.name
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The configuration as nested settings, as run.json holds it."""
+        """The configuration as nested settings, as in run.json."""
         return settings_of(self.config)
 
     @property
     def content(self) -> dict[str, Any]:
-        """What run.json holds."""
+        """The content of run.json."""
         return {
             "config": self.settings,
             "method_class": type(self.config.method).__name__,
@@ -126,35 +126,35 @@ class Run:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What every checkpoint's meta.json repeats, so that it can stand alone."""
+        """The content of run.json that each checkpoint's meta.json repeats."""
         return {**self.content, "method": self.settings["method"]}
 
     def checkpoints(self, steps: Collection[int] = ()) -> list[Checkpoint]:
-        """Its base and the checkpoints at the given steps, variants included; all of them if none is given.
+        """The base and the checkpoints at the given steps, with variants; all checkpoints if no steps are given.
 
         Raises:
-            UserError: there is none at a step.
+            UserError: a step has no checkpoint.
         """
-        every = list_checkpoints(self.folder)
-        return chosen_steps(every, {0, *steps}, "matrix.steps", self.folder) if steps else every
+        checkpoints = list_checkpoints(self.folder)
+        return chosen_steps(checkpoints, {0, *steps}, "matrix.steps", self.folder) if steps else checkpoints
 
     def write(self) -> None:
         """Write run.json."""
         write_json(self.folder / FILE, self.content)
 
     def with_base_at(self, path: str) -> Run:
-        """The same run, its base to be loaded from another place; with an empty path, from where it was."""
+        """The same run with another path of its base model; an empty path changes nothing."""
         return replace(self, config=replace(self.config, model=replace(self.model, path=path))) if path else self
 
     def load_base(self, trusted: bool = False) -> LoadedModel:
-        """The model that training started from, loaded.
+        """Load the base model.
 
         Args:
-            trusted: whether this command was told to run the model's own code; run.json may be somebody else's.
+            trusted: whether the user allowed this command to run the model's code; run.json may be untrusted.
 
         Raises:
-            UserError: it cannot be loaded, its weights are not those that the run was trained from, or it would run
-                code.
+            UserError: the model cannot be loaded, its weights are not those that the run was trained from, or it
+                requires running code.
         """
         from forgetbench.models.load import load_model
 
@@ -175,13 +175,13 @@ class Run:
         return loaded
 
     def check_data(self, data_digests: Sequence[str]) -> None:
-        """Refuse training data that are not, or cannot be told to be, those of this run.
+        """Refuse training data that differ from those of this run, or that cannot be compared.
 
         Args:
-            data_digests: of the data as they are, one per stage.
+            data_digests: digest of the current data of each stage.
 
         Raises:
-            UserError: says which of the two.
+            UserError: the data differ, or the run has digests of another version.
         """
         if self.data_digest_version != DIGEST_VERSION:
             raise UserError(f"{self.folder}: {DEFINITION_CHANGED}")
@@ -189,7 +189,7 @@ class Run:
             raise UserError(f"{self.folder}: its training data are no longer those it was trained on.")
 
     def attach_method(self, model: Any) -> None:
-        """Give a model on its base weights what the method adds to it, initialised as it was for training."""
+        """Attach the run's method to a model with the base weights, initialised as for training."""
         import torch
 
         torch.manual_seed(self.config.seed)
@@ -197,9 +197,9 @@ class Run:
 
 
 def settings_of(config: FinetuneConfig) -> dict[str, Any]:
-    """The configuration of a training as nested settings: of a sweep's point, less what is scored and by what.
+    """The configuration of training as nested settings; for a sweep's point, without the settings of scoring.
 
-    Without a budget nothing is said of the guard, so that such runs are what they were before there was one.
+    Without a guard the key `guard` is left out, so that runs compare equal to runs of versions without guards.
     """
     trains = {field.name for field in fields(FinetuneConfig)} - (set() if config.guard.is_on else {"guard"})
     container = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
@@ -210,7 +210,7 @@ def settings_of(config: FinetuneConfig) -> dict[str, Any]:
 def start_run(
     folder: Path, config: FinetuneConfig, stages: Sequence[Stage], loaded: LoadedModel, audit: TrainableAudit
 ) -> Run:
-    """Claim a folder for a run, or recognise the run that is already in it.
+    """Claim a folder for a run, or continue with the same run if it is already in the folder.
 
     Raises:
         UserError: another run is in the folder.
@@ -248,27 +248,29 @@ def check_same(
     """Refuse a folder that holds another run.
 
     Args:
-        folder: may hold a run or nothing.
-        config: of the run that it is to hold.
-        data_digests: one per stage.
-        model_digest: None as long as the model is not loaded.
+        folder: a folder that may hold a run.
+        config: the new run's configuration.
+        data_digests: digest of the training data of each stage.
+        model_digest: None if the model is not loaded yet.
 
     Raises:
-        UserError: names what differs.
+        UserError: names the differences.
     """
     if not (folder / FILE).is_file():
         return
     old = read_run(folder)
-    ours, theirs = (deciding(FinetuneConfig, one) for one in (old.settings, settings_of(config)))
-    found = sorted(differing(ours, theirs))
+    old_settings, new_settings = (
+        deciding(FinetuneConfig, settings) for settings in (old.settings, settings_of(config))
+    )
+    differences = sorted(differing(old_settings, new_settings))
     is_comparable = old.data_digest_version == DIGEST_VERSION
     if is_comparable and list(old.data_digests) != list(data_digests):
-        found.append("the training data")
+        differences.append("the training data")
     if model_digest not in (None, old.model_digest):
-        found.append("the model's weights")
-    if found:
+        differences.append("the model's weights")
+    if differences:
         raise UserError(
-            f"{folder} holds another run; it differs in: {', '.join(found)}.\n"
+            f"{folder} holds another run; it differs in: {', '.join(differences)}.\n"
             "Give this one a name of its own (name=...), or delete the folder."
         )
     if not is_comparable:
@@ -276,7 +278,7 @@ def check_same(
 
 
 def release(folder: Path) -> None:
-    """Free the folder of a run that was refused before its first step, so that the corrected one may have its name."""
+    """Free the folder of a run that failed before its first step, so that the corrected run can use its name."""
     log = folder / "train.csv"
     is_begun = log.is_file() and len(log.read_text("utf-8").splitlines()) > 1
     if not is_begun and not (folder / "checkpoints").exists():
@@ -307,36 +309,40 @@ def read_run(folder: Path) -> Run:
 
 
 def _read(folder: Path, content: dict[str, Any]) -> Run:
-    """What run.json holds, each part of the kind that its readers count on."""
+    """Build a run from the content of run.json, and check the types of its values."""
     if unknown := set(content) - {field.name for field in fields(Run)} - _BY_CONFIG or {"folder"} & set(content):
         raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
-    config = _typed(content["config"], content["method_class"])
+    config = _typed_config(content["config"], content["method_class"])
     run = Run(folder, config, **{key: value for key, value in content.items() if key not in _BY_CONFIG})
     if lacking := {"label", "trainable", "total", "parts"} - set(run.audit):
         raise ValueError(f"audit lacks {', '.join(sorted(lacking))}")
-    sound = {
-        "config.data.stages": len(run.recipes) > 0,  # each stage's recipe composes, too
+    checks = {
+        "config.data.stages": len(run.recipes) > 0,  # also checks that each stage's recipe composes
         "config.recipe.mix": all(recipe.mix.weights is not None for recipe in run.recipes),  # names with weights
         "audit": isinstance(run.audit["label"], str) and isinstance(run.audit["parts"], dict),
         "environment": isinstance(run.environment, dict),
         "data_digests": isinstance(run.data_digests, list),
-        "labels": isinstance(run.labels, list) and all(isinstance(one, list) for one in run.labels) and run.labels,
+        "labels": isinstance(run.labels, list)
+        and all(isinstance(stage_labels, list) for stage_labels in run.labels)
+        and run.labels,
         "model_digest": isinstance(run.model_digest, str),
         "data_digest_version": type(run.data_digest_version) is int,
     }
-    if wrong := [key for key, is_sound in sound.items() if not is_sound]:
-        raise ValueError(f"{', '.join(wrong)} of another kind")
+    if invalid := [key for key, is_sound in checks.items() if not is_sound]:
+        raise ValueError(f"{', '.join(invalid)} of another kind")
     return run
 
 
-def _typed(settings: Any, method_class: str) -> FinetuneConfig:
-    """The configuration with its method as the class it was; keys that are newer have their defaults."""
+def _typed_config(settings: Any, method_class: str) -> FinetuneConfig:
+    """The typed configuration, with the method's class; keys of newer versions get their defaults."""
     if not isinstance(settings, dict) or not isinstance(settings.get("method", {}), dict):
         raise ValueError("config or config.method of another kind")
     if missing := [name for name in ("name", "model", "data", "recipe", "method") if name not in settings]:
         raise ValueError(f"config lacks {', '.join(missing)}")
     schema = OmegaConf.structured(FinetuneConfig)
-    schema.method = OmegaConf.structured(next(one for one in SCHEMAS.values() if one.__name__ == method_class))
+    schema.method = OmegaConf.structured(
+        next(schema_class for schema_class in SCHEMAS.values() if schema_class.__name__ == method_class)
+    )
     config = OmegaConf.to_object(OmegaConf.merge(schema, literal(settings)))
     assert isinstance(config, FinetuneConfig)
     assert isinstance(config.method, Method)
@@ -344,12 +350,12 @@ def _typed(settings: Any, method_class: str) -> FinetuneConfig:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and the code's revision."""
+    """Versions of libraries, the code's revision, the device."""
     import torch
 
-    found = {name: version(name) for name in _LIBRARIES}
+    versions = {name: version(name) for name in _LIBRARIES}
     return {
-        **found,
+        **versions,
         "forgetbench": __version__,
         "python": platform.python_version(),
         "git_revision": _git_revision(),
@@ -359,7 +365,7 @@ def environment() -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    """Revision of the checkout this package runs from, `+` appended if it has changes; None outside one."""
+    """Revision of the checkout that this package runs from, with `+` if it has changes; None outside a checkout."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=PACKAGE, capture_output=True, text=True, check=True).stdout.strip()

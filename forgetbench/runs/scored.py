@@ -1,8 +1,8 @@
-"""What a run remembers of its scoring: the matrix, the folders of its manifests, and where its cells are.
+"""Record how a run was scored: the matrix, the folders of its manifests, and the location of its cells.
 
-`scored.json` stands beside the tables. It decides nothing about what a run is; it tells how its tables were made, so
-that a command that says no more than `run=` can make them again, and read them. It is written before the tables: after
-a kill between the two, `score` makes those that were asked for last.
+`scored.json` is next to the tables. It is not part of a run's identity. With it, a command that is given only `run=`
+can read the tables or make them again. It is written before the tables, so that after a kill between the two, `score`
+makes the tables that were requested last.
 """
 
 from __future__ import annotations
@@ -28,57 +28,61 @@ from forgetbench.runs.run import Run
 
 FILE = "scored.json"
 LAST = "last"
-"""`matrix=last`: the matrix that a run was scored with last."""
+"""`matrix=last` is the matrix that a run was last scored with."""
 _REFERENCE = re.compile(r"(\\*)\$\{")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """How a run, or what stands beside a run's tables without one, was scored last."""
+    """How the tables in a folder were last scored; the folder may hold a run or not."""
 
     matrix: Mapping[str, Any]
-    """The whole of it, as nested settings."""
+    """The whole matrix, as nested settings."""
     manifests: Sequence[str]
-    """Folders with the user's own manifests."""
+    """Folders with the user's manifests."""
     outputs: Path
-    """The folder that holds its cells."""
+    """The folder that holds the cells."""
     engine: str | None = None
-    """What ran the model, with its version; None for transformers in this process."""
+    """The inference engine with its version; None for transformers in this process."""
 
     @property
     def config(self) -> MatrixConfig:
-        """The matrix."""
-        return _typed(self.matrix)
+        """The typed matrix."""
+        return _matrix_config(self.matrix)
 
 
-def _typed(matrix: Any) -> MatrixConfig:
-    """Nested settings as a matrix, checked."""
+def _matrix_config(matrix: Any) -> MatrixConfig:
+    """Convert nested settings to a checked matrix."""
     merged = OmegaConf.merge(OmegaConf.structured(MatrixConfig), literal(matrix))
     return cast(MatrixConfig, OmegaConf.to_object(merged))
 
 
 def matrix_settings(matrix: MatrixConfig) -> dict[str, Any]:
-    """A matrix as nested settings."""
+    """Convert a matrix to nested settings."""
     settings: dict[str, Any] = json.loads(json.dumps(asdict(matrix)))
     return settings
 
 
 def remember(folder: Path, scored: Scored) -> None:
-    """Write how the tables in a folder are made; folders of manifests that are not there are left out."""
+    """Write scored.json to a folder; manifest folders that do not exist are left out."""
     place, cells = folder.resolve(), scored.outputs.resolve()
-    # Not resolved: a folder that is a link is found by the link.
-    own = [Path(os.path.normpath(Path.cwd() / one)) for one in scored.manifests if Path(one).is_dir()]
+    # Not resolved, so that a link to a folder stays a link.
+    manifests = [
+        Path(os.path.normpath(Path.cwd() / folder_name))
+        for folder_name in scored.manifests
+        if Path(folder_name).is_dir()
+    ]
     content = {
-        "manifests": [_written(one, place, one.parent) for one in own],
+        "manifests": [_stored_path(path, place, path.parent) for path in manifests],
         "matrix": scored.matrix,
-        "outputs": _written(cells, place, cells),
+        "outputs": _stored_path(cells, place, cells),
         **({"engine": scored.engine} if scored.engine else {}),
     }
     write_json(folder / FILE, content)
 
 
 def recall(folder: Path) -> Scored | None:
-    """How the tables in a folder were made; None where nothing tells.
+    """Read scored.json of a folder; None if there is none.
 
     Raises:
         UserError: the file is damaged.
@@ -88,11 +92,11 @@ def recall(folder: Path) -> Scored | None:
         return None
     try:
         content = json.loads(path.read_text("utf-8"))
-        matrix = matrix_settings(_typed(content["matrix"]))
+        matrix = matrix_settings(_matrix_config(content["matrix"]))
         paths = [content["outputs"], *content["manifests"]]
-        if not all(isinstance(one, str) and "\0" not in one for one in paths):
+        if not all(isinstance(item, str) and "\0" not in item for item in paths):
             raise ValueError("outputs or manifests are no paths")
-        outputs, *manifests = (_shown(folder, one) for one in paths)
+        outputs, *manifests = (_shown_path(folder, item) for item in paths)
         engine = content.get("engine")
         if not isinstance(engine, str | None):
             raise ValueError("engine is no name")
@@ -106,7 +110,7 @@ def recall(folder: Path) -> Scored | None:
 
 
 def remade_by(folder: Path) -> str:
-    """What makes the answers behind the tables in a folder again, as the end of a message."""
+    """The end of a message: how to make the answers behind the tables in a folder again."""
     if not (folder / RUN_FILE).is_file():
         return "The command that made these tables makes them again."
     last = f" matrix={LAST}" if (folder / FILE).is_file() else ""
@@ -114,46 +118,46 @@ def remade_by(folder: Path) -> str:
 
 
 def manifest_folders(folder: Path, run: Run | None) -> list[str]:
-    """The folders of manifests that the tables in a folder were made with; before that, those it was trained with.
+    """The manifest folders that the tables in a folder were made with, or else those of its training.
 
     Args:
-        folder: of the tables.
-        run: in the folder; None for a base alone and for predictions made elsewhere.
+        folder: the folder of the tables.
+        run: the run in the folder; None for a base without a run and for predictions of other programs.
 
     Returns:
-        Those that are there; of nothing that tells, the default.
+        The folders that exist; the default folders if there are none.
     """
     scored = recall(folder)
     named = scored.manifests if scored else training_manifests(run) if run else []
-    return [one for one in named if Path(one).is_dir()] or list(USER_MANIFESTS)
+    return [path for path in named if Path(path).is_dir()] or list(USER_MANIFESTS)
 
 
 def training_manifests(run: Run) -> list[str]:
-    """The folders that a run's configuration names, as seen from where training was started."""
+    """The manifest folders of a run's configuration, relative to the folder in which training was started."""
     typed, outputs = Path(run.config.outputs), run.outputs
     is_known = not typed.is_absolute() and outputs.parts[-len(typed.parts) :] == typed.parts
     start = outputs.parents[len(typed.parts) - 1] if is_known and typed.parts else Path.cwd()
-    return [_from_here(str(start / one)) for one in run.config.manifests]
+    return [_from_here(str(start / path)) for path in run.config.manifests]
 
 
-def _written(path: Path, folder: Path, shared: Path) -> str:
-    """A path as seen from a folder that lies in the same tree, so that the tree may move; else the whole path."""
+def _stored_path(path: Path, folder: Path, shared: Path) -> str:
+    """A path relative to `folder` if both are in the same tree, so that the tree can be moved; else the full path."""
     is_one_tree = shared in folder.parents and shared != Path(shared.anchor)
     return os.path.relpath(path, folder) if is_one_tree else str(path)
 
 
-def _shown(folder: Path, written: str) -> str:
+def _shown_path(folder: Path, written: str) -> str:
     return _from_here(os.path.normpath(folder.resolve() / written))
 
 
 def _from_here(path: str) -> str:
-    """A path below the working folder as one would type it there."""
+    """A path below the working folder relative to it; other paths unchanged."""
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 def literal(settings: Any) -> Any:
-    """Settings whose texts stand for themselves: the file may come from anyone, and nothing in it is a reference."""
+    """Escape references in settings, because the file may be untrusted and must not contain any."""
     if isinstance(settings, Mapping):
         return {str(key): literal(value) for key, value in settings.items()}
     if isinstance(settings, list):

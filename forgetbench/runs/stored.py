@@ -1,4 +1,4 @@
-"""Read what runs left behind: their tables, and the cells that the tables name. No model, no torch."""
+"""Read the tables of runs and the cells that they name. Needs no model and no torch."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ _TEXT = {
 
 
 _LOG = "train.csv"
-_WIDEST = 2**16
-"""Characters of the names of columns."""
+_MAX_HEADER = 2**16
+"""Longest header line, in characters."""
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """One of our CSVs, text columns as text; an empty frame where there is no file, or nothing in it.
+    """Read one of our CSVs, with text columns as text; an empty frame if the file is missing or empty.
 
-    A log that is being written may end in half a line, which is left out.
+    A log that is being written may end in an incomplete line, which is left out.
 
     Raises:
-        UserError: it is not that table, or it was cut short.
+        UserError: it is not the expected table, or it is truncated.
     """
     if not path.exists():
         return pd.DataFrame()
     text = read_text(path)
     if path.name == _LOG and "\n" in text:
-        text = text[: text.rfind("\n") + 1]  # a step that is being written
+        text = text[: text.rfind("\n") + 1]  # drop a line that is being written
     if not text.strip():
         return pd.DataFrame()
     maker = "finetune" if path.name in (_LOG, GUARD) else "eval-matrix"
@@ -70,45 +70,47 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def _check_text(text: str) -> None:
-    """Refuse what no table of ours holds, and what pandas would pass over or read for minutes.
+    """Refuse content that is in none of our tables and that pandas would ignore or read for minutes.
 
     Raises:
         ValueError: the first line is too long, or there are NUL bytes, as after a crash of the machine.
     """
-    if len(text.partition("\n")[0]) > _WIDEST:
-        raise ValueError(f"its first line is longer than {_WIDEST:,} characters")
+    if len(text.partition("\n")[0]) > _MAX_HEADER:
+        raise ValueError(f"its first line is longer than {_MAX_HEADER:,} characters")
     if "\0" in text:
         raise ValueError("it holds NUL bytes")
 
 
 def lost_checkpoints(run: Run) -> str:
-    """What tells of checkpoints that the run's tables have rows of and that are gone; empty where none is.
+    """A message if the run's tables have rows of checkpoints that no longer exist; else empty.
 
-    Nothing could make those rows again.
+    These rows could not be made again.
     """
     rows = read_table(run.folder / "scores.csv")
-    gone = sorted(set(rows["checkpoint"] if len(rows) else ()) - {one.name for one in run.checkpoints()})
-    if not gone:
+    lost = sorted(set(rows["checkpoint"] if len(rows) else ()) - {checkpoint.name for checkpoint in run.checkpoints()})
+    if not lost:
         return ""
-    return f"{run.folder}: the tables have rows of {', '.join(gone)}, and the run has no such checkpoint any more"
+    return f"{run.folder}: the tables have rows of {', '.join(lost)}, and the run has no such checkpoint any more"
 
 
 def outputs_of(run: Run, outputs: Path) -> Path:
-    """The folder that holds a run's cells, wherever the command is given: there everything that reads the run looks.
+    """The folder that holds a run's cells, for any working folder.
 
-    It is the one that the run was scored into last; else the nearest folder above the run that holds cells or is
-    `outputs`; without either, the one that the run was written to.
+    It is the folder that the run was last scored into; else the nearest folder above the run that holds cells or is
+    `outputs`; else the folder that the run was written to.
     """
-    found = _with_cells(run.folder, outputs) or run.outputs
-    return outputs if found == outputs.resolve() else found
+    folder = _outputs_with_cells(run.folder, outputs) or run.outputs
+    return outputs if folder == outputs.resolve() else folder
 
 
-def _with_cells(folder: Path, outputs: Path | None = None) -> Path | None:
-    """Where a folder was scored into last; else the nearest folder above that holds cells, or is `outputs`."""
-    scored, named = recall(folder), outputs.resolve() if outputs else None
+def _outputs_with_cells(folder: Path, outputs: Path | None = None) -> Path | None:
+    """The outputs that a folder was last scored into, else the nearest folder above with cells, or `outputs`."""
+    scored, default = recall(folder), outputs.resolve() if outputs else None
     if scored and (scored.outputs / ".cells").is_dir():
         return scored.outputs.resolve()
-    return next((one for one in folder.resolve().parents if (one / ".cells").is_dir() or one == named), None)
+    return next(
+        (parent for parent in folder.resolve().parents if (parent / ".cells").is_dir() or parent == default), None
+    )
 
 
 @lru_cache(maxsize=16)
@@ -118,10 +120,10 @@ def _store(outputs: Path) -> CellStore:
 
 @lru_cache(maxsize=64)
 def _read(store: CellStore, digest: str, metric: Metric) -> Cell:
-    """A cell; the base's are asked for by every run.
+    """Read a cell, with a cache, because every run reads the base's cells.
 
     Raises:
-        LookupError: it is missing, which is not kept: it may be made before it is asked for again.
+        LookupError: it is missing; this is not cached, because the cell may be made later.
     """
     cell = store.read(digest, metric, "it counts as missing")
     if cell is None:
@@ -136,13 +138,13 @@ def _run(folder: Path, _modified_ns: int) -> Run:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A trained run, or the scores of a model that no run of ours trained."""
+    """A trained run, or the scores of a model without a run."""
 
     folder: Path
     recipe: str = ""
-    """A name that runs share which differ in nothing but the seed."""
+    """Name shared by runs that differ only in the seed."""
     strategy: str = ""
-    """A name that runs share which differ in nothing but the seed and the order of tasks."""
+    """Name shared by runs that differ only in the seed and the order of tasks."""
 
     @property
     def name(self) -> str:
@@ -150,19 +152,19 @@ class StoredRun:
         return self.folder.resolve().name
 
     def table(self, file: str) -> pd.DataFrame:
-        """One of its CSVs; a folder that was renamed has its present name in them."""
+        """Read a CSV of the run; the column `run` has the folder's current name."""
         frame = read_table(self.folder / file)
         return frame.assign(run=self.name) if "run" in frame else frame
 
     @cached_property
     def run(self) -> Run | None:
-        """What was trained; None for a base model, or for predictions made elsewhere."""
+        """The trained run; None for a base model or predictions of another program."""
         path = self.folder / FILE
         return _run(self.folder, path.stat().st_mtime_ns) if path.is_file() else None
 
     @cached_property
     def recipes(self) -> Sequence[RecipeConfig]:
-        """What each of its stages was trained with; none without a run.json."""
+        """The recipe of each stage; empty without a run.json."""
         return self.run.recipes if self.run else []
 
     @cached_property
@@ -177,51 +179,51 @@ class StoredRun:
 
     @property
     def seed(self) -> int | None:
-        """The seed it was trained with."""
+        """The seed of training."""
         return self.run.config.seed if self.run else None
 
     @cached_property
     def manifests(self) -> list[str]:
-        """Folders of the manifests that its tables were made with."""
+        """Manifest folders that the tables were made with."""
         return manifest_folders(self.folder, self.run)
 
     @cached_property
     def store(self) -> CellStore:
-        """Where its cells are: where it was scored into last, else the nearest `.cells` up from its folder."""
-        if found := _with_cells(self.folder):
-            return _store(found)
+        """The store of its cells: where it was last scored into, else the nearest `.cells` above its folder."""
+        if outputs := _outputs_with_cells(self.folder):
+            return _store(outputs)
         raise UserError(
             f"{self.folder}: no .cells folder above it, which holds the answers that its tables are made of."
         )
 
     def own_metrics(self) -> pd.DataFrame:
-        """The rows of scores.csv that hold a dataset's own metric, one per cell.
+        """The rows of scores.csv with the datasets' metrics, a row per cell.
 
         Raises:
-            UserError: it has not been scored.
+            UserError: the run has not been scored.
         """
         if self.scores.empty:
             raise UserError(f"{self.folder} has no scores yet: forgetbench eval-matrix {argument('run', self.folder)}")
-        own: pd.DataFrame = self.scores[self.scores["metric"].isin(list(Metric))]
-        return own
+        rows: pd.DataFrame = self.scores[self.scores["metric"].isin(list(Metric))]
+        return rows
 
     def last(self, variant: str | None = None) -> pd.DataFrame:
-        """Its own metrics at the last checkpoint as trained (`variant` empty), at one variant, or at all of both."""
-        own = last_step(last_stage(self.own_metrics()))
-        last: pd.DataFrame = own if variant is None else own[own["variant"] == variant]
+        """The rows of `own_metrics` at the last checkpoint: of a variant, as trained (""), or of both (None)."""
+        rows = last_step(last_stage(self.own_metrics()))
+        last: pd.DataFrame = rows if variant is None else rows[rows["variant"] == variant]
         return last
 
     def bases(self) -> pd.DataFrame:
-        """Its own metrics of the untouched model."""
-        own = self.own_metrics()
-        bases: pd.DataFrame = own[(own["step"] == 0) & (own["variant"] == "")]
+        """The rows of `own_metrics` of the base model."""
+        rows = self.own_metrics()
+        bases: pd.DataFrame = rows[(rows["step"] == 0) & (rows["variant"] == "")]
         return bases
 
     def cell(self, row: Mapping[str, Any]) -> Cell:
-        """The stored answers behind one row of scores.csv.
+        """The stored answers behind a row of scores.csv.
 
         Raises:
-            UserError: they are gone.
+            UserError: they are missing or damaged.
         """
         try:
             return _read(self.store, str(row["cell"]), Metric(row["metric"]))
@@ -248,7 +250,7 @@ class StoredRun:
 
 
 def train_table(run: StoredRun) -> pd.DataFrame:
-    """train.csv with `run`, `recipe` and `seed` before its own columns; empty where there is none."""
+    """train.csv with `run`, `recipe` and `seed` as first columns; empty if there is no file."""
     frame = read_table(run.folder / "train.csv")
     for place, (column, value) in enumerate((("run", run.name), ("recipe", run.recipe), ("seed", run.seed))):
         frame.insert(place, column, value)

@@ -1,4 +1,4 @@
-"""What is scored, and what its tables say about every cell."""
+"""The subject of scoring, a run or a bare model, and the metadata columns of its tables."""
 
 from __future__ import annotations
 
@@ -37,39 +37,39 @@ if TYPE_CHECKING:
 
 CONTINUAL, REPRESENTATION, BEYOND_CONTEXT = "continual.csv", "representation.csv", "beyond_context.csv"
 DRIFT = "drift.csv"
-_NOT_ALWAYS = (CONTINUAL, REPRESENTATION, BEYOND_CONTEXT, DRIFT)
-"""Files that some tables have beside them."""
+_OPTIONAL_TABLES = (CONTINUAL, REPRESENTATION, BEYOND_CONTEXT, DRIFT)
+"""Tables that are written only in some cases."""
 LM_EVAL_RESULTS = "lm_eval/*/results.json"
-"""The same, of `score lm_eval=true`."""
+"""Files written by `score lm_eval=true`."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A run's checkpoints; or, without a run, a base model alone or predictions made elsewhere."""
+    """The subject of scoring: a run's checkpoints or, without a run, a base model or predictions of another program."""
 
     folder: Path
-    """Where the tables go."""
+    """Folder of the tables."""
     model: str
-    """What tables call the model."""
+    """Name of the model in tables."""
     seed: int | None
     data: DataConfig
-    """What the run was trained on; without a run, what the quadrants are relative to."""
+    """The run's training data; without a run, the target that quadrants are relative to."""
     labels: Sequence[Sequence[str]]
-    """The labels that every stage trains; none where its answers are open-ended."""
+    """The labels that each stage trains; empty if its answers are open-ended."""
     run: Run | None = None
 
     @property
     def tasks(self) -> list[str]:
-        """The target sets of a sequence, also where they are trained jointly or not at all."""
+        """The target datasets of a sequence, whether trained one after another, jointly or not at all."""
         return self.data.tasks
 
     @property
     def targets(self) -> list[str]:
-        """The target set of every stage; sets that are trained jointly are joined by `+`."""
+        """The target dataset of every stage; jointly trained datasets are joined by `+`."""
         return self.data.targets if self.run else self.data.sets[:1]
 
     def run_columns(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        """What every table says of a checkpoint, by column."""
+        """The columns of a checkpoint that all tables have."""
         stage = int(checkpoint.meta.get("stage", 0))
         recipe = self.run.recipes[max(0, stage - 1)] if self.run else None
         mixed = recipe is not None and bool(recipe.mix.ratio)
@@ -90,8 +90,8 @@ class Subject:
         }
 
     def views(self, scored: Sequence[ScoredCell], catalogue: Catalogue) -> list[CellView]:
-        """Cells with everything that the tables say about them."""
-        return [self._view(one, catalogue) for one in scored]
+        """The cells with their metadata columns."""
+        return [self._view(cell, catalogue) for cell in scored]
 
     def _view(self, scored: ScoredCell, catalogue: Catalogue) -> CellView:
         work, cell, manifest = scored.work, scored.cell, scored.work.dataset.manifest
@@ -108,7 +108,9 @@ class Subject:
             "cell": cell.digest,
             "settings": str(cell.frame["settings"].iloc[0]),
         }
-        trained = [leaf.manifest for name in self._also_trained(columns["stage"]) for leaf in catalogue.leaves(name)]
+        trained = [
+            leaf.manifest for name in self._auxiliary_datasets(columns["stage"]) for leaf in catalogue.leaves(name)
+        ]
         target = catalogue.load(columns["target"])
         context = row_context(
             row,
@@ -119,62 +121,62 @@ class Subject:
         )
         return CellView(cell.frame, context)
 
-    def _also_trained(self, stage: int) -> list[str]:
-        """Sets that were trained on up to a stage beside its target: earlier targets, mixed-in and replayed ones."""
-        found = list(self.targets[: max(0, stage - 1)])
+    def _auxiliary_datasets(self, stage: int) -> list[str]:
+        """Datasets trained on up to a stage besides its target: earlier targets, mixed-in and replayed datasets."""
+        names = list(self.targets[: max(0, stage - 1)])
         for recipe in self.run.recipes[: max(1, stage)] if self.run else ():
-            found += recipe.mix.weights if recipe.mix.ratio else ()
-            found += recipe.replay.earlier if recipe.replay.samples else ()
-        return found
+            names += recipe.mix.weights if recipe.mix.ratio else ()
+            names += recipe.replay.earlier if recipe.replay.samples else ()
+        return names
 
 
 def run_subject(run: Run) -> Subject:
-    """A trained run."""
+    """The subject of a trained run."""
     config = run.config
     return Subject(run.folder, model_label(config.model, run.model_digest), config.seed, config.data, run.labels, run)
 
 
 def model_label(model: ModelConfig, digest: str) -> str:
-    """What folders and tables call a model: two never share it, whatever the last part of their paths is."""
+    """Name of a model in folders and tables; unique, even if paths of models end in the same name."""
     shipped = model.path.startswith("embedded:") and model.weights is Weights.pretrained
     return model.name if shipped else f"{model.name}-{digest[:8]}"
 
 
 def base_folder(outputs: Path, name: str | None, model: str, target: str) -> Path:
-    """The folder of a base that is scored alone.
+    """The folder of a base model that is scored without a run.
 
     Args:
-        outputs: where folders are.
-        name: of its own; None: after model and target.
-        model: as tables call it.
-        target: that quadrants are relative to.
+        outputs: the folder of outputs.
+        name: name of the folder; None makes it from model and target.
+        model: name of the model in tables.
+        target: the target that quadrants are relative to.
 
     Raises:
-        UserError: the tables of something else are there.
+        UserError: the folder holds a run or other tables.
     """
     folder = outputs / (name or f"base-{model}-{target}")
     if (folder / FILE).is_file():
         raise UserError(f"{folder} holds a run; give the base another name=...")
     scores = read_table(folder / "scores.csv")
-    for column, own in (("model", model), ("target", target)):
-        others = set(scores[column]) - {own} if column in scores else ()
+    for column, expected in (("model", model), ("target", target)):
+        others = set(scores[column]) - {expected} if column in scores else ()
         if others:
             raise UserError(
-                f"{folder} holds the tables of another {column}: {', '.join(map(str, others))}, not {own}. Give this "
-                "base another name=..., or delete the folder."
+                f"{folder} holds the tables of another {column}: {', '.join(map(str, others))}, not {expected}. Give "
+                "this base another name=..., or delete the folder."
             )
     return folder
 
 
 def bare_subject(folder: Path, model: str, data: DataConfig, seed: int | None, catalogue: Catalogue) -> Subject:
-    """A model that no run of ours trained; the target's labels are those of its evaluation split."""
+    """The subject of a model without a run; the target's labels are those of its evaluation split."""
     manifest = catalogue.load(data.sets[0])
     labels = task_labels(load_samples(manifest, manifest.eval_split)) if manifest.source and manifest.eval_split else []
     return Subject(folder, model, seed, data, [labels])
 
 
 def with_tasks(matrix: MatrixConfig, subject: Subject, catalogue: Catalogue) -> MatrixConfig:
-    """A matrix and, in continual learning, every task of the sequence that has an evaluation split."""
+    """Add to a matrix, in continual learning, every task of the sequence that has an evaluation split."""
     if len(subject.tasks) < 2:
         return matrix
     tasks = [name for name in dict.fromkeys(subject.tasks) if catalogue.load(name).eval_split]
@@ -187,7 +189,7 @@ def _lr(lr: float | str | Mapping[str, float]) -> float | str:
 
 @dataclass(frozen=True)
 class Tables:
-    """What scores.csv, matrix.csv and summary.csv hold."""
+    """The contents of scores.csv, matrix.csv and summary.csv."""
 
     scores: pd.DataFrame
     matrix: pd.DataFrame
@@ -201,14 +203,14 @@ def write_tables(
     scored: Scored | None = None,
     kept: Collection[str] = (),
 ) -> Tables:
-    """Write a subject's tables and show its 2x2; what stood beside earlier ones and is not made again is removed.
+    """Write a subject's tables and print its 2x2 matrix; optional tables that are not written again are removed.
 
     Args:
-        subject: what is scored.
-        cells: its answers.
-        catalogue: where manifests are.
-        scored: what the folder is to remember of it.
-        kept: files from beside the earlier tables that fit the new ones, too.
+        subject: the subject of scoring.
+        cells: its scored cells.
+        catalogue: the manifests.
+        scored: settings of the scoring, to be written to scored.json.
+        kept: optional tables that are still valid and not removed.
 
     Raises:
         UserError: a cell and its base hold different items.
@@ -227,12 +229,12 @@ def write_tables(
         remember(subject.folder, scored)
     for name, table in written.items():
         write_csv(table, subject.folder / name)
-    stale = [subject.folder / name for name in _NOT_ALWAYS if name not in (*written, *kept)]
+    stale = [subject.folder / name for name in _OPTIONAL_TABLES if name not in (*written, *kept)]
     remove_all([*stale, *subject.folder.glob(LM_EVAL_RESULTS)], subject.folder)
     if CONTINUAL in written:
         print_result(course_table(written[CONTINUAL]))
     print_result(matrix_table(tables.scores, tables.matrix))
-    _tell_beyond_context(cells)
+    _report_beyond_context(cells)
     for line in cut_off_replies(cells):
         say(line)
     say(f"{subject.folder}: {len(cells)} cells; scores.csv, matrix.csv, summary.csv")
@@ -240,7 +242,7 @@ def write_tables(
 
 
 def _continual(subject: Subject, views: Sequence[CellView]) -> dict[str, pd.DataFrame]:
-    """continual.csv, by name; of one task there is none."""
+    """continual.csv by name; empty for a single task."""
     if len(subject.tasks) < 2:
         return {}
     strategy, training = ("zero_shot", Training.none)
@@ -250,26 +252,28 @@ def _continual(subject: Subject, views: Sequence[CellView]) -> dict[str, pd.Data
 
 
 def _drift(views: Sequence[CellView]) -> dict[str, pd.DataFrame]:
-    """drift.csv, by name; none where no answer on the target's items can be compared with the base's."""
+    """drift.csv by name; empty if no answer on the target's items can be compared with the base's."""
     rows = drift_rows(views)
     return {DRIFT: rows} if len(rows) else {}
 
 
 def _beyond_context(cells: Sequence[ScoredCell]) -> dict[str, pd.DataFrame]:
-    """beyond_context.csv, by name: how many items of each cell are longer than the model's context; none if none is."""
+    """beyond_context.csv by name: counts of items longer than the model's context; empty if there are none."""
     rows = [
         {"step": work.checkpoint.step, "dataset": work.dataset.manifest.name, "decoding": work.settings.decoding.value}
         | {"items": beyond.items, "longest_id": beyond.longest_id, "tokens": beyond.tokens, "context": beyond.context}
-        for work, beyond in ((one.work, one.cell.beyond_context) for one in cells)
+        for work, beyond in ((cell.work, cell.cell.beyond_context) for cell in cells)
         if beyond
     ]
     return {BEYOND_CONTEXT: pd.DataFrame(rows)} if rows else {}
 
 
-def _tell_beyond_context(cells: Sequence[ScoredCell]) -> None:
-    """Say which datasets hold items that are longer than the model's context."""
-    found = {one.work.dataset.manifest.name: one.cell.beyond_context for one in cells if one.cell.beyond_context}
-    for name, beyond in found.items():
+def _report_beyond_context(cells: Sequence[ScoredCell]) -> None:
+    """Report datasets with items that are longer than the model's context."""
+    by_dataset = {
+        cell.work.dataset.manifest.name: cell.cell.beyond_context for cell in cells if cell.cell.beyond_context
+    }
+    for name, beyond in by_dataset.items():
         items = "1 item is" if beyond.items == 1 else f"{beyond.items} items are"
         say(
             f"{name}: {items} longer than the model's context of {beyond.context} tokens, the longest "
@@ -279,7 +283,11 @@ def _tell_beyond_context(cells: Sequence[ScoredCell]) -> None:
 
 
 def write_representation(subject: Subject, measured: Sequence[Measured]) -> None:
-    """Write what was measured of a subject's checkpoints."""
-    rows = [{**subject.run_columns(one.checkpoint), **asdict(row)} for one in measured for row in one.rows]
+    """Write the representation measures of a subject's checkpoints."""
+    rows = [
+        {**subject.run_columns(measurement.checkpoint), **asdict(row)}
+        for measurement in measured
+        for row in measurement.rows
+    ]
     write_csv(representation_rows(rows), subject.folder / REPRESENTATION)
     say(f"{subject.folder}: {REPRESENTATION}")

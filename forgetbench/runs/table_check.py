@@ -1,4 +1,4 @@
-"""What a table that a command wrote must hold: its columns, values in every row, numbers where numbers are expected."""
+"""Check the tables that commands write: their columns, complete rows, and the types of their values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMPLETE = {
     "train.csv": ("step", "stage", "loss"),
     "guard.csv": ("run", "look", "step", "group", "budget", "over", "broken", "kept", "decision"),
 }
-"""Columns that have a value in every row."""
+"""Table -> columns that have a value in every row."""
 _WHOLE = ("look", "looks", "step", "stage", "seed", "n", "n_clusters", "n_datasets", "n_sources", "n_images")
 _NUMBERS = (
     *("value", "stderr", "ci_low", "ci_high", "chance", "base_value", "delta", "delta_stderr", "delta_ci_low"),
@@ -35,7 +35,7 @@ _NUMBERS = (
     *ESTIMATES,
 )
 _RATES = "lr_"
-"""How columns of learning rates begin."""
+"""Prefix of the columns of learning rates."""
 _WORDS: dict[str, set[Any]] = {
     "text_axis": set(Axis),
     "image_axis": set(Axis),
@@ -47,11 +47,11 @@ _WORDS: dict[str, set[Any]] = {
 
 
 def problems(name: str, frame: pd.DataFrame) -> Iterator[str]:
-    """What is wrong with a table.
+    """The problems of a table.
 
     Args:
-        name: its file's.
-        frame: as pandas read it, texts as texts and absent values as NaN.
+        name: name of the file.
+        frame: the table as pandas reads it, with texts as texts and absent values as NaN.
     """
     lacking = [column for column in COMPLETE.get(name, ()) if column not in frame]
     if lacking:
@@ -65,21 +65,23 @@ def problems(name: str, frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _column_problems(column: str, values: pd.Series, is_log: bool) -> Iterator[str]:
-    """Of one column, the first value that is none; a log may tell of infinite gradients."""
-    held = values.dropna()
+    """The first invalid value of a column; a log may contain infinite values, such as gradient norms."""
+    present = values.dropna()
     if column in _WHOLE:
-        fits = [isinstance(one, int) or (isinstance(one, float) and one.is_integer()) for one in held.tolist()]
-        fits = [fit and abs(one) < 2**53 for fit, one in zip(fits, held.tolist(), strict=True)]
+        fits = [
+            isinstance(entry, int) or (isinstance(entry, float) and entry.is_integer()) for entry in present.tolist()
+        ]
+        fits = [fit and abs(entry) < 2**53 for fit, entry in zip(fits, present.tolist(), strict=True)]
         expected = "a whole number"
     elif column in _NUMBERS or column.startswith(_RATES):
-        fits = [isinstance(one, int | float) and (is_log or math.isfinite(one)) for one in held.tolist()]
+        fits = [isinstance(entry, int | float) and (is_log or math.isfinite(entry)) for entry in present.tolist()]
         expected = "a number"
     elif column in _WORDS:
-        fits = [one in _WORDS[column] for one in held.tolist()]
+        fits = [entry in _WORDS[column] for entry in present.tolist()]
         expected = " or ".join(map(str, sorted(_WORDS[column])))
     else:
         return
     if not all(fits):
         place = fits.index(False)
-        line, value = int(held.index[place]) + 2, held.tolist()[place]
+        line, value = int(present.index[place]) + 2, present.tolist()[place]
         yield f"line {line} has {value!r} as `{column}`, where {expected} is expected"

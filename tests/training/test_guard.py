@@ -196,7 +196,7 @@ def test_a_run_that_is_killed_at_every_place_ends_with_the_same_bytes(
         (guard, "write_csv", 1),
         (training, "save_resume", 1),  # of step 2
         (guard, "write_csv", 3),  # of step 3, which stops the run
-        (guard, "put_aside", 1),
+        (guard, "move_beyond_budget", 1),
         (Path, "replace", 2),  # between the two checkpoints that are put aside
         (checkpoint, "drop_resume", 1),
     ]
