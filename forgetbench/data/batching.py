@@ -77,7 +77,7 @@ def batch_examples(examples: Sequence[Example], pad_id: int, without: Container[
         return batch_prompts(
             [example.prompt for example in examples], pad_id, [example.answer for example in examples], without
         )
-    whole = [extended(example.prompt, example.answer) for example in examples]
+    whole = [append_tokens(example.prompt, example.answer) for example in examples]
     batch = batch_prompts(whole, pad_id, without=without)
     width = batch["input_ids"].shape[1]
     labels_BT = torch.full((len(examples), width), IGNORED)
@@ -88,7 +88,7 @@ def batch_examples(examples: Sequence[Example], pad_id: int, without: Container[
     return batch | {"labels": labels_BT[:, first:]}
 
 
-def extended(encoded: Encoded, ids: Sequence[int]) -> Encoded:
+def append_tokens(encoded: Encoded, ids: Sequence[int]) -> Encoded:
     """The prompt with `ids`, the first tokens of its answer or all of them, appended."""
     if not ids:
         return encoded

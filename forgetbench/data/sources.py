@@ -48,7 +48,7 @@ class RefusedItem:
 
 
 @dataclass(frozen=True)
-class Read:
+class SplitItems:
     """The items of a split, and the rows that are no items."""
 
     samples: list[Sample] = field(default_factory=list)
@@ -71,7 +71,7 @@ def load_samples(manifest: Manifest, split: str, limit: int | None = None, distr
     return load_split(manifest, split, limit, distract).samples
 
 
-def load_split(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> Read:
+def load_split(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> SplitItems:
     """Read a split in file order; records that make no item are left out and reported on stderr.
 
     Args:
@@ -100,7 +100,7 @@ def load_split(manifest: Manifest, split: str, limit: int | None = None, distrac
     return read
 
 
-def read_split(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> Read:
+def read_split(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> SplitItems:
     """Read a split as `load_split` does, but return invalid items instead of raising an error.
 
     Raises:
@@ -108,7 +108,7 @@ def read_split(manifest: Manifest, split: str, limit: int | None = None, distrac
     """
     if manifest.source is None:
         raise UserError(f"{manifest.path}: a mixture has no items of its own; name its parts.")
-    read, ids = Read(), set[str]()
+    read, ids = SplitItems(), set[str]()
     reader = _Reader(manifest, split, distract)
     drafts = list[_Readings]()
     for index, row in chosen_rows(manifest, split, limit, reader.observe):
@@ -152,7 +152,7 @@ class _Readings:
     """The error to report for an ambiguous answer if the split's items agree on no reading."""
 
 
-def _resolve_readings(read: Read, drafts: Sequence[_Readings], agreed: AnswerIs | None) -> Read:
+def _resolve_readings(read: SplitItems, drafts: Sequence[_Readings], agreed: AnswerIs | None) -> SplitItems:
     """Add the items of `drafts`, with ambiguous answers read by the `agreed` reading."""
     ambiguous = [draft.refused for draft in drafts if draft.refused and agreed is None]
     refused = sorted([*read.refused, *ambiguous], key=lambda draft: draft.place)[:MAX_REFUSED]

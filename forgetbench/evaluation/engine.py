@@ -20,7 +20,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import THOUGHT_MARKS, Decoding, Prediction, Sample
-from forgetbench.data.batching import batch_prompts, extended, has_own_positions
+from forgetbench.data.batching import append_tokens, batch_prompts, has_own_positions
 from forgetbench.data.collate import IGNORED, Encoded, Encoder
 from forgetbench.evaluation.batches import BatchedSet, differ_in_last
 from forgetbench.evaluation.features import FeatureCache
@@ -136,7 +136,8 @@ class Engine:
         """One forward pass: candidates are told apart by their last token, the others are shared."""
         shared = [len(ids[0]) - 1 for ids in batch.candidates]
         prompts = [
-            extended(prompt, ids[0][:n]) for prompt, ids, n in zip(batch.prompts, batch.candidates, shared, strict=True)
+            append_tokens(prompt, ids[0][:n])
+            for prompt, ids, n in zip(batch.prompts, batch.candidates, shared, strict=True)
         ]
         inputs = batch_prompts(prompts, self._encoder.pad_id)
         logprobs_BV = self._forward(inputs, batch.features, keep=1).logits[:, -1].float().log_softmax(-1)

@@ -16,7 +16,7 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.layouts import draw_order
 from forgetbench.data.manifest import Manifest
 from forgetbench.data.pictures import read_image
-from forgetbench.data.sources import Read, load_split
+from forgetbench.data.sources import SplitItems, load_split
 from forgetbench.evaluation.cells import samples_digest
 from forgetbench.evaluation.settings import Settings
 
@@ -147,7 +147,7 @@ def count_unscored(manifest: Manifest, skip: int, limit: int) -> int:
     return len(unscored(load_split(manifest, manifest.eval_split), skip, limit).samples)
 
 
-def unscored(read: Read, skip: int, limit: int | None) -> Read:
+def unscored(read: SplitItems, skip: int, limit: int | None) -> SplitItems:
     """The items that a limit of `skip` leaves out, less those that show a picture which it scores.
 
     Args:
@@ -170,7 +170,7 @@ def unscored(read: Read, skip: int, limit: int | None) -> Read:
     )
 
 
-def _blocks(read: Read) -> list[list[int]]:
+def _blocks(read: SplitItems) -> list[list[int]]:
     """The items of every thousand rows of the draw; a row that makes no item leaves its place empty."""
     if len(read.drawn) <= BLOCK:
         return [list(range(len(read.samples)))]

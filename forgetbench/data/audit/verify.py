@@ -12,7 +12,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.records import Speaker
 from forgetbench.data.audit.duplicates import Fingerprint, Fingerprints
 from forgetbench.data.manifest import Manifest
-from forgetbench.data.sources import Read, left_out, read_split, refusal, without_pictures
+from forgetbench.data.sources import SplitItems, left_out, read_split, refusal, without_pictures
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def verify(manifest: Manifest, fingerprints: Fingerprints) -> Verification:
     """Check a dataset with a source; a mixture has no files to check."""
     if manifest.source is None:
         return Verification(manifest.name, is_mixture=True)
-    problems, sizes, reads = list[str](), dict[str, int](), dict[str, Read]()
+    problems, sizes, reads = list[str](), dict[str, int](), dict[str, SplitItems]()
     train, evaluated = dict[bytes, Fingerprint](), dict[bytes, Fingerprint]()
     for name, expected in manifest.source.sha256.items():
         try:
@@ -80,7 +80,7 @@ def verify(manifest: Manifest, fingerprints: Fingerprints) -> Verification:
     return Verification(manifest.name, tuple(problems), sizes, contents, left_out_of, train, evaluated)
 
 
-def _item_problems(manifest: Manifest, split: str, read: Read) -> Iterator[str]:
+def _item_problems(manifest: Manifest, split: str, read: SplitItems) -> Iterator[str]:
     if read.refused:
         yield refusal(manifest, split, read.refused)
     elif not read.samples:
@@ -91,7 +91,7 @@ def _item_problems(manifest: Manifest, split: str, read: Read) -> Iterator[str]:
         yield left_out(split, read.left_out)
 
 
-def _contents(reads: Sequence[Read]) -> Contents:
+def _contents(reads: Sequence[SplitItems]) -> Contents:
     talks = [sample for read in reads for sample in read.samples if sample.id in read.layouts]
     return Contents(
         pictures=sum(len(sample.images) for read in reads for sample in read.samples),
