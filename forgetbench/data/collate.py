@@ -315,7 +315,7 @@ class Encoder:
         except ValueError as error:
             raise UserError(f"Item '{sample.id}': {error}.") from error
 
-    def said(self, text: str) -> str:
+    def strip_reply(self, text: str) -> str:
         """Strip a generated text of blanks and of the text that the template puts between prompt and reply."""
         return text.strip().removeprefix(self._before_replies).strip()
 

@@ -126,7 +126,7 @@ class ReplyDecoder:
         return [self._opening + text for text in texts]
 
     def _prediction(self, written: str, ids: Sequence[int], settings: Settings) -> Prediction:
-        text = self._encoder.said(written)
+        text = self._encoder.strip_reply(written)
         # A stop text of blanks may be at the end, and no longer in what is said.
         stops = self._first_stop(written, settings) is not None
         end = self._first_stop(text, settings)

@@ -71,7 +71,7 @@ def color(image: ImageRef) -> str:
     return NAMES[decode_image(image).getpixel((0, 0))]  # type: ignore[index]
 
 
-def said(sample: Sample) -> list[tuple[str, ...]]:
+def spoken_turns(sample: Sample) -> list[tuple[str, ...]]:
     """Speaker and parts of each turn, pictures by color, and the reply."""
     turns = [
         (turn.speaker.value, *(part if isinstance(part, str) else f"[{color(part)}]" for part in turn.parts))
@@ -80,7 +80,7 @@ def said(sample: Sample) -> list[tuple[str, ...]]:
     return [*turns, ("reply", sample.answer)]
 
 
-def told(*turns: tuple[str, Any], keys: tuple[str, str] = ("role", "content"), **more: Any) -> Row:
+def conversation_row(*turns: tuple[str, Any], keys: tuple[str, str] = ("role", "content"), **more: Any) -> Row:
     """A record of one list of turns."""
     name = "conversations" if keys[0] == "from" else "messages"
     return {name: [dict(zip(keys, turn, strict=True)) for turn in turns]} | more
@@ -96,7 +96,7 @@ EXPECTED = [
     ("reply", " Blue."),
 ]
 FILES = ["red.png", "blue.png"]
-HELD = [{"bytes": picture(one), "path": None} for one in (RED, BLUE)]
+HELD = [{"bytes": picture(rgb), "path": None} for rgb in (RED, BLUE)]
 
 
 def text(words: str, key: str = "text") -> Row:
@@ -123,9 +123,9 @@ OPENAI = "messages: role/content (OpenAI, TRL, LLaMA-Factory, ms-swift)"
 FROM = "conversations: from/value (LLaVA, ShareGPT)"
 PARTS = "messages: parts with text (OpenAI, TRL)"
 RECORDS: dict[str, tuple[Row, str]] = {
-    "llava": (told(*LLAVA, keys=("from", "value"), image=FILES), FROM),
-    "sharegpt": (told(*LLAVA[1:], keys=("from", "value"), images=FILES, system="Be brief."), FROM),
-    "llamafactory": (told(*TALK, images=FILES), OPENAI),
+    "llava": (conversation_row(*LLAVA, keys=("from", "value"), image=FILES), FROM),
+    "sharegpt": (conversation_row(*LLAVA[1:], keys=("from", "value"), images=FILES, system="Be brief."), FROM),
+    "llamafactory": (conversation_row(*TALK, images=FILES), OPENAI),
     "llamafactory v1": (
         {"messages": parts(lambda place: {"type": "image_url", "value": FILES[place]}, "value")},
         "messages: parts with value (LLaMA-Factory v1)",
@@ -145,7 +145,7 @@ RECORDS: dict[str, tuple[Row, str]] = {
         },
         "prompt/completion (TRL)",
     ),
-    "ms-swift": (told(*TALK, images=[{"bytes": None, "path": name} for name in FILES]), OPENAI),
+    "ms-swift": (conversation_row(*TALK, images=[{"bytes": None, "path": name} for name in FILES]), OPENAI),
     "query and response": (
         {
             "system": "Be brief.",
@@ -165,7 +165,7 @@ def test_a_conversation_of_any_layout_is_the_same_item(layout: str, parquet: boo
     row, name = RECORDS[layout]
     read = read_split(made(row, parquet=parquet), "train")
     (sample,) = read.samples
-    assert said(sample) == EXPECTED
+    assert spoken_turns(sample) == EXPECTED
     assert read.layouts == {"0": name}
     assert (sample.id, sample.references) == ("0", (" Blue.",))
 
@@ -175,7 +175,7 @@ def test_pictures_inside_parquet_are_read_from_a_column_and_from_parts(made: Mad
         {"messages": parts(lambda place: {"type": "image"}), "images": HELD},
         {"messages": parts(lambda place: {"type": "image", "image": HELD[place]}), "images": None},
     ]
-    assert [said(sample) for sample in load_samples(made(*rows, parquet=True), "train")] == [EXPECTED, EXPECTED]
+    assert [spoken_turns(sample) for sample in load_samples(made(*rows, parquet=True), "train")] == [EXPECTED, EXPECTED]
 
 
 def test_a_picture_of_a_turn_is_found_again_in_its_table(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,80 +183,82 @@ def test_a_picture_of_a_turn_is_found_again_in_its_table(made: Made, monkeypatch
     held = made({"messages": parts(lambda place: {"type": "image", "image": HELD[place]})}, parquet=True)
     (sample,) = load_samples(held, "train")
     assert [image.data for image in sample.images] == [None, None]
-    assert said(sample) == EXPECTED
+    assert spoken_turns(sample) == EXPECTED
 
 
 def test_a_list_of_turns_may_be_stored_as_columns(made: Made) -> None:
     row = {"messages": {"role": [role for role, _ in TALK], "content": [words for _, words in TALK]}, "images": FILES}
-    assert [said(sample) for sample in load_samples(made(row, parquet=True), "train")] == [EXPECTED]
+    assert [spoken_turns(sample) for sample in load_samples(made(row, parquet=True), "train")] == [EXPECTED]
 
 
 def test_a_file_may_hold_records_of_several_layouts_and_items_that_are_none(made: Made) -> None:
     question = {"question": "What color?", "answer": "red", "image": "red.png", "messages": None}
     read = read_split(made(*(row for row, _ in RECORDS.values()), question, parquet=False), "train")
     *talks, asked = read.samples
-    assert [said(sample) for sample in talks] == [EXPECTED] * len(RECORDS)
-    assert said(asked) == [("user", "[red]", "What color?"), ("reply", "red")]
+    assert [spoken_turns(sample) for sample in talks] == [EXPECTED] * len(RECORDS)
+    assert spoken_turns(asked) == [("user", "[red]", "What color?"), ("reply", "red")]
     assert asked.id not in read.layouts
 
 
 def test_a_row_with_a_question_and_an_answer_stays_an_item(made: Made) -> None:
-    row = told(("user", "?"), ("assistant", "x"), question="Which?", answer="this")
-    assert said(load_samples(made(row), "train")[0]) == [("user", "Which?"), ("reply", "this")]
+    row = conversation_row(("user", "?"), ("assistant", "x"), question="Which?", answer="this")
+    assert spoken_turns(load_samples(made(row), "train")[0]) == [("user", "Which?"), ("reply", "this")]
     row = {"prompt": "Which?", "response": "this", "query": "other", "label": "that"}
     mapped = made(row, source={"columns": {"question": "query", "answer": "label"}})
-    assert said(load_samples(mapped, "train")[0]) == [("user", "other"), ("reply", "that")]
+    assert spoken_turns(load_samples(mapped, "train")[0]) == [("user", "other"), ("reply", "that")]
     row = {"prompt": "Which?", "completion": "this", "label": "that"}
     mapped = made(row, source={"columns": {"answer": "label"}}, prompt="{prompt}")
-    assert said(load_samples(mapped, "train")[0]) == [("user", "Which?"), ("reply", "that")]
+    assert spoken_turns(load_samples(mapped, "train")[0]) == [("user", "Which?"), ("reply", "that")]
 
 
 def test_turns_may_be_mapped_like_any_column(made: Made) -> None:
-    row = {"dialog": told(*TALK)["messages"], "pics": FILES}
+    row = {"dialog": conversation_row(*TALK)["messages"], "pics": FILES}
     mapped = made(row, source={"columns": {"messages": "dialog", "images": "pics"}})
-    assert said(load_samples(mapped, "train")[0]) == EXPECTED
+    assert spoken_turns(load_samples(mapped, "train")[0]) == EXPECTED
 
 
 def test_plain_texts_of_a_prompt_and_its_completion_are_kept(made: Made) -> None:
     (sample,) = load_samples(made({"prompt": " The sky is", "completion": " blue.\n"}), "train")
-    assert said(sample) == [("user", " The sky is"), ("reply", " blue.\n")]
+    assert spoken_turns(sample) == [("user", " The sky is"), ("reply", " blue.\n")]
 
 
 def test_the_last_question_is_written_by_the_manifests_prompt(made: Made) -> None:
-    row = told(*TALK, images=FILES, options=["Red.", " Blue."], hint="look", id="a")
+    row = conversation_row(*TALK, images=FILES, options=["Red.", " Blue."], hint="look", id="a")
     asked = made(row, answer="letter", prompt="{hint}: {question}\n{options}\n", cluster_by=["hint", "question"])
     (sample,) = load_samples(asked, "train")
-    assert said(sample)[-2:] == [("user", "look: And ", "[blue]", "?\nA. Red.\nB.  Blue.\n"), ("reply", "B")]
+    assert spoken_turns(sample)[-2:] == [("user", "look: And ", "[blue]", "?\nA. Red.\nB.  Blue.\n"), ("reply", "B")]
     assert sample.clusters == ("hint=look", "question=And <image>?")
     row = {"messages": parts(lambda place: {"type": "image", "image": FILES[place]})}
     (sample,) = load_samples(made(row, prompt="({question})"), "train")
-    assert said(sample)[-2] == ("user", "(And ", "[blue]", "?)")
+    assert spoken_turns(sample)[-2] == ("user", "(And ", "[blue]", "?)")
 
 
 def test_without_a_mark_pictures_come_first(made: Made) -> None:
-    talk = told(("system", "Be brief."), ("user", "Color?"), ("assistant", "Red."), ("user", "Sure?"), ("gpt", "Yes."))
+    talk = conversation_row(
+        ("system", "Be brief."), ("user", "Color?"), ("assistant", "Red."), ("user", "Sure?"), ("gpt", "Yes.")
+    )
     (sample,) = load_samples(made(talk | {"images": FILES}), "train")
-    assert said(sample)[1] == ("user", "[red]", "[blue]", "Color?")
+    assert spoken_turns(sample)[1] == ("user", "[red]", "[blue]", "Color?")
     assert sample.clusters == ("image=red.png",)
 
 
 def test_a_question_of_a_picture_alone_is_one(made: Made) -> None:
-    row = told(("user", [{"type": "image", "image": "red.png"}]), ("assistant", "Red."))
-    assert said(load_samples(made(row), "train")[0]) == [("user", "[red]"), ("reply", "Red.")]
+    row = conversation_row(("user", [{"type": "image", "image": "red.png"}]), ("assistant", "Red."))
+    assert spoken_turns(load_samples(made(row), "train")[0]) == [("user", "[red]"), ("reply", "Red.")]
 
 
 def test_in_a_set_of_texts_a_mark_is_a_word(made: Made) -> None:
     rows = [
-        told(("user", "What is <image>?"), ("assistant", "A tag, as <image 1>.")),
+        conversation_row(("user", "What is <image>?"), ("assistant", "A tag, as <image 1>.")),
         {"question": "Is <image> a tag?", "answer": "<image>"},
     ]
     talk, asked = load_samples(made(*rows, image_domains=["text"]), "train")
-    assert said(talk) == [("user", "What is <image>?"), ("reply", "A tag, as <image 1>.")]
-    assert said(asked) == [("user", "Is <image> a tag?"), ("reply", "<image>")]
+    assert spoken_turns(talk) == [("user", "What is <image>?"), ("reply", "A tag, as <image 1>.")]
+    assert spoken_turns(asked) == [("user", "Is <image> a tag?"), ("reply", "<image>")]
 
 
 def test_repeated_and_missing_ids_are_told_apart(made: Made) -> None:
-    talk = told(("user", "?"), ("assistant", "x"))
+    talk = conversation_row(("user", "?"), ("assistant", "x"))
     rows = [talk | {"id": "a"}, talk | {"id": "a"}, talk, talk | {"question_id": 7, "id": None}, talk | {"id": 2}]
     held = made(*rows)
     assert [sample.id for sample in load_samples(held, "train")] == ["a", "a#2", "2", "7", "2#2"]
@@ -270,7 +272,7 @@ def test_repeated_and_missing_ids_are_told_apart(made: Made) -> None:
 @pytest.mark.parametrize("name", ["loss_weight", "weight", "loss", "loss_scale"])
 def test_a_reply_may_be_excepted_from_the_loss(name: str, made: Made) -> None:
     def flagged(*flags: object) -> Row:
-        turns = told(("user", "?"), ("assistant", "x"), ("user", "?"), ("assistant", "y"))["messages"]
+        turns = conversation_row(("user", "?"), ("assistant", "x"), ("user", "?"), ("assistant", "y"))["messages"]
         return {"messages": [turn | {name: flag} for turn, flag in zip(turns, flags, strict=True)]}
 
     rows = [flagged(0, 0, 0, 1), flagged(0.0, False, None, True), flagged(0, 1.0, 0, None), flagged(0, None, 1, 1)]
@@ -300,8 +302,8 @@ NO_ITEMS = {
 def test_a_record_that_asks_for_no_reply_is_left_out_and_told_once(
     made: Made, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [told(*((role, "x") for role in roles), id=name) for name, (roles, _) in NO_ITEMS.items()]
-    sound = told(("user", "?"), ("assistant", "x"), id="sound")
+    rows = [conversation_row(*((role, "x") for role in roles), id=name) for name, (roles, _) in NO_ITEMS.items()]
+    sound = conversation_row(("user", "?"), ("assistant", "x"), id="sound")
     held = made(*rows, sound, {"query": "?", "response": None, "id": "no response"})
     read = read_split(held, "train")
     assert [sample.id for sample in read.samples] == ["sound"]
@@ -317,7 +319,7 @@ def test_a_record_that_asks_for_no_reply_is_left_out_and_told_once(
 @given(st.lists(st.sampled_from("sua"), max_size=7).map("".join))
 def test_only_questions_that_are_each_answered_after_perhaps_a_system_turn_make_an_item(letters: str) -> None:
     roles = {"s": "system", "u": "user", "a": "assistant"}
-    row = told(*((roles[letter], f"{place}") for place, letter in enumerate(letters)))
+    row = conversation_row(*((roles[letter], f"{place}") for place, letter in enumerate(letters)))
     if re.fullmatch("s?(ua)+", letters):
         read = read_conversation(row, no_picture, has_marks=True)
         kept = [(turn.speaker, turn.pieces) for turn in read.before]
@@ -334,31 +336,34 @@ def no_picture(value: object) -> ImageRef:
 
 def test_an_empty_last_turn_makes_no_item_and_an_empty_earlier_one_is_kept(made: Made) -> None:
     rows = [
-        told(("user", "?"), ("assistant", " ")),
-        told(("user", ""), ("assistant", "x")),
-        told(("user", ""), ("assistant", ""), ("user", "?"), ("assistant", "x")),
+        conversation_row(("user", "?"), ("assistant", " ")),
+        conversation_row(("user", ""), ("assistant", "x")),
+        conversation_row(("user", ""), ("assistant", ""), ("user", "?"), ("assistant", "x")),
     ]
     read = read_split(made(*rows), "train")
     assert read.left_out == {"0": "its last reply is empty", "1": "its last question is empty"}
-    assert said(read.samples[0]) == [("user", ""), ("assistant", ""), ("user", "?"), ("reply", "x")]
+    assert spoken_turns(read.samples[0]) == [("user", ""), ("assistant", ""), ("user", "?"), ("reply", "x")]
 
 
 def test_a_split_of_no_items_says_why(made: Made) -> None:
     with pytest.raises(UserError, match="has no items; split 'train': 1 record makes no item and is left out: 'a' "):
-        load_samples(made(told(("user", "?"), id="a")), "train")
+        load_samples(made(conversation_row(("user", "?"), id="a")), "train")
 
 
 # Refusals.
 
 ASKED = (("user", "?"), ("assistant", "x"))
 REFUSED: dict[str, tuple[Row, str]] = {
-    "role": (told(("user", "?"), ("tool", "x"), ("assistant", "x")), "turn 2 is said by 'tool'; known are user"),
-    "call": (told(("user", "?"), ("function_call", "x")), "turn 2 is said by 'function_call'"),
+    "role": (
+        conversation_row(("user", "?"), ("tool", "x"), ("assistant", "x")),
+        "turn 2 is said by 'tool'; known are user",
+    ),
+    "call": (conversation_row(("user", "?"), ("function_call", "x")), "turn 2 is said by 'function_call'"),
     "no role": ({"messages": [{"content": "?"}]}, "turn 1 is said by None"),
     "no text": ({"messages": [{"role": "user", "content": None}]}, "turn 1 has no text"),
     "tool calls": ({"messages": [{"role": "user", "content": "", "tool_calls": [1]}]}, "turn 1 has `tool_calls`"),
-    "system inside": (told(*ASKED, ("system", "x"), *ASKED), "a system turn inside the conversation"),
-    "two systems": (told(("system", "a"), *ASKED, system="b"), "`system` and its system turn differ"),
+    "system inside": (conversation_row(*ASKED, ("system", "x"), *ASKED), "a system turn inside the conversation"),
+    "two systems": (conversation_row(("system", "a"), *ASKED, system="b"), "`system` and its system turn differ"),
     "disliked": ({"prompt": "Hi?", "completion": "No.", "label": False}, "whether people liked its last reply"),
     "disliked turns": (
         {"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "No."}], "label": False},
@@ -368,35 +373,44 @@ REFUSED: dict[str, tuple[Row, str]] = {
         {"query": "Picture 1: <img>a/b.png</img>\nWhat?", "response": "A hat."},
         r"name pictures as <img>FILE</img>; write <image>",
     ),
-    "videos": (told(*ASKED, videos=["a.mp4"]), "it has `videos`, but only texts and pictures"),
-    "audios": (told(*ASKED, audios=["a.mp3"]), "it has `audios`"),
-    "tools": (told(*ASKED, tools='[{"name": "a"}]'), "it has `tools`"),
-    "boxes": (told(("user", "Where is <ref-object>?"), ("assistant", "x"), objects={"ref": ["a"]}), "to `objects`"),
+    "videos": (conversation_row(*ASKED, videos=["a.mp4"]), "it has `videos`, but only texts and pictures"),
+    "audios": (conversation_row(*ASKED, audios=["a.mp3"]), "it has `audios`"),
+    "tools": (conversation_row(*ASKED, tools='[{"name": "a"}]'), "it has `tools`"),
+    "boxes": (
+        conversation_row(("user", "Where is <ref-object>?"), ("assistant", "x"), objects={"ref": ["a"]}),
+        "to `objects`",
+    ),
     "video part": (
-        told(("user", [{"type": "video", "video": "a.mp4"}]), ASKED[1]),
+        conversation_row(("user", [{"type": "video", "video": "a.mp4"}]), ASKED[1]),
         "has a part 'video'; parts of",
     ),
-    "odd part": (told(("user", ["?"]), ASKED[1]), r"turn 1 has a part '\?'"),
-    "silent part": (told(("user", [{"type": "text"}]), ASKED[1]), "turn 1 has a part without text"),
+    "odd part": (conversation_row(("user", ["?"]), ASKED[1]), r"turn 1 has a part '\?'"),
+    "silent part": (conversation_row(("user", [{"type": "text"}]), ASKED[1]), "turn 1 has a part without text"),
     "address": (
-        told(("user", [{"type": "image_url", "image_url": {"url": "https://x.org/a.png"}}]), ASKED[1]),
+        conversation_row(("user", [{"type": "image_url", "image_url": {"url": "https://x.org/a.png"}}]), ASKED[1]),
         "picture 'https://x.org/a.png' is an address; download it",
     ),
-    "lost picture": (told(("user", "<image>?"), ASKED[1]), "1 mark <image>, but no picture"),
-    "shown reply": (told(ASKED[0], ("assistant", "<image>"), images=["red.png"]), "its last reply holds a picture"),
+    "lost picture": (conversation_row(("user", "<image>?"), ASKED[1]), "1 mark <image>, but no picture"),
+    "shown reply": (
+        conversation_row(ASKED[0], ("assistant", "<image>"), images=["red.png"]),
+        "its last reply holds a picture",
+    ),
     "shown earlier reply": (
-        told(ASKED[0], ("assistant", "<image>"), *ASKED, images=["red.png"]),
+        conversation_row(ASKED[0], ("assistant", "<image>"), *ASKED, images=["red.png"]),
         "a turn of the assistant's holds a picture or a mark <image>, and pictures are read in the user's turns only",
     ),
     "shown system turn": (
-        told(("system", [{"type": "image", "image": "red.png"}]), *ASKED),
+        conversation_row(("system", [{"type": "image", "image": "red.png"}]), *ASKED),
         "a turn of the system's holds a picture or a mark <image>",
     ),
     "no list": ({"messages": "hello"}, "`messages` must be a list of turns"),
     "history": ({"query": "?", "response": "x", "history": ["a", "b"]}, "`history` must hold pairs"),
-    "not base64": (told(*ASKED, images=["data:image/png;base64,%%%"]), "is no valid base64"),
-    "plain uri": (told(*ASKED, images=["data:image/svg+xml,<svg/>"]), "a data URI that is not in base64"),
-    "two fields": (told(*ASKED, image="red.png", images=["blue.png"]), "fields `image` and `images` differ"),
+    "not base64": (conversation_row(*ASKED, images=["data:image/png;base64,%%%"]), "is no valid base64"),
+    "plain uri": (conversation_row(*ASKED, images=["data:image/svg+xml,<svg/>"]), "a data URI that is not in base64"),
+    "two fields": (
+        conversation_row(*ASKED, image="red.png", images=["blue.png"]),
+        "fields `image` and `images` differ",
+    ),
 }
 
 
@@ -408,19 +422,19 @@ def test_what_does_not_fit_is_refused_by_id_with_the_reason(name: str, made: Mad
 
 
 def test_all_that_do_not_fit_are_named_at_once(made: Made) -> None:
-    held = made(*(row | {"id": name} for name, (row, _) in list(REFUSED.items())[:7]), told(*ASKED))
+    held = made(*(row | {"id": name} for name, (row, _) in list(REFUSED.items())[:7]), conversation_row(*ASKED))
     with pytest.raises(UserError, match="7 items of split 'train' do not fit") as refused:
         load_samples(held, "train")
     lines = str(refused.value).splitlines()
     assert [line.strip().partition(":")[0] for line in lines[1:6]] == [f"item {place}" for place in range(5)]
     assert "`forgetbench data check mine` names 7 of them" in lines[6]
     assert lines[7].startswith("The first one's fields: messages, id.")
-    assert [one.id for one in read_split(held, "train").refused] == list(REFUSED)[:7]
+    assert [item.id for item in read_split(held, "train").refused] == list(REFUSED)[:7]
 
 
 def test_reading_stops_after_twenty_that_do_not_fit(made: Made) -> None:
     with pytest.raises(UserError, match="20 or more items"):
-        load_samples(made(*[told(("user", "<image>?"), ("assistant", "x"))] * 30), "train")
+        load_samples(made(*[conversation_row(("user", "<image>?"), ("assistant", "x"))] * 30), "train")
 
 
 # Pictures.
@@ -428,12 +442,12 @@ def test_reading_stops_after_twenty_that_do_not_fit(made: Made) -> None:
 
 def test_a_picture_given_by_its_whole_path_must_lie_in_the_sets_folder(made: Made, tmp_path: Path) -> None:
     inside = str(tmp_path / "pictures" / "red.png")
-    rows = [told(*ASKED, images=[inside]), told(*ASKED, images=[f"file://{inside}"])]
+    rows = [conversation_row(*ASKED, images=[inside]), conversation_row(*ASKED, images=[f"file://{inside}"])]
     first, second = load_samples(made(*rows), "train")
     assert first.images == second.images == (ImageRef(str(tmp_path / "pictures"), "red.png"),)
     for outside in (str(tmp_path / "red.png"), f"{tmp_path}/pictures/../red.png", "file:///etc/passwd"):
         with pytest.raises(UserError, match=r"is outside the dataset's folder .*`source.images`"):
-            load_samples(made(told(*ASKED, images=[outside])), "train")
+            load_samples(made(conversation_row(*ASKED, images=[outside])), "train")
 
 
 def test_images_are_read_like_image_in_any_row_and_a_mapped_column_goes_first(made: Made) -> None:
@@ -458,4 +472,4 @@ def test_a_json_list_of_kind_llava_may_hold_any_layout(tmp_path: Path, made: Mad
     made()
     (tmp_path / "rows.json").write_text(json.dumps([row for row, _ in RECORDS.values()]))
     samples: Sequence[Sample] = load_samples(manifest(tmp_path, "rows.json", source={"kind": "llava"}), "train")
-    assert [said(sample) for sample in samples] == [EXPECTED] * len(RECORDS)
+    assert [spoken_turns(sample) for sample in samples] == [EXPECTED] * len(RECORDS)

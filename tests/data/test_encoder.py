@@ -100,19 +100,19 @@ def test_special_tokens_in_texts_stay_texts(encoder: Encoder) -> None:
     control = [
         encoder.tokenizer.convert_tokens_to_ids(name) for name in ("<|im_end|>", "<|im_start|>", "<|image_pad|>")
     ]
-    assert [ids.tolist().count(one) for one in control] == [5, 5, 0]
+    assert [ids.tolist().count(token) for token in control] == [5, 5, 0]
     assert trained(encoder, example) == ["<|im_end|> it is<|im_end|>", "<|im_start|><|im_end|>"]
 
 
 def test_a_system_prompt_is_read_by_all_and_replaced_by_an_items_own(qwen: Path) -> None:
     processor = load_processor(ModelConfig(path=str(qwen)))
     given = Encoder(processor, system_prompt="Be brief.")
-    first, own = (
-        given.tokenizer.decode(given.prompt(one).tokens["input_ids"])
-        for one in (talk("a", "Hi?", "A"), talk("b", "Hi?", "A", system="Be long."))
+    first, second = (
+        given.tokenizer.decode(given.prompt(sample).tokens["input_ids"])
+        for sample in (talk("a", "Hi?", "A"), talk("b", "Hi?", "A", system="Be long."))
     )
     assert first.startswith("<|im_start|>system\nBe brief.<|im_end|>")
-    assert own.startswith("<|im_start|>system\nBe long.<|im_end|>")
+    assert second.startswith("<|im_start|>system\nBe long.<|im_end|>")
 
 
 def test_counts_without_pictures_agree_with_what_is_encoded(encoder: Encoder) -> None:
@@ -160,12 +160,12 @@ def test_rows_of_a_batch_end_together_and_hold_what_they_hold_alone(encoder: Enc
     examples = [encoder.example(sample) for sample in TALKS]
     batch = batch_examples(examples, encoder.pad_id)
     width = batch["input_ids"].shape[1]
-    assert width == max(one.length for one in examples)
-    for row, one in enumerate(examples):
-        ids, labels = one.ids_and_labels
+    assert width == max(example.length for example in examples)
+    for row, example in enumerate(examples):
+        ids, labels = example.ids_and_labels
         kept = batch["attention_mask"][row] == 1
         assert torch.equal(batch["input_ids"][row][kept], ids)
-        assert int(kept.sum()) == one.length
+        assert int(kept.sum()) == example.length
         assert torch.equal(batch["labels"][row][batch["labels"][row] != IGNORED], labels[labels != IGNORED])
         tail = batch["labels"].shape[1]
         assert torch.equal(batch["labels"][row][-min(tail, len(labels)) :], labels[-tail:])
@@ -189,8 +189,8 @@ def test_what_the_template_writes_before_a_reply_is_not_what_was_said(qwen: Path
     thinks = Encoder(load_processor(ModelConfig(path=str(qwen), chat_template=str(tmp_path / "own.jinja"))))
     written = thinks.tokenizer.decode(thinks.answer_ids("A hat."), skip_special_tokens=True)
     assert written == "<think>\n\n</think>\n\nA hat."
-    assert thinks.said(written) == "A hat."
-    assert Encoder(load_processor(ModelConfig(path=str(qwen)))).said(" A hat. ") == "A hat."
+    assert thinks.strip_reply(written) == "A hat."
+    assert Encoder(load_processor(ModelConfig(path=str(qwen)))).strip_reply(" A hat. ") == "A hat."
 
 
 def test_where_a_template_drops_earlier_thoughts_last_replies_alone_are_trained(qwen: Path, tmp_path: Path) -> None:
@@ -251,6 +251,6 @@ def test_whatever_a_processor_raises_names_item_and_picture(
 
 def test_an_item_without_a_picture_is_refused_by_name_where_a_model_needs_one(tmp_path: Path) -> None:
     encoder = Encoder(load_processor(ModelConfig(path=str(FAMILIES["paligemma"](tmp_path / "paligemma")))))
-    told = Sample.question("told", "What?", "A", AnswerKind.text)
+    blind = Sample.question("told", "What?", "A", AnswerKind.text)
     with pytest.raises(UserError, match="Item 'told' shows no picture, and this kind of model needs one"):
-        encoder.encode(told)
+        encoder.encode(blind)

@@ -79,9 +79,9 @@ def test_a_conversation_of_two_questions_reads_as_its_template_says_and_trains_b
         Turn(Speaker.assistant, ("yes",)),
         Turn(Speaker.user, ("And\n",)),
     )
-    found = encoding(encoder_of(number), Sample("one", turns, "\nno", AnswerKind.text))
+    encoded = encoding(encoder_of(number), Sample("one", turns, "\nno", AnswerKind.text))
     stretches = [""]
-    for token, trained, before in zip(found.tokens, found.trained, (False, *found.trained), strict=False):
+    for token, trained, before in zip(encoded.tokens, encoded.trained, (False, *encoded.trained), strict=False):
         if trained != before:
             stretches.append("")
         stretches[-1] += token
@@ -103,7 +103,8 @@ def test_a_text_that_spells_a_control_token_adds_none(number: int, encoder_of: E
             continue
         n_spelled += 1
         control, expected = (
-            [token for token in encoding(encoder, one).tokens if token in special] for one in (sample, twin)
+            [token for token in encoding(encoder, any_sample).tokens if token in special]
+            for any_sample in (sample, twin)
         )
         assert control == expected, sample.id
     assert n_spelled == 39  # of 40: a picture cuts one in two

@@ -111,7 +111,7 @@ def test_any_rows_are_read_or_refused(
     contents: SearchStrategy[bytes], answer: AnswerKind, n: int, tmp_path: Path
 ) -> None:
     for name in ("items.jsonl", "items.json", "items.csv", "items.jsonl.gz"):
-        found = Manifest(
+        manifest = Manifest(
             name="mine",
             path=str(tmp_path / "mine.yaml"),
             source=Source(root="."),
@@ -122,9 +122,9 @@ def test_any_rows_are_read_or_refused(
             answer=answer,
         )
 
-        def read(content: bytes, name: str = name, found: Manifest = found) -> None:
+        def read(content: bytes, name: str = name, manifest: Manifest = manifest) -> None:
             (tmp_path / name).write_bytes(content)
-            assert all(isinstance(one, Sample) for one in load_samples(found, "train"))
+            assert all(isinstance(sample, Sample) for sample in load_samples(manifest, "train"))
 
         try_all(n if name == "items.jsonl" else n // 4, contents, read)
 
@@ -133,7 +133,7 @@ def test_any_rows_are_read_or_refused(
 def test_any_columns_of_parquet_are_read_or_refused(n: int, tmp_path: Path) -> None:
     values = SCALARS | structures(ROW_FIELDS) | st.dates() | st.decimals() | st.binary(max_size=9)
     columns = st.dictionaries(ROW_FIELDS, values, min_size=1)
-    found = Manifest(
+    manifest = Manifest(
         name="mine",
         path=str(tmp_path / "mine.yaml"),
         source=Source(root=".", kind=SourceKind.parquet),
@@ -147,7 +147,7 @@ def test_any_columns_of_parquet_are_read_or_refused(n: int, tmp_path: Path) -> N
             pq.write_table(pa.Table.from_pylist([row]), tmp_path / "t.parquet")
         except Exception:  # what Arrow cannot store, no file holds
             return
-        load_samples(found, "train")
+        load_samples(manifest, "train")
 
     try_all(n, columns, read)
 
@@ -156,7 +156,7 @@ def test_any_columns_of_parquet_are_read_or_refused(n: int, tmp_path: Path) -> N
 def test_any_damage_of_a_table_or_a_picture_is_refused_or_harmless(n: int, tmp_path: Path) -> None:
     held = io.BytesIO()
     pq.write_table(pa.table({"question": ["Which?"] * 3, "answer": ["red"] * 3}), held)
-    found = Manifest(
+    manifest = Manifest(
         name="mine",
         path=str(tmp_path / "mine.yaml"),
         source=Source(root=".", kind=SourceKind.parquet),
@@ -167,7 +167,7 @@ def test_any_damage_of_a_table_or_a_picture_is_refused_or_harmless(n: int, tmp_p
 
     def read(content: bytes) -> None:
         (tmp_path / "t.parquet").write_bytes(content)
-        load_samples(found, "train")
+        load_samples(manifest, "train")
 
     try_all(n, damaged(held.getvalue()), read)
     for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"):

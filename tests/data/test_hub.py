@@ -216,10 +216,10 @@ def test_a_streamed_set_that_memory_cannot_hold_keeps_its_pictures_in_files(
     made = hub_set(offline, "copy", streaming=True)
     samples = load_samples(made, "train")
     kept = sorted(path.name for path in (offline / "sets/.streamed/mine").iterdir())
-    assert kept == sorted({one.images[0].name for one in samples if one.images[0].data is None}) != []
-    assert [read_image(one.images[0]) for one in samples] == PICTURES
-    assert [one.clusters for one in samples] == [
-        one.clusters for one in load_samples(hub_set(offline, "copy"), "train")
+    assert kept == sorted({sample.images[0].name for sample in samples if sample.images[0].data is None}) != []
+    assert [read_image(sample.images[0]) for sample in samples] == PICTURES
+    assert [sample.clusters for sample in samples] == [
+        sample.clusters for sample in load_samples(hub_set(offline, "copy"), "train")
     ]
 
 
@@ -232,10 +232,12 @@ def test_a_few_items_of_a_stream_are_those_of_the_downloaded_set_and_keep_their_
     made = hub_set(offline, "copy", streaming=True)
     made.splits["train"].n, made.splits["train"].limit = len(PICTURES), 5
     few = load_samples(made, "train")
-    assert [one.id for one in few] == [one.id for one in load_samples(hub_set(offline, "copy"), "train", limit=5)]
+    assert [sample.id for sample in few] == [
+        sample.id for sample in load_samples(hub_set(offline, "copy"), "train", limit=5)
+    ]
     assert len(list((offline / "sets/.streamed/mine").iterdir())) == 5
-    assert [one.id for one in load_samples(made, "train", limit=3)] == [
-        one.id for one in load_samples(hub_set(offline, "copy"), "train", limit=3)
+    assert [sample.id for sample in load_samples(made, "train", limit=3)] == [
+        sample.id for sample in load_samples(hub_set(offline, "copy"), "train", limit=3)
     ]
     made.splits["train"].n = len(PICTURES) + 1
     with pytest.raises(UserError, match=f"write n: {len(PICTURES)}"):

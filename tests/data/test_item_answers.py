@@ -85,12 +85,12 @@ def test_an_item_that_reads_both_ways_in_a_split_of_both_is_refused_by_name(load
 
 
 @pytest.mark.parametrize(
-    ("reading", "found"),
+    ("reading", "expected"),
     [("text", ["1", "0"]), ("index_from_0", ["2", "3"]), ("index_from_1", ["3", None])],
 )
-def test_the_manifest_can_set_the_reading(load: Load, reading: str, found: list[str | None]) -> None:
+def test_the_manifest_can_set_the_reading(load: Load, reading: str, expected: list[str | None]) -> None:
     rows = [item([3, 2, 1, 0], 1), item([3, 2, 1, 0], 0)]
-    for row, option in zip(rows, found, strict=True):
+    for row, option in zip(rows, expected, strict=True):
         if option is None:
             with pytest.raises(UserError, match=r"answer 0 is no index_from_1 of the options"):
                 load([row], answer_is=reading)
@@ -260,7 +260,7 @@ def test_all_refused_items_are_named_in_the_order_of_the_file(load: Load, tmp_pa
     with pytest.raises(UserError):
         load(rows)
     refused = read_split(made(tmp_path), "train").refused
-    assert [one.place for one in refused] == [0, 2]
+    assert [refused_item.place for refused_item in refused] == [0, 2]
 
 
 @pytest.mark.parametrize("answer", ["9" * 5000, "1e999999999", 10**400, float("inf")])

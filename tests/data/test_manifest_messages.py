@@ -12,7 +12,7 @@ from forgetbench.data.manifest_file import load_manifest
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "problem"),
     [
         ({"splits": None}, "splits: null is no value of this field"),
         ({"splits": {"train": {"n": "ten"}}}, "splits.train.n: a whole number is expected, not 'ten'"),
@@ -21,10 +21,10 @@ from forgetbench.data.manifest_file import load_manifest
         ("secret of another file", "it holds no keys with values"),
     ],
 )
-def test_a_wrong_value_of_a_manifest_is_told_in_our_words(content: object, said: str, tmp_path: Path) -> None:
+def test_a_wrong_value_of_a_manifest_is_told_in_our_words(content: object, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(json.dumps(content))
     with pytest.raises(UserError) as refused:
         load_manifest(path)
-    assert said in str(refused.value)
+    assert problem in str(refused.value)
     assert "secret" not in str(refused.value)

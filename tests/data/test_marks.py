@@ -104,7 +104,7 @@ SOME_TURNS = st.lists(
 
 @given(SOME_TURNS)
 def test_every_picture_is_placed_once_in_order_and_no_text_is_lost(pieces: list[tuple[Piece, ...]]) -> None:
-    raw = [RawTurn(Speaker.user, one) for one in pieces]
+    raw = [RawTurn(Speaker.user, turn_pieces) for turn_pieces in pieces]
     read = list(map(read_marks, raw))
     pictures = [
         ImageRef("folder", str(number)) for number in range(sum(isinstance(p, Mark) for t in read for p in t.pieces))
@@ -114,4 +114,4 @@ def test_every_picture_is_placed_once_in_order_and_no_text_is_lost(pieces: list[
     assert [turn.text for turn in turns] == [turn.text for turn in raw]
     for turn in turns:
         texts = [isinstance(part, str) for part in turn.parts]
-        assert not any(one and other for one, other in pairwise(texts))
+        assert not any(is_text and next_is_text for is_text, next_is_text in pairwise(texts))

@@ -47,8 +47,8 @@ def test_ratios_of_zero_and_one_are_exact(seed: int) -> None:
 
 
 def test_without_auxiliary_sets_the_ratio_is_ignored() -> None:
-    alone = MixedStream([WeightedSet("target", items("target", 3), 1.0)], [], 0.5, seed=0)
-    assert set(names(alone, 9)) == {"target"}
+    target_only = MixedStream([WeightedSet("target", items("target", 3), 1.0)], [], 0.5, seed=0)
+    assert set(names(target_only, 9)) == {"target"}
 
 
 def test_the_ratio_holds_far_into_a_run() -> None:
@@ -64,9 +64,9 @@ def test_every_set_of_a_group_stays_near_its_weight(weights: list[float], seed: 
     behind = sum(1 / i for i in range(1, k + 1)) - 1 + 1 / k
     for i, name in enumerate(names(MixedStream(sets, [], 0.0, seed), n), start=1):
         drawn[name] += 1
-        for one in sets:
-            share = one.weight / sum(weights)
-            assert -behind - 1e-9 <= drawn[one.name] - share * i <= 1 + share + 1e-9
+        for dataset in sets:
+            share = dataset.weight / sum(weights)
+            assert -behind - 1e-9 <= drawn[dataset.name] - share * i <= 1 + share + 1e-9
 
 
 def test_a_set_of_weight_zero_is_never_drawn() -> None:
@@ -103,8 +103,8 @@ def test_every_item_is_shown_once_before_any_repeats(ratio: float, seed: int) ->
 
 
 def test_epochs_are_shuffled_anew() -> None:
-    alone = stream(0.0, seed=3)
-    assert [alone[i].id for i in range(7)] != [alone[i].id for i in range(7, 14)]
+    target_only = stream(0.0, seed=3)
+    assert [target_only[i].id for i in range(7)] != [target_only[i].id for i in range(7, 14)]
 
 
 @given(RATIOS, SEEDS, st.integers(1, 9), st.integers(1, 9))

@@ -33,8 +33,8 @@ def decoded(data: bytes, max_pixels: int | None = None) -> Image.Image:
     return decode_image(ImageRef("table", "it.png", data), max_pixels)
 
 
-def near(found: Any, wanted: tuple[int, int, int], within: int = 12) -> bool:
-    return all(abs(one - other) <= within for one, other in zip(found, wanted, strict=True))
+def near(color: Any, wanted: tuple[int, int, int], within: int = 12) -> bool:
+    return all(abs(value - wanted_value) <= within for value, wanted_value in zip(color, wanted, strict=True))
 
 
 def quarters() -> Image.Image:
@@ -50,7 +50,7 @@ def test_every_format_shows_the_same_picture(kind: str) -> None:
     shown = decoded(encoded(quarters(), kind))
     assert (shown.mode, shown.size) == ("RGB", (32, 16))
     corners = [shown.getpixel((x, y)) for y in (3, 12) for x in (5, 26)]
-    assert all(near(one, other, 20) for one, other in zip(corners, (RED, GREEN, BLUE, WHITE), strict=True))
+    assert all(near(corner, color, 20) for corner, color in zip(corners, (RED, GREEN, BLUE, WHITE), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def greys(values: list[int] | list[float], dtype: Any) -> Image.Image:
     ],
 )
 def test_grey_of_any_depth_is_scaled_not_clipped(data: bytes, shown: list[int]) -> None:
-    assert [decoded(data).getpixel((x, 0)) for x in range(len(shown))] == [(one,) * 3 for one in shown]
+    assert [decoded(data).getpixel((x, 0)) for x in range(len(shown))] == [(grey,) * 3 for grey in shown]
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])

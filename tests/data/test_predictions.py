@@ -47,14 +47,14 @@ def read(tmp_path: Path) -> Read:
     return written
 
 
-def texts(found: ExternalPredictions) -> list[str | None]:
-    assert found.decoding is Decoding.greedy
-    return [one.text for one in found.predictions.values()]
+def texts(external: ExternalPredictions) -> list[str | None]:
+    assert external.decoding is Decoding.greedy
+    return [prediction.text for prediction in external.predictions.values()]
 
 
-def logprobs(found: ExternalPredictions) -> list[tuple[float, ...] | None]:
-    assert found.decoding is Decoding.choice
-    return [one.option_logprobs for one in found.predictions.values()]
+def logprobs(external: ExternalPredictions) -> list[tuple[float, ...] | None]:
+    assert external.decoding is Decoding.choice
+    return [prediction.option_logprobs for prediction in external.predictions.values()]
 
 
 # Folders and files.
@@ -69,15 +69,15 @@ def folders(root: Path, *names: str) -> Path:
 def test_a_checkpoint_is_a_folder_whose_name_ends_in_the_step(tmp_path: Path) -> None:
     folders(tmp_path, "checkpoint-500", "base", "step_000100", "1000", ".cache")
     (tmp_path / "notes.txt").touch()
-    found = find_checkpoints(tmp_path)
-    assert [(one.step, one.name) for one in found] == [
+    checkpoints = find_checkpoints(tmp_path)
+    assert [(checkpoint.step, checkpoint.name) for checkpoint in checkpoints] == [
         (0, "base"), (100, "step_000100"), (500, "checkpoint-500"), (1000, "1000"),
     ]  # fmt: skip
-    assert found[0].path == tmp_path / "base"
+    assert checkpoints[0].path == tmp_path / "base"
 
 
 def test_the_base_may_be_missing(tmp_path: Path) -> None:
-    assert [one.step for one in find_checkpoints(folders(tmp_path, "step_7"))] == [7]
+    assert [checkpoint.step for checkpoint in find_checkpoints(folders(tmp_path, "step_7"))] == [7]
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_files_between_which_no_time_decides_are_refused_by_name(tmp_path: Path,
 
 
 def test_plain_texts_are_matched_by_id_in_any_order(read: Read) -> None:
-    found = read([{"id": name, "text": f"is {name}"} for name in ("z", "x", "other", "y")])
-    assert (texts(found), found.kind) == (["is x", "is y", "is z"], "plain")
+    external = read([{"id": name, "text": f"is {name}"} for name in ("z", "x", "other", "y")])
+    assert (texts(external), external.kind) == (["is x", "is y", "is z"], "plain")
 
 
 def test_plain_log_probabilities_become_choices(read: Read) -> None:
@@ -228,19 +228,19 @@ def test_a_line_without_the_id_of_the_others_is_named(read: Read) -> None:
 
 
 def test_lines_of_no_item_are_counted_and_said(read: Read) -> None:
-    found = read([{"id": name, "text": "a"} for name in ("x", "p", "y", "q", "z")])
-    assert len(found.predictions) == 3
-    assert "2 of 5 lines are of no item of the dataset, the first is line 2 (id 'p')" in found.notes[0]
+    external = read([{"id": name, "text": "a"} for name in ("x", "p", "y", "q", "z")])
+    assert len(external.predictions) == 3
+    assert "2 of 5 lines are of no item of the dataset, the first is line 2 (id 'p')" in external.notes[0]
     whole = [*OPEN, text("p", "a"), text("q", "a")]
-    assert read([{"id": one.id, "text": "a"} for one in whole], whole=whole).notes == ()
+    assert read([{"id": sample.id, "text": "a"} for sample in whole], whole=whole).notes == ()
 
 
 def test_what_is_there_is_taken_if_asked_for_and_said(read: Read) -> None:
     rows = [{"id": name, "text": f"is {name}"} for name in ("z", "x")]
-    found = read(rows, partial=True)
-    assert list(found.predictions) == ["x", "z"]
-    assert "1 of 3 items have no prediction, the first is 'y'" in found.notes[0]
-    assert "scored are the 2 that have one" in found.notes[0]
+    external = read(rows, partial=True)
+    assert list(external.predictions) == ["x", "z"]
+    assert "1 of 3 items have no prediction, the first is 'y'" in external.notes[0]
+    assert "scored are the 2 that have one" in external.notes[0]
     with pytest.raises(UserError, match="partial=true"):
         read(rows)
     with pytest.raises(UserError, match="3 of 3 items have no prediction"):
@@ -276,8 +276,8 @@ def generated(place: int, says: str, target: Any, **more: Any) -> Row:
 
 def test_lm_evals_generations_are_matched_by_place(read: Read) -> None:
     rows = [generated(2, " green", "green"), generated(0, " rot", "['red', 'crimson']"), generated(1, "blue", "Blue")]
-    found = read(rows)
-    assert (texts(found), found.kind) == ([" rot", "blue", " green"], "lm-eval")
+    external = read(rows)
+    assert (texts(external), external.kind) == ([" rot", "blue", " green"], "lm-eval")
 
 
 @pytest.mark.parametrize(
@@ -333,10 +333,10 @@ def lmms_eval(place: int, filtered: Any, target: str, **more: Any) -> Row:
     return {"doc_id": place, "target": target, "filtered_resps": filtered, "doc_hash": "d", "input": "What?"} | more
 
 
-@pytest.mark.parametrize("wrapped", [lambda one: one, lambda one: [one], lambda one: [[one]]])
+@pytest.mark.parametrize("wrapped", [lambda reply: reply, lambda reply: [reply], lambda reply: [[reply]]])
 def test_lmms_evals_generations_come_with_fewer_lists_than_before(read: Read, wrapped: Callable[[str], Any]) -> None:
-    found = read([lmms_eval(n, wrapped(f"says {n}"), sample.answer) for n, sample in enumerate(OPEN)])
-    assert (texts(found), found.kind) == (["says 0", "says 1", "says 2"], "lmms-eval")
+    external = read([lmms_eval(n, wrapped(f"says {n}"), sample.answer) for n, sample in enumerate(OPEN)])
+    assert (texts(external), external.kind) == (["says 0", "says 1", "says 2"], "lmms-eval")
 
 
 def test_lmms_evals_reasoning_stays_out(read: Read) -> None:
@@ -354,9 +354,11 @@ def test_lmms_evals_losses_turn_into_log_probabilities(read: Read) -> None:
 
 
 def test_llama_factorys_lines_are_in_the_order_of_the_items(read: Read) -> None:
-    rows = [{"prompt": "user\nWhat?", "predict": f"{n}", "label": f"{one.answer}\n"} for n, one in enumerate(OPEN)]
-    found = read(rows)
-    assert (texts(found), found.kind) == (["0", "1", "2"], "LLaMA-Factory")
+    rows = [
+        {"prompt": "user\nWhat?", "predict": f"{n}", "label": f"{sample.answer}\n"} for n, sample in enumerate(OPEN)
+    ]
+    external = read(rows)
+    assert (texts(external), external.kind) == (["0", "1", "2"], "LLaMA-Factory")
     with pytest.raises(UserError, match="2 lines, but the dataset has 3 items"):
         read(rows[:2])
 
@@ -479,7 +481,7 @@ def test_a_file_without_predictions_is_refused(read: Read, tmp_path: Path) -> No
 
 def test_a_reply_that_no_model_wrote_is_refused_before_it_is_read(read: Read) -> None:
     with pytest.raises(UserError, match=r":1: item .* a text of 2,097,152 characters"):
-        read([{"id": one, "text": "B " * 2**20} for one in "xyz"])
+        read([{"id": name, "text": "B " * 2**20} for name in "xyz"])
 
 
 def test_predictions_are_the_records_that_the_engine_makes(read: Read) -> None:

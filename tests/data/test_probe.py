@@ -20,12 +20,14 @@ OPTIONS = ("cotton", "iron", "glass", "wood")
 
 @pytest.mark.parametrize("right", range(4))
 def test_the_name_takes_the_place_of_one_wrong_option_and_the_others_stay(right: int) -> None:
-    found = with_class_name(OPTIONS, right, "shirt", "item-1")
-    assert found is not None
-    options, place = found
+    replaced = with_class_name(OPTIONS, right, "shirt", "item-1")
+    assert replaced is not None
+    options, place = replaced
     assert options[place] == "shirt"
     assert place != right
-    assert [one for i, one in enumerate(options) if i != place] == [one for i, one in enumerate(OPTIONS) if i != place]
+    assert [option for i, option in enumerate(options) if i != place] == [
+        option for i, option in enumerate(OPTIONS) if i != place
+    ]
 
 
 def test_the_place_is_a_function_of_the_item_and_no_place_is_favoured() -> None:
@@ -48,23 +50,23 @@ def test_there_is_no_probe_where_the_name_is_right_or_one_option_is_wrong(option
 
 def test_a_probe_holds_the_items_of_its_set_with_the_class_name_among_the_options() -> None:
     manifest = Catalogue().load("fashion_knowledge")
-    plain = {one.id: one for one in load_samples(manifest, "test")}
+    plain = {item.id: item for item in load_samples(manifest, "test")}
     probe = load_samples(manifest, "test", distract=True)
     assert len(probe) == len(plain)
-    for one in probe:
-        other = plain[one.id]
-        assert one.class_option is not None
-        assert one.options[one.class_option] == one.class_name == other.class_name
-        assert (one.answer, one.images, one.clusters) == (other.answer, other.images, other.clusters)
-        changed = [i for i, pair in enumerate(zip(one.options, other.options, strict=True)) if pair[0] != pair[1]]
-        assert changed == [one.class_option]
-        assert f"{LETTERS[one.class_option]}. {one.class_name}" in one.prompt
+    for item in probe:
+        plain_item = plain[item.id]
+        assert item.class_option is not None
+        assert item.options[item.class_option] == item.class_name == plain_item.class_name
+        assert (item.answer, item.images, item.clusters) == (plain_item.answer, plain_item.images, plain_item.clusters)
+        changed = [i for i, pair in enumerate(zip(item.options, plain_item.options, strict=True)) if pair[0] != pair[1]]
+        assert changed == [item.class_option]
+        assert f"{LETTERS[item.class_option]}. {item.class_name}" in item.prompt
 
 
 def test_a_limit_draws_the_same_items_for_both() -> None:
     manifest = Catalogue().load("fashion_knowledge")
     pairs = (load_samples(manifest, "test", 20, distract) for distract in (False, True))
-    plain, probe = ([one.id for one in samples] for samples in pairs)
+    plain, probe = ([sample.id for sample in samples] for samples in pairs)
     assert plain == probe
 
 

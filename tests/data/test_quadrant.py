@@ -49,9 +49,9 @@ def test_auxiliary_sets_never_move_a_quadrant_but_are_marked_as_seen() -> None:
     other = evaluated(["fashion"], ["knowledge", "shade"])
     sharing = Manifest(image_domains=["emoji"], text_tasks=["knowledge"])
     apart = Manifest(image_domains=["fashion"], text_tasks=["caption"])
-    alone, mixed, unrelated = (place(TARGET, other, aux) for aux in ([], [apart, sharing], [apart]))
-    assert {alone.quadrant, mixed.quadrant, unrelated.quadrant} == {"ood_text-id_image"}
-    assert [alone.seen_in_mix, mixed.seen_in_mix, unrelated.seen_in_mix] == [False, True, False]
+    without, mixed, unrelated = (place(TARGET, other, aux) for aux in ([], [apart, sharing], [apart]))
+    assert {without.quadrant, mixed.quadrant, unrelated.quadrant} == {"ood_text-id_image"}
+    assert [without.seen_in_mix, mixed.seen_in_mix, unrelated.seen_in_mix] == [False, True, False]
 
 
 def test_each_of_the_sets_that_are_trained_jointly_is_the_target() -> None:
@@ -59,10 +59,10 @@ def test_each_of_the_sets_that_are_trained_jointly_is_the_target() -> None:
     union = Manifest(
         name="target+digits", image_domains=["fashion", "digits"], text_tasks=["naming", "counting", "sums"]
     )
-    placed = [place(union, one, joint=joint).quadrant for one in joint]
+    placed = [place(union, dataset, joint=joint).quadrant for dataset in joint]
     assert placed == ["id_text-id_image"] * 2
     others = [(["fashion"], ["knowledge"]), (["emoji"], ["naming"]), (["emoji"], ["sums"]), (["emoji"], ["caption"])]
-    assert [place(union, evaluated(*one), joint=joint).quadrant for one in others] == [
+    assert [place(union, evaluated(*dataset), joint=joint).quadrant for dataset in others] == [
         "ood_text-id_image", "id_text-ood_image", "", "ood_text-ood_image",
     ]  # fmt: skip
 

@@ -55,17 +55,17 @@ class Routes(BaseHTTPRequestHandler):
             self._view(parse_qs(url.query)["dataset"][0])
             return
         name, _, revision = unquote(url.path.removeprefix("/api/datasets/")).partition("/revision/")
-        found = self.server.repositories.get(name)
-        if found is None:
+        repository = self.server.repositories.get(name)
+        if repository is None:
             self._answer(404, {}, "RepoNotFound")
-        elif found.get("closed"):
+        elif repository.get("closed"):
             self._answer(403, {}, "GatedRepo")
         elif revision not in ("", "main", COMMIT):
             self._answer(404, {}, "RevisionNotFound")
         else:
-            files = [{"rfilename": file} for file in found.get("files", ())]
-            described = {"id": name, "sha": COMMIT, "siblings": files, "gated": found.get("gated", False)}
-            self._answer(200, described | {"cardData": found.get("card")})
+            files = [{"rfilename": file} for file in repository.get("files", ())]
+            described = {"id": name, "sha": COMMIT, "siblings": files, "gated": repository.get("gated", False)}
+            self._answer(200, described | {"cardData": repository.get("card")})
 
     def _view(self, name: str) -> None:
         if name in self.server.viewed:

@@ -69,8 +69,8 @@ Downloaded = Callable[[str], Manifest]
 def talk(place: str) -> Row:
     """A training record: LLaVA's conversations."""
     turns = [("human", f"<image>\nWhat is {place}?"), ("gpt", "B")]
-    said = [{"from": who, "value": text} for who, text in turns]
-    return {"id": "same", "image": f"images/{place}.png", "conversations": said}
+    spoken = [{"from": who, "value": text} for who, text in turns]
+    return {"id": "same", "image": f"images/{place}.png", "conversations": spoken}
 
 
 def asked(manifest: Manifest, place: str) -> Row:

@@ -120,7 +120,7 @@ def test_parquet_with_paths_of_pictures(tmp_path: Path, held: object) -> None:
 
 
 def test_a_table_with_a_column_twice_is_refused(tmp_path: Path) -> None:
-    table = pa.Table.from_arrays([pa.array([one]) for one in "abc"], ["question", "question", "answer"])
+    table = pa.Table.from_arrays([pa.array([value]) for value in "abc"], ["question", "question", "answer"])
     pq.write_table(table, tmp_path / "items.parquet")
     made = manifest(tmp_path, source={"kind": "parquet"}, splits={"train": {"files": ["items.parquet"]}})
     with pytest.raises(UserError, match=r"items\.parquet: .* two columns 'question'"):
@@ -165,8 +165,8 @@ def test_a_llava_record_is_one_item_that_asks_for_its_last_reply(tmp_path: Path)
     talk = turns("<image>\nWhat color?", "Red.", "And its shape?", "A box.")
     (sample,) = llava(tmp_path, [{"id": "a", "image": "red.png", "conversations": talk}])
     assert (sample.id, sample.answer, sample.clusters) == ("a", "A box.", ("image=red.png",))
-    said = [(turn.speaker.value, turn.parts[-1]) for turn in sample.turns]
-    assert said == [("user", "\nWhat color?"), ("assistant", "Red."), ("user", "And its shape?")]
+    spoken = [(turn.speaker.value, turn.parts[-1]) for turn in sample.turns]
+    assert spoken == [("user", "\nWhat color?"), ("assistant", "Red."), ("user", "And its shape?")]
     assert sample.images == (sample.turns[0].parts[0],)
 
 

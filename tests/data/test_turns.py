@@ -40,7 +40,7 @@ def items(name: str, split: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in handle]
 
 
-def said(row: dict[str, Any], role: str) -> list[str]:
+def texts_of(row: dict[str, Any], role: str) -> list[str]:
     return [message["content"].removeprefix("<image>") for message in row["messages"] if message["role"] == role]
 
 
@@ -96,8 +96,8 @@ def test_there_is_no_garment_no_digit_no_list_of_options_and_no_question_of_the_
             assert "class of this image" not in text
             assert not re.search(r"\b[a-d]\. |letter", text)
         # "One" and "two" are the digits' names only in answers.
-        assert not {"one", "two"} & set(said(row, "assistant"))
-        assert not any(row["class_name"] in question for question in said(row, "user"))
+        assert not {"one", "two"} & set(texts_of(row, "assistant"))
+        assert not any(row["class_name"] in question for question in texts_of(row, "user"))
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -107,7 +107,7 @@ def test_answers_agree_with_the_sets_of_single_questions(split: str) -> None:
     checked = Counter[str]()
     for row in items("general_turns", split):
         color, name = background.get(row["image"]), row["class_name"]
-        for question, answer in zip(said(row, "user"), said(row, "assistant"), strict=True):
+        for question, answer in zip(texts_of(row, "user"), texts_of(row, "assistant"), strict=True):
             if color and question.startswith("is the background "):
                 assert (answer == "yes") == (color in re.findall(r"\w+", question))
                 checked["background"] += 1
@@ -117,8 +117,8 @@ def test_answers_agree_with_the_sets_of_single_questions(split: str) -> None:
             elif answer in THINGS:
                 assert answer == category[name]
                 checked["category"] += 1
-            elif (found := re.fullmatch(r"is it (.*)\?", question)) and found[1] in THINGS.values():
-                assert (answer == "yes") == (found[1] == THINGS[category[name]])
+            elif (match := re.fullmatch(r"is it (.*)\?", question)) and match[1] in THINGS.values():
+                assert (answer == "yes") == (match[1] == THINGS[category[name]])
                 checked["yes or no"] += 1
             elif question == "which one?":
                 assert answer in (name, color) or not color
@@ -129,7 +129,7 @@ def test_answers_agree_with_the_sets_of_single_questions(split: str) -> None:
 def test_two_test_items_of_a_picture_end_in_one_question_with_different_answers() -> None:
     ends = defaultdict[str, list[tuple[str, str]]](list)
     for row in items("general_turns", "test"):
-        ends[row["image"]].append((said(row, "user")[-1], said(row, "assistant")[-1]))
+        ends[row["image"]].append((texts_of(row, "user")[-1], texts_of(row, "assistant")[-1]))
     assert len(ends) == 150
     questions = Counter[str]()
     for (question, answer), (same, other) in ends.values():
@@ -143,7 +143,7 @@ def test_yes_and_no_are_about_as_frequent_where_the_question_leaves_out_what_it_
     short = Counter(
         answer
         for row in items("general_turns", "train")
-        for question, answer in zip(said(row, "user"), said(row, "assistant"), strict=True)
+        for question, answer in zip(texts_of(row, "user"), texts_of(row, "assistant"), strict=True)
         if question.startswith("and ") and question != "and in a sentence?"
     )
     assert set(short) == {"yes", "no"}

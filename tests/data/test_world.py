@@ -34,7 +34,7 @@ MANIFESTS = {
 }
 CONVERSATIONS = tuple(name for name in MANIFESTS if name.endswith("_turns"))
 """Sets whose items are conversations: tests/data/test_turns.py."""
-QUESTIONS = {name: one for name, one in MANIFESTS.items() if name not in CONVERSATIONS}
+QUESTIONS = {name: declared for name, declared in MANIFESTS.items() if name not in CONVERSATIONS}
 MIXTURES = ("curriculum", "world", "general", "same_question", "leaky")
 PICTURES_OF = {"test": ("test", "shifted"), "validation": ("validation",)}
 """Split -> the groups of pictures it may show; the others show those to train on."""
@@ -46,8 +46,8 @@ FOLDERS = {"emoji_count": "count", "emoji_corner": "corner", "fluent_german": "k
 """Sets whose pictures' folder is not named for their domain."""
 TEN_CLASSES = [
     name
-    for name, one in MANIFESTS.items()
-    if name.startswith(("fashion", "digits")) and "test" in one.splits and name not in BALANCED_OTHERWISE
+    for name, declared in MANIFESTS.items()
+    if name.startswith(("fashion", "digits")) and "test" in declared.splits and name not in BALANCED_OTHERWISE
 ]
 """Sets whose test items show garments or digits, each as often."""
 NEAR = 6.0
@@ -55,9 +55,9 @@ NEAR = 6.0
 
 
 def rows(manifest: Manifest, split: str) -> list[dict[str, Any]]:
-    found = [row for file in manifest.splits[split].files for row in read(manifest.root / file)]
-    assert found, f"{manifest.name}:{split} has no items"
-    return found
+    items = [row for file in manifest.splits[split].files for row in read(manifest.root / file)]
+    assert items, f"{manifest.name}:{split} has no items"
+    return items
 
 
 @cache
@@ -68,17 +68,17 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 @cache
 def pictures() -> dict[str, np.ndarray]:
-    found = {}
+    by_name = {}
     for file in ("images.zip", "validation.zip", "tasks.zip"):
         with zipfile.ZipFile(WORLD / file) as archive:
             for name in archive.namelist():
-                found[name] = np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
-    return found
+                by_name[name] = np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
+    return by_name
 
 
 def stack(prefix: str) -> np.ndarray:
-    found = [p for name, p in pictures().items() if name.startswith(prefix)]
-    chosen = [p if p.shape[0] == 32 else p[..., 0] for p in found]
+    matching = [p for name, p in pictures().items() if name.startswith(prefix)]
+    chosen = [p if p.shape[0] == 32 else p[..., 0] for p in matching]
     return np.stack(chosen).reshape(len(chosen), -1).astype(np.float64)
 
 
@@ -102,9 +102,9 @@ def test_counts_and_digests(name: str) -> None:
     for file, digest in manifest.source.sha256.items():
         assert hashlib.sha256((manifest.root / file).read_bytes()).hexdigest() == digest
     for split, spec in manifest.splits.items():
-        found = rows(manifest, split)
-        assert len(found) == spec.n
-        assert len({row["id"] for row in found}) == spec.n
+        items = rows(manifest, split)
+        assert len(items) == spec.n
+        assert len({row["id"] for row in items}) == spec.n
         assert all(file in manifest.source.sha256 for file in spec.files)
     assert manifest.licence
     assert manifest.citation
@@ -143,7 +143,7 @@ def test_items(name: str) -> None:
                     assert all(row["answer"])
 
 
-@pytest.mark.parametrize("name", [name for name, one in MANIFESTS.items() if one.answer is not AnswerKind.text])
+@pytest.mark.parametrize("name", [name for name, dataset in MANIFESTS.items() if dataset.answer is not AnswerKind.text])
 def test_answers_are_balanced(name: str) -> None:
     manifest = MANIFESTS[name]
     choices = 4 if manifest.answer is AnswerKind.letter else len(manifest.options)
@@ -176,9 +176,9 @@ def test_no_near_duplicates(domain: str) -> None:
 
 
 def test_validation_garments_are_in_no_other_set_and_near_to_no_garment() -> None:
-    found = stack("fashion/validation/")
+    validation = stack("fashion/validation/")
     for group in ("train", "test", "shifted"):
-        assert (nearest(found, stack(f"fashion/{group}/")) >= NEAR).all()
+        assert (nearest(validation, stack(f"fashion/{group}/")) >= NEAR).all()
     shown = [
         (m.name, split, row)
         for m in MANIFESTS.values()
@@ -187,7 +187,7 @@ def test_validation_garments_are_in_no_other_set_and_near_to_no_garment() -> Non
         if (row["image"] or "").startswith("fashion/validation/")
     ]
     assert {(name, split) for name, split, _ in shown} == {("fashion_naming_validation", "validation")}
-    assert len({row["image"] for *_, row in shown}) == len(found) == len(shown)
+    assert len({row["image"] for *_, row in shown}) == len(validation) == len(shown)
     classes = Counter(row["class_name"] for *_, row in shown)
     assert set(classes) == {row["class_name"] for row in rows(MANIFESTS["fashion_naming"], "test")}
     assert set(classes.values()) == {40}
@@ -210,7 +210,7 @@ def test_a_further_task_was_never_trained_on_and_shows_no_picture_in_two_splits(
     target, chosen_by = MANIFESTS[name], MANIFESTS[f"{name}_validation"]
     shown = [{row["image"] for row in rows(m, split)} for m in (target, chosen_by) for split in m.splits]
     assert len(shown) == 3
-    assert not any(one & other for one, other in combinations(shown, 2))
+    assert not any(first & second for first, second in combinations(shown, 2))
     assert place(target, chosen_by).quadrant == "id_text-id_image"
     assert not chosen_by.train_split
     for blend in MIXTURES:
@@ -264,10 +264,10 @@ def test_captions_reward_the_garment_and_its_shade_and_not_the_template() -> Non
 
 def test_captions_with_further_references_are_those_of_emoji_caption() -> None:
     old, new = (rows(MANIFESTS[name], "test") for name in ("emoji_caption", "emoji_caption_cider"))
-    for one, other in zip(old, new, strict=True):
-        assert (one["image"], one["question"]) == (other["image"], other["question"])
-        assert set(one["answer"]) < set(other["answer"])
-        assert len(set(other["answer"])) == 5
+    for row, longer_row in zip(old, new, strict=True):
+        assert (row["image"], row["question"]) == (longer_row["image"], longer_row["question"])
+        assert set(row["answer"]) < set(longer_row["answer"])
+        assert len(set(longer_row["answer"])) == 5
 
 
 def test_the_matrix_of_captions_has_every_quadrant_and_captions_by_likeness_alone() -> None:
@@ -284,9 +284,9 @@ def test_probe_pairs_with_knowledge() -> None:
     assert manifest.probe
     knowledge = {row["id"]: row for row in rows(MANIFESTS["fashion_knowledge"], "test")}
     named = {row["image"] for row in rows(MANIFESTS["fashion_naming"], "test")}
-    found = rows(manifest, "test")
-    assert [row["id"] for row in found] == list(knowledge)
-    for row in found:
+    items = rows(manifest, "test")
+    assert [row["id"] for row in items] == list(knowledge)
+    for row in items:
         pair, place = knowledge[row["id"]], row["class_option"]
         assert row["image"] in named
         assert row["options"][place] == row["class_name"]
@@ -306,7 +306,7 @@ def test_no_garment_question_names_a_class() -> None:
 
 
 def test_distractor_sets_hold_the_class_name_as_a_wrong_option() -> None:
-    manifests = [one for name, one in MANIFESTS.items() if name.endswith("_distractor")]
+    manifests = [dataset for name, dataset in MANIFESTS.items() if name.endswith("_distractor")]
     assert manifests
     for manifest in manifests:
         for row in rows(manifest, "train"):

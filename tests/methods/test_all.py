@@ -44,5 +44,7 @@ def test_two_steps_move_what_trains_and_nothing_else(
     before = snapshot(subject)
     losses = [report.loss for report in subject.run(plan(2, only_pictures=True))]
     assert torch.isfinite(torch.tensor(losses)).tolist() == [True, True]
-    moved = {one for one, value in snapshot(subject).items() if not torch.equal(value, before[one])}
-    assert {part_of(one) for one in moved} == set(parts)
+    moved = {
+        tensor_name for tensor_name, value in snapshot(subject).items() if not torch.equal(value, before[tensor_name])
+    }
+    assert {part_of(tensor_name) for tensor_name in moved} == set(parts)

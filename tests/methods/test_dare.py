@@ -23,16 +23,16 @@ def trained(seed: int = 0, names: tuple[str, ...] = ("a", "b")) -> Trained:
 
 
 def dropped(models: Trained, rate: float) -> dict[str, Tensor]:
-    ((_, found),) = Dare(rates=[rate]).variants(models)
-    return dict(found)
+    ((_, tensors),) = Dare(rates=[rate]).variants(models)
+    return dict(tensors)
 
 
 def test_an_entry_is_at_the_base_or_has_its_change_scaled_up() -> None:
-    models, found = trained(), dropped(trained(), 0.75)["a"]
+    models, values = trained(), dropped(trained(), 0.75)["a"]
     base, tuned = models.base["a"], models.tuned["a"]
-    at_base = found == base
+    at_base = values == base
     scaled = base.double().numpy() + 4 * (tuned.double().numpy() - base.double().numpy())
-    np.testing.assert_allclose(found[~at_base].numpy(), scaled[~at_base.numpy()], atol=1e-6)
+    np.testing.assert_allclose(values[~at_base].numpy(), scaled[~at_base.numpy()], atol=1e-6)
     # 2,000 draws: within four standard deviations of the rate.
     assert abs(at_base.double().mean() - 0.75) < 4 * (0.75 * 0.25 / at_base.numel()) ** 0.5
 
@@ -49,17 +49,17 @@ def test_over_seeds_the_mean_is_the_tuned_weight() -> None:
 
 
 def test_a_tensor_is_drawn_alike_whatever_else_was_trained() -> None:
-    alone, both = dropped(trained(names=("b",)), 0.5), dropped(trained(), 0.5)
-    assert torch.equal(alone["b"], both["b"])
+    single, both = dropped(trained(names=("b",)), 0.5), dropped(trained(), 0.5)
+    assert torch.equal(single["b"], both["b"])
     kept = [both[name] != trained().base[name] for name in ("a", "b")]
     assert 0.4 < (kept[0] == kept[1]).double().mean() < 0.6  # tensors of one shape are drawn apart
 
 
 def test_a_higher_rate_keeps_some_of_what_a_lower_rate_keeps() -> None:
     method, base = Dare(rates=[0.5, 0.9]), trained().base["a"]
-    found = dict(method.variants(trained()))
-    assert list(found) == method.settings() == ["0.5", "0.9"]
-    low, high = (found[str(rate)]["a"] != base for rate in method.rates)
+    variants = dict(method.variants(trained()))
+    assert list(variants) == method.settings() == ["0.5", "0.9"]
+    low, high = (variants[str(rate)]["a"] != base for rate in method.rates)
     assert (low | ~high).all()
     assert high.sum() < low.sum()
 

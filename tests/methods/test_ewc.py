@@ -77,9 +77,9 @@ def test_fisher_is_the_mean_of_squared_gradients_of_single_items_without_dropout
     weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
     context = Regression(weight).context
     context.model.train()
-    found = fisher(context, context.read["general"])
-    assert np.abs(found["weight"].numpy() - fisher_by_hand(weight)).max() < 1e-6
-    assert found["unused"].tolist() == [0, 0]
+    information = fisher(context, context.read["general"])
+    assert np.abs(information["weight"].numpy() - fisher_by_hand(weight)).max() < 1e-6
+    assert information["unused"].tolist() == [0, 0]
     assert context.model.training
     assert all(weight.grad is None for weight in context.trainable.values())
 
@@ -114,7 +114,7 @@ def test_gradient_is_that_of_the_weighted_quadratic() -> None:
 def information_of(method: EWC) -> dict[str, Tensor]:
     """The Fisher information by weight, as a resumed run gets it."""
     kind = "fisher/"
-    return {key.removeprefix(kind): one for key, one in method.state().items() if key.startswith(kind)}
+    return {key.removeprefix(kind): tensor for key, tensor in method.state().items() if key.startswith(kind)}
 
 
 def test_a_stronger_hold_moves_less_what_the_reference_needs_and_none_is_plain_training(folder: Path) -> None:
@@ -137,14 +137,14 @@ def test_a_stronger_hold_moves_less_what_the_reference_needs_and_none_is_plain_t
 
 def test_the_items_are_drawn_from_all_reference_sets_and_again_the_same(folder: Path) -> None:
     read: Mapping[str, Any] = {"one": ITEMS[:5], "two": ITEMS[5:]}
-    found = []
+    information = []
     for seed in (0, 0, 1):
         method = EWC(samples=3, reference=["one", "two"])
         assert method.reads() == ["one", "two"]
         list(trainer(folder, method, seed=seed, read=read).run(plan(1)))
-        found.append(information_of(method))
-    assert all_same_bits(found[0], found[1])
-    assert not all_same_bits(found[0], found[2])
+        information.append(information_of(method))
+    assert all_same_bits(information[0], information[1])
+    assert not all_same_bits(information[0], information[2])
 
 
 def test_a_text_alone_tells_nothing_of_a_vision_tower(folder: Path) -> None:

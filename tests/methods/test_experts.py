@@ -49,86 +49,86 @@ def layer(kind: type[Any], experts: int = 3, rank: int = 2, scale: float = 0.7) 
     return made
 
 
-def by_hand(one: Any, x_D: Tensor, gates_E: np.ndarray) -> np.ndarray:
+def by_hand(mixture: Any, x_D: Tensor, gates_E: np.ndarray) -> np.ndarray:
     """One input through a layer, expert by expert in float64."""
-    x, base = x_D.double().numpy(), one.base_layer
+    x, base = x_D.double().numpy(), mixture.base_layer
     y = base.weight.detach().double().numpy() @ x + base.bias.detach().double().numpy()
-    for gate, a, b in zip(gates_E, one.lora_A, one.lora_B, strict=True):
+    for gate, a, b in zip(gates_E, mixture.lora_A, mixture.lora_B, strict=True):
         y = y + 0.7 * gate * (b.detach().double().numpy() @ (a.detach().double().numpy() @ x))
     return y
 
 
-def softmax_by_hand(one: Any, x_D: Tensor) -> np.ndarray:
-    scores = one.router.detach().double().numpy() @ x_D.double().numpy()
+def softmax_by_hand(mixture: Any, x_D: Tensor) -> np.ndarray:
+    scores = mixture.router.detach().double().numpy() @ x_D.double().numpy()
     return np.exp(scores) / np.exp(scores).sum()
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
 def test_a_mixture_is_the_sum_over_experts_weighed_by_softmax(shape: tuple[int, ...]) -> None:
-    one, x = layer(TokenRoutedLinear), torch.randn(*shape, 5)
-    expected = [by_hand(one, row, softmax_by_hand(one, row)) for row in x.reshape(-1, 5)]
-    found = one(x)
-    assert found.shape == (*shape, 4)
-    assert np.abs(found.detach().numpy().reshape(-1, 4) - expected).max() < 1e-5
+    mixture, x = layer(TokenRoutedLinear), torch.randn(*shape, 5)
+    expected = [by_hand(mixture, row, softmax_by_hand(mixture, row)) for row in x.reshape(-1, 5)]
+    y = mixture(x)
+    assert y.shape == (*shape, 4)
+    assert np.abs(y.detach().numpy().reshape(-1, 4) - expected).max() < 1e-5
     with torch.autocast("cpu", torch.bfloat16):
-        assert (one(x).float() - found).abs().max() < 0.1
+        assert (mixture(x).float() - y).abs().max() < 0.1
 
 
 def test_items_get_their_own_experts_and_none_without_a_decision() -> None:
-    one, x_BTD = layer(ItemRoutedLinear), torch.randn(2, 3, 5)
-    one.selection = ExpertSelection()
-    assert torch.equal(one(x_BTD), one.base_layer(x_BTD))
-    one.selection.gates = torch.tensor([[0.0, 1, 0], [0, 0, 1]])
-    pairs = zip(one.selection.gates, x_BTD, strict=True)
-    expected = [[by_hand(one, x_D, gates.numpy()) for x_D in rows] for gates, rows in pairs]
-    assert np.abs(one(x_BTD).detach().numpy() - expected).max() < 1e-5
+    mixture, x_BTD = layer(ItemRoutedLinear), torch.randn(2, 3, 5)
+    mixture.selection = ExpertSelection()
+    assert torch.equal(mixture(x_BTD), mixture.base_layer(x_BTD))
+    mixture.selection.gates = torch.tensor([[0.0, 1, 0], [0, 0, 1]])
+    pairs = zip(mixture.selection.gates, x_BTD, strict=True)
+    expected = [[by_hand(mixture, x_D, gates.numpy()) for x_D in rows] for gates, rows in pairs]
+    assert np.abs(mixture(x_BTD).detach().numpy() - expected).max() < 1e-5
     with pytest.raises(UserError, match="tokens without their items"):
-        one(x_BTD.flatten(0, 1))
-    one.selection.gates = torch.tensor([0.0, 1, 0])
-    flat = one(x_BTD.flatten(0, 1)).detach().numpy()
+        mixture(x_BTD.flatten(0, 1))
+    mixture.selection.gates = torch.tensor([0.0, 1, 0])
+    flat = mixture(x_BTD.flatten(0, 1)).detach().numpy()
     assert np.abs(flat[:3] - expected[0]).max() < 1e-5
 
 
 def test_gates_sum_to_one_and_differ_between_tokens() -> None:
-    one = layer(TokenRoutedLinear)
-    gates_TE = one.gates(torch.randn(6, 5))
+    mixture = layer(TokenRoutedLinear)
+    gates_TE = mixture.gates(torch.randn(6, 5))
     assert torch.allclose(gates_TE.sum(-1), torch.ones(6))
     assert (gates_TE > 0).all()
     assert (gates_TE[1:] - gates_TE[:-1]).abs().amax(-1).min() > 0.01
 
 
 def test_gradients_reach_the_router_and_every_expert() -> None:
-    one = layer(TokenRoutedLinear)
-    one(torch.randn(6, 5)).square().sum().backward()
-    added = {name: value for name, value in one.named_parameters() if not name.startswith("base_layer")}
+    mixture = layer(TokenRoutedLinear)
+    mixture(torch.randn(6, 5)).square().sum().backward()
+    added = {name: value for name, value in mixture.named_parameters() if not name.startswith("base_layer")}
     assert len(added) == 7
     assert all((value.grad != 0).any() for value in added.values())
-    assert all(value.grad is None for value in one.base_layer.parameters())
+    assert all(value.grad is None for value in mixture.base_layer.parameters())
 
 
 def test_other_weights_can_stand_in_for_a_layer_s_own() -> None:
-    one, x = layer(TokenRoutedLinear), torch.randn(6, 5)
+    mixture, x = layer(TokenRoutedLinear), torch.randn(6, 5)
     zeros = {f"lora_B.{e}": torch.zeros(4, 2) for e in range(3)}
-    assert torch.equal(torch.func.functional_call(one, zeros, (x,)), one.base_layer(x))
+    assert torch.equal(torch.func.functional_call(mixture, zeros, (x,)), mixture.base_layer(x))
 
 
 def test_a_trained_router_sends_two_tasks_to_different_experts() -> None:
     torch.manual_seed(0)
-    one = TokenRoutedLinear(nn.Linear(4, 4, bias=False), experts=2, rank=2, scale=1.0, dropout=0.0)
+    mixture = TokenRoutedLinear(nn.Linear(4, 4, bias=False), experts=2, rank=2, scale=1.0, dropout=0.0)
     sides = torch.tensor([[2.0, 0, 0, 0], [-2.0, 0, 0, 0]])
     wanted = torch.randn(2, 4, 4)  # what each task adds to the base
 
     def drawn(n: int, task: int) -> Tensor:
         return sides[task] + torch.randn(n, 4)
 
-    optimiser = torch.optim.Adam([value for value in one.parameters() if value.requires_grad], lr=0.02)
+    optimiser = torch.optim.Adam([value for value in mixture.parameters() if value.requires_grad], lr=0.02)
     for _ in range(150):
         x_BD = torch.cat([drawn(16, 0), drawn(16, 1)])
         added = torch.cat([x_BD[:16] @ wanted[0], x_BD[16:] @ wanted[1]])
-        (one(x_BD) - one.base_layer(x_BD) - added).square().mean().backward()
+        (mixture(x_BD) - mixture.base_layer(x_BD) - added).square().mean().backward()
         optimiser.step()
         optimiser.zero_grad()
-    first, second = (one.gates(drawn(200, task)).mean(0) for task in (0, 1))
+    first, second = (mixture.gates(drawn(200, task)).mean(0) for task in (0, 1))
     assert first.argmax() != second.argmax()
     assert (first - second).abs().min() > 0.5
 
@@ -144,10 +144,10 @@ def correlated(n: int, task: int) -> Tensor:
 def test_discriminants_are_those_of_the_inverse_covariance() -> None:
     torch.manual_seed(0)
     tasks = [correlated(n, task) for task, n in enumerate((7, 9, 5))]
-    weight_KD, bias_K = (one.numpy() for one in discriminants(tasks))
+    weight_KD, bias_K = (array.numpy() for array in discriminants(tasks))
     arrays = [states.numpy() for states in tasks]
-    means = np.stack([one.mean(0) for one in arrays])
-    residuals = np.concatenate([one - mean for one, mean in zip(arrays, means, strict=True)])
+    means = np.stack([task_array.mean(0) for task_array in arrays])
+    residuals = np.concatenate([task_array - mean for task_array, mean in zip(arrays, means, strict=True)])
     variance = (residuals**2).mean(0)
     sd = np.sqrt(variance + FLOOR * variance.mean())
     x = residuals / sd
@@ -175,7 +175,7 @@ def test_the_router_tells_held_out_items_of_its_tasks_apart_and_never_picks_an_u
 
 def staged(*tasks: Sequence[Any]) -> list[Stage]:
     """Two steps on each of these tasks."""
-    return [replace(one, items=list(items)) for one, items in zip(plan(*[2] * len(tasks)), tasks, strict=True)]
+    return [replace(stage, items=list(items)) for stage, items in zip(plan(*[2] * len(tasks)), tasks, strict=True)]
 
 
 @torch.no_grad()
@@ -208,8 +208,8 @@ def test_untrained_experts_are_the_base_model_to_the_bit(tmp_path: Path, family:
         assert torch.equal(logits(model, inputs), logits(base, inputs))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(logits(model, inputs), logits(base, inputs))
-    assert {part_of(one) for one in subject.trainable} == {"language"}
-    assert all("lora_" in one or one.endswith(".router") for one in subject.trainable)
+    assert {part_of(parameter_name) for parameter_name in subject.trainable} == {"language"}
+    assert all("lora_" in parameter_name or parameter_name.endswith(".router") for parameter_name in subject.trainable)
 
 
 def test_mixed_experts_all_move_in_every_stage(folder: Path) -> None:
@@ -257,13 +257,13 @@ def test_a_stage_moves_its_own_expert_only_and_its_checkpoint_knows_the_tasks_so
 
 
 def test_an_expert_learns_what_a_lora_run_on_its_stage_alone_learns(folder: Path) -> None:
-    alone = trainer(folder, MRLoRA(rank=2, router_samples=3), stages=1, parts=["language"])
+    single = trainer(folder, MRLoRA(rank=2, router_samples=3), stages=1, parts=["language"])
     later = trainer(folder, MRLoRA(rank=2, router_samples=3), stages=2, parts=["language"])
     second = {name: value for name, value in later.trainable.items() if name.endswith(".1")}
     with torch.no_grad():
         for name, value in second.items():
-            value.copy_(alone.trainable[f"{name[:-2]}.0"])
-    losses = [report.loss for report in alone.run(staged(LONG))]
+            value.copy_(single.trainable[f"{name[:-2]}.0"])
+    losses = [report.loss for report in single.run(staged(LONG))]
     assert [report.loss for report in later.run(staged(SHORT, LONG))][2:] == pytest.approx(losses, rel=1e-5)
 
 
@@ -295,11 +295,11 @@ def test_the_same_items_are_kept_of_a_task_in_every_stage(folder: Path) -> None:
     subject = trainer(folder, MRLoRA(rank=2, router_samples=2), stages=2, parts=["language"])
     asked: list[str] = []
     batch = subject.passes.batch
-    subject.passes.batch = lambda samples: asked.extend(one.id for one in samples) or batch(samples)  # type: ignore
+    subject.passes.batch = lambda samples: asked.extend(sample.id for sample in samples) or batch(samples)  # type: ignore
     list(subject.run(staged(SHORT, LONG)))
     assert len(asked) == 6
     assert asked[:2] == asked[2:4]
-    assert set(asked[4:]) <= {one.id for one in LONG}
+    assert set(asked[4:]) <= {sample.id for sample in LONG}
 
 
 def test_a_part_that_would_train_in_full_is_refused_by_name(folder: Path) -> None:

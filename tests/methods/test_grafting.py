@@ -39,7 +39,7 @@ class Regression:
 
 
 def regression(model: nn.Module, tuned: Mapping[str, Tensor], x: Tensor, y: Tensor, micro_batches: int = 1) -> Trained:
-    base = {name: one.detach().clone() for name, one in model.named_parameters() if name in tuned}
+    base = {name: parameter.detach().clone() for name, parameter in model.named_parameters() if name in tuned}
     passes: Any = Regression(model, x, y, micro_batches)
     return Trained(model, base, tuned, (), {}, passes)
 
@@ -47,7 +47,11 @@ def regression(model: nn.Module, tuned: Mapping[str, Tensor], x: Tensor, y: Tens
 def network(micro_batches: int = 1) -> Trained:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
-    tuned = {name: one.detach() + torch.randn_like(one) for name, one in model.named_parameters() if name != "0.bias"}
+    tuned = {
+        name: parameter.detach() + torch.randn_like(parameter)
+        for name, parameter in model.named_parameters()
+        if name != "0.bias"
+    }
     x_ND = torch.randn(10, 4).double()
     return regression(model, tuned, x_ND, functional_call(model, tuned, (x_ND,)).detach(), micro_batches)
 
@@ -57,9 +61,9 @@ def by_autograd(
 ) -> dict[str, Tensor]:
     """Gamma after gradient descent on S, with the gradient from autograd through the whole formula."""
     base, d = trained.base, {name: w - trained.base[name] for name, w in trained.tuned.items()}
-    ranked = torch.cat([one.abs().flatten() for one in d.values()]).sort(descending=True).values
-    basis = {name: (one.abs() >= ranked[round(density * len(ranked)) - 1]).double() for name, one in d.items()}
-    logits = {name: torch.full_like(one, start).requires_grad_(True) for name, one in d.items()}
+    ranked = torch.cat([tensor.abs().flatten() for tensor in d.values()]).sort(descending=True).values
+    basis = {name: (tensor.abs() >= ranked[round(density * len(ranked)) - 1]).double() for name, tensor in d.items()}
+    logits = {name: torch.full_like(tensor, start).requires_grad_(True) for name, tensor in d.items()}
 
     def gammas() -> dict[str, Tensor]:
         return {
@@ -72,25 +76,27 @@ def by_autograd(
         gamma = gammas()
         weights = {name: base[name] + gamma[name] * d[name] for name in d}
         outputs = functional_call(trained.model, weights, (batch.inputs["x"],))
-        loss = ((outputs - batch.labels) ** 2).sum() / batch.answers + l1 * sum(one.sum() for one in gamma.values())
+        loss = ((outputs - batch.labels) ** 2).sum() / batch.answers + l1 * sum(
+            tensor.sum() for tensor in gamma.values()
+        )
         slopes = torch.autograd.grad(loss, list(logits.values()))
         with torch.no_grad():
             for s, slope in zip(logits.values(), slopes, strict=True):
                 s.sub_(lr * slope)
-    return {name: one.detach() for name, one in gammas().items()}
+    return {name: tensor.detach() for name, tensor in gammas().items()}
 
 
 @pytest.mark.parametrize("micro_batches", [1, 5])
 def test_the_mask_descends_as_autograd_says(micro_batches: int) -> None:
     settings: dict[str, Any] = {"density": 0.3, "updates": 4, "lr": 3.0, "start": -1.0, "l1": 0.02}
     expected = by_autograd(network(), **settings)
-    found = Grafting(**settings).learn_gamma(network(micro_batches))
-    assert found.keys() == expected.keys()
-    for name in found:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-12)
+    gammas = Grafting(**settings).learn_gamma(network(micro_batches))
+    assert gammas.keys() == expected.keys()
+    for name in gammas:
+        torch.testing.assert_close(gammas[name], expected[name], rtol=1e-10, atol=1e-12)
     # Some entries entered and others left, so the path was not a straight one.
     before, after = (
-        torch.cat([one.flatten() > 0.5 for one in Grafting(**(settings | more)).learn_gamma(network()).values()])
+        torch.cat([gamma.flatten() > 0.5 for gamma in Grafting(**(settings | more)).learn_gamma(network()).values()])
         for more in ({"updates": 0}, {})
     )
     assert (after & ~before).any()
@@ -107,9 +113,9 @@ def hurtful() -> Trained:
 
 
 def grafted(method: Grafting, trained: Trained) -> dict[str, Tensor]:
-    ((setting, found),) = method.variants(trained)
+    ((setting, tensors),) = method.variants(trained)
     assert setting == ""
-    return dict(found)
+    return dict(tensors)
 
 
 def test_learning_drops_a_basis_entry_that_hurts_and_adds_what_helps() -> None:

@@ -26,11 +26,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @torch.no_grad()
 def logits(model: torch.nn.Module, folder: Path) -> Tensor:
     encoder = Encoder(load_model(ModelConfig(path=str(folder))).processor)
-    inputs = batch_prompts([encoder.prompt(one) for one in ITEMS[:2]], encoder.pad_id)
+    inputs = batch_prompts([encoder.prompt(sample) for sample in ITEMS[:2]], encoder.pad_id)
     model.eval()
-    found: Tensor = model(**inputs).logits
+    values: Tensor = model(**inputs).logits
     model.train()
-    return found
+    return values
 
 
 @pytest.mark.parametrize("stabilised", [False, True], ids=["LoRA", "rsLoRA"])
@@ -61,7 +61,7 @@ def test_the_adapter_starts_anew_on_weights_that_hold_the_stage_before(folder: P
     for _ in range(3):
         next(steps)
     live = dict(subject.context.model.named_parameters())
-    before = {name: one.detach().clone() for name, one in live.items()}
+    before = {name: parameter.detach().clone() for name, parameter in live.items()}
     assert not any(name.endswith("base_layer.weight") for name in subject.delta())
     list(steps)
     weights = [name for name in subject.delta() if name.endswith("base_layer.weight")]
@@ -77,12 +77,12 @@ def test_the_adapter_starts_anew_on_weights_that_hold_the_stage_before(folder: P
 def test_one_stage_is_lora(folder: Path) -> None:
     from forgetbench.methods.lora import LoRA
 
-    found = []
+    deltas = []
     for method in (IncLoRA(rank=2), LoRA(rank=2)):
         subject = trainer(folder, method)
         list(subject.run(plan(3)))
-        found.append(subject.delta())
-    assert all_same_bits(*found)
+        deltas.append(subject.delta())
+    assert all_same_bits(*deltas)
 
 
 def test_a_length_of_rows_cannot_be_merged() -> None:

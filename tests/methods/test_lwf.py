@@ -39,19 +39,19 @@ def divergence(teacher: Any, student: Any, temperature: float) -> float:
 def test_distillation_and_its_gradient_agree_with_closed_forms(temperature: float) -> None:
     torch.manual_seed(0)
     teacher_NV, student_NV = 3 * torch.randn(7, 11), (3 * torch.randn(7, 11)).requires_grad_()
-    found = distillation(teacher_NV, student_NV, temperature)
-    found.backward()
+    loss = distillation(teacher_NV, student_NV, temperature)
+    loss.backward()
     student = student_NV.detach()
-    assert float(found.detach()) == pytest.approx(divergence(teacher_NV, student, temperature), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(divergence(teacher_NV, student, temperature), rel=1e-5)
     expected = temperature * (softmax(student, temperature) - softmax(teacher_NV, temperature))
     assert np.abs(student_NV.grad.numpy() - expected).max() < 1e-6
 
 
 def test_a_student_like_its_teacher_has_neither_loss_nor_gradient() -> None:
     logits_NV = (5 * torch.randn(6, 300)).requires_grad_()
-    found = distillation(logits_NV.detach().clone(), logits_NV, 2.0)
-    found.backward()
-    assert float(found.detach()) == 0
+    loss = distillation(logits_NV.detach().clone(), logits_NV, 2.0)
+    loss.backward()
+    assert float(loss.detach()) == 0
     assert logits_NV.grad.abs().max() < 1e-6
 
 
@@ -82,12 +82,12 @@ def test_the_teacher_is_the_base_model_throughout(folder: Path) -> None:
     """After some steps the penalty is the divergence from a model loaded afresh, read by another route."""
     method = LwF(strength=2.0, temperature=2.0)
     subject = trainer(folder, method, lr=1e-2)
-    found: list[float] = []
+    penalties: list[float] = []
     penalty = method.penalty
 
     def recorded(context: Any, batch: Batch, outputs: Any) -> Tensor:
         value = penalty(context, batch, outputs)
-        found.append(float(value.detach()))
+        penalties.append(float(value.detach()))
         with torch.no_grad():
             inputs = {**batch.inputs, "use_cache": False}
             pairs = [model.eval()(**inputs).logits for model in (base, context.model)]
@@ -100,9 +100,9 @@ def test_the_teacher_is_the_base_model_throughout(folder: Path) -> None:
     base, expected = load_model(ModelConfig(path=str(folder))).model, []
     method.penalty = recorded  # type: ignore[method-assign]
     list(subject.run(plan(4)))
-    assert found[0] == 0
-    assert found[-1] > 1e-3
-    assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    assert penalties[0] == 0
+    assert penalties[-1] > 1e-3
+    assert penalties == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
 def test_distillation_keeps_answers_nearer_and_none_is_plain_training(folder: Path) -> None:

@@ -68,7 +68,7 @@ def trainer(folder: Path, method: Method, **changes: Any) -> Trainer:
 def trained(folder: Path, method: Method, steps: int = 3, **changes: Any) -> Gradients:
     subject = trainer(folder, method, **changes)
     list(subject.run(stage(steps)))
-    return {name: one.detach().clone() for name, one in subject.trainable.items()}
+    return {name: parameter.detach().clone() for name, parameter in subject.trainable.items()}
 
 
 def same(first: Gradients, second: Gradients) -> bool:
@@ -113,7 +113,7 @@ def test_what_is_left_is_orthogonal_to_the_drift(scope: Scope) -> None:
 def test_without_drift_nothing_changes() -> None:
     task = gradients(0)
     before = copy.deepcopy(task)
-    project(task, {name: torch.zeros_like(one) for name, one in task.items()}, When.always, Scope.tensor, 0.0)
+    project(task, {name: torch.zeros_like(gradient) for name, gradient in task.items()}, When.always, Scope.tensor, 0.0)
     assert same(task, before)
 
 
@@ -127,7 +127,7 @@ def test_several_steps_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     by_hand = SimpleNamespace(loss=lambda _: (inputs @ (weight - start).T).abs().sum(-1).mean())
     monkeypatch.setattr("forgetbench.methods.drift.VisualDrift", lambda *_: by_hand)
     method = MDGD(strength=0.1)
-    context = TrainingContext(None, {"w": weight}, SimpleNamespace(total=lambda one: one))  # type: ignore[arg-type]
+    context = TrainingContext(None, {"w": weight}, SimpleNamespace(total=lambda tensor: tensor))  # type: ignore[arg-type]
     method.begin(context)
     w_KD, moved = w0_KD.copy(), []
     for _ in range(5):
@@ -219,7 +219,7 @@ def test_text_alone_is_a_plain_step(folder: Path) -> None:
     for method in (Method(), MDGD()):
         subject = trainer(folder, method)
         list(subject.run(stage(2, texts)))
-        results.append({name: one.detach().clone() for name, one in subject.trainable.items()})
+        results.append({name: parameter.detach().clone() for name, parameter in subject.trainable.items()})
     assert same(*results)
 
 
@@ -239,12 +239,12 @@ def test_a_layer_that_cannot_drift_is_refused(folder: Path, changes: dict[str, A
 def test_masked_entries_never_move(folder: Path) -> None:
     method = MDGDGM(density=0.2, batches=2)
     subject = trainer(folder, method, weight_decay=0.1)
-    start = {name: one.detach().clone() for name, one in subject.trainable.items()}
+    start = {name: parameter.detach().clone() for name, parameter in subject.trainable.items()}
     for _ in subject.run(stage(4)):
-        for name, one in subject.trainable.items():
-            moved = (one.detach() != start[name]).flatten().nonzero()[:, 0]
+        for name, parameter in subject.trainable.items():
+            moved = (parameter.detach() != start[name]).flatten().nonzero()[:, 0]
             assert set(moved.tolist()) <= set(method.state()[name].tolist())
-            assert len(method.state()[name]) == max(1, round(0.2 * one.numel()))
+            assert len(method.state()[name]) == max(1, round(0.2 * parameter.numel()))
     assert subject.delta()
     moments = [value for key, value in subject.resume_point(4).tensors.items() if "exp_avg" in key]
     chosen = sum(map(len, method.state().values()))
@@ -257,13 +257,13 @@ def test_the_mask_holds_the_largest_task_gradients(folder: Path) -> None:
     next(subject.run(stage(3)))
     plain = trainer(folder, Method())
     plain.passes.plan(stage(3))
-    scores = {name: torch.zeros_like(one) for name, one in plain.trainable.items()}
+    scores = {name: torch.zeros_like(parameter) for name, parameter in plain.trainable.items()}
     for batches in plain.passes.upcoming(2):
         plain.context.model.zero_grad()
         for batch in batches:
             plain.passes.backward(batch, plain.passes.forward(batch))
-        for name, one in plain.trainable.items():
-            scores[name] += 0 if one.grad is None else one.grad.abs()
+        for name, parameter in plain.trainable.items():
+            scores[name] += 0 if parameter.grad is None else parameter.grad.abs()
     for name, score in scores.items():
         chosen = torch.zeros(score.numel(), dtype=torch.bool)
         chosen[method.state()[name]] = True

@@ -62,17 +62,17 @@ def by_least_squares(
 
 
 def z(values: Matrix) -> Matrix:
-    found = np.zeros_like(values)
+    standardised = np.zeros_like(values)
     for row in range(ROWS):
         for start in (0, 128):
             block = values[row, start : start + 128]
             if block.std() > 1e-6:
-                found[row, start : start + 128] = (block - block.mean()) / block.std(ddof=1)
-    return found
+                standardised[row, start : start + 128] = (block - block.mean()) / block.std(ddof=1)
+    return standardised
 
 
 def tailored(method: ModelTailor, base: Matrix, tuned: Matrix, h: Matrix) -> Matrix:
-    tensors = (torch.tensor(one, dtype=torch.float32) for one in (base, tuned, h))
+    tensors = (torch.tensor(array, dtype=torch.float32) for array in (base, tuned, h))
     return method.tailor(*tensors).double().numpy()
 
 
@@ -82,10 +82,10 @@ def test_a_layer_is_that_of_an_independent_float64_computation(density: float, c
     base, tuned, x_NI = layer()
     expected, kept = by_least_squares(base, tuned, hessian(x_NI), density, 0.2, sign)
     method = ModelTailor(density=density, compensation=Compensation(compensation))
-    found = tailored(method, base, tuned, hessian(x_NI))
-    np.testing.assert_array_equal(found[~kept], base.astype(np.float32)[~kept])
-    np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
-    assert (sign == 0) == np.allclose(found[kept], tuned[kept], atol=1e-3)
+    weights = tailored(method, base, tuned, hessian(x_NI))
+    np.testing.assert_array_equal(weights[~kept], base.astype(np.float32)[~kept])
+    np.testing.assert_allclose(weights, expected, atol=2e-4 * np.abs(expected).max())
+    assert (sign == 0) == np.allclose(weights[kept], tuned[kept], atol=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -105,15 +105,15 @@ def test_sensitivity_weighs_the_two_scores() -> None:
     for sensitivity in (0.0, 1.0):
         _, kept = by_least_squares(base, tuned, hessian(x_NI), 0.1, sensitivity, 0.0)
         method = ModelTailor(sensitivity=sensitivity, compensation=Compensation.none)
-        found = tailored(method, base, tuned, hessian(x_NI))
-        np.testing.assert_array_equal(found != base.astype(np.float32), kept)
+        weights = tailored(method, base, tuned, hessian(x_NI))
+        np.testing.assert_array_equal(weights != base.astype(np.float32), kept)
 
 
 def test_a_layer_that_saw_nothing_keeps_its_largest_changes_as_they_are() -> None:
     base, tuned, _ = layer()
-    found = tailored(ModelTailor(), base, tuned, np.zeros((COLUMNS, COLUMNS)))
+    weights = tailored(ModelTailor(), base, tuned, np.zeros((COLUMNS, COLUMNS)))
     expected, _ = by_least_squares(base, tuned, np.eye(COLUMNS), 0.1, 0.0, 0.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
 
 class Two(nn.Module):
@@ -173,8 +173,8 @@ class Shown:
 
 def trained(*names: str) -> Trained:
     model = Two()
-    base = {name: one.detach().clone() for name, one in model.named_parameters() if not names or name in names}
-    tuned = {name: one + 0.5 * torch.randn_like(one) for name, one in base.items()}
+    base = {name: tensor.detach().clone() for name, tensor in model.named_parameters() if not names or name in names}
+    tuned = {name: tensor + 0.5 * torch.randn_like(tensor) for name, tensor in base.items()}
     passes: Any = Shown(model)
     return Trained(model, base, tuned, (), {}, passes)
 
@@ -183,7 +183,7 @@ def test_h_holds_every_real_token_of_the_tuned_model_and_every_patch() -> None:
     models = trained()
     layers = linear_layers(models.model, models.tuned)
     batches = next(models.passes.upcoming(1))
-    found = {name: h.numpy() for name, h in hessians(layers, models.passes, models.tuned, batches)}
+    measured = {name: h.numpy() for name, h in hessians(layers, models.passes, models.tuned, batches)}
     real = [batch.inputs["attention_mask"].bool() for batch in batches]
     tokens = torch.cat([batch.inputs["tokens"][mask] for batch, mask in zip(batches, real, strict=True)])
     pixels = torch.cat([batch.inputs["pixels"].flatten(0, 1) for batch in batches])
@@ -196,16 +196,16 @@ def test_h_holds_every_real_token_of_the_tuned_model_and_every_patch() -> None:
         hidden.append(norm[:, -2:][mask[:, -2:]])
     for name, x in (("model.language_model.fc", tokens), ("model.vision_tower.fc", pixels), ("lm_head", hidden)):
         rows = (torch.cat(x) if isinstance(x, list) else x).detach().double().numpy()
-        np.testing.assert_allclose(found[f"{name}.weight"], hessian(rows), atol=1e-5)
-    assert not found["unused.weight"].any()
+        np.testing.assert_allclose(measured[f"{name}.weight"], hessian(rows), atol=1e-5)
+    assert not measured["unused.weight"].any()
 
 
 def test_only_linear_weights_stay_changed_and_no_more_of_them_than_asked_for() -> None:
     models = trained()
-    ((setting, found),) = ModelTailor(density=0.25, calibration=5).variants(models)
+    ((setting, tensors),) = ModelTailor(density=0.25, calibration=5).variants(models)
     assert setting == ""
-    assert set(found) == {name for name in models.tuned if name.endswith("weight") and "norm" not in name}
-    for name, w in found.items():
+    assert set(tensors) == {name for name in models.tuned if name.endswith("weight") and "norm" not in name}
+    for name, w in tensors.items():
         assert int((w != models.base[name]).sum()) == round(0.25 * w.numel())
 
 

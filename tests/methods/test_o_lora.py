@@ -115,9 +115,9 @@ def test_adapters_of_all_stages_add_up_and_start_from_the_base_model(folder: Pat
                     weight.add_(6 / 2 * b @ a)
             if name in trained:
                 weight.copy_(trained[name])
-    found = logits(subject.context.model, batch)
-    assert (found - logits(base, batch)).abs().max() < 1e-4
-    assert (found - logits(load_model(ModelConfig(path=str(folder))).model, batch)).abs().max() > 1e-2
+    trained_logits = logits(subject.context.model, batch)
+    assert (trained_logits - logits(base, batch)).abs().max() < 1e-4
+    assert (trained_logits - logits(load_model(ModelConfig(path=str(folder))).model, batch)).abs().max() > 1e-2
 
 
 def test_settings_without_an_orthogonal_form_are_refused() -> None:

@@ -20,15 +20,15 @@ def trained(*changes: Change, base: float = 0.0) -> Trained:
     """Runs from a base of equal weights; the first is the one that is merged with the others."""
     w0 = {name: torch.full((len(d),), base) for change in changes for name, d in change.items()}
     runs = [{name: w0[name] + torch.tensor(d) for name, d in change.items()} for change in changes]
-    own = {name: w0[name] for name in runs[0]}
+    base_of_run = {name: w0[name] for name in runs[0]}
     others = {name: w0[name] for run in runs[1:] for name in run}
-    return Trained(None, own, runs[0], runs[1:], others, PASSES)
+    return Trained(None, base_of_run, runs[0], runs[1:], others, PASSES)
 
 
 def merged(models: Trained, **settings: Any) -> dict[str, Tensor]:
-    ((setting, found),) = Ties(**settings).variants(models)
+    ((setting, tensors),) = Ties(**settings).variants(models)
     assert setting == ""
-    return dict(found)
+    return dict(tensors)
 
 
 def test_three_runs_worked_out_by_hand() -> None:
@@ -39,13 +39,13 @@ def test_three_runs_worked_out_by_hand() -> None:
     #                                       [ 0, 9, -4, 0, 0]
     #                                       [ 0, 0,  7, 4, 0]
     # Sums [8, 9, -3, 4, 0]; of the third entry -6 and -4 agree with the sum.
-    found = merged(trained(first, second, third, base=10.0), density=0.4, scale=0.5)
-    assert found["w"].tolist() == [10 + 4, 10 + 4.5, 10 - 2.5, 10 + 2, 10]
+    tensors = merged(trained(first, second, third, base=10.0), density=0.4, scale=0.5)
+    assert tensors["w"].tolist() == [10 + 4, 10 + 4.5, 10 - 2.5, 10 + 2, 10]
 
 
 def test_alone_a_run_keeps_its_largest_changes() -> None:
-    found = merged(trained({"w": [0.5, -3.0, 2.0, -1.0]}, base=1.0), density=0.5)
-    assert found["w"].tolist() == [1.0, -2.0, 3.0, 1.0]
+    tensors = merged(trained({"w": [0.5, -3.0, 2.0, -1.0]}, base=1.0), density=0.5)
+    assert tensors["w"].tolist() == [1.0, -2.0, 3.0, 1.0]
 
 
 def test_the_largest_are_those_of_the_run_or_of_each_tensor() -> None:
@@ -57,8 +57,8 @@ def test_the_largest_are_those_of_the_run_or_of_each_tensor() -> None:
 
 
 def test_a_tensor_that_one_run_left_alone_takes_the_other_runs_change() -> None:
-    found = merged(trained({"mine": [4.0, 1.0]}, {"theirs": [0.0, -2.0]}, base=1.0), density=0.5)
-    assert {name: w.tolist() for name, w in found.items()} == {"mine": [5.0, 1.0], "theirs": [1.0, -1.0]}
+    tensors = merged(trained({"mine": [4.0, 1.0]}, {"theirs": [0.0, -2.0]}, base=1.0), density=0.5)
+    assert {name: w.tolist() for name, w in tensors.items()} == {"mine": [5.0, 1.0], "theirs": [1.0, -1.0]}
 
 
 def test_changes_that_cancel_elect_nothing_and_zeros_are_not_averaged() -> None:
@@ -72,7 +72,9 @@ def test_the_threshold_is_that_of_all_tensors_sorted_together() -> None:
     together = torch.cat([change.flatten().abs() for change in changes]).sort(descending=True).values
     for density in (0.001, 0.2, 0.9, 1.0):
         kept = max(1, round(density * len(together)))
-        assert magnitude_threshold([lambda one=one: one for one in changes], density) == float(together[kept - 1])
+        assert magnitude_threshold([lambda tensor=tensor: tensor for tensor in changes], density) == float(
+            together[kept - 1]
+        )
 
 
 @pytest.mark.parametrize(

@@ -23,26 +23,26 @@ def trained() -> Trained:
 
 def test_the_ends_are_the_two_models_bit_for_bit() -> None:
     models = trained()
-    found = dict(WiseFT(alphas=[0.0, 1.0]).variants(models))
+    variants = dict(WiseFT(alphas=[0.0, 1.0]).variants(models))
     for name in ("a", "b"):
-        assert found["0.0"][name].numpy().tobytes() == models.tuned[name].numpy().tobytes()
-        assert found["1.0"][name].numpy().tobytes() == models.base[name].numpy().tobytes()
+        assert variants["0.0"][name].numpy().tobytes() == models.tuned[name].numpy().tobytes()
+        assert variants["1.0"][name].numpy().tobytes() == models.base[name].numpy().tobytes()
 
 
 def test_alpha_is_the_share_of_the_base() -> None:
     models, method = trained(), WiseFT(alphas=[0.25, 0.7])
-    found = dict(method.variants(models))
-    assert list(found) == method.settings() == ["0.25", "0.7"]
+    variants = dict(method.variants(models))
+    assert list(variants) == method.settings() == ["0.25", "0.7"]
     for alpha in method.alphas:
-        for name, w in found[str(alpha)].items():
-            base, tuned = (one[name].double().numpy() for one in (models.base, models.tuned))
+        for name, w in variants[str(alpha)].items():
+            base, tuned = (weights[name].double().numpy() for weights in (models.base, models.tuned))
             np.testing.assert_allclose(w.numpy(), alpha * base + (1 - alpha) * tuned, atol=1e-6)
 
 
 def test_what_training_left_alone_stays_as_it_was_at_every_alpha() -> None:
     models = trained()
-    for _, found in WiseFT(alphas=[0.1, 0.3, 0.7]).variants(models):
-        assert torch.equal(found["a"][:5], models.base["a"][:5])
+    for _, tensors in WiseFT(alphas=[0.1, 0.3, 0.7]).variants(models):
+        assert torch.equal(tensors["a"][:5], models.base["a"][:5])
 
 
 @pytest.mark.parametrize("alphas", [[], [1.1], [-0.1, 0.5], [0.5, 0.5], [float("nan")]])

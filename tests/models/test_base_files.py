@@ -17,9 +17,9 @@ def test_a_hub_models_files_are_found_in_the_cache_and_nowhere_else(
     (snapshot / "README.md").write_text("card")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     model = ModelConfig(path="someone/model", revision="abc")
-    found = base_file(model, "README.md")
-    assert found is not None
-    assert found.read_text() == "card"
+    path = base_file(model, "README.md")
+    assert path is not None
+    assert path.read_text() == "card"
     assert base_file(model, "LICENSE") is None
     assert base_file(ModelConfig(path="someone/other"), "README.md") is None
     assert base_file(ModelConfig(path="no/such/folder"), "README.md") is None

@@ -59,8 +59,8 @@ def made(folder: Path, path: Path, text: str, system_prompt: str | None = None) 
 
 def test_replies_are_written_as_the_example_of_a_short_one_shows(folder: Path, tmp_path: Path) -> None:
     assert made(folder, tmp_path, PARTS).reply_form == ReplyForm("", "<|im_end|>", "\n", is_written=True)
-    own = ChatTemplate(load_processor(ModelConfig(path=str(folder))))
-    assert own.reply_form == ReplyForm(" ", "</s>", "", is_written=True)
+    template = ChatTemplate(load_processor(ModelConfig(path=str(folder))))
+    assert template.reply_form == ReplyForm(" ", "</s>", "", is_written=True)
     bare = made(folder, tmp_path, PARTS.replace("<|im_end|>\n", " "))
     assert bare.reply_form == ReplyForm("", "</s>", "", is_written=False)
 
@@ -109,9 +109,9 @@ def test_a_template_that_takes_no_system_turn_is_told_where_one_is_given(folder:
 def test_a_system_prompt_goes_before_conversations_without_one(folder: Path, tmp_path: Path) -> None:
     subject = made(folder, tmp_path, PARTS, system_prompt="Be brief.")
     assert subject.render([ASKED]).startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
-    own = subject.render([Turn(Speaker.system, ("Be long.",)), ASKED])
-    assert "Be long." in own
-    assert "Be brief." not in own
+    rendered = subject.render([Turn(Speaker.system, ("Be long.",)), ASKED])
+    assert "Be long." in rendered
+    assert "Be brief." not in rendered
 
 
 def test_a_system_turn_is_given_as_a_string_where_a_list_would_be_printed(folder: Path, tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_pictures_stand_in_the_text_also_where_a_template_puts_them_first(folder
 
 def test_a_line_break_that_the_template_writes_after_a_picture_is_not_doubled(folder: Path, tmp_path: Path) -> None:
     turn = Turn(Speaker.user, (picture(1), "\nWhat is it?"))
-    own = ChatTemplate(load_processor(ModelConfig(path=str(folder))))
-    assert "<image>\nWhat is it?" in own.render([turn])
+    template = ChatTemplate(load_processor(ModelConfig(path=str(folder))))
+    assert "<image>\nWhat is it?" in template.render([turn])
     assert "<image>\nWhat is it?" in made(folder, tmp_path, PARTS).render([turn])
 
 

@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def names(run: Path) -> list[str]:
-    return [one.name for one in list_checkpoints(run)]
+    return [checkpoint.name for checkpoint in list_checkpoints(run)]
 
 
 @pytest.mark.parametrize(

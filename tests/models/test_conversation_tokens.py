@@ -109,8 +109,8 @@ def test_first_tokens_that_a_tokenizer_adds_are_added_and_counted() -> None:
     inner = words()
     inner.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     subject = ConversationTokenizer(inner)
-    found = subject([f"USER:{REPLY} a</s>{REPLY_END}{AFTER_END}"], return_tensors="pt")
-    assert shown(subject, found["input_ids"][0].tolist()) == ["<s>", "▁", *"USER:", "▁a", "</s>"]
+    encoding = subject([f"USER:{REPLY} a</s>{REPLY_END}{AFTER_END}"], return_tensors="pt")
+    assert shown(subject, encoding["input_ids"][0].tolist()) == ["<s>", "▁", *"USER:", "▁a", "</s>"]
     assert subject.replies == (Reply(7, 9, 9),)
     named = subject(["USER: " + subject.protect("</s>")])
     assert shown(subject, named["input_ids"][0])[0] == "<s>"
@@ -120,6 +120,6 @@ def test_a_character_of_the_marked_string_leads_to_its_token() -> None:
     inner = qwen_tokenizer()
     subject = ConversationTokenizer(inner)
     text = subject.protect("a<|im_end|>") + "<|vision_end|>b"
-    found = subject([text])
+    encoding = subject([text])
     place = text.index("<|vision_end|>")
-    assert inner.convert_ids_to_tokens(found["input_ids"][0][found.char_to_token(0, place)]) == "<|vision_end|>"
+    assert inner.convert_ids_to_tokens(encoding["input_ids"][0][encoding.char_to_token(0, place)]) == "<|vision_end|>"

@@ -117,7 +117,7 @@ SIZES = ((20, 20), (40, 20), (17, 33), (30, 10))
 
 def items(loaded: LoadedModel, count: int = 9) -> list[Sample]:
     """Letters and words, short and long prompts, pictures of four sizes; some items have none or two."""
-    found = []
+    samples = []
     for i in range(count):
         kind = AnswerKind.letter if i % 3 else AnswerKind.option
         options = OPTIONS[kind][i % len(OPTIONS[kind])]
@@ -128,8 +128,8 @@ def items(loaded: LoadedModel, count: int = 9) -> list[Sample]:
             images.append(picture(100 + i, *SIZES[(i + 1) % 4]))
         prompt = "What is in this picture? " + "Answer directly. " * (i % 4) + ", ".join(options)
         answer = options[0] if kind is AnswerKind.option else "A"
-        found.append(Sample.question(str(i), prompt, answer, kind, tuple(images), (answer,), options))
-    return found
+        samples.append(Sample.question(str(i), prompt, answer, kind, tuple(images), (answer,), options))
+    return samples
 
 
 def rendered(loaded: LoadedModel, sample: Sample, answer: str | None = None) -> str:
@@ -163,15 +163,15 @@ def processed(loaded: LoadedModel, samples: Sequence[Sample], **kwargs: object) 
 def pictures_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Picture tensors, tiles in one row, without tiles that are padding."""
     sizes = ("image_grid_thw", "target_sizes", "image_sizes", "batch_num_images")
-    found = {key: batch[key] for key in sizes if key in batch}
+    tensors = {key: batch[key] for key in sizes if key in batch}
     values = batch["pixel_values"]
     if values.ndim < 5:
-        return {**found, "pixel_values": values}
+        return {**tensors, "pixel_values": values}
     flat = values.flatten(0, 1)
     real = flat.flatten(1).any(1)
     if "pixel_attention_mask" in batch:
-        found["mask"] = batch["pixel_attention_mask"].flatten(0, 1)[real]
-    return {**found, "pixel_values": flat[real]}
+        tensors["mask"] = batch["pixel_attention_mask"].flatten(0, 1)[real]
+    return {**tensors, "pixel_values": flat[real]}
 
 
 @torch.no_grad()
@@ -195,13 +195,17 @@ def ask(
     loaded: LoadedModel, samples: Sequence[Sample], batch_size: int, feature_bytes: int = 1 << 30
 ) -> list[tuple[float, ...]]:
     engine = Engine(loaded, Encoder(loaded.processor), feature_bytes)
-    found = [one.option_logprobs for one in asked(loaded, samples, choice(batch_size), engine)]
-    assert all(found)
-    return found
+    logprobs = [prediction.option_logprobs for prediction in asked(loaded, samples, choice(batch_size), engine)]
+    assert all(logprobs)
+    return logprobs
 
 
 def largest_gap(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float:
-    pairs = [(x, y) for one, two in zip(first, second, strict=True) for x, y in zip(one, two, strict=True)]
+    pairs = [
+        (x, y)
+        for first_values, second_values in zip(first, second, strict=True)
+        for x, y in zip(first_values, second_values, strict=True)
+    ]
     return max(abs(x - y) for x, y in pairs)
 
 
@@ -292,7 +296,9 @@ def test_layers_beyond_the_last_are_refused_with_how_many_there_are(loaded: Load
 
 
 def test_a_name_that_belongs_to_no_module_stops_words_of_its_part_alone(fresh: LoadedModel) -> None:
-    layers = next(one for name, one in fresh.model.named_modules() if name.endswith(("language_model", "text_model")))
+    layers = next(
+        module for name, module in fresh.model.named_modules() if name.endswith(("language_model", "text_model"))
+    )
     layers.layers[0].something_new = torch.nn.Linear(2, 2)
     choose_trainable(fresh.model, ["language", "vision.attention"])
     with pytest.raises(UserError, match=r"something_new.*belongs to no known module"):
@@ -330,9 +336,9 @@ def test_the_last_language_layers_can_be_freed_alone(loaded: LoadedModel) -> Non
 
 
 def test_linear_layers_are_looked_up_inside_their_part(loaded: LoadedModel) -> None:
-    found = linear_layers(loaded.model, "language", ["up_proj"])
-    assert len(found) == 2
-    assert all(part_of(name + ".") == "language" for name in found)
+    names = linear_layers(loaded.model, "language", ["up_proj"])
+    assert len(names) == 2
+    assert all(part_of(name + ".") == "language" for name in names)
 
 
 def test_the_processor_reads_pictures_without_torchvision(loaded: LoadedModel) -> None:
@@ -365,26 +371,27 @@ def test_prompts_encoded_one_by_one_equal_the_processors_padded_batch(
 
 def test_log_probabilities_do_not_depend_on_batch_size_or_order(loaded: LoadedModel) -> None:
     samples = items(loaded)
-    alone = ask(loaded, samples, 1)
-    assert largest_gap(alone, ask(loaded, samples, 32)) < 1e-4
+    single = ask(loaded, samples, 1)
+    assert largest_gap(single, ask(loaded, samples, 32)) < 1e-4
     shuffled = random.Random(0).sample(range(len(samples)), len(samples))
     again = dict(zip(shuffled, ask(loaded, [samples[i] for i in shuffled], 7), strict=True))
     again_in_order = [again[i] for i in range(len(samples))]
-    assert largest_gap(alone, again_in_order) < 1e-4
-    best = [one.index(max(one)) for one in alone]
-    assert best == [one.index(max(one)) for one in again_in_order]
-    assert len({round(one[0], 3) for one in alone}) > len(samples) / 2
+    assert largest_gap(single, again_in_order) < 1e-4
+    best = [logprobs.index(max(logprobs)) for logprobs in single]
+    assert best == [logprobs.index(max(logprobs)) for logprobs in again_in_order]
+    assert len({round(logprobs[0], 3) for logprobs in single}) > len(samples) / 2
 
 
 def test_log_probabilities_equal_a_naive_forward_pass(loaded: LoadedModel, encoder: Encoder) -> None:
     samples = items(loaded)
     naive = [
-        [naive_logprob(loaded, one, encoder.answer_ids(text, end=False)) for text in one.candidates] for one in samples
+        [naive_logprob(loaded, sample, encoder.answer_ids(text, end=False)) for text in sample.candidates]
+        for sample in samples
     ]
-    for one, expected, found in zip(samples, naive, ask(loaded, samples, 7), strict=True):
-        ids = [encoder.answer_ids(text, end=False) for text in one.candidates]
-        shift = 0.0 if max(map(len, ids)) == 1 or len({i[:-1] for i in ids}) > 1 else expected[0] - found[0]
-        assert largest_gap([expected], [[value + shift for value in found]]) < 1e-4
+    for sample, expected, logprobs in zip(samples, naive, ask(loaded, samples, 7), strict=True):
+        ids = [encoder.answer_ids(text, end=False) for text in sample.candidates]
+        shift = 0.0 if max(map(len, ids)) == 1 or len({i[:-1] for i in ids}) > 1 else expected[0] - logprobs[0]
+        assert largest_gap([expected], [[value + shift for value in logprobs]]) < 1e-4
 
 
 def test_an_option_that_begins_another_is_scored_with_the_end_of_the_turn(
@@ -404,14 +411,14 @@ def test_the_picture_and_the_question_both_matter(loaded: LoadedModel) -> None:
     base = items(loaded)[1]
     other_picture = Sample.question("p", base.prompt, "A", base.kind, (picture(7, *SIZES[1]),), ("A",), base.options)
     other_prompt = Sample.question("q", "Is it?", "A", base.kind, base.images, ("A",), base.options)
-    found = ask(loaded, [base, other_picture, other_prompt], 1)
-    assert largest_gap([found[0]], [found[1]]) > 1e-3
-    assert largest_gap([found[0]], [found[2]]) > 1e-3
+    logprobs = ask(loaded, [base, other_picture, other_prompt], 1)
+    assert largest_gap([logprobs[0]], [logprobs[1]]) > 1e-3
+    assert largest_gap([logprobs[0]], [logprobs[2]]) > 1e-3
 
 
 def test_greedy_answers_do_not_depend_on_the_batch_size(loaded: LoadedModel) -> None:
     samples = items(loaded)
-    texts = [[one.text for one in asked(loaded, samples, greedy(size))] for size in (1, 7)]
+    texts = [[prediction.text for prediction in asked(loaded, samples, greedy(size))] for size in (1, 7)]
     assert texts[0] == texts[1]
     assert len(set(texts[0])) > 1
 
@@ -454,14 +461,14 @@ ODD_GENERATION = {
 
 @pytest.mark.parametrize("loaded", FEW, indirect=True)
 def test_greedy_answers_do_not_depend_on_the_checkpoints_generation_settings(loaded: LoadedModel) -> None:
-    samples, own = items(loaded, 4), loaded.model.generation_config
-    plain = [one.text for one in asked(loaded, samples, greedy(2))]
-    loaded.model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, **ODD_GENERATION)
+    samples, generation_config = items(loaded, 4), loaded.model.generation_config
+    plain = [prediction.text for prediction in asked(loaded, samples, greedy(2))]
+    loaded.model.generation_config = GenerationConfig(eos_token_id=generation_config.eos_token_id, **ODD_GENERATION)
     try:
-        odd = [one.text for one in asked(loaded, samples, greedy(2))]
+        odd = [prediction.text for prediction in asked(loaded, samples, greedy(2))]
         assert loaded.model.generation_config.num_beams == 3  # it stays the model's own
     finally:
-        loaded.model.generation_config = own
+        loaded.model.generation_config = generation_config
     assert odd == plain
     assert any(plain)
 
@@ -471,17 +478,21 @@ def test_greedy_answers_do_not_depend_on_the_checkpoints_generation_settings(loa
 def test_every_end_token_of_folder_and_template_ends_an_answer(
     loaded: LoadedModel, encoder: Encoder, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples, own = items(loaded, 4), loaded.model.generation_config
-    plain = [one.text or "" for one in asked(loaded, samples, greedy(2))]
+    samples, generation_config = items(loaded, 4), loaded.model.generation_config
+    plain = [prediction.text or "" for prediction in asked(loaded, samples, greedy(2))]
     ids = [encoder.tokenizer.encode(text, add_special_tokens=False) for text in plain]
-    end = next(one[1] for one in ids if len(one) > 2 and one[0] != one[1])
+    end = next(token_ids[1] for token_ids in ids if len(token_ids) > 2 and token_ids[0] != token_ids[1])
     if where == "template":
         form = replace(encoder.template.reply_form, end=encoder.tokenizer.decode([end]))
         monkeypatch.setattr(ChatTemplate, "reply_form", form)
     else:
-        ends = [own.eos_token_id, end] if isinstance(own.eos_token_id, int) else [*own.eos_token_id, end]
+        ends = (
+            [generation_config.eos_token_id, end]
+            if isinstance(generation_config.eos_token_id, int)
+            else [*generation_config.eos_token_id, end]
+        )
         monkeypatch.setattr(loaded.model, "generation_config", GenerationConfig(eos_token_id=ends))
-    ended = [one.text or "" for one in asked(loaded, samples, greedy(2))]
+    ended = [prediction.text or "" for prediction in asked(loaded, samples, greedy(2))]
     assert ended != plain
     for short, long in zip(ended, plain, strict=True):
         assert long.startswith(short)
@@ -494,7 +505,7 @@ def test_prompt_and_answer_tokens_are_those_of_the_whole_conversation(
     sample = items(loaded)[1]
     ours = [*encoder.prompt(sample).tokens["input_ids"].tolist(), *encoder.answer_ids(answer)]
     tokenizer = encoder.tokenizer
-    images = [[decode_image(one) for one in sample.images]]
+    images = [[decode_image(image) for image in sample.images]]
     if not has_template(loaded):
         whole = loaded.processor(text=[rendered(loaded, sample)], images=images, suffix=[answer])["input_ids"][0]
         assert ours == list(whole)
@@ -536,24 +547,29 @@ def test_no_state_leaks_from_one_batch_into_the_next(loaded: LoadedModel) -> Non
     engine = Engine(loaded, Encoder(loaded.processor))
     asked(loaded, first, choice(4), engine)
     asked(loaded, first[:3], greedy(4, 3), engine)
-    assert [one.option_logprobs for one in asked(loaded, second, choice(4), engine)] == fresh
+    assert [prediction.option_logprobs for prediction in asked(loaded, second, choice(4), engine)] == fresh
 
 
 def test_picture_features_that_are_reused_change_nothing(loaded: LoadedModel) -> None:
     samples = items(loaded)
     without = ask(loaded, samples, 4, feature_bytes=0)
     engine = Engine(loaded, Encoder(loaded.processor))
-    first, again = ([one.option_logprobs for one in asked(loaded, samples, choice(4), engine)] for _ in range(2))
+    first, again = (
+        [prediction.option_logprobs for prediction in asked(loaded, samples, choice(4), engine)] for _ in range(2)
+    )
     assert PictureEncoder(loaded.model).usable
     assert first == again
     assert largest_gap(first, without) < 1e-5
-    texts = [asked(loaded, samples, greedy(4), one) for one in (engine, Engine(loaded, Encoder(loaded.processor), 0))]
+    texts = [
+        asked(loaded, samples, greedy(4), any_engine)
+        for any_engine in (engine, Engine(loaded, Encoder(loaded.processor), 0))
+    ]
     assert texts[0] == texts[1]
 
 
 def test_candidates_that_go_on_from_one_prefix_score_as_whole_conversations(loaded: LoadedModel) -> None:
     assert loaded.reuses_prefix is (loaded.name not in COPIES_NO_CACHE)
-    samples = [one for one in items(loaded, 12) if one.kind is AnswerKind.option]
+    samples = [sample for sample in items(loaded, 12) if sample.kind is AnswerKind.option]
     whole = ask(replace(loaded, reuses_prefix=False), samples, 3)
     assert largest_gap(ask(loaded, samples, 3), whole) < 1e-4
 
@@ -568,9 +584,9 @@ def test_what_trains_does_not_show_in_a_bit_of_the_scores(fresh: LoadedModel) ->
 @pytest.mark.parametrize("loaded", FEW, indirect=True)
 def test_a_stop_text_ends_an_answer_and_is_left_out(loaded: LoadedModel) -> None:
     samples = items(loaded)
-    plain = [one.text or "" for one in asked(loaded, samples, greedy(4))]
+    plain = [prediction.text or "" for prediction in asked(loaded, samples, greedy(4))]
     stop = next(text[1:3] for text in plain if len(text) > 3)
-    stopped = [one.text for one in asked(loaded, samples, greedy(4, stop=(stop,)))]
+    stopped = [prediction.text for prediction in asked(loaded, samples, greedy(4, stop=(stop,)))]
     assert stopped == [text.partition(stop)[0].strip() for text in plain]
 
 
@@ -579,21 +595,21 @@ def test_a_thought_that_is_longer_than_an_answer_may_be_is_read_whole_whatever_t
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = items(loaded, 5)
-    long = next(one.text or "" for one in asked(loaded, samples[:1], greedy(4, 24)))
+    long = next(prediction.text or "" for prediction in asked(loaded, samples[:1], greedy(4, 24)))
     opening, closing = long[0], long[len(long) // 2 :][:2]
     engine = Engine(loaded, Encoder(loaded.processor), marks=[*THOUGHT_MARKS, (opening, closing)])
 
-    def found(size: int, **more: object) -> list[Prediction]:
+    def predict(size: int, **more: object) -> list[Prediction]:
         return asked(loaded, samples, greedy(size, 2, **more), engine)
 
-    capped, whole = found(4)[0].text or "", found(4, max_thought_tokens=22)
+    capped, whole = predict(4)[0].text or "", predict(4, max_thought_tokens=22)
     thought = long[: long.index(closing) + len(closing)]
     assert len(capped) < len(thought) < len(whole[0].text or "") < len(long)
     assert long.startswith(whole[0].text or "")
-    assert found(1, max_thought_tokens=22) == whole
+    assert predict(1, max_thought_tokens=22) == whole
     generate = loaded.model.generate
     monkeypatch.setattr(loaded.model, "generate", lambda **given: generate(**given | {"stopping_criteria": None}))
-    assert found(4, max_thought_tokens=22) == whole  # stopping early saves tokens and changes nothing
+    assert predict(4, max_thought_tokens=22) == whole  # stopping early saves tokens and changes nothing
 
 
 @pytest.mark.parametrize("loaded", FEW[:1], indirect=True)
@@ -601,20 +617,23 @@ def test_a_reply_says_whether_it_was_cut_off_whatever_the_batch(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = items(loaded)
-    long = [one.text or "" for one in asked(loaded, samples, greedy(4, 12))]
+    long = [prediction.text or "" for prediction in asked(loaded, samples, greedy(4, 12))]
     ids = [Encoder(loaded.processor).tokenizer.encode(text, add_special_tokens=False) for text in long]
     monkeypatch.setattr(loaded.model, "generation_config", GenerationConfig(eos_token_id=[ids[0][3]]))
-    found = [[one.cut_off for one in asked(loaded, samples, greedy(size, 6))] for size in (1, 4)]
-    assert found[0] == found[1]
-    assert set(found[0]) == {True, False}
-    assert [one.cut_off for one in asked(loaded, samples, choice(4))] == [None] * len(samples)
+    cut_off = [[prediction.cut_off for prediction in asked(loaded, samples, greedy(size, 6))] for size in (1, 4)]
+    assert cut_off[0] == cut_off[1]
+    assert set(cut_off[0]) == {True, False}
+    assert [prediction.cut_off for prediction in asked(loaded, samples, choice(4))] == [None] * len(samples)
 
 
 @pytest.mark.parametrize("loaded", FEW, indirect=True)
 def test_samples_are_drawn_item_by_item_whatever_the_batch(loaded: LoadedModel) -> None:
     samples = items(loaded)
     drawn = [
-        [one.text for one in asked(loaded, samples, Settings(Decoding.sample, "fp32", size, 6, (), 1.0, 0.9, seed))]
+        [
+            prediction.text
+            for prediction in asked(loaded, samples, Settings(Decoding.sample, "fp32", size, 6, (), 1.0, 0.9, seed))
+        ]
         for size, seed in ((1, 0), (4, 0), (4, 1))
     ]
     assert drawn[0] == drawn[1]
@@ -625,7 +644,7 @@ def test_pictures_of_equal_label_and_different_content_are_not_confused(loaded: 
     base = items(loaded)[1]
     twin = ImageRef("memory", base.images[0].name, picture(9, *SIZES[1]).data)
     other = Sample.question("twin", base.prompt, "A", base.kind, (twin,), ("A",), base.options)
-    first, second = (encoder.prompt(one).pictures["pixel_values"] for one in (base, other))
+    first, second = (encoder.prompt(sample).pictures["pixel_values"] for sample in (base, other))
     assert not torch.equal(first, second)
 
 
@@ -656,9 +675,9 @@ def trainer(subject: LoadedModel, parts: Sequence[str], method: Method | None = 
 
 def trained(subject: LoadedModel, parts: Sequence[str], *args: Any, steps: int = 2, **changes: Any) -> Trainer:
     """After some steps on the lessons."""
-    found = trainer(subject, parts, *args, **changes)
-    list(found.run(stages(steps)))
-    return found
+    subject_trainer = trainer(subject, parts, *args, **changes)
+    list(subject_trainer.run(stages(steps)))
+    return subject_trainer
 
 
 def stages(steps: int) -> list[Stage]:
@@ -688,7 +707,9 @@ def test_the_loss_is_the_mean_over_answer_tokens_and_looks_at_nothing_else(fresh
     encoder = Encoder(fresh.processor)
     ids = [encoder.answer_ids(sample.answer) for sample in samples]
     tokens = sum(map(len, ids))
-    expected = -sum(naive_logprob(fresh, sample, one) for sample, one in zip(samples, ids, strict=True)) / tokens
+    expected = (
+        -sum(naive_logprob(fresh, sample, token_ids) for sample, token_ids in zip(samples, ids, strict=True)) / tokens
+    )
     passes = subject.passes
     batch = passes.batch(samples)
     outputs = passes.forward(batch)
@@ -732,7 +753,9 @@ def test_a_checkpoint_comes_back_to_the_bit_in_another_model(
         adapters = {name for name in before if ".lora_" in name}
         assert moved(before, fresh.model) == adapters
         assert {part_of(name) for name in adapters} == {"language"}
-        assert len(adapters) == 2 * len([one for one in linear_layers(fresh.model, "language") if "base_layer" in one])
+        assert len(adapters) == 2 * len(
+            [layer_name for layer_name in linear_layers(fresh.model, "language") if "base_layer" in layer_name]
+        )
     after = logits(fresh)
     assert not torch.equal(after, base)
     checkpoint = save_checkpoint(tmp_path, 2, subject.delta(), {"method": {}})
@@ -763,7 +786,7 @@ def test_max_pixels_makes_pictures_smaller(loaded: LoadedModel) -> None:
 @pytest.fixture
 def talks(loaded: LoadedModel) -> list[Sample]:
     """Conversations; the family without a template takes questions alone."""
-    return [one for one in TALKS if has_template(loaded) or (one.is_question and one.images)]
+    return [sample for sample in TALKS if has_template(loaded) or (sample.is_question and sample.images)]
 
 
 def test_the_loss_of_a_conversation_is_the_sum_over_its_replies(fresh: LoadedModel, talks: list[Sample]) -> None:
@@ -790,9 +813,9 @@ def test_a_conversations_loss_does_not_depend_on_its_batch(fresh: LoadedModel, t
     subject = trainer(fresh, PARTS)
     fresh.model.eval()
     together, n = loss_of(subject, talks)
-    alone = [loss_of(subject, [sample]) for sample in talks]
-    assert together == pytest.approx(sum(loss for loss, _ in alone), rel=1e-4)
-    assert n == sum(count for _, count in alone)
+    single = [loss_of(subject, [sample]) for sample in talks]
+    assert together == pytest.approx(sum(loss for loss, _ in single), rel=1e-4)
+    assert n == sum(count for _, count in single)
 
 
 def test_earlier_turns_are_context_when_an_answer_is_scored(loaded: LoadedModel) -> None:
@@ -801,12 +824,12 @@ def test_earlier_turns_are_context_when_an_answer_is_scored(loaded: LoadedModel)
     shown = (picture(3, 20, 20), "What is it?")
     options = ("red", "green")
     asked_twice = [
-        replace(talk(str(i), shown, said, "Which?", "A"), kind=AnswerKind.letter, options=options)
-        for i, said in enumerate(("It is red.", "It is green."))
+        replace(talk(str(i), shown, reply, "Which?", "A"), kind=AnswerKind.letter, options=options)
+        for i, reply in enumerate(("It is red.", "It is green."))
     ]
     engine = Engine(loaded, Encoder(loaded.processor))
     together = asked(loaded, asked_twice, choice(2), engine)
     assert together[0].option_logprobs != together[1].option_logprobs
     for sample, prediction in zip(asked_twice, together, strict=True):
-        (alone,) = asked(loaded, [sample], choice(1), engine)
-        assert prediction.option_logprobs == pytest.approx(alone.option_logprobs, abs=1e-4)
+        (single,) = asked(loaded, [sample], choice(1), engine)
+        assert prediction.option_logprobs == pytest.approx(single.option_logprobs, abs=1e-4)

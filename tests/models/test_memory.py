@@ -77,15 +77,17 @@ def test_estimated_activations_are_what_torch_keeps(family: str, tmp_path: Path)
     folder = FAMILIES[family](tmp_path / family)
     torch.set_num_threads(1)
     for recipe in RECIPES:
-        kept, told = measured(folder, recipe, [one for one in ITEMS if one.images][:4])
-        assert told.activations + told.copies == pytest.approx(kept.activations + kept.copies, rel=0.25), recipe
+        kept, estimated = measured(folder, recipe, [sample for sample in ITEMS if sample.images][:4])
+        assert estimated.activations + estimated.copies == pytest.approx(kept.activations + kept.copies, rel=0.25), (
+            recipe
+        )
 
 
 def test_full_training_takes_16_bytes_a_parameter_besides_what_passes_need() -> None:
     config = replace(CONFIG, recipe=replace(CONFIG.recipe, parts=list(PARTS)))
-    whole, found = sum(SIZES.parameters.values()), of(config)
-    assert found.weights + found.gradients + found.moments == 16 * whole
-    assert found.total == pytest.approx(sum(vars(found).values()))
+    whole, estimated = sum(SIZES.parameters.values()), of(config)
+    assert estimated.weights + estimated.gradients + estimated.moments == 16 * whole
+    assert estimated.total == pytest.approx(sum(vars(estimated).values()))
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3"])
@@ -97,19 +99,21 @@ def test_what_a_word_trains_is_counted_about_as_the_model_itself_counts_it(famil
     counts |= {word: audit(model, [word]).words[0].total for word in layered}
     rough = {"vision.norms", "vision.embeddings", "projector.mlp", "projector.norms"}  # biases are a third of a toy's
     for word in counts.keys() - rough:
-        told = trained_parameters(sizes, setting_of(replace(config, recipe=replace(CONFIG.recipe, parts=[word]))))
-        assert told[word] == pytest.approx(counts[word], rel=0.05, abs=150), word
+        estimated = trained_parameters(sizes, setting_of(replace(config, recipe=replace(CONFIG.recipe, parts=[word]))))
+        assert estimated[word] == pytest.approx(counts[word], rel=0.05, abs=150), word
 
 
 def test_a_module_takes_the_gradients_and_adapters_of_its_own_matrices() -> None:
     words, layers = ["language.attention"], SIZES.language
-    alone = replace(CONFIG, recipe=replace(CONFIG.recipe, parts=words))
-    assert of(alone).gradients == 4 * layers.count * 4 * layers.hidden**2  # q, k, v and o of LLaVA-1.5 are square
-    adapted = replace(alone, method=LoRA(parts=words))
+    attention_only = replace(CONFIG, recipe=replace(CONFIG.recipe, parts=words))
+    assert (
+        of(attention_only).gradients == 4 * layers.count * 4 * layers.hidden**2
+    )  # q, k, v and o of LLaVA-1.5 are square
+    adapted = replace(attention_only, method=LoRA(parts=words))
     assert of(adapted).gradients == 4 * 8 * layers.count * 4 * 2 * layers.hidden
     late = replace(CONFIG, recipe=replace(CONFIG.recipe, parts=["language.layers_16_to_31.attention"]))
-    assert of(late).gradients == of(alone).gradients / 2
-    assert of(late).activations < of(alone).activations
+    assert of(late).gradients == of(attention_only).gradients / 2
+    assert of(late).activations < of(attention_only).activations
     with pytest.raises(UserError, match="has 32 layers, from 0 to 31"):
         of(replace(CONFIG, recipe=replace(CONFIG.recipe, parts=["language.layers_16_to_32"])))
 
@@ -119,7 +123,7 @@ def test_packed_weights_are_adapted_word_by_word_and_norms_may_train() -> None:
 
     def keys(parts: list[str], method: Method) -> set[str]:
         recipe = replace(CONFIG.recipe, parts=parts)
-        return {one.key for one in memory_problems(replace(CONFIG, model=packed, recipe=recipe, method=method))}
+        return {problem.key for problem in memory_problems(replace(CONFIG, model=packed, recipe=recipe, method=method))}
 
     attention = LoRA(parts=["language.attention"])
     assert "recipe.parts" in keys(["language.attention"], Method())
@@ -151,11 +155,11 @@ def test_a_recipe_of_one_item_in_4_bits_fits_24_gb_where_full_training_fits_neit
 
 
 def test_sharding_shares_weights_gradients_and_moments_and_ddp_does_not() -> None:
-    alone, ddp, fsdp = of(CONFIG), of(CONFIG, 8), of(replace(CONFIG, sharding=Sharding.fsdp2), 8)
-    assert fsdp.moments == alone.moments / 8
-    assert alone.weights / 8 < fsdp.weights < alone.weights / 4
-    assert ddp.weights == alone.weights
-    assert ddp.gradients == 2 * alone.gradients
+    single, ddp, fsdp = of(CONFIG), of(CONFIG, 8), of(replace(CONFIG, sharding=Sharding.fsdp2), 8)
+    assert fsdp.moments == single.moments / 8
+    assert single.weights / 8 < fsdp.weights < single.weights / 4
+    assert ddp.weights == single.weights
+    assert ddp.gradients == 2 * single.gradients
 
 
 def test_a_guard_holds_what_changes_a_second_time_and_of_a_sliced_model_everything() -> None:
@@ -209,12 +213,14 @@ def test_a_plan_reads_sizes_from_the_configuration_and_no_weight(tmp_path: Path)
     assert {row["sizes"] for row in rows} == {"read"}
 
 
-@pytest.mark.parametrize(("family", "said"), [("minicpmv4_6", True), ("llava", False)])
-def test_a_plan_says_where_linear_attention_keeps_more_than_it_counts(family: str, said: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "is_noted"), [("minicpmv4_6", True), ("llava", False)])
+def test_a_plan_says_where_linear_attention_keeps_more_than_it_counts(
+    family: str, is_noted: bool, tmp_path: Path
+) -> None:
     folder = FAMILIES[family](tmp_path / family)
     shown = CliRunner().invoke(app, ["models", "plan", "model=local", f"model.path={folder}"])
     assert shown.exit_code == 0
-    assert ("linear attention keeps more" in " ".join(shown.output.split())) is said
+    assert ("linear attention keeps more" in " ".join(shown.output.split())) is is_noted
 
 
 def test_changes_and_usual_recipes_differ_from_the_recipe_as_given() -> None:

@@ -27,7 +27,7 @@ def test_a_resume_folder_that_is_a_link_is_refused_and_nothing_in_it_removed(tmp
 def test_checkpoints_elsewhere_are_refused_and_a_run_elsewhere_is_not(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "disk", 1, {"a": torch.zeros(1)}, {"method": {}})
     (tmp_path / "run").symlink_to(tmp_path / "disk")
-    assert [one.step for one in list_checkpoints(tmp_path / "run")] == [0, 1]
+    assert [checkpoint.step for checkpoint in list_checkpoints(tmp_path / "run")] == [0, 1]
     (tmp_path / "other/checkpoints").mkdir(parents=True)
     (tmp_path / "other/checkpoints/step_000001").symlink_to(tmp_path / "disk/checkpoints/step_000001")
     with pytest.raises(UserError, match="step_000001 is a link"):

@@ -73,7 +73,7 @@ def bf16(folder: Path) -> LoadedModel:
 
 def test_digest_is_of_values_and_not_of_the_width_that_holds_them(folder: Path) -> None:
     wide, narrow = load_model(ModelConfig(path=str(folder))), bf16(folder)
-    assert {one.dtype for one in narrow.model.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in narrow.model.parameters()} == {torch.bfloat16}
     assert narrow.digest == wide.digest
     with torch.no_grad():
         next(narrow.model.parameters()).view(-1)[0] += 1
@@ -103,7 +103,7 @@ def test_fp32_scoring_of_a_model_held_in_bf16_is_that_of_its_values_in_fp32(fami
 
 def test_what_trains_is_fp32_and_what_is_frozen_as_the_model_is_held(folder: Path) -> None:
     subject = trainer(folder, LoRA(), {"dtype": Dtype.bf16})
-    widths = {name: one.dtype for name, one in subject.context.model.named_parameters()}
+    widths = {name: parameter.dtype for name, parameter in subject.context.model.named_parameters()}
     assert {widths[name] for name in subject.trainable} == {torch.float32}
     assert {width for name, width in widths.items() if name not in subject.trainable} == {torch.bfloat16}
     losses = trained(subject)
@@ -115,7 +115,7 @@ def test_every_part_of_a_model_held_in_bf16_trains(folder: Path, parts: list[str
     subject = trainer(folder, Method(), {"dtype": Dtype.bf16}, parts=parts)
     before = snapshot(subject)
     trained(subject, 1)
-    moved = {part_of(name) for name, one in snapshot(subject).items() if not torch.equal(one, before[name])}
+    moved = {part_of(name) for name, tensor in snapshot(subject).items() if not torch.equal(tensor, before[name])}
     assert moved == set(parts)
 
 
@@ -125,10 +125,10 @@ def test_small_steps_on_a_model_held_in_bf16_keep_every_bit_through_save_load_an
     subject = trainer(folder, Method(), {"dtype": Dtype.bf16}, lr=1e-6, warmup=0.0)
     trained(subject, 1)
     made = {name: value.clone() for name, value in subject.delta().items()}
-    assert any(not torch.equal(one, one.bfloat16().float()) for one in made.values())
+    assert any(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in made.values())
     save_checkpoint(tmp_path, 1, made, {"method": {}})
     loaded = bf16(folder)
-    base = {name: one.detach().clone() for name, one in loaded.model.named_parameters()}
+    base = {name: tensor.detach().clone() for name, tensor in loaded.model.named_parameters()}
     swap = WeightSwap(loaded.model)
     for _ in range(2):
         swap.to(list_checkpoints(tmp_path)[-1].delta())
@@ -137,7 +137,7 @@ def test_small_steps_on_a_model_held_in_bf16_keep_every_bit_through_save_load_an
         assert swap.replaced.keys() == made.keys()
         assert all(torch.equal(value, base[name].float()) for name, value in swap.replaced.items())
         swap.to({})
-        assert all(one.dtype == torch.bfloat16 and torch.equal(one, base[name]) for name, one in live.items())
+        assert all(tensor.dtype == torch.bfloat16 and torch.equal(tensor, base[name]) for name, tensor in live.items())
 
 
 def test_scoring_a_model_held_in_bf16_gives_answers_distances_and_layers(folder: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_scoring_a_model_held_in_bf16_gives_answers_distances_and_layers(folder:
     language = next(row for row in runner.distances() if row.part == "language")
     assert language.weight_distance > 0
     answers = asked(loaded, ITEMS[:2], replace(greedy(2), precision="bf16"))
-    assert [bool(one.text) for one in answers] == [True, True]
+    assert [bool(answer.text) for answer in answers] == [True, True]
 
 
 @pytest.mark.parametrize("method", [Method(), LoRA(dropout=0.1)])
@@ -184,7 +184,11 @@ def test_flash_attention_that_cannot_run_is_refused_with_the_way_out() -> None:
 @quiet
 def test_nf4_packs_the_linear_layers_of_the_language_model_only(folder: Path) -> None:
     loaded = load_model(ModelConfig(path=str(folder), dtype=Dtype.bf16, quantisation=Quantisation.nf4))
-    packed = {name.removesuffix(".weight") for name, one in loaded.model.named_parameters() if one.dtype == torch.uint8}
+    packed = {
+        name.removesuffix(".weight")
+        for name, parameter in loaded.model.named_parameters()
+        if parameter.dtype == torch.uint8
+    }
     assert packed == set(linear_layers(loaded.model, "language"))
     assert loaded.digest != bf16(folder).digest
     with pytest.raises(UserError, match=r"matrix\.precision=bf16"):
@@ -197,11 +201,15 @@ def test_adapters_train_on_packed_weights_which_stay_and_are_scored(folder: Path
     model = {"dtype": Dtype.bf16, "quantisation": Quantisation.nf4}
     subject = trainer(folder, LoRA(), model, gradient_checkpointing=True)
     whole = subject.context.model
-    packed = {name: one.detach().clone() for name, one in whole.named_parameters() if one.dtype == torch.uint8}
+    packed = {
+        name: parameter.detach().clone()
+        for name, parameter in whole.named_parameters()
+        if parameter.dtype == torch.uint8
+    }
     losses = trained(subject)
     assert losses[0] > losses[1] > losses[2]
     assert packed
-    assert all(torch.equal(dict(whole.named_parameters())[name], one) for name, one in packed.items())
+    assert all(torch.equal(dict(whole.named_parameters())[name], parameter) for name, parameter in packed.items())
     saved = save_checkpoint(tmp_path, 3, subject.delta(), {"method": {}})
     loaded = load_model(ModelConfig(path=str(folder), **model))
     LoRA().attach(loaded.model, 1)

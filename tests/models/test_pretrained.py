@@ -42,9 +42,9 @@ def test_a_template_takes_the_place_of_the_checkpoints_own(folder: Path, tmp_pat
     config = with_template(folder, tmp_path / "other.jinja", OTHER)
     processor = load_processor(config)
     assert processor.apply_chat_template(QUESTION, add_generation_prompt=True) == "<image>Q: What is it? A:"
-    own, other = load_model(ModelConfig(path=str(folder))), load_model(config)
-    assert own.inputs_digest != other.inputs_digest
-    assert own.digest != other.digest
+    published, replaced = load_model(ModelConfig(path=str(folder))), load_model(config)
+    assert published.inputs_digest != replaced.inputs_digest
+    assert published.digest != replaced.digest
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_of_several_templates_the_default_is_taken(folder: Path) -> None:
 
 def test_a_processor_that_makes_no_numbers_of_a_picture_is_refused(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
-    path = next(one for one in copy.glob("*processor_config.json") if "image_std" in one.read_text())
+    path = next(candidate for candidate in copy.glob("*processor_config.json") if "image_std" in candidate.read_text())
     content = json.loads(path.read_text())
     content.get("image_processor", content)["rescale_factor"] = float("nan")
     path.write_text(json.dumps(content))
@@ -133,11 +133,11 @@ def test_a_model_that_is_not_here_is_refused_at_once_without_a_network(
     config = ModelConfig(path="owner/name", revision="v1")
     for offline, reason in ((True, "HF_HUB_OFFLINE is set"), (False, r"http://127.0.0.1:9 cannot be reached \(.+\)")):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-        with pytest.raises(UserError, match=reason) as told:
+        with pytest.raises(UserError, match=reason) as refused:
             load_config(config)
-        assert "owner/name is neither a folder nor downloaded" in str(told.value)
-        assert str(told.value).endswith("hf download owner/name --revision v1")
-        assert ("Unset it" in str(told.value)) is offline
+        assert "owner/name is neither a folder nor downloaded" in str(refused.value)
+        assert str(refused.value).endswith("hf download owner/name --revision v1")
+        assert ("Unset it" in str(refused.value)) is offline
         load_config(ModelConfig(path=str(folder)))
 
 
@@ -163,6 +163,6 @@ def test_a_processor_without_its_video_half_is_saved_and_loaded_like_any_other(t
     text = second.apply_chat_template(QUESTION, add_generation_prompt=True)
     assert text == first.apply_chat_template(QUESTION, add_generation_prompt=True)
     image = Image.new("RGB", (40, 20), (200, 30, 10))
-    one, two = (p(text=[text], images=[[image]], return_tensors="pt") for p in (first, second))
-    assert one.keys() == two.keys() >= {"input_ids", "pixel_values"}
-    assert all((one[key] == two[key]).all() for key in one)
+    before, after = (p(text=[text], images=[[image]], return_tensors="pt") for p in (first, second))
+    assert before.keys() == after.keys() >= {"input_ids", "pixel_values"}
+    assert all((before[key] == after[key]).all() for key in before)

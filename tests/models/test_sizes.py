@@ -31,8 +31,8 @@ PINPOINTS = [[384 * a, 384 * b] for a in range(1, 7) for b in range(1, 7)]
 
 def tiles(processor: Any, side: int, limits: dict[str, Any]) -> int:
     """How many tiles a processor makes of a square picture."""
-    found = processor(images=[[Image.new("RGB", (side, side))]], return_tensors="pt", **limits)["pixel_values"]
-    return math.prod(found.shape[:-3])
+    pixels = processor(images=[[Image.new("RGB", (side, side))]], return_tensors="pt", **limits)["pixel_values"]
+    return math.prod(pixels.shape[:-3])
 
 
 CASES: dict[str, tuple[str, Callable[[], Any], int]] = {
@@ -63,9 +63,9 @@ CASES: dict[str, tuple[str, Callable[[], Any], int]] = {
 def test_a_picture_is_cut_into_as_many_tiles_as_its_processor_cuts(family: str, max_pixels: int) -> None:
     path, make, patches = CASES[family]
     processor = make()
-    found = NOMINAL[path].pictures.size(max_pixels)
+    size = NOMINAL[path].pictures.size(max_pixels)
     expected = tiles(processor, math.isqrt(max_pixels), _limits(processor, max_pixels))
-    assert (found.patches, found.tile) == (expected * patches, patches)
+    assert (size.patches, size.tile) == (expected * patches, patches)
 
 
 @pytest.mark.parametrize("max_pixels", [300 * 300, 512 * 512, 1_003_520, 1_310_720, 4096 * 4096])
@@ -84,9 +84,9 @@ def test_blocks_of_pictures_that_keep_their_size(path: str, given: dict[str, Any
 def test_slices_of_pictures_are_those_of_their_processor(side: int) -> None:
     processor = transformers.MiniCPMV4_6ImageProcessorPil()
     sizes = processor(images=[Image.new("RGB", (side, side))], return_tensors="pt")["target_sizes"]
-    found = NOMINAL["openbmb/MiniCPM-V-4.6"].pictures.size(side * side)
-    assert found.patches == int(sizes.prod(-1).sum())
-    assert found.tokens == found.patches // 16
+    size = NOMINAL["openbmb/MiniCPM-V-4.6"].pictures.size(side * side)
+    assert size.patches == int(sizes.prod(-1).sum())
+    assert size.tokens == size.patches // 16
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_below_a_folder_called_checkpoints_is_a_run(outputs: Path) -> None:
-    found = resolve(outputs / "run--seed-0")
-    assert found.checkpoint is None
-    assert found.run().name == "run--seed-0"
+    address = resolve(outputs / "run--seed-0")
+    assert address.checkpoint is None
+    assert address.run().name == "run--seed-0"
     assert [run.name for run in resolve(outputs / "grid").runs] == ["a"]
 
 
@@ -38,13 +38,13 @@ def test_a_checkpoint_is_named_below_its_run(outputs: Path) -> None:
     run = outputs / "run--seed-0"
     assert resolve(run / "checkpoints/base").is_base
     assert resolve(f"{run}/checkpoints/step_000000/").checkpoint == BASE.name
-    found = resolve(run / "checkpoints/step_000010")
-    assert (found.folder, found.checkpoint) == (run, "step_000010")
-    assert set(found.scores(found.runs[0])["step"]) == {10}
+    address = resolve(run / "checkpoints/step_000010")
+    assert (address.folder, address.checkpoint) == (run, "step_000010")
+    assert set(address.scores(address.runs[0])["step"]) == {10}
     with pytest.raises(UserError, match=r"has no scores of step_000011; it has .*step_000020"):
-        resolve(run / "checkpoints/step_000011").scores(found.runs[0])
+        resolve(run / "checkpoints/step_000011").scores(address.runs[0])
     with pytest.raises(UserError, match=r"is one checkpoint; name the folder of the run instead: .*seed-0$"):
-        found.whole()
+        address.whole()
 
 
 def test_a_pattern_names_the_seeds_of_one_recipe(outputs: Path) -> None:

@@ -81,6 +81,9 @@ def test_likelihoods_are_never_cut_off(store: CellStore) -> None:
     chosen = [Prediction(option_logprobs=(-0.5, -1.5))] * 40
     samples = [Sample.question(f"i{i}", "Which?", "A", AnswerKind.letter, options=("red", "blue")) for i in range(40)]
     settings = Settings(Decoding.choice, "fp32", 64)
-    one = cell(store, 0, [])
+    scored = cell(store, 0, [])
     stored = store.write("chosen", samples, [""] * 40, chosen, settings, Metric.accuracy, 1.0)
-    assert cut_off_replies([ScoredCell(Work(one.work.checkpoint, one.work.dataset, settings, "chosen"), stored)]) == []
+    assert (
+        cut_off_replies([ScoredCell(Work(scored.work.checkpoint, scored.work.dataset, settings, "chosen"), stored)])
+        == []
+    )

@@ -33,8 +33,8 @@ def test_paths_of_one_tree_move_with_it_and_others_stay(project: Path, monkeypat
     assert manifest_folders(point, None) == ["own", str(project.parent / "shared/sets")]
     project.rename(project.parent / "moved")
     monkeypatch.chdir(project.parent)
-    found = recall(Path("moved") / point)
-    assert found == Scored(MATRIX, ["moved/own", "shared/sets"], Path("moved/outputs"))
+    recalled = recall(Path("moved") / point)
+    assert recalled == Scored(MATRIX, ["moved/own", "shared/sets"], Path("moved/outputs"))
 
 
 def test_what_is_remembered_has_the_same_bytes_in_another_place(project: Path, tmp_path: Path) -> None:
@@ -43,8 +43,8 @@ def test_what_is_remembered_has_the_same_bytes_in_another_place(project: Path, t
         (tmp_path / home / "sets").mkdir()
         known = Scored(MATRIX, [str(tmp_path / home / "sets")], tmp_path / home / "outputs")
         remember(tmp_path / home / "outputs/run", known)
-    one, other = ((tmp_path / home / "outputs/run/scored.json").read_bytes() for home in ("a", "b"))
-    assert one == other
+    first, second = ((tmp_path / home / "outputs/run/scored.json").read_bytes() for home in ("a", "b"))
+    assert first == second
 
 
 def test_a_folder_that_remembers_nothing_has_the_default_manifests(project: Path) -> None:

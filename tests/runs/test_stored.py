@@ -80,13 +80,13 @@ def test_runs_that_only_differ_in_the_seed_share_a_recipe(run: Path) -> None:
         return folder
 
     folders = [copy("a--seed-0", seed=0), copy("a--seed-1", seed=1), copy("b-seed2", seed=2)]
-    assert [one.recipe for one in named(folders)] == ["a", "a", "b"]
+    assert [stored.recipe for stored in named(folders)] == ["a", "a", "b"]
     other = copy(
         "a--seed-2", seed=2, model={**json.loads((run / "run.json").read_text())["config"]["model"], "revision": "x"}
     )
-    assert [one.recipe for one in named([*folders[:2], other])] == ["a--seed-0", "a--seed-1", "a--seed-2"]
+    assert [stored.recipe for stored in named([*folders[:2], other])] == ["a--seed-0", "a--seed-1", "a--seed-2"]
     twice = copy("a-seed0", seed=0)
-    assert [one.recipe for one in named([folders[0], twice])] == ["a--seed-0", "a-seed0"]
+    assert [stored.recipe for stored in named([folders[0], twice])] == ["a--seed-0", "a-seed0"]
 
 
 def test_seeds_share_a_recipe_whichever_items_a_stage_replayed(run: Path) -> None:
@@ -99,7 +99,7 @@ def test_seeds_share_a_recipe_whichever_items_a_stage_replayed(run: Path) -> Non
         content["config"]["data"]["stages"][0]["recipe"] = {"replay": {"samples": 5}}
         (folder / "run.json").write_text(json.dumps(content), "utf-8")
         folders.append(folder)
-    assert [one.recipe for one in named(folders)] == ["a", "a"]
+    assert [stored.recipe for stored in named(folders)] == ["a", "a"]
 
 
 def cut(text: str) -> str:
@@ -109,7 +109,7 @@ def cut(text: str) -> str:
 
 @pytest.mark.parametrize("file", ["scores.csv", "matrix.csv"])
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "problem"),
     [
         (cut, "is cut short"),
         (lambda _: "a,b\n1,2\n", "has no column"),
@@ -120,17 +120,17 @@ def cut(text: str) -> str:
 )
 @pytest.mark.parametrize("command", ["report", "show"])
 def test_a_damaged_table_is_named_with_the_way_to_mend_it(
-    run: Path, file: str, damage: Callable[[str], str], said: str, command: str
+    run: Path, file: str, damage: Callable[[str], str], problem: str, command: str
 ) -> None:
     (run / file).write_text(damage((run / file).read_text("utf-8")), "utf-8")
     message = refused(command, str(run))
     assert str(run / file) in message
-    assert said in message
+    assert problem in message
     assert "eval-matrix" in message
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "said"),
+    ("column", "value", "problem"),
     [
         ("step", "last", "'last' as `step`, where a whole number is expected"),
         ("step", "1.5", "1.5 as `step`, where a whole number is expected"),
@@ -142,12 +142,12 @@ def test_a_damaged_table_is_named_with_the_way_to_mend_it(
     ],
 )
 def test_a_value_of_another_kind_is_named_with_its_line_and_column(
-    run: Path, column: str, value: str, said: str
+    run: Path, column: str, value: str, problem: str
 ) -> None:
     scores = pd.read_csv(run / "scores.csv", dtype=str, keep_default_na=False)
     scores.loc[0, column] = value
     scores.to_csv(run / "scores.csv", index=False)
-    with pytest.raises(UserError, match=rf"scores\.csv .*line 2 .*{said}"):
+    with pytest.raises(UserError, match=rf"scores\.csv .*line 2 .*{problem}"):
         read_table(run / "scores.csv")
 
 
@@ -200,9 +200,9 @@ def test_what_an_older_version_did_not_write_has_its_default(run: Path) -> None:
     content = json.loads((run / "run.json").read_text("utf-8"))
     del content["config"]["recipe"]["replay"]
     (run / "run.json").write_text(json.dumps(content), "utf-8")
-    (found,) = stored_runs(run)
-    assert found.run is not None
-    assert found.run.settings["recipe"]["replay"] == {"samples": 0, "earlier": []}
+    (stored,) = stored_runs(run)
+    assert stored.run is not None
+    assert stored.run.settings["recipe"]["replay"] == {"samples": 0, "earlier": []}
 
 
 def test_a_damaged_cell_leaves_out_its_run_alone_and_is_said(run: Path) -> None:
@@ -218,11 +218,11 @@ def test_a_damaged_cell_leaves_out_its_run_alone_and_is_said(run: Path) -> None:
     assert {flip.run for flip in contents.flips} == {"b"}
     (note,) = contents.notes
     assert note.startswith("Without the answers of a")
-    alone = gather(run, 100)
-    assert (alone.n_flips, alone.recommendation) == (None, None)
-    (found,) = stored_runs(run)
+    report = gather(run, 100)
+    assert (report.n_flips, report.recommendation) == (None, None)
+    (stored,) = stored_runs(run)
     with pytest.raises(UserError, match="missing or damaged"):
-        found.views(found.last(""))
+        stored.views(stored.last(""))
 
 
 def test_a_base_alone_has_not_changed(run: Path) -> None:

@@ -23,9 +23,9 @@ def test_pictures_of_any_size_and_shape_stand_side_by_side() -> None:
 def test_a_row_holds_so_many_pairs_and_no_name_runs_into_the_next() -> None:
     long = "a_set_with_a_long_name:train folder/within/a/folder/" + "W" * 300 + ".png"
     sheet = contact_sheet([pair((8, 8), (8, 8), long, "near")] * (COLUMNS + 1))
-    one = contact_sheet([pair((8, 8), (8, 8), long, "near\na line break of a file's name")])
-    assert sheet.size == (COLUMNS * one.width, 2 * one.height)
-    text = np.asarray(one)[8 + SIDE + 2 :]
+    single = contact_sheet([pair((8, 8), (8, 8), long, "near\na line break of a file's name")])
+    assert sheet.size == (COLUMNS * single.width, 2 * single.height)
+    text = np.asarray(single)[8 + SIDE + 2 :]
     assert (text < 128).any()
     assert (text[:, -4:] == 255).all()
 

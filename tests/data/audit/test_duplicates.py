@@ -65,15 +65,19 @@ def pairs(evaluated: list[Image.Image], known: list[Image.Image]) -> list[Pair]:
 )
 def test_a_changed_copy_is_found_and_nothing_else(change: Callable[[Image.Image], Image.Image]) -> None:
     known = [scene(seed) for seed in range(40)]
-    found = pairs([change(one) for one in known[:15]], known)
-    wanted = [(image_fingerprint(change(one)).pixels, image_fingerprint(one).pixels) for one in known[:15]]
-    assert [(pair.evaluated, pair.known) for pair in found] == wanted
+    matches = pairs([change(original) for original in known[:15]], known)
+    wanted = [
+        (image_fingerprint(change(original)).pixels, image_fingerprint(original).pixels) for original in known[:15]
+    ]
+    assert [(pair.evaluated, pair.known) for pair in matches] == wanted
 
 
-@pytest.mark.parametrize("change", [ImageOps.mirror, ImageOps.flip, ImageOps.invert, lambda one: cropped(one, 24)])
+@pytest.mark.parametrize(
+    "change", [ImageOps.mirror, ImageOps.flip, ImageOps.invert, lambda picture: cropped(picture, 24)]
+)
 def test_what_shows_something_else_is_no_copy(change: Callable[[Image.Image], Image.Image]) -> None:
     known = [scene(seed) for seed in range(15)]
-    assert pairs([change(one) for one in known], known) == []
+    assert pairs([change(picture) for picture in known], known) == []
 
 
 def test_the_same_shape_in_another_color_is_no_copy() -> None:
@@ -90,16 +94,18 @@ def test_flat_pictures_are_told_apart_by_their_brightness() -> None:
 
 
 def test_identical_pictures_are_told_by_their_pixels_and_counted_apart_from_near_ones() -> None:
-    found = pairs([scene(1), scene(1), recompressed(scene(2)), scene(3)], [recompressed(scene(1)), scene(1), scene(2)])
-    assert [(pair.is_identical, pair.bits) for pair in found][:1] == [(True, 0)]
-    assert found[0].rms == 0
-    assert count_duplicates(found) == Duplicates(identical=1, near=1)
+    matches = pairs(
+        [scene(1), scene(1), recompressed(scene(2)), scene(3)], [recompressed(scene(1)), scene(1), scene(2)]
+    )
+    assert [(pair.is_identical, pair.bits) for pair in matches][:1] == [(True, 0)]
+    assert matches[0].rms == 0
+    assert count_duplicates(matches) == Duplicates(identical=1, near=1)
     assert image_fingerprint(scene(1)).pixels != image_fingerprint(scene(1, 97)).pixels
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     known = [scene(seed, 48) for seed in range(20)]
-    shown = [recompressed(one) for one in known]
+    shown = [recompressed(picture) for picture in known]
     whole = {(pair.evaluated, pair.known) for pair in pairs(shown, known)}
     monkeypatch.setattr(duplicates, "CHUNK", 3)
     monkeypatch.setattr(duplicates, "KNOWN_CHUNK", 7)
@@ -129,7 +135,7 @@ def test_twenty_thousand_pictures_are_compared_with_as_many_in_seconds() -> None
         Fingerprint(rng.bytes(32), rng.random(64) < 0.5, rng.integers(0, 256, 768, dtype=np.uint8))
         for _ in range(20_000)
     ]
-    copies = [Fingerprint(rng.bytes(32), one.bits_B, one.thumbnail_V) for one in known]
+    copies = [Fingerprint(rng.bytes(32), fingerprint.bits_B, fingerprint.thumbnail_V) for fingerprint in known]
     assert len(nearest_pairs(copies, known)) == 20_000
 
 
@@ -142,9 +148,9 @@ def lettered(question: str, options: tuple[str, ...], answer: str) -> Sample:
 
 
 def test_options_case_and_punctuation_are_no_part_of_a_question() -> None:
-    one, other = lettered("What is it?", ("cat", "dog"), "A"), lettered("what is  it", ("owl", "Cat!"), "B")
-    assert question_words(one) == question_words(other) == "what is it"
-    assert answer_words(one) == answer_words(other) == "cat"
+    first, second = lettered("What is it?", ("cat", "dog"), "A"), lettered("what is  it", ("owl", "Cat!"), "B")
+    assert question_words(first) == question_words(second) == "what is it"
+    assert answer_words(first) == answer_words(second) == "cat"
 
 
 LONG = "which of the four people in the front row wears a hat made of straw"
@@ -165,12 +171,12 @@ def test_questions_are_the_same_or_share_most_of_their_runs_of_words(
     question: str, answer: str, counts: tuple[int, int, int]
 ) -> None:
     known = TextIndex([(LONG, "anna"), ("who has a hat", "anna")])
-    found = count_overlap([(question, answer)], known)
-    assert (found.items, found.questions, found.answered, found.near) == (1, *counts)
+    counted = count_overlap([(question, answer)], known)
+    assert (counted.items, counted.questions, counted.answered, counted.near) == (1, *counts)
 
 
 def test_a_training_set_without_items_shares_nothing() -> None:
-    found = count_overlap(
+    counted = count_overlap(
         [*questions_and_answers(lettered("What is it?", ("cat", "dog"), "A")), ("", "")], TextIndex([])
     )
-    assert (found.questions, found.near) == (0, 0)
+    assert (counted.questions, counted.near) == (0, 0)

@@ -51,8 +51,8 @@ def verified(folder: Path) -> Verification:
 
 
 def leaks(folder: Path) -> Duplicates:
-    found = verified(folder)
-    return count_duplicates(nearest_pairs(found.evaluated.values(), found.train.values()).values())
+    result = verified(folder)
+    return count_duplicates(nearest_pairs(result.evaluated.values(), result.train.values()).values())
 
 
 def test_a_sound_set_has_no_problems_and_no_leak(folder: Path) -> None:
@@ -136,17 +136,17 @@ def test_a_record_that_makes_no_item_fails_the_check_by_name(folder: Path, capsy
 def test_every_item_that_does_not_fit_is_named_by_the_check(folder: Path) -> None:
     rows = [talk("user", "robot", id=f"talk {number}") for number in range(9)]
     write_talks(folder, talk("user", "assistant"), *rows)
-    found = verified(folder)
-    (problem,) = found.problems
+    result = verified(folder)
+    (problem,) = result.problems
     assert "9 items of split 'test' do not fit" in problem
     assert all("turn 2 is said by 'robot'; known are" in line for line in problem.splitlines()[1:-1])
     assert [f"(id 'talk {number}')" in problem for number in range(9)] == [True] * 9
-    assert found.sizes == {"train": 2}
+    assert result.sizes == {"train": 2}
 
 
 def test_a_conversation_is_shown_turn_by_turn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = [("system", "Be brief."), ("user", "Is <image> [red]?"), ("assistant", "No."), ("user", "Is it\nblue?")]
-    turns = [{"role": role, "content": text} for role, text in [*said, ("assistant", "Yes.")]]
+    spoken = [("system", "Be brief."), ("user", "Is <image> [red]?"), ("assistant", "No."), ("user", "Is it\nblue?")]
+    turns = [{"role": role, "content": text} for role, text in [*spoken, ("assistant", "Yes.")]]
     turns[2] |= {"loss": False}
     write_talks(folder, {"messages": turns, "images": ["test3.png"]}, talk("user"))
     data_show(compose(FinetuneConfig, [f"manifests=[{folder}]"]), ["mine"])

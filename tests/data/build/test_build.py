@@ -63,12 +63,12 @@ def most_similar(clip: Path, pictures: Path, ids: list[str]) -> dict[str, list[s
     model, tokenizer = CLIPModel.from_pretrained(clip), CLIPTokenizer.from_pretrained(clip)
     texts = tokenizer([f"a photo of {name}" for name in FLOWERS], padding=True, return_tensors="pt")
     prepare = AutoImageProcessor.from_pretrained(clip, backend="pil")
-    found = {}
-    for one in ids:
-        pixels = prepare(images=Image.open(pictures / one).convert("RGB"), return_tensors="pt")["pixel_values"]
+    names = {}
+    for picture_id in ids:
+        pixels = prepare(images=Image.open(pictures / picture_id).convert("RGB"), return_tensors="pt")["pixel_values"]
         logits_N = model(**texts, pixel_values=pixels).logits_per_image[0]
-        found[one] = [FLOWERS[index] for index in logits_N.argsort(descending=True)]
-    return found
+        names[picture_id] = [FLOWERS[index] for index in logits_N.argsort(descending=True)]
+    return names
 
 
 def test_wrong_options_are_three_of_the_five_most_similar_wrong_classes(build: Build, clip: Path) -> None:
@@ -254,7 +254,7 @@ def test_classes_of_one_name_never_meet_in_a_question(build: Build, tmp_path: Pa
     assert len(made) == 6
     for row in made:
         assert sorted(name.casefold() for name in row["options"]) == [
-            f"2012 {one}" for one in ("crane", "hen", "jay", "kite")
+            f"2012 {class_name}" for class_name in ("crane", "hen", "jay", "kite")
         ]
 
 

@@ -16,16 +16,16 @@ from tests.support.build_sets import flowers, put, table
 TENCH, GOLDFISH = "n01440764", "n01443537"
 
 
-def found(published: PublishedDataset) -> dict[str, tuple[str, str]]:
+def pictures_by_id(published: PublishedDataset) -> dict[str, tuple[str, str]]:
     """Id -> split and class name."""
-    return {one.id: (one.split, published.names[one.label]) for one in published.pictures}
+    return {picture.id: (picture.split, published.names[picture.label]) for picture in published.pictures}
 
 
 def test_the_ilsvrc_folder_with_sorted_validation_pictures(tmp_path: Path) -> None:
     put(tmp_path / f"train/{TENCH}/{TENCH}_1.JPEG")
     put(tmp_path / f"val/{GOLDFISH}/ILSVRC2012_val_00000001.JPEG")
     published = read("imagenet_vqa", tmp_path)
-    assert found(published) == {
+    assert pictures_by_id(published) == {
         f"train/{TENCH}/{TENCH}_1.JPEG": ("train", "tench"),
         f"val/{GOLDFISH}/ILSVRC2012_val_00000001.JPEG": ("test", "goldfish"),
     }
@@ -40,7 +40,7 @@ def test_kaggles_archive_labels_its_validation_pictures_by_a_list(tmp_path: Path
     (tmp_path / "LOC_val_solution.csv").write_text(labels)
     published = read("imagenet_vqa", tmp_path)
     assert published.folder == base
-    assert found(published)["val/ILSVRC2012_val_00000007.JPEG"] == ("test", "goldfish")
+    assert pictures_by_id(published)["val/ILSVRC2012_val_00000007.JPEG"] == ("test", "goldfish")
 
 
 def test_validation_pictures_without_labels_are_refused(tmp_path: Path) -> None:
@@ -67,15 +67,15 @@ def test_folders_of_classes_without_pictures_are_refused(tmp_path: Path) -> None
 def test_imagenetv2s_folders_are_numbers_not_texts(tmp_path: Path) -> None:
     for label in ("0", "1", "2", "10"):
         put(tmp_path / f"imagenetv2-matched-frequency-format-val/{label}/a.jpeg")
-    names = {id_: name for id_, (_, name) in found(read("imagenetv2_vqa", tmp_path)).items()}
+    names = {id_: name for id_, (_, name) in pictures_by_id(read("imagenetv2_vqa", tmp_path)).items()}
     expected = {"0/a.jpeg": "tench", "1/a.jpeg": "goldfish", "2/a.jpeg": "great white shark", "10/a.jpeg": "brambling"}
     assert names == expected
 
 
 def test_a_list_is_read_by_paths_of_another_machine(tmp_path: Path) -> None:
     published = read("flowers102_vqa", flowers(tmp_path))
-    assert found(published)["jpg/image_00001.jpg"] == ("test", "rose")
-    assert Counter(split for split, _ in found(published).values()) == {"train": 24, "test": 24}
+    assert pictures_by_id(published)["jpg/image_00001.jpg"] == ("test", "rose")
+    assert Counter(split for split, _ in pictures_by_id(published).values()) == {"train": 24, "test": 24}
 
 
 def test_two_folders_of_caltech_may_share_a_name(tmp_path: Path) -> None:
@@ -87,7 +87,9 @@ def test_two_folders_of_caltech_may_share_a_name(tmp_path: Path) -> None:
     (tmp_path / "caltech.jsonl").write_text("\n".join(lines))
     published = read("caltech101_vqa", tmp_path)
     assert published.names == ("face",)
-    assert list(found(published)) == [f"101_ObjectCategories/{one}/image_0001.jpg" for one in ("Faces", "Faces_easy")]
+    assert list(pictures_by_id(published)) == [
+        f"101_ObjectCategories/{category}/image_0001.jpg" for category in ("Faces", "Faces_easy")
+    ]
 
 
 def test_pictures_of_a_list_that_are_not_here_are_refused(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_cars_in_tables_are_called_by_the_year_first(tmp_path: Path) -> None:
     names = ["AM General Hummer SUV 2000", "Bugatti Veyron 16.4 Coupe 2009"]
     table(tmp_path / "data/train-00000-of-00001-ab12.parquet", [1, 0], names)
     table(tmp_path / "data/test-00000-of-00001.parquet", [0], names)
-    assert found(read("stanford_cars_vqa", tmp_path)) == {
+    assert pictures_by_id(read("stanford_cars_vqa", tmp_path)) == {
         "train/train-00000-of-00001-ab12/000000.jpg": ("train", "2009 Bugatti Veyron 16.4 Coupe"),
         "train/train-00000-of-00001-ab12/000001.jpg": ("train", "2000 AM General Hummer SUV"),
         "test/test-00000-of-00001/000000.jpg": ("test", "2000 AM General Hummer SUV"),
@@ -131,7 +133,10 @@ def test_imagenets_tables_have_no_labels_in_their_test_split_so_validation_becom
     table(tmp_path / "data/train-00000-of-00294.parquet", [0])
     table(tmp_path / "data/validation-00000-of-00014.parquet", [999])
     table(tmp_path / "data/test-00000-of-00028.parquet", [-1])
-    assert set(found(read("imagenet_vqa", tmp_path)).values()) == {("train", "tench"), ("test", "toilet tissue")}
+    assert set(pictures_by_id(read("imagenet_vqa", tmp_path)).values()) == {
+        ("train", "tench"),
+        ("test", "toilet tissue"),
+    }
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -150,6 +155,6 @@ def test_a_misspelt_name_is_told_what_was_probably_meant() -> None:
 def test_a_larger_limit_keeps_the_pictures_of_a_smaller_one(tmp_path: Path) -> None:
     published = read("flowers102_vqa", flowers(tmp_path))
     few, more, all_ = (published.limit_pictures(limit).pictures for limit in (5, 9, None))
-    assert Counter(one.split for one in few) == {"train": 5, "test": 5}
+    assert Counter(picture.split for picture in few) == {"train": 5, "test": 5}
     assert set(few) < set(more) < set(all_)
-    assert list(all_) == sorted(all_, key=lambda one: one.id)
+    assert list(all_) == sorted(all_, key=lambda picture: picture.id)

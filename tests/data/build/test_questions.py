@@ -33,7 +33,7 @@ def test_each_of_the_five_is_drawn_as_often_and_shown_anywhere() -> None:
 
 def test_another_seed_draws_other_options() -> None:
     others = [options("heron", NEAREST, f"1\0picture {number}") for number in range(100)]
-    assert sum(one == other for one, other in zip(DRAWN, others, strict=False)) < 10
+    assert sum(drawn == redrawn for drawn, redrawn in zip(DRAWN, others, strict=False)) < 10
 
 
 def test_a_wrong_option_is_never_the_answer_in_other_capitals() -> None:
