@@ -13,8 +13,8 @@ from rich.console import RenderableType
 from forgetbench.core.errors import UserError
 from forgetbench.core.shell import argument
 from forgetbench.runs.address import resolve
-from forgetbench.runs.courses import STRATEGIES
-from forgetbench.runs.courses import TABLE as COURSE
+from forgetbench.runs.continual import STRATEGIES
+from forgetbench.runs.continual import TABLE as COURSE
 from forgetbench.runs.engines import check_one_engine
 from forgetbench.runs.guard import ending_of, endings
 from forgetbench.runs.stored import StoredRun, read_table

@@ -15,7 +15,7 @@ from forgetbench.core.files import remove_all
 from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.methods.operation import Operation
-from forgetbench.runs.courses import STRATEGIES, courses
+from forgetbench.runs.continual import STRATEGIES, continual_runs
 from forgetbench.runs.guard import endings, with_guarded_sets
 from forgetbench.runs.recipes import last_pairs, named
 from forgetbench.runs.run import read_run
@@ -66,7 +66,7 @@ def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
         [path for point in points if (path := point / name).is_file()] for name in (REPRESENTATION, DRIFT, GUARD)
     )
     runs = named(points)
-    has_seeds, sequences = len({run.recipe for run in runs}) < len(runs), courses(runs)
+    has_seeds, sequences = len({run.recipe for run in runs}) < len(runs), continual_runs(runs)
     further = {
         **({REPRESENTATION: joined_representation(measured)} if measured else {}),
         **({GUARD: pd.concat([read_table(path) for path in guarded], ignore_index=True)} if guarded else {}),

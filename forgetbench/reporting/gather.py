@@ -22,7 +22,7 @@ from forgetbench.reporting.leaks import find_leaks
 from forgetbench.reporting.recommendation import recommend
 from forgetbench.reporting.thumbnails import thumbnails
 from forgetbench.runs.address import resolve
-from forgetbench.runs.courses import STRATEGIES, TABLE, continual_table, courses, is_continual
+from forgetbench.runs.continual import STRATEGIES, TABLE, continual_runs, continual_table, is_continual
 from forgetbench.runs.engines import check_one_engine
 from forgetbench.runs.guard import ending_of
 from forgetbench.runs.recipes import Recipes, run_pairs
@@ -136,7 +136,7 @@ def _strategies(path: Path, runs: Sequence[StoredRun]) -> tuple[pd.DataFrame, li
     if stored.is_file() and all(table.stat().st_mtime_ns <= stored.stat().st_mtime_ns for table in tables):
         return read_table(stored), []
     try:
-        return strategy_rows(courses(continual)), []
+        return strategy_rows(continual_runs(continual)), []
     except UserError as error:
         return pd.DataFrame(), [f"Strategies are not compared: {error}"]
 

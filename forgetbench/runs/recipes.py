@@ -13,7 +13,7 @@ import pandas as pd
 from forgetbench.config import FinetuneConfig
 from forgetbench.config.result import deciding
 from forgetbench.core.errors import UserError
-from forgetbench.runs.courses import strategy_names
+from forgetbench.runs.continual import strategy_names
 from forgetbench.runs.run import FILE
 from forgetbench.runs.stored import StoredRun
 from forgetbench.tables.cell_view import CellView, matched

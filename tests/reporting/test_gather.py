@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from forgetbench.reporting.gather import gather
-from forgetbench.runs.courses import courses, is_continual
+from forgetbench.runs.continual import continual_runs, is_continual
 from forgetbench.runs.recipes import stored_runs
 from forgetbench.tables.continual_strategies import strategy_rows
 from forgetbench.tables.scores import write_csv
@@ -60,7 +60,7 @@ def test_a_run_of_one_task_has_no_such_tables(outputs: Path) -> None:
     assert tables.strategies.empty
     (run,) = stored_runs(outputs / "plain")
     assert not is_continual(run)
-    assert courses([run]) == {}
+    assert continual_runs([run]) == {}
 
 
 def test_one_strategy_at_two_rates_is_two(outputs: Path, tmp_path: Path) -> None:
@@ -71,13 +71,13 @@ def test_one_strategy_at_two_rates_is_two(outputs: Path, tmp_path: Path) -> None
     described["config"]["recipe"]["lr"] = 1e-5
     described["config"]["data"]["stages"].reverse()  # another order is the same strategy
     (grid / "low/run.json").write_text(json.dumps(described), "utf-8")
-    assert set(courses(stored_runs(grid))) == {"joint", "seq_full (lr=0.0004)", "seq_full (lr=1e-05)"}
+    assert set(continual_runs(stored_runs(grid))) == {"joint", "seq_full (lr=0.0004)", "seq_full (lr=1e-05)"}
 
 
 def test_a_stored_table_is_read_while_it_is_up_to_date(outputs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "outputs"
     shutil.copytree(outputs, folder)
-    rows = strategy_rows(courses(stored_runs(folder / "grid")))
+    rows = strategy_rows(continual_runs(stored_runs(folder / "grid")))
     write_csv(rows.assign(value=0.5), folder / "grid/strategies.csv")
     assert set(gather(folder / "grid", 0).tables.strategies["value"]) == {0.5}
     later = (folder / "grid/strategies.csv").stat().st_mtime + 10

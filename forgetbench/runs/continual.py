@@ -82,7 +82,7 @@ def continual_table(run: StoredRun) -> pd.DataFrame:
     return table.assign(strategy=run.strategy) if len(table) else table
 
 
-def courses(runs: Sequence[StoredRun]) -> dict[str, list[ContinualRun]]:
+def continual_runs(runs: Sequence[StoredRun]) -> dict[str, list[ContinualRun]]:
     """The results of scored runs with several tasks, by strategy.
 
     Raises:
