@@ -71,9 +71,9 @@ def is_invisible(text: str) -> bool:
     """Whether a reader would see nothing: only blanks, invisible characters or empty markup."""
     if text.isascii() and not set(text) & set("<&\\"):
         return not text.strip()
-    before = None
-    while before != text:
-        before, text = text, _EMPTY_MARKUP.sub("", text)
+    previous = None
+    while previous != text:
+        previous, text = text, _EMPTY_MARKUP.sub("", text)
     return all(unicodedata.category(character) in _UNSEEN or character in _FILLERS for character in text)
 
 

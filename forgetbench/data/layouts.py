@@ -118,7 +118,7 @@ def _map_columns(manifest: Manifest, split: str, rows: Iterator[Row]) -> Iterato
     missing = set(columns.values())
     for row in rows:
         missing = missing and missing.difference(row)
-        yield row | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+        yield row | {name: row[column] for name, column in columns.items() if column in row}
     if missing:
         names = ", ".join(sorted(missing))
         raise UserError(f"{manifest.path}: no item of split '{split}' has the column {names} (`source.columns`).")

@@ -22,12 +22,12 @@ class Match:
     """The dataset's item id -> line."""
     unknown: Sequence[Answer]
     """Lines of no item."""
-    how: str
+    matched_by: str
     """The field that they were matched by, or "place in the file"."""
 
     def key(self, answer: Answer) -> str:
         """The id or place by which a line names its item."""
-        return answer.ids.get(self.how, str(answer.place))
+        return answer.ids.get(self.matched_by, str(answer.place))
 
 
 def match_items(

@@ -32,9 +32,9 @@ class Answer:
     """Field -> the item's id; empty if the file has none."""
     place: int | None
     """Index of the item in the full file of items; None if the line does not give it."""
-    given: str | tuple[float, ...]
+    response: str | tuple[float, ...]
     """The generated text, or a score per candidate."""
-    stated: object
+    stated_target: object
     """The target that the file states; None if it states none."""
     filter: str = ""
     """lm-eval repeats an item for each of a task's filters."""
@@ -120,8 +120,8 @@ def _lm_eval(row: Row, line: int) -> Answer:
 def _lmms_eval(row: Row, line: int) -> Answer:
     """As lm-eval, but most models give a candidate's mean loss per token instead of a log-likelihood."""
     answer = _lm_eval(row, line)
-    if isinstance(answer.given, tuple) and min(answer.given) >= 0:
-        return replace(answer, given=tuple(-loss for loss in answer.given))
+    if isinstance(answer.response, tuple) and min(answer.response) >= 0:
+        return replace(answer, response=tuple(-loss for loss in answer.response))
     return answer
 
 

@@ -148,20 +148,22 @@ def read_predictions(
         first = match.unknown[0]
         notes.append(
             f"{path}: {len(match.unknown)} of {len(answers)} lines are of no item of the dataset, the first is line "
-            f"{first.line} ({match.how} '{match.key(first)}'); they are left out."
+            f"{first.line} ({match.matched_by} '{match.key(first)}'); they are left out."
         )
     missing = [sample.id for sample in samples if sample.id not in answer_of]
     if missing:
         without = f"{path}: {len(missing)} of {len(samples)} items have no prediction, the first is '{missing[0]}' "
         if not partial or len(missing) == len(samples):
             raise UserError(
-                f"{without}(matched by {match.how}). Generate for the whole split, or correct the ids; partial=true "
-                "scores what is there."
+                f"{without}(matched by {match.matched_by}). Generate for the whole split, or correct the ids; "
+                "partial=true scores what is there."
             )
-        notes.append(f"{without}(matched by {match.how}); scored are the {len(samples) - len(missing)} that have one.")
+        notes.append(
+            f"{without}(matched by {match.matched_by}); scored are the {len(samples) - len(missing)} that have one."
+        )
     pairs = [(sample, answer_of[sample.id]) for sample in samples if sample.id in answer_of]
     _check_targets(path, pairs)
-    decoding = Decoding.greedy if isinstance(pairs[0][1].given, str) else Decoding.choice
+    decoding = Decoding.greedy if isinstance(pairs[0][1].response, str) else Decoding.choice
     predictions = {sample.id: _prediction(path, decoding, sample, answer) for sample, answer in pairs}
     return ExternalPredictions(decoding, predictions, kind, tuple(notes))
 
@@ -177,16 +179,16 @@ def ids_of_rows(manifest: Manifest, split: str) -> dict[str, dict[str, str]]:
 
 def _check_targets(path: Path, pairs: Sequence[tuple[Sample, Answer]]) -> None:
     """Refuse a file whose targets are not those of the items."""
-    stated = [(sample, answer, _target_texts(answer.stated)) for sample, answer in pairs]
-    wrong = [(sample, answer) for sample, answer, texts in stated if texts and not texts & _accepted_texts(sample)]
+    stated = [(sample, answer, _target_texts(answer.stated_target)) for sample, answer in pairs]
+    mismatches = [(sample, answer) for sample, answer, texts in stated if texts and not texts & _accepted_texts(sample)]
     comparable = sum(bool(texts) for _, _, texts in stated)
-    if len(wrong) > MISMATCHES * comparable:
-        sample, answer = wrong[0]
+    if len(mismatches) > MISMATCHES * comparable:
+        sample, answer = mismatches[0]
         raise UserError(
-            f"{path}: {len(wrong)} of {comparable} targets are not the dataset's: the lines seem to be of other "
-            f"items. The first: line {answer.line} says {answer.stated!r} for item '{sample.id}', whose answer is "
-            f"'{sample.answer}'. Generate from the same file in the same order, or give ids. If the targets are only "
-            "written in another way, leave the field out."
+            f"{path}: {len(mismatches)} of {comparable} targets are not the dataset's: the lines seem to be of other "
+            f"items. The first: line {answer.line} says {answer.stated_target!r} for item '{sample.id}', whose answer "
+            f"is '{sample.answer}'. Generate from the same file in the same order, or give ids. If the targets are "
+            "only written in another way, leave the field out."
         )
 
 
@@ -213,24 +215,26 @@ def _normalise(text: object) -> str:
 
 
 def _prediction(path: Path, decoding: Decoding, sample: Sample, answer: Answer) -> Prediction:
-    given, n = answer.given, len(sample.candidates)
-    where = f"{path}:{answer.line}: item '{sample.id}'"
-    if isinstance(given, str) != (decoding is Decoding.greedy):
-        raise UserError(f"{where}: text on some lines and log-probabilities on others; put them into two files.")
-    if isinstance(given, str):
-        if len(given) > MAX_LETTERS:
-            raise UserError(f"{where}: a text of {len(given):,} characters, and a reply may have {MAX_LETTERS:,}.")
+    response, n_candidates = answer.response, len(sample.candidates)
+    location = f"{path}:{answer.line}: item '{sample.id}'"
+    if isinstance(response, str) != (decoding is Decoding.greedy):
+        raise UserError(f"{location}: text on some lines and log-probabilities on others; put them into two files.")
+    if isinstance(response, str):
+        if len(response) > MAX_LETTERS:
+            raise UserError(
+                f"{location}: a text of {len(response):,} characters, and a reply may have {MAX_LETTERS:,}."
+            )
         # JSON can hold a lone surrogate, which our files cannot.
-        return Prediction(text=given.encode("utf-8", "replace").decode("utf-8"))
-    if len(given) != n:
-        expected = f"{n} candidates" if n else "an open question, which has no candidates"
+        return Prediction(text=response.encode("utf-8", "replace").decode("utf-8"))
+    if len(response) != n_candidates:
+        expected = f"{n_candidates} candidates" if n_candidates else "an open question, which has no candidates"
         raise UserError(
-            f"{where}: {len(given)} log-probabilities for {expected}; give one for each candidate, in order."
+            f"{location}: {len(response)} log-probabilities for {expected}; give one for each candidate, in order."
         )
-    if any(math.isnan(logprob) or logprob > _ROUNDING for logprob in given):
-        raise UserError(f"{where}: {list(given)} are no log-probabilities; expected numbers of at most 0.")
-    if max(given) == -math.inf:
+    if any(math.isnan(logprob) or logprob > _ROUNDING for logprob in response):
+        raise UserError(f"{location}: {list(response)} are no log-probabilities; expected numbers of at most 0.")
+    if max(response) == -math.inf:
         raise UserError(
-            f"{where}: all its log-probabilities are -Infinity, so none of the candidates is the likeliest."
+            f"{location}: all its log-probabilities are -Infinity, so none of the candidates is the likeliest."
         )
-    return Prediction(option_logprobs=given)
+    return Prediction(option_logprobs=response)

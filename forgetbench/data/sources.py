@@ -85,19 +85,19 @@ def load_split(manifest: Manifest, split: str, limit: int | None = None, distrac
     Raises:
         UserError: a file is missing, or items do not fit the manifest; names them.
     """
-    read = read_split(manifest, split, limit, distract)
-    if read.refused:
-        raise UserError(refusal(manifest, split, read.refused, _MAX_NAMED))
-    if not read.samples:
-        why = "; in each, the class name is the right answer or there is one wrong option" if distract else ""
-        why += f"; {left_out(split, read.left_out, _MAX_NAMED)}" if read.left_out else ""
-        raise UserError(f"{manifest.path}: split '{split}' has no items{' for a probe' if distract else ''}{why}.")
-    if not read.may_show_pictures and "text" not in manifest.image_domains:
+    result = read_split(manifest, split, limit, distract)
+    if result.refused:
+        raise UserError(refusal(manifest, split, result.refused, _MAX_NAMED))
+    if not result.samples:
+        reason = "; in each, the class name is the right answer or there is one wrong option" if distract else ""
+        reason += f"; {left_out(split, result.left_out, _MAX_NAMED)}" if result.left_out else ""
+        raise UserError(f"{manifest.path}: split '{split}' has no items{' for a probe' if distract else ''}{reason}.")
+    if not result.may_show_pictures and "text" not in manifest.image_domains:
         raise UserError(f"{manifest.path}: {without_pictures(manifest, split)}.")
-    if read.left_out and (manifest.path, split) not in _reported and os.environ.get("RANK", "0") == "0":
+    if result.left_out and (manifest.path, split) not in _reported and os.environ.get("RANK", "0") == "0":
         _reported.add((manifest.path, split))
-        print(f"{manifest.name}: {left_out(split, read.left_out, _MAX_NAMED)}.", file=sys.stderr)
-    return read
+        print(f"{manifest.name}: {left_out(split, result.left_out, _MAX_NAMED)}.", file=sys.stderr)
+    return result
 
 
 def read_split(manifest: Manifest, split: str, limit: int | None = None, distract: bool = False) -> SplitItems:
@@ -108,29 +108,29 @@ def read_split(manifest: Manifest, split: str, limit: int | None = None, distrac
     """
     if manifest.source is None:
         raise UserError(f"{manifest.path}: a mixture has no items of its own; name its parts.")
-    read, ids = SplitItems(), set[str]()
+    result, ids = SplitItems(), set[str]()
     reader = _Reader(manifest, split, distract)
     drafts = list[_Readings]()
     for index, row in chosen_rows(manifest, split, limit, reader.observe):
         item_id = str(index if row.get("id") is None else row["id"])
-        read.drawn.append(index)
+        result.drawn.append(index)
         try:
             layout, samples = reader.read(row, item_id)
             if item_id in ids and any(samples.values()):
                 raise ValueError(f"id '{item_id}' is not unique")
         except NoItemError as error:
-            read.left_out[printable(item_id)] = str(error)
+            result.left_out[printable(item_id)] = str(error)
         except (KeyError, ValueError, TypeError) as error:
-            read.refused.append(_refused_item(index, item_id, row, error))
-            if len(read.refused) == MAX_REFUSED:
+            result.refused.append(_refused_item(index, item_id, row, error))
+            if len(result.refused) == MAX_REFUSED:
                 break
         else:
             ids.add(item_id)
             ambiguous = _refused_item(index, item_id, row, _ambiguous_answer(row)) if len(samples) > 1 else None
             drafts.append(_Readings(index, samples, ambiguous))
             if layout:
-                read.layouts[item_id] = layout
-    resolved = _resolve_readings(read, drafts, reader.agreed)
+                result.layouts[item_id] = layout
+    resolved = _resolve_readings(result, drafts, reader.agreed)
     is_whole = limit is None and manifest.split(split).limit is None
     shows_pictures = any(sample.images for sample in resolved.samples) or (not is_whole and reader.may_show)
     return replace(resolved, may_show_pictures=shows_pictures)
@@ -152,15 +152,15 @@ class _Readings:
     """The error to report for an ambiguous answer if the split's items agree on no reading."""
 
 
-def _resolve_readings(read: SplitItems, drafts: Sequence[_Readings], agreed: AnswerIs | None) -> SplitItems:
+def _resolve_readings(result: SplitItems, drafts: Sequence[_Readings], agreed: AnswerIs | None) -> SplitItems:
     """Add the items of `drafts`, with ambiguous answers read by the `agreed` reading."""
     ambiguous = [draft.refused for draft in drafts if draft.refused and agreed is None]
-    refused = sorted([*read.refused, *ambiguous], key=lambda draft: draft.place)[:MAX_REFUSED]
+    refused = sorted([*result.refused, *ambiguous], key=lambda draft: draft.place)[:MAX_REFUSED]
     chosen = [
         draft.samples[agreed] if draft.refused and agreed else next(iter(draft.samples.values())) for draft in drafts
     ]
     places = [draft.place for draft, sample in zip(drafts, chosen, strict=True) if sample]
-    return replace(read, refused=refused, samples=[sample for sample in chosen if sample], places=places)
+    return replace(result, refused=refused, samples=[sample for sample in chosen if sample], places=places)
 
 
 def _ambiguous_answer(row: Row) -> ValueError:
@@ -196,9 +196,9 @@ def without_pictures(manifest: Manifest, split: str) -> str:
 def left_out(split: str, records: Mapping[str, str], named: int = MAX_REFUSED) -> str:
     """The message for records that make no item; names the first `named` of them."""
     shown = ", ".join(f"'{id}' ({reason})" for id, reason in list(records.items())[:named])
-    some = f"{len(records)} records make" if len(records) > 1 else "1 record makes"
+    count = f"{len(records)} records make" if len(records) > 1 else "1 record makes"
     more = f" and {len(records) - named} more" if len(records) > named else ""
-    return f"split '{split}': {some} no item and {'are' if len(records) > 1 else 'is'} left out: {shown}{more}"
+    return f"split '{split}': {count} no item and {'are' if len(records) > 1 else 'is'} left out: {shown}{more}"
 
 
 def task_labels(samples: Sequence[Sample]) -> list[str]:

@@ -67,8 +67,8 @@ def arrow_rows(path: str) -> Iterator[Row]:
 
 
 def _check_columns(names: Sequence[str]) -> None:
-    if twice := [name for name, n in Counter(names).items() if n > 1]:
-        raise ValueError(f"it has two columns '{twice[0]}', of which one would be lost")
+    if duplicates := [name for name, n in Counter(names).items() if n > 1]:
+        raise ValueError(f"it has two columns '{duplicates[0]}', of which one would be lost")
 
 
 def _batch_rows(batch: Any) -> list[Row]:

@@ -69,8 +69,8 @@ def text_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
 def _check_header(path: Path, header: list[str]) -> None:
     if len(header) > _MAX_COLUMNS:
         raise UserError(f"{path}:1: the header has {len(header):,} columns, and may have {_MAX_COLUMNS:,}.")
-    if twice := [name for name, n in Counter(header).items() if n > 1]:
-        raise UserError(f"{path}:1: the header names the column '{twice[0]}' twice; rename one.")
+    if duplicates := [name for name, n in Counter(header).items() if n > 1]:
+        raise UserError(f"{path}:1: the header names the column '{duplicates[0]}' twice; rename one.")
     if len(header) == 1 and (other := next((mark for mark in ";\t," if mark in header[0]), None)):
         raise UserError(
             f"{path}:1: the header is one cell, with {other!r} inside; a .csv has commas between cells, a .tsv tabs."

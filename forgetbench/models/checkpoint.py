@@ -146,8 +146,8 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
 
 def _read(path: Path) -> Checkpoint:
     meta = read_json(path / "meta.json")
-    lacking = {"step", "delta_digest", "method"} - set(meta if isinstance(meta, dict) else ())
-    is_sound = not lacking and type(meta["step"]) is int and 0 < meta["step"] < _MAX_STEPS
+    missing = {"step", "delta_digest", "method"} - set(meta if isinstance(meta, dict) else ())
+    is_sound = not missing and type(meta["step"]) is int and 0 < meta["step"] < _MAX_STEPS
     if not is_sound or not _VARIANT.fullmatch(str(meta.get("variant", ""))):
         raise UserError(f"{path / 'meta.json'} is not that of a checkpoint; delete {path} and run finetune again.")
     return Checkpoint(meta["step"], path, meta)

@@ -300,8 +300,8 @@ def read_run(folder: Path) -> Run:
         return _read(folder, content)
     except (TypeError, ValueError, KeyError, AttributeError, StopIteration, OmegaConfBaseException) as error:
         needed = {field.name for field in fields(Run)} - {"folder", "data_digest_version"} | _BY_CONFIG
-        lacking = needed - set(content if isinstance(content, dict) else ())
-        cause = f"it lacks {', '.join(sorted(lacking))}" if lacking else str(error).strip().split("\n")[0]
+        missing_keys = needed - set(content if isinstance(content, dict) else ())
+        cause = f"it lacks {', '.join(sorted(missing_keys))}" if missing_keys else str(error).strip().split("\n")[0]
         raise UserError(
             f"{path} is not a run of this version of forgetbench ({cause}). Move {folder} away, or train it again "
             "under another name."
@@ -314,8 +314,8 @@ def _read(folder: Path, content: dict[str, Any]) -> Run:
         raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
     config = _typed_config(content["config"], content["method_class"])
     run = Run(folder, config, **{key: value for key, value in content.items() if key not in _BY_CONFIG})
-    if lacking := {"label", "trainable", "total", "parts"} - set(run.audit):
-        raise ValueError(f"audit lacks {', '.join(sorted(lacking))}")
+    if missing_keys := {"label", "trainable", "total", "parts"} - set(run.audit):
+        raise ValueError(f"audit lacks {', '.join(sorted(missing_keys))}")
     checks = {
         "config.data.stages": len(run.recipes) > 0,  # also checks that each stage's recipe composes
         "config.recipe.mix": all(recipe.mix.weights is not None for recipe in run.recipes),  # names with weights

@@ -53,9 +53,9 @@ def problems(name: str, frame: pd.DataFrame) -> Iterator[str]:
         name: name of the file.
         frame: the table as pandas reads it, with texts as texts and absent values as NaN.
     """
-    lacking = [column for column in COMPLETE.get(name, ()) if column not in frame]
-    if lacking:
-        yield f"it has no column {', '.join(lacking)}"
+    missing = [column for column in COMPLETE.get(name, ()) if column not in frame]
+    if missing:
+        yield f"it has no column {', '.join(missing)}"
         return
     broken = frame[list(COMPLETE.get(name, ()))].isna().any(axis=1).to_numpy()
     if broken.any():

@@ -51,7 +51,7 @@ def verify(manifest: Manifest, fingerprints: Fingerprints) -> Verification:
     """Check a dataset with a source; a mixture has no files to check."""
     if manifest.source is None:
         return Verification(manifest.name, is_mixture=True)
-    problems, sizes, reads = list[str](), dict[str, int](), dict[str, SplitItems]()
+    problems, sizes, items_of_split = list[str](), dict[str, int](), dict[str, SplitItems]()
     train, evaluated = dict[bytes, Fingerprint](), dict[bytes, Fingerprint]()
     for name, expected in manifest.source.sha256.items():
         try:
@@ -60,45 +60,47 @@ def verify(manifest: Manifest, fingerprints: Fingerprints) -> Verification:
             problems.append(str(error))
     for split, split_info in manifest.splits.items():
         try:
-            read = reads[split] = read_split(manifest, split)
-            pictures = [fingerprints.get(image) for sample in read.samples for image in sample.images]
+            split_items = items_of_split[split] = read_split(manifest, split)
+            pictures = [fingerprints.get(image) for sample in split_items.samples for image in sample.images]
         except (UserError, OSError) as error:
             problems.append(str(error))
             continue
-        problems += _item_problems(manifest, split, read)
-        if read.refused:
+        problems += _item_problems(manifest, split, split_items)
+        if split_items.refused:
             continue
-        sizes[split] = len(read.samples)
+        sizes[split] = len(split_items.samples)
         wanted = min((size for size in (split_info.n, split_info.limit) if size is not None), default=None)
-        if split_info.n is not None and wanted != len(read.samples):
-            problems.append(f"split '{split}' has {len(read.samples)} items, its manifest says {wanted}")
+        if split_info.n is not None and wanted != len(split_items.samples):
+            problems.append(f"split '{split}' has {len(split_items.samples)} items, its manifest says {wanted}")
         (evaluated if split == manifest.eval_split else train).update(
             {fingerprint.pixels: fingerprint for fingerprint in pictures}
         )
-    left_out_of = {split: read.left_out for split, read in reads.items() if read.left_out}
-    contents = _contents(list(reads.values()))
+    left_out_of = {split: split_items.left_out for split, split_items in items_of_split.items() if split_items.left_out}
+    contents = _contents(list(items_of_split.values()))
     return Verification(manifest.name, tuple(problems), sizes, contents, left_out_of, train, evaluated)
 
 
-def _item_problems(manifest: Manifest, split: str, read: SplitItems) -> Iterator[str]:
-    if read.refused:
-        yield refusal(manifest, split, read.refused)
-    elif not read.samples:
+def _item_problems(manifest: Manifest, split: str, split_items: SplitItems) -> Iterator[str]:
+    if split_items.refused:
+        yield refusal(manifest, split, split_items.refused)
+    elif not split_items.samples:
         yield f"split '{split}' has no items"
-    elif manifest.image_domains != ["text"] and not any(sample.images for sample in read.samples):
+    elif manifest.image_domains != ["text"] and not any(sample.images for sample in split_items.samples):
         yield without_pictures(manifest, split)
-    if read.left_out:
-        yield left_out(split, read.left_out)
+    if split_items.left_out:
+        yield left_out(split, split_items.left_out)
 
 
-def _contents(reads: Sequence[SplitItems]) -> Contents:
-    talks = [sample for read in reads for sample in read.samples if sample.id in read.layouts]
+def _contents(all_splits: Sequence[SplitItems]) -> Contents:
+    conversations = [
+        sample for split_items in all_splits for sample in split_items.samples if sample.id in split_items.layouts
+    ]
     return Contents(
-        pictures=sum(len(sample.images) for read in reads for sample in read.samples),
-        conversations=len(talks),
-        turns=sum(len(sample.turns) + 1 for sample in talks),
-        system_turns=sum(sample.turns[0].speaker is Speaker.system for sample in talks),
-        layouts=dict(Counter(layout for read in reads for layout in read.layouts.values())),
+        pictures=sum(len(sample.images) for split_items in all_splits for sample in split_items.samples),
+        conversations=len(conversations),
+        turns=sum(len(sample.turns) + 1 for sample in conversations),
+        system_turns=sum(sample.turns[0].speaker is Speaker.system for sample in conversations),
+        layouts=dict(Counter(layout for split_items in all_splits for layout in split_items.layouts.values())),
     )
 
 

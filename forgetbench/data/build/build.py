@@ -61,23 +61,23 @@ def build(name: str, given: Options) -> None:
 
 def _place_pictures(source: PublishedDataset, folder: Path) -> Path:
     """Make the pictures available in the manifest's folder: link their folder, or unpack them from tables."""
-    place = folder / PICTURES
+    target = folder / PICTURES
     source_root = source.folder.resolve()
-    if source.unpack is None and place.resolve() == source_root:
-        return place
-    if place.is_symlink():
-        place.unlink()
+    if source.unpack is None and target.resolve() == source_root:
+        return target
+    if target.is_symlink():
+        target.unlink()
     if source.unpack is not None:
-        say(f"Unpacking pictures of {source_root} into {place}.")
-        source.unpack(source.pictures, place)
-        return place
-    if place.exists():
-        raise UserError(f"{place} holds pictures unpacked from tables; to use those of {source_root}, move it away.")
+        say(f"Unpacking pictures of {source_root} into {target}.")
+        source.unpack(source.pictures, target)
+        return target
+    if target.exists():
+        raise UserError(f"{target} holds pictures unpacked from tables; to use those of {source_root}, move it away.")
     folder.mkdir(parents=True, exist_ok=True)
     # Relative inside the folder of downloads, so that the folder can be moved as a whole.
     inside = source_root.is_relative_to(folder.parent)
-    place.symlink_to(os.path.relpath(source_root, folder) if inside else source_root, target_is_directory=True)
-    return place
+    target.symlink_to(os.path.relpath(source_root, folder) if inside else source_root, target_is_directory=True)
+    return target
 
 
 def _questions(
@@ -141,8 +141,8 @@ def _record(
 
 
 def _print_summary(name: str, folder: Path, counts: Mapping[str, Any], broken: Mapping[str, str]) -> None:
-    for why in list(broken.values())[:_SHOWN]:
-        say(why)
+    for reason in list(broken.values())[:_SHOWN]:
+        say(reason)
     if broken:
         say(f"{len(broken)} pictures were left out, as listed in {folder / RECORD}; repair them and build again.")
     sizes = ", ".join(f"{split} {count['n']:,}" for split, count in counts.items())

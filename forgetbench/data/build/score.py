@@ -52,13 +52,13 @@ def score(
     """
     sizes = {picture.id: _n_bytes(folder / picture.id) for picture in pictures}
     nearest = scores.read(sizes)
-    left = [picture.id for picture in pictures if picture.id not in nearest]
+    ids_left = [picture.id for picture in pictures if picture.id not in nearest]
     broken: dict[str, str] = {}
     unsaved: dict[str, list[int]] = {}
     saved_at = time.monotonic()
     with progress(f"CLIP on {folder}", len(sizes), "pictures", len(nearest)) as advance:
         try:
-            for batch in _batches(clip, left, folder, batch_size):
+            for batch in _batches(clip, ids_left, folder, batch_size):
                 broken |= batch.broken
                 if batch.pixels_BP is not None:
                     indices_BK = clip.nearest(batch.pixels_BP, scores.texts_ND, k)

@@ -72,9 +72,9 @@ def _embedded(clip: Clip, texts: tuple[str, ...], store: Store) -> torch.Tensor:
             verify(stored.metadata()["sha256"], fingerprint(texts_ND).hex())
         return texts_ND.to(clip.model.device)
 
-    kept = store.read(_TEXTS, load, "the class names are embedded again")
-    if kept is not None:
-        return kept
+    stored_texts = store.read(_TEXTS, load, "the class names are embedded again")
+    if stored_texts is not None:
+        return stored_texts
     texts_ND = clip.embed_texts(texts)
     with store.writing(_TEXTS) as temporary:
         temporary.write_bytes(save({"texts_ND": texts_ND.cpu()}, {"sha256": fingerprint(texts_ND).hex()}))
