@@ -208,7 +208,7 @@ class StoredRun:
         return rows
 
     def last(self, variant: str | None = None) -> pd.DataFrame:
-        """The rows of `own_metrics` at the last checkpoint: of a variant, as trained (""), or of both (None)."""
+        """The rows of `own_metrics` at the last checkpoint: as trained (""), of a variant, or all of them (None)."""
         rows = last_step(last_stage(self.own_metrics()))
         last: pd.DataFrame = rows if variant is None else rows[rows["variant"] == variant]
         return last
