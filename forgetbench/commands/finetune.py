@@ -112,15 +112,15 @@ def _train_stages(
     from forgetbench.models.copies import SharedCopy
     from forgetbench.models.load import load_model
     from forgetbench.models.parts import audit
-    from forgetbench.training.fitting import fitting_stages, untrained_ends
-    from forgetbench.training.footprint import too_large
+    from forgetbench.training.fitting import drop_long_items, untrained_ends_warning
+    from forgetbench.training.footprint import memory_warning
     from forgetbench.training.loop import Trainer
     from forgetbench.training.plan import read_sets
     from forgetbench.training.prepare import prepare
     from forgetbench.training.run import train
-    from forgetbench.training.schedule import checkpoint_steps, look_steps
+    from forgetbench.training.schedule import checkpoint_steps, guard_steps
 
-    if warning := too_large(config):
+    if warning := memory_warning(config):
         say(warning)
     loaded = load_model(config.model, config.seed)
     if not _kept_steps(config, stages, share):
@@ -129,28 +129,32 @@ def _train_stages(
         say(f"{folder}: nothing is trained (data.training=none).")
         return
     encoder = shared_encoder(loaded.processor, config.model, loaded.inputs_digest)
-    stages = fitting_stages(config, catalogue, stages, encoder, loaded.model.config)
+    stages = drop_long_items(config, catalogue, stages, encoder, loaded.model.config)
     if _is_trained(folder, config, stages, share):
         return
-    if reason := untrained_ends(stages, encoder, config.recipe):
+    if reason := untrained_ends_warning(stages, encoder, config.recipe):
         say(reason)
     beside = SharedCopy(loaded) if config.guard.is_on else None
     prepared = prepare(loaded.model, [stage.recipe or config.recipe for stage in stages], config.method, config.seed)
     run = start_run(folder, config, stages, loaded, prepared.audit)
     console.print(audit_table(run.audit))
-    moved = frozenset().union(*prepared.free, config.method.changed(loaded.model))
+    moved = frozenset().union(*prepared.trainable_by_stage, config.method.changed(loaded.model))
     if beside:
         run.attach_method(beside.loaded.model)
         beside.separate(moved)
     read = read_sets(config.method, catalogue)
     # A copy of the method: what it keeps of this run must not stay with the configuration.
     method, carry = replace(config.method), config.data.carry_optimiser
-    trainer = Trainer(loaded, encoder, method, config.recipe, config.seed, read, prepared.free, carry, config.sharding)
+    trainer = Trainer(
+        loaded, encoder, method, config.recipe, config.seed, read, prepared.trainable_by_stage, carry, config.sharding
+    )
     keep, guard = _kept_steps(config, stages, share), None
     try:
         if beside:
             beside.share(loaded.model, moved)
-            looks = look_steps(config.guard, checkpoint_steps(config.recipe.checkpoints, [one.steps for one in stages]))
+            looks = guard_steps(
+                config.guard, checkpoint_steps(config.recipe.checkpoints, [one.steps for one in stages])
+            )
             guard = Guard(run, catalogue, looks, beside, join_process_group())
         seconds = train(folder, trainer, stages, keep, run.meta, config.tracker, config.resume_minutes, guard)
     except UserError:
@@ -201,14 +205,14 @@ def _make_variants(operation: Operation, folder: Path, threads: int | None, base
     operation_context = _operation_context(run.with_base_at(base), operation.reads_data())
     for other in merged:
         _check_mergeable(read_run(other), run)
-    others = [operation_context.dense(one.delta()) for one in merged.values()]
+    others = [operation_context.merged_weights(one.delta()) for one in merged.values()]
     make_variants(folder, checkpoints, operation, operation_context, others, digests)
 
 
 def _operation_context(run: Run, reads_data: bool) -> OperationContext:
     from forgetbench.data.collate import shared_encoder
     from forgetbench.models.precision import widen
-    from forgetbench.training.fitting import fitting_stages
+    from forgetbench.training.fitting import drop_long_items
     from forgetbench.training.passes import TrainingPasses
     from forgetbench.training.plan import plan_stages
     from forgetbench.training.variants import OperationContext
@@ -223,7 +227,7 @@ def _operation_context(run: Run, reads_data: bool) -> OperationContext:
     widen(loaded.model.parameters())  # operations write fp32, whatever the base is held in
     encoder = shared_encoder(loaded.processor, config.model, loaded.inputs_digest)
     if reads_data:
-        stages = fitting_stages(config, catalogue, stages, encoder, loaded.model.config)
+        stages = drop_long_items(config, catalogue, stages, encoder, loaded.model.config)
     operation_context = OperationContext(loaded.model, config.method, len(config.data.targets), config.seed)
     accelerator.prepare(loaded.model)
     # Features of frozen towers would be the base's, where a checkpoint may have others.

@@ -16,7 +16,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind, Sample
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.methods.base import Method
-from forgetbench.training.composition import by_length
+from forgetbench.training.composition import order_by_length
 from forgetbench.training.loop import Resume, Trainer
 from forgetbench.training.plan import Stage
 from tests.support.conversations import TALKS, talk
@@ -46,7 +46,7 @@ def made(folder: Path, **changes: Any) -> Trainer:
 @given(st.lists(st.integers(1, 9), min_size=4, max_size=16), st.sampled_from([1, 2, 4]))
 def test_every_item_stays_and_micro_batches_are_sorted(lengths: list[int], micro_batches: int) -> None:
     lengths = lengths[: len(lengths) // micro_batches * micro_batches]
-    found = by_length(range(len(lengths)), lengths, micro_batches)
+    found = order_by_length(range(len(lengths)), lengths, micro_batches)
     assert sorted(found) == list(range(len(lengths)))
     size = len(lengths) // micro_batches
     parts = [[lengths[one] for one in found[start : start + size]] for start in range(0, len(found), size)]
@@ -55,7 +55,7 @@ def test_every_item_stays_and_micro_batches_are_sorted(lengths: list[int], micro
 
 
 def test_equal_lengths_keep_the_order_within_a_micro_batch() -> None:
-    assert by_length("abcd", [5, 5, 5, 5], 2) == list("cdab")
+    assert order_by_length("abcd", [5, 5, 5, 5], 2) == list("cdab")
 
 
 def test_a_composed_step_has_the_drawn_items_and_less_padding(folder: Path) -> None:
@@ -85,8 +85,8 @@ def test_reuse_of_features_changes_no_bit_of_composed_steps_and_conversations(fo
         on, off = made(folder, **changes), made(folder, **changes, reuse_features=False)
         for subject in (on, off):
             list(subject.run([stage()]))
-        assert on.passes.features.held > 0
-        assert off.passes.features.held == 0
+        assert on.passes.features.n_cached > 0
+        assert off.passes.features.n_cached == 0
         assert all_same_bits(snapshot(on), snapshot(off))
 
 
@@ -104,7 +104,7 @@ def test_where_the_language_part_is_frozen_items_stay_as_they_were_drawn(folder:
     # A micro-batch of text alone would train nothing; sorted by length, texts would come together.
     subject = made(folder, parts=["projector"])
     drawn = stage().stream.batch(1, 8)
-    shared = [list(one) for one in subject.passes._shares(subject.passes._recipe, drawn)]
+    shared = [list(one) for one in subject.passes._local_micro_batches(subject.passes._recipe, drawn)]
     assert [one for part in shared for one in part] == drawn
 
 

@@ -31,7 +31,7 @@ def picture(color: str) -> bytes:
 
 def digest(images: Sequence[ImageRef], question: str = "?") -> str:
     samples = [Sample.question(str(k), question, "A", AnswerKind.text, (image,)) for k, image in enumerate(images)]
-    return DataDigests().of([WeightedSet("toy", samples, 1.0)])
+    return DataDigests().digest([WeightedSet("toy", samples, 1.0)])
 
 
 @pytest.mark.parametrize("archive", [False, True])
@@ -70,7 +70,7 @@ def test_a_picture_is_read_once_for_all_stages(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(data_digest, "read_image", lambda image: read.append(image.name) or real(image))
     digests, image = DataDigests(), ImageRef(str(tmp_path), "a.png")
     samples = [Sample.question(str(k), "?", "A", AnswerKind.text, (image, image)) for k in range(3)]
-    found = {digests.of([WeightedSet("toy", samples, 1.0)]) for _ in range(2)}
+    found = {digests.digest([WeightedSet("toy", samples, 1.0)]) for _ in range(2)}
     assert (len(found), read) == (1, ["a.png"])
 
 
@@ -88,11 +88,11 @@ def test_what_took_long_to_read_is_kept_until_a_file_changes(tmp_path: Path, mon
         data_digest._known_digest.cache_clear()  # as in another process
         images = (ImageRef(str(held), "a.png"), ImageRef(str(held), "b.png"))
         samples = [Sample.question("0", "?", "A", AnswerKind.text, images)]
-        return DataDigests(kept).of([WeightedSet("toy", samples, 1.0)])
+        return DataDigests(kept).digest([WeightedSet("toy", samples, 1.0)])
 
     first = found()
     assert not kept.exists()
-    monkeypatch.setattr(data_digest, "KEPT_FROM_S", 0.0)
+    monkeypatch.setattr(data_digest, "CACHE_FROM_S", 0.0)
     assert (found(), found(), read) == (first, first, ["a.png", "b.png"] * 2)
     (held / "b.png").write_bytes(picture("blue"))
     assert found() != first

@@ -20,7 +20,7 @@ from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.models.context import Context, context_of
 from forgetbench.models.pretrained import load_processor
-from forgetbench.training.fitting import fitting_stages
+from forgetbench.training.fitting import drop_long_items
 from forgetbench.training.plan import Stage
 from tests.support.families import FAMILIES
 
@@ -111,4 +111,4 @@ def test_items_without_pictures_are_named_before_a_model_that_needs_them_trains(
     items = [Sample.question(f"told-{k}", "What?", "A", AnswerKind.text) for k in range(7)]
     stages = [Stage("toy", MixedStream([WeightedSet("toy", items, 1.0)], [], 0.0, 0), 1, "")]
     with pytest.raises(UserError, match=r"there is none in 'told-0' of toy, .*'told-4' of toy and 2 more; leave them"):
-        fitting_stages(compose(FinetuneConfig, []), Catalogue(), stages, encoder, None)
+        drop_long_items(compose(FinetuneConfig, []), Catalogue(), stages, encoder, None)

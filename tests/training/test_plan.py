@@ -23,7 +23,7 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.methods.base import Method
 from forgetbench.methods.ewc import EWC
-from forgetbench.training.plan import Stage, check_pictures, plan_stages, read_sets, replayed
+from forgetbench.training.plan import Stage, check_pictures, plan_stages, read_sets, replay_sets
 
 
 def items(name: str, count: int) -> list[Sample]:
@@ -35,16 +35,16 @@ EARLIER = [WeightedSet("first", items("first", 50), 7.0), WeightedSet("second", 
 
 
 def test_each_earlier_task_gives_so_many_items_or_all_it_has() -> None:
-    found = replayed(EARLIER, TARGET, 4, seed=0)
+    found = replay_sets(EARLIER, TARGET, 4, seed=0)
     assert [len(one.samples) for one in found] == [4, 2]
     assert all(len({sample.id for sample in one.samples}) == len(one.samples) for one in found)
-    assert found == replayed(EARLIER, TARGET, 4, seed=0)
-    assert found[0].samples != replayed(EARLIER, TARGET, 4, seed=1)[0].samples
-    assert replayed(EARLIER, TARGET, 0, seed=0) == replayed([], TARGET, 4, seed=0) == []
+    assert found == replay_sets(EARLIER, TARGET, 4, seed=0)
+    assert found[0].samples != replay_sets(EARLIER, TARGET, 4, seed=1)[0].samples
+    assert replay_sets(EARLIER, TARGET, 0, seed=0) == replay_sets([], TARGET, 4, seed=0) == []
 
 
 def test_a_replayed_item_is_drawn_as_often_as_one_that_was_appended() -> None:
-    stream = MixedStream([*TARGET, *replayed(EARLIER, TARGET, 4, seed=0)], [], 0.0, seed=5)
+    stream = MixedStream([*TARGET, *replay_sets(EARLIER, TARGET, 4, seed=0)], [], 0.0, seed=5)
     epochs = 20
     drawn = Counter(stream[i].id.partition("/")[0] for i in range(106 * epochs))
     assert drawn["first"] == pytest.approx(4 * epochs, abs=3)

@@ -47,7 +47,9 @@ def changing(folder: Path, *recipes: RecipeConfig) -> Trainer:
     torch.set_num_threads(1)
     loaded = load_model(ModelConfig(path=str(folder)))
     prepared = prepare(loaded.model, recipes, Method(), 0)
-    return Trainer(loaded, Encoder(loaded.processor), Method(), recipes[0], 0, free=prepared.free)
+    return Trainer(
+        loaded, Encoder(loaded.processor), Method(), recipes[0], 0, trainable_by_stage=prepared.trainable_by_stage
+    )
 
 
 @pytest.mark.parametrize("method", [Method, lambda: LoRA(rank=2)], ids=["plain", "seq_lora"])

@@ -71,7 +71,7 @@ def logits(model: Any, inputs: dict[str, Any]) -> Tensor:
 def test_a_checkpoint_taken_apart_and_written_back_answers_the_same(folder: Path, trained: Any) -> None:
     method, run, inputs, expected = trained
     operation_context = OperationContext(fresh(folder), method, 2, seed=0)
-    dense = operation_context.dense(list_checkpoints(run)[1].delta())
+    dense = operation_context.merged_weights(list_checkpoints(run)[1].delta())
     assert dense.base.keys() == dense.tuned.keys()
     assert not any("lora_" in name for name in dense.tuned)
     base = logits(fresh(folder), inputs)
@@ -151,4 +151,4 @@ def test_the_last_step_of_an_unfinished_run_is_not_known(tmp_path: Path) -> None
 def test_a_checkpoint_of_another_model_is_refused(folder: Path) -> None:
     operation_context = OperationContext(fresh(folder), Method(), 1, seed=0)
     with pytest.raises(UserError, match="made from another"):
-        operation_context.dense({"model.language_model.norm.weight": torch.zeros(3)})
+        operation_context.merged_weights({"model.language_model.norm.weight": torch.zeros(3)})
