@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from forgetbench.models.checkpoint import Checkpoint
     from forgetbench.models.held import HeldModel
     from forgetbench.models.load import LoadedModel
-    from forgetbench.serving.engines import Identity
+    from forgetbench.serving.engines import EngineIdentity
 
 
 def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> Path:
@@ -186,14 +186,14 @@ def _answered(
     with ExitStack() as open_:
         asked: Callable[[], Runner] = runner
         if engine:
-            from forgetbench.serving.session import Scoring, serving
+            from forgetbench.serving.session import ScoringJob, server_session
 
             missing = [work for work in planned if not store.path(work.digest).exists()]
             model = subject.run.model if subject.run else config.model
-            work = Scoring(
+            work = ScoringJob(
                 config.engine, engine, matrix, subject.run, model, model_digest, subject.folder, outputs, missing, held
             )
-            asked = open_.enter_context(serving(work))
+            asked = open_.enter_context(server_session(work))
         advance = open_.enter_context(progress(f"scoring {subject.folder}", n_items, "items"))
         cells = Evaluator(asked, store, process_group).score(planned, advance)
     return _Answers(cells, sets, runner, process_group, catalogue, engine.label if engine else None)
@@ -229,7 +229,7 @@ def _score(
     return tables.matrix
 
 
-def _identity(config: EngineConfig, process_group: ProcessGroup) -> Identity | None:
+def _identity(config: EngineConfig, process_group: ProcessGroup) -> EngineIdentity | None:
     """The engine with its version; None for transformers in this process.
 
     Raises:

@@ -16,7 +16,7 @@ import pytest
 
 from forgetbench.config import Engine, EngineConfig
 from forgetbench.core.errors import UserError
-from forgetbench.serving import keeper
+from forgetbench.serving import supervisor
 from tests.support.server import ROOT, FakeVllm
 from tests.support.server_knobs import SOUND, Knobs
 from tests.support.serving import Answers, Scorer, assert_equal, of
@@ -178,7 +178,7 @@ def test_what_ignores_being_asked_is_killed_with_all_that_it_started() -> None:
         "one = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']); "
         "print(one.pid, flush=True); time.sleep(99)"
     )
-    command = [sys.executable, keeper.__file__, "0.3", sys.executable, "-c", program]
+    command = [sys.executable, supervisor.__file__, "0.3", sys.executable, "-c", program]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as kept:
         assert kept.stdin
         assert kept.stdout
@@ -191,7 +191,7 @@ def test_what_ignores_being_asked_is_killed_with_all_that_it_started() -> None:
 
 def test_a_program_that_is_not_there_is_no_traceback() -> None:
     done = subprocess.run(
-        [sys.executable, keeper.__file__, "1", "/no/such/program"],
+        [sys.executable, supervisor.__file__, "1", "/no/such/program"],
         input="",
         capture_output=True,
         text=True,

@@ -15,8 +15,8 @@ from forgetbench.core.records import AnswerKind, ImageRef, Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.models.load import LoadedModel
 from forgetbench.serving.client import Client, ClosedError, FailedError, RefusedError
-from forgetbench.serving.question import Questions
-from forgetbench.serving.window import Window
+from forgetbench.serving.question import QuestionBuilder
+from forgetbench.serving.window import RequestWindow
 from tests.support.serving import load_tiny
 
 
@@ -40,7 +40,7 @@ def test_of_many_items_a_few_are_prepared_at_a_time() -> None:
 
     batches = [(number, range(10 * number, 10 * number + 10)) for number in range(200)]
     with ThreadPoolExecutor(4) as pool:
-        found = dict(Window(pool, prepare, 8).run(batches))
+        found = dict(RequestWindow(pool, prepare, 8).run(batches))
     assert found == {number: [2 * item for item in items] for number, items in batches}
     assert most <= 9
 
@@ -53,7 +53,7 @@ def test_a_batch_is_given_as_soon_as_it_is_whole() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         order = []
-        for number, _ in Window(pool, prepare, 2).run([(0, [0]), (1, [1]), (2, [2])]):
+        for number, _ in RequestWindow(pool, prepare, 2).run([(0, [0]), (1, [1]), (2, [2])]):
             order.append(number)
             if len(order) == 2:
                 go_on.set()
@@ -68,14 +68,14 @@ def test_a_call_that_fails_ends_the_others() -> None:
         return lambda: 1 // (item - 3)
 
     with ThreadPoolExecutor(1) as pool, pytest.raises(ZeroDivisionError):
-        list(Window(pool, prepare, 4).run((k, [k]) for k in range(1000)))
+        list(RequestWindow(pool, prepare, 4).run((k, [k]) for k in range(1000)))
     assert len(calls) < 10
 
 
 def test_prompts_are_encoded_by_the_thread_that_asks_for_batches(tiny: LoadedModel) -> None:
     # A tokenizer that reads control tokens as text and one that does not are one object in two states.
     encoder = Encoder(load_tiny().processor)
-    questions = Questions(encoder, None)
+    questions = QuestionBuilder(encoder, None)
     name = encoder.tokenizer.eos_token
     texts = [f"Is {name} a word? {k}" if k % 2 else f"Is it {k}?" for k in range(60)]
     samples = [Sample.question(str(k), text, "A", AnswerKind.text) for k, text in enumerate(texts)]
@@ -88,7 +88,7 @@ def test_prompts_are_encoded_by_the_thread_that_asks_for_batches(tiny: LoadedMod
 
 def test_pictures_are_read_when_they_are_sent_and_no_earlier(tiny: LoadedModel, tmp_path: Path) -> None:
     sample = Sample.question("a", "Which?", "A", AnswerKind.text, (ImageRef(str(tmp_path), "none.png"),))
-    question = Questions(Encoder(tiny.processor), None).question(sample, [])
+    question = QuestionBuilder(Encoder(tiny.processor), None).question(sample, [])
     with pytest.raises(UserError, match=r"none\.png"):
         assert question.pictures
 

@@ -27,7 +27,7 @@ from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.load import LoadedModel
 from forgetbench.runs.address import resolve
-from forgetbench.serving import engines, served
+from forgetbench.serving import engines, servers
 from forgetbench.serving.client import wait_until
 from tests.support.server_app import StandIn
 from tests.support.server_knobs import SOUND, Knobs
@@ -120,7 +120,7 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Inside]:
 
     def put(knobs: Knobs = SOUND) -> Inside:
         found = Inside(knobs)
-        monkeypatch.setattr(served, "Server", lambda *_: found)
+        monkeypatch.setattr(servers, "Server", lambda *_: found)
         monkeypatch.setattr(engines, "vllm_version", lambda _: "0.32.0")
         return found
 
