@@ -98,7 +98,7 @@ def _speeds(loaded: LoadedModel, names: Sequence[str], n_items: int, precision: 
 
         def asking(engine: str, settings: Settings) -> Callable[[], None]:
             def way() -> None:
-                engines["kept"].begin("")
+                engines["kept"].set_picture_state("")
                 for one in sets:
                     ask(engines[engine], one, settings)
 

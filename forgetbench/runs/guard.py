@@ -33,7 +33,7 @@ from forgetbench.terminal.console import note, say
 from forgetbench.terminal.guard import cost_line, ending_line, short_ending
 
 if TYPE_CHECKING:
-    from forgetbench.evaluation.evaluate import ScoredCell, Work
+    from forgetbench.evaluation.evaluate import PlannedCell, ScoredCell
     from forgetbench.evaluation.inference import ModelRunner
     from forgetbench.models.copies import SharedCopy
 
@@ -187,7 +187,7 @@ class Guard:
         store = CellStore(self._outputs, self._matrix.reasoning.marks)
         return Evaluator(self._asked, store, self._process_group).score(planned, lambda *_: None)
 
-    def _planned(self, checkpoint: Checkpoint) -> list[Work]:
+    def _planned(self, checkpoint: Checkpoint) -> list[PlannedCell]:
         """Each dataset once: by likelihood, or where answers are open by what is written."""
         from forgetbench.evaluation.evaluate import plan
 

@@ -19,7 +19,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind, ImageRef, Sample
 from forgetbench.data.collate import PIXELS, Encoder
 from forgetbench.data.encoded import EncodedSet, encode
-from forgetbench.evaluation.batches import BatchedSet, batched
+from forgetbench.evaluation.batches import BatchedSet, batch_dataset
 from forgetbench.evaluation.engine import Engine
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.models.features import PictureEncoder
@@ -73,14 +73,14 @@ def test_only_items_of_which_one_option_begins_another_are_asked_with_the_end_of
         colours("a red", "red"),
         colours("red", "redder"),
     ]
-    found = batched(samples, None, Words(), 2).candidates  # type: ignore[arg-type]
+    found = batch_dataset(samples, None, Words(), 2).candidates  # type: ignore[arg-type]
     assert [list(map(len, one)) for one in found] == [[2, 4], [1, 1], [2, 1], [1, 1]]
     assert [one[-1] == 0 for one in found[0]] == [True, True]
 
 
 def test_options_that_no_end_tells_apart_are_refused_by_the_item() -> None:
     with pytest.raises(UserError, match=r"Item 'flag': the tokens of one option begin another's, .*decode greedily"):
-        batched([colours("red", "red and blue")], None, Words(has_end=False), 2)  # type: ignore[arg-type]
+        batch_dataset([colours("red", "red and blue")], None, Words(has_end=False), 2)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def loaded() -> LoadedModel:
 
 def prepared(loaded: LoadedModel, folder: Path, samples: Sequence[Sample], batch_size: int = 3) -> BatchedSet:
     encoder = Encoder(loaded.processor)
-    return batched(samples, encode(samples, encoder, folder / "set", 1 << 30), encoder, batch_size)
+    return batch_dataset(samples, encode(samples, encoder, folder / "set", 1 << 30), encoder, batch_size)
 
 
 def pictures_bytes(folder: Path) -> int:
@@ -253,7 +253,7 @@ def test_a_picture_is_encoded_once_for_all_questions_and_checkpoints_that_leave_
     dataset, calls = prepared(loaded, tmp_path, items()), counted(monkeypatch)
     engine = Engine(loaded, Encoder(loaded.processor))
     for state in ("", "", "other tower"):
-        engine.begin(state)
+        engine.set_picture_state(state)
         for number in range(len(dataset.batches)):
             engine.answer(dataset, number, choice(3))
         assert sum(calls) == PICTURES * (2 if state else 1)

@@ -97,7 +97,7 @@ def test_a_cell_of_before_there_was_a_column_is_read_without_it(store: CellStore
     table = pq.read_table(path).drop_columns(["cut_off"])
     facts = json.loads(table.schema.metadata[b"facts"])
     del facts["marks"]
-    facts["content"] = cells._content(table)
+    facts["content"] = cells._rows_checksum(table)
     pq.write_table(table.replace_schema_metadata({"facts": json.dumps(facts)}), path)
     cell = store.read(KEY.digest, Metric.accuracy)
     assert cell is not None
@@ -122,7 +122,7 @@ def test_a_cell_of_before_replies_said_whether_they_were_cut_off_is_scored_by_it
     store.write(KEY.digest, SAMPLES, ["x", "y", ""], replies, SETTINGS, Metric.accuracy, 1.0)
     path = store.path(KEY.digest)
     table = pq.read_table(path).drop_columns(["text_cut_off"])
-    facts = json.loads(table.schema.metadata[b"facts"]) | {"rules": "earlier", "content": cells._content(table)}
+    facts = json.loads(table.schema.metadata[b"facts"]) | {"rules": "earlier", "content": cells._rows_checksum(table)}
     pq.write_table(table.replace_schema_metadata({"facts": json.dumps(facts)}), path)
     cell = store.read(KEY.digest, Metric.accuracy)
     assert cell is not None

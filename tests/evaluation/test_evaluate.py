@@ -16,7 +16,7 @@ from forgetbench.core.records import PROBE_SUFFIX, AnswerKind, Decoding, Predict
 from forgetbench.data.manifest import Manifest
 from forgetbench.evaluation import evaluate
 from forgetbench.evaluation.cells import CellStore
-from forgetbench.evaluation.evaluate import Evaluator, ScoredCell, Work, plan
+from forgetbench.evaluation.evaluate import Evaluator, PlannedCell, ScoredCell, plan
 from forgetbench.evaluation.journal import Entry, Journal
 from forgetbench.evaluation.runner import Answers
 from forgetbench.evaluation.sets import EvaluationSet
@@ -43,7 +43,7 @@ class StandIn:
     asked: list[tuple[str, int]] = field(default_factory=list)
     at: str = ""
 
-    def move(self, checkpoint: Checkpoint) -> None:
+    def use_checkpoint(self, checkpoint: Checkpoint) -> None:
         self.at = checkpoint.name
 
     def batches(self, dataset: EvaluationSet) -> Layout:
@@ -52,7 +52,7 @@ class StandIn:
     def beyond_context(self, *_: object) -> None:
         """Every item fits."""
 
-    def resolved(self, dataset: EvaluationSet, settings: Settings) -> Settings:
+    def resolve(self, dataset: EvaluationSet, settings: Settings) -> Settings:
         return replace(settings, max_new_tokens=9)
 
     def answers(self, dataset: EvaluationSet, numbers: Sequence[int], settings: Settings) -> Iterator[Answers]:
@@ -66,7 +66,7 @@ class StandIn:
         return [Prediction(text=dataset.samples[item].id) for item in self.layout[number]]
 
 
-def score(folder: Path, runner: StandIn, planned: Sequence[Work] | None = None) -> list[ScoredCell]:
+def score(folder: Path, runner: StandIn, planned: Sequence[PlannedCell] | None = None) -> list[ScoredCell]:
     planned = planned or plan("model", [BASE], [DATASET], CONFIG)
     loader: Any = lambda: runner  # noqa: E731
     return Evaluator(loader, CellStore(folder), ProcessGroup()).score(planned, lambda *_: None)
@@ -176,7 +176,7 @@ def test_a_cell_that_another_command_makes_is_left_for_last(tmp_path: Path, monk
         if checkpoint is LATER:
             other.release()
 
-    monkeypatch.setattr(runner, "move", release_later)
+    monkeypatch.setattr(runner, "use_checkpoint", release_later)
     cells = score(tmp_path, runner, planned)
     assert [name for name, _ in runner.asked] == ["step_000010"] * 3 + ["step_000000"] * 3
     assert [one.work.checkpoint.step for one in cells] == [0, 10]

@@ -18,7 +18,7 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.manifest import Manifest
 from forgetbench.evaluation import sets
 from forgetbench.evaluation.cells import BeyondContext, Cell, CellStore
-from forgetbench.evaluation.evaluate import Evaluator, Work, plan, stored_cells
+from forgetbench.evaluation.evaluate import Evaluator, PlannedCell, plan, stored_cells
 from forgetbench.evaluation.runner import Answers
 from forgetbench.evaluation.sets import EvaluationSet, load_sets
 from forgetbench.evaluation.settings import Settings
@@ -51,7 +51,7 @@ class Company:
     beyond: BeyondContext | None = None
     asked: list[str] = field(default_factory=list)
 
-    def move(self, checkpoint: object) -> None:
+    def use_checkpoint(self, checkpoint: object) -> None:
         """There is one checkpoint."""
 
     def batches(self, dataset: EvaluationSet) -> Layout:
@@ -61,7 +61,7 @@ class Company:
     def beyond_context(self, *_: object) -> BeyondContext | None:
         return self.beyond
 
-    def resolved(self, dataset: EvaluationSet, settings: Settings) -> Settings:
+    def resolve(self, dataset: EvaluationSet, settings: Settings) -> Settings:
         return replace(settings, max_new_tokens=9)
 
     def answers(self, dataset: EvaluationSet, numbers: Sequence[int], settings: Settings) -> Iterator[Answers]:
@@ -77,7 +77,7 @@ class Company:
         return [Prediction(text=together, cut_off="i9" in together)] * len(batch)
 
 
-def planned(one: EvaluationSet, **more: Any) -> list[Work]:
+def planned(one: EvaluationSet, **more: Any) -> list[PlannedCell]:
     return plan("model", [BASE], [one], MatrixConfig(datasets=["facts"], decodings=[Decoding.greedy], **more))
 
 

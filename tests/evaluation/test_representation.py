@@ -29,11 +29,11 @@ from forgetbench.evaluation.inference import ModelRunner
 from forgetbench.evaluation.representation import (
     Job,
     LayerMeasure,
-    Measured,
+    MeasuredRows,
     PartDistance,
+    datasets_with_pictures,
+    items_with_distinct_pictures,
     measure,
-    pictured_items,
-    pictured_sets,
     plan_representation,
 )
 from forgetbench.evaluation.sets import EvaluationSet
@@ -115,7 +115,7 @@ class Scene:
         assert delta
         return checkpoint(self.folder / f"run{len(list(self.folder.iterdir()))}", delta)
 
-    def measured(self, *checkpoints: Checkpoint) -> list[Measured]:
+    def measured(self, *checkpoints: Checkpoint) -> list[MeasuredRows]:
         jobs = plan_representation("model", checkpoints, [self.dataset], self.config)
         return measure(jobs, lambda: self.runner, self.folder / ".representation", ProcessGroup(), lambda *_: None)
 
@@ -158,7 +158,7 @@ def test_figures_are_those_of_one_picture_at_a_time_by_definition(tmp_path: Path
     prompts = one.runner.batches(one.dataset).prompts
     states: dict[str, list[Any]] = {"base": [], "tuned": []}
     for name, at in (("base", BASE), ("tuned", later)):
-        one.runner.move(at)
+        one.runner.use_checkpoint(at)
         for item in range(0, 2 * N_IMAGES, 2):
             encoded = prompts.prompt(item)
             inputs = {key: value[None] for key, value in encoded.tokens.items()} | encoded.pictures
@@ -248,7 +248,7 @@ def test_adapters_count_as_the_weights_they_amount_to(dora: bool, tmp_path: Path
     assert found["language"].changed_share == pytest.approx(adapted / sum(weights), abs=1e-3)
     assert found["vision"] == base["vision"] == PartDistance("vision", 0.0, 0.0, 0.0)
     assert base["language"] == PartDistance("language", 0.0, 0.0, 0.0)
-    one.runner.move(BASE)
+    one.runner.use_checkpoint(BASE)
     assert all(torch.equal(before[name], value) for name, value in live.items())
 
 
@@ -291,7 +291,7 @@ class StandIn:
     asked: list[str] = field(default_factory=list)
     at: str = ""
 
-    def move(self, checkpoint: Checkpoint) -> None:
+    def use_checkpoint(self, checkpoint: Checkpoint) -> None:
         self.at = checkpoint.name
 
     def layers(self, dataset: EvaluationSet, items: Sequence[int]) -> list[LayerMeasure]:
@@ -386,17 +386,17 @@ def test_one_dataset_for_each_kind_of_pictures_unless_named(tmp_path: Path) -> N
     toy, same = make_set(tmp_path, "toy", "toy", 2), make_set(tmp_path, "same", "toy", 2)
     near, drawn = make_set(tmp_path, "near", "toy", 2, shift="near"), make_set(tmp_path, "drawn", "drawn", 2)
     sets = [words, toy, same, near, drawn]
-    assert pictured_sets(sets, None) == [toy, near, drawn]
-    assert pictured_sets(sets, ["drawn", "same", "words"]) == [same, drawn]
+    assert datasets_with_pictures(sets, None) == [toy, near, drawn]
+    assert datasets_with_pictures(sets, ["drawn", "same", "words"]) == [same, drawn]
 
 
 def test_different_pictures_are_spread_over_the_items(tmp_path: Path) -> None:
     dataset = make_set(tmp_path, pictures=8)
-    assert pictured_items(dataset, 99) == list(range(0, 16, 2))
-    assert pictured_items(dataset, 4) == [0, 4, 8, 12]
-    assert pictured_items(dataset, 3) == [0, 4, 10]
+    assert items_with_distinct_pictures(dataset, 99) == list(range(0, 16, 2))
+    assert items_with_distinct_pictures(dataset, 4) == [0, 4, 8, 12]
+    assert items_with_distinct_pictures(dataset, 3) == [0, 4, 10]
     copies = replace(dataset, samples=[*dataset.samples, *dataset.samples])
-    assert pictured_items(copies, 99) == list(range(0, 16, 2))
+    assert items_with_distinct_pictures(copies, 99) == list(range(0, 16, 2))
 
 
 def test_the_table_leaves_empty_what_was_not_measured_and_keeps_whole_numbers(tmp_path: Path) -> None:

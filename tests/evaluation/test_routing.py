@@ -134,7 +134,7 @@ def test_hidden_states_are_measured_with_each_item_s_expert(tmp_path: Path) -> N
         dataset = EvaluationSet(Manifest(name="toy", image_domains=["toy"], text_tasks=["t"]), samples, lambda: samples)
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         delta = {name: value for one in deltas for name, value in one.items()}
-        runner.move(save_checkpoint(folder, 1, delta, {"method": {}}) if deltas else BASE)
+        runner.use_checkpoint(save_checkpoint(folder, 1, delta, {"method": {}}) if deltas else BASE)
         return float(runner.layers(dataset, range(len(samples)))[-1].visual_drift_l1 or 0)
 
     assert drift(LAST) == 0
