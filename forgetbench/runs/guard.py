@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ from forgetbench.runs.subject import run_subject
 from forgetbench.statistics.sequential import Budget, items_to_tell, smallest_shown
 from forgetbench.tables.guard import GUARD, Ending, Groups, Look, ending, groups_of, guard_rows
 from forgetbench.tables.scores import write_csv
+from forgetbench.tables.tracked import guard_numbers
 from forgetbench.terminal.console import note, say
 from forgetbench.terminal.guard import cost_line, ending_line, short_ending
 
@@ -163,6 +164,12 @@ class Guard:
             ended = ending(rows) is not None
         self.seconds += time.perf_counter() - started
         return self._process_group.broadcast(ended)
+
+    def numbers(self, step: int) -> Mapping[str, float]:
+        """What guard.csv says of a step, in the main process."""
+        if not self._process_group.is_main:
+            return {}
+        return guard_numbers(read_table(self._run.folder / GUARD)).get(step, {})
 
     def end(self) -> None:
         """Put aside what lies beyond the checkpoint that the run ends on, and say how it ended."""
