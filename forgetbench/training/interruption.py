@@ -81,7 +81,7 @@ class DelayedSignals:
                 signal.raise_signal(number)
         return kind is StoppedError
 
-    def waiting(self, accelerator: Accelerator, *flags: bool) -> tuple[list[int], list[bool]]:
+    def pending(self, accelerator: Accelerator, *flags: bool) -> tuple[list[int], list[bool]]:
         """Signals that any process of the run received, and flags that any process set; all processes must call it."""
         raised = [*(number in self._waiting for number in _SIGNALS), *flags]
         if accelerator.num_processes > 1:
@@ -90,7 +90,7 @@ class DelayedSignals:
         came = [int(number) for number, is_raised in zip(_SIGNALS, raised, strict=False) if is_raised]
         return came, raised[len(_SIGNALS) :]
 
-    def act(self, numbers: Sequence[int]) -> None:
+    def deliver(self, numbers: Sequence[int]) -> None:
         """Give signals their usual effect; training continues if the earlier handler returns.
 
         Raises:

@@ -113,7 +113,7 @@ class Trainer:
         self.optimiser: Any = None
         """Optimiser of the current stage, with its moments; None before the first stage."""
 
-    def words(self, stages: Sequence[Stage]) -> list[str]:
+    def trained_parts(self, stages: Sequence[Stage]) -> list[str]:
         """The parts that the stages train, as their recipes name them, sorted."""
         trainable_by_stage = self._trainable_by_stage or [self.trainable.keys()] * len(stages)
         recipes = [stage.recipe or self._recipe for stage in stages]

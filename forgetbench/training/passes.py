@@ -167,7 +167,7 @@ class TrainingPasses:
             )
         return self.total(task_loss.detach()).cpu()
 
-    def own(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+    def local_share(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         """This process's share of some items."""
         return samples[self._accelerator.process_index :: self._accelerator.num_processes]
 

@@ -198,7 +198,7 @@ class Log:
 with DelayedSignals() as signals, closing(Log()):
     signal.raise_signal(signal.SIGTERM)
     print("step done", flush=True)
-    signals.act([signal.SIGTERM])
+    signals.deliver([signal.SIGTERM])
     print("went on", flush=True)
 print("outlived", flush=True)
 """
