@@ -1,8 +1,8 @@
 """Send the numbers of train.csv and the scores to an experiment tracker as well, through accelerate's trackers.
 
-Accounts and addresses come from the tracker's environment variables (WANDB_API_KEY, MLFLOW_TRACKING_URI, ...). A
-resumed run continues the same run of the tracker, after the last step that an earlier process wrote to train.csv: steps that
-are repeated have the same values and are not sent again. Scores are sent when a run is scored, at the steps of their
+Accounts and addresses come from the tracker's environment variables (WANDB_API_KEY, MLFLOW_TRACKING_URI, ...).
+A resumed run continues the same run of the tracker, after the last step that an earlier process wrote to train.csv:
+repeated steps have the same values and are not sent again. Scores are sent when a run is scored, at the steps of their
 checkpoints, into the same run of the tracker; scores that it has already are not sent again.
 """
 
@@ -42,7 +42,7 @@ Numbers = Mapping[str, float]
 
 
 class TrackerConnection:
-    """A run's connection to its tracker; after a failure, which is reported, nothing more is sent and the run continues."""
+    """A run's connection to its tracker; a failure is reported once, then nothing more is sent, but the run goes on."""
 
     def __init__(
         self,
