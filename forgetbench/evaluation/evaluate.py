@@ -185,9 +185,8 @@ class Evaluator:
         """A stored cell, for the main process."""
         cell = self._store.read(work.digest, work.dataset.manifest.metric) if self._process_group.is_main else None
         if cell is not None:
-            self._store.add_to_family(
-                work.family, work.digest
-            )  # a kill may have prevented this after the cell was written
+            # After the cell was written, a kill may have prevented this.
+            self._store.add_to_family(work.family, work.digest)
             self._store.remove_leftovers(work.digest)
         return cell
 

@@ -49,9 +49,7 @@ class EvaluationSet:
         """sha256 of each item's encoded pictures; empty for an item without pictures."""
         known = {
             images: hashlib.sha256(b"".join(map(read_image, images))).hexdigest() if images else ""
-            for images in dict.fromkeys(
-                sample.images for sample in self.samples
-            )  # in order: tables are read fastest this way
+            for images in dict.fromkeys(sample.images for sample in self.samples)  # in order: tables are read faster
         }
         return [known[sample.images] for sample in self.samples]
 

@@ -14,7 +14,7 @@ from forgetbench.scoring.folding import Folding, folding
 BEYOND = -1
 """In place of an option's index: a letter after the last option's letter."""
 
-# Scripts that are written without blanks: a Latin letter beside them counts as separate.
+# Scripts that are written without blanks: a letter or a word beside them counts as separate.
 UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f"
 # A character that would make a letter part of a word.
 _WORD = rf"[^\W{UNSPACED}]"

@@ -115,9 +115,7 @@ class Server:
         except OSError:
             return f"its log is {self._log}."
         started = max((k for k, line in enumerate(lines) if line.startswith("$ ")), default=0)
-        causes = [
-            k for k in range(started, len(lines)) if _ERROR.search(lines[k])
-        ]  # the first error is the cause of the others
+        causes = [k for k in range(started, len(lines)) if _ERROR.search(lines[k])]  # the first error causes the others
         last = range(max(started, len(lines) - _TAIL_LINES), len(lines))
         shown = "\n".join(f"  {lines[k][:300]}" for k in sorted({*causes[:2], *last}))
         return without_secrets(f"{self._log} ends with:\n{shown}".replace(self.key, "<key>"))

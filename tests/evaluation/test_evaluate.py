@@ -169,10 +169,10 @@ def test_a_cell_that_another_command_makes_is_left_for_last(tmp_path: Path, monk
     other = FileLock(path)
     other.acquire()
     monkeypatch.setattr(evaluate, "_LOCK_WAIT_S", 0.05)
-    move = runner.move
+    use_checkpoint = runner.use_checkpoint
 
     def release_later(checkpoint: Checkpoint) -> None:
-        move(checkpoint)
+        use_checkpoint(checkpoint)
         if checkpoint is LATER:
             other.release()
 
