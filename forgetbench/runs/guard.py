@@ -142,6 +142,8 @@ class Guard:
         self._budget = Budget(self._max_loss / 100, len(self._groups), len(steps))
         self._outputs = outputs_of(run, Path(run.config.outputs))
         self._runner: ModelRunner | None = None
+        self._answered: dict[str, ScoredCell | None] = {}
+        """By digest, what was asked before; in processes that only help, that it was."""
         sizes = {one.manifest.name: len(one.samples) for one in self._sets}
         if remark := _remark(self._max_loss, self._budget, self._groups, sizes):
             note(remark)
@@ -191,8 +193,11 @@ class Guard:
         from forgetbench.evaluation.evaluate import Evaluator
 
         planned = [work for checkpoint in checkpoints for work in self._planned(checkpoint)]
+        new = [work for work in planned if work.digest not in self._answered]
         store = CellStore(self._outputs, self._matrix.reasoning.marks)
-        return Evaluator(self._asked, store, self._process_group).score(planned, lambda *_: None)
+        cells = Evaluator(self._asked, store, self._process_group).score(new, lambda *_: None)
+        self._answered |= dict.fromkeys(work.digest for work in new) | {cell.work.digest: cell for cell in cells}
+        return [cell for work in planned if (cell := self._answered[work.digest])]
 
     def _planned(self, checkpoint: Checkpoint) -> list[PlannedCell]:
         """Each dataset once: by likelihood, or where answers are open by what is written."""
