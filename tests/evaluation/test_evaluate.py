@@ -76,8 +76,8 @@ def test_sets_of_which_an_option_begins_another_have_cells_of_their_own() -> Non
     def names(*options: str) -> list[object]:
         sample = Sample.question("f", "Which?", options[0], AnswerKind.option, (), options[:1], options)
         manifest = Manifest(name="f", image_domains=["x"], text_tasks=["y"], answer=AnswerKind.option)
-        found = EvaluationSet(manifest, [sample], lambda: [sample]).settings(MatrixConfig(datasets=["f"]))
-        return [one.answer_end for one in found]
+        settings = EvaluationSet(manifest, [sample], lambda: [sample]).settings(MatrixConfig(datasets=["f"]))
+        return [setting.answer_end for setting in settings]
 
     assert names("red", "red and blue") == [True, None]  # by likelihood, and as it writes
     assert names("1", "12") == [True, None]
@@ -87,8 +87,8 @@ def test_sets_of_which_an_option_begins_another_have_cells_of_their_own() -> Non
 
 def _named(manifests: int | None, **more: Any) -> tuple[str, int | None]:
     """The name of the cell of a set whose manifest has a cap, and the cap of its answers."""
-    one = replace(DATASET, manifest=replace(DATASET.manifest, max_new_tokens=manifests))
-    (work,) = plan("model", [BASE], [one], replace(CONFIG, **more))
+    dataset = replace(DATASET, manifest=replace(DATASET.manifest, max_new_tokens=manifests))
+    (work,) = plan("model", [BASE], [dataset], replace(CONFIG, **more))
     return work.digest, work.settings.max_new_tokens
 
 
@@ -113,7 +113,7 @@ def test_caps_name_cells_by_what_they_are_wherever_they_are_given() -> None:
 
 def test_every_item_gets_its_own_answer_whatever_the_layout(tmp_path: Path) -> None:
     (cell,) = score(tmp_path, StandIn())
-    assert cell.cell.frame["text"].tolist() == [one.id for one in SAMPLES]
+    assert cell.cell.frame["text"].tolist() == [sample.id for sample in SAMPLES]
     assert cell.cell.frame["score"].mean() == 1
 
 
@@ -125,7 +125,7 @@ def test_a_finished_matrix_loads_no_model(tmp_path: Path) -> None:
         raise AssertionError("the model was loaded")
 
     again = Evaluator(load, CellStore(tmp_path), ProcessGroup()).score(planned, lambda *_: None)
-    assert [one.cell.digest for one in again] == [one.cell.digest for one in first]
+    assert [scored.cell.digest for scored in again] == [scored.cell.digest for scored in first]
 
 
 def test_other_weights_never_share_a_cell(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_an_interrupted_cell_goes_on_after_its_last_batch(tmp_path: Path) -> Non
     runner = StandIn()
     (cell,) = score(tmp_path, runner)
     assert runner.asked == [("step_000000", 2)]
-    assert cell.cell.frame["text"].tolist() == [one.id for one in SAMPLES]
+    assert cell.cell.frame["text"].tolist() == [sample.id for sample in SAMPLES]
 
 
 def test_batches_of_another_layout_are_asked_again(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_batches_of_another_layout_are_asked_again(tmp_path: Path) -> None:
     runner = StandIn(layout=[[0, 3, 5], [6, 2, 1], [4]])
     (cell,) = score(tmp_path, runner)
     assert runner.asked == [("step_000000", 1), ("step_000000", 2)]
-    assert cell.cell.frame["text"].tolist() == [one.id for one in SAMPLES]
+    assert cell.cell.frame["text"].tolist() == [sample.id for sample in SAMPLES]
 
 
 def test_a_batch_beyond_the_layout_is_ignored(tmp_path: Path) -> None:
@@ -179,4 +179,4 @@ def test_a_cell_that_another_command_makes_is_left_for_last(tmp_path: Path, monk
     monkeypatch.setattr(runner, "use_checkpoint", release_later)
     cells = score(tmp_path, runner, planned)
     assert [name for name, _ in runner.asked] == ["step_000010"] * 3 + ["step_000000"] * 3
-    assert [one.work.checkpoint.step for one in cells] == [0, 10]
+    assert [scored.work.checkpoint.step for scored in cells] == [0, 10]

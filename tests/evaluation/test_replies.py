@@ -48,7 +48,7 @@ def with_tail(encoder: Encoder, tail: str) -> Encoder:
 
 def read(encoder: Encoder, settings: Settings, *pieces: str | int) -> Prediction:
     """What a reply counts as whose tokens are those of the texts, and the ids."""
-    ids = [one for piece in pieces for one in ([piece] if isinstance(piece, int) else tokens(encoder, piece))]
+    ids = [token for piece in pieces for token in ([piece] if isinstance(piece, int) else tokens(encoder, piece))]
     return ReplyDecoder(encoder, THOUGHT_MARKS, [encoder.tokenizer.eos_token_id]).predictions([ids], settings)[0]
 
 
@@ -138,9 +138,9 @@ def test_a_cap_for_answers_in_place_of_a_thought_is_told(encoder: Encoder) -> No
     plain = ReplyDecoder(encoder, THOUGHT_MARKS)
     thinks = ReplyDecoder(with_tail(encoder, OPEN), THOUGHT_MARKS)
     assert plain.thought_cap_warning(greedy(1, 16)) is None
-    said = thinks.thought_cap_warning(greedy(1, 16))
-    assert said is not None
-    assert "matrix.reasoning.max_tokens" in said
+    warning = thinks.thought_cap_warning(greedy(1, 16))
+    assert warning is not None
+    assert "matrix.reasoning.max_tokens" in warning
     assert thinks.thought_cap_warning(greedy(1, 2048)) is None
     assert thinks.thought_cap_warning(greedy(1, 16, max_thought_tokens=16)) is None
 

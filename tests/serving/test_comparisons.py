@@ -41,10 +41,10 @@ def kept(case: Case, tmp_path: Path) -> Path:
 
 
 def test_a_finding_is_reused(case: Case, kept: Path) -> None:
-    found = comparisons(case, kept.parent)
-    assert not found.has_pending
-    assert found.due_checkpoints(BASE, {}) == []
-    assert found.rows()[0] | {"items": 4, "largest_difference": 0.0} == found.rows()[0]
+    subject = comparisons(case, kept.parent)
+    assert not subject.has_pending
+    assert subject.due_checkpoints(BASE, {}) == []
+    assert subject.rows()[0] | {"items": 4, "largest_difference": 0.0} == subject.rows()[0]
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_a_damaged_finding_or_one_of_fewer_items_is_found_out_again(
     text = kept.read_text()
     assert change[0] in text
     kept.write_text(text.replace(*change))
-    found = comparisons(case, kept.parent)
-    assert found.has_pending
-    assert found.due_checkpoints(BASE, {}) == [BASE]
+    subject = comparisons(case, kept.parent)
+    assert subject.has_pending
+    assert subject.due_checkpoints(BASE, {}) == [BASE]
 
 
 def test_what_was_not_compared_does_not_fit(case: Case) -> None:
@@ -94,8 +94,8 @@ def test_what_was_not_compared_does_not_fit(case: Case) -> None:
 
 
 def test_all_that_are_served_at_once_are_compared_before_one_is_scored(case: Case, tmp_path: Path) -> None:
-    found = comparisons([case, Case(LATER, case.dataset, scores_options=True)], tmp_path)
+    subject = comparisons([case, Case(LATER, case.dataset, scores_options=True)], tmp_path)
     first = Checkpoint(5, Path("step_000005"), {"delta_digest": "d5"})
-    assert found.due_checkpoints(first, {"step_000005", "step_000010"}) == [LATER]
-    assert found.due_checkpoints(first, {}) == []
-    assert found.due_checkpoints(BASE, {"step_000010"}) == [BASE]
+    assert subject.due_checkpoints(first, {"step_000005", "step_000010"}) == [LATER]
+    assert subject.due_checkpoints(first, {}) == []
+    assert subject.due_checkpoints(BASE, {"step_000010"}) == [BASE]

@@ -40,8 +40,8 @@ def test_of_many_items_a_few_are_prepared_at_a_time() -> None:
 
     batches = [(number, range(10 * number, 10 * number + 10)) for number in range(200)]
     with ThreadPoolExecutor(4) as pool:
-        found = dict(RequestWindow(pool, prepare, 8).run(batches))
-    assert found == {number: [2 * item for item in items] for number, items in batches}
+        answers = dict(RequestWindow(pool, prepare, 8).run(batches))
+    assert answers == {number: [2 * item for item in items] for number, items in batches}
     assert most <= 9
 
 
@@ -82,8 +82,8 @@ def test_prompts_are_encoded_by_the_thread_that_asks_for_batches(tiny: LoadedMod
     wanted = [encoder.sent_ids(sample) for sample in samples]
     with ThreadPoolExecutor(6) as pool:
         for _ in range(3):
-            found = list(pool.map(lambda sample: list(questions.question(sample, []).sent_ids), samples))
-            assert found == wanted
+            ids = list(pool.map(lambda sample: list(questions.question(sample, []).sent_ids), samples))
+            assert ids == wanted
 
 
 def test_pictures_are_read_when_they_are_sent_and_no_earlier(tiny: LoadedModel, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ BROKEN_OFF = b'{"choices": [{"finish_reason": "abort", "message": {"content": "T
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("answers", "message"),
     [
         ([(200, BROKEN_OFF)] * 2, "the server broke off its answer"),
         ([(200, b"[1]")] * 2, "its answer is no object of JSON"),
@@ -143,11 +143,11 @@ BROKEN_OFF = b'{"choices": [{"finish_reason": "abort", "message": {"content": "T
     ids=["broken off", "a list", "deep", "bytes", "errors", "too many"],
 )
 def test_answers_that_are_none_are_asked_for_again(
-    scripted: Scripted, answers: Sequence[tuple[int, bytes]], said: str
+    scripted: Scripted, answers: Sequence[tuple[int, bytes]], message: str
 ) -> None:
     with pytest.raises(FailedError) as failed:
         scripted(*answers).post("/x", {}, "item 'a'")
-    assert f"item 'a': the request failed 2 times, at last with: {said}." in str(failed.value)
+    assert f"item 'a': the request failed 2 times, at last with: {message}." in str(failed.value)
 
 
 def test_what_comes_at_the_second_try_is_the_answer(scripted: Scripted) -> None:

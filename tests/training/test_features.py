@@ -144,7 +144,7 @@ def test_pictures_of_several_sizes_and_items_without_one_change_no_bit(
     tmp_path: Path, family: str, precision: Precision
 ) -> None:
     folder = FAMILIES[family](tmp_path / family)
-    plan = stages([one for one in MIXED if one.images or family not in NEEDS_PICTURES])
+    plan = stages([sample for sample in MIXED if sample.images or family not in NEEDS_PICTURES])
     runs = []
     for reuse in (True, False):
         subject = trainer(
@@ -230,7 +230,7 @@ def test_an_encoder_that_minds_a_pictures_place_or_draws_unseen_switches_reuse_o
             output = encode(*args, **kwargs)
             rows = list(output.pooler_output)
             noise = torch.rand(len(rows)) if fault == "chance" else torch.arange(len(rows))
-            output.pooler_output = [row + 1e-4 * float(one) for row, one in zip(rows, noise, strict=True)]
+            output.pooler_output = [row + 1e-4 * float(value) for row, value in zip(rows, noise, strict=True)]
             return output
 
         loaded.model.model.get_image_features = encoding

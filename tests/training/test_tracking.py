@@ -199,7 +199,7 @@ def points(run: Path) -> dict[str, list[tuple[int, float]]]:
 
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
-    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def test_scores_stand_beside_training_in_tensorboard_once_however_often_a_run_is_scored(tmp_path: Path) -> None:
