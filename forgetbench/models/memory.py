@@ -156,7 +156,7 @@ def estimate(sizes: Sizes, setting: Setting) -> Estimate:
     if setting.packed:
         held.pop("language", None)
     return Estimate(
-        weights=weights / slices + gathered + (width * _copied(sizes, setting) if setting.guarded else 0),
+        weights=weights / slices + gathered + (width * _copied(sizes, setting) + 4 * adapters if setting.guarded else 0),
         gradients=gradients / slices,
         moments=moments / slices,
         copies=(4 * setting.kept * wide + (2 * (sum(held.values()) + adapters) if setting.autocast else 0)) / slices,
@@ -166,11 +166,10 @@ def estimate(sizes: Sizes, setting: Setting) -> Estimate:
 
 
 def _copied(sizes: Sizes, setting: Setting) -> int:
-    """Parameters that a guard's copy holds a second time: those that change, or all of a sliced model."""
+    """Parameters that a guard's copy does not share with the model that trains; its adapters come on top."""
     if setting.sharded and setting.devices > 1:
         return sum(sizes.parameters.values())
-    adapted = sum(_parameters(sizes, part_word(word)) for word in setting.adapted_words)
-    return sum(trained_parameters(sizes, setting).values()) + adapted
+    return sum(trained_parameters(sizes, setting).values())
 
 
 def _trains_tables(setting: Setting) -> bool:

@@ -24,7 +24,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.runs.run import settings_of
 from forgetbench.runs.scored import matrix_settings
-from forgetbench.statistics.pareto import better_part
+from forgetbench.statistics.pareto import select_survivors
 from forgetbench.terminal.console import say
 from forgetbench.training.schedule import first_steps
 
@@ -123,7 +123,7 @@ class _Search:
             return
         pairs = [point.rungs[rung].objectives.pair for point in seen]
         reference = (seen[0].rungs[rung].objectives.target_base, -self._search.reference_loss) if seen else (0.0, 0.0)
-        better = {seen[place].number for place in better_part(pairs, self.halving.go_on(len(seen)), reference)}
+        better = {seen[place].number for place in select_survivors(pairs, self.halving.go_on(len(seen)), reference)}
         for point in seen:
             if point.number not in better:
                 self._finish(point, End("stopped", f"after {self._search.rungs[rung]:g} of its steps"))
