@@ -156,7 +156,7 @@ def test_the_processes_share_the_batches_of_every_cell(two: Path) -> None:
 def test_a_guard_stops_two_processes_together_and_its_answers_are_those_of_one(
     two: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(two / "command/together")
+    monkeypatch.chdir(two / "command/guarded")
     run = Path("outputs/guarded")
     looks = pd.read_csv(run / "guard.csv")
     assert looks["decision"].iloc[-1] == "stop"
