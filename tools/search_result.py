@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from forgetbench import compose
 from forgetbench.commands.eval_matrix import run_views
-from forgetbench.commands.search.objectives import Objectives, Sets, paired
-from forgetbench.commands.search.study import FILE, Point, front_of, read_study
+from forgetbench.commands.search.objectives import Objectives, ObjectiveSets, paired
+from forgetbench.commands.search.study import FILE, Point, pareto_points, read_study
 from forgetbench.commands.search.trial import trained_steps
 from forgetbench.config import Retention, SweepConfig
 from forgetbench.runs.run import read_run
@@ -57,7 +57,7 @@ class Comparison:
     """What both sides are measured with."""
 
     config: SweepConfig
-    sets: Sets
+    sets: ObjectiveSets
     quadrants: Mapping[str, Sequence[str]]
     """Quadrant -> its sets, of those that count."""
     loss: float
@@ -69,7 +69,9 @@ def main() -> None:
     grid_folder, search_folder = map(Path, sys.argv[1:3])
     settings, points = read_study(search_folder / FILE)
     config = _config(settings, search_folder)
-    sets = Sets(settings["targets"], settings["others"], settings["skip"], Retention(settings["search"]["retention"]))
+    sets = ObjectiveSets(
+        settings["targets"], settings["others"], settings["skip"], Retention(settings["search"]["retention"])
+    )
     folders = sorted(path.parent for path in grid_folder.glob("*/run.json"))
     grid = [_measured(folder.name, folder, config, sets, None) for folder in folders]
     complete = [point for point in points if point.is_complete]
@@ -77,7 +79,7 @@ def main() -> None:
         _measured(" ".join(point.overrides), search_folder / point.folder, config, sets, point) for point in complete
     ]
     comparison = Comparison(config, sets, _quadrants(folders[0], config, sets), settings["search"]["reference_loss"])
-    own = {point.number for point in front_of(points)}
+    own = {point.number for point in pareto_points(points)}
     fronts = {
         "grid": _on_front(grid),
         "search": [one for one, point in zip(searched, complete, strict=True) if point.number in own],
@@ -107,7 +109,7 @@ def _config(settings: Mapping[str, Any], folder: Path) -> SweepConfig:
     return replace(composed, matrix=matrix, search=search, outputs=str(folder.parent))
 
 
-def _measured(name: str, folder: Path, config: SweepConfig, sets: Sets, point: Point | None) -> Measured:
+def _measured(name: str, folder: Path, config: SweepConfig, sets: ObjectiveSets, point: Point | None) -> Measured:
     """A point's objectives; of a grid's, also those that it is chosen by."""
     run = read_run(folder)
     step = max(one.step for one in run.checkpoints() if not one.variant)
@@ -128,7 +130,7 @@ def _measured(name: str, folder: Path, config: SweepConfig, sets: Sets, point: P
     return Measured(name, validation, test, items, point.generation if point else 0)
 
 
-def _quadrants(folder: Path, config: SweepConfig, sets: Sets) -> dict[str, list[str]]:
+def _quadrants(folder: Path, config: SweepConfig, sets: ObjectiveSets) -> dict[str, list[str]]:
     run = read_run(folder)
     step = max(one.step for one in run.checkpoints() if not one.variant)
     matrix = replace(sets.test(config, step), class_probe=[])
