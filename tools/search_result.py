@@ -9,47 +9,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from forgetbench import compose
-from forgetbench.commands.eval_matrix import run_views
-from forgetbench.commands.search.objectives import Objectives, ObjectiveSets, paired
+from forgetbench.commands.search.objectives import ObjectiveSets
 from forgetbench.commands.search.study import FILE, Point, pareto_points, read_study
 from forgetbench.commands.search.trial import trained_steps
 from forgetbench.config import Retention, SweepConfig
-from forgetbench.runs.run import read_run
 from forgetbench.statistics.pareto import Pair, dominates, hypervolume, pareto_front
-from forgetbench.tables.metrics import item_scores
+from tools.searched import Floats, Measured, measured, quadrants_of, scoring_config, sets_of
 
 OUT = Path(__file__).resolve().parents[1] / "docs/results/search.md"
 DRAWS = 2000
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Items:
-    """One set's scores on test items: of a checkpoint and of its base, and each item's cluster."""
-
-    after_N: Floats
-    before_N: Floats
-    clusters: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A trained point: what it was chosen by, and what became of it on test items."""
-
-    name: str
-    validation: Objectives
-    test: Objectives
-    items: Mapping[str, Items]
-    """By set."""
-    generation: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,17 +42,15 @@ def main() -> None:
     """Write the page and its figure."""
     grid_folder, search_folder = map(Path, sys.argv[1:3])
     settings, points = read_study(search_folder / FILE)
-    config = _config(settings, search_folder)
-    sets = ObjectiveSets(
-        settings["targets"], settings["others"], settings["skip"], Retention(settings["search"]["retention"])
-    )
+    config = scoring_config(settings, search_folder)
+    sets = sets_of(settings)
     folders = sorted(path.parent for path in grid_folder.glob("*/run.json"))
-    grid = [_measured(folder.name, folder, config, sets, None) for folder in folders]
+    grid = [measured(folder.name, folder, config, sets, None) for folder in folders]
     complete = [point for point in points if point.is_complete]
     searched = [
-        _measured(" ".join(point.overrides), search_folder / point.folder, config, sets, point) for point in complete
+        measured(" ".join(point.overrides), search_folder / point.folder, config, sets, point) for point in complete
     ]
-    comparison = Comparison(config, sets, _quadrants(folders[0], config, sets), settings["search"]["reference_loss"])
+    comparison = Comparison(config, sets, quadrants_of(folders[0], config, sets), settings["search"]["reference_loss"])
     own = {point.number for point in pareto_points(points)}
     fronts = {
         "grid": _on_front(grid),
@@ -98,47 +70,6 @@ def main() -> None:
     OUT.write_text(text + "\n", "utf-8")
     _draw(grid, searched, fronts, OUT.with_suffix(".svg"))
     print(text)
-
-
-def _config(settings: Mapping[str, Any], folder: Path) -> SweepConfig:
-    """The search's own configuration, as far as scoring goes."""
-    composed = compose.compose(SweepConfig, ["sweep=search", "threads=1"])
-    kept = ("datasets", "limit", "batch_size")
-    matrix = replace(composed.matrix, **{key: settings["matrix"][key] for key in kept})
-    search = replace(composed.search, items=settings["search"]["items"])
-    return replace(composed, matrix=matrix, search=search, outputs=str(folder.parent))
-
-
-def _measured(name: str, folder: Path, config: SweepConfig, sets: ObjectiveSets, point: Point | None) -> Measured:
-    """A point's objectives; of a grid's, also those that it is chosen by."""
-    run = read_run(folder)
-    step = max(one.step for one in run.checkpoints() if not one.variant)
-    matrix = sets.test(config, step)
-    matrix = replace(matrix, class_probe=[], representation=replace(matrix.representation, enabled=False))
-    views = run_views(run, replace(config, matrix=matrix))
-    items = {
-        name: Items(*(np.asarray(item_scores(one).values, float) for one in pair), pair[0].ways[0])
-        for name, pair in paired(views, matrix, step).items()
-        if name in {*sets.targets, *sets.others}
-    }
-    if point is not None:
-        validation = point.rungs[-1].objectives
-    else:
-        own = sets.validation(config, step)
-        validation = sets.measure(run_views(run, replace(config, matrix=own)), own, step, tested=False)
-    test = sets.measure(views, matrix, step, tested=True)
-    return Measured(name, validation, test, items, point.generation if point else 0)
-
-
-def _quadrants(folder: Path, config: SweepConfig, sets: ObjectiveSets) -> dict[str, list[str]]:
-    run = read_run(folder)
-    step = max(one.step for one in run.checkpoints() if not one.variant)
-    matrix = replace(sets.test(config, step), class_probe=[])
-    found: dict[str, list[str]] = {}
-    for name, (view, _) in paired(run_views(run, replace(config, matrix=matrix)), matrix, step).items():
-        if name in sets.others:
-            found.setdefault(view.context.placement.quadrant, []).append(name)
-    return found
 
 
 def _on_front(points: Sequence[Measured]) -> list[Measured]:

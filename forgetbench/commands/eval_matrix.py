@@ -21,7 +21,7 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.runs.address import resolve
 from forgetbench.runs.run import Run
 from forgetbench.runs.scored import Scored, matrix_settings
-from forgetbench.runs.stored import lost_checkpoints, outputs_of
+from forgetbench.runs.stored import lost_checkpoints, outputs_of, read_table
 from forgetbench.runs.subject import (
     Subject,
     Tables,
@@ -34,6 +34,7 @@ from forgetbench.runs.subject import (
     write_tables,
 )
 from forgetbench.tables.cell_view import CellView
+from forgetbench.tables.guard import GUARD
 from forgetbench.tables.tracked import score_numbers
 from forgetbench.terminal.progress import progress
 from forgetbench.training.tracking import send_scores
@@ -235,7 +236,8 @@ def _score(
             write_representation(subject, measured)
     if tables is None:
         return pd.DataFrame()
-    send_scores(config.tracker, subject.folder, score_numbers(tables.matrix, tables.summary))
+    numbers = score_numbers(tables.matrix, tables.summary, read_table(subject.folder / GUARD))
+    send_scores(config.tracker, subject.folder, numbers)
     return tables.matrix
 
 

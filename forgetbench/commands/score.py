@@ -19,7 +19,7 @@ from forgetbench.models.precision import scored_digest
 from forgetbench.runs.address import resolve
 from forgetbench.runs.run import Run
 from forgetbench.runs.scored import FILE, LAST, Scored, matrix_settings, recall
-from forgetbench.runs.stored import lost_checkpoints, outputs_of
+from forgetbench.runs.stored import lost_checkpoints, outputs_of, read_table
 from forgetbench.runs.subject import (
     REPRESENTATION,
     Tables,
@@ -29,6 +29,7 @@ from forgetbench.runs.subject import (
     write_representation,
     write_tables,
 )
+from forgetbench.tables.guard import GUARD
 from forgetbench.tables.tracked import score_numbers
 from forgetbench.terminal.console import say
 from forgetbench.training.tracking import send_scores
@@ -44,7 +45,8 @@ def score(config: ScoreConfig, outputs: Path) -> None:
         UserError: there are no such predictions, some of them are missing, or they do not fit the data.
     """
     tables, folder = _score_run(config.run, config) if config.run else _score_external(config, outputs)
-    send_scores(config.tracker, folder, score_numbers(tables.matrix, tables.summary))
+    numbers = score_numbers(tables.matrix, tables.summary, read_table(folder / GUARD))
+    send_scores(config.tracker, folder, numbers)
     if config.lm_eval:
         write_lm_eval(tables.scores, folder)
         say(f"{folder}/lm_eval: results in lm-evaluation-harness's layout")

@@ -45,6 +45,7 @@ from forgetbench.terminal.console import console
 from forgetbench.training.plan import plan_stages
 
 if TYPE_CHECKING:
+    import pandas as pd
     from transformers import TrainerState, TrainingArguments
 
 T = TypeVar("T")
@@ -233,13 +234,13 @@ class LiveRun:
             with console.capture():
                 tables = write_tables(subject, cells, self._catalogue, scored)
         write_log(log, self._run.parts, self.folder / "train.csv")
-        numbers = score_numbers(tables.matrix, tables.summary).get(step, {})
-        return Seen(numbers, bool(step) and self._is_broken(checkpoints, cells))
+        guard = self._guarded(checkpoints, cells) if step and self._budget else None
+        is_broken = guard is not None and guard["decision"].iloc[-1] == STOP
+        return Seen(score_numbers(tables.matrix, tables.summary, guard).get(step, {}), is_broken)
 
-    def _is_broken(self, checkpoints: Sequence[Checkpoint], cells: Sequence[ScoredCell]) -> bool:
-        """Write guard.csv of all looks so far; whether the budget is shown to be broken."""
-        if self._budget is None:
-            return False
+    def _guarded(self, checkpoints: Sequence[Checkpoint], cells: Sequence[ScoredCell]) -> pd.DataFrame:
+        """Write guard.csv of all looks so far."""
+        assert self._budget
         views = run_subject(self._run).views(cells, self._catalogue)
         guarded = {name for members in self._groups.values() for name in members}
         by_place = {(view.context.step, view.context.dataset): view for view in reversed(views)}
@@ -249,7 +250,7 @@ class LiveRun:
         ]
         rows = guard_rows(self._run.name, looks, self._groups, self._budget)
         write_csv(rows, self.folder / GUARD)
-        return bool(rows["decision"].iloc[-1] == STOP)
+        return rows
 
 
 def _check_folder(folder: Path, step: int) -> None:

@@ -62,6 +62,8 @@ class Setting:
     sharded: bool = False
     kept: float = 0.0
     """fp32 values that the method keeps for each weight that trains."""
+    guarded: bool = False
+    """A copy of what changes is asked while it trains (`models.copies.SharedCopy`)."""
     text_tokens: int = PROMPT_TOKENS + ANSWER_TOKENS
     answer_tokens: int = ANSWER_TOKENS
 
@@ -117,6 +119,7 @@ def setting_of(config: FinetuneConfig, devices: int = 1) -> Setting:
         devices=devices,
         sharded=config.sharding is Sharding.fsdp2,
         kept=config.method.copies(),
+        guarded=config.guard.is_on,
     )
 
 
@@ -153,13 +156,21 @@ def estimate(sizes: Sizes, setting: Setting) -> Estimate:
     if setting.packed:
         held.pop("language", None)
     return Estimate(
-        weights=weights / slices + gathered,
+        weights=weights / slices + gathered + (width * _copied(sizes, setting) if setting.guarded else 0),
         gradients=gradients / slices,
         moments=moments / slices,
         copies=(4 * setting.kept * wide + (2 * (sum(held.values()) + adapters) if setting.autocast else 0)) / slices,
         activations=setting.micro_batch * _activations(sizes, setting),
         logits=setting.micro_batch * _LOGIT_BYTES * sizes.vocabulary * _positions(sizes, setting),
     )
+
+
+def _copied(sizes: Sizes, setting: Setting) -> int:
+    """Parameters that a guard's copy holds a second time: those that change, or all of a sliced model."""
+    if setting.sharded and setting.devices > 1:
+        return sum(sizes.parameters.values())
+    adapted = sum(_parameters(sizes, part_word(word)) for word in setting.adapted_words)
+    return sum(trained_parameters(sizes, setting).values()) + adapted
 
 
 def _trains_tables(setting: Setting) -> bool:

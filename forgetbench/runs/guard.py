@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ from forgetbench.runs.subject import run_subject
 from forgetbench.statistics.sequential import Budget, items_to_tell, smallest_shown
 from forgetbench.tables.guard import GUARD, Ending, Groups, Look, ending, groups_of, guard_rows
 from forgetbench.tables.scores import write_csv
+from forgetbench.tables.tracked import guard_numbers
 from forgetbench.terminal.console import note, say
 from forgetbench.terminal.guard import cost_line, ending_line, short_ending
 
@@ -141,6 +142,8 @@ class Guard:
         self._budget = Budget(self._max_loss / 100, len(self._groups), len(steps))
         self._outputs = outputs_of(run, Path(run.config.outputs))
         self._runner: ModelRunner | None = None
+        self._answered: dict[str, ScoredCell | None] = {}
+        """By digest, what was asked before; in processes that only help, that it was."""
         sizes = {one.manifest.name: len(one.samples) for one in self._sets}
         if remark := _remark(self._max_loss, self._budget, self._groups, sizes):
             note(remark)
@@ -164,6 +167,12 @@ class Guard:
         self.seconds += time.perf_counter() - started
         return self._process_group.broadcast(ended)
 
+    def numbers(self, step: int) -> Mapping[str, float]:
+        """What guard.csv says of a step, in the main process."""
+        if not self._process_group.is_main:
+            return {}
+        return guard_numbers(read_table(self._run.folder / GUARD)).get(step, {})
+
     def end(self) -> None:
         """Put aside what lies beyond the checkpoint that the run ends on, and say how it ended."""
         put_aside(self._run.folder)
@@ -184,8 +193,11 @@ class Guard:
         from forgetbench.evaluation.evaluate import Evaluator
 
         planned = [work for checkpoint in checkpoints for work in self._planned(checkpoint)]
+        new = [work for work in planned if work.digest not in self._answered]
         store = CellStore(self._outputs, self._matrix.reasoning.marks)
-        return Evaluator(self._asked, store, self._process_group).score(planned, lambda *_: None)
+        cells = Evaluator(self._asked, store, self._process_group).score(new, lambda *_: None)
+        self._answered |= dict.fromkeys(work.digest for work in new) | {cell.work.digest: cell for cell in cells}
+        return [cell for work in planned if (cell := self._answered[work.digest])]
 
     def _planned(self, checkpoint: Checkpoint) -> list[Work]:
         """Each dataset once: by likelihood, or where answers are open by what is written."""

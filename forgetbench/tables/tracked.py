@@ -17,11 +17,14 @@ _SUMMARY = (
     *("A_T", "A_S", "H", "O", "target_delta", "target_delta_ci_low", "target_delta_ci_high"),
     *("source_delta", "source_delta_ci_low", "source_delta_ci_high", "retention"),
 )
+_GUARD = ("loss", "low", "high", "budget")
 _NO_NAME = re.compile(r"[^\w./-]", re.ASCII)
 """What trackers do not take in a name."""
 
 
-def score_numbers(matrix: pd.DataFrame, summary: pd.DataFrame) -> dict[int, dict[str, float]]:
+def score_numbers(
+    matrix: pd.DataFrame, summary: pd.DataFrame, guard: pd.DataFrame | None = None
+) -> dict[int, dict[str, float]]:
     """Step -> name -> number; what is absent has no entry.
 
     `forgetbench/<quadrant>/<decoding>` is the quadrant's value, `.../delta` its change from the base, with both ends of
@@ -31,8 +34,9 @@ def score_numbers(matrix: pd.DataFrame, summary: pd.DataFrame) -> dict[int, dict
     Args:
         matrix: matrix.csv of one run.
         summary: its summary.csv.
+        guard: its guard.csv, if it has one.
     """
-    steps: dict[int, dict[str, float]] = {}
+    steps = {} if guard is None else guard_numbers(guard)
     for row in matrix.to_dict("records"):
         seen = "seen_in_mix/" if row["seen_in_mix"] else ""
         metric = "" if row["metric"] == Metric.accuracy else f"/{row['metric']}"
@@ -42,6 +46,19 @@ def score_numbers(matrix: pd.DataFrame, summary: pd.DataFrame) -> dict[int, dict
         name = _name(row, f"summary/{row['decoding']}")
         steps.setdefault(int(row["step"]), {}).update(_numbers(row, _below(name, _SUMMARY)))
     return {step: numbers for step, numbers in sorted(steps.items()) if numbers}
+
+
+def guard_numbers(guard: pd.DataFrame) -> dict[int, dict[str, float]]:
+    """Step -> `forgetbench/guard/<group>/loss` and so on -> number, as guard.csv has them: fractions of 1.
+
+    Args:
+        guard: guard.csv of one run; it may be empty.
+    """
+    steps: dict[int, dict[str, float]] = {}
+    for row in guard.to_dict("records"):
+        name = SCORES + _NO_NAME.sub("_", f"guard/{row['group']}")
+        steps.setdefault(int(row["step"]), {}).update(_numbers(row, _below(name, _GUARD)))
+    return steps
 
 
 def _name(row: Mapping[Any, Any], what: str) -> str:

@@ -43,6 +43,9 @@ class Watch(Protocol):
         What was seen before costs next to nothing, so that a run that was killed is looked at as if it had not been.
         """
 
+    def numbers(self, step: int) -> Mapping[str, float]:
+        """What the look at a step saw, for a tracker; empty in processes other than the main one."""
+
     def end(self) -> None:
         """Called when training is over, before what a resumed run would need is removed; in the main process only."""
 
@@ -123,8 +126,11 @@ def _train(
                 with clock.writing():
                     _save_resume(folder, trainer, report.step)
                 signals.act(came)
-            if watch and report.step in watch.steps and watch.look(report.step):
-                return seconds, True
+            if watch and report.step in watch.steps:
+                ended = watch.look(report.step)
+                connection.log_scores(report.step, watch.numbers(report.step))
+                if ended:
+                    return seconds, True
             if report.step == keep[-1]:
                 break
     return seconds, False

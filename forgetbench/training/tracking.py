@@ -44,15 +44,22 @@ Numbers = Mapping[str, float]
 class Tracked:
     """A run's connection to its tracker; one that breaks is named once and left alone, and the command goes on."""
 
-    def __init__(self, tracker: Any, sent: int, for_scores: Callable[[], Any] | None = None) -> None:
+    def __init__(
+        self,
+        tracker: Any,
+        sent: int,
+        for_scores: Callable[[], Any] | None = None,
+        record: _Record | None = None,
+    ) -> None:
         """Take a started tracker of accelerate, or None for no tracker at all.
 
         Args:
             tracker: a `GeneralTracker`.
             sent: the last step of training that it has.
             for_scores: starts the one that takes scores, if it is another.
+            record: of the scores that it has, if it only appends.
         """
-        self._tracker, self._sent = tracker, sent
+        self._tracker, self._sent, self._record = tracker, sent, record
         self._start_scores = for_scores
         self._scores: Any = None if for_scores else tracker
 
@@ -61,15 +68,18 @@ class Tracked:
         if step > self._sent:
             self._try(lambda tracker: tracker.log(dict(numbers), step=step))
 
-    def log_scores(self, step: int, numbers: Numbers) -> bool:
-        """Send what was scored at a step, on the axis of training; whether the tracker took it.
+    def log_scores(self, step: int, numbers: Numbers) -> None:
+        """Send what was scored at a step, on the axis of training, unless the tracker has it.
 
         Args:
             step: of the checkpoint, 0 for the base; it may be an earlier one than the last.
-            numbers: as `tables.tracked.score_numbers` names them.
+            numbers: as `tables.tracked` names them.
         """
-        self._try(lambda _: self._send_scores(step, numbers))
-        return self._tracker is not None
+        new = self._record.missing({step: numbers}).get(step, {}) if self._record else numbers
+        if new:
+            self._try(lambda _: self._send_scores(step, new))
+        if new and self._record and self._tracker is not None:
+            self._record.add(step, new)
 
     def _send_scores(self, step: int, numbers: Numbers) -> None:
         if self._scores is None and self._start_scores:
@@ -123,7 +133,7 @@ def tracked(tracker: Tracker, folder: Path, config: Mapping[str, Any]) -> Iterat
             "Check its environment variables (offline, wandb takes WANDB_MODE=offline), or set tracker=none; the run "
             "goes on under the same name."
         ) from error
-    connection = Tracked(started, sent, _score_file(tracker, folder))
+    connection = Tracked(started, sent, _score_file(tracker, folder), _record(tracker, folder))
     try:
         yield connection
     finally:
@@ -138,19 +148,18 @@ def send_scores(tracker: Tracker, folder: Path, numbers: Mapping[int, Numbers]) 
     Args:
         tracker: which one.
         folder: the run's.
-        numbers: step -> name -> number, as `tables.tracked.score_numbers` gives them.
+        numbers: step -> name -> number, as `tables.tracked` gives them.
 
     Raises:
         UserError: the tracker cannot be started.
     """
     if tracker is Tracker.none:
         return
-    record = _Record(folder, tracker)
-    new: Mapping[int, Numbers] = record.missing(numbers)
-    if tracker is Tracker.tensorboard:
+    record = _record(tracker, folder)
+    if record is None:
         for file in (folder / "tensorboard").glob(f"events.out.tfevents.*{_SCORE_FILE}"):
             file.unlink()
-        new = numbers
+    new = record.missing(numbers) if record else numbers
     if not new:
         return
     try:
@@ -161,13 +170,10 @@ def send_scores(tracker: Tracker, folder: Path, numbers: Mapping[int, Numbers]) 
             "Check its environment variables (offline, wandb takes WANDB_MODE=offline). The tables are written: "
             f"`forgetbench score {argument('run', folder)} tracker={tracker}` sends them."
         ) from error
-    connection = Tracked(started, 0)
+    connection = Tracked(started, 0, record=record)
     for step in sorted(new):
-        if connection.log_scores(step, new[step]):
-            record.add(step, new[step])
+        connection.log_scores(step, new[step])
     connection.finish()
-    if tracker is not Tracker.tensorboard:
-        record.write()
 
 
 class _Record:
@@ -195,12 +201,14 @@ class _Record:
         return {step: own for step, own in found.items() if own}
 
     def add(self, step: int, numbers: Numbers) -> None:
-        """Note what was taken."""
+        """Keep what was taken, for the next time."""
         self._sent[str(step)] = {**self._sent.get(str(step), {}), **numbers}
-
-    def write(self) -> None:
-        """Keep it for the next time."""
         write_json(self._path, {**self._all, self._key: self._sent})
+
+
+def _record(tracker: Tracker, folder: Path) -> _Record | None:
+    """What a tracker has of a run's scores; None for TensorBoard, whose file of scores is written anew."""
+    return None if tracker is Tracker.tensorboard else _Record(folder, tracker)
 
 
 def _score_file(tracker: Tracker, folder: Path) -> Callable[[], Any] | None:

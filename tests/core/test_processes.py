@@ -155,6 +155,21 @@ def test_the_processes_share_the_batches_of_every_cell(two: Path) -> None:
     assert json.loads((two / "command/shares.json").read_text()) == [[0, 2], [1, 3]]
 
 
+def test_a_guard_stops_two_processes_together_and_its_answers_are_those_of_one(
+    two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(two / "command/together")
+    run = Path("outputs/guarded")
+    looks = pd.read_csv(run / "guard.csv")
+    assert looks["decision"].iloc[-1] == "stop"
+    assert len(pd.read_csv(run / "train.csv")) == looks["step"].iloc[-1] < 4
+    asked = ["matrix.datasets=[digits_naming]", "matrix.limit=20", "matrix.decodings=[choice]"]
+    assert not app(["score", f"run={run}", *asked, "--partial"], standalone_mode=False)  # no model: the cells are there
+    scores = pd.read_csv(run / "scores.csv").set_index("step").query("metric == 'accuracy'")["value"]
+    kept = looks[looks["step"].isin(scores.index)]
+    assert (scores[0] - scores[kept["step"]]).tolist() == pytest.approx(kept["loss"].tolist())
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_every_family_follows_one_process_when_it_is_sliced(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from forgetbench.config import (
     Dtype,
     EvalMatrixConfig,
     FinetuneConfig,
+    GuardConfig,
     MatrixConfig,
     ModelConfig,
     Optimiser,
@@ -155,6 +156,15 @@ def test_sharding_shares_weights_gradients_and_moments_and_ddp_does_not() -> Non
     assert alone.weights / 8 < fsdp.weights < alone.weights / 4
     assert ddp.weights == alone.weights
     assert ddp.gradients == 2 * alone.gradients
+
+
+def test_a_guard_holds_what_changes_a_second_time_and_of_a_sliced_model_everything() -> None:
+    guard, parts = GuardConfig(max_loss=5.0, datasets=["digits_naming"]), SIZES.parameters
+    assert of(replace(CONFIG, guard=guard)).weights - of(CONFIG).weights == 2 * parts["language"]
+    lora = replace(CONFIG, method=LoRA())
+    assert of(replace(lora, guard=guard)).weights - of(lora).weights == 2 * parts["language"]
+    sliced = replace(CONFIG, sharding=Sharding.fsdp2)
+    assert of(replace(sliced, guard=guard), 8).weights - of(sliced, 8).weights == 2 * sum(parts.values())
 
 
 def test_the_last_layers_alone_take_less_than_all_of_them() -> None:

@@ -50,6 +50,26 @@ def test_a_renamed_or_linked_folder_has_its_present_name(run: Path, monkeypatch:
         assert contents.title == "renamed"
 
 
+def test_in_one_process_what_changed_on_disk_since_the_last_look_is_read_anew(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [*(run.parent / ".cells").glob("*.parquet")]
+    aside = run.parent / "aside"
+    aside.mkdir()
+    for cell in cells:
+        cell.rename(aside / cell.name)
+    gather(run, 5)
+    assert "Without the answers of run" in capsys.readouterr().out
+    for cell in cells:
+        (aside / cell.name).rename(cell)
+    assert "seed: 0" in gather(run, 5).runs[0].config
+    assert "Without the answers" not in capsys.readouterr().out  # cells that were missing are asked for again
+    content = json.loads((run / "run.json").read_text("utf-8"))
+    content["config"]["seed"] = 7
+    (run / "run.json").write_text(json.dumps(content), "utf-8")
+    assert "seed: 7" in gather(run, 5).runs[0].config
+
+
 def test_runs_that_only_differ_in_the_seed_share_a_recipe(run: Path) -> None:
     def copy(name: str, **changes: Any) -> Path:
         folder = run.parent / name

@@ -67,6 +67,11 @@ TRAIN = [
     "recipe.gradient_accumulation=2", "recipe.precision=fp32", "recipe.mix.data=[words_naming]",
     "recipe.mix.ratio=0.5", "recipe.checkpoints.log_spaced=1", "threads=1", "name=run",
 ]  # fmt: skip
+GUARDED = [
+    "finetune", "recipe=full_high_lr", "recipe.lr=3e-3", "recipe.warmup=0", "recipe.steps=4", "recipe.batch_size=4",
+    "recipe.checkpoints.log_spaced=null", "recipe.checkpoints.every=1", "guard.max_loss=0",
+    "guard.datasets=[digits_naming]", "guard.items=20", "threads=1", "name=guarded",
+]  # fmt: skip
 SCORE = [
     "eval-matrix", "run=outputs/run", "threads=1", "matrix.limit=10", "matrix.batch_size=3",
     "matrix.datasets=[fashion_naming,emoji_open]", "matrix.representation.images=4",
@@ -231,6 +236,7 @@ def command(folder: Path) -> None:
     shares = process_group.gather([sorted(asked)])
     if process_group.is_main:
         (folder / "shares.json").write_text(json.dumps(shares))
+    assert not app(GUARDED, standalone_mode=False)
     os.chdir(apart)
     eval_matrix.join_process_group = ProcessGroup
     assert not app(SCORE, standalone_mode=False)

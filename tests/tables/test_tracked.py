@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from forgetbench.tables.tracked import score_numbers
+from forgetbench.tables.tracked import guard_numbers, score_numbers
 from tests.support.answered import FORGETS, answered_run
 
 
@@ -48,3 +48,16 @@ def test_signs_that_trackers_refuse_stand_in_no_name() -> None:
     row |= {"seen_in_mix": True, **dict.fromkeys(("delta", "delta_ci_low", "delta_ci_high"))}
     numbers = score_numbers(pd.DataFrame([row]), pd.DataFrame())
     assert numbers == {3: {"forgetbench/a_b_c/seen_in_mix/q/choice/anls": 0.5}}
+
+
+def test_looks_of_a_guard_stand_beside_scores_of_the_same_step(run: Path) -> None:
+    look = {"step": 20, "group": "ood_text-id_image", "loss": 0.1, "low": 0.02, "high": None, "budget": 0.05}
+    guard = pd.DataFrame([look, {**look, "step": 40}])
+    assert guard_numbers(guard)[40] == {
+        "forgetbench/guard/ood_text-id_image/loss": 0.1,
+        "forgetbench/guard/ood_text-id_image/low": 0.02,
+        "forgetbench/guard/ood_text-id_image/budget": 0.05,
+    }
+    numbers = score_numbers(pd.read_csv(run / "matrix.csv"), pd.read_csv(run / "summary.csv"), guard)
+    assert sorted(numbers) == [0, 10, 20, 40]
+    assert {"forgetbench/guard/ood_text-id_image/loss", "forgetbench/summary/choice/A_T"} <= numbers[20].keys()

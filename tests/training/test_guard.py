@@ -29,6 +29,7 @@ from forgetbench.config import (
     RecipeConfig,
     RepresentationConfig,
     StageConfig,
+    Tracker,
 )
 from forgetbench.core.records import Decoding, Precision
 from forgetbench.data.catalogue import Catalogue
@@ -47,7 +48,13 @@ SETS = ["digits_naming", "emoji_category"]
 WATCHED = GuardConfig(max_loss=12.0, datasets=SETS, items=40)
 
 
-def config(outputs: Path, watch: GuardConfig = WATCHED, method: Method | None = None, **recipe: Any) -> FinetuneConfig:
+def config(
+    outputs: Path,
+    watch: GuardConfig = WATCHED,
+    method: Method | None = None,
+    tracker: Tracker = Tracker.none,
+    **recipe: Any,
+) -> FinetuneConfig:
     settings: dict[str, Any] = {"lr": 1e-3, "parts": ["language"], "steps": 4, "batch_size": 4, "warmup": 0.0}
     settings |= {"precision": Precision.fp32, "checkpoints": CheckpointConfig(every=1)}
     return FinetuneConfig(
@@ -59,6 +66,7 @@ def config(outputs: Path, watch: GuardConfig = WATCHED, method: Method | None = 
         recipe=RecipeConfig(**(settings | recipe)),
         method=method or Method(),
         guard=watch,
+        tracker=tracker,
     )
 
 
@@ -85,7 +93,7 @@ def left_by(run: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("stopped"))
+    return trained(tmp_path_factory.mktemp("stopped"), tracker=Tracker.tensorboard)
 
 
 def test_a_run_stops_where_its_budget_is_shown_to_be_broken_and_ends_where_it_was_seen_to_be_kept(
@@ -114,6 +122,17 @@ def test_the_same_command_again_says_how_the_run_ended_and_makes_nothing(
     assert "ends on step 1, whose estimates are within the budget; that its true loss is within it is not shown" in said
     assert "training" not in said
     assert left_by(tmp_path / "run") == before
+
+
+def test_every_look_goes_to_the_tracker(stopped: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(stopped / "tensorboard"))
+    events.Reload()
+    for group, rows in pd.read_csv(stopped / "guard.csv").groupby("group"):
+        sent = events.Scalars(f"forgetbench/guard/{group}/loss")
+        assert [point.step for point in sent] == rows["step"].tolist()
+        assert [point.value for point in sent] == pytest.approx(rows["loss"].tolist(), abs=1e-6)
 
 
 def test_being_watched_changes_no_weight(stopped: Path, tmp_path: Path) -> None:
@@ -186,11 +205,11 @@ def test_a_run_that_is_killed_at_every_place_ends_with_the_same_bytes(
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, at(call, getattr(owner, name)))
             try:
-                trained(tmp_path)
+                trained(tmp_path, tracker=Tracker.tensorboard)
                 survived.append(name)
             except KilledError:
                 pass
-    run = trained(tmp_path)
+    run = trained(tmp_path, tracker=Tracker.tensorboard)
     assert survived == []
     assert left_by(run) == left_by(stopped)
 

@@ -231,6 +231,17 @@ def test_scores_that_a_tracker_has_are_not_sent_again(
     assert [note for note in stand_in.notes[len(first) + 3 :] if isinstance(note, int)] == [0, 4]
 
 
+def test_a_look_while_training_is_not_sent_again_when_the_run_is_scored(
+    tmp_path: Path, stand_in: type[StandIn]
+) -> None:
+    run = begun(tmp_path / "run")
+    with tracked(Tracker.trackio, run, {}) as connection:
+        connection.log_scores(4, {"forgetbench/guard/a/loss": 0.1})
+    before = len(stand_in.notes)
+    send_scores(Tracker.trackio, run, {4: {"forgetbench/guard/a/loss": 0.1}})
+    assert stand_in.notes[before:] == []
+
+
 def test_what_a_tracker_did_not_take_is_sent_the_next_time(
     tmp_path: Path, stand_in: type[StandIn], capsys: pytest.CaptureFixture[str]
 ) -> None:

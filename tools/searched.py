@@ -1,0 +1,94 @@
+"""Points of a finished search: what they were chosen by, and what became of them on test items.
+
+What `tools.search_result` and `tools.methods_search` share; nothing here is run by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forgetbench import compose
+from forgetbench.commands.eval_matrix import run_views
+from forgetbench.commands.search.objectives import Objectives, ObjectiveSets, paired
+from forgetbench.commands.search.study import Point
+from forgetbench.config import Retention, SweepConfig
+from forgetbench.runs.run import read_run
+from forgetbench.tables.metrics import item_scores
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Items:
+    """One set's scores on test items: of a checkpoint and of its base, and each item's cluster."""
+
+    after_N: Floats
+    before_N: Floats
+    clusters: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A trained point: what it was chosen by, and what became of it on test items."""
+
+    name: str
+    validation: Objectives
+    test: Objectives
+    items: Mapping[str, Items]
+    """By set."""
+    generation: int = 0
+
+
+def sets_of(settings: Mapping[str, Any]) -> ObjectiveSets:
+    """The sets that counted in a search."""
+    return ObjectiveSets(
+        settings["targets"], settings["others"], settings["skip"], Retention(settings["search"]["retention"])
+    )
+
+
+def scoring_config(settings: Mapping[str, Any], folder: Path) -> SweepConfig:
+    """The search's own configuration, as far as scoring goes."""
+    composed = compose.compose(SweepConfig, ["sweep=search", "threads=1"])
+    kept = ("datasets", "limit", "batch_size")
+    matrix = replace(composed.matrix, **{key: settings["matrix"][key] for key in kept})
+    search = replace(composed.search, items=settings["search"]["items"])
+    return replace(composed, matrix=matrix, search=search, outputs=str(folder.parent))
+
+
+def measured(name: str, folder: Path, config: SweepConfig, sets: ObjectiveSets, point: Point | None) -> Measured:
+    """A point's objectives; of a run that no search made, also those that it is chosen by."""
+    run = read_run(folder)
+    step = max(checkpoint.step for checkpoint in run.checkpoints() if not checkpoint.variant)
+    matrix = sets.test(config, step)
+    matrix = replace(matrix, class_probe=[], representation=replace(matrix.representation, enabled=False))
+    views = run_views(run, replace(config, matrix=matrix))
+    items = {
+        name: Items(*(np.asarray(item_scores(view).values, float) for view in pair), pair[0].ways[0])
+        for name, pair in paired(views, matrix, step).items()
+        if name in {*sets.targets, *sets.others}
+    }
+    if point is not None:
+        validation = point.rungs[-1].objectives
+    else:
+        searching = sets.validation(config, step)
+        validation = sets.measure(run_views(run, replace(config, matrix=searching)), searching, step, tested=False)
+    test = sets.measure(views, matrix, step, tested=True)
+    return Measured(name, validation, test, items, point.generation if point else 0)
+
+
+def quadrants_of(folder: Path, config: SweepConfig, sets: ObjectiveSets) -> dict[str, list[str]]:
+    """Quadrant -> its sets, of those that count besides the target."""
+    run = read_run(folder)
+    step = max(checkpoint.step for checkpoint in run.checkpoints() if not checkpoint.variant)
+    matrix = replace(sets.test(config, step), class_probe=[])
+    quadrants: dict[str, list[str]] = {}
+    for name, (view, _) in paired(run_views(run, replace(config, matrix=matrix)), matrix, step).items():
+        if name in sets.others:
+            quadrants.setdefault(view.context.placement.quadrant, []).append(name)
+    return quadrants
