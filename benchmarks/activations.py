@@ -38,7 +38,7 @@ RECIPES: Mapping[str, tuple[Dtype, Method, list[str]]] = {
 
 
 @dataclass(frozen=True)
-class Held:
+class SavedBytes:
     """Bytes that are kept for the backward pass, of everything but the logits."""
 
     activations: int
@@ -46,8 +46,8 @@ class Held:
     """bf16 copies of weights."""
 
 
-def measured(folder: Path, recipe: str, items: list[Sample]) -> tuple[Held, Held]:
-    """What torch keeps for one pass over some items, and the estimate of it."""
+def measured(folder: Path, recipe: str, items: list[Sample]) -> tuple[SavedBytes, SavedBytes]:
+    """Bytes that torch saves for a pass over some items, and their estimate."""
     dtype, method, parts = RECIPES[recipe]
     config = FinetuneConfig(
         name="",
@@ -62,40 +62,48 @@ def measured(folder: Path, recipe: str, items: list[Sample]) -> tuple[Held, Held
     passes = TrainingPasses(start_processes(), loaded, encoder, config.recipe, 0)
     loaded.model.train()
     batch = passes.batch(items)
-    kept = _kept(loaded.model, lambda: passes.loss(batch, passes.forward(batch)))
+    saved = _saved_tensors(loaded.model, lambda: passes.loss(batch, passes.forward(batch)))
     pixels, shown = batch.inputs["pixel_values"], batch.inputs["input_ids"].eq(image_token(loaded.model)).sum()
     sizes, patches = read_sizes(config.model), count_patches(loaded.model, pixels) // len(items)
     sizes = replace(sizes, patches=patches, tokens=int(shown) // len(items), tile=min(sizes.tile, patches))
     length = batch.inputs["input_ids"].shape[1]
-    shapes = {tuple(one.shape) for one in loaded.model.parameters() if one.ndim == 2}
-    copies = sum(one.nbytes for one in kept if one.dtype == torch.bfloat16 and _either_way(one) & shapes)
-    others = [one for one in kept if one.shape[-1:] != (sizes.vocabulary,) and not _either_way(one) & shapes]
+    shapes = {tuple(tensor.shape) for tensor in loaded.model.parameters() if tensor.ndim == 2}
+    copies = sum(
+        tensor.nbytes for tensor in saved if tensor.dtype == torch.bfloat16 and _shape_and_transposed(tensor) & shapes
+    )
+    saved_activations = [
+        tensor
+        for tensor in saved
+        if tensor.shape[-1:] != (sizes.vocabulary,) and not _shape_and_transposed(tensor) & shapes
+    ]
     setting = replace(setting_of(config), text_tokens=length - sizes.tokens, answer_tokens=batch.labels.shape[1])
     ours = estimate(sizes, setting)
-    return Held(sum(map(_bytes, others)), copies), Held(round(ours.activations), round(ours.copies))
+    return SavedBytes(sum(map(_bytes, saved_activations)), copies), SavedBytes(
+        round(ours.activations), round(ours.copies)
+    )
 
 
-def _kept(model: Any, run: Any) -> list[Tensor]:
-    """What a pass saves for the backward pass: each storage once, none of the model's own."""
-    own = {one.untyped_storage().data_ptr() for one in (*model.parameters(), *model.buffers())}
-    found: dict[int, Tensor] = {}
+def _saved_tensors(model: Any, run: Any) -> list[Tensor]:
+    """Tensors saved for the backward pass: each storage once, without the model's."""
+    model_storages = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    saved: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if place not in own:
-            found.setdefault(place, tensor.detach())
+        storage = tensor.untyped_storage().data_ptr()
+        if storage not in model_storages:
+            saved.setdefault(storage, tensor.detach())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         run()
-    return list(found.values())
+    return list(saved.values())
 
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.untyped_storage().nbytes()
 
 
-def _either_way(tensor: Tensor) -> set[tuple[int, ...]]:
+def _shape_and_transposed(tensor: Tensor) -> set[tuple[int, ...]]:
     return {tuple(tensor.shape), tuple(tensor.shape)[::-1]} if tensor.ndim == 2 else set()
 
 
@@ -107,9 +115,11 @@ def main() -> None:
         for family, build in FAMILIES.items():
             folder = build(Path(scratch) / family)
             for recipe in RECIPES:
-                torchs, ours = measured(folder, recipe, [one for one in ITEMS if one.images][:4])
-                kept, message = (one.activations + one.copies for one in (torchs, ours))
-                print(f"| {family} | {recipe} | {kept / 1024:.0f} | {message / 1024:.0f} | {message / kept:.2f} |")
+                measured_bytes, estimated_bytes = measured(folder, recipe, [item for item in ITEMS if item.images][:4])
+                saved, estimated = (size.activations + size.copies for size in (measured_bytes, estimated_bytes))
+                print(
+                    f"| {family} | {recipe} | {saved / 1024:.0f} | {estimated / 1024:.0f} | {estimated / saved:.2f} |"
+                )
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ TINY = ModelConfig(path="embedded:tiny", attention="eager")
 
 @dataclass(frozen=True)
 class LoopRow:
-    """One line of the report, and its ratios."""
+    """A line of the report, and its ratios."""
 
     line: str
     ratios: dict[str, float]
@@ -63,8 +63,10 @@ def tower_row() -> LoopRow:
         pixels = [batch["pixel_values"] for batch in batches]
         with torch.inference_mode():
             whole = fastest([lambda: [bare_forward(loaded.model, batch) for batch in batches]], ROUNDS)[0]
-            tower = fastest([lambda: [loaded.model.model.get_image_features(one) for one in pixels]], ROUNDS)[0]
-            every = fastest(
+            tower = fastest(
+                [lambda: [loaded.model.model.get_image_features(pixel_batch) for pixel_batch in pixels]], ROUNDS
+            )[0]
+            encoding_s = fastest(
                 [lambda: [ask(Engine(loaded, encoder, 0), dataset, settings) for _ in range(PASSES)]], ROUNDS
             )[0]
 
@@ -73,11 +75,11 @@ def tower_row() -> LoopRow:
                 for _ in range(PASSES):
                     ask(engine, dataset, settings)
 
-            kept = fastest([keeping], ROUNDS)[0]
+            keeping_s = fastest([keeping], ROUNDS)[0]
     return LoopRow(
         f"Frozen tower of {100 * tower / whole:.0f} % of a forward pass, {PASSES} checkpoints: "
-        f"{every:.1f} s encoding every picture every time, {kept:.1f} s keeping features.",
-        {f"features kept, tower {100 * tower / whole:.0f} % of the cost": every / kept},
+        f"{encoding_s:.1f} s encoding every picture every time, {keeping_s:.1f} s keeping features.",
+        {f"features kept, tower {100 * tower / whole:.0f} % of the cost": encoding_s / keeping_s},
     )
 
 
@@ -88,7 +90,7 @@ def _speeds(loaded: LoadedModel, names: Sequence[str], n_items: int, precision: 
         sets = [_set(name, n_items, encoder, Path(folder) / name) for name in names]
         choice = Settings(Decoding.choice, precision, BATCH)
         text = Settings(Decoding.greedy, precision, BATCH, max_new_tokens=4)
-        batches = [batch for one in sets for batch in collated(one, encoder)]
+        batches = [batch for dataset in sets for batch in collated(dataset, encoder)]
         engines = {"every": Engine(loaded, encoder, 0), "kept": Engine(loaded, encoder)}
 
         def bare() -> None:
@@ -99,21 +101,21 @@ def _speeds(loaded: LoadedModel, names: Sequence[str], n_items: int, precision: 
         def asking(engine: str, settings: Settings) -> Callable[[], None]:
             def way() -> None:
                 engines["kept"].begin("")
-                for one in sets:
-                    ask(engines[engine], one, settings)
+                for dataset in sets:
+                    ask(engines[engine], dataset, settings)
 
             return way
 
         def over_checkpoints() -> None:
             engine = Engine(loaded, encoder)
             for _ in range(PASSES):
-                for one in sets:
-                    ask(engine, one, choice)
+                for dataset in sets:
+                    ask(engine, dataset, choice)
 
         ways = [(asking("every", choice), 1), (over_checkpoints, PASSES), (asking("kept", text), 1), (bare, 1)]
         seconds = fastest([way for way, _ in ways], ROUNDS)
-    n = sum(len(one.samples) for one in sets)
-    return tuple(n * passes / one for (_, passes), one in zip(ways, seconds, strict=True))
+    n = sum(len(dataset.samples) for dataset in sets)
+    return tuple(n * passes / duration for (_, passes), duration in zip(ways, seconds, strict=True))
 
 
 def _set(name: str, n_items: int, encoder: Encoder, folder: Path) -> BatchedSet:

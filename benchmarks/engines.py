@@ -77,7 +77,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is asked of every item."""
+    """A kind of request per item."""
 
     name: str
     decoding: str
@@ -106,9 +106,9 @@ def main() -> None:
         Kind(f"replies of {TOKENS} tokens", "greedy", NAMES[:1], 2 * given.items),
     )
     with tempfile.TemporaryDirectory() as scratch:
-        bench = Bench(Path(scratch), python)
-        lines, ratios = table(bench.measured(kinds, given.rounds), kinds)
-    lines += ["", *bench.failures]
+        benchmark = EngineBenchmark(Path(scratch), python)
+        lines, ratios = table(benchmark.measured(kinds, given.rounds), kinds)
+    lines += ["", *benchmark.failures]
     last = "ratios: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
     text = "\n".join(
         [f"vLLM {vllm_version(python)}, {os.cpu_count()} CPUs, {given.rounds} rounds.", "", *lines, "", last]
@@ -116,16 +116,16 @@ def main() -> None:
     print(text)
     if given.write:
         options = f"--items {given.items} --rounds {given.rounds} --write {given.write}"
-        named = "".join(f"{one}=... " for one in (VARIABLE, lmms_eval.WITH_VLLM) if one in os.environ)
+        named = "".join(f"{variable}=... " for variable in (VARIABLE, lmms_eval.WITH_VLLM) if variable in os.environ)
         command = f"    {named}python -m benchmarks.engines {options}"
-        given.write.write_text(f"# Speed of scoring through vLLM\n\n{command}\n\n{_said()}\n\n{text}\n", "utf-8")
+        given.write.write_text(f"# Speed of scoring through vLLM\n\n{command}\n\n{_description()}\n\n{text}\n", "utf-8")
 
 
-def _said() -> str:
+def _description() -> str:
     return (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2].strip()
 
 
-class Bench:
+class EngineBenchmark:
     """The checkpoints that every way scores, and the ways."""
 
     def __init__(self, scratch: Path, python: str) -> None:
@@ -141,9 +141,9 @@ class Bench:
         more = ["recipe.checkpoints.log_spaced=null", "recipe.checkpoints.every=1", "recipe.batch_size=8", "threads=1"]
         self.ours([*train, *more])
         self.run_folders = sorted((scratch / "outputs/few/checkpoints").iterdir())
-        for one in self.run_folders:
-            self.ours(["export", str(one), f"adapters/{one.name}", "--adapter"])
-            self.ours(["export", str(one), f"whole/{one.name}"])
+        for checkpoint in self.run_folders:
+            self.ours(["export", str(checkpoint), f"adapters/{checkpoint.name}", "--adapter"])
+            self.ours(["export", str(checkpoint), f"whole/{checkpoint.name}"])
 
     @property
     def base(self) -> list[str]:
@@ -152,23 +152,23 @@ class Bench:
 
     def measured(self, kinds: Sequence[Kind], rounds: int) -> dict[tuple[str, str, int], list[Round]]:
         """Rounds by way, kind and number of checkpoints."""
-        found: dict[tuple[str, str, int], list[Round]] = {}
+        rounds_by_way: dict[tuple[str, str, int], list[Round]] = {}
         for number in range(rounds):
             for kind in kinds:
                 for way, count, go in self.ways(kind, is_first=number == 0):
                     try:
-                        one = go()
+                        result = go()
                     except FailedError as error:
                         if way != LMMS:
                             raise SystemExit(str(error)) from error
                         self.failures.append(f"{way}, {kind.name}: failed, and is left out. {error}")
                         continue
-                    found.setdefault((way, kind.name, count), []).append(one)
-                    print(f"{way}, {kind.name}, {count}: {one}", file=sys.stderr)
-        return found
+                    rounds_by_way.setdefault((way, kind.name, count), []).append(result)
+                    print(f"{way}, {kind.name}, {count}: {result}", file=sys.stderr)
+        return rounds_by_way
 
     def ways(self, kind: Kind, is_first: bool) -> list[tuple[str, int, Callable[[], Round]]]:
-        """What is measured in one round: name, number of checkpoints, what to do."""
+        """Measurements of a round: name, number of checkpoints, function."""
         lmms = lmms_eval.interpreter(lmms_eval.WITH_VLLM)
         ways: list[tuple[str, int, Callable[[], Round]]] = []
         for count in (1, CHECKPOINTS):
@@ -183,11 +183,11 @@ class Bench:
 
     @property
     def engine(self) -> list[str]:
-        """Our own arguments."""
+        """Arguments that select the engine."""
         return ["engine=vllm", f"engine.python={self.python}", f"engine.args={ARGUMENTS}"]
 
     def scored(self, kind: Kind, count: int, *engine: str, known: bool = False) -> Round:
-        """Our command on the base or on the run, with no cell stored; `known`: with what was compared before."""
+        """Score the base or the run with forgetbench, no cell stored; `known`: engine comparisons kept."""
         for stored in (".cells", ".cache", *([] if known else [".engines"])):
             shutil.rmtree(self.scratch / "outputs" / stored, ignore_errors=True)
         for table in (self.scratch / "outputs").glob("*/scores.csv"):
@@ -204,7 +204,7 @@ class Bench:
 
     def bare(self, kind: Kind, count: int) -> Round:
         """The same requests straight to a server."""
-        names = ["base", *(one.name for one in self.run_folders)][:count]
+        names = ["base", *(checkpoint.name for checkpoint in self.run_folders)][:count]
         requests = self.scratch / "requests.jsonl"
         bodies = list(self.bodies(kind))
         requests.write_text("\n".join(json.dumps(body | {"model": name}) for name in names for body in bodies))
@@ -213,11 +213,11 @@ class Bench:
         model = ["--model", str(self.scratch / "whole/base"), "--served-model-name", "base"]
         arguments = [*model, *BARE_ARGUMENTS, *([*lora, "--lora-modules", *adapters] if adapters else [])]
         started = time.perf_counter()
-        said = self.run([sys.executable, str(BARE_SCRIPT), self.python, str(requests), str(IN_FLIGHT), *arguments])
-        return Round(time.perf_counter() - started, json.loads(said.splitlines()[-1])["asking_s"])
+        output = self.run([sys.executable, str(BARE_SCRIPT), self.python, str(requests), str(IN_FLIGHT), *arguments])
+        return Round(time.perf_counter() - started, json.loads(output.splitlines()[-1])["asking_s"])
 
     def bodies(self, kind: Kind) -> Iterator[dict[str, Any]]:
-        """What our engine sends for one checkpoint."""
+        """Requests that forgetbench sends for a checkpoint."""
         encoder = shared_encoder(self.loaded.processor, self.model, self.loaded.inputs_digest)
         ends = list(end_tokens(encoder, self.loaded.model.generation_config, self.loaded.model.config))
         questions, recorder = Questions(encoder, None), Recorder()
@@ -228,7 +228,9 @@ class Bench:
                 question = questions.question(sample, encoder.prompt(sample).tokens["input_ids"].tolist())
                 try:
                     if kind.decoding == "choice":
-                        protocol.logprobs("", question, [], [one[-1] for one in encoder.candidate_ids(sample)])
+                        protocol.logprobs(
+                            "", question, [], [candidate[-1] for candidate in encoder.candidate_ids(sample)]
+                        )
                     else:
                         protocol.reply("", question, TOKENS, [], ends)
                 except RecordedError as recorded:
@@ -243,21 +245,21 @@ class Bench:
         folder = self.scratch / "whole" / self.run_folders[-1].name
         command = lmms_eval.command(python, folder, tasks, kind.sets, "vllm", 64, output, cap)
         started = time.perf_counter()
-        said = self.run(command, {**ENVIRONMENT, **lmms_eval.environment(tasks)})
+        output_text = self.run(command, {**ENVIRONMENT, **lmms_eval.environment(tasks)})
         if len(list(output.rglob("*samples_*.jsonl"))) < len(kind.sets):
             raise FailedError(
-                next((line for line in said.splitlines()[::-1] if "Error" in line), "It left no samples.")
+                next((line for line in output_text.splitlines()[::-1] if "Error" in line), "It left no samples.")
             )
         return Round(time.perf_counter() - started)
 
     def ours(self, arguments: Sequence[str]) -> float:
-        """Seconds of one command of ours."""
+        """Seconds of a forgetbench command."""
         started = time.perf_counter()
         self.run([sys.executable, "-m", "forgetbench", *arguments], ENVIRONMENT | {"PYTHONPATH": _HERE})
         return time.perf_counter() - started
 
     def run(self, command: Sequence[str], environment: dict[str, str] = ENVIRONMENT) -> str:
-        """What a process wrote."""
+        """Output of a process."""
         done = subprocess.run(command, cwd=self.scratch, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise FailedError(f"{' '.join(map(str, command[:4]))} ...:\n{done.stderr[-4000:]}")
@@ -281,7 +283,7 @@ class RecordedError(Exception):
 
 
 class Recorder:
-    """Stands where the engine has a client of its server."""
+    """Replaces the engine's client of the server."""
 
     url = ""
 
@@ -290,7 +292,9 @@ class Recorder:
         raise RecordedError(body)
 
 
-def table(found: dict[tuple[str, str, int], list[Round]], kinds: Sequence[Kind]) -> tuple[list[str], dict[str, float]]:
+def table(
+    measured: dict[tuple[str, str, int], list[Round]], kinds: Sequence[Kind]
+) -> tuple[list[str], dict[str, float]]:
     """A Markdown table with medians and ranges, and the ratios that have a goal."""
     lines = [
         "| way | asked for | checkpoints | items | seconds | asking | items/s while asking |",
@@ -298,24 +302,24 @@ def table(found: dict[tuple[str, str, int], list[Round]], kinds: Sequence[Kind])
     ]
     ratios: dict[str, float] = {}
     for kind in kinds:
-        mine = {(way, count): rounds for (way, name, count), rounds in found.items() if name == kind.name}
-        for (way, count), rounds in sorted(mine.items(), key=lambda one: (one[0][1], one[0][0])):
+        of_kind = {(way, count): rounds for (way, name, count), rounds in measured.items() if name == kind.name}
+        for (way, count), rounds in sorted(of_kind.items(), key=lambda entry: (entry[0][1], entry[0][0])):
             items = count * kind.items * len(kind.sets)
-            asking = [one.asking for one in rounds if one.asking is not None]
+            asking = [result.asking for result in rounds if result.asking is not None]
             rate = f"{items / statistics.median(asking):.0f}" if asking else ""
-            cells = [way, kind.name, count, items, _range([one.seconds for one in rounds]), _range(asking), rate]
+            cells = [way, kind.name, count, items, _range([result.seconds for result in rounds]), _range(asking), rate]
             lines.append(f"| {' | '.join(map(str, cells))} |")
-        many = {way: rounds for (way, count), rounds in mine.items() if count == CHECKPOINTS}
+        many = {way: rounds for (way, count), rounds in of_kind.items() if count == CHECKPOINTS}
         ratios[f"{kind.name}: bare/ours, asking"] = _median(many[BARE], "asking") / _median(many[AGAIN], "asking")
         ratios[f"{kind.name}: bare/ours, whole"] = _median(many[BARE]) / _median(many[AGAIN])
         ratios[f"{kind.name}: transformers/ours"] = _median(many[TRANSFORMERS]) / _median(many[OURS])
-        if lmms := mine.get((LMMS, 1)):
+        if lmms := of_kind.get((LMMS, 1)):
             ratios[f"{kind.name}: lmms-eval/ours"] = CHECKPOINTS * _median(lmms) / _median(many[OURS])
     return lines, ratios
 
 
 def _median(rounds: Sequence[Round], what: str = "seconds") -> float:
-    return float(statistics.median(getattr(one, what) for one in rounds))
+    return float(statistics.median(getattr(result, what) for result in rounds))
 
 
 def _range(values: Sequence[float]) -> str:

@@ -48,7 +48,7 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOK
 
 @dataclass(frozen=True)
 class Comparison:
-    """All conversations of one family, under one chat template, against one baseline."""
+    """All conversations of a family, under a chat template, against a baseline."""
 
     family: str
     template: str
@@ -58,20 +58,25 @@ class Comparison:
     n_tokens: int
     """Tokens of forgetbench's, in the conversations that are not refused."""
     n_trained: int
-    """Those with a loss, what follows the end of a reply included."""
+    """Tokens with a loss, including those after the end of a reply."""
     n_behind_end: int
     """Those of them that follow the end of a reply."""
-    found: list[list[tuple[Cause, Difference]]]
+    differences_by_conversation: list[list[tuple[Cause, Difference]]]
     """Differences of every conversation that is not refused."""
 
     @property
     def n_equal(self) -> int:
         """Conversations without a difference."""
-        return sum(not one for one in self.found)
+        return sum(not conversation for conversation in self.differences_by_conversation)
 
-    def by(self, cause: Cause) -> list[Difference]:
-        """The differences of one cause."""
-        return [difference for one in self.found for why, difference in one if why is cause]
+    def caused_by(self, cause: Cause) -> list[Difference]:
+        """The differences with this cause."""
+        return [
+            difference
+            for conversation in self.differences_by_conversation
+            for difference_cause, difference in conversation
+            if difference_cause is cause
+        ]
 
 
 def main() -> None:
@@ -92,7 +97,7 @@ def main() -> None:
         named = "".join(f"{name}=... " for name in (llamafactory.VARIABLE, TRL) if name in os.environ)
         command = f"{named}python -m benchmarks.fidelity --write {given.write}"
         given.write.write_text(f"# Token for token\n\n    {command}\n\n{text}\n", "utf-8")
-    unexplained = sum(len(one.by(UNEXPLAINED)) for one in compared)
+    unexplained = sum(len(comparison.caused_by(UNEXPLAINED)) for comparison in compared)
     print(f"differences without a known cause: {unexplained}")
     raise SystemExit(bool(unexplained))
 
@@ -128,11 +133,11 @@ class Folder:
     def compared(
         self, family: Family, kind: str, baseline: str, encoder: Encoder, rows: Sequence[dict[str, Any]]
     ) -> Comparison:
-        """Ours against one baseline's rows."""
+        """Compare forgetbench's encodings with a baseline's rows."""
         tokenizer = encoder.tokenizer
         special = frozenset(tokenizer.all_special_tokens)
         train_on = TrainOn.last if baseline in LAST else TrainOn.all
-        refused, found, n_tokens, n_trained, n_to_end = [], [], 0, 0, 0
+        refused, by_conversation, n_tokens, n_trained, n_to_end = [], [], 0, 0, 0
         for sample, row in zip(self.samples, rows, strict=True):
             if "refused" in row:
                 refused.append((sample.id, row["refused"]))
@@ -143,14 +148,18 @@ class Folder:
             )
             theirs = Encoding.of(row["ids"], row["labels"], tokenizer.convert_ids_to_tokens)
             case = Case(sample, baseline, kind, special, tokenizer.bos_token or "")
-            found.append([(cause_of(one, case), one) for one in differences(ours, theirs, case.first)])
+            by_conversation.append(
+                [(cause_of(difference, case), difference) for difference in differences(ours, theirs, case.first)]
+            )
             n_tokens += len(ours.tokens)
             n_trained += sum(ours.trained)
             n_to_end += sum(to_end.trained)
-        return Comparison(family.name, kind, baseline, refused, n_tokens, n_trained, n_trained - n_to_end, found)
+        return Comparison(
+            family.name, kind, baseline, refused, n_tokens, n_trained, n_trained - n_to_end, by_conversation
+        )
 
     def factory(self, family: Family, checkpoint: Path) -> dict[str, list[dict[str, Any]]]:
-        """What LLaMA-Factory makes of the conversations, in either way; nothing where it is not at hand."""
+        """LLaMA-Factory's encodings of the conversations, both ways; empty if it is not installed."""
         cli = llamafactory.program()
         if cli is None:
             return {}
@@ -159,7 +168,7 @@ class Folder:
         return {FACTORY: [row["all"] for row in rows], FACTORY_LAST: [row["last"] for row in rows]}
 
     def trl(self, checkpoint: Path, template: Path) -> dict[str, list[dict[str, Any]]]:
-        """What TRL makes of them, in either way; nothing where it is not at hand."""
+        """TRL's encodings of them, both ways; empty if it is not installed."""
         python = os.environ.get(TRL)
         if not python:
             return {}
@@ -167,7 +176,7 @@ class Folder:
         return {CONVERSATION: [row["conversation"] for row in rows], COMPLETION: [row["completion"] for row in rows]}
 
     def encoded(self, command: Sequence[str], checkpoint: Path, name: str) -> list[dict[str, Any]]:
-        """What another program writes for the rows of its layout."""
+        """Encodings that another program writes for the rows."""
         written = self.root / "encoded.json"
         options = ["--checkpoint", checkpoint, "--rows", self.root / f"{name}.json", "--write", written]
         done = subprocess.run(
@@ -175,9 +184,9 @@ class Folder:
         )
         if done.returncode:
             sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
-        told = json.loads(written.read_text("utf-8"))
-        self.versions[told["versions"]] = None
-        rows: list[dict[str, Any]] = told["rows"]
+        output = json.loads(written.read_text("utf-8"))
+        self.versions[output["versions"]] = None
+        rows: list[dict[str, Any]] = output["rows"]
         return rows
 
 
@@ -204,23 +213,39 @@ def report(compared: Sequence[Comparison]) -> str:
         "| differences, by cause |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    causes = [cause for cause in (*CAUSES, UNEXPLAINED) if any(one.by(cause) for one in compared)]
-    for one in compared:
-        told = [f"{number}: {len(one.by(cause))}" for number, cause in enumerate(causes, 1) if one.by(cause)]
-        counts = (len(one.refused), one.n_tokens, one.n_trained, one.n_behind_end, one.n_equal)
-        cells = (one.family, one.template, one.baseline, *map(str, counts), ", ".join(told) or "none")
+    causes = [cause for cause in (*CAUSES, UNEXPLAINED) if any(comparison.caused_by(cause) for comparison in compared)]
+    for comparison in compared:
+        cause_counts = [
+            f"{number}: {len(comparison.caused_by(cause))}"
+            for number, cause in enumerate(causes, 1)
+            if comparison.caused_by(cause)
+        ]
+        counts = (
+            len(comparison.refused),
+            comparison.n_tokens,
+            comparison.n_trained,
+            comparison.n_behind_end,
+            comparison.n_equal,
+        )
+        cells = (
+            comparison.family,
+            comparison.template,
+            comparison.baseline,
+            *map(str, counts),
+            ", ".join(cause_counts) or "none",
+        )
         lines.append(f"| {' | '.join(cells)} |")
-    refused = {reason: one.baseline for one in compared for _, reason in one.refused}
+    refused = {reason: comparison.baseline for comparison in compared for _, reason in comparison.refused}
     if refused:
         lines += ["", "Refused, since a text spells a picture's mark or token, which forgetbench takes for text:", ""]
     lines += [f"- {baseline.partition(',')[0]}: `{reason}`" for reason, baseline in refused.items()]
     for number, cause in enumerate(causes, 1):
-        among = [(one, difference) for one in compared for difference in one.by(cause)]
-        one, shown = min(among, key=lambda pair: len(" ".join(pair[1].shown)))
+        examples = [(comparison, difference) for comparison in compared for difference in comparison.caused_by(cause)]
+        comparison, shown = min(examples, key=lambda pair: len(" ".join(pair[1].shown)))
         lines += [
             "",
             f"{number}. **{cause.title}**. Right: {cause.right}. {cause.why}",
-            f"   {one.family}, {one.template} template, against {one.baseline}, ours first:",
+            f"   {comparison.family}, {comparison.template} template, against {comparison.baseline}, ours first:",
             "",
             *(f"       {side}" for side in shown.shown),
         ]

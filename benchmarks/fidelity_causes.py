@@ -9,19 +9,19 @@ from benchmarks.fidelity_compare import Difference
 from forgetbench.core.records import Sample
 
 BLANKS = ("▁", "<0x0A>", "<0x0D>", "<0x09>", "Ċ", "Ġ", "\n", "\t", "\r")
-"""What stands for blanks and line breaks in the names of tokens."""
+"""Blanks and line breaks in the names of tokens."""
 BREAKS = ("<0x0A>", "Ċ", "\n")
 FACTORY, FACTORY_LAST = "LLaMA-Factory", "LLaMA-Factory, mask_history"
 CONVERSATION, COMPLETION = "TRL, whole conversation", "TRL, completion"
 LAST = (FACTORY_LAST, COMPLETION)
-"""Those that train the last reply alone."""
+"""Baselines that train only the last reply."""
 SAME, PUBLISHED = "LLaMA-Factory's", "published"
-"""What chat templates say."""
+"""Kinds of chat templates."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is compared, for one conversation."""
+    """A conversation and the baseline it is compared with."""
 
     sample: Sample
     baseline: str
@@ -38,7 +38,7 @@ class Case:
 
     @property
     def text(self) -> str:
-        """All that is said."""
+        """The text of all turns."""
         parts = [part for turn in self.sample.turns for part in turn.parts if isinstance(part, str)]
         return "\n".join([*parts, self.sample.answer])
 
@@ -46,7 +46,7 @@ class Case:
     def has_pictures_behind_text(self) -> bool:
         """Whether a turn's pictures do not all come first."""
         kinds = [[isinstance(part, str) for part in turn.parts] for turn in self.sample.turns]
-        return any(one != sorted(one) for one in kinds)
+        return any(is_text != sorted(is_text) for is_text in kinds)
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,11 @@ class Difference:
     """The equal tokens before it; none at the beginning."""
     after: tuple[str, ...]
     trained: str = ""
-    """Where the tokens are the same: who alone has a loss on them, `ours` or `theirs`."""
+    """If the tokens are the same: the only side with a loss on them, `ours` or `theirs`."""
 
     @property
     def shown(self) -> tuple[str, str]:
-        """Either side with its surroundings, the stretch in brackets, and the loss if that is what differs."""
+        """Both sides with context, the stretch in brackets, and the loss if only that differs."""
         sides = [" ".join([*self.before, f"[{' '.join(side)}]", *self.after]) for side in (self.ours, self.theirs)]
         sides = [side.replace("\n", "\\n").replace("\t", "\\t") for side in sides]
         if self.trained:
@@ -69,23 +69,23 @@ def differences(ours: Encoding, theirs: Encoding, first: str = "") -> list[Diffe
     Args:
         ours: one encoding.
         theirs: the other.
-        first: a token that is a stretch of its own where only ours begins with it.
+        first: a token that is a separate stretch if only ours begins with it.
     """
     if first and ours.tokens[0] == first and theirs.tokens[0] != first:
         rest = Encoding(ours.tokens[1:], ours.trained[1:])
         return [_at(ours, 0, 1, ()), *differences(rest, theirs)]
-    found = []
+    stretches = []
     matcher = SequenceMatcher(None, ours.tokens, theirs.tokens, autojunk=False)
     for kind, start, end, their_start, their_end in matcher.get_opcodes():
         if kind != "equal":
-            found.append(_at(ours, start, end, theirs.tokens[their_start:their_end]))
+            stretches.append(_at(ours, start, end, theirs.tokens[their_start:their_end]))
             continue
         losses = zip(ours.trained[start:end], theirs.trained[their_start:their_end], strict=True)
         for begun, ended, (our_loss, their_loss) in _runs(list(losses)):
             if our_loss != their_loss:
                 span = start + begun, start + ended
-                found.append(_at(ours, *span, ours.tokens[slice(*span)], "ours" if our_loss else "theirs"))
-    return found
+                stretches.append(_at(ours, *span, ours.tokens[slice(*span)], "ours" if our_loss else "theirs"))
+    return stretches
 
 
 def _at(ours: Encoding, start: int, end: int, theirs: tuple[str, ...], trained: str = "") -> Difference:

@@ -23,7 +23,7 @@ from forgetbench.core.paths import EMBEDDED
 
 VOCABULARY = 700
 BLANK = "▁"
-"""What stands for a blank in SentencePiece's vocabularies."""
+"""The blank in SentencePiece's vocabularies."""
 WORDS = Regex(rf"{BLANK}?[^{BLANK}\n0-9]+|{BLANK}|[0-9]")
 """As SentencePiece learns: no piece goes over the end of a word, no piece has two digits."""
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))

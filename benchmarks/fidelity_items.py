@@ -130,25 +130,25 @@ def _picture(folder: Path, number: int, size: tuple[int, int]) -> ImageRef:
     return ImageRef(str(folder), name)
 
 
-def _cycle(some: tuple[str, ...], chance: random.Random) -> Iterator[str]:
+def _cycle(choices: tuple[str, ...], chance: random.Random) -> Iterator[str]:
     """All of them in a random order, then again in another."""
     while True:
-        yield from chance.sample(some, len(some))
+        yield from chance.sample(choices, len(choices))
 
 
 def _conversation(
     number: int, images: list[ImageRef], odd: Iterator[str], spelled: Iterator[str], chance: random.Random
 ) -> Sample:
     n_questions = number % 8 + 1
-    said: list[list[Part]] = []
+    messages: list[list[Part]] = []
     for _ in range(n_questions):
         for ordinary in (QUESTIONS, REPLIES):
-            said.append([next(odd) if chance.random() < 0.4 else chance.choice(ordinary)])
+            messages.append([next(odd) if chance.random() < 0.4 else chance.choice(ordinary)])
     if number % 5 == 4:
-        said[chance.randrange(len(said))] = [next(spelled)]
+        messages[chance.randrange(len(messages))] = [next(spelled)]
     for image in chance.sample(images, number // 2 % 4):
-        _show(said[2 * chance.randrange(n_questions)], image, chance)
-    turns = [Turn((Speaker.user, Speaker.assistant)[place % 2], _joined(parts)) for place, parts in enumerate(said)]
+        _show(messages[2 * chance.randrange(n_questions)], image, chance)
+    turns = [Turn((Speaker.user, Speaker.assistant)[place % 2], _joined(parts)) for place, parts in enumerate(messages)]
     if number % 3 == 0:
         system = next(odd) if chance.random() < 0.2 else chance.choice(SYSTEMS)
         turns.insert(0, Turn(Speaker.system, (system,)))

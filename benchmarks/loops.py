@@ -68,7 +68,7 @@ def as_asked(samples: Sequence[Sample], encoder: Encoder, folder: Path, batch_si
 def collated(dataset: BatchedSet, encoder: Encoder, device: str = "cpu") -> list[dict[str, Tensor]]:
     """The batches of a set as inputs of a bare pass."""
     batches = [batch_prompts([dataset.prompts.prompt(i) for i in batch], encoder.pad_id) for batch in dataset.batches]
-    return [{name: one.to(device) for name, one in batch.items()} for batch in batches]
+    return [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
 
 
 def ask(engine: Engine, dataset: BatchedSet, settings: Settings) -> None:
@@ -81,14 +81,14 @@ def fastest(ways: Sequence[Callable[[], Any]], rounds: int) -> list[float]:
     """Seconds of each way's fastest round; rounds are interleaved. The first one warms up."""
     seconds: list[list[float]] = [[] for _ in ways]
     for number in range(rounds + 1):
-        for way, found in zip(ways, seconds, strict=True):
+        for way, way_seconds in zip(ways, seconds, strict=True):
             synchronise()
             started = time.perf_counter()
             way()
             synchronise()
             if number:
-                found.append(time.perf_counter() - started)
-    return [min(found) for found in seconds]
+                way_seconds.append(time.perf_counter() - started)
+    return [min(way_seconds) for way_seconds in seconds]
 
 
 def synchronise() -> None:

@@ -22,13 +22,13 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "f
 
 @dataclass
 class Speed:
-    """What one way's rounds gave."""
+    """Results of a way's rounds."""
 
     rounds: list[float] = field(default_factory=list)
     """Steps per second of each."""
     peak_memory_mb: float = 0.0
     facts: dict[str, float] = field(default_factory=dict)
-    """What else the last round told."""
+    """Other figures of the last round."""
 
     def add(self, measured: Mapping[str, Any]) -> None:
         """Take in one round."""
@@ -47,11 +47,11 @@ class Speed:
 
     def ratios(self, other: Speed) -> list[float]:
         """How many times as fast as another way, round by round."""
-        return [one / two for one, two in zip(self.rounds, other.rounds, strict=True)]
+        return [speed / other_speed for speed, other_speed in zip(self.rounds, other.rounds, strict=True)]
 
 
 class OneRound:
-    """A process that measures itself and prints that as its last line; started anew for every round."""
+    """A process that measures itself and prints the result as its last line; started anew for every round."""
 
     def __init__(self, command: Sequence[str]) -> None:
         """Remember the command."""
@@ -77,7 +77,7 @@ class OneRound:
 
 
 class Worker:
-    """A process that does a round when it is told to."""
+    """A process that does a round per request."""
 
     def __init__(self, command: Sequence[str]) -> None:
         """Remember the command."""

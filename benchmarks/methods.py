@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.measure import Speed, Worker, take_turns
-from benchmarks.methods_loop import Way
+from benchmarks.methods_loop import MethodSetup
 
 PLAIN = "plain"
 TARGETS = {"spider": 1.15, "l2sp": 1.15, "gmt": 1.15, "hft": 1.15, "mdgd": 2.2, "mdgd_gm": 1.1}
@@ -31,25 +31,25 @@ OPERATION_ROUNDS = 3
 
 @dataclass(frozen=True)
 class Group:
-    """Ways that are measured together; the first is what the others are compared with."""
+    """Setups that are measured together; the others are compared with the first."""
 
     title: str
-    ways: Mapping[str, Way]
+    ways: Mapping[str, MethodSetup]
 
 
-def way(method: str, *overrides: str, stages: int = 1) -> Way:
+def method_setup(method: str, *overrides: str, stages: int = 1) -> MethodSetup:
     """A method with its default settings but for some overrides."""
-    return Way((f"method={method}", *overrides), stages)
+    return MethodSetup((f"method={method}", *overrides), stages)
 
 
-def in_fp32(method: str, *overrides: str) -> Way:
+def in_fp32(method: str, *overrides: str) -> MethodSetup:
     """The same, passes in fp32."""
-    return way(method, "recipe.precision=fp32", *overrides)
+    return method_setup(method, "recipe.precision=fp32", *overrides)
 
 
 FULL = Group(
     "Full fine-tuning, bf16",
-    {name: way(name) for name in (PLAIN, "l2sp", "ewc", "lwf", "hft", "gmt", "spider", "magnitude_mask")},
+    {name: method_setup(name) for name in (PLAIN, "l2sp", "ewc", "lwf", "hft", "gmt", "spider", "magnitude_mask")},
 )
 MDGD = Group(
     "MDGD, fp32",
@@ -63,22 +63,22 @@ MDGD = Group(
 ADAPTERS = Group(
     "Adapters, bf16",
     {
-        PLAIN: way(PLAIN),
-        "lora": way("lora"),
-        "rslora": way("rslora"),
-        "dora": way("dora"),
-        "o_lora, second stage": way("o_lora", stages=2),
+        PLAIN: method_setup(PLAIN),
+        "lora": method_setup("lora"),
+        "rslora": method_setup("rslora"),
+        "dora": method_setup("dora"),
+        "o_lora, second stage": method_setup("o_lora", stages=2),
     },
 )
 OPERATIONS = Group(
     "Operations after training, bf16",
     {
-        PLAIN: way(PLAIN),
-        "wise_ft (3 variants)": way("wise_ft"),
-        "dare": way("dare"),
-        "ties": way("ties"),
-        "grafting (20 of its 100 updates)": way("grafting", "method.updates=20"),
-        "model_tailor": way("model_tailor"),
+        PLAIN: method_setup(PLAIN),
+        "wise_ft (3 variants)": method_setup("wise_ft"),
+        "dare": method_setup("dare"),
+        "ties": method_setup("ties"),
+        "grafting (20 of its 100 updates)": method_setup("grafting", "method.updates=20"),
+        "model_tailor": method_setup("model_tailor"),
     },
 )
 NOTE = """\
@@ -105,7 +105,7 @@ def main() -> None:
             table = operations_table if group is OPERATIONS else training_table
             paragraphs.append("\n".join(table(group.title, speeds)))
             print(f"\n{paragraphs[-1]}", flush=True)
-            ratios |= {name: speeds[PLAIN].over(one) for name, one in speeds.items() if name != PLAIN}
+            ratios |= {name: speeds[PLAIN].over(speed) for name, speed in speeds.items() if name != PLAIN}
     paragraphs.append("ratios: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
     print(f"\n{paragraphs[-1]}")
     if given.write:
@@ -115,11 +115,11 @@ def main() -> None:
 
 def measured(group: Group, rounds: int, only: Sequence[str] | None) -> dict[str, Speed]:
     """Let the wanted ways of a group take turns; empty if none is wanted."""
-    ways = {name: one for name, one in group.ways.items() if only is None or _first_word(name) in (PLAIN, *only)}
+    ways = {name: setup for name, setup in group.ways.items() if only is None or _first_word(name) in (PLAIN, *only)}
     if len(ways) < 2:
         return {}
     command = [sys.executable, "-m", "benchmarks.methods_loop"]
-    return take_turns({name: Worker([*command, json.dumps(asdict(one))]) for name, one in ways.items()}, rounds)
+    return take_turns({name: Worker([*command, json.dumps(asdict(setup))]) for name, setup in ways.items()}, rounds)
 
 
 def training_table(title: str, speeds: Mapping[str, Speed]) -> Iterator[str]:
@@ -129,18 +129,18 @@ def training_table(title: str, speeds: Mapping[str, Speed]) -> Iterator[str]:
     yield ""
     yield "| method | ms a step | of plain | target | before, s | peak MiB | optimiser MiB | of plain | method MiB |"
     yield "|---|---|---|---|---|---|---|---|---|"
-    for name, one in speeds.items():
-        optimiser = one.facts["optimiser_mb"]
+    for name, speed in speeds.items():
+        optimiser = speed.facts["optimiser_mb"]
         cells = [
             name,
-            f"{1000 / one.steps_per_s:.0f}",
-            spread(plain.ratios(one), plain.over(one)),
-            verdict(name, plain.over(one)),
-            f"{one.facts['begin_s']:.1f}",
-            f"{one.peak_memory_mb:.0f}",
+            f"{1000 / speed.steps_per_s:.0f}",
+            spread(plain.ratios(speed), plain.over(speed)),
+            verdict(name, plain.over(speed)),
+            f"{speed.facts['begin_s']:.1f}",
+            f"{speed.peak_memory_mb:.0f}",
             f"{optimiser:.1f}",
             f"{optimiser / plain.facts['optimiser_mb']:.2f}",
-            f"{one.facts['method_mb']:.1f}",
+            f"{speed.facts['method_mb']:.1f}",
         ]
         yield f"| {' | '.join(cells)} |"
     if "mdgd_gm" in speeds:
@@ -149,7 +149,7 @@ def training_table(title: str, speeds: Mapping[str, Speed]) -> Iterator[str]:
 
 
 def saving(speeds: Mapping[str, Speed]) -> Iterator[str]:
-    """What MDGD-GM saves of plain fine-tuning's optimiser memory."""
+    """Share of plain fine-tuning's optimiser memory that MDGD-GM saves."""
     plain, masked = (speeds[name].facts for name in (PLAIN, "mdgd_gm"))
     state = masked["optimiser_mb"]
     yield f"MDGD-GM trains {DENSITY:.0%} of the entries and should save {SAVED:.0%} of plain's optimiser memory:"
@@ -172,10 +172,10 @@ def operations_table(title: str, speeds: Mapping[str, Speed]) -> Iterator[str]:
     yield "| operation | seconds | plain steps | peak MiB |"
     yield "|---|---|---|---|"
     yield f"| (a plain step) | {1 / plain.steps_per_s:.2f} | 1 | {plain.peak_memory_mb:.0f} |"
-    for name, one in speeds.items():
+    for name, speed in speeds.items():
         if name != PLAIN:
-            steps = spread(plain.ratios(one), plain.over(one), digits=1)
-            yield f"| {name} | {1 / one.steps_per_s:.2f} | {steps} | {one.peak_memory_mb:.0f} |"
+            steps = spread(plain.ratios(speed), plain.over(speed), digits=1)
+            yield f"| {name} | {1 / speed.steps_per_s:.2f} | {steps} | {speed.peak_memory_mb:.0f} |"
 
 
 def spread(rounds: Sequence[float], middle: float, digits: int = 2) -> str:

@@ -48,7 +48,7 @@ Measure = Callable[[], dict[str, float]]
 
 
 @dataclass(frozen=True)
-class Way:
+class MethodSetup:
     """A method and how often it steps."""
 
     overrides: tuple[str, ...]
@@ -60,39 +60,41 @@ class Way:
 
 
 def main() -> None:
-    """Set up one way and serve its rounds."""
-    way = Way(**json.loads(sys.argv[1]))
+    """Set up a method and serve its rounds."""
+    setup = MethodSetup(**json.loads(sys.argv[1]))
     torch.set_num_threads(1)
-    config = compose(FinetuneConfig, [*RECIPE, "name=benchmark", *way.overrides])
-    serve(operation(config, config.method) if isinstance(config.method, Operation) else training(config, way))
+    config = compose(FinetuneConfig, [*RECIPE, "name=benchmark", *setup.overrides])
+    serve(operation(config, config.method) if isinstance(config.method, Operation) else training(config, setup))
 
 
-def training(config: FinetuneConfig, way: Way) -> Measure:
+def training(config: FinetuneConfig, setup: MethodSetup) -> Measure:
     """Rounds of optimiser steps, after one that is not measured: memory is allocated, every item has been seen."""
     method, catalogue = config.method, Catalogue()
     (stage,) = plan_stages(config, catalogue)
-    stream = repeated(stage.stream, way.steps * config.recipe.batch_size)
-    lengths = [*(1 for _ in range(way.stages - 1)), ENDLESS]
+    stream = repeated(stage.stream, setup.steps * config.recipe.batch_size)
+    lengths = [*(1 for _ in range(setup.stages - 1)), ENDLESS]
     loaded = load_model(config.model)
-    prepare(loaded.model, [config.recipe] * way.stages, method, seed=0)
+    prepare(loaded.model, [config.recipe] * setup.stages, method, seed=0)
     encoder, read = Encoder(loaded.processor), read_sets(method, catalogue)
     trainer = Trainer(loaded, encoder, method, config.recipe, seed=0, read=read)
     began = timed_begin(method)
     reports = trainer.run([Stage("benchmark", stream, steps, "") for steps in lengths])
-    for _ in islice(reports, way.stages - 1 + way.steps):
+    for _ in islice(reports, setup.stages - 1 + setup.steps):
         pass
 
     def measured() -> dict[str, float]:
         started = time.perf_counter()
-        for _ in islice(reports, way.steps):
+        for _ in islice(reports, setup.steps):
             pass
         seconds = time.perf_counter() - started
-        optimiser = {key: one for key, one in trainer.resume_point(0).tensors.items() if key.startswith("optimiser/")}
+        optimiser = {
+            key: tensor for key, tensor in trainer.resume_point(0).tensors.items() if key.startswith("optimiser/")
+        }
         return {
-            "steps_per_s": way.steps / seconds,
+            "steps_per_s": setup.steps / seconds,
             "peak_memory_mb": peak_memory_mb(),
             "begin_s": sum(began),
-            "optimiser_mb": sum(one.nbytes for one in optimiser.values()) / MIB,
+            "optimiser_mb": sum(tensor.nbytes for tensor in optimiser.values()) / MIB,
             "method_mb": held_bytes(method, loaded.model) / MIB,
         }
 
@@ -114,10 +116,12 @@ def timed_begin(method: Method) -> list[float]:
 
 
 def held_bytes(method: Method, model: torch.nn.Module) -> int:
-    """Memory of the tensors that a method keeps between steps, without the model's own."""
-    own = {one.untyped_storage().data_ptr() for one in model.parameters()}
-    held = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors_of(vars(method))}
-    return sum(size for place, size in held.items() if place not in own)
+    """Memory of the tensors that a method keeps between steps, without the model's parameters."""
+    model_storages = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    held = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors_of(vars(method))
+    }
+    return sum(size for storage, size in held.items() if storage not in model_storages)
 
 
 def tensors_of(value: Any) -> Iterator[torch.Tensor]:
@@ -125,11 +129,11 @@ def tensors_of(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):
-        for one in value.values():
-            yield from tensors_of(one)
+        for item in value.values():
+            yield from tensors_of(item)
     elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from tensors_of(one)
+        for item in value:
+            yield from tensors_of(item)
     elif type(value).__module__.startswith("forgetbench.methods.") and hasattr(value, "__dict__"):
         yield from tensors_of(vars(value))
 
@@ -140,15 +144,15 @@ def operation(config: FinetuneConfig, chosen: Operation) -> Measure:
     loaded, plain = load_model(config.model), Method()
     prepare(loaded.model, [config.recipe], plain, seed=0)
     trainer = Trainer(loaded, Encoder(loaded.processor), plain, config.recipe, seed=0)
-    base = {name: one.detach().clone() for name, one in trainer.trainable.items()}
+    base = {name: parameter.detach().clone() for name, parameter in trainer.trainable.items()}
     for _ in trainer.run([Stage("benchmark", stage.stream, TRAINED_STEPS, "")]):
         pass
     scratch = tempfile.TemporaryDirectory()
     meta = {"method": asdict(plain), "stage": 1}
     checkpoint = save_checkpoint(Path(scratch.name), TRAINED_STEPS, trainer.delta(), meta)
     with torch.no_grad():
-        for name, one in trainer.trainable.items():
-            one.copy_(base[name])
+        for name, parameter in trainer.trainable.items():
+            parameter.copy_(base[name])
     operation_context = OperationContext(loaded.model, plain, stages=1, seed=0)
     accelerator = start_processes()
 

@@ -118,11 +118,11 @@ def counts() -> dict[str, float]:
     )
     LoRA("lora").attach(model, 1)
     adapter = sum(count.total for count in audit(model).parts) - sum(sizes.values())
-    found = {
+    flops_by_name = {
         name: training_flops(size, Recipe(name, frozenset(parts), 1, 1, adapter if "LoRA" in name else 0))
         for name, parts in WAYS.items()
     }
-    return {name: flops / found[FIRST] for name, flops in found.items()}
+    return {name: flops / flops_by_name[FIRST] for name, flops in flops_by_name.items()}
 
 
 def show(measured: Mapping[str, float], counted: Mapping[str, float], speeds: Mapping[str, Speed]) -> None:

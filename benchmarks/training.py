@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import OneRound, Speed, Worker, take_turns
-from benchmarks.training_loop import BATCH, INSTRUCTIONS, Way
+from benchmarks.training_loop import BATCH, INSTRUCTIONS, TrainingSetup
 
 TRL = "FORGETBENCH_TRL_PYTHON"
 TRL_SCRIPT = Path(__file__).with_name("baselines") / "trl_sft.py"
@@ -36,7 +36,7 @@ MIXED_STEPS = 10
 ACCUMULATION = 4
 BEFORE = "forgetbench before conversations: an item per reply, micro-batches as drawn"
 PRECISIONS = ("fp32", "bf16")
-Ways = Mapping[str, Way]
+Ways = Mapping[str, TrainingSetup]
 
 
 def main() -> None:
@@ -60,11 +60,11 @@ def main() -> None:
 def loops(quick: bool) -> Iterator[tuple[str, float]]:
     """Our loop with and without reuse, and the bare loop."""
     steps, rounds, precisions = (2, 1, PRECISIONS[1:]) if quick else (6, 10, PRECISIONS)
-    ways: dict[str, Way] = {}
+    ways: dict[str, TrainingSetup] = {}
     for precision in precisions:
-        ways[f"bare PyTorch, {precision}"] = Way("bare", precision, steps=steps)
-        ways[f"forgetbench, no reuse, {precision}"] = Way("ours", precision, steps=steps, reuse=False)
-        ways[f"forgetbench, {precision}"] = Way("ours", precision, steps=steps)
+        ways[f"bare PyTorch, {precision}"] = TrainingSetup("bare", precision, steps=steps)
+        ways[f"forgetbench, no reuse, {precision}"] = TrainingSetup("ours", precision, steps=steps, reuse=False)
+        ways[f"forgetbench, {precision}"] = TrainingSetup("ours", precision, steps=steps)
     speeds = measured("Loops, on items seen before", ways, rounds)
     for precision in precisions:
         bare, off, on = (speeds[name] for name in ways if name.endswith(precision))
@@ -84,7 +84,9 @@ def trl() -> Iterator[tuple[str, float]]:
         processes: dict[str, Worker | OneRound] = {}
         for precision in PRECISIONS:
             processes[f"TRL, {precision}"] = OneRound([python, str(TRL_SCRIPT), *options, "--precision", precision])
-            processes[f"forgetbench, {precision}"] = worker(Way("ours", precision, fresh=True, steps=TRL_STEPS))
+            processes[f"forgetbench, {precision}"] = worker(
+                TrainingSetup("ours", precision, fresh=True, steps=TRL_STEPS)
+            )
         speeds = take_turns(processes, rounds=2)
     show("TRL's SFTTrainer, on items for the first time", speeds)
     for precision in PRECISIONS:
@@ -103,13 +105,13 @@ def instructions() -> Iterator[tuple[str, float]]:
     from forgetbench.models.pretrained import load_processor
 
     samples = conversations(INSTRUCTIONS)
-    shared_way = Way("ours", "fp32", fresh=True, steps=MIXED_STEPS, accumulation=ACCUMULATION)
+    shared_setup = TrainingSetup("ours", "fp32", fresh=True, steps=MIXED_STEPS, accumulation=ACCUMULATION)
     ways = {
-        "forgetbench": replace(shared_way, instructions="conversations"),
-        "forgetbench, an item per reply": replace(shared_way, instructions="turn by turn"),
-        BEFORE: replace(shared_way, instructions="turn by turn", composed=False),
+        "forgetbench": replace(shared_setup, instructions="conversations"),
+        "forgetbench, an item per reply": replace(shared_setup, instructions="turn by turn"),
+        BEFORE: replace(shared_setup, instructions="turn by turn", composed=False),
     }
-    processes: dict[str, Worker | OneRound] = {name: worker(way) for name, way in ways.items()}
+    processes: dict[str, Worker | OneRound] = {name: worker(setup) for name, setup in ways.items()}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         checkpoint = exported(folder)[1]
@@ -174,7 +176,9 @@ def exported(folder: Path) -> list[str]:
 def hardware() -> None:
     """The bare loop with either attention, in either precision, on one thread and on two."""
     ways = {
-        f"{attention}, {precision}, {threads} thread{'s' * (threads > 1)}": Way("bare", precision, attention, threads)
+        f"{attention}, {precision}, {threads} thread{'s' * (threads > 1)}": TrainingSetup(
+            "bare", precision, attention, threads
+        )
         for attention in ("eager", "sdpa")
         for precision in PRECISIONS
         for threads in (1, 2)
@@ -187,23 +191,23 @@ def batches() -> None:
     """The bare loop with logits of all positions, and with items of similar length in a batch."""
     ways = {}
     for precision in PRECISIONS:
-        ways[f"logits of the answer, {precision}"] = Way("bare", precision)
-        ways[f"logits of all positions, {precision}"] = Way("bare", precision, all_logits=True)
-        ways[f"mixed lengths as drawn, {precision}"] = Way("bare", precision, mixed=True)
-        ways[f"mixed lengths, grouped, {precision}"] = Way("bare", precision, mixed=True, grouped=True)
+        ways[f"logits of the answer, {precision}"] = TrainingSetup("bare", precision)
+        ways[f"logits of all positions, {precision}"] = TrainingSetup("bare", precision, all_logits=True)
+        ways[f"mixed lengths as drawn, {precision}"] = TrainingSetup("bare", precision, mixed=True)
+        ways[f"mixed lengths, grouped, {precision}"] = TrainingSetup("bare", precision, mixed=True, grouped=True)
     measured("What batches cost (bare PyTorch)", ways, rounds=5)
 
 
 def measured(title: str, ways: Ways, rounds: int) -> dict[str, Speed]:
     """Let the ways take turns, and show what came of it."""
-    speeds = take_turns({name: worker(way) for name, way in ways.items()}, rounds)
+    speeds = take_turns({name: worker(setup) for name, setup in ways.items()}, rounds)
     show(title, speeds)
     return speeds
 
 
-def worker(way: Way) -> Worker:
+def worker(setup: TrainingSetup) -> Worker:
     """The process that serves one way's rounds."""
-    return Worker([sys.executable, "-m", "benchmarks.training_loop", json.dumps(asdict(way))])
+    return Worker([sys.executable, "-m", "benchmarks.training_loop", json.dumps(asdict(setup))])
 
 
 def show(title: str, speeds: Mapping[str, Speed]) -> None:

@@ -39,8 +39,8 @@ INSTRUCTIONS = 3000
 
 
 @dataclass(frozen=True)
-class Way:
-    """How the steps are made; every way trains the language part alike."""
+class TrainingSetup:
+    """How the steps are made; every setup trains the language part."""
 
     loop: str = "ours"
     """`ours`, or `bare`: PyTorch and nothing else."""
@@ -54,7 +54,7 @@ class Way:
     fresh: bool = False
     """Ours: items that were never seen, so that pictures and prompts have to be read and encoded first."""
     all_logits: bool = False
-    """Bare: logits of every position, not of the answer's alone."""
+    """Bare: logits of every position, not only of the answer."""
     grouped: bool = False
     """Bare: items of similar length share a batch."""
     mixed: bool = False
@@ -69,47 +69,47 @@ class Way:
 
 
 def main() -> None:
-    """Set up one way and serve its rounds."""
-    way = Way(**json.loads(sys.argv[1]))
-    torch.set_num_threads(way.threads)
-    run = _ours(way) if way.loop == "ours" else _bare(way)
+    """Set up a training loop and serve its rounds."""
+    setup = TrainingSetup(**json.loads(sys.argv[1]))
+    torch.set_num_threads(setup.threads)
+    run = _ours(setup) if setup.loop == "ours" else _bare(setup)
     run()  # kernels are chosen, memory is allocated, every item has been seen
 
     def measured() -> dict[str, float]:
         started = time.perf_counter()
         run()
-        return {"steps_per_s": way.steps / (time.perf_counter() - started), "peak_memory_mb": peak_memory_mb()}
+        return {"steps_per_s": setup.steps / (time.perf_counter() - started), "peak_memory_mb": peak_memory_mb()}
 
     serve(measured)
 
 
-def _config(way: Way) -> FinetuneConfig:
+def _config(setup: TrainingSetup) -> FinetuneConfig:
     return FinetuneConfig(
         name="benchmark",
-        model=ModelConfig(path="embedded:tiny", attention=way.attention),
+        model=ModelConfig(path="embedded:tiny", attention=setup.attention),
         data=DataConfig(stages=[StageConfig("fashion_naming")]),
         recipe=RecipeConfig(
             lr=1e-4,
             parts=["language"],
             steps=ENDLESS,
             batch_size=BATCH,
-            gradient_accumulation=way.accumulation,
-            precision=Precision(way.precision),
-            reuse_features=way.reuse,
-            mix=MixConfig(["general"], 0.5) if way.mixed else MixConfig(),
+            gradient_accumulation=setup.accumulation,
+            precision=Precision(setup.precision),
+            reuse_features=setup.reuse,
+            mix=MixConfig(["general"], 0.5) if setup.mixed else MixConfig(),
         ),
         method=Method(),
     )
 
 
-def _stream(way: Way, config: FinetuneConfig) -> MixedStream:
+def _stream(setup: TrainingSetup, config: FinetuneConfig) -> MixedStream:
     """All training items, or those of one round over and over."""
-    if way.instructions:
+    if setup.instructions:
         items = conversations(INSTRUCTIONS)
-        items = turn_by_turn(items) if way.instructions == "turn by turn" else items
+        items = turn_by_turn(items) if setup.instructions == "turn by turn" else items
         return MixedStream([WeightedSet("instructions", items, 1.0)], [], 0.0, seed=0)
     (stage,) = plan_stages(config, Catalogue())
-    return stage.stream if way.fresh else repeated(stage.stream, way.steps * BATCH)
+    return stage.stream if setup.fresh else repeated(stage.stream, setup.steps * BATCH)
 
 
 def repeated(stream: MixedStream, count: int) -> MixedStream:
@@ -117,27 +117,27 @@ def repeated(stream: MixedStream, count: int) -> MixedStream:
     return MixedStream([WeightedSet("round", [stream[i] for i in range(count)], 1.0)], [], 0.0, seed=0)
 
 
-def _ours(way: Way) -> Callable[[], None]:
-    config = _config(way)
+def _ours(setup: TrainingSetup) -> Callable[[], None]:
+    config = _config(setup)
     loaded = load_model(config.model)
     prepare(loaded.model, [config.recipe], config.method, seed=0)
     trainer = Trainer(loaded, Encoder(loaded.processor), config.method, config.recipe, seed=0)
-    if not way.composed:
+    if not setup.composed:
         trainer.passes._may_compose = False
-    reports = trainer.run([Stage("benchmark", _stream(way, config), ENDLESS, "")])
+    reports = trainer.run([Stage("benchmark", _stream(setup, config), ENDLESS, "")])
 
     def run() -> None:
-        for _ in islice(reports, way.steps):
+        for _ in islice(reports, setup.steps):
             pass
 
     return run
 
 
-def _bare(way: Way) -> Callable[[], None]:
-    config = _config(way)
+def _bare(setup: TrainingSetup) -> Callable[[], None]:
+    config = _config(setup)
     loaded = load_model(config.model)
     prepare(loaded.model, [config.recipe], config.method, seed=0)
-    batches = _batches(way, Encoder(loaded.processor), _stream(way, config))
+    batches = _batches(setup, Encoder(loaded.processor), _stream(setup, config))
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=1e-4, foreach=False, fused=True)
     bf16 = config.recipe.precision is Precision.bf16
@@ -145,14 +145,14 @@ def _bare(way: Way) -> Callable[[], None]:
 
     def run() -> None:
         for batch in batches:
-            bare_step(loaded.model, batch, parameters, optimiser, bf16, way.all_logits)
+            bare_step(loaded.model, batch, parameters, optimiser, bf16, setup.all_logits)
 
     return run
 
 
-def _batches(way: Way, encoder: Encoder, stream: MixedStream) -> list[dict[str, torch.Tensor]]:
-    samples = [stream[i] for i in range(way.steps * BATCH)]
-    if way.grouped:
+def _batches(setup: TrainingSetup, encoder: Encoder, stream: MixedStream) -> list[dict[str, torch.Tensor]]:
+    samples = [stream[i] for i in range(setup.steps * BATCH)]
+    if setup.grouped:
         samples.sort(key=lambda sample: encoder.prompt(sample).length + len(encoder.answer_ids(sample.answer)))
     return [_collated(encoder, samples[start : start + BATCH]) for start in range(0, len(samples), BATCH)]
 

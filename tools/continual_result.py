@@ -70,11 +70,11 @@ def _rate(lr: float | dict[str, float]) -> str:
 
 def _rate_table(rates: pd.DataFrame) -> str:
     lines = ["| strategy | rate: validation accuracy, % |", "|---|---|"]
-    for strategy, own in rates.groupby("strategy", sort=False):
-        best = own["validation"].max()
+    for strategy, rows in rates.groupby("strategy", sort=False):
+        best = rows["validation"].max()
         shown = [
             ("**{}: {:.1f}**" if value == best else "{}: {:.1f}").format(rate, 100 * value)
-            for rate, value in sorted(zip(own["rate"], own["validation"], strict=True), key=lambda pair: pair[1])
+            for rate, value in sorted(zip(rows["rate"], rows["validation"], strict=True), key=lambda pair: pair[1])
         ]
         lines.append(f"| `{strategy}` | {'; '.join(shown)} |")
     return "\n".join(lines)
@@ -169,20 +169,20 @@ def _outside(folder: Path, strategies: pd.DataFrame) -> str:
         tasks = set(pd.read_csv(path.parent / "continual.csv")["task"].dropna())
         cells = cells[(cells["step"] == cells["step"].max()) & ~cells["dataset"].isin(tasks)]
         cells = cells[(cells["metric"] == "accuracy") & (cells["decoding"] == "choice")]
-        rows += [(strategy, one.dataset, one.value, one.delta) for one in cells.itertuples()]
+        rows += [(strategy, row.dataset, row.value, row.delta) for row in cells.itertuples()]
     table = pd.DataFrame(rows, columns=["strategy", "dataset", "value", "delta"])
     sets = sorted(set(table["dataset"]))
-    lines = [f"| strategy | {' | '.join(f'`{one}`' for one in sets)} |", "|---|" + "---|" * len(sets)]
+    lines = [f"| strategy | {' | '.join(f'`{dataset}`' for dataset in sets)} |", "|---|" + "---|" * len(sets)]
     for name in _by_mfn(strategies):
         cells = []
         for dataset in sets:
-            own = table[(table["strategy"] == name) & (table["dataset"] == dataset)]
+            dataset_rows = table[(table["strategy"] == name) & (table["dataset"] == dataset)]
             change = (
                 ""
-                if own["delta"].isna().all()
-                else f" ({100 * own['delta'].mean():+.1f} ± {100 * own['delta'].std():.1f})"
+                if dataset_rows["delta"].isna().all()
+                else f" ({100 * dataset_rows['delta'].mean():+.1f} ± {100 * dataset_rows['delta'].std():.1f})"
             )
-            cells.append(f"{100 * own['value'].mean():.1f}{change}")
+            cells.append(f"{100 * dataset_rows['value'].mean():.1f}{change}")
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return (
         "After the last task: the mean over runs and, in brackets, the change from the base plus or minus the standard "

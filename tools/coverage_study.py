@@ -54,7 +54,7 @@ QUADRANTS = {
     "5, 1,000": quadrant((5, 5), (1000, 1000)),
 }
 CHANGES = ((0.6, (-0.1, -0.1)), (0.9, (-0.2, 0.0)), (0.98, (-0.04, 0.0)))
-"""Accuracy before, and what each dataset's changes by."""
+"""Accuracy before, and the change of each dataset."""
 
 
 def simulate(repetitions: int) -> dict[str, pd.DataFrame]:
@@ -240,7 +240,7 @@ actual ones. An item's noise within a seed counts as an error of items, of seeds
 
 
 def answer(tables: dict[str, pd.DataFrame]) -> str:
-    """What holds and what does not."""
+    """The summary at the top of the page."""
     rows, crosses, runs, sets = (tables[name] for name in ("accuracy", "two ways", "seeds", "datasets"))
     edge, tenth, rows = rows.query("p == 0.02"), rows.query("p == 0.1"), rows.query("p >= 0.2")
     middle, changes, rare = rows.query("clusters >= 100"), tables["paired"], tables["rare losses"]
@@ -347,7 +347,7 @@ def _table(rows: pd.DataFrame) -> str:
 
 
 def _cell(name: str, value: Any) -> str:
-    """A cell: fractions of 1 among the settings as percentages, what was simulated with one decimal."""
+    """A cell: settings that are fractions of 1 as percentages, simulated rates with one decimal."""
     if not isinstance(value, float):
         return str(value)
     if name in {"p", "base", "change"}:
@@ -367,10 +367,12 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     for (size, n_clusters), panel in zip(product(("equal", "uneven"), CLUSTERS), panels.flat, strict=True):
         panel.axhspan(94, 96, color="0.85", label="94 to 96 %")
         for correlation, line in ((0.1, "-"), (0.3, "--")):
-            own = rows.query("sizes == @size and clusters == @n_clusters and correlation == @correlation")
+            panel_rows = rows.query("sizes == @size and clusters == @n_clusters and correlation == @correlation")
             for name, color in (("ours", "C0"), ("naive", "C1")):
                 label = f"{name}, correlation {correlation}"
-                panel.plot(100 * own["p"], own[name], line, marker=".", ms=4, lw=1.2, color=color, label=label)
+                panel.plot(
+                    100 * panel_rows["p"], panel_rows[name], line, marker=".", ms=4, lw=1.2, color=color, label=label
+                )
         panel.set_title(f"{n_clusters} clusters, {size} sizes", fontsize=10)
         panel.grid(alpha=0.3)
     figure.supxlabel("true accuracy, % (an accuracy of 100 - p is covered as often as one of p)", fontsize=10)

@@ -26,7 +26,7 @@ from forgetbench.tables.yes_no import YesNoCounts
 
 ITEMS_EACH = 10
 BASE, AGREEMENT = 0.6, 0.8
-"""Accuracy before, and the correlation of what decides an item before and after."""
+"""Accuracy before, and the correlation of an item's latent values before and after."""
 CLUSTER_SHARE = 0.3
 """Share of the latent variance that lies between clusters."""
 Random = np.random.Generator
@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Items:
-    """How N items cluster, in one way or two, and what they count."""
+    """How N items cluster, one way or two ways, and their weights."""
 
     codes: tuple[Codes, ...]
     labels: tuple[Sequence[str], ...]
@@ -59,12 +59,12 @@ def grouped(n_clusters: int, uneven: bool = False) -> Items:
 def crossed(n_a: int, n_b: int, filled: float = 1.0) -> Items:
     """One item for each pair of an image and a fact, or for a fixed random share of the pairs."""
     a_N, b_N = np.divmod(np.arange(n_a * n_b), n_b)
-    kept = np.random.default_rng(0).random(a_N.size) < filled
-    return items_of([a_N[kept], b_N[kept]])
+    is_filled = np.random.default_rng(0).random(a_N.size) < filled
+    return items_of([a_N[is_filled], b_N[is_filled]])
 
 
 def quadrant(*datasets: tuple[int, int], same_clusters: bool = False) -> Items:
-    """Datasets of (items, clusters) with equal weight, on clusters of their own or on the same ones."""
+    """Datasets of (items, clusters) with equal weight, on separate clusters or on the same ones."""
     sizes = [n for n, _ in datasets]
     first = [0 if same_clusters else sum(c for _, c in datasets[:place]) for place in range(len(datasets))]
     parts = [start + np.arange(n) * c // n for start, (n, c) in zip(first, datasets, strict=True)]
@@ -118,17 +118,17 @@ def _below(latent_N: Floats, share: float | Floats) -> Floats:
 
 @cache
 def wilson(right: int, n: int) -> Estimate:
-    """The package's interval for items that are each their own cluster."""
+    """The package's interval for unclustered items."""
     return clustered_mean(np.arange(n) < right, [_text(np.arange(n))])
 
 
 def change_of(after_N: Floats, before_N: Floats, items: Items) -> SeedEstimate:
-    """The change with what TOST needs: of one seed, its value and interval are those of `paired_difference`."""
+    """The change as TOST needs it; with a single seed, value and interval are those of `paired_difference`."""
     return over_seeds([after_N - before_N], items.labels, items.weights_N, items.strata)
 
 
 def together(y_N: Floats, items: Items) -> Estimate:
-    """The mean of datasets with one correction C / (C - 1), and C - 1 degrees of freedom, for all clusters."""
+    """The mean of datasets with a joint correction C / (C - 1), and C - 1 degrees of freedom, for all clusters."""
     w_N, group_N = items.weights_N, items.dataset_N
     center_G = np.bincount(group_N, w_N * y_N) / np.bincount(group_N, w_N)
     return linear_estimate(float(w_N @ y_N), w_N * (y_N - center_G[group_N]), items.labels)
@@ -192,8 +192,8 @@ def unclustered(share: float, n: int) -> Row:
     chance = binomial(right, n, share)
     estimates = [wilson(int(k), n) for k in right]
     t = special.stdtrit(n - 1, 0.975)
-    by_t = [within(float(one.value or 0), t * float(one.stderr or 0), share) for one in estimates]
-    ours = [covers(one, share) for one in estimates]
+    by_t = [within(float(estimate.value or 0), t * float(estimate.stderr or 0), share) for estimate in estimates]
+    ours = [covers(estimate, share) for estimate in estimates]
     return {"p": share, "items": n, "ours": 100 * float(chance @ ours), "t": 100 * float(chance @ by_t)}
 
 
@@ -211,13 +211,13 @@ def yes_no(n_items: int, recall: float, alarms: float, repetitions: int) -> Row:
 
     def once(random: Random) -> Row:
         says_N = random.random(n_items) < np.where(is_true_N, recall, alarms)
-        counts = YesNoCounts(*(1.0 * one for one in (says_N & is_true_N, says_N & ~is_true_N, ~says_N & is_true_N)))
+        counts = YesNoCounts(*(1.0 * mask for mask in (says_N & is_true_N, says_N & ~is_true_N, ~says_N & is_true_N)))
         parts = {"precision": counts.precision, "recall": counts.recall, "F1": counts.f1}
-        found = {name: clustered_ratio(part(items.labels)) for name, part in parts.items()}
-        f1 = found["F1"]
+        estimates = {name: clustered_ratio(part(items.labels)) for name, part in parts.items()}
+        f1 = estimates["F1"]
         half = special.stdtrit(f1.df, 0.975) * f1.stderr if f1.df is not None and f1.stderr is not None else 0.0
         by_t = f1.value is not None and within(f1.value, float(half), truth["F1"])
-        return {name: covers(one, truth[name]) for name, one in found.items()} | {"F1 by t": by_t}
+        return {name: covers(estimate, truth[name]) for name, estimate in estimates.items()} | {"F1 by t": by_t}
 
     setting = {"items": n_items, "true yes": recall, "false yes": alarms}
     return repeat(setting, repetitions, once)
@@ -244,8 +244,8 @@ def rare_losses(n: int, loss: float = 0.02) -> Row:
     items = items_of([np.arange(n)])
     changes = [change_of((np.arange(n) >= k).astype(np.float64), np.ones(n), items) for k in lost]
     chance = binomial(lost, n, loss)
-    covered = float(chance @ [covers(one, -loss) for one in changes])
-    claimed = float(chance @ [is_small(equivalence_p(one, loss)) for one in changes])
+    covered = float(chance @ [covers(estimated, -loss) for estimated in changes])
+    claimed = float(chance @ [is_small(equivalence_p(estimated, loss)) for estimated in changes])
     return {"items": n, "none lost": 100 * float(chance[0]), "ours": 100 * covered, "margin 2, -2": 100 * claimed}
 
 
@@ -257,7 +257,7 @@ def two_ways(name: str, items: Items, shares: Sequence[float], truth: float, rep
         estimates = {"ours": clustered_mean(y_N, items.labels)}
         estimates |= {f"by {way}": clustered_mean(y_N, [items.labels[i]]) for i, way in enumerate(("images", "facts"))}
         estimates["naive"] = wilson(int(y_N.sum()), items.n)
-        return {label: covers(one, truth) for label, one in estimates.items()}
+        return {label: covers(estimate, truth) for label, estimate in estimates.items()}
 
     return repeat({"items": name, "variance": " + ".join(f"{s:g}" for s in shares), "p": truth}, repetitions, once)
 
@@ -282,7 +282,7 @@ def datasets(name: str, items: Items, base: float, changes: Sequence[float], rep
             "TOST": is_small(equivalence_p(ours, abs(change))),
         }
 
-    moved = " and ".join(f"{100 * (base + one):g}" for one in changes)
+    moved = " and ".join(f"{100 * (base + dataset_change):g}" for dataset_change in changes)
     return repeat({"datasets": name, "accuracies": f"{100 * base:g} to {moved}"}, repetitions, once)
 
 
@@ -324,7 +324,7 @@ def seeds(n_seeds: int, ratio: float, repetitions: int, n_clusters: int = 30, ch
         moved_S = BASE + change + seed_sd * random.normal(size=n_seeds)
         values = [_below(z_N, share) - _below(first_N, BASE) for z_N, share in zip(after, moved_S, strict=True)]
         ours = over_seeds(values, items.labels, items.weights_N, items.strata)
-        sums_SC = np.stack([np.bincount(items.codes[0], one_N) / ITEMS_EACH for one_N in values])
+        sums_SC = np.stack([np.bincount(items.codes[0], seed_N) / ITEMS_EACH for seed_N in values])
         low, high = np.percentile(((clusters_BC @ sums_SC.T) * seeds_BS).sum(1), [2.5, 97.5])
         by_items = float(special.stdtrit(n_clusters - 1, 0.975)) * float(ours.item_stderr or 0)
         return {

@@ -17,7 +17,7 @@ import yaml
 
 from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.core.records import QUADRANTS
-from forgetbench.statistics.monotone import LEAST_RUNS, MonotoneFit, RankDifference, monotone_fit, rank_difference
+from forgetbench.statistics.monotone import MIN_RUNS, MonotoneFit, RankDifference, monotone_fit, rank_difference
 from forgetbench.tables.drift import ELSEWHERE, LEARNT, LOSSES, joined_drift
 from forgetbench.terminal.wording import QUADRANT_NAMES
 
@@ -36,7 +36,7 @@ PREDICTORS = {
     "weight_distance": "distance of all weights from the base (L2)",
     "visual_drift": "drift of hidden states at picture tokens",
 }
-"""What might foretell forgetting, all of it measured on the target or on the weights alone."""
+"""Possible predictors of forgetting, all measured on the target or on the weights."""
 _NUMBER_WORDS = "number_words"
 _MARKERS = "osD^v"
 
@@ -50,8 +50,8 @@ def main() -> None:
     points = load(given.folders)
     if points.empty:
         raise SystemExit("No drift.csv with drift and losses in these folders: `forgetbench score run=...` makes it.")
-    made = page(points, number_words(given.folders), given.out.stem, " ".join(map(str, given.folders)))
-    given.out.write_text(made, "utf-8")
+    text = page(points, number_words(given.folders), given.out.stem, " ".join(map(str, given.folders)))
+    given.out.write_text(text, "utf-8")
     _draw(points, given.out.with_suffix(".svg"))
     print(given.out.read_text("utf-8"))
 
@@ -70,7 +70,7 @@ def load(folders: Sequence[Path]) -> pd.DataFrame:
         return pd.DataFrame()
     points = pd.concat(frames, ignore_index=True)
     points = points.reindex(columns=[*dict.fromkeys([*points.columns, *PREDICTORS])])
-    # The same training in two sweeps is one witness, not two.
+    # The same training in two sweeps counts once.
     points = points.drop_duplicates([name for name in points.columns if name != "run"], ignore_index=True)
     points["is_last"] = points["step"] == points.groupby("run")["step"].transform("max")
     points["lr"] = points["lr"].astype(str)
@@ -88,13 +88,15 @@ def _representation(path: Path) -> pd.DataFrame:
     rows = pd.read_csv(path, dtype={"variant": str})
     rows = rows[rows["variant"].isna()]
     by_step = rows.groupby(["stage", "step"])
-    found = pd.DataFrame(
+    measures = pd.DataFrame(
         {
-            "weight_distance": by_step["weight_distance"].apply(lambda one: np.sqrt((one.dropna() ** 2).sum())),
+            "weight_distance": by_step["weight_distance"].apply(
+                lambda distances: np.sqrt((distances.dropna() ** 2).sum())
+            ),
             "visual_drift": by_step["visual_drift_l1"].mean(),
         }
     )
-    return found.reset_index()
+    return measures.reset_index()
 
 
 def number_words(folders: Sequence[Path]) -> pd.DataFrame:
@@ -138,7 +140,7 @@ def _intro(points: pd.DataFrame, folders: str) -> str:
 
 
 def _stratified(points: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, list[str] | None]]:
-    """Views of the points: which, and what ranks are taken within."""
+    """Views of the points: the rows, and the strata within which ranks are taken."""
     last = points[points["is_last"]]
     return {
         "all": (points, None),
@@ -174,7 +176,7 @@ def _is_above(fit: MonotoneFit) -> bool:
 
 
 def _reading(points: pd.DataFrame) -> str:
-    """What the figures say, by rules that were fixed before they were seen."""
+    """The reading of the figures, by rules that were fixed in advance."""
     views = _stratified(points)
     fits = {name: _fit(rows, strata) for name, (rows, strata) in views.items()}
     lines = ["## In words", ""]
@@ -185,7 +187,7 @@ def _reading(points: pd.DataFrame) -> str:
         f"{_rho(whole) or 'unknown size'}{share} of the variance of the loss, in these same points."
     )
     if whole.rho_low is None:
-        lines.append(f"- There are too few runs for an interval (at least {LEAST_RUNS}): nothing follows.")
+        lines.append(f"- There are too few runs for an interval (at least {MIN_RUNS}): nothing follows.")
     elif fixed.rho_low is None:
         lines.append(
             "- At the same rate and step there are too few runs to say more: it may be a matter of larger steps."
@@ -268,10 +270,10 @@ def _methods(points: pd.DataFrame) -> str:
     for label in sorted(set(last["label"])):
         cells = []
         for lr in rates:
-            own = last[(last["label"] == label) & (last["lr"] == lr)]
-            mean = own[[KL, LEARNT, ELSEWHERE]].astype("float64").mean()
+            rows = last[(last["label"] == label) & (last["lr"] == lr)]
+            mean = rows[[KL, LEARNT, ELSEWHERE]].astype("float64").mean()
             cells.append(
-                f"{mean[KL]:.2f} / {100 * mean[LEARNT]:+.1f} / {100 * mean[ELSEWHERE]:.1f}" if len(own) else ""
+                f"{mean[KL]:.2f} / {100 * mean[LEARNT]:+.1f} / {100 * mean[ELSEWHERE]:.1f}" if len(rows) else ""
             )
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -293,8 +295,8 @@ def _words(words: pd.DataFrame) -> str:
     for row in words.sort_values(["target", "dataset", "lr", "method", "parts", "seed"]).to_dict("records"):
         ends = [None if pd.isna(row[name]) else 100 * row[name] for name in ("delta", "delta_ci_low", "delta_ci_high")]
         shares = f"{100 * row['base_value']:.1f} | {100 * row['value']:.1f} | {_interval(*ends)}"
-        made = f"{row['target']} | {row['method']}, {row['parts']} | {row['lr']} | {row['seed']}"
-        lines.append(f"| {made} | {row['dataset']} | {shares} |")
+        description = f"{row['target']} | {row['method']}, {row['parts']} | {row['lr']} | {row['seed']}"
+        lines.append(f"| {description} | {row['dataset']} | {shares} |")
     return head + "\n".join(lines)
 
 
@@ -312,7 +314,7 @@ def _claims() -> str:
 
 
 def _runs(points: pd.DataFrame) -> str:
-    """What was run, and what of the sweep was not."""
+    """The runs, and the points of the sweep that are missing."""
     runs = points.drop_duplicates("run")
     whole = runs[~runs["parts"].astype(str).str.contains(".", regex=False)]  # no modules of a part
     done = {(str(row["method"]), _as_number(row["lr"]), int(row["seed"])) for row in whole.to_dict("records")}
@@ -335,9 +337,9 @@ def _runs(points: pd.DataFrame) -> str:
         return "\n".join([*lines, "Every point of `sweep=methods` is among them."])
     lines.append("Points of `sweep=methods` that are not among them:")
     lines.append("")
-    every = len({method for method, _, _ in wanted})
+    n_methods = len({method for method, _, _ in wanted})
     for (lr, seed), methods in sorted(lacking.items(), key=lambda item: (item[0][1], item[0][0])):
-        which = "all methods" if len(methods) == every else ", ".join(methods)
+        which = "all methods" if len(methods) == n_methods else ", ".join(methods)
         lines.append(f"- seed {seed}, rate {lr:g}: {which}")
     lines += ["", "Variants made after training (`wise_ft`, `ties` and the like) are left out of the correlations."]
     return "\n".join(lines)
@@ -383,8 +385,8 @@ def _draw(points: pd.DataFrame, path: Path) -> None:
     for panel, (title, rows) in zip(panels[0], views.items(), strict=True):
         for number, label in enumerate(labels):
             for place, lr in enumerate(rates):
-                own = rows[(rows["label"] == label) & (rows["lr"] == lr)]
-                x, y = own[KL].astype("float64"), own[ELSEWHERE].astype("float64") * 100
+                points_of_rate = rows[(rows["label"] == label) & (rows["lr"] == lr)]
+                x, y = points_of_rate[KL].astype("float64"), points_of_rate[ELSEWHERE].astype("float64") * 100
                 panel.plot(x, y, _MARKERS[place % len(_MARKERS)], ms=5, alpha=0.8, **look(number))
         panel.axhline(0, color="grey", lw=0.8, ls="--")
         panel.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))

@@ -67,7 +67,9 @@ def _trained(run_folder: Path, step: int | None = None) -> Any:
     run = read_run(run_folder)
     loaded = load_model(run.model, run.config.seed)
     checkpoints = run.checkpoints()
-    chosen = checkpoints[-1] if step is None else next(one for one in checkpoints if one.step == step)
+    chosen = (
+        checkpoints[-1] if step is None else next(checkpoint for checkpoint in checkpoints if checkpoint.step == step)
+    )
     WeightSwap(loaded.model).to(chosen.delta())
     return loaded.model
 
@@ -82,7 +84,7 @@ def ship(words: Path, run_folder: Path) -> None:
     scores = pd.read_csv("outputs/base-tiny-fashion_naming/scores.csv")
     scores.drop(columns=["seconds"]).to_csv(RESULTS / "scores.csv", index=False)
     chosen = scores[scores["decoding"].eq("choice") & scores["metric"].isin(["accuracy", "mischoice"])]
-    halves = [compose(FinetuneConfig, [f"data={one}", f"recipe={one}"]) for one in ("base_words", "base_model")]
+    halves = [compose(FinetuneConfig, [f"data={name}", f"recipe={name}"]) for name in ("base_words", "base_model")]
     stages = [stage for half in halves for stage in half.data.stages]
     card = CARD.format(
         parameters=run.audit["total"],

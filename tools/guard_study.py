@@ -24,9 +24,9 @@ from tools.coverage_worlds import CLUSTER_SHARE, Items, Random, Row, grouped, it
 OUT = Path(__file__).resolve().parents[1] / "docs/results/guard.md"
 REPETITIONS = 1_000
 AGREEMENT = 0.8
-"""Correlation of what decides an item in the base and at a look."""
+"""Correlation of an item's latent values in the base and at a look."""
 SHARED = 0.7
-"""Share of what a checkpoint changes that all checkpoints of a run change alike."""
+"""Share of a checkpoint's change that is common to all checkpoints of a run."""
 ALPHA = 0.05
 SHAPES: dict[str, Items] = {
     "25 items": items_of([np.arange(25)]),
@@ -44,10 +44,10 @@ SHAPES: dict[str, Items] = {
 WORLDS = ((0.9, 0.02), (0.6, 0.02), (0.6, 0.1))
 """Accuracy of the base, and the budget, which is the true loss at every look."""
 DESIGNS = ((1, 1), (4, 1), (4, 3), (16, 3))
-"""Looks and quadrants; so many looks of a few shapes only."""
+"""Looks and quadrants; many looks for a few shapes only."""
 MANY_LOOKS = ("67 items", "30 uneven clusters")
 LARGE = "1,000 items"
-"""For power alone."""
+"""Only for power."""
 HARD = ("67 items", "10 clusters of 10", "30 uneven clusters", "100 uneven clusters")
 ENDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 """True losses at the last look."""
@@ -58,8 +58,8 @@ def looks_at(random: Random, items: Items, base: float, losses: Sequence[float])
     before_N, shared_N = latent(random, items, [CLUSTER_SHARE]), latent(random, items, [CLUSTER_SHARE])
     after = []
     for loss in losses:
-        own_N = latent(random, items, [CLUSTER_SHARE])
-        moved_N = np.sqrt(SHARED) * shared_N + np.sqrt(1 - SHARED) * own_N
+        look_N = latent(random, items, [CLUSTER_SHARE])
+        moved_N = np.sqrt(SHARED) * shared_N + np.sqrt(1 - SHARED) * look_N
         now_N = AGREEMENT * before_N + np.sqrt(1 - AGREEMENT**2) * moved_N
         after.append(_right(now_N, base - loss))
     return _right(before_N, base), after
@@ -72,8 +72,8 @@ def _right(latent_N: Floats, share: float) -> Floats:
 def rare_gains(random: Random, items: Items, base: float, losses: Sequence[float]) -> tuple[Floats, list[Floats]]:
     """As `looks_at`, where all clusters lose a little and one in twenty gains all that it can.
 
-    The hardest world for a lower bound: a sample without such a cluster seems to lose more than there is to lose, and
-    knows of no spread. Clusters gain, at all looks alike, with chance g; the others lose so much more.
+    The hardest world for a lower bound: a sample without such a cluster seems to lose more than the true loss, and has
+    no spread. Clusters gain with chance g, the same ones at all looks; the others lose correspondingly more.
     """
     gain = 0.05
     before_N = (random.random(items.n) < base).astype(np.float64)
@@ -95,20 +95,20 @@ def false_stops(shape: str, world: World, base: float, budget: float, looks: int
 
     def once(random: Random) -> Row:
         runs = [world(random, items, base, [budget] * looks) for _ in range(groups)]
-        found = {"ours": False, "naive": False}
+        stopped = {"ours": False, "naive": False}
         for look in range(looks):
             losses = {str(k): _loss(before, after[look], items) for k, (before, after) in enumerate(runs)}
             verdicts = test.verdicts(look + 1, losses).values()
-            found["ours"] |= any(one.is_broken for one in verdicts)
-            found["naive"] |= any(_lower(one) > budget for one in losses.values())
-        return found
+            stopped["ours"] |= any(verdict.is_broken for verdict in verdicts)
+            stopped["naive"] |= any(_lower(loss) > budget for loss in losses.values())
+        return stopped
 
     setting = {"items": shape, "base": base, "budget": budget, "looks": looks, "quadrants": groups}
     return repeat(setting | {"world": world.__name__}, repetitions, once)
 
 
 def power(shape: str, end: float, looks: int, budget: float, repetitions: int) -> Row:
-    """How often, and after what share of training, a run stops whose loss in one of three quadrants rises evenly."""
+    """How often, and after which share of training, a run stops if its loss in one of three quadrants rises evenly."""
     items, test = SHAPES[shape], Budget(budget, 3, looks, ALPHA)
     rising = [end * (look + 1) / looks for look in range(looks)]
     at: list[float] = []
@@ -117,7 +117,7 @@ def power(shape: str, end: float, looks: int, budget: float, repetitions: int) -
         runs = [looks_at(random, items, 0.9, losses) for losses in (rising, [0.0] * looks, [0.0] * looks)]
         for look in range(looks):
             losses = {str(k): _loss(before, after[look], items) for k, (before, after) in enumerate(runs)}
-            if any(one.is_broken for one in test.verdicts(look + 1, losses).values()):
+            if any(verdict.is_broken for verdict in test.verdicts(look + 1, losses).values()):
                 at.append((look + 1) / looks)
                 return {"stopped": True}
         return {"stopped": False}
@@ -150,16 +150,16 @@ def simulate(repetitions: int) -> dict[str, pd.DataFrame]:
         false_stops(shape, rare_gains, 0.6, budget, looks, 3, few)
         for shape, budget, looks in product(HARD, (0.02, 0.1), (1, 4))
     ]
-    found = [
+    power_rows = [
         power(shape, end, 4, 0.02, few)
         for shape, end in product(("67 items", "200 items", LARGE, "30 uneven clusters"), ENDS)
     ]
-    found += [power("200 items", end, 16, 0.02, few) for end in ENDS]
-    return {"false stops": pd.DataFrame(stops), "rare gains": pd.DataFrame(hard), "power": pd.DataFrame(found)}
+    power_rows += [power("200 items", end, 16, 0.02, few) for end in ENDS]
+    return {"false stops": pd.DataFrame(stops), "rare gains": pd.DataFrame(hard), "power": pd.DataFrame(power_rows)}
 
 
 def _false_stop_table(rows: pd.DataFrame) -> list[str]:
-    """A line per shape, a column per design: the worst world, and what no correction would have."""
+    """A line per shape, a column per design: the rate in the worst world, with and without correction."""
     heads = [f"{looks} x {groups}" for looks, groups in DESIGNS]
     lines = [_line(["items", *heads, *(f"naive, {head}" for head in heads)]), _line(["---"] * (1 + 2 * len(heads)))]
     for shape, part in rows.groupby("items", sort=False):
@@ -183,7 +183,7 @@ _POWER_HEADS = {
 
 
 def _highest_by_chance(settings: int, repetitions: int) -> float:
-    """About the highest of so many simulated rates of exactly 5 %, in percent."""
+    """Approximate highest of several simulated rates of exactly 5 %, in percent."""
     return 5 + _error(repetitions) * float(special.ndtri(settings / (settings + 1)))
 
 
@@ -263,7 +263,10 @@ the base 90 % right. *After* is the mean share of training at which the stopped 
 
 {chr(10).join(_table(tables["power"], _POWER_HEADS))}
 """
-    paragraphs = (one if one.startswith(("#", "|")) else textwrap.fill(one, 120) for one in text.strip().split("\n\n"))
+    paragraphs = (
+        paragraph if paragraph.startswith(("#", "|")) else textwrap.fill(paragraph, 120)
+        for paragraph in text.strip().split("\n\n")
+    )
     return "\n\n".join(paragraphs) + "\n"
 
 

@@ -21,7 +21,7 @@ MEASURED = ("target", "others", *OFF_TARGET, "probe")
 _MARKERS = "osD^"
 
 Label = Callable[[str, str, pd.DataFrame], str]
-"""What a row is called, from the run's name, the variant and the row's cells."""
+"""Label of a row, from the run's name, the variant and the row's cells."""
 
 
 def load(folders: Sequence[Path], label: Label) -> pd.DataFrame:
@@ -97,13 +97,13 @@ def rate_grid(points: pd.DataFrame, chosen: Mapping[str, float], heading: str) -
 def print_lacking(points: pd.DataFrame, chosen: Mapping[str, float]) -> None:
     """A line per label: the chosen rate, and the seeds that are still to run at it."""
     for label, lr in chosen.items():
-        found = points[(points["label"] == label) & (points["lr"] == lr)]
-        lacking = sorted(set(SEEDS) - set(found["seed"]))
+        rows = points[(points["label"] == label) & (points["lr"] == lr)]
+        lacking = sorted(set(SEEDS) - set(rows["seed"]))
         print(f"{label}\t{lr:g}\t{','.join(map(str, lacking)) or 'complete'}")
 
 
 def base_line(points: pd.DataFrame, columns: int) -> str:
-    """The table's row of the base, with empty cells in front of what is measured."""
+    """The table's row of the base, with empty cells in front of the measures."""
     base = points.iloc[0]
     cells = " | ".join(f"{base[f'{name}_base'] * 100:.1f}" for name in MEASURED)
     return "| base " + "| " * columns + f"| {cells} |"
@@ -118,8 +118,8 @@ def draw_points(panel: Any, rows: pd.DataFrame, name: Callable[[pd.DataFrame, st
         name: values of `target` or of `others`, from the rows of a label.
     """
     for number, label in enumerate(order(rows)):
-        own = rows[rows["label"] == label]
-        x, y, look = name(own, "target"), name(own, "others"), _MARKERS[number // 10]
+        label_rows = rows[rows["label"] == label]
+        x, y, look = name(label_rows, "target"), name(label_rows, "others"), _MARKERS[number // 10]
         bars = {"xerr": x.std(), "yerr": y.std(), "elinewidth": 0.7}
         panel.errorbar(x.mean(), y.mean(), fmt=look, ms=6, color=f"C{number % 10}", label=label, **bars)
     panel.grid(alpha=0.3)

@@ -143,7 +143,7 @@ def print_cosines() -> None:
             nonlocal steps
             steps += 1
             if steps % 10 == 0:
-                lengths = [math.sqrt(sum(_dot(one, one) for one in side.values())) for side in (task, drift)]
+                lengths = [math.sqrt(sum(_dot(tensor, tensor) for tensor in side.values())) for side in (task, drift)]
                 along = sum(_dot(task[key], drift[key]) for key in task.keys() & drift.keys())
                 cosine = along / math.prod(lengths) if all(lengths) else math.nan
                 writer.writerow([name, steps, *(f"{length:.4g}" for length in lengths), f"{cosine:.5f}"])
@@ -171,14 +171,14 @@ def main() -> None:
 
 def load(outputs: Path, name: str) -> list[Answers]:
     """Every scored checkpoint of a training that is there."""
-    training, found = TRAININGS[name], []
+    training, checkpoints = TRAININGS[name], []
     for label in (PLAIN, *SETTINGS):
         for seed in SEEDS:
             folder = outputs / _folder(name, label, seed)
             for run in stored_runs(folder) if folder.is_dir() else ():
                 if (run.folder / "scores.csv").is_file():
-                    found += _answers(run, label, seed, training)
-    return found
+                    checkpoints += _answers(run, label, seed, training)
+    return checkpoints
 
 
 def _answers(run: StoredRun, label: str, seed: int, training: Training) -> list[Answers]:
@@ -191,39 +191,39 @@ def _answers(run: StoredRun, label: str, seed: int, training: Training) -> list[
     others = others[others["dataset"] != "fashion_probe"]
     base = {view.context.dataset: view for view in run.views(others[others["step"] == 0])}
     seen = run.table("representation.csv")
-    found = []
+    checkpoints = []
     for step in sorted(set(rows["step"]) - {0}):
-        own = others[others["step"] == step]
+        rows_of_step = others[others["step"] == step]
         items, clusters = {}, {}
-        for view in run.views(own):
+        for view in run.views(rows_of_step):
             before = aligned(base[view.context.dataset], view)
             changes = np.asarray(item_scores(view).values, float) - np.asarray(item_scores(before).values, float)
             items[view.context.dataset], clusters[view.context.dataset] = changes, view.ways[0]
-        quadrants = {str(key): sorted(group["dataset"]) for key, group in own.groupby("quadrant")}
-        change = float(np.mean([np.mean([items[one].mean() for one in names]) for names in quadrants.values()]))
+        quadrants = {str(key): sorted(group["dataset"]) for key, group in rows_of_step.groupby("quadrant")}
+        change = float(np.mean([np.mean([items[dataset].mean() for dataset in names]) for names in quadrants.values()]))
         target = float(rows[is_target & (rows["step"] == step)]["value"].iloc[0])
         drift, rank = _representation(seen, step, training.target)
         lr, is_last = float(rows["lr"].iloc[0]), bool(step == rows["step"].max())
-        found.append(
+        checkpoints.append(
             Answers(label, lr, seed, int(step), is_last, target, change, drift, rank, items, clusters, quadrants)
         )
-    return found
+    return checkpoints
 
 
 def _representation(seen: pd.DataFrame, step: int, target: str) -> tuple[float, float]:
     if seen.empty:
         return math.nan, math.nan
-    own = seen[(seen["step"] == step) & (seen["dataset"] == target) & seen["layer"].notna()]
-    if own.empty:
+    rows = seen[(seen["step"] == step) & (seen["dataset"] == target) & seen["layer"].notna()]
+    if rows.empty:
         return math.nan, math.nan
-    last = own.sort_values("layer").iloc[-1]
+    last = rows.sort_values("layer").iloc[-1]
     return float(last["visual_drift_l1"]), float(last["effective_rank"])
 
 
 def at_equal_target(method: Answers, plain: Sequence[Answers]) -> Answers | None:
     """Of plain fine-tuning's checkpoints that learnt at least as much, the one that kept most; None without one."""
-    enough = [one for one in plain if one.seed == method.seed and one.target >= method.target]
-    return max(enough, key=lambda one: one.others, default=None)
+    enough = [point for point in plain if point.seed == method.seed and point.target >= method.target]
+    return max(enough, key=lambda point: point.others, default=None)
 
 
 def kept_more(pairs: Sequence[tuple[Answers, Answers]]) -> SeedEstimate:
@@ -232,7 +232,7 @@ def kept_more(pairs: Sequence[tuple[Answers, Answers]]) -> SeedEstimate:
     names = [name for members in quadrants.values() for name in members]
     share = {name: 1 / len(quadrants) / len(members) for members in quadrants.values() for name in members}
     sizes = [len(pairs[0][0].items[name]) for name in names]
-    differences = [np.concatenate([one.items[name] - other.items[name] for name in names]) for one, other in pairs]
+    differences = [np.concatenate([point.items[name] - other.items[name] for name in names]) for point, other in pairs]
     weights = np.repeat([share[name] / size for name, size in zip(names, sizes, strict=True)], sizes)
     clusters = [label for name in names for label in pairs[0][0].clusters[name]]
     return over_seeds(differences, [clusters], weights, np.repeat(names, sizes).tolist())
@@ -251,15 +251,15 @@ def write_page(outputs: Path, cosines: pd.DataFrame) -> None:
 def _intro() -> str:
     return (
         "MDGD (arXiv:2502.11740, reconstructed here: docs/methods.md) takes out of the task's gradient what lies along "
-        "the gradient of visual drift. Its paper reports that this keeps more of the model's visual knowledge. Is there "
-        "a setting in which it keeps more than plain fine-tuning that learns as much? Made by "
+        "the gradient of visual drift. Its paper reports that this keeps more of the model's visual knowledge. Is "
+        "there a setting in which it keeps more than plain fine-tuning that learns as much? Made by "
         "`python -m tools.mdgd_study` from runs in fp32, which its `--commands` lists, at a rate at which plain "
         "fine-tuning forgets clearly.\n\n"
         "*Others* is the mean change of the off-target quadrants from the base, in points. *Kept more* holds a setting "
-        "against plain fine-tuning at equal target score: among plain's checkpoints, at all rates and steps, that learnt "
-        "at least as much with the same seed, the one that kept most. That choice favours plain fine-tuning a little, as "
-        "the best of several is partly the luckiest. Intervals (95 %) are over test items and, where there are several "
-        "seeds, over those. Drift (L1) and effective rank are of hidden states at the target's picture tokens, in the "
+        "against plain fine-tuning at equal target score: among plain's checkpoints, at all rates and steps, that "
+        "learnt at least as much with the same seed, the one that kept most. That choice favours plain fine-tuning a "
+        "little, as the best of several is partly the luckiest. Intervals (95 %) are over test items and, where there "
+        "are several seeds, over those. Drift (L1) and effective rank are of hidden states at the target's picture tokens, in the "
         "last layer."
     )
 
@@ -272,8 +272,8 @@ def _gradients(cosines: pd.DataFrame) -> str:
     for name, rows in cosines.groupby("training", sort=False):
         cosine = rows["cosine"].dropna()
         lines.append(
-            f"| {TRAININGS[str(name)].heading} | {rows['task_norm'].median():.2f} | {rows['drift_norm'].median():.0f} | "
-            f"{cosine.median():.4f} | {cosine.abs().max():.4f} |"
+            f"| {TRAININGS[str(name)].heading} | {rows['task_norm'].median():.2f} | "
+            f"{rows['drift_norm'].median():.0f} | {cosine.median():.4f} | {cosine.abs().max():.4f} |"
         )
     says = "Over all tensors, at every tenth of 120 steps. What MDGD takes out is this cosine's share of the gradient."
     return "\n".join(["## The two gradients", "", says, "", *lines])
@@ -288,14 +288,14 @@ def _section(training: Training, points: Sequence[Answers]) -> str:
     ]
     last = [point for point in points if point.is_last]
     for label, rate in dict.fromkeys((point.label, point.rate) for point in last):
-        own = [point for point in last if (point.label, point.rate) == (label, rate)]
-        pairs = [(point, match) for point in own if (match := at_equal_target(point, plain))]
-        complete = label != PLAIN and len(pairs) == len(own)
+        group = [point for point in last if (point.label, point.rate) == (label, rate)]
+        pairs = [(point, match) for point in group if (match := at_equal_target(point, plain))]
+        complete = label != PLAIN and len(pairs) == len(group)
         cells = [
-            *(label, f"{rate:g}", str(len({point.seed for point in own})), _target(training, own)),
-            f"{100 * np.mean([point.others for point in own]):+.1f}",
-            f"{np.mean([point.drift for point in own]):.0f}",
-            f"{np.mean([point.rank for point in own]):.2f}",
+            *(label, f"{rate:g}", str(len({point.seed for point in group})), _target(training, group)),
+            f"{100 * np.mean([point.others for point in group]):+.1f}",
+            f"{np.mean([point.drift for point in group]):.0f}",
+            f"{np.mean([point.rank for point in group]):.2f}",
             f"{100 * np.mean([match.others for _, match in pairs]):+.1f}" if complete else "",
             _interval(kept_more(pairs)) if complete else "",
         ]
@@ -304,7 +304,7 @@ def _section(training: Training, points: Sequence[Answers]) -> str:
 
 
 def _target(training: Training, points: Sequence[Answers]) -> str:
-    mean = np.mean([one.target for one in points])
+    mean = np.mean([point.target for point in points])
     return f"{mean:.2f}" if training.decoding == "greedy" else f"{100 * mean:.1f}"
 
 

@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _label(run: str, variant: str, cells: pd.DataFrame) -> str:
-    """What a row is called: the method, or the recipe where that is what differs."""
+    """Label of a row: the method, or the recipe where recipes differ."""
     if variant:
         return variant
     if recipe := re.search(r"(?:^|--)recipe-(?:methods_)?(\w+)", run):
@@ -102,9 +102,9 @@ def _scores(rows: pd.DataFrame, points: pd.DataFrame, widths: Sequence[float]) -
     ]
     lines.append(base_line(points, 2))
     for label in order(rows):
-        own = rows[rows["label"] == label]
-        cells = " | ".join(cell(own, name) for name in MEASURED)
-        lines.append(f"| {label} | {own['lr'].iloc[0]:g} | {len(own)} | {cells} |")
+        label_rows = rows[rows["label"] == label]
+        cells = " | ".join(cell(label_rows, name) for name in MEASURED)
+        lines.append(f"| {label} | {label_rows['lr'].iloc[0]:g} | {len(label_rows)} | {cells} |")
     lines.append(f"| half width in a run | | | {' | '.join(f'{width:.1f}' for width in widths)} | | | | |")
     head = (
         "The last row has the median half width of the 95 % intervals over the items of one run: seeds share the "
@@ -114,10 +114,10 @@ def _scores(rows: pd.DataFrame, points: pd.DataFrame, widths: Sequence[float]) -
 
 
 def _representation(folders: Sequence[Path], rows: pd.DataFrame) -> str:
-    """What became of hidden states at picture tokens, last layer, and of the weights."""
+    """Hidden states at picture tokens, last layer, and the distance of the weights."""
     paths = sorted(path for folder in folders for path in folder.glob("*/representation.csv"))
-    found = pd.concat([read(path) for path in paths], ignore_index=True)
-    found = found[found["step"] == found.groupby("run")["step"].transform("max")]
+    measured = pd.concat([read(path) for path in paths], ignore_index=True)
+    measured = measured[measured["step"] == measured.groupby("run")["step"].transform("max")]
     lines = [
         "| method | effective rank, target's pictures | effective rank, digits | drift, target's pictures "
         "| CKA, digits | relative distance of weights, % | changed weights, % |",
@@ -127,11 +127,16 @@ def _representation(folders: Sequence[Path], rows: pd.DataFrame) -> str:
     last = base["layer"].max()
     base = base[(base["step"] == 0) & (base["layer"] == last)].set_index("dataset")["effective_rank"]
     lines.append(f"| base | {base[TARGET]:.2f} | {base['digits_naming']:.2f} | 0 | 1 | 0 | 0 |")
-    variants = set(found["variant"])
+    variants = set(measured["variant"])
     for label in order(rows):
         runs = rows[rows["label"] == label]["run"]
-        own = found[found["run"].isin(runs) & (found["variant"] == (label if label in variants else ""))]
-        states, weights = own[own["layer"] == last], own[own["part"] == "language"]
+        measured_of_label = measured[
+            measured["run"].isin(runs) & (measured["variant"] == (label if label in variants else ""))
+        ]
+        states, weights = (
+            measured_of_label[measured_of_label["layer"] == last],
+            measured_of_label[measured_of_label["part"] == "language"],
+        )
         target, digits = states[states["dataset"] == TARGET], states[states["dataset"] == "digits_naming"]
         lines.append(
             f"| {label} | {target['effective_rank'].mean():.2f} | {digits['effective_rank'].mean():.2f} "
@@ -148,7 +153,7 @@ def _draw(rows: pd.DataFrame, path: Path) -> None:
     start = (rows["target_base"].iloc[0] * 100, rows["others_base"].iloc[0] * 100)
     for panel in panels:
         panel.plot(*start, "k*", markersize=13, label="base")
-        draw_points(panel, rows, lambda own, name: own[name] * 100)
+        draw_points(panel, rows, lambda label_rows, name: label_rows[name] * 100)
         panel.set_xlabel("accuracy on the target, %")
     panels[0].set_ylabel("mean of the other quadrants, %")
     near = rows.groupby("label")[["target", "others"]].mean() * 100

@@ -59,15 +59,15 @@ class Choice:
 
 def balance(point: Point) -> tuple[float, float]:
     """Points learnt plus points kept."""
-    found = point.rungs[-1].objectives
-    return found.target.value + found.retention.value, found.retention.value
+    objectives = point.rungs[-1].objectives
+    return objectives.target.value + objectives.retention.value, objectives.retention.value
 
 
 def kept_at_floor(point: Point) -> tuple[float, float]:
     """What is kept by a point that learns enough; else how much it learns."""
-    found = point.rungs[-1].objectives
-    enough = found.target.value >= FLOOR
-    return (1.0, found.retention.value) if enough else (0.0, found.target.value)
+    objectives = point.rungs[-1].objectives
+    enough = objectives.target.value >= FLOOR
+    return (1.0, objectives.retention.value) if enough else (0.0, objectives.target.value)
 
 
 CHOICES = (
@@ -118,10 +118,12 @@ def main() -> None:
     ]
     sections, figures = [], []
     for choice in CHOICES:
-        found = {label: [_replicate(outputs / _folder(label, seed), choice) for seed in SEEDS] for label in complete}
+        replicates = {
+            label: [_replicate(outputs / _folder(label, seed), choice) for seed in SEEDS] for label in complete
+        }
         quadrants = _quadrants(outputs / _folder(PLAIN, SEEDS[0]))
-        sections.append(_section(choice, found, quadrants))
-        figures.append((choice, found))
+        sections.append(_section(choice, replicates, quadrants))
+        figures.append((choice, replicates))
     lacking = [label for label in METHODS if label not in complete]
     text = "\n\n".join(
         [
@@ -151,8 +153,8 @@ def _replicate(folder: Path, choice: Choice) -> Replicate:
     complete = [point for point in points if point.is_complete]
     chosen = max(complete, key=choice.value)
     name = " ".join(chosen.overrides)
-    found = measured(name, folder / chosen.folder, scoring_config(settings, folder), sets_of(settings), chosen)
-    return Replicate(found, sum(point.trained for point in points), len(complete))
+    tested = measured(name, folder / chosen.folder, scoring_config(settings, folder), sets_of(settings), chosen)
+    return Replicate(tested, sum(point.trained for point in points), len(complete))
 
 
 @dataclass(frozen=True)
@@ -198,21 +200,27 @@ def against_plain(
     """
     counted = {name for names in quadrants.values() for name in names}
     targets = [name for name in plain[0].items if name not in counted]
-    found = {}
+    estimates = {}
     for name, weighted in weigh(plain[0], targets, quadrants).items():
-        differences = [weighted.values(one) - weighted.values(other) for one, other in zip(method, plain, strict=True)]
-        found[name] = over_seeds(differences, [weighted.clusters], weighted.weights_N, weighted.strata)
-    return found
+        differences = [
+            weighted.values(chosen) - weighted.values(other) for chosen, other in zip(method, plain, strict=True)
+        ]
+        estimates[name] = over_seeds(differences, [weighted.clusters], weighted.weights_N, weighted.strata)
+    return estimates
 
 
-def _section(choice: Choice, found: Mapping[str, Sequence[Replicate]], quadrants: Mapping[str, Sequence[str]]) -> str:
-    chosen = {label: [one.chosen for one in replicates] for label, replicates in found.items()}
+def _section(
+    choice: Choice, by_method: Mapping[str, Sequence[Replicate]], quadrants: Mapping[str, Sequence[str]]
+) -> str:
+    chosen = {label: [replicate.chosen for replicate in replicates] for label, replicates in by_method.items()}
     differences = {
         label: against_plain(points, chosen[PLAIN], quadrants) for label, points in chosen.items() if label != PLAIN
     }
     names = ("target", "others", "sum")
     p_values = {
-        name: dict(zip(differences, holm([t_test_p(one[name]) for one in differences.values()]), strict=True))
+        name: dict(
+            zip(differences, holm([t_test_p(estimates[name]) for estimates in differences.values()]), strict=True)
+        )
         for name in names
     }
     lines = [
@@ -232,7 +240,7 @@ def _section(choice: Choice, found: Mapping[str, Sequence[Replicate]], quadrants
     lines.append(f"| base | {100 * base:.1f} | | | | | | | |")
     rows = ["| method | " + " | ".join(f"search {seed}" for seed in SEEDS) + " |", "|---|" + "---|" * len(SEEDS)]
     for label in order:
-        rows.append(f"| {label} | " + " | ".join(_validated(one) for one in chosen[label]) + " |")
+        rows.append(f"| {label} | " + " | ".join(_validated(point) for point in chosen[label]) + " |")
     return "\n".join(
         [
             f"## {choice.heading}",
@@ -275,17 +283,17 @@ def _p(value: float | None) -> str:
 
 
 def _validated(point: Measured) -> str:
-    found = point.validation
-    return f"`{point.name}`: {100 * found.target.value:.1f}, {100 * found.retention.value:+.1f}"
+    objectives = point.validation
+    return f"`{point.name}`: {100 * objectives.target.value:.1f}, {100 * objectives.retention.value:+.1f}"
 
 
 def _intro(
-    outputs: Path, complete: Sequence[str], lacking: Sequence[str], found: Mapping[str, Sequence[Replicate]]
+    outputs: Path, complete: Sequence[str], lacking: Sequence[str], by_method: Mapping[str, Sequence[Replicate]]
 ) -> str:
     settings, _ = read_study(outputs / _folder(PLAIN, SEEDS[0]) / FILE)
     items, limit = settings["search"]["items"], settings["matrix"]["limit"]
-    steps = {one.steps for replicates in found.values() for one in replicates}
-    points = {one.points for replicates in found.values() for one in replicates}
+    steps = {replicate.steps for replicates in by_method.values() for replicate in replicates}
+    points = {replicate.points for replicates in by_method.values() for replicate in replicates}
     text = (
         f"Made by `python -m tools.methods_search` from {len(SEEDS)} searches (`sweep=methods_search`) of each method. "
         f"A search tries {_range(points)} points of 120 steps, {_range(steps)} steps in all, over the learning rate "
@@ -318,10 +326,10 @@ def _draw(figures: Sequence[tuple[Choice, Mapping[str, Sequence[Replicate]]]], p
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, len(figures), figsize=(11.5, 5.5), layout="constrained", squeeze=False)
-    for panel, (choice, found) in zip(panels[0], figures, strict=True):
-        for number, (label, replicates) in enumerate(found.items()):
-            x = 100 * np.array([one.chosen.test.target.value for one in replicates])
-            y = 100 * np.array([one.chosen.test.retention.value for one in replicates])
+    for panel, (choice, by_method) in zip(panels[0], figures, strict=True):
+        for number, (label, replicates) in enumerate(by_method.items()):
+            x = 100 * np.array([replicate.chosen.test.target.value for replicate in replicates])
+            y = 100 * np.array([replicate.chosen.test.retention.value for replicate in replicates])
             bars = {"xerr": x.std(ddof=1), "yerr": y.std(ddof=1), "elinewidth": 0.7}
             panel.errorbar(
                 x.mean(), y.mean(), fmt="osD^"[number // 10], ms=6, color=f"C{number % 10}", label=label, **bars

@@ -93,10 +93,10 @@ def _scores(rows: pd.DataFrame, points: pd.DataFrame, folders: Sequence[Path]) -
         base_line(points, 3),
     ]
     for label in order(rows):
-        own = rows[rows["label"] == label]
-        cells = " | ".join(cell(own, name) for name in MEASURED)
-        count = f"{_trainable(folders, str(own['run'].iloc[0])):,}"
-        lines.append(f"| {label} | {count} | {own['lr'].iloc[0]:g} | {len(own)} | {cells} |")
+        label_rows = rows[rows["label"] == label]
+        cells = " | ".join(cell(label_rows, name) for name in MEASURED)
+        count = f"{_trainable(folders, str(label_rows['run'].iloc[0])):,}"
+        lines.append(f"| {label} | {count} | {label_rows['lr'].iloc[0]:g} | {len(label_rows)} | {cells} |")
     widths = [*half_widths(folders), *_quadrant_widths(folders)]
     lines.append(f"| half width in a run | | | | {' | '.join(f'{width:.1f}' for width in widths)} | |")
     head = (
@@ -125,12 +125,12 @@ def _against_whole(rows: pd.DataFrame) -> str:
     whole = rows[rows["label"] == WHOLE].set_index("seed")
     lines = ["| trained | seeds | target | others | lost per point learnt |", "|---|---|---|---|---|"]
     for label in order(rows):
-        own = rows[rows["label"] == label].set_index("seed")
-        seeds = own.index.intersection(whole.index)
-        learnt, lost = _change(own, "target").mean(), -_change(own, "others").mean()
+        label_rows = rows[rows["label"] == label].set_index("seed")
+        seeds = label_rows.index.intersection(whole.index)
+        learnt, lost = _change(label_rows, "target").mean(), -_change(label_rows, "others").mean()
         rate = "learns nothing" if learnt <= 0 else "loses nothing" if lost <= 0 else f"{lost / learnt:.2f}"
         differences = (
-            ["", ""] if label == WHOLE else [_paired(own, whole, seeds, name) for name in ("target", "others")]
+            ["", ""] if label == WHOLE else [_paired(label_rows, whole, seeds, name) for name in ("target", "others")]
         )
         lines.append(f"| {label} | {len(seeds)} | {' | '.join(differences)} | {rate} |")
     head = (
@@ -141,8 +141,8 @@ def _against_whole(rows: pd.DataFrame) -> str:
     return "\n".join(["## Against the whole language part", "", head, "", *lines])
 
 
-def _paired(own: pd.DataFrame, whole: pd.DataFrame, seeds: pd.Index, name: str) -> str:
-    difference = _change(own.loc[seeds], name) - _change(whole.loc[seeds], name)
+def _paired(label_rows: pd.DataFrame, whole: pd.DataFrame, seeds: pd.Index, name: str) -> str:
+    difference = _change(label_rows.loc[seeds], name) - _change(whole.loc[seeds], name)
     spread = f" ± {difference.std():.1f}" if len(difference) > 1 else ""
     return f"{difference.mean():+.1f}{spread}" if len(difference) else ""
 
@@ -159,7 +159,7 @@ def _published() -> str:
 
 
 def _open(rows: pd.DataFrame, points: pd.DataFrame, chosen: dict[str, float]) -> str:
-    """What the figures do not say."""
+    """Limits of the comparison."""
     whole = rows[rows["label"] == WHOLE]
     change = _change(whole, "others").mean()
     single = rows.groupby("label")["seed"].nunique()
@@ -188,21 +188,21 @@ def _open(rows: pd.DataFrame, points: pd.DataFrame, chosen: dict[str, float]) ->
 
 
 def _draw(rows: pd.DataFrame, path: Path) -> None:
-    """Points learnt against points lost: ours, and beside it what was published of another model."""
-    figure, (ours, theirs) = new_figure()
-    draw_points(ours, rows, _change)
-    ours.plot(0, 0, "k*", markersize=13, label="base")
-    ours.set_title("the embedded world; bars: standard deviation between seeds", fontsize=10)
+    """Points learnt against points lost: measured, and beside it published results of another model."""
+    figure, (measured_panel, published_panel) = new_figure()
+    draw_points(measured_panel, rows, _change)
+    measured_panel.plot(0, 0, "k*", markersize=13, label="base")
+    measured_panel.set_title("the embedded world; bars: standard deviation between seeds", fontsize=10)
     for look, (name, gain, loss) in zip("^vs", PUBLISHED.values(), strict=True):  # grey: no colour of ours
-        theirs.plot(gain, loss, look, ms=8, color="0.5", label=f"reference: {name}")
-    theirs.plot(0, 0, "k*", markersize=13)
-    theirs.set_title("reference, other model and data (arXiv:2510.08564)", fontsize=10)
-    theirs.legend(fontsize=8, loc="lower left")
-    theirs.grid(alpha=0.3)
-    for panel in (ours, theirs):
+        published_panel.plot(gain, loss, look, ms=8, color="0.5", label=f"reference: {name}")
+    published_panel.plot(0, 0, "k*", markersize=13)
+    published_panel.set_title("reference, other model and data (arXiv:2510.08564)", fontsize=10)
+    published_panel.legend(fontsize=8, loc="lower left")
+    published_panel.grid(alpha=0.3)
+    for panel in (measured_panel, published_panel):
         panel.set_xlabel("learnt on the target, points")
         panel.set_ylabel("change elsewhere, points")
-    figure.legend(*ours.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.legend(*measured_panel.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.savefig(path, metadata={"Date": None})
 
 

@@ -49,7 +49,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Gpu:
-    """What a GPU gives; measured or published, never the data sheet's peak alone."""
+    """Throughput of a GPU; measured or published, never only the data sheet's peak."""
 
     training_flops: float
     """Operations a second that count, in training."""
@@ -116,7 +116,7 @@ SEPARATE_OVER_GREEDY = (GREEDY_SECONDS + CHOICE_SECONDS) / GREEDY_SECONDS
 CELL_BYTES_PER_ITEM = 99
 """Of a stored cell, compressed: the mean of the cells of docs/results."""
 SCALING = 0.9
-"""What each GPU of a run of several gives of what it gives alone; assumed."""
+"""Efficiency of each GPU in a run on several, relative to a run on one; assumed."""
 
 
 def training_flops(model: Model, recipe: Recipe) -> float:
@@ -135,7 +135,7 @@ def training_flops(model: Model, recipe: Recipe) -> float:
 
 
 def scoring_flops(model: Model) -> float:
-    """Operations of reading one picture and question; a letter more or less is nothing beside it."""
+    """Operations of reading a picture and question; the answer's letter is negligible."""
     language = (model.language - model.embeddings) * (model.picture_tokens + model.text_tokens)
     return 2 * (language + model.projector * model.picture_tokens + model.vision * model.patches)
 
@@ -151,7 +151,7 @@ def training_hours(model: Model, recipe: Recipe, gpu: Gpu = A100) -> float:
 
 
 def scoring_hours(model: Model, items: int, gpu: Gpu = A100, fp32: bool = False) -> float:
-    """GPU-hours of one checkpoint, greedy alone, one way of decoding."""
+    """GPU-hours of a checkpoint in a single decoding, greedy."""
     return items * scoring_flops(model) / (gpu.scoring_fp32_flops if fp32 else gpu.scoring_flops) / HOUR
 
 
@@ -171,9 +171,9 @@ def checkpoint_gb(model: Model, recipe: Recipe) -> float:
 def makespan(hours: Sequence[float], workers: int) -> float:
     """Hours until the last of some jobs ends, the longest started first, each on the worker that is free first."""
     free = [0.0] * workers
-    for one in sorted(hours, reverse=True):
+    for job_hours in sorted(hours, reverse=True):
         free.sort()
-        free[0] += one
+        free[0] += job_hours
     return max(free)
 
 
@@ -181,12 +181,12 @@ def wall_hours(jobs: Sequence[float], gpus: int) -> float:
     """Hours of a figure on some GPUs: a run a GPU, or as many GPUs a run as there are to share."""
     each = max(1, gpus // len(jobs))
     share = 1 if each == 1 else 1 / (each * SCALING)
-    return makespan([one * share for one in jobs], gpus // each)
+    return makespan([job_hours * share for job_hours in jobs], gpus // each)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What the whole figure costs."""
+    """Cost of the whole figure."""
 
     training: Sequence[float]
     """GPU-hours of every run."""
@@ -204,13 +204,13 @@ def figure(
 ) -> Figure:
     """Add up a figure; `items` are those of every dataset."""
     once = scoring_hours(model, sum(items), gpu, fp32)
-    scoring = [(one.checkpoints + (place == 0)) * once * BOTH_OVER_GREEDY for place, one in enumerate(recipes)]
+    scoring = [(recipe.checkpoints + (place == 0)) * once * BOTH_OVER_GREEDY for place, recipe in enumerate(recipes)]
     loads = [gpu.load_seconds / HOUR] * len(recipes)  # one process scores a run
-    scored = sum(one.checkpoints + 1 for one in recipes)
+    scored = sum(recipe.checkpoints + 1 for recipe in recipes)
     processes = scored * len(items) * 2
     loading = processes * gpu.load_seconds / HOUR
     return Figure(
-        training=[training_hours(model, one, gpu) for one in recipes],
+        training=[training_hours(model, recipe, gpu) for recipe in recipes],
         scoring=[hours + load for hours, load in zip(scoring, loads, strict=True)],
         naive_scoring=scored * once * SEPARATE_OVER_GREEDY + loading,
         naive_loading=loading,

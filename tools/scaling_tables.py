@@ -29,7 +29,7 @@ LIMITED = 2000
 def tables() -> Iterator[str]:
     """Every table in the page's order."""
     whole = list(MATRIX.values())
-    limited = [min(LIMITED, one) for one in whole]
+    limited = [min(LIMITED, n_items) for n_items in whole]
     plans = {
         "all items, bf16": (figure(QWEN_3B, FIGURE_2, whole), whole),
         "all items, fp32": (figure(QWEN_3B, FIGURE_2, whole, fp32=True), whole),
@@ -38,8 +38,8 @@ def tables() -> Iterator[str]:
     }
     yield _assumptions()
     yield _runs()
-    yield _walls({name: one for name, (one, _) in plans.items()})
-    yield _savings({name: one for name, (one, _) in plans.items()})
+    yield _walls({name: costs for name, (costs, _) in plans.items()})
+    yield _savings({name: costs for name, (costs, _) in plans.items()})
     yield _disk(whole)
 
 
@@ -67,15 +67,15 @@ def _runs() -> str:
     hours = figure(QWEN_3B, FIGURE_2, list(MATRIX.values()))
     rows = [
         [
-            one.name,
-            f"{training_flops(QWEN_3B, one) / 1e12:.1f}",
+            recipe.name,
+            f"{training_flops(QWEN_3B, recipe) / 1e12:.1f}",
             f"{trained:.0f}",
-            str(one.checkpoints),
+            str(recipe.checkpoints),
             f"{scored:.0f}",
-            f"{trained_weights(QWEN_3B, one) / 1e6:,.0f}",
-            f"{checkpoint_gb(QWEN_3B, one):.1f}",
+            f"{trained_weights(QWEN_3B, recipe) / 1e6:,.0f}",
+            f"{checkpoint_gb(QWEN_3B, recipe):.1f}",
         ]
-        for one, trained, scored in zip(FIGURE_2, hours.training, hours.scoring, strict=True)
+        for recipe, trained, scored in zip(FIGURE_2, hours.training, hours.scoring, strict=True)
     ]
     header = [
         "recipe",
@@ -91,25 +91,25 @@ def _runs() -> str:
 
 def _walls(plans: dict[str, Figure]) -> str:
     rows = []
-    for name, one in plans.items():
-        jobs = [trained + scored for trained, scored in zip(one.training, one.scoring, strict=True)]
+    for name, costs in plans.items():
+        jobs = [trained + scored for trained, scored in zip(costs.training, costs.scoring, strict=True)]
         hours = [f"{wall_hours(jobs, gpus):.0f}" for gpus in (1, 8, 64)]
-        rows.append([name, f"{sum(one.training):.0f}", f"{sum(one.scoring):.0f}", *hours])
+        rows.append([name, f"{sum(costs.training):.0f}", f"{sum(costs.scoring):.0f}", *hours])
     return _table(["scored", "training, GPU-h", "scoring, GPU-h", "hours on 1 GPU", "on 8", "on 64"], rows)
 
 
 def _savings(plans: dict[str, Figure]) -> str:
     rows = []
-    for name, one in plans.items():
-        ours = sum(one.scoring)
+    for name, costs in plans.items():
+        ours = sum(costs.scoring)
         rows.append(
             [
                 name,
-                f"{one.processes:,}",
-                f"{one.naive_loading:.0f}",
-                f"{one.naive_scoring:.0f}",
+                f"{costs.processes:,}",
+                f"{costs.naive_loading:.0f}",
+                f"{costs.naive_scoring:.0f}",
                 f"{ours:.0f}",
-                f"{one.naive_scoring / ours:.1f}",
+                f"{costs.naive_scoring / ours:.1f}",
             ]
         )
     header = ["scored", "processes", "loading, GPU-h", "a process per cell, GPU-h", "forgetbench, GPU-h", "times"]
@@ -117,10 +117,10 @@ def _savings(plans: dict[str, Figure]) -> str:
 
 
 def _disk(items: Sequence[int]) -> str:
-    deltas = sum(checkpoint_gb(QWEN_3B, one) for one in FIGURE_2)
-    checkpoints = sum(one.checkpoints for one in FIGURE_2)
+    deltas = sum(checkpoint_gb(QWEN_3B, recipe) for recipe in FIGURE_2)
+    checkpoints = sum(recipe.checkpoints for recipe in FIGURE_2)
     weights = QWEN_3B.vision + QWEN_3B.projector + QWEN_3B.language
-    resume = max(trained_weights(QWEN_3B, one) for one in FIGURE_2) * 12 / 1e9
+    resume = max(trained_weights(QWEN_3B, recipe) for recipe in FIGURE_2) * 12 / 1e9
     cells = (checkpoints + 1) * sum(items) * 2 * CELL_BYTES_PER_ITEM / 1e9
     features = sum(items) * QWEN_3B.picture_tokens * 2048 * 4 / 1e9
     rows = [

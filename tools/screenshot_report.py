@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="a run's or a sweep's folder with report.html")
     page_file = (parser.parse_args().folder / "report.html").resolve()
-    browser_path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser_path = next((executable for name in BROWSERS if (executable := shutil.which(name))), None)
     if browser_path is None or not page_file.is_file():
         raise SystemExit(f"needs a Chromium (apt install chromium) and {page_file} (forgetbench report)")
     with sync_playwright() as playwright:

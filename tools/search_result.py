@@ -51,10 +51,14 @@ def main() -> None:
         measured(" ".join(point.overrides), search_folder / point.folder, config, sets, point) for point in complete
     ]
     comparison = Comparison(config, sets, quadrants_of(folders[0], config, sets), settings["search"]["reference_loss"])
-    own = {point.number for point in pareto_points(points)}
+    front_numbers = {point.number for point in pareto_points(points)}
     fronts = {
         "grid": _on_front(grid),
-        "search": [one for one, point in zip(searched, complete, strict=True) if point.number in own],
+        "search": [
+            searched_point
+            for searched_point, point in zip(searched, complete, strict=True)
+            if point.number in front_numbers
+        ],
     }
     steps = {"grid": sum(map(trained_steps, folders)), "search": sum(point.trained for point in points)}
     text = "\n\n".join(
@@ -73,15 +77,15 @@ def main() -> None:
 
 
 def _on_front(points: Sequence[Measured]) -> list[Measured]:
-    front = pareto_front([one.validation.pair for one in points])
-    return [one for one, is_front in zip(points, front, strict=True) if is_front]
+    front = pareto_front([point.validation.pair for point in points])
+    return [point for point, is_front in zip(points, front, strict=True) if is_front]
 
 
 def _volume(points: Sequence[Measured], comparison: Comparison) -> float:
     """Hypervolume of points on test items, in squared percentage points."""
     if not points:
         return 0.0
-    return 1e4 * hypervolume([one.test.pair for one in points], (points[0].test.target_base, -comparison.loss))
+    return 1e4 * hypervolume([point.test.pair for point in points], (points[0].test.target_base, -comparison.loss))
 
 
 def resampled(
@@ -96,16 +100,16 @@ def resampled(
     number = {label: place for place, label in enumerate(labels)}
     generator = np.random.default_rng(seed)
     places = {name: np.array([number[label] for label in items.clusters]) for name, items in every.items()}
-    found = {name: np.zeros(draws) for name in fronts}
+    volumes = {name: np.zeros(draws) for name in fronts}
     for draw in range(draws):
         weights = generator.exponential(size=len(labels))
         for name, front in fronts.items():
             pairs = [
-                _weighted(one, comparison, {key: weights[place] for key, place in places.items()}) for one in front
+                _weighted(point, comparison, {key: weights[place] for key, place in places.items()}) for point in front
             ]
             reference = (pairs[0][1], -comparison.loss)
-            found[name][draw] = 1e4 * hypervolume([pair for pair, _ in pairs], reference)
-    return found
+            volumes[name][draw] = 1e4 * hypervolume([pair for pair, _ in pairs], reference)
+    return volumes
 
 
 def _weighted(point: Measured, comparison: Comparison, weights: Mapping[str, Floats]) -> tuple[Pair, float]:
@@ -157,7 +161,7 @@ def _volumes(fronts: Mapping[str, Sequence[Measured]], comparison: Comparison, s
     lines.append("|---|---|---|---|---|---|")
     for name, front in fronts.items():
         other = next(points for key, points in fronts.items() if key != name)
-        beaten = sum(any(dominates(its.test.pair, one.test.pair) for its in other) for one in front)
+        beaten = sum(any(dominates(rival.test.pair, point.test.pair) for rival in other) for point in front)
         lines.append(
             f"| {name} | {steps[name]:,} | {len(front)} | {_volume(front, comparison):.0f} | {_interval(draws[name])} "
             f"| {beaten} of {len(front)} |"
@@ -178,12 +182,12 @@ def _progress(
         0,
     )
     lines.append("|---|---|---|---|")
-    for generation in sorted({one.generation for one in searched}):
-        so_far = [one for one in searched if one.generation <= generation]
+    for generation in sorted({point.generation for point in searched}):
+        so_far = [point for point in searched if point.generation <= generation]
         steps = sum(point.trained for point in points if point.generation <= generation)
-        own = _volume(_on_front(so_far), comparison)
-        reached = reached or (steps if own >= volume else 0)
-        lines.append(f"| {generation + 1} | {steps:,} | {len(so_far)} | {own:.0f} |")
+        volume_so_far = _volume(_on_front(so_far), comparison)
+        reached = reached or (steps if volume_so_far >= volume else 0)
+        lines.append(f"| {generation + 1} | {steps:,} | {len(so_far)} | {volume_so_far:.0f} |")
     said = f"as good as the grid's ({volume:.0f}) after {reached:,} steps" if reached else "never as good as the grid's"
     head = f"The front that validation items choose after each generation, on test items: {said}."
     return "\n".join(["## Over the steps", "", head, "", *lines])
@@ -194,14 +198,14 @@ def _front(name: str, front: Sequence[Measured]) -> str:
         "| point | target, validation | retention, validation | target, test | retention, test |",
         "|---|---|---|---|---|",
     ]
-    for one in sorted(front, key=lambda one: one.validation.pair):
+    for point in sorted(front, key=lambda point: point.validation.pair):
         numbers = [
             f"{100 * value.value:{sign}.1f} ({100 * value.low:{sign}.1f} to {100 * value.high:{sign}.1f})"
-            for found in (one.validation, one.test)
-            for value, sign in ((found.target, ""), (found.retention, "+"))
+            for objectives in (point.validation, point.test)
+            for value, sign in ((objectives.target, ""), (objectives.retention, "+"))
             if value.low is not None and value.high is not None
         ]
-        lines.append(f"| `{one.name}` | {' | '.join(numbers)} |")
+        lines.append(f"| `{point.name}` | {' | '.join(numbers)} |")
     base = front[0]
     bases = f"{100 * base.validation.target_base:.1f} | | {100 * base.test.target_base:.1f} | |"
     return "\n".join([f"## The front of the {name}", "", *lines, f"| base | {bases}"])
@@ -222,9 +226,9 @@ def _draw(
 
     figure, panel = pyplot.subplots(figsize=(7.5, 5), layout="constrained")
     for colour, marker, name, points in (("C0", "o", "grid", grid), ("C1", "D", "search", searched)):
-        every = np.array([one.test.pair for one in points]) * 100
+        every = np.array([point.test.pair for point in points]) * 100
         panel.scatter(*every.T, s=28, marker=marker, facecolors="none", edgecolors=colour, alpha=0.6, label=name)
-        chosen = np.array(sorted(one.test.pair for one in fronts[name])) * 100
+        chosen = np.array(sorted(point.test.pair for point in fronts[name])) * 100
         panel.plot(*chosen.T, color=colour, marker=marker, ms=6, lw=1, label=f"{name}, front by validation")
     panel.axvline(100 * grid[0].test.target_base, color="grey", ls=":", lw=1)
     panel.axhline(0, color="grey", ls=":", lw=1)

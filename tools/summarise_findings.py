@@ -69,11 +69,15 @@ def _quadrants(scores: pd.DataFrame) -> str:
     members = clean.groupby("quadrant")["dataset"].unique()
     means = clean.groupby(["recipe", "seed", "quadrant"])[["value", "base_value", "delta"]].mean().reset_index()
     lines = [f"| recipe | {' | '.join(HEADINGS)} |", "|---|" + "---|" * 4]
-    bases = [means[means["quadrant"] == one]["base_value"].iloc[0] * 100 for one in QUADRANTS]
+    bases = [means[means["quadrant"] == quadrant]["base_value"].iloc[0] * 100 for quadrant in QUADRANTS]
     lines.append("| base | " + " | ".join(f"{value:.1f}" for value in bases) + " |")
     for recipe, rows in means.groupby("recipe"):
-        lines.append(f"| {recipe} | " + " | ".join(_cell(rows[rows["quadrant"] == one]) for one in QUADRANTS) + " |")
-    sets = "; ".join(f"{head}: {', '.join(members[one])}" for head, one in zip(HEADINGS, QUADRANTS, strict=True))
+        lines.append(
+            f"| {recipe} | " + " | ".join(_cell(rows[rows["quadrant"] == quadrant]) for quadrant in QUADRANTS) + " |"
+        )
+    sets = "; ".join(
+        f"{head}: {', '.join(members[quadrant])}" for head, quadrant in zip(HEADINGS, QUADRANTS, strict=True)
+    )
     note = (
         "Means over the same sets in every row: those whose text task is in no recipe's mix, the two controls aside, "
         f"whose mixes share one on purpose. {sets}."
@@ -88,7 +92,7 @@ def _probe(scores: pd.DataFrame) -> str:
     bases = [probe[probe["metric"] == metric]["base_value"].iloc[0] * 100 for metric in metrics]
     lines.append("| base | " + " | ".join(f"{value:.1f}" for value in bases) + " |")
     for recipe, rows in probe.groupby("recipe"):
-        lines.append(f"| {recipe} | " + " | ".join(_cell(rows[rows["metric"] == one]) for one in metrics) + " |")
+        lines.append(f"| {recipe} | " + " | ".join(_cell(rows[rows["metric"] == metric]) for metric in metrics) + " |")
     widths = " | ".join(_half_width(probe[probe["metric"] == metric]) for metric in metrics)
     return "\n".join(["## The class-label probe", "", *lines, f"| half width in a run | {widths} |"])
 
@@ -115,11 +119,13 @@ def _interaction(scores: pd.DataFrame, folder: Path) -> str:
         named = _drop(folder, cells["fashion_naming"], base.loc["fashion_naming", "cell"], "fashion_naming")
         shown = []
         for other in ("fashion_probe", "fashion_knowledge"):
-            found = difference_of_means(_drop(folder, cells[other], base.loc[other, "cell"], other), named)
-            assert found.value is not None
-            assert found.ci_low is not None
-            assert found.ci_high is not None
-            shown.append(f"{found.value * 100:.1f} [{found.ci_low * 100:.1f}, {found.ci_high * 100:.1f}]")
+            difference = difference_of_means(_drop(folder, cells[other], base.loc[other, "cell"], other), named)
+            assert difference.value is not None
+            assert difference.ci_low is not None
+            assert difference.ci_high is not None
+            shown.append(
+                f"{difference.value * 100:.1f} [{difference.ci_low * 100:.1f}, {difference.ci_high * 100:.1f}]"
+            )
         lines.append(f"| {recipe} | {seed} | {' | '.join(shown)} |")
     head = (
         "Drop on these sets minus the drop on `fashion_naming`, whose gain counts as a negative drop: points, 95 % "
@@ -129,7 +135,7 @@ def _interaction(scores: pd.DataFrame, folder: Path) -> str:
 
 
 def _drop(folder: Path, after: str, before: str, dataset: str) -> ClusteredScores:
-    """What each item lost, clustered as the manifest says."""
+    """Each item's loss, clustered as the manifest says."""
     frames = [pq.read_table(folder.parent / ".cells" / f"{cell}.parquet").to_pandas() for cell in (after, before)]
     assert list(frames[0]["sample_id"]) == list(frames[1]["sample_id"])
     drop_N = frames[1]["score"].to_numpy() - frames[0]["score"].to_numpy()

@@ -28,9 +28,9 @@ def main() -> None:
     """Start the server, post everything, stop it."""
     python, requests, in_flight, *arguments = sys.argv[1:]
     lines = Path(requests).read_text("utf-8").splitlines()
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
     started = time.perf_counter()
     server = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -83,14 +83,14 @@ def pipeline(settings: dict[str, Any], file_name: str) -> Callable[[dict[str, An
     convert = get_dataset_converter("sharegpt", attributes, data_args)
     processor = SupervisedDatasetProcessor(template=template, data_args=data_args, **module)
 
-    def one(row: dict[str, Any]) -> dict[str, Any]:
+    def encode_row(row: dict[str, Any]) -> dict[str, Any]:
         try:
             made = processor.preprocess_dataset({key: [value] for key, value in convert(row).items()})
         except ValueError as error:
             return {"refused": str(error).partition(" in [")[0]}
         return {"ids": made["input_ids"][0], "labels": made["labels"][0]}
 
-    return one
+    return encode_row
 
 
 if __name__ == "__main__":

@@ -67,7 +67,9 @@ def export_tasks(names: Sequence[str], n_items: int, folder: Path) -> None:
         path = folder.resolve() / "items" / f"{name}.parquet"
         export_items(eval_samples(name, n_items), path)
         # `!function` is no YAML that a safe dumper writes; lmms-eval resolves it beside the task's file.
-        functions = "".join(f"{one}: !function utils.{one}\n" for one in ("doc_to_visual", "doc_to_text"))
+        functions = "".join(
+            f"{function}: !function utils.{function}\n" for function in ("doc_to_visual", "doc_to_text")
+        )
         functions += "process_results: !function utils.process_results\n"
         (folder / f"{task_name(name)}.yaml").write_text(yaml.safe_dump(_task(name, path)) + functions, "utf-8")
     (folder / "utils.py").write_text(UTILS, "utf-8")

@@ -54,12 +54,12 @@ def main() -> None:
 
 def likeliest(model: Any, processor: Any, row: dict[str, Any]) -> str:
     """The letter that is likeliest after the prompt: a forward pass, picture and all, for each."""
-    found = {}
+    logprobs = {}
     for letter in LETTERS[: len(row["options"])]:
         inputs = prompt(processor, [row])
         token = processor.tokenizer(f"x {letter}", add_special_tokens=False)["input_ids"][-1]
-        found[letter] = float(model(**inputs, use_cache=False).logits[0, -1].log_softmax(-1)[token])
-    return max(found, key=found.__getitem__)
+        logprobs[letter] = float(model(**inputs, use_cache=False).logits[0, -1].log_softmax(-1)[token])
+    return max(logprobs, key=logprobs.__getitem__)
 
 
 def prompt(processor: Any, rows: list[dict[str, Any]]) -> Any:

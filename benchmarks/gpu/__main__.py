@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks.gpu.parts import BY_NAME, PARTS, Planned
-from benchmarks.gpu.report import MARKS, Outcome, last_line, listed, succeeded, told, write
+from benchmarks.gpu.report import MARKS, Outcome, last_line, listed, problems, succeeded, write
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results" / "gpu.md"
@@ -60,10 +60,10 @@ def main() -> int:
     )
     outcomes: list[Outcome] = []
     for number, part in enumerate(chosen):
-        left, shares = deadline - time.monotonic(), sum(one.share for one in chosen[number:])
+        left, shares = deadline - time.monotonic(), sum(later.share for later in chosen[number:])
         outcomes.append(run(part, options, min(left, STRETCH * left * part.share / shares)))
         write(path, outcomes, command, given.tiny)
-    print("\n".join(told(outcomes)))
+    print("\n".join(problems(outcomes)))
     print(f"Written: {path} and {path.with_suffix('.json').name}")
     print(last_line(outcomes))
     return 0 if succeeded(outcomes) else 1
@@ -86,10 +86,10 @@ def parsed() -> argparse.Namespace:
 
 def minutes(written: str) -> float:
     """A time that is some."""
-    found = float(written)
-    if not 0 < found < float("inf"):
+    number = float(written)
+    if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{written} is no number of minutes above 0")
-    return found
+    return number
 
 
 def has_gpu() -> bool:
@@ -171,15 +171,15 @@ def reason(errors: IO[str], code: int) -> str:
     """Why a process failed: the last line that names an error, else the last line."""
     errors.seek(0)
     lines = [line.strip() for line in errors if line.strip()]
-    found = ([line for line in lines if "Error" in line] or lines or ["it said nothing"])[-1]
-    return f"{found} (exit code {code})"
+    message = ([line for line in lines if "Error" in line] or lines or ["it said nothing"])[-1]
+    return f"{message} (exit code {code})"
 
 
 def shown(outcome: Outcome) -> str:
     """The newest finding as one line."""
-    one = outcome.findings[-1]
-    expected = f" ({one['expected']}: {MARKS[one['holds']].strip('*')})" if one["expected"] else ""
-    return f"  {one['name']}: {one['value']}{expected}"
+    finding = outcome.findings[-1]
+    expected = f" ({finding['expected']}: {MARKS[finding['holds']].strip('*')})" if finding["expected"] else ""
+    return f"  {finding['name']}: {finding['value']}{expected}"
 
 
 if __name__ == "__main__":

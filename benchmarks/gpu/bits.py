@@ -49,23 +49,26 @@ def same_bytes(scope: Scope) -> Iterator[Finding]:
         yield is_true(f"same seed, same bytes, {precision}, no switch set", first == second)
         switched = [replace(run, folder=f"{run.folder}_switched_{number}", deterministic=True) for number in (1, 2)]
         if scope.device == "cuda":  # cuBLAS reads its variable when it starts
-            one, two = (answer_of(process)["digest"] for process in [each.start(CUBLAS) for each in switched])
+            first_switched, second_switched = (
+                answer_of(process)["digest"] for process in [each.start(CUBLAS) for each in switched]
+            )
         else:
-            one, two = (each.run() for each in switched)
-        yield is_true(f"same seed, same bytes, {precision}, deterministic kernels", one == two)
+            first_switched, second_switched = (each.run() for each in switched)
+        yield is_true(f"same seed, same bytes, {precision}, deterministic kernels", first_switched == second_switched)
         yield text(
-            f"deterministic kernels give the same bytes as no switch, {precision}", "yes" if one == first else "no"
+            f"deterministic kernels give the same bytes as no switch, {precision}",
+            "yes" if first_switched == first else "no",
         )
 
 
 def together(scope: Scope) -> Iterator[Finding]:
     """Two processes on one GPU at once, as the points of a sweep, each with the bytes that it has alone."""
     run = ShortRun(checkpoint(scope), str(scope.scratch / "alone"), STEPS)
-    alone = run.run()
+    reference_digest = run.run()
     other = replace(run, folder=str(scope.scratch / "other"), steps=STEPS).start()
     beside = [replace(run, folder=str(scope.scratch / "beside_0")).run()]
     while other.poll() is None:
         beside.append(replace(run, folder=str(scope.scratch / f"beside_{len(beside)}")).run())
-    found = [*beside, answer_of(other)["digest"]]
-    right = sum(one == alone for one in found)
-    yield all_of("runs of two processes on one device with the bytes of one alone", right, len(found))
+    digests = [*beside, answer_of(other)["digest"]]
+    right = sum(digest == reference_digest for digest in digests)
+    yield all_of("runs of two processes on one device with the bytes of one alone", right, len(digests))

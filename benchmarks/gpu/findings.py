@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 FAMILY = "llava"
-"""Whose tiny model stands for all where one is enough."""
+"""The family whose tiny model is used where one is enough."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Finding:
 
     name: str
     value: str
-    """As a reader sees it, with its unit; empty where nothing was measured."""
+    """The value as text with its unit; empty where nothing was measured."""
     holds: bool | None = None
     """Whether it is as expected; None where nothing was expected."""
     expected: str = ""
     ratio: float | None = None
-    """What the last line of the whole check repeats."""
+    """A ratio for the last line of the check."""
 
     def line(self) -> str:
         """One line of JSON, as a part's process writes it."""
@@ -52,7 +52,7 @@ class Scope:
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     def goal(self, least: float) -> float | None:
-        """What a ratio should reach; of tiny shapes it means nothing."""
+        """A ratio's goal; none with tiny shapes, where it means nothing."""
         return None if self.tiny else least
 
 

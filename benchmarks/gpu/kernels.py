@@ -18,11 +18,11 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Activity:
-    """Of one stretch of time on the GPU."""
+    """GPU activity in a stretch of time."""
 
     seconds: float
     busy_s: float
-    """In which at least one kernel or copy ran."""
+    """Seconds in which at least one kernel or copy ran."""
     kernels: Sequence[tuple[str, float]]
     """The dearest, with their seconds."""
 
@@ -41,17 +41,19 @@ def union(intervals: Sequence[Interval]) -> float:
     return total
 
 
-def watched(work: Callable[[], object], top: int = 8) -> Activity:
-    """Run some work under PyTorch's profiler, which is asked for the GPU alone; it makes work a little slower."""
+def profile_activity(work: Callable[[], object], top: int = 8) -> Activity:
+    """Run some work under PyTorch's profiler, for the GPU only; it makes work a little slower."""
     synchronise()
-    with profile(activities=[ProfilerActivity.CUDA] if torch.cuda.is_available() else [ProfilerActivity.CPU]) as found:
+    with profile(
+        activities=[ProfilerActivity.CUDA] if torch.cuda.is_available() else [ProfilerActivity.CPU]
+    ) as profiler:
         started = time.perf_counter()
         work()
         synchronise()
         seconds = time.perf_counter() - started
-    events = [one for one in found.events() if one.device_type == DeviceType.CUDA]
+    events = [event for event in profiler.events() if event.device_type == DeviceType.CUDA]
     spent: Counter[str] = Counter()
-    for one in events:
-        spent[one.name] += (one.time_range.end - one.time_range.start) / 1e6
-    busy = union([(one.time_range.start / 1e6, one.time_range.end / 1e6) for one in events])
+    for event in events:
+        spent[event.name] += (event.time_range.end - event.time_range.start) / 1e6
+    busy = union([(event.time_range.start / 1e6, event.time_range.end / 1e6) for event in events])
     return Activity(seconds, busy, spent.most_common(top))

@@ -15,24 +15,27 @@ from benchmarks.gpu.short_run import ROOT
 
 PINS, WHEELS = ROOT / "constraints.txt", Path(__file__).parent.with_name("gpu_wheels.txt")
 EXPECTED = ("torch", "numpy", "pillow")
-"""What is not among the wheels."""
+"""Packages that are not among the wheels."""
 OPTIONAL = ("bitsandbytes", "flash-attn", "trl", "torchvision", "flash-linear-attention", "causal-conv1d")
 
 
 def machine(scope: Scope) -> Iterator[Finding]:
-    """What the figures after it are of."""
+    """Device, software versions and settings."""
     if scope.device == "cuda":
-        found = torch.cuda.get_device_properties(0)
-        yield text("device", f"{found.name}, {found.total_memory / 2**30:.0f} GiB, {torch.cuda.device_count()} in all")
+        properties = torch.cuda.get_device_properties(0)
+        yield text(
+            "device",
+            f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {torch.cuda.device_count()} in all",
+        )
         yield text("CUDA", str(torch.version.cuda))
-        highest = peak(found.name)
+        highest = peak(properties.name)
         yield text("peak, bf16", f"{highest / 1e12:.0f} TFLOP/s" if highest else "not in the table: no MFU")
     else:
         yield text("device", f"CPU alone, {torch.get_num_threads()} threads: differences from the CPU are its own")
     yield text("Python", platform.python_version())
     pins = pinned(PINS)
     for name in (*EXPECTED, *pinned(WHEELS)):
-        yield text(name, beside_pin(installed(name), pins.get(name)))
+        yield text(name, version_beside_pin(installed(name), pins.get(name)))
     for name in OPTIONAL:
         yield text(name, installed(name) or "not installed")
     yield text("TF32 in matrix products, in convolutions", f"{allowed(True)}, {allowed(False)}")
@@ -52,15 +55,19 @@ def installed(name: str) -> str | None:
         return None
 
 
-def beside_pin(found: str | None, pin: str | None) -> str:
+def version_beside_pin(installed_version: str | None, pin: str | None) -> str:
     """A version, and the pin where it is another."""
-    if found is None:
+    if installed_version is None:
         return "not installed"
-    return found if pin in (None, found.partition("+")[0]) else f"{found} (tests pass with {pin})"
+    return (
+        installed_version
+        if pin in (None, installed_version.partition("+")[0])
+        else f"{installed_version} (tests pass with {pin})"
+    )
 
 
 def pinned(path: Path) -> Mapping[str, str]:
     """Versions by distribution, as pip's files have them."""
     lines = (line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines())
     pairs = (line.partition("==") for line in lines if "==" in line)
-    return {name.lower().replace("_", "-"): found for name, _, found in pairs}
+    return {name.lower().replace("_", "-"): release for name, _, release in pairs}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from benchmarks.gpu import shapes
 from benchmarks.gpu.bits import checkpoint
 from benchmarks.gpu.findings import FAMILY, Finding, Scope, all_of, at_most, left_out, ratio, text
-from benchmarks.gpu.right import BF16, STEPS, moved, questions
+from benchmarks.gpu.right import BF16, STEPS, max_difference, questions
 from benchmarks.gpu.short_run import ROOT, answer_of
 from benchmarks.gpu.training import BATCH, begin, for_memory, reset_peak, side, stage
 from forgetbench.config import Dtype, ModelConfig, Optimiser, Precision, Quantisation, RecipeConfig
@@ -63,11 +63,13 @@ def flash(scope: Scope) -> Iterator[Finding]:
         yield left_out("FlashAttention-2 is not installed, or there is no GPU")
         return
     path, way = checkpoint(scope), Settings(Decoding.choice, "bf16", 4)
-    one, two = (
+    flash_answers, sdpa_answers = (
         asked(load_model(ModelConfig(path=path, dtype=Dtype.bf16, attention=kernel)), questions(), way)
         for kernel in (FLASH, "sdpa")
     )
-    yield at_most(f"{FAMILY}: FlashAttention-2 beside sdpa, log-probability", moved(one, two), BF16)
+    yield at_most(
+        f"{FAMILY}: FlashAttention-2 beside sdpa, log-probability", max_difference(flash_answers, sdpa_answers), BF16
+    )
 
 
 def trl(scope: Scope, name: str) -> Iterator[Finding]:

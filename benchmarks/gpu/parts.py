@@ -21,7 +21,7 @@ LLAVA, QWEN = "llava_1_5_7b", "qwen2_5_vl_3b"
 
 @dataclass(frozen=True)
 class Planned:
-    """One part: what runs, and its share of the time."""
+    """A part of the check and its share of the time."""
 
     name: str
     group: str
@@ -32,10 +32,10 @@ class Planned:
     given: Mapping[str, Any] = field(default_factory=dict)
 
     def function(self) -> Callable[..., Iterator[Any]]:
-        """What runs, imported."""
+        """The function, imported."""
         module, _, name = self.run.rpartition(".")
-        found: Callable[..., Iterator[Any]] = getattr(import_module(f"benchmarks.gpu.{module}"), name)
-        return found
+        function: Callable[..., Iterator[Any]] = getattr(import_module(f"benchmarks.gpu.{module}"), name)
+        return function
 
 
 RIGHT, FAST, AS_PLANNED = "right", "fast", "as planned"

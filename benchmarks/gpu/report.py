@@ -28,16 +28,16 @@ class Outcome:
 
     @property
     def broken(self) -> list[str]:
-        """Names of what did not hold."""
-        return [one["name"] for one in self.findings if one["holds"] is False]
+        """Names of the findings that do not hold."""
+        return [finding["name"] for finding in self.findings if finding["holds"] is False]
 
 
 def write(path: Path, outcomes: Sequence[Outcome], command: str, tiny: bool) -> None:
     """Write the page, and everything in it as JSON beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(outcomes, command, tiny), "utf-8")
-    found = {"command": command, "tiny": tiny, "parts": [asdict(one) for one in outcomes]}
-    path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    content = {"command": command, "tiny": tiny, "parts": [asdict(outcome) for outcome in outcomes]}
+    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 
 def page(outcomes: Sequence[Outcome], command: str, tiny: bool) -> str:
@@ -48,40 +48,44 @@ def page(outcomes: Sequence[Outcome], command: str, tiny: bool) -> str:
         f"    {command}",
         "",
         *([TINY, ""] if tiny else []),
-        *(f"- {one}" for one in told(outcomes)),
+        *(f"- {problem}" for problem in problems(outcomes)),
     ]
     for outcome in outcomes:
         lines += ["", f"## {outcome.group.capitalize()}: {outcome.part}", ""]
         lines += [f"{outcome.state.capitalize()}, {outcome.seconds:.0f} s. {outcome.error}".strip(), ""]
         if outcome.findings:
             lines += ["| what | found | expected | holds |", "|---|---|---|---|"]
-        for one in outcome.findings:
-            cells = (one["name"], one["value"], one["expected"], MARKS[one["holds"]])
+        for finding in outcome.findings:
+            cells = (finding["name"], finding["value"], finding["expected"], MARKS[finding["holds"]])
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, "", last_line(outcomes), ""])
 
 
-def told(outcomes: Sequence[Outcome]) -> list[str]:
-    """Which parts did not come to their end, and what does not hold."""
-    found = [f"{one.part} {one.state}: {one.error}" for one in outcomes if one.state not in ("done", "running")]
-    found += [f"{one.part}: does not hold: {name}" for one in outcomes for name in one.broken]
-    return found or ["All parts ran to their end, and everything holds."]
+def problems(outcomes: Sequence[Outcome]) -> list[str]:
+    """Parts that did not end, and findings that do not hold."""
+    lines = [
+        f"{outcome.part} {outcome.state}: {outcome.error}"
+        for outcome in outcomes
+        if outcome.state not in ("done", "running")
+    ]
+    lines += [f"{outcome.part}: does not hold: {name}" for outcome in outcomes for name in outcome.broken]
+    return lines or ["All parts ran to their end, and everything holds."]
 
 
 def succeeded(outcomes: Sequence[Outcome]) -> bool:
     """Whether all parts ran to their end and everything holds."""
-    return all(one.state == "done" and not one.broken for one in outcomes)
+    return all(outcome.state == "done" and not outcome.broken for outcome in outcomes)
 
 
 def last_line(outcomes: Sequence[Outcome]) -> str:
     """Every ratio, with its goal."""
-    found = [
-        f"{one['name']} {one['ratio']:.2f}" + (f" ({one['expected']})" if one["expected"] else "")
+    ratios = [
+        f"{finding['name']} {finding['ratio']:.2f}" + (f" ({finding['expected']})" if finding["expected"] else "")
         for outcome in outcomes
-        for one in outcome.findings
-        if one["ratio"] is not None
+        for finding in outcome.findings
+        if finding["ratio"] is not None
     ]
-    return f"ratios: {', '.join(found) or 'none'}"
+    return f"ratios: {', '.join(ratios) or 'none'}"
 
 
 def listed() -> str:

@@ -39,7 +39,7 @@ COLOURS = (("red", "green", "blue", "yellow"), ("red", "dark red", "light blue")
 
 def questions() -> list[Sample]:
     """Letters and words, short and long prompts, pictures of several sizes."""
-    found = []
+    samples = []
     for i in range(ITEMS_ASKED):
         kind = AnswerKind.letter if i % 3 else AnswerKind.option
         options = COLOURS[i % 2]
@@ -49,13 +49,13 @@ def questions() -> list[Sample]:
         prompt = "What is in this picture? " + "Answer directly. " * (i % 4) + ", ".join(options)
         answer = "A" if kind is AnswerKind.letter else options[0]
         image = ImageRef("memory", f"{i}.png", stream.getvalue())
-        found.append(Sample.question(str(i), prompt, answer, kind, (image,), (answer,), options))
-    return found
+        samples.append(Sample.question(str(i), prompt, answer, kind, (image,), (answer,), options))
+    return samples
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model says, one way."""
+    """Answers of a model on a device."""
 
     logits: Tensor
     choice: Sequence[Prediction]
@@ -67,8 +67,10 @@ def answers(loaded: LoadedModel, device: str) -> Answers:
     """In fp32, in batches, no features kept."""
     encoder, samples = Encoder(loaded.processor), questions()
     engine = Engine(loaded, encoder, 0, device=device)
-    inputs = batch_prompts([encoder.prompt(one) for one in samples], encoder.pad_id)
-    logits_BV = loaded.model(**{key: one.to(device) for key, one in inputs.items()}, use_cache=False).logits[:, -1]
+    inputs = batch_prompts([encoder.prompt(sample) for sample in samples], encoder.pad_id)
+    logits_BV = loaded.model(**{key: tensor.to(device) for key, tensor in inputs.items()}, use_cache=False).logits[
+        :, -1
+    ]
     ways = (Settings(Decoding.choice, "fp32", BATCH), Settings(Decoding.greedy, "fp32", BATCH, 6))
     return Answers(logits_BV.float().cpu(), *(asked(loaded, samples, way, engine) for way in ways))
 
@@ -83,21 +85,33 @@ def families(scope: Scope) -> Iterator[Finding]:
         if scope.device == "cuda":
             yield from without_tf32(family, loaded, cpu)
         ask = partial(asked, loaded, questions())
-        alone, kept = (Engine(loaded, Encoder(loaded.processor), size, device=scope.device) for size in (0, 1 << 30))
+        without_features, with_features = (
+            Engine(loaded, Encoder(loaded.processor), size, device=scope.device) for size in (0, 1 << 30)
+        )
         for precision, most in (("fp32", FP32), ("bf16", BF16)):
-            one, many = (ask(Settings(Decoding.choice, precision, size), alone) for size in (1, BATCH))
-            yield at_most(f"{family}: batches of 1 and {BATCH}, {precision}, log-probability", moved(one, many), most)
-        with_kept = ask(Settings(Decoding.choice, "fp32", BATCH), kept)
-        yield at_most(f"{family}: features kept, log-probability", moved(device.choice, with_kept), FP32)
+            single, batched = (ask(Settings(Decoding.choice, precision, size), without_features) for size in (1, BATCH))
+            yield at_most(
+                f"{family}: batches of 1 and {BATCH}, {precision}, log-probability",
+                max_difference(single, batched),
+                most,
+            )
+        with_kept = ask(Settings(Decoding.choice, "fp32", BATCH), with_features)
+        yield at_most(f"{family}: features kept, log-probability", max_difference(device.choice, with_kept), FP32)
 
 
 def beside_cpu(family: str, cpu: Answers, device: Answers) -> Iterator[Finding]:
     """Logits near, choice and text equal."""
     apart = (cpu.logits - device.logits).abs().max() / cpu.logits.abs().max()
     yield at_most(f"{family}: logits, of the largest", float(apart), FP32)
-    chosen = sum(best(one) == best(two) for one, two in zip(cpu.choice, device.choice, strict=True))
+    chosen = sum(
+        best(cpu_prediction) == best(device_prediction)
+        for cpu_prediction, device_prediction in zip(cpu.choice, device.choice, strict=True)
+    )
     yield all_of(f"{family}: the CPU's choice", chosen, len(cpu.choice))
-    written = sum(one.text == two.text for one, two in zip(cpu.greedy, device.greedy, strict=True))
+    written = sum(
+        cpu_prediction.text == device_prediction.text
+        for cpu_prediction, device_prediction in zip(cpu.greedy, device.greedy, strict=True)
+    )
     yield all_of(f"{family}: the CPU's greedy text", written, len(cpu.greedy))
 
 
@@ -119,13 +133,13 @@ def best(prediction: Prediction) -> int:
     return max(range(len(prediction.option_logprobs)), key=prediction.option_logprobs.__getitem__)
 
 
-def moved(first: Sequence[Prediction], second: Sequence[Prediction]) -> float:
+def max_difference(first: Sequence[Prediction], second: Sequence[Prediction]) -> float:
     """The most that a log-probability differs."""
     pairs = zip(first, second, strict=True)
     return max(
-        abs(one - two)
+        abs(first_logprob - second_logprob)
         for a, b in pairs
-        for one, two in zip(a.option_logprobs or (), b.option_logprobs or (), strict=True)
+        for first_logprob, second_logprob in zip(a.option_logprobs or (), b.option_logprobs or (), strict=True)
     )
 
 
@@ -139,9 +153,9 @@ def steps(scope: Scope) -> Iterator[Finding]:
     if scope.device == "cuda":
         command = [sys.executable, "-m", "benchmarks.gpu.right", str(scope.scratch), json.dumps(pairs)]
         on_cpu = started(command, {"CUDA_VISIBLE_DEVICES": ""})
-    found = [losses(scope.scratch, *pair) for pair in pairs]
-    expected = answer_of(on_cpu) if on_cpu else found
-    for (family, method), ours, theirs in zip(pairs, found, expected, strict=True):
+    device_losses = [losses(scope.scratch, *pair) for pair in pairs]
+    expected = answer_of(on_cpu) if on_cpu else device_losses
+    for (family, method), ours, theirs in zip(pairs, device_losses, expected, strict=True):
         first, last = (abs(ours[step] / theirs[step] - 1) for step in (0, -1))
         name = f"{family}: {method}, first and last loss beside the CPU's"
         yield Finding(name, f"{first:.1e}, {last:.1e}", first <= LOSS, f"the first at most {LOSS:.0e}")

@@ -38,17 +38,17 @@ def scoring(scope: Scope, name: str) -> Iterator[Finding]:
     dataset = as_asked(shapes.items(side(scope, name), n), encoder, scope.scratch / f"{name}_items", size)
     choice = Settings(Decoding.choice, "bf16", size)
     text_of = Settings(Decoding.greedy, "bf16", size, max_new_tokens=tokens)
-    anew, kept = Engine(loaded, encoder, 0), Engine(loaded, encoder)
+    without_cache, with_cache = Engine(loaded, encoder, 0), Engine(loaded, encoder)
     batches = collated(dataset, encoder, scope.device)
     ways: dict[str, Callable[[], Any]] = {
         "bare forward": bare(scope, batches, partial(bare_forward, loaded.model)),
-        "choice": partial(ask, anew, dataset, choice),
-        "choice, features kept": partial(ask, kept, dataset, choice),
+        "choice": partial(ask, without_cache, dataset, choice),
+        "choice, features kept": partial(ask, with_cache, dataset, choice),
         "generate": bare(scope, batches, generating(loaded, encoder, tokens)),
-        f"{tokens} tokens": partial(ask, anew, dataset, text_of),
-        f"{tokens} tokens, features kept": partial(ask, kept, dataset, text_of),
+        f"{tokens} tokens": partial(ask, without_cache, dataset, text_of),
+        f"{tokens} tokens, features kept": partial(ask, with_cache, dataset, text_of),
     }
-    speeds = dict(zip(ways, (n / one for one in fastest(list(ways.values()), rounds)), strict=True))
+    speeds = dict(zip(ways, (n / seconds for seconds in fastest(list(ways.values()), rounds)), strict=True))
     for way, speed in speeds.items():
         yield text(f"items/s, {way}", f"{speed:.3g}")
     yield ratio(f"{name} choice/bare forward", speeds["choice"] / speeds["bare forward"], scope.goal(CHOICE_GOAL))
@@ -75,7 +75,7 @@ def generating(loaded: LoadedModel, encoder: Encoder, tokens: int) -> Callable[[
     ends = end_tokens(encoder, loaded.model.generation_config, loaded.model.config)
 
     def run(batch: dict[str, Tensor]) -> Any:
-        inputs = {key: one for key, one in batch.items() if key != "position_ids"}
+        inputs = {key: tensor for key, tensor in batch.items() if key != "position_ids"}
         settings = {"do_sample": False, "max_new_tokens": tokens, "eos_token_id": ends}
         return loaded.model.generate(**inputs, **settings, pad_token_id=encoder.pad_id)
 
@@ -85,8 +85,8 @@ def generating(loaded: LoadedModel, encoder: Encoder, tokens: int) -> Callable[[
 def swap(scope: Scope, loaded: LoadedModel) -> Iterator[Finding]:
     """From a checkpoint's file to weights on the device, and back to the base."""
     changed = {
-        key: one.detach().float().cpu()
-        for key, one in loaded.model.named_parameters()
+        key: parameter.detach().float().cpu()
+        for key, parameter in loaded.model.named_parameters()
         if part_of(key) == "language" and any(layer in key for layer in LAYERS)
     }
     checkpoint = save_checkpoint(scope.scratch / f"{loaded.name}_swap", 1, changed, {"method": {}})
@@ -98,6 +98,6 @@ def swap(scope: Scope, loaded: LoadedModel) -> Iterator[Finding]:
     there = time.perf_counter()
     weights.to({})
     synchronise()
-    size = sum(one.nbytes for one in changed.values())
+    size = sum(tensor.nbytes for tensor in changed.values())
     yield text("swap to a checkpoint, from its file", f"{size / GB:.2g} GB in {there - started:.2g} s")
     yield text("swap back to the base", f"{time.perf_counter() - there:.2g} s")

@@ -50,7 +50,7 @@ TEXT_TOKENS = 64
 
 @dataclass(frozen=True)
 class Shape:
-    """One model, and what its pictures become."""
+    """A model, and the tokens of its pictures."""
 
     path: str
     """Its id on the Hub, which is not asked."""
@@ -60,9 +60,9 @@ class Shape:
     """Pixels of a prepared picture."""
     tiny_side: int
     tiny_vision: Mapping[str, Any]
-    """What is smaller in the tower of the tiny form."""
+    """Settings of the tiny form's tower."""
     heads: Mapping[str, Any]
-    """What else a configuration needs to run; both forms."""
+    """Further settings that a configuration needs to run; both forms."""
 
 
 SHAPES = {
@@ -167,7 +167,7 @@ def recipe(scope: Scope, parts: list[str], batch_size: int) -> RecipeConfig:
 
 
 def finetune_config(name: str, chosen: RecipeConfig, method: Method) -> FinetuneConfig:
-    """What a user would write for it."""
+    """The configuration that a user would write for it."""
     model = ModelConfig(path=SHAPES[name].path, dtype=Dtype.bf16)
     return FinetuneConfig(name=name, model=model, data=DataConfig(), recipe=chosen, method=method)
 
@@ -180,14 +180,14 @@ def items(shape_side: int, n: int, first: int = 0) -> list[Sample]:
         n: how many.
         first: number of the first; items of other numbers have other pictures.
     """
-    found = []
+    samples = []
     for i in range(first, first + n):
         noise = np.random.default_rng(i).integers(0, 256, (24, 24, 3), dtype=np.uint8)
         stream = io.BytesIO()
         Image.fromarray(noise).resize((shape_side, shape_side), Image.Resampling.BICUBIC).save(stream, "JPEG")
         picture = ImageRef("memory", f"{i}.jpg", stream.getvalue())
-        found.append(Sample.question(str(i), PROMPT, "A", AnswerKind.letter, (picture,), ("A",), OPTIONS))
-    return found
+        samples.append(Sample.question(str(i), PROMPT, "A", AnswerKind.letter, (picture,), ("A",), OPTIONS))
+    return samples
 
 
 PROMPT = "What is in this picture? " * 6 + ", ".join(OPTIONS)
@@ -195,7 +195,7 @@ PROMPT = "What is in this picture? " * 6 + ", ".join(OPTIONS)
 
 @dataclass(frozen=True)
 class Measured:
-    """What the items of a batch are, token by token."""
+    """Token counts of the items of a batch."""
 
     sizes: Sizes
     """Of the model, with these pictures."""
@@ -203,12 +203,12 @@ class Measured:
     answer_tokens: int
 
     def setting(self, config: FinetuneConfig) -> Setting:
-        """What the estimate of memory needs to know of a recipe on these items."""
+        """Input of the memory estimate for a recipe on these items."""
         return replace(setting_of(config), text_tokens=self.text_tokens, answer_tokens=self.answer_tokens)
 
 
 def measure(loaded: LoadedModel, sample: Sample) -> Measured:
-    """Count one item's tokens; all of `items` are alike."""
+    """Count the tokens of an item; all of `items` have the same counts."""
     encoder = Encoder(loaded.processor)
     example = encoder.example(sample)
     pixels: Tensor = example.prompt.pictures["pixel_values"]

@@ -60,7 +60,7 @@ class ShortRun:
             torch.use_deterministic_algorithms(False)
 
     def start(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """The same in a process of its own."""
+        """The same in a separate process."""
         command = [sys.executable, "-m", "benchmarks.gpu.short_run", self.checkpoint, self.folder]
         command += ["--steps", str(self.steps), "--precision", self.precision]
         command += ["--deterministic"] * self.deterministic
@@ -68,7 +68,7 @@ class ShortRun:
 
 
 def started(command: list[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """A process of this repository whose last line of output counts; what it says else goes to its standard error."""
+    """A process of this repository whose last line of output is its answer; other output goes to standard error."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
         command, env={**os.environ, **(environment or {}), "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
@@ -76,7 +76,7 @@ def started(command: list[str], environment: Mapping[str, str] | None = None) ->
 
 
 def answer_of(process: subprocess.Popen[str]) -> Any:
-    """What a process wrote as its last line; if it failed, this one ends too, with its error on standard error."""
+    """The last line of a process; if it failed, this process ends too, with its error on standard error."""
     written, _ = process.communicate()
     if process.returncode:
         raise SystemExit(1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.gpu import flops, shapes
 from benchmarks.gpu.findings import Finding, Scope, left_out, ratio, text
-from benchmarks.gpu.kernels import Activity, watched
+from benchmarks.gpu.kernels import Activity, profile_activity
 from benchmarks.loops import bare_step, synchronise
 from forgetbench.config import FinetuneConfig
 from forgetbench.data.batching import batch_examples
@@ -37,7 +37,7 @@ BATCH, ROUNDS, STEPS, FRESH = 8, 3, 4, 4
 
 @dataclass
 class Trained:
-    """A model that trains, and what it trains on."""
+    """A model in training, with its trainer and items."""
 
     loaded: LoadedModel
     trainer: Trainer
@@ -47,7 +47,7 @@ class Trained:
     """To make the model and the trainer."""
 
     def planned_gib(self) -> float:
-        """What `models plan` would say of it."""
+        """The estimate of `models plan`."""
         return estimate(self.counted.sizes, self.counted.setting(self.config)).total / GIB
 
 
@@ -108,9 +108,9 @@ def training(scope: Scope, name: str) -> Iterator[Finding]:
     ways["ours"]()  # kernels are chosen, memory is allocated, every item has been seen
     speeds = take_turns(ways, rounds)
     yield from memory_of(subject, "language")
-    yield from speed(scope, subject, {way: steps / one for way, one in speeds.items()})
+    yield from speed(scope, subject, {way: steps / seconds for way, seconds in speeds.items()})
     yield ratio(f"{name} deterministic kernels/as found", speeds["ours"] / speeds["deterministic"])
-    yield from starving(name, reports, fresh, steps / speeds["ours"])
+    yield from unseen_items_speed(name, reports, fresh, steps / speeds["ours"])
 
 
 def ours(reports: Iterator[StepReport], steps: int) -> None:
@@ -125,8 +125,8 @@ def bare(subject: Trained, samples: Sequence[Any], steps: int) -> Callable[[], N
     device = subject.trainer.accelerator.device
     batches: list[dict[str, Tensor]] = []
     for start in range(0, steps * size, size):
-        examples = [encoder.example(one) for one in samples[start : start + size]]
-        batches.append({key: one.to(device) for key, one in batch_examples(examples, encoder.pad_id).items()})
+        examples = [encoder.example(sample) for sample in samples[start : start + size]]
+        batches.append({key: tensor.to(device) for key, tensor in batch_examples(examples, encoder.pad_id).items()})
     parameters = list(subject.trainer.trainable.values())
 
     def run() -> None:
@@ -151,15 +151,15 @@ def deterministic(work: Callable[[], None]) -> Callable[[], None]:
 
 def take_turns(ways: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:
     """Seconds of each way's median round."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    seconds_of: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             synchronise()
             started = time.perf_counter()
             way()
             synchronise()
-            found[name].append(time.perf_counter() - started)
-    return {name: statistics.median(seconds) for name, seconds in found.items()}
+            seconds_of[name].append(time.perf_counter() - started)
+    return {name: statistics.median(seconds) for name, seconds in seconds_of.items()}
 
 
 def speed(scope: Scope, subject: Trained, steps_per_s: Mapping[str, float]) -> Iterator[Finding]:
@@ -180,7 +180,9 @@ def speed(scope: Scope, subject: Trained, steps_per_s: Mapping[str, float]) -> I
         yield ratio(f"{name} MFU", done * steps_per_s["ours"] / highest, goal)
 
 
-def starving(name: str, reports: Iterator[StepReport], steps: int, seen_steps_per_s: float) -> Iterator[Finding]:
+def unseen_items_speed(
+    name: str, reports: Iterator[StepReport], steps: int, seen_steps_per_s: float
+) -> Iterator[Finding]:
     """Steps on pictures never seen before, which have to be decoded and encoded in time."""
     ours(reports, 1)
     synchronise()
@@ -189,11 +191,11 @@ def starving(name: str, reports: Iterator[StepReport], steps: int, seen_steps_pe
     synchronise()
     fresh = (steps - 1) / (time.perf_counter() - started)
     yield ratio(f"{name} items never seen/seen", fresh / seen_steps_per_s)
-    activity = watched(partial(ours, reports, steps))
-    yield from told(activity)
+    activity = profile_activity(partial(ours, reports, steps))
+    yield from activity_findings(activity)
 
 
-def told(activity: Activity) -> Iterator[Finding]:
+def activity_findings(activity: Activity) -> Iterator[Finding]:
     """The idle share and the dearest kernels; nothing was seen where there is no GPU."""
     if not activity.kernels:
         yield left_out("idle share: no work of a GPU was seen")

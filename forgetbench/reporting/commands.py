@@ -1,4 +1,4 @@
-"""The shell line that makes a run again, from its configuration."""
+"""The shell command that repeats a run, from its configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from forgetbench.core.override_text import as_text
 
 _NOT_GIVEN = {"name", "method", "run"}
 _WHOLE = ("lr",)
-"""Free to hold any keys (a learning rate per part): one value."""
+"""Keys whose mapping (a learning rate per part) is written as a single value."""
 
 
 def training_command(name: str, config: Mapping[str, Any]) -> str:
@@ -28,7 +28,13 @@ def training_command(name: str, config: Mapping[str, Any]) -> str:
 def import_command(name: str, folder: str, config: Mapping[str, Any]) -> str:
     """`forgetbench import` of the checkpoints that a run was made of."""
     given = ((key, value) for key, value in leaves(config, whole=_WHOLE) if key.partition(".")[0] in {"model", "data"})
-    words = ["forgetbench", "import", folder, f"name={as_text(name)}", *(f"{key}={as_text(one)}" for key, one in given)]
+    words = [
+        "forgetbench",
+        "import",
+        folder,
+        f"name={as_text(name)}",
+        *(f"{key}={as_text(value)}" for key, value in given),
+    ]
     return " ".join(map(shlex.quote, words))
 
 

@@ -1,4 +1,4 @@
-"""What a report shows, gathered before a page or a figure is drawn: plain records and tables, nothing computed here."""
+"""Contents of a report, gathered before a page or figure is drawn: plain records and tables."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pandas as pd
 class ReportTables:
     """The CSVs of every run that is shown, end to end; empty frames with their columns where a run has none.
 
-    Besides its own columns each has `recipe`: the name shared by runs that differ in nothing but the seed, and all but
-    `train` have `replay`: how many items of every earlier task were repeated. `strategies` has neither: its rows are of
-    many recipes.
+    Each also has the column `recipe`: the name shared by runs that differ in nothing but the seed, and all but
+    `train` have `replay`: how many items of every earlier task were repeated. `strategies` has neither: its rows
+    cover many recipes.
     """
 
     scores: pd.DataFrame
@@ -23,7 +23,7 @@ class ReportTables:
     summary: pd.DataFrame
     representation: pd.DataFrame
     train: pd.DataFrame
-    """train.csv with `run`, `recipe` and `seed` before its own columns."""
+    """train.csv with `run`, `recipe` and `seed` before the other columns."""
     seeds: pd.DataFrame
     """seeds.csv: a row per recipe, quadrant and decoding, with the error between items and between seeds."""
     continual: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -36,12 +36,12 @@ class ReportTables:
     guard: pd.DataFrame = field(default_factory=pd.DataFrame)
     """guard.csv of the runs that were held to a budget of forgetting."""
     drift: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """drift.csv: a row per checkpoint, how far answers on the target's items moved beside what was lost elsewhere."""
+    """drift.csv: a row per checkpoint with the drift on the target's items and the loss elsewhere."""
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is said of one run beside its scores."""
+    """Facts about a run besides its scores."""
 
     name: str
     recipe: str
@@ -57,17 +57,17 @@ class RunFacts:
     samples_per_s: float | None
     peak_memory_mb: float | None
     eval_seconds: float | None
-    """What asking the model took, summed over the cells this run's tables name."""
+    """Seconds of inference, summed over the cells in this run's tables."""
     guard: str = ""
     """How it ended, if it was held to a budget of forgetting."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one checkpoint answered."""
+    """A checkpoint's answer."""
 
     text: str
-    """As it was said, or the likeliest candidate."""
+    """The written reply, or the likeliest option."""
     is_right: bool
     is_parsed: bool
     probabilities: tuple[float, ...] | None
@@ -76,7 +76,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Flip:
-    """One item whose answer changed, or went wrong in a way worth seeing."""
+    """An item whose answer changed or could not be parsed, or that was answered with the class name."""
 
     run: str
     recipe: str
@@ -113,12 +113,12 @@ class LeakRow:
     identical: int
     near: int
     note: str
-    """Such as why it could not be checked; empty if it was."""
+    """Such as the reason why it could not be checked; may be empty."""
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Which recipe to take, in words, with what supports it."""
+    """Which recipe to take, in words, with the evidence."""
 
     headline: str
     evidence: Sequence[str]
@@ -145,6 +145,6 @@ class ReportContents:
     command: str
     """The shell line that makes this report again."""
     notes: Sequence[str] = ()
-    """What is not on the page, and why."""
+    """What is left out of the page, and why."""
     refresh_s: int | None = None
     """Seconds after which the page loads itself again, while a run goes on."""

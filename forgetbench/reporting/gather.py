@@ -1,4 +1,4 @@
-"""From folders to what a report shows: tables, facts of every run, flips with pictures, leaks, a recommendation."""
+"""Gather a report's contents from folders: tables, facts of every run, flips, pictures, leaks, a recommendation."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportCo
     scored = [run for run in runs if not run.scores.empty]
     check_one_engine(scored, "A report is of one engine.")
     catalogue = _catalogue(list(dict.fromkeys(folder for run in runs for folder in run.manifests)))
-    tables = _tables(runs)  # what is damaged is said before the longer work
+    tables = _tables(runs)  # a damaged table raises before the longer work
     answered, recipes, notes = _answers(scored, every_checkpoint=len(runs) == 1)
-    strategies, lost = _strategies(path, scored)
-    notes += lost
+    strategies, strategy_notes = _strategies(path, scored)
+    notes += strategy_notes
     searched = {name: read_table(path / f"{name}.csv") for name in ("search", "front")}
     tables = replace(tables, seeds=_seeds(runs, recipes), strategies=strategies, **searched)
     flips, n_flips = find_flips(answered, max_flips)
@@ -88,14 +88,16 @@ def gather(path: Path, max_flips: int, refresh_s: int | None = None) -> ReportCo
 def _answers(
     runs: Sequence[StoredRun], every_checkpoint: bool
 ) -> tuple[list[tuple[StoredRun, list[tuple[CellView, CellView]]]], Recipes, list[str]]:
-    """The answers of each run beside its base's: those to be shown, and those of the last checkpoint by recipe."""
+    """The answers of each run beside the base's: all that are shown, and those of the last checkpoint by recipe."""
     answered, recipes, notes = [], Recipes(), []
     for run in runs:
         try:
             last = run_pairs(run, run.last())
-            own = run.own_metrics()
-            earlier = own.drop(last_step(own).index) if every_checkpoint else own.iloc[:0]
-            pairs = [pair for found in (run_pairs(run, earlier), last) for part in found.values() for pair in part]
+            metrics = run.own_metrics()
+            earlier = metrics.drop(last_step(metrics).index) if every_checkpoint else metrics.iloc[:0]
+            pairs = [
+                pair for by_variant in (run_pairs(run, earlier), last) for part in by_variant.values() for pair in part
+            ]
         except UserError as error:
             notes.append(f"Without the answers of {run.name}, and what is made of them: {error}")
             continue
@@ -107,13 +109,13 @@ def _answers(
 
 
 def _catalogue(folders: Sequence[str]) -> Catalogue:
-    """The manifests in these folders; the same object, by which more is kept, as long as no file has changed."""
+    """The manifests in these folders; the same object, on which other caches depend, until a file changes."""
     files = manifest_files(folders).values()
-    return _kept(tuple(folders), tuple((str(file.resolve()), file.stat().st_mtime_ns) for file in files))
+    return _cached_catalogue(tuple(folders), tuple((str(file.resolve()), file.stat().st_mtime_ns) for file in files))
 
 
 @lru_cache(maxsize=8)
-def _kept(folders: tuple[str, ...], _files: tuple[tuple[str, int], ...]) -> Catalogue:
+def _cached_catalogue(folders: tuple[str, ...], _files: tuple[tuple[str, int], ...]) -> Catalogue:
     return Catalogue(folders)
 
 
@@ -129,10 +131,10 @@ def _strategies(path: Path, runs: Sequence[StoredRun]) -> tuple[pd.DataFrame, li
     continual = [run for run in runs if is_continual(run)]
     if not continual:
         return pd.DataFrame(), []
-    made = path / STRATEGIES
+    stored = path / STRATEGIES
     tables = [table for run in continual if (table := run.folder / TABLE).is_file()]
-    if made.is_file() and all(table.stat().st_mtime_ns <= made.stat().st_mtime_ns for table in tables):
-        return read_table(made), []
+    if stored.is_file() and all(table.stat().st_mtime_ns <= stored.stat().st_mtime_ns for table in tables):
+        return read_table(stored), []
     try:
         return strategy_rows(courses(continual)), []
     except UserError as error:
@@ -165,13 +167,13 @@ def _replay(run: StoredRun) -> int:
 
 
 def _train_seconds(run: StoredRun, train: pd.DataFrame) -> float | None:
-    """What training took, by the speed that each step was measured at; None where none was."""
+    """Seconds of training, from the speed measured at each step; None without measurements."""
     if "samples_per_s" not in train or not run.recipes:
         return None
     measured = train.dropna(subset=["samples_per_s"])
     if measured.empty:
         return None
-    instances = measured["stage"].map({stage: one.batch_size for stage, one in enumerate(run.recipes, start=1)})
+    instances = measured["stage"].map({stage: recipe.batch_size for stage, recipe in enumerate(run.recipes, start=1)})
     return float((instances / measured["samples_per_s"]).sum())
 
 

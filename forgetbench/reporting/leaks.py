@@ -19,7 +19,7 @@ MOST_PICTURES = 50_000
 
 
 def find_leaks(runs: Sequence[StoredRun], catalogue: Catalogue) -> list[LeakRow]:
-    """For every evaluation set, its pictures that any training set of these runs repeats, exactly or nearly."""
+    """For every evaluation set, the pictures that a training set of these runs repeats, exactly or nearly."""
     trained = sorted({name for run in runs for name in _trained_on(run)})
     datasets = sorted({str(name).removesuffix(PROBE_SUFFIX) for run in runs for name in run.own_metrics()["dataset"]})
     return list(leak_rows(tuple(trained), tuple(datasets), catalogue)) if trained else []
@@ -27,7 +27,7 @@ def find_leaks(runs: Sequence[StoredRun], catalogue: Catalogue) -> list[LeakRow]
 
 @lru_cache(maxsize=8)
 def leak_rows(trained: tuple[str, ...], datasets: tuple[str, ...], catalogue: Catalogue) -> tuple[LeakRow, ...]:
-    """What the training sets show of each evaluation set; kept, so that a watched report need not decode again."""
+    """Pictures of each evaluation set in the training sets; cached, so that a watched report need not decode again."""
     fingerprints = Fingerprints()
     try:
         train = {name: list(_training(name, catalogue, fingerprints)) for name in trained}
@@ -40,8 +40,8 @@ def leak_rows(trained: tuple[str, ...], datasets: tuple[str, ...], catalogue: Ca
             shown[name] = _pictures(manifest, manifest.eval_split, fingerprints) if manifest.eval_split else {}
         except (UserError, OSError) as error:
             unchecked[name] = _unchecked(name, trained, error)
-    every = [one for pictures in shown.values() for one in pictures.values()]
-    nearest = {source: nearest_pairs(every, known) for source, known in train.items()}
+    shown_fingerprints = [fingerprint for pictures in shown.values() for fingerprint in pictures.values()]
+    nearest = {source: nearest_pairs(shown_fingerprints, known) for source, known in train.items()}
     return tuple(
         row
         for name in datasets
@@ -54,15 +54,15 @@ def _unchecked(name: str, trained: Sequence[str], error: Exception) -> LeakRow:
 
 
 def _rows(name: str, shown: Collection[bytes], nearest: Mapping[str, Mapping[bytes, Pair]]) -> list[LeakRow]:
-    """A row for every training set that repeats pictures of this one; one for all of them if none does."""
-    found = {
+    """A row for every training set that repeats pictures of this set; a joint row if none does."""
+    duplicates = {
         source: count_duplicates(pairs[pixels] for pixels in shown if pixels in pairs)
         for source, pairs in nearest.items()
     }
     rows = [
-        LeakRow(name, source, len(shown), one.identical, one.near, "")
-        for source, one in found.items()
-        if one.identical or one.near
+        LeakRow(name, source, len(shown), counts.identical, counts.near, "")
+        for source, counts in duplicates.items()
+        if counts.identical or counts.near
     ]
     return rows or [LeakRow(name, ", ".join(nearest), len(shown), 0, 0, "" if shown else "has no pictures")]
 
@@ -87,5 +87,5 @@ def _training(name: str, catalogue: Catalogue, fingerprints: Fingerprints) -> It
 
 def _pictures(manifest: Manifest, split: str, fingerprints: Fingerprints) -> dict[bytes, Fingerprint]:
     """The distinct pictures of a split, by `Fingerprint.pixels`."""
-    found = (fingerprints.get(image) for sample in load_samples(manifest, split) for image in sample.images)
-    return {one.pixels: one for one in found}
+    image_prints = (fingerprints.get(image) for sample in load_samples(manifest, split) for image in sample.images)
+    return {fingerprint.pixels: fingerprint for fingerprint in image_prints}

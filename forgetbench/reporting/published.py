@@ -1,4 +1,4 @@
-"""Published results of learning task after task, to stand beside one's own runs of the same benchmark."""
+"""Published results of continual learning, shown beside runs of the same benchmark."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SOURCE = "MLLM-CL Domain, LLaVA-1.5-7B"
 PAPER = "arXiv:2506.05453"
 LABEL = "reference, another model"
 TASKS = frozenset({"mllm_cl_rs", "mllm_cl_med", "mllm_cl_ad", "mllm_cl_sci", "mllm_cl_fin"})
-"""What they were scored on, as the shipped manifests name it."""
+"""Their tasks, as named by the shipped manifests."""
 
 
 @dataclass(frozen=True)
 class PublishedStrategy:
-    """One row of the paper's table, in percent; five tasks in one order, one run, no intervals."""
+    """A row of the paper's table, in percent: five tasks in one order, a single run, no intervals."""
 
     name: str
     mft: float
@@ -49,5 +49,5 @@ def published_beside(continual: pd.DataFrame) -> tuple[PublishedStrategy, ...]:
     Args:
         continual: continual.csv of the runs.
     """
-    found = {frozenset(str(tasks).split(JOINED)) for tasks in continual["tasks"]} if len(continual) else set()
-    return PUBLISHED if found == {TASKS} else ()
+    task_sets = {frozenset(str(tasks).split(JOINED)) for tasks in continual["tasks"]} if len(continual) else set()
+    return PUBLISHED if task_sets == {TASKS} else ()

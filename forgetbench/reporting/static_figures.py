@@ -26,8 +26,8 @@ def save_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
     written = []
     for figure in figures:
         written += save_figure(figure, folder)
-    every = {folder / f"{name}{suffix}" for name in NAMES for suffix in (".svg", ".png")}
-    remove_all(every - set(written), folder.parent)
+    known_files = {folder / f"{name}{suffix}" for name in NAMES for suffix in (".svg", ".png")}
+    remove_all(known_files - set(written), folder.parent)
     return written
 
 

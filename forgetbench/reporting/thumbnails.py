@@ -24,15 +24,15 @@ _QUALITY = 70
 
 
 def thumbnails(flips: Sequence[Flip], catalogue: Catalogue) -> tuple[dict[str, str], list[Flip]]:
-    """Data URIs by key, and the flips with the key of what could be shown; the others show no picture."""
+    """Data URIs by key, and the flips with the key of their picture, which is empty if it cannot be shown."""
     wanted = defaultdict(set)
     for flip in flips:
         wanted[flip.dataset.removesuffix(PROBE_SUFFIX)].add(flip.sample_id)
-    found = {name: _images(name, ids, catalogue) for name, ids in sorted(wanted.items())}
+    images = {name: _images(name, ids, catalogue) for name, ids in sorted(wanted.items())}
     uris: dict[str, str] = {}
     shown, spent, dropped = [], 0, 0
     for flip in flips:
-        image = found[flip.dataset.removesuffix(PROBE_SUFFIX)].get(flip.sample_id)
+        image = images[flip.dataset.removesuffix(PROBE_SUFFIX)].get(flip.sample_id)
         key = flip.image or f"{flip.dataset}/{flip.sample_id}"
         if image is not None and key not in uris and spent < BUDGET:
             uris[key] = _uri(image) or ""

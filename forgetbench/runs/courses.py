@@ -11,7 +11,7 @@ from forgetbench.config import FinetuneConfig, Training
 from forgetbench.config.result import deciding
 from forgetbench.runs.stored import StoredRun
 from forgetbench.tables.continual import JOINED
-from forgetbench.tables.continual_course import Course, course
+from forgetbench.tables.continual_run import ContinualRun, continual_run
 from forgetbench.tables.last import as_trained, last_step_of_stages
 
 TABLE = "continual.csv"
@@ -79,17 +79,17 @@ def continual_table(run: StoredRun) -> pd.DataFrame:
     return table.assign(strategy=run.strategy) if len(table) else table
 
 
-def courses(runs: Sequence[StoredRun]) -> dict[str, list[Course]]:
+def courses(runs: Sequence[StoredRun]) -> dict[str, list[ContinualRun]]:
     """The scored runs of several tasks, by strategy.
 
     Raises:
         UserError: answers are gone.
     """
-    found: dict[str, list[Course]] = defaultdict(list)
+    found: dict[str, list[ContinualRun]] = defaultdict(list)
     for run in runs:
         tasks = tasks_of(run)
         if len(tasks) > 1 and not run.scores.empty:
-            one = course(run.views(_needed(run, tasks)), tasks, run.strategy, training_of(run))
+            one = continual_run(run.views(_needed(run, tasks)), tasks, run.strategy, training_of(run))
             if one is not None:
                 found[run.strategy].append(one)
     return dict(found)

@@ -26,7 +26,7 @@ from forgetbench.models.precision import scored_digest
 from forgetbench.runs.run import Run
 from forgetbench.runs.stored import outputs_of, read_table
 from forgetbench.runs.subject import run_subject
-from forgetbench.statistics.sequential import Budget, items_to_tell, smallest_shown
+from forgetbench.statistics.sequential import Budget, items_to_detect, smallest_detectable_loss
 from forgetbench.tables.guard import GUARD, Ending, Groups, Look, ending, groups_of, guard_rows
 from forgetbench.tables.scores import write_csv
 from forgetbench.tables.tracked import guard_numbers
@@ -235,12 +235,12 @@ def _remark(max_loss: float, budget: Budget, groups: Groups, sizes: dict[str, in
     totals = {group: sum(sizes[name] for name in members) for group, members in groups.items()}
     group = min(totals, key=lambda one: totals[one])
     n, level = totals[group], budget.level(1)
-    told, stopped = (100 * smallest_shown(loss, n, level) for loss in (0.0, budget.max_loss))
+    told, stopped = (100 * smallest_detectable_loss(loss, n, level) for loss in (0.0, budget.max_loss))
     if max_loss >= told:
         return ""
     remedy = ""
     if max_loss:
-        each = -(-items_to_tell(budget.max_loss, level) // len(groups[group]))
+        each = -(-items_to_detect(budget.max_loss, level) // len(groups[group]))
         remedy = f" To tell {max_loss:g} points from none takes about guard.items={each * len(sizes):,}."
     looks, share = f"{budget.looks} look{'s' * (budget.looks != 1)}", f"{100 * POWER:g} %"
     return (

@@ -1,4 +1,4 @@
-"""Ends of intervals: by a standard error, and where one says nothing: shares of single items, answers all alike.
+"""Interval ends: from a standard error, or by other bounds where it says nothing: single items, identical answers.
 
 Legend: G strata, C clusters.
 """
@@ -15,14 +15,14 @@ from forgetbench.core.confidence import ALPHA
 from forgetbench.statistics.strata import Stratum
 
 Limits = tuple[float, float]
-"""What a figure can be at least and at most."""
+"""Lowest and highest value that a figure can take."""
 SHARE: Limits = (0.0, 1.0)
 CHANGE: Limits = (-1.0, 1.0)
-"""Of one share less another."""
+"""Limits of one share minus another."""
 
 
-def kept_within(low: float | None, high: float | None, limits: Limits | None) -> tuple[float | None, float | None]:
-    """The part of an interval that a figure can take; the truth is never beyond, so that no coverage is lost."""
+def clip_interval(low: float | None, high: float | None, limits: Limits | None) -> tuple[float | None, float | None]:
+    """Clip an interval to the values a figure can take. The true value is among them, so no coverage is lost."""
     if low is None or high is None or limits is None:
         return low, high
     least, most = limits
@@ -30,7 +30,7 @@ def kept_within(low: float | None, high: float | None, limits: Limits | None) ->
 
 
 def limits_of_difference(first: Limits | None, second: Limits | None) -> Limits | None:
-    """What one figure less another can be; None where one of them has no limits."""
+    """Limits of one figure minus another; None where either has no limits."""
     if first is None or second is None:
         return None
     return first[0] - second[1], first[1] - second[0]
@@ -50,21 +50,25 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return max(0.0, float(center - half)), min(1.0, float(center + half))
 
 
-def unseen_change(strata: Sequence[Stratum], shares_clusters: bool, alpha: float = ALPHA) -> float:
-    """The largest mean change that strata in which no right or wrong answer changed leave open.
+def zero_change_bound(strata: Sequence[Stratum], shares_clusters: bool, alpha: float = ALPHA) -> float:
+    """Upper bound of a mean change where no right or wrong answer changed in any stratum.
 
-    A mean change of q_g needs at least that share of clusters to change, and that none of C_g does then has a
-    probability of at most (1 - q_g)^C_g. The bound is the largest sum of w_g q_g at which the product of these is
-    `alpha`; where strata share clusters, so that they are no independent witnesses, at which each of them is.
+    A mean change of q_g means that at least that share of clusters changes; the probability that none of C_g clusters
+    does is then at most (1 - q_g)^C_g. The bound is the largest sum of w_g q_g at which the product of these
+    probabilities is `alpha`. Strata that share clusters are not independent: there each probability is `alpha`.
     """
     budget = -math.log(alpha)
     if shares_clusters:
-        return sum(one.weight * -math.expm1(-budget / one.effective_clusters) for one in strata)
+        return sum(stratum.weight * -math.expm1(-budget / stratum.effective_clusters) for stratum in strata)
     # Lagrange: exp(-t_g) = level C_g / w_g for those that get a share t_g = -log(1 - q_g) of the budget.
-    rates = [math.log(one.weight / one.effective_clusters) for one in strata]
+    rates = [math.log(stratum.weight / stratum.effective_clusters) for stratum in strata]
     low, high = min(rates) - budget - 1, max(rates)
     for _ in range(100):
         level = (low + high) / 2
-        spent = sum(one.effective_clusters * max(0.0, rate - level) for one, rate in zip(strata, rates, strict=True))
+        spent = sum(
+            stratum.effective_clusters * max(0.0, rate - level) for stratum, rate in zip(strata, rates, strict=True)
+        )
         low, high = (level, high) if spent > budget else (low, level)
-    return sum(one.weight * -math.expm1(-max(0.0, rate - high)) for one, rate in zip(strata, rates, strict=True))
+    return sum(
+        stratum.weight * -math.expm1(-max(0.0, rate - high)) for stratum, rate in zip(strata, rates, strict=True)
+    )

@@ -13,13 +13,13 @@ from scipy import special  # type: ignore[import-untyped]  # scipy ships no type
 
 from forgetbench.statistics.strata import Floats
 
-LEAST_REST = 1e-6
-"""The least probability of everything besides the outcomes; what is below is the rounding of fp32 log-probabilities."""
-_ABOVE_ONE = 0.01
-"""By how much rounding of bf16 passes may carry a sum of probabilities above 1."""
+MIN_REMAINDER = 1e-6
+"""Lowest probability of everything besides the outcomes; smaller values are rounding of fp32 log-probabilities."""
+_SUM_TOLERANCE = 0.01
+"""How far rounding in bf16 may lift a sum of probabilities above 1."""
 
 
-def log_rows(rows: Sequence[Sequence[float]]) -> Floats:
+def logprob_matrix(rows: Sequence[Sequence[float]]) -> Floats:
     """Log-probabilities of N items as an N x K array."""
     out_NK = np.full((len(rows), max(map(len, rows), default=0)), -math.inf)
     for place, row in enumerate(rows):
@@ -27,25 +27,25 @@ def log_rows(rows: Sequence[Sequence[float]]) -> Floats:
     return out_NK
 
 
-def among_outcomes(logprobs_NK: Floats) -> Floats:
-    """Log-probabilities of the outcomes given that it is one of them: each item's sum to 1."""
+def normalise_outcomes(logprobs_NK: Floats) -> Floats:
+    """Log-probabilities renormalised over the outcomes: the probabilities of each item sum to 1."""
     with np.errstate(invalid="ignore"):
         out: Floats = logprobs_NK - special.logsumexp(logprobs_NK, axis=1, keepdims=True)
     return out
 
 
-def with_rest(logprobs_NK: Floats) -> Floats | None:
-    """The same with everything that is none of the outcomes as one more, the last.
+def with_remainder(logprobs_NK: Floats) -> Floats | None:
+    """Append everything that is none of the outcomes as a last outcome.
 
     Returns:
-        N x (K + 1) log-probabilities, each item's summing to 1, where the rest has at least `LEAST_REST`; None if an
-        item's outcomes have more than 1 together: they are then no probabilities of events that exclude each other.
+        N x (K + 1) log-probabilities; the probabilities of each item sum to 1, and the remainder has at least
+        `MIN_REMAINDER`. None if the outcomes of an item sum to more than 1: they are then not mutually exclusive.
     """
     totals_N = np.exp(special.logsumexp(logprobs_NK, axis=1)) if logprobs_NK.size else np.zeros(len(logprobs_NK))
-    if not (totals_N <= 1 + _ABOVE_ONE).all():
+    if not (totals_N <= 1 + _SUM_TOLERANCE).all():
         return None
-    rest_N = np.log(np.maximum(1 - totals_N, LEAST_REST))
-    return among_outcomes(np.column_stack([logprobs_NK, rest_N]))
+    rest_N = np.log(np.maximum(1 - totals_N, MIN_REMAINDER))
+    return normalise_outcomes(np.column_stack([logprobs_NK, rest_N]))
 
 
 def kl_divergence(first_NK: Floats, second_NK: Floats) -> Floats:

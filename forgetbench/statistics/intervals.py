@@ -20,23 +20,23 @@ from forgetbench.core.confidence import ALPHA, POWER
 from forgetbench.statistics.bounds import (
     SHARE,
     Limits,
-    kept_within,
+    clip_interval,
     limits_of_difference,
     t_interval,
-    unseen_change,
     wilson,
+    zero_change_bound,
 )
 from forgetbench.statistics.strata import (
     Codes,
     Floats,
     Stratum,
     Ways,
+    cluster_codes,
     codes,
-    codes_of,
+    correct_for_few_clusters,
     degrees_of_freedom,
     join_ways,
-    scaled,
-    strata_of,
+    summarise_strata,
 )
 
 
@@ -77,7 +77,7 @@ class ClusteredScores:
     values: ArrayLike
     clusters: Ways
     limits: Limits | None = SHARE
-    """What a score lies between; None of a metric on a scale of its own."""
+    """Range of a score; None for a metric that is no fraction of 1."""
 
 
 def clustered_mean(
@@ -87,11 +87,11 @@ def clustered_mean(
     strata: Sequence[str] | None = None,
     limits: Limits | None = SHARE,
 ) -> Estimate:
-    """(Weighted) mean with a clustered standard error and a t interval with C - 1 df, as far as a mean can lie there.
+    """(Weighted) mean with a clustered standard error and a t interval with C - 1 df, clipped to `limits`.
 
     Binary, unweighted items that are each their own cluster get the Wilson interval instead. Where all items (of each
     stratum) score alike, the estimated error of 0 says nothing: answers that are all right or all wrong get the
-    interval that `unseen_change` leaves, other scores none.
+    interval that `zero_change_bound` leaves, other scores none.
 
     Args:
         values: N scores.
@@ -99,21 +99,21 @@ def clustered_mean(
         weights: N weights that sum to 1; equal ones by default.
         strata: N labels of fixed groups (the data sets of a quadrant). Residuals are then taken
             from the group's mean: that data sets differ in difficulty is no sampling error.
-        limits: what a score lies between; 0 and 1 of shares are right and wrong.
+        limits: range of a score; with `SHARE`, scores of 0 and 1 are wrong and right.
     """
     y_N = _floats(values)
-    estimate = bounded(_mean(y_N, clusters, _weights(weights, y_N.size), strata), limits)
+    estimate = clip_to_limits(_mean(y_N, clusters, _weights(weights, y_N.size), strata), limits)
     if estimate.value is None or estimate.stderr is None:
         return estimate
-    is_right_or_wrong = limits == SHARE and _binary(y_N)
+    is_right_or_wrong = limits == SHARE and _is_binary(y_N)
     if is_right_or_wrong and weights is None and estimate.n_clusters == estimate.n:
-        return _within(estimate, *wilson(estimate.value, estimate.n))
+        return _with_interval(estimate, *wilson(estimate.value, estimate.n))
     if _varies(y_N, strata):
         return estimate
-    open_share = _unseen_change(estimate, clusters) if is_right_or_wrong else None
+    open_share = _zero_change_bound(estimate, clusters) if is_right_or_wrong else None
     if open_share is None:
-        return _within(estimate, None, None)
-    return bounded(_within(estimate, estimate.value - open_share, estimate.value + open_share), SHARE)
+        return _with_interval(estimate, None, None)
+    return clip_to_limits(_with_interval(estimate, estimate.value - open_share, estimate.value + open_share), SHARE)
 
 
 def paired_difference(
@@ -126,30 +126,30 @@ def paired_difference(
 ) -> PairedDifference:
     """Mean of after - before over the same items; the arguments are as in `clustered_mean`.
 
-    Where scores are right or wrong and no answer changed, the interval is what `unseen_change` leaves.
+    Where scores are right or wrong and no answer changed, the interval is what `zero_change_bound` leaves.
     """
     after_N, before_N = _floats(after), _floats(before)
     if after_N.shape != before_N.shape:
         raise ValueError(f"{after_N.size} items after and {before_N.size} before do not pair")
     change_N = after_N - before_N
     estimate = _mean(change_N, clusters, _weights(weights, change_N.size), strata)
-    estimate = bounded(estimate, limits_of_difference(limits, limits))
-    flows = after_N.size > 0 and _binary(after_N) and _binary(before_N)
+    estimate = clip_to_limits(estimate, limits_of_difference(limits, limits))
+    flows = after_N.size > 0 and _is_binary(after_N) and _is_binary(before_N)
     if estimate.stderr is not None and not _varies(change_N, strata):
-        estimate = unchanged(estimate, clusters, flows and not change_N.any())
+        estimate = zero_variance_change(estimate, clusters, flows and not change_N.any())
     w_N = np.full(after_N.size, 1 / max(after_N.size, 1)) if weights is None else _floats(weights)
     return PairedDifference(
         difference=estimate,
         forgotten=float(w_N @ (change_N < 0)) if flows else None,
         gained=float(w_N @ (change_N > 0)) if flows else None,
-        mde=minimum_detectable(estimate),
+        mde=minimum_detectable_effect(estimate),
     )
 
 
 def difference_of_means(first: ClusteredScores, second: ClusteredScores) -> Estimate:
     """Mean of `first` minus mean of `second`, which may share clusters or even items.
 
-    Where neither side varies, the error of 0 says nothing, and the interval is `square_and_add` of the sides' own.
+    Where neither side varies, the error of 0 says nothing, and `square_and_add` builds the interval from the two sides.
     """
     a_N, b_N = _floats(first.values), _floats(second.values)
     n = a_N.size + b_N.size
@@ -160,19 +160,19 @@ def difference_of_means(first: ClusteredScores, second: ClusteredScores) -> Esti
     estimate = linear_estimate(float(a_N.mean() - b_N.mean()), influences, ways)
     limits = limits_of_difference(first.limits, second.limits)
     if estimate.stderr == 0:
-        sides = [clustered_mean(one.values, one.clusters, limits=one.limits) for one in (first, second)]
+        sides = [clustered_mean(scores.values, scores.clusters, limits=scores.limits) for scores in (first, second)]
         estimate = square_and_add(estimate, *sides)
-    return bounded(estimate, limits)
+    return clip_to_limits(estimate, limits)
 
 
 def square_and_add(difference: Estimate, first: Estimate, second: Estimate) -> Estimate:
-    """A difference with an interval made of those of its two sides (Newcombe 1998, method 10); none without both."""
-    sides = [(one.value, one.ci_low, one.ci_high) for one in (first, second)]
-    if difference.value is None or any(one is None for side in sides for one in side):
-        return _within(difference, None, None)
+    """A difference with an interval built from those of its two sides (Newcombe 1998, method 10), else none."""
+    sides = [(estimate.value, estimate.ci_low, estimate.ci_high) for estimate in (first, second)]
+    if difference.value is None or any(number is None for side in sides for number in side):
+        return _with_interval(difference, None, None)
     (a, a_low, a_high), (b, b_low, b_high) = np.array(sides, dtype=np.float64).tolist()
     low, high = math.hypot(a - a_low, b_high - b), math.hypot(a_high - a, b - b_low)
-    return _within(difference, difference.value - low, difference.value + high)
+    return _with_interval(difference, difference.value - low, difference.value + high)
 
 
 def contrast(values: ArrayLike, clusters: Ways, weights: ArrayLike, strata: Sequence[str]) -> Estimate:
@@ -189,7 +189,7 @@ def contrast(values: ArrayLike, clusters: Ways, weights: ArrayLike, strata: Sequ
 
 def linear_estimate(value: float, influences_N: Floats, clusters: Ways) -> Estimate:
     """A value with the error that its N influences give, summed by cluster, and a t interval with C - 1 df."""
-    n, ways = influences_N.size, codes_of(clusters, influences_N.size)
+    n, ways = influences_N.size, cluster_codes(clusters, influences_N.size)
     n_clusters = min(int(way.max()) + 1 for way in ways)
     if n_clusters < 2:
         return Estimate(value, None, None, None, n, n_clusters)
@@ -198,20 +198,20 @@ def linear_estimate(value: float, influences_N: Floats, clusters: Ways) -> Estim
     return Estimate(value, stderr, *t_interval(value, stderr, df), n, n_clusters, df)
 
 
-def unchanged(estimate: Estimate, clusters: Ways, is_right_or_wrong: bool) -> Estimate:
-    """The estimate of a change without variance: what `unseen_change` leaves of right and wrong, else no interval."""
-    open_share = _unseen_change(estimate, clusters) if is_right_or_wrong else None
-    return _within(estimate, None if open_share is None else -open_share, open_share)
+def zero_variance_change(estimate: Estimate, clusters: Ways, is_right_or_wrong: bool) -> Estimate:
+    """A change without variance: right and wrong answers get the `zero_change_bound` interval, other scores none."""
+    open_share = _zero_change_bound(estimate, clusters) if is_right_or_wrong else None
+    return _with_interval(estimate, None if open_share is None else -open_share, open_share)
 
 
-def detectable(power: float = POWER, alpha: float = ALPHA) -> float:
+def detectable_stderrs(power: float = POWER, alpha: float = ALPHA) -> float:
     """Standard errors that a true change needs to be found with this power by a two-sided test at this level."""
     return float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
 
 
-def minimum_detectable(estimate: Estimate) -> float | None:
+def minimum_detectable_effect(estimate: Estimate) -> float | None:
     """Smallest true effect this estimate's standard error would find; unknown where nothing varied."""
-    return detectable() * estimate.stderr if estimate.stderr else None
+    return detectable_stderrs() * estimate.stderr if estimate.stderr else None
 
 
 def _mean(y_N: Floats, clusters: Ways, weights: Floats | None, strata: Sequence[str] | None) -> Estimate:
@@ -221,47 +221,49 @@ def _mean(y_N: Floats, clusters: Ways, weights: Floats | None, strata: Sequence[
     group_N = codes(strata) if strata is not None else np.zeros(y_N.size, dtype=np.int64)
     center_G = np.bincount(group_N, w_N * y_N) / np.bincount(group_N, w_N)
     value = float(y_N.mean() if weights is None else w_N @ y_N)  # a mean of shares is exact, a weighted sum is not
-    residuals_N, ways = w_N * (y_N - center_G[group_N]), codes_of(clusters, y_N.size)
+    residuals_N, ways = w_N * (y_N - center_G[group_N]), cluster_codes(clusters, y_N.size)
     coarser_N = min(ways, key=np.max)
-    found = strata_of(residuals_N, w_N, coarser_N, group_N)
+    stratum_stats = summarise_strata(residuals_N, w_N, coarser_N, group_N)
     n_clusters = int(coarser_N.max()) + 1
-    if min(one.n_clusters for one in found) < 2:
-        return Estimate(value, None, None, None, y_N.size, n_clusters, None, tuple(found))
+    if min(stratum.n_clusters for stratum in stratum_stats) < 2:
+        return Estimate(value, None, None, None, y_N.size, n_clusters, None, tuple(stratum_stats))
     stderr = math.sqrt(_variance(residuals_N, ways, group_N))
-    df = degrees_of_freedom(found)
-    return Estimate(value, stderr, *t_interval(value, stderr, df), y_N.size, n_clusters, df, tuple(found))
+    df = degrees_of_freedom(stratum_stats)
+    return Estimate(value, stderr, *t_interval(value, stderr, df), y_N.size, n_clusters, df, tuple(stratum_stats))
 
 
-def _unseen_change(estimate: Estimate, clusters: Ways) -> float | None:
-    """None where a stratum has one cluster, of which nothing can be said."""
-    if not estimate.strata or min(one.n_clusters for one in estimate.strata) < 2:
+def _zero_change_bound(estimate: Estimate, clusters: Ways) -> float | None:
+    """The bound; None where a stratum has a single cluster."""
+    if not estimate.strata or min(stratum.n_clusters for stratum in estimate.strata) < 2:
         return None
-    return unseen_change(estimate.strata, sum(one.n_clusters for one in estimate.strata) > estimate.n_clusters)
+    return zero_change_bound(
+        estimate.strata, sum(stratum.n_clusters for stratum in estimate.strata) > estimate.n_clusters
+    )
 
 
 def _variance(influences_N: Floats, ways: Sequence[Codes], group_N: Codes) -> float:
     """V_a + V_b - V_ab (Cameron, Gelbach & Miller 2011); not positive: the larger one-way."""
-    one_way = [_one_way(influences_N, code_N, group_N) for code_N in ways]
+    one_way = [_one_way_variance(influences_N, code_N, group_N) for code_N in ways]
     if len(ways) == 1:
         return one_way[0]
     a_N, b_N = ways
     both_N = np.unique(a_N * (b_N.max() + 1) + b_N, return_inverse=True)[1].astype(np.int64)
-    total = sum(one_way) - _one_way(influences_N, both_N, group_N)
+    total = sum(one_way) - _one_way_variance(influences_N, both_N, group_N)
     return total if total > 0 else max(one_way)
 
 
-def _one_way(influences_N: Floats, code_N: Codes, group_N: Codes) -> float:
+def _one_way_variance(influences_N: Floats, code_N: Codes, group_N: Codes) -> float:
     """Sum of squared cluster sums, times C / (C - 1) in each stratum."""
-    sums_C = np.bincount(code_N, scaled(influences_N, code_N, group_N))
+    sums_C = np.bincount(code_N, correct_for_few_clusters(influences_N, code_N, group_N))
     return float(sums_C @ sums_C)
 
 
-def bounded(estimate: Estimate, limits: Limits | None) -> Estimate:
-    """The estimate with as much of its interval as lies within the limits."""
-    return _within(estimate, *kept_within(estimate.ci_low, estimate.ci_high, limits))
+def clip_to_limits(estimate: Estimate, limits: Limits | None) -> Estimate:
+    """The estimate with its interval clipped to the limits."""
+    return _with_interval(estimate, *clip_interval(estimate.ci_low, estimate.ci_high, limits))
 
 
-def _within(estimate: Estimate, low: float | None, high: float | None) -> Estimate:
+def _with_interval(estimate: Estimate, low: float | None, high: float | None) -> Estimate:
     return replace(estimate, ci_low=low, ci_high=high)
 
 
@@ -286,5 +288,5 @@ def _varies(y_N: Floats, strata: Sequence[str] | None) -> bool:
     return any(np.ptp(y_N[group_N == group]) for group in range(int(group_N.max()) + 1))
 
 
-def _binary(y_N: Floats) -> bool:
+def _is_binary(y_N: Floats) -> bool:
     return bool(np.isin(y_N, (0.0, 1.0)).all())

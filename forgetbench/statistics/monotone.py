@@ -1,6 +1,6 @@
 """How well one figure orders another over many checkpoints: rank correlation, and what a monotone fit explains.
 
-Checkpoints of one run are no independent witnesses: each follows from the one before. So resamples draw whole runs.
+Checkpoints of one run depend on each other, so resamples draw whole runs.
 
 Legend: N points, G runs, B resamples; U distinct values of x.
 """
@@ -13,16 +13,16 @@ from functools import cached_property
 
 import numpy as np
 
-from forgetbench.statistics.bounds import kept_within, t_interval
+from forgetbench.statistics.bounds import clip_interval, t_interval
 from forgetbench.statistics.strata import Codes, Floats, codes
 
 RESAMPLES = 2_000
-LEAST_RUNS = 5
-"""Fewer runs say too little of how runs differ: no interval. With strata it is one more than the degrees of freedom."""
-_LEAST_POINTS = 3
+MIN_RUNS = 5
+"""Fewer runs get no interval. With strata, one more than the fewest degrees of freedom."""
+_MIN_POINTS = 3
 _DIGITS = 12
 """Decimals that are compared: equal means may differ in the last bit by the order of their sums."""
-_CLOSEST = 1 - 1e-4
+_MAX_RHO = 1 - 1e-4
 """A correlation of 1 is at infinity on Fisher's scale; resamples of few runs may have one."""
 
 
@@ -54,30 +54,30 @@ def monotone_fit(
     The interval is a t interval on Fisher's scale, atanh(rho), around the correlation of the data, its error the
     standard deviation over resamples of whole runs (the same ones at every call). It has G - 1 degrees of freedom; with
     strata G - C, where runs of different ones of the C groups share no stratum. There is none with fewer than
-    `LEAST_RUNS` - 1 of them.
+    `MIN_RUNS` - 1 of them.
 
     `explained` is 1 - SSE / SST of the isotonic fit that goes up (Barlow et al. 1972), with strata after their means
     were taken off both. The fit was chosen on the points it is judged by, so it is above 0 also where x says nothing.
     """
-    known = _points([x, y], runs, strata)
-    (x_N, y_N), n = known.values, known.run_N.size
-    rho = known.correlation(x_N)
+    points = _finite_points([x, y], runs, strata)
+    (x_N, y_N), n = points.values, points.run_N.size
+    rho = points.correlation(x_N)
     if rho is None:
-        return MonotoneFit(n, known.n_runs, None, None, None, None)
+        return MonotoneFit(n, points.n_runs, None, None, None, None)
     ends: tuple[float | None, float | None] = (None, None)
-    if known.df >= LEAST_RUNS - 1:
-        error = _spread(np.arctanh(np.clip(known.resampled(x_N), -_CLOSEST, _CLOSEST)))
-        ends = _ends(float(np.arctanh(np.clip(rho, -_CLOSEST, _CLOSEST))), error, known.df)
+    if points.df >= MIN_RUNS - 1:
+        error = _resample_sd(np.arctanh(np.clip(points.resampled_correlations(x_N), -_MAX_RHO, _MAX_RHO)))
+        ends = _interval_ends(float(np.arctanh(np.clip(rho, -_MAX_RHO, _MAX_RHO))), error, points.df)
     low, high = (
         None if end is None else near(rho, float(np.tanh(end))) for near, end in zip((min, max), ends, strict=True)
     )
-    centred = [_without_means(values_N, known.stratum_N) for values_N in (x_N, y_N)]
-    return MonotoneFit(n, known.n_runs, rho, low, high, _explained(*centred))
+    centred = [_centre_by_stratum(values_N, points.stratum_N) for values_N in (x_N, y_N)]
+    return MonotoneFit(n, points.n_runs, rho, low, high, _isotonic_r2(*centred))
 
 
 @dataclass(frozen=True)
 class RankDifference:
-    """By how much one figure's rank correlation with y is above another's; None where it cannot be known."""
+    """How much higher one figure's rank correlation with y is than another's; None where it cannot be known."""
 
     value: float | None
     low: float | None
@@ -95,16 +95,16 @@ def rank_difference(
 
     Both correlations are of the same resamples of whole runs, so that what they share cancels; see `monotone_fit`.
     """
-    known = _points([first, second, y], runs, strata)
-    first_N, second_N, _ = known.values
-    ours, theirs = known.correlation(first_N), known.correlation(second_N)
-    if ours is None or theirs is None:
+    points = _finite_points([first, second, y], runs, strata)
+    first_N, second_N, _ = points.values
+    first_rho, second_rho = points.correlation(first_N), points.correlation(second_N)
+    if first_rho is None or second_rho is None:
         return RankDifference(None, None, None)
-    value = ours - theirs
-    if known.df < LEAST_RUNS - 1:
+    value = first_rho - second_rho
+    if points.df < MIN_RUNS - 1:
         return RankDifference(value, None, None)
-    error = _spread(known.resampled(first_N) - known.resampled(second_N))
-    return RankDifference(value, *kept_within(*_ends(value, error, known.df), (-2.0, 2.0)))
+    error = _resample_sd(points.resampled_correlations(first_N) - points.resampled_correlations(second_N))
+    return RankDifference(value, *clip_interval(*_interval_ends(value, error, points.df), (-2.0, 2.0)))
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,13 @@ class _Points:
         return self.n_runs - int(connected_components(coo_array(edges, shape=(size, size)), directed=False)[0])
 
     def correlation(self, x_N: Floats) -> float | None:
-        """Of x and y; None of too few points, or where one of them is everywhere the same."""
-        if x_N.size < _LEAST_POINTS:
+        """Correlation of x and y; None with too few points, or where x or y is constant."""
+        if x_N.size < _MIN_POINTS:
             return None
         rho = float(_correlations(x_N, self.values[-1], self.stratum_N, np.ones((1, x_N.size)))[0])
         return None if np.isnan(rho) else rho
 
-    def resampled(self, x_N: Floats) -> Floats:
+    def resampled_correlations(self, x_N: Floats) -> Floats:
         """The correlation in each of B resamples of whole runs, drawn from a fixed seed."""
         draw = np.random.default_rng(0)
         chances_G = np.full(self.n_runs, 1 / self.n_runs)
@@ -144,23 +144,25 @@ class _Points:
         return _correlations(x_N, self.values[-1], self.stratum_N, drawn_BG[:, self.run_N])
 
 
-def _points(columns: Sequence[Sequence[float] | Floats], runs: Sequence[str], strata: Sequence[str] | None) -> _Points:
-    values: list[Floats] = [np.asarray(one, dtype=np.float64).round(_DIGITS) for one in columns]
-    known_N = np.logical_and.reduce([np.isfinite(one_N) for one_N in values])
-    labels = (runs, [""] * len(runs) if strata is None else strata)
+def _finite_points(
+    columns: Sequence[Sequence[float] | Floats], runs: Sequence[str], strata: Sequence[str] | None
+) -> _Points:
+    values: list[Floats] = [np.asarray(column, dtype=np.float64).round(_DIGITS) for column in columns]
+    known_N = np.logical_and.reduce([np.isfinite(values_N) for values_N in values])
+    label_columns = (runs, [""] * len(runs) if strata is None else strata)
     run_N, stratum_N = (
-        codes([one for one, is_known in zip(kind, known_N, strict=True) if is_known]) for kind in labels
+        codes([label for label, is_known in zip(labels, known_N, strict=True) if is_known]) for labels in label_columns
     )
-    return _Points([one_N[known_N] for one_N in values], run_N, stratum_N)
+    return _Points([values_N[known_N] for values_N in values], run_N, stratum_N)
 
 
-def _spread(figures_B: Floats) -> float | None:
+def _resample_sd(figures_B: Floats) -> float | None:
     """Standard deviation over resamples; None where most of them have no correlation."""
     known_B = figures_B[~np.isnan(figures_B)]
     return float(known_B.std(ddof=1)) if known_B.size > figures_B.size / 2 else None
 
 
-def _ends(value: float, error: float | None, df: int) -> tuple[float | None, float | None]:
+def _interval_ends(value: float, error: float | None, df: int) -> tuple[float | None, float | None]:
     return (None, None) if error is None else t_interval(value, error, df)
 
 
@@ -188,13 +190,13 @@ def _ranks(values_N: Floats, stratum_N: Codes, weights_BN: Floats) -> Floats:
     return out_BN
 
 
-def _without_means(values_N: Floats, stratum_N: Codes) -> Floats:
+def _centre_by_stratum(values_N: Floats, stratum_N: Codes) -> Floats:
     means = np.bincount(stratum_N, values_N) / np.bincount(stratum_N)
     out: Floats = values_N - means[stratum_N]
     return out
 
 
-def _explained(x_N: Floats, y_N: Floats) -> float | None:
+def _isotonic_r2(x_N: Floats, y_N: Floats) -> float | None:
     """R2 of the isotonic fit; equal values of x have one fitted value."""
     from scipy.optimize import isotonic_regression  # type: ignore[import-untyped]  # takes a third of a second to load
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from forgetbench.statistics.intervals import detectable
+from forgetbench.statistics.intervals import detectable_stderrs
 
 COLUMNS = (
     "run", "checkpoint", "dataset", "quadrant", "decoding", "metric", "n", "n_clusters", "delta", "delta_stderr",
@@ -30,7 +30,7 @@ def items_needed(scores: pd.DataFrame, differences: Sequence[float], power: floa
         power: the probability to find them.
         alpha: the level of the two-sided test.
     """
-    z = detectable(power, alpha)
+    z = detectable_stderrs(power, alpha)
     rows = [_row(row, difference, z) for row in scores.to_dict("records") for difference in differences]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype({"items_needed": "Int64", "clusters_needed": "Int64", "n": "Int64", "n_clusters": "Int64"})

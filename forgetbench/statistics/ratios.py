@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forgetbench.statistics.bounds import CHANGE, unseen_change
-from forgetbench.statistics.intervals import Estimate, bounded, clustered_mean, linear_estimate, square_and_add
+from forgetbench.statistics.bounds import CHANGE, zero_change_bound
+from forgetbench.statistics.intervals import Estimate, clip_to_limits, clustered_mean, linear_estimate, square_and_add
 from forgetbench.statistics.strata import Floats, Ways
 
 
@@ -29,11 +29,11 @@ class RatioScores:
 
     hits: ArrayLike
     """1 where an item is right and takes part, else 0."""
-    parts: ArrayLike
+    included: ArrayLike
     """1 where it takes part, else 0."""
     clusters: Ways
     hit_weight: float = 1.0
-    """How many times a hit counts what an error counts."""
+    """Weight of a hit relative to an error."""
 
 
 def clustered_ratio(scores: RatioScores) -> Estimate:
@@ -42,24 +42,24 @@ def clustered_ratio(scores: RatioScores) -> Estimate:
     Returns:
         An estimate whose n is N, all items; its value is None where no item takes part.
     """
-    sides = _sides(scores)
-    if not sides.part_N.any():
-        return _absent(sides.part_N.size)
-    rate = sides.rate
+    ratio = _ratio_of(scores)
+    if not ratio.included_N.any():
+        return _undefined(ratio.included_N.size)
+    rate = ratio.rate
     estimate = rate
-    if sides.weight != 1:
-        linear = linear_estimate(sides.value, sides.influences_N[sides.part_N], sides.ways)
-        low, high = (None if end is None else sides.weighed(end) for end in (rate.ci_low, rate.ci_high))
+    if ratio.weight != 1:
+        linear = linear_estimate(ratio.value, ratio.influences_N[ratio.included_N], ratio.ways)
+        low, high = (None if end is None else ratio.ratio_at(end) for end in (rate.ci_low, rate.ci_high))
         estimate = replace(linear, ci_low=low, ci_high=high)
-    return replace(estimate, n=sides.part_N.size)
+    return replace(estimate, n=ratio.included_N.size)
 
 
 def ratio_difference(after: RatioScores, before: RatioScores) -> Estimate:
     """The ratio after minus the ratio before, over the same items in the same order and clusters.
 
     The influences are subtracted item by item, so that what an item adds to both ratios cancels. Where no answer
-    changed, the interval is what a change of as many of J's clusters as `unseen_change` leaves open would make of the
-    ratio; where neither side varies but they differ, it is `square_and_add` of the sides' own.
+    changed, the interval is what a change of as many of J's clusters as `zero_change_bound` leaves open would make of
+    the ratio; where neither side varies but they differ, `square_and_add` builds it from the two sides.
 
     Returns:
         An estimate whose n is N; its value is None where no item takes part on one side.
@@ -67,28 +67,30 @@ def ratio_difference(after: RatioScores, before: RatioScores) -> Estimate:
     Raises:
         ValueError: the two sides are not of the same items.
     """
-    now, then = _sides(after), _sides(before)
-    n, n_before = now.part_N.size, then.part_N.size
+    after_ratio, before_ratio = _ratio_of(after), _ratio_of(before)
+    n, n_before = after_ratio.included_N.size, before_ratio.included_N.size
     if n != n_before or list(map(list, after.clusters)) != list(map(list, before.clusters)):
         raise ValueError(f"{n} items after and {n_before} before do not pair, or their clusters differ")
-    if not now.part_N.any() or not then.part_N.any():
-        return _absent(n)
-    part_N = now.part_N | then.part_N
-    influences_N = (now.influences_N - then.influences_N)[part_N]
-    estimate = linear_estimate(now.value - then.value, influences_N, _among(after.clusters, part_N))
-    if estimate.stderr == 0 and now.is_same(then):
-        estimate = _unchanged(estimate, now)
+    if not after_ratio.included_N.any() or not before_ratio.included_N.any():
+        return _undefined(n)
+    included_N = after_ratio.included_N | before_ratio.included_N
+    influences_N = (after_ratio.influences_N - before_ratio.influences_N)[included_N]
+    estimate = linear_estimate(
+        after_ratio.value - before_ratio.value, influences_N, _included_labels(after.clusters, included_N)
+    )
+    if estimate.stderr == 0 and after_ratio.is_same(before_ratio):
+        estimate = _with_zero_change_interval(estimate, after_ratio)
     elif estimate.stderr == 0:
         estimate = square_and_add(estimate, clustered_ratio(after), clustered_ratio(before))
-    return replace(bounded(estimate, CHANGE), n=n)
+    return replace(clip_to_limits(estimate, CHANGE), n=n)
 
 
 @dataclass(frozen=True)
-class _Sides:
+class _Ratio:
     """A ratio's numerator and denominator."""
 
     hit_N: Floats
-    part_N: NDArray[np.bool_]
+    included_N: NDArray[np.bool_]
     ways: list[list[str]]
     """Of the items that take part."""
     weight: float
@@ -96,7 +98,7 @@ class _Sides:
     @property
     def rate(self) -> Estimate:
         """J: the share of hits among the items that take part."""
-        return clustered_mean(self.hit_N[self.part_N], self.ways)
+        return clustered_mean(self.hit_N[self.included_N], self.ways)
 
     @property
     def value(self) -> float:
@@ -104,45 +106,45 @@ class _Sides:
 
     @property
     def influences_N(self) -> Floats:
-        found: Floats = (self.weight * self.hit_N - self.value * self._den_N) / self._den_N.sum()
-        return found
+        influences_N: Floats = (self.weight * self.hit_N - self.value * self._den_N) / self._den_N.sum()
+        return influences_N
 
     @property
     def _den_N(self) -> Floats:
-        return self.part_N + (self.weight - 1) * self.hit_N
+        return self.included_N + (self.weight - 1) * self.hit_N
 
-    def weighed(self, rate: float) -> float:
-        """The ratio where J is this."""
+    def ratio_at(self, rate: float) -> float:
+        """The ratio for a share of hits J."""
         return self.weight * rate / (1 + (self.weight - 1) * rate)
 
-    def is_same(self, other: _Sides) -> bool:
-        """Whether every item counts as it does there."""
-        return np.array_equal(self.hit_N, other.hit_N) and np.array_equal(self.part_N, other.part_N)
+    def is_same(self, other: _Ratio) -> bool:
+        """Whether every item counts the same in both."""
+        return np.array_equal(self.hit_N, other.hit_N) and np.array_equal(self.included_N, other.included_N)
 
 
-def _unchanged(estimate: Estimate, sides: _Sides) -> Estimate:
-    rate = sides.rate
+def _with_zero_change_interval(estimate: Estimate, ratio: _Ratio) -> Estimate:
+    rate = ratio.rate
     assert rate.value is not None
-    if min(one.n_clusters for one in rate.strata) < 2:
+    if min(stratum.n_clusters for stratum in rate.strata) < 2:
         return replace(estimate, ci_low=None, ci_high=None)
-    share = unseen_change(rate.strata, shares_clusters=False)
-    low, high = sides.weighed(max(0.0, rate.value - share)), sides.weighed(min(1.0, rate.value + share))
-    half = max(sides.value - low, high - sides.value)
+    share = zero_change_bound(rate.strata, shares_clusters=False)
+    low, high = ratio.ratio_at(max(0.0, rate.value - share)), ratio.ratio_at(min(1.0, rate.value + share))
+    half = max(ratio.value - low, high - ratio.value)
     return replace(estimate, ci_low=-half, ci_high=half)
 
 
-def _sides(scores: RatioScores) -> _Sides:
-    hit_N, part_N = (np.asarray(side, dtype=np.float64) for side in (scores.hits, scores.parts))
-    if hit_N.shape != part_N.shape:
-        raise ValueError(f"{hit_N.size} hits and {part_N.size} parts are not of the same items")
-    takes_part_N = part_N != 0
-    return _Sides(hit_N, takes_part_N, _among(scores.clusters, takes_part_N), scores.hit_weight)
+def _ratio_of(scores: RatioScores) -> _Ratio:
+    hit_N, included_N = (np.asarray(column, dtype=np.float64) for column in (scores.hits, scores.included))
+    if hit_N.shape != included_N.shape:
+        raise ValueError(f"{hit_N.size} hits and {included_N.size} parts are not of the same items")
+    is_included_N = included_N != 0
+    return _Ratio(hit_N, is_included_N, _included_labels(scores.clusters, is_included_N), scores.hit_weight)
 
 
-def _among(clusters: Ways, part_N: NDArray[np.bool_]) -> list[list[str]]:
+def _included_labels(clusters: Ways, included_N: NDArray[np.bool_]) -> list[list[str]]:
     """The labels of the items that take part."""
-    return [[label for label, takes_part in zip(way, part_N, strict=True) if takes_part] for way in clusters]
+    return [[label for label, is_included in zip(way, included_N, strict=True) if is_included] for way in clusters]
 
 
-def _absent(n: int) -> Estimate:
+def _undefined(n: int) -> Estimate:
     return Estimate(None, None, None, None, n, 0)

@@ -14,8 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from forgetbench.statistics.bounds import Limits, kept_within, t_interval
-from forgetbench.statistics.intervals import Estimate, bounded, contrast, unchanged
+from forgetbench.statistics.bounds import Limits, clip_interval, t_interval
+from forgetbench.statistics.intervals import Estimate, clip_to_limits, contrast, zero_variance_change
 from forgetbench.statistics.strata import Floats, Stratum, Ways, codes
 
 RESAMPLES = 2_000
@@ -58,24 +58,24 @@ def over_seeds(
         clusters: one or two sequences of N labels.
         weights: N weights, as in `contrast`: they sum to 1 for a mean, and to 0 for a difference of means.
         strata: N labels of fixed groups (datasets).
-        limits: what the weighted sum can be at least and at most; None on a scale of its own.
+        limits: range of the weighted sum; None for a metric that is no fraction of 1.
     """
     if not len(values) or not len(values[0]):
         return SeedEstimate(None, len(values), None, None, None, None, None, None)
-    values_SN = np.stack([np.asarray(one, dtype=np.float64) for one in values])
-    items = bounded(contrast(values_SN.mean(0), clusters, weights, strata), limits)
+    values_SN = np.stack([np.asarray(seed_values, dtype=np.float64) for seed_values in values])
+    items = clip_to_limits(contrast(values_SN.mean(0), clusters, weights, strata), limits)
     is_right_or_wrong = bool(np.isin(values_SN, (-1.0, 0.0, 1.0)).all())
     if not items.stderr:  # nothing varied between items
-        items = bounded(unchanged(items, clusters, is_right_or_wrong and not values_SN.any()), limits)
+        items = clip_to_limits(zero_variance_change(items, clusters, is_right_or_wrong and not values_SN.any()), limits)
     known = items.strata if is_right_or_wrong else ()
     if len(values) == 1 or items.stderr is None or items.value is None:
         error = (items.stderr, items.ci_low, items.ci_high, items.df)
         return SeedEstimate(items.value, len(values), items.stderr, None, *error, known)
     n, seed_sd = len(values_SN), float((values_SN @ weights).std(ddof=1))
-    stderr = float(_resampled(values_SN, clusters, weights, strata, items.stderr).std(ddof=1))
+    stderr = float(_bootstrap_deviations(values_SN, clusters, weights, strata, items.stderr).std(ddof=1))
     df = _satterthwaite(items, seed_sd**2 / n, n - 1)
     bounds = t_interval(items.value, stderr, df) if stderr else (items.ci_low, items.ci_high)
-    return SeedEstimate(items.value, n, items.stderr, seed_sd, stderr, *kept_within(*bounds, limits), df, known)
+    return SeedEstimate(items.value, n, items.stderr, seed_sd, stderr, *clip_interval(*bounds, limits), df, known)
 
 
 def _satterthwaite(items: Estimate, seed_variance: float, seed_df: int) -> float:
@@ -88,7 +88,9 @@ def _satterthwaite(items: Estimate, seed_variance: float, seed_df: int) -> float
     return total**2 / parts
 
 
-def _resampled(values_SN: Floats, clusters: Ways, w_N: Floats, strata: Sequence[str], item_stderr: float) -> Floats:
+def _bootstrap_deviations(
+    values_SN: Floats, clusters: Ways, w_N: Floats, strata: Sequence[str], item_stderr: float
+) -> Floats:
     """The deviation from the mean in each of B resamples."""
     n_seeds = len(values_SN)
     code_N = min((codes(way) for way in clusters), key=np.max)
@@ -102,11 +104,11 @@ def _resampled(values_SN: Floats, clusters: Ways, w_N: Floats, strata: Sequence[
 
     weights_CG = sums_CG(w_N)
     share_G = weights_CG.sum(0)
-    sums_SCG = np.stack([sums_CG(w_N * one_N) for one_N in values_SN])
+    sums_SCG = np.stack([sums_CG(w_N * seed_N) for seed_N in values_SN])
     mean_SG = sums_SCG.sum(1) / share_G
     seed_S = (mean_SG - mean_SG.mean(0)) @ share_G * np.sqrt(n_seeds / (n_seeds - 1))
 
-    seeds_BS, counts_BC = _draws(n_seeds, n_clusters)
+    seeds_BS, counts_BC = _bootstrap_draws(n_seeds, n_clusters)
     drawn_BG = counts_BC @ weights_CG
     sums_BSG = np.einsum("bc,scg->bsg", counts_BC, sums_SCG, optimize=True)
     # A resample without any item of a dataset leaves that dataset's mean as it is.
@@ -120,7 +122,7 @@ def _resampled(values_SN: Floats, clusters: Ways, w_N: Floats, strata: Sequence[
 
 
 @lru_cache(maxsize=2)
-def _draws(n_seeds: int, n_clusters: int) -> tuple[Floats, Floats]:
+def _bootstrap_draws(n_seeds: int, n_clusters: int) -> tuple[Floats, Floats]:
     """How often each seed is drawn, as a share, and each cluster; the same for all that have as many."""
     draw = np.random.default_rng(0)
     seeds_BS = draw.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), RESAMPLES) / n_seeds

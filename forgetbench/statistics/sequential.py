@@ -1,6 +1,6 @@
-"""Is a budget of loss broken? Asked again and again while a model trains, with one error rate for all the looks.
+"""Sequential test of a loss budget while a model trains, with one error rate over all looks.
 
-A look compares the same items, paired, at another checkpoint with the untouched base. What may be wrong is spent
+A look compares the same items, paired, at another checkpoint with the untouched base. The error rate is spent
 evenly: of L looks at G groups of items each bound has the level ALPHA / (L G), so that by Bonferroni's inequality all
 lower bounds of a run hold together with a probability of 1 - ALPHA at least, however looks and groups depend on each
 other; so do all upper bounds. Where the number of looks is not known, look k gets 6 / (pi k)^2 of ALPHA, which sums to
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from scipy import special  # type: ignore[import-untyped]  # scipy ships no type stubs
 
 from forgetbench.core.confidence import ALPHA, POWER
-from forgetbench.statistics.bounds import CHANGE, kept_within, unseen_change
+from forgetbench.statistics.bounds import CHANGE, clip_interval, zero_change_bound
 from forgetbench.statistics.intervals import Estimate
 
 
@@ -28,27 +28,27 @@ class Verdict:
     """What a look says of one group of items."""
 
     loss: Estimate
-    """Mean of (base - now) over the group's items; its own interval is that of a single look."""
+    """Mean of (base - now) over the group's items; its interval is that of a single look."""
     low: float | None
     """Lower and upper bound that hold over all looks; None where the items say nothing of their error."""
     high: float | None
     level: float
-    """What each of the two bounds spends of ALPHA."""
+    """The part of ALPHA that each of the two bounds spends."""
     max_loss: float
 
     @property
     def is_over(self) -> bool:
-        """The estimate exceeds the budget: seen."""
+        """The estimate exceeds the budget."""
         return self.loss.value is not None and self.loss.value > self.max_loss
 
     @property
     def is_broken(self) -> bool:
-        """The lower bound does: shown."""
+        """The lower bound exceeds the budget: the excess is shown."""
         return self.low is not None and self.low > self.max_loss
 
     @property
-    def is_kept(self) -> bool:
-        """The upper bound does not exceed it: shown to be within."""
+    def is_within_budget(self) -> bool:
+        """The upper bound is within the budget: the loss is shown to be, too."""
         return self.high is not None and self.high <= self.max_loss
 
 
@@ -62,10 +62,10 @@ class Budget:
     looks: int | None = None
     """How many are planned; None for as many as will come."""
     alpha: float = ALPHA
-    """The most that false stops may be of runs that stay within the budget."""
+    """Largest share of false stops among runs that stay within the budget."""
 
     def level(self, look: int) -> float:
-        """What each bound of a look spends of `alpha`.
+        """The part of `alpha` that each bound of a look spends.
 
         Args:
             look: its number, counted from 1.
@@ -100,7 +100,7 @@ def one_sided_bounds(change: Estimate, level: float) -> tuple[float | None, floa
     """Lower and upper bound of a mean change, each missing the truth with a probability of `level`.
 
     Bounds of the t distribution, careful with few and uneven clusters. Where the items of each dataset all changed
-    alike, the error of 0 says nothing: what `unseen_change` leaves open may lie at the other end of the range.
+    alike, the error of 0 says nothing: what `zero_change_bound` leaves open may lie at the other end of the range.
 
     Args:
         change: of shares.
@@ -109,31 +109,31 @@ def one_sided_bounds(change: Estimate, level: float) -> tuple[float | None, floa
     if change.value is None or change.stderr is None or change.df is None:
         return None, None
     if change.stderr:
-        df, inflation = _of_effective_clusters(change)
+        df, inflation = _df_and_inflation(change)
         half = float(special.stdtrit(df, 1 - level)) * change.stderr * math.sqrt(inflation)
     else:
-        shares_clusters = sum(one.n_clusters for one in change.strata) > change.n_clusters
-        half = unseen_change(change.strata, shares_clusters, level) * (2 if change.value else 1)
-    return kept_within(change.value - half, change.value + half, CHANGE)
+        shares_clusters = sum(stratum.n_clusters for stratum in change.strata) > change.n_clusters
+        half = zero_change_bound(change.strata, shares_clusters, level) * (2 if change.value else 1)
+    return clip_interval(change.value - half, change.value + half, CHANGE)
 
 
-def _of_effective_clusters(change: Estimate) -> tuple[float, float]:
+def _df_and_inflation(change: Estimate) -> tuple[float, float]:
     """Degrees of freedom, and what the variance is multiplied by, where only K effective clusters of C count.
 
-    A few large clusters carry the error of uneven ones, and their residuals are the most too small. (K / (K - 1))^2 in
-    place of C / (C - 1) is the jackknife's correction if clusters are alike.
+    Where clusters are uneven, a few large ones carry the error, and their residuals are too small by most. (K / (K -
+    1))^2 in place of C / (C - 1) is the jackknife's correction if clusters are alike.
     """
-    varied = [one for one in change.strata if one.variance]
-    total = sum(one.variance for one in varied)
+    varied = [stratum for stratum in change.strata if stratum.variance]
+    total = sum(stratum.variance for stratum in varied)
     df, inflation = 0.0, 0.0
-    for one in varied:
-        k, c = one.effective_clusters, one.n_clusters
-        df += (one.variance / total) ** 2 / (k - 1)
-        inflation += one.variance / total * (k / (k - 1)) ** 2 * (c - 1) / c
+    for stratum in varied:
+        k, c = stratum.effective_clusters, stratum.n_clusters
+        df += (stratum.variance / total) ** 2 / (k - 1)
+        inflation += stratum.variance / total * (k / (k - 1)) ** 2 * (c - 1) / c
     return 1 / df, inflation
 
 
-def smallest_shown(max_loss: float, items: float, level: float, power: float = POWER) -> float:
+def smallest_detectable_loss(max_loss: float, items: float, level: float, power: float = POWER) -> float:
     """The smallest true loss that breaks a budget at one look with this power, if answers are lost and none gained.
 
     With z of level and power, the error of a loss p of n independent items is sqrt(p (1 - p) / n), and p is the larger
@@ -150,7 +150,7 @@ def smallest_shown(max_loss: float, items: float, level: float, power: float = P
     return middle + math.sqrt(middle**2 - outer)
 
 
-def items_to_tell(loss: float, level: float, power: float = POWER) -> int:
-    """Independent items in a group that tell a loss from none at one look, as `smallest_shown` counts."""
+def items_to_detect(loss: float, level: float, power: float = POWER) -> int:
+    """Independent items in a group that tell a loss from none at one look, as `smallest_detectable_loss` counts."""
     z = float(special.ndtri(1 - level) + special.ndtri(power))
     return math.ceil(z**2 * (1 - loss) / loss)

@@ -55,8 +55,8 @@ def sign_flip_p(changes: ArrayLike, clusters: Ways, weights: ArrayLike | None = 
     # In units of the smallest weight a quadrant's sums are often whole numbers.
     parts_N = change_N * (w_N / w_N[w_N > 0].min())
     if len(ways) == 1:
-        return _one_way(np.bincount(ways[0], parts_N).astype(np.float64))
-    return _two_ways(parts_N, ways[0], ways[1])
+        return _one_way_p_value(np.bincount(ways[0], parts_N).astype(np.float64))
+    return _two_way_p_value(parts_N, ways[0], ways[1])
 
 
 def holm(p_values: Sequence[float | None], family: int | None = None) -> list[float | None]:
@@ -116,16 +116,16 @@ def t_test_p(change: Estimate | SeedEstimate) -> float | None:
     return float(2 * special.stdtr(change.df, -abs(change.value) / change.stderr))
 
 
-def _one_way(sums_A: Floats) -> float:
+def _one_way_p_value(sums_A: Floats) -> float:
     total, sizes_A = abs(float(sums_A.sum())), np.abs(sums_A[sums_A != 0])
     whole_A = np.rint(sizes_A)
     is_whole = np.allclose(sizes_A, whole_A, rtol=0, atol=_ROUNDING * max(1.0, sizes_A.max(initial=0)))
     if is_whole and whole_A.sum() * sizes_A.size <= _EXACT_COST:
-        return _exact(whole_A.astype(np.int64), round(total))
-    return _share(sizes_A.size, total, lambda flips_FA: np.abs(flips_FA @ sizes_A), sizes_A.sum())
+        return _exact_p_value(whole_A.astype(np.int64), round(total))
+    return _flip_p_value(sizes_A.size, total, lambda flips_FA: np.abs(flips_FA @ sizes_A), sizes_A.sum())
 
 
-def _exact(sizes_A: NDArray[np.int64], total: int) -> float:
+def _exact_p_value(sizes_A: NDArray[np.int64], total: int) -> float:
     """P(|sum of +-size| >= total) from the distribution of the sum of those that stay positive, size by size."""
     probabilities = np.ones(1)
     for size in sizes_A:
@@ -137,7 +137,7 @@ def _exact(sizes_A: NDArray[np.int64], total: int) -> float:
     return min(1.0, float(probabilities[np.abs(sums) >= total].sum()))
 
 
-def _two_ways(parts_N: Floats, a_N: NDArray[Any], b_N: NDArray[Any]) -> float:
+def _two_way_p_value(parts_N: Floats, a_N: NDArray[Any], b_N: NDArray[Any]) -> float:
     from scipy import sparse
 
     table_AB = sparse.csr_array((parts_N, (a_N, b_N)))
@@ -157,10 +157,10 @@ def _two_ways(parts_N: Floats, a_N: NDArray[Any], b_N: NDArray[Any]) -> float:
         return out
 
     observed = float(statistic(np.ones((1, sums_A.size)))[0])
-    return _share(sums_A.size, observed, statistic, observed)
+    return _flip_p_value(sums_A.size, observed, statistic, observed)
 
 
-def _share(n: int, observed: float, statistic: Callable[[Floats], Floats], scale: float) -> float:
+def _flip_p_value(n: int, observed: float, statistic: Callable[[Floats], Floats], scale: float) -> float:
     """Share of flips whose statistic is at least the observed one: of all of them, or of those drawn."""
     least = observed - _ROUNDING * scale
     if n <= _ENUMERATED:

@@ -26,14 +26,14 @@ class Stratum:
     """How much its mean counts, without the sign."""
     n_clusters: int
     effective_clusters: float
-    """Clusters of equal size that would know as much: Kish's (sum of w)^2 / sum of w^2 over clusters."""
+    """Number of equal-sized clusters with the same information: Kish's (sum of w)^2 / sum of w^2 over clusters."""
     effective_items: float
-    """Independent items that would have its error; its effective clusters where nothing varied."""
+    """Number of independent items with the same error; the effective clusters where nothing varied."""
     variance: float
     """What it adds to the variance of the estimate."""
 
 
-def scaled(influences_N: Floats, code_N: Codes, group_N: Codes) -> Floats:
+def correct_for_few_clusters(influences_N: Floats, code_N: Codes, group_N: Codes) -> Floats:
     """Influences times sqrt(C_g / (C_g - 1)), which corrects the variance of each stratum for its few clusters."""
     counts_G = cluster_counts(code_N, group_N)
     return influences_N * np.sqrt(counts_G / np.maximum(counts_G - 1, 1))[group_N]
@@ -45,28 +45,30 @@ def cluster_counts(code_N: Codes, group_N: Codes) -> Codes:
     return np.bincount(np.unique(group_N * n_codes + code_N) // n_codes).astype(np.int64)
 
 
-def strata_of(influences_N: Floats, weights_N: Floats, code_N: Codes, group_N: Codes) -> list[Stratum]:
+def summarise_strata(influences_N: Floats, weights_N: Floats, code_N: Codes, group_N: Codes) -> list[Stratum]:
     """The strata of an estimate whose items have these influences and weights, by one way of clustering."""
-    corrected_N = scaled(influences_N, code_N, group_N)
-    found = []
+    corrected_N = correct_for_few_clusters(influences_N, code_N, group_N)
+    strata = []
     for group in range(int(group_N.max()) + 1):
-        mine = group_N == group
-        w, codes = np.abs(weights_N[mine]), np.unique(code_N[mine], return_inverse=True)[1]
-        sizes_C, sums_C = np.bincount(codes, w), np.bincount(codes, corrected_N[mine])
+        in_group = group_N == group
+        w, group_codes = np.abs(weights_N[in_group]), np.unique(code_N[in_group], return_inverse=True)[1]
+        sizes_C, sums_C = np.bincount(group_codes, w), np.bincount(group_codes, corrected_N[in_group])
         kish = float(sizes_C.sum() ** 2 / (sizes_C @ sizes_C))
         items = float(w.sum() ** 2 / (w @ w))
-        variance, independent = float(sums_C @ sums_C), float(np.square(influences_N[mine]).sum())
+        variance, independent = float(sums_C @ sums_C), float(np.square(influences_N[in_group]).sum())
         effective = items * min(1.0, independent / variance) if variance else min(items, kish)
-        found.append(Stratum(float(w.sum()), sizes_C.size, kish, effective, variance))
-    return found
+        strata.append(Stratum(float(w.sum()), sizes_C.size, kish, effective, variance))
+    return strata
 
 
 def degrees_of_freedom(strata: Sequence[Stratum]) -> float:
     """C - 1 of one stratum; of several, those of each by its part of the variance (Satterthwaite 1946)."""
-    total = sum(one.variance for one in strata)
+    total = sum(stratum.variance for stratum in strata)
     if not total:
-        return min(one.n_clusters for one in strata) - 1.0
-    return float(total**2 / sum(one.variance**2 / (one.n_clusters - 1) for one in strata if one.variance))
+        return min(stratum.n_clusters for stratum in strata) - 1.0
+    return float(
+        total**2 / sum(stratum.variance**2 / (stratum.n_clusters - 1) for stratum in strata if stratum.variance)
+    )
 
 
 def codes(labels: Sequence[Any]) -> Codes:
@@ -76,7 +78,7 @@ def codes(labels: Sequence[Any]) -> Codes:
     return np.array([place[text] for text in texts], dtype=np.int64)
 
 
-def codes_of(clusters: Ways, n: int) -> list[Codes]:
+def cluster_codes(clusters: Ways, n: int) -> list[Codes]:
     """Numbers for the labels of every way.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How far a checkpoint's answers are from the base's, item by item, by the log-probabilities of the options."""
+"""Distance of a checkpoint's answers from the base's, item by item, by the log-probabilities of the options."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy as np
 from forgetbench.core.records import AnswerKind
 from forgetbench.statistics.bounds import SHARE, Limits
 from forgetbench.statistics.divergence import (
-    among_outcomes,
     kl_divergence,
-    log_rows,
+    logprob_matrix,
+    normalise_outcomes,
     total_variation,
-    with_rest,
+    with_remainder,
 )
 from forgetbench.statistics.intervals import ClusteredScores
 from forgetbench.statistics.strata import Floats
 from forgetbench.tables.cell_view import CellView
 
 LENGTH_NORMALISED = "lmms-eval"
-"""Predictions of this source hold the mean log-probability per token, which is of no distribution."""
+"""Predictions of this source hold the mean log-probability per token, which forms no distribution."""
 _DIVERGENCE: Limits = (0.0, math.inf)
 _Pair: TypeAlias = tuple[Floats, Floats]
 
 
 def drift_scores(name: str, cell: CellView, base: CellView) -> ClusteredScores | None:
-    """One of DRIFT of every item; None where it does not apply.
+    """A drift measure of every item; None where it does not apply.
 
     Args:
-        name: of DRIFT.
+        name: key of DRIFT.
         cell: a checkpoint's answers.
         base: the untouched model's, in the cell's order.
     """
@@ -50,67 +50,71 @@ def _flips(cell: CellView, base: CellView) -> Floats:
     return changed
 
 
-def _from_base(pair: Callable[[CellView, CellView], _Pair | None]) -> Callable[[CellView, CellView], Floats | None]:
+def _kl_from_base(
+    read_pair: Callable[[CellView, CellView], _Pair | None],
+) -> Callable[[CellView, CellView], Floats | None]:
     def divergence(cell: CellView, base: CellView) -> Floats | None:
-        found = pair(cell, base)
-        return None if found is None else kl_divergence(found[1], found[0])
+        pair = read_pair(cell, base)
+        return None if pair is None else kl_divergence(pair[1], pair[0])
 
     return divergence
 
 
-def _to_base(pair: Callable[[CellView, CellView], _Pair | None]) -> Callable[[CellView, CellView], Floats | None]:
+def _kl_to_base(
+    read_pair: Callable[[CellView, CellView], _Pair | None],
+) -> Callable[[CellView, CellView], Floats | None]:
     def divergence(cell: CellView, base: CellView) -> Floats | None:
-        found = pair(cell, base)
-        return None if found is None else kl_divergence(*found)
+        pair = read_pair(cell, base)
+        return None if pair is None else kl_divergence(*pair)
 
     return divergence
 
 
 def _total_variation(cell: CellView, base: CellView) -> Floats | None:
-    pair = _options(cell, base)
+    pair = _option_distributions(cell, base)
     return None if pair is None else total_variation(*pair)
 
 
-def _options(cell: CellView, base: CellView) -> _Pair | None:
+def _option_distributions(cell: CellView, base: CellView) -> _Pair | None:
     """Both distributions over the options, the checkpoint's first."""
     if LENGTH_NORMALISED in cell.context.settings + base.context.settings:
         return None
-    return among_outcomes(_log_rows(cell)), among_outcomes(_log_rows(base))
+    return normalise_outcomes(_logprob_matrix(cell)), normalise_outcomes(_logprob_matrix(base))
 
 
-def _answers(cell: CellView, base: CellView) -> _Pair | None:
-    """Both distributions over the options and everything else that the model might begin its answer with."""
-    if LENGTH_NORMALISED in cell.context.settings + base.context.settings or not _exclusive(cell):
+def _answer_distributions(cell: CellView, base: CellView) -> _Pair | None:
+    """Both distributions over the options and one outcome for every other answer, the checkpoint's first."""
+    if LENGTH_NORMALISED in cell.context.settings + base.context.settings or not _has_exclusive_options(cell):
         return None
-    sides = with_rest(_log_rows(cell)), with_rest(_log_rows(base))
+    sides = with_remainder(_logprob_matrix(cell)), with_remainder(_logprob_matrix(base))
     return None if sides[0] is None or sides[1] is None else (sides[0], sides[1])
 
 
-def _log_rows(cell: CellView) -> Floats:
-    return log_rows(list(cell.frame["option_logprobs"]))
+def _logprob_matrix(cell: CellView) -> Floats:
+    return logprob_matrix(list(cell.frame["option_logprobs"]))
 
 
-def _exclusive(cell: CellView) -> bool:
-    """Whether no reply begins with two options: letters, options that end differently, or ones scored with an end."""
+def _has_exclusive_options(cell: CellView) -> bool:
+    """Whether no reply can begin with two options: letters, options scored with an end, or none a prefix of another."""
     if '"answer_end": true' in cell.context.settings or cell.frame["kind"].eq(AnswerKind.letter).all():
         return True
-    every = {tuple(options) for options in cell.frame["options"]}
+    option_sets = {tuple(options) for options in cell.frame["options"]}
     return not any(
-        longer.startswith(one)
-        for options in every
-        for place, one in enumerate(options)
-        for other, longer in enumerate(options)
-        if place != other
+        longer.startswith(shorter)
+        for options in option_sets
+        for shorter_place, shorter in enumerate(options)
+        for longer_place, longer in enumerate(options)
+        if shorter_place != longer_place
     )
 
 
 DRIFT: dict[str, Callable[[CellView, CellView], Floats | None]] = {
-    "kl_from_base": _from_base(_options),
-    "kl_to_base": _to_base(_options),
+    "kl_from_base": _kl_from_base(_option_distributions),
+    "kl_to_base": _kl_to_base(_option_distributions),
     "total_variation": _total_variation,
     "flips": _flips,
-    "answer_kl_from_base": _from_base(_answers),
-    "answer_kl_to_base": _to_base(_answers),
+    "answer_kl_from_base": _kl_from_base(_answer_distributions),
+    "answer_kl_to_base": _kl_to_base(_answer_distributions),
 }
 """Rows of scores.csv that compare a checkpoint with its base; `from` is KL(base || checkpoint)."""
 _SHARES = ("total_variation", "flips")

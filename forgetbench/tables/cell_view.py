@@ -1,4 +1,4 @@
-"""What the tables are made from: a cell's items with their context."""
+"""Input of the tables: a cell's items with their context."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from forgetbench.statistics.strata import join_ways
 
 @dataclass(frozen=True)
 class RowContext:
-    """What a table says about a cell beside its scores."""
+    """A cell's columns in a table besides its scores."""
 
     run: str
     model: str
@@ -27,7 +27,7 @@ class RowContext:
     method: str
     parts: str
     lr: float | str
-    """One rate, or one per part as text."""
+    """A single rate, or a rate per part as text."""
     mix: str
     mix_ratio: float | None
     seed: int | None
@@ -40,7 +40,7 @@ class RowContext:
     probe: bool
     """The class-label probe: it has its own metrics and enters no quadrant."""
     probe_of: str
-    """The dataset that this one is, with class names among its options; empty for all others."""
+    """The dataset that this probe repeats with class names among the options; empty for all others."""
     decoding: str
     metric: Metric
     """How `score` was made."""
@@ -66,12 +66,12 @@ class RowContext:
 
     @property
     def base_key(self) -> tuple[str, str, str]:
-        """What a cell and its base share."""
+        """Key shared by a cell and its base."""
         return self.run, self.dataset, self.decoding
 
     @property
     def stage_key(self) -> tuple[str, int]:
-        """Run and stage; the base is a stage of its own, 0."""
+        """Run and stage; the base is stage 0."""
         return self.run, 0 if self.is_base else self.stage
 
     def matching_key(self, dataset: str, decoding: str) -> tuple[object, ...]:
@@ -80,7 +80,7 @@ class RowContext:
 
 
 def target_sets(target: str) -> list[str]:
-    """The datasets of what tables call a target: one or several joined by `+`, without the names of splits."""
+    """The datasets of a table's target, which joins several by `+`; without the names of splits."""
     return list(dict.fromkeys(name.partition(":")[0] for name in target.split("+")))
 
 
@@ -100,11 +100,11 @@ def row_context(
         probe: the cell's options hold class names.
         labels: what the target trains, for the measures that need it.
     """
-    found: dict[str, Any] = {name: None if pd.isna(row[name]) else row[name] for name in _COLUMNS}
-    whole = {name: int(value) for name in ("seed", "stage", "step") if (value := found[name]) is not None}
-    dataset = str(found["dataset"])
+    fields: dict[str, Any] = {name: None if pd.isna(row[name]) else row[name] for name in _COLUMNS}
+    whole_numbers = {name: int(value) for name in ("seed", "stage", "step") if (value := fields[name]) is not None}
+    dataset = str(fields["dataset"])
     return RowContext(
-        **found | whole,
+        **fields | whole_numbers,
         placement=placement,
         probe=probe,
         probe_of=dataset.removesuffix(PROBE_SUFFIX) if dataset.endswith(PROBE_SUFFIX) else "",
@@ -132,24 +132,27 @@ class CellView:
         return ways(self.frame, self.context.dataset)
 
 
-def _label(label: str, image_sha256: str, dataset: str) -> str:
-    """A label that is equal across datasets only where it means the same: pictures are told apart by content."""
+def _global_label(label: str, image_sha256: str, dataset: str) -> str:
+    """A label that is equal across datasets only where it means the same: pictures are compared by content."""
     field, _, value = label.partition("=")
     if field == "image":
         return f"image={image_sha256 or f'{dataset}/{value}'}"
     return f"id={dataset}/{value}" if field == "id" else label
 
 
-def _field(label: str) -> tuple[bool, str]:
-    """Pictures first, so that datasets which list their ways in another order join them by what they mean."""
+def _way_order(label: str) -> tuple[bool, str]:
+    """Sort key with pictures first, so that ways join by meaning where datasets list them in different orders."""
     field = str(label).partition("=")[0]
     return field != "image", field
 
 
 def ways(frame: pd.DataFrame, dataset: str) -> list[list[str]]:
-    """Cluster labels by way; an item that declares none is its own cluster."""
+    """Cluster labels by way; an item without labels is a cluster by itself."""
     items = [
-        [[_label(str(label), image, dataset)] for label in (sorted(labels, key=_field) if len(labels) > 1 else labels)]
+        [
+            [_global_label(str(label), image, dataset)]
+            for label in (sorted(labels, key=_way_order) if len(labels) > 1 else labels)
+        ]
         or [[f"item={dataset}/{sample_id}"]]
         for labels, sample_id, image in zip(frame["cluster"], frame["sample_id"], frame["image_sha256"], strict=True)
     ]
@@ -158,23 +161,23 @@ def ways(frame: pd.DataFrame, dataset: str) -> list[list[str]]:
 
 def aligned(base: CellView, cell: CellView) -> CellView:
     """The base with its items in the cell's order."""
-    found = matched(base, cell)
-    if found is None or len(base.frame) != len(cell.frame):
-        ours, theirs = set(cell.frame["sample_id"]), set(base.frame["sample_id"])
-        wrong = sorted(map(str, ours ^ theirs))[:3] or ["repeated ids"]
+    ordered = matched(base, cell)
+    if ordered is None or len(base.frame) != len(cell.frame):
+        cell_ids, base_ids = set(cell.frame["sample_id"]), set(base.frame["sample_id"])
+        differing = sorted(map(str, cell_ids ^ base_ids))[:3] or ["repeated ids"]
         raise UserError(
             f"{cell.context.run}: {cell.context.checkpoint} and the base hold different items of "
-            f"{cell.context.dataset} ({len(cell.frame)} and {len(base.frame)}; e.g. {', '.join(wrong)}). "
+            f"{cell.context.dataset} ({len(cell.frame)} and {len(base.frame)}; e.g. {', '.join(differing)}). "
             "Forgetting is paired by item: run eval-matrix again with the same data for both."
         )
-    return found
+    return ordered
 
 
 def matched(other: CellView, cell: CellView) -> CellView | None:
     """Another cell with the cell's items in the cell's order; None if it lacks one of them."""
     if cell.frame["sample_id"].tolist() == other.frame["sample_id"].tolist() and cell.frame["sample_id"].is_unique:
         return other
-    ours, theirs = pd.Index(cell.frame["sample_id"]), pd.Index(other.frame["sample_id"])
-    if not (ours.is_unique and theirs.is_unique and ours.isin(theirs).all()):
+    cell_ids, other_ids = pd.Index(cell.frame["sample_id"]), pd.Index(other.frame["sample_id"])
+    if not (cell_ids.is_unique and other_ids.is_unique and cell_ids.isin(other_ids).all()):
         return None
-    return replace(other, frame=other.frame.iloc[theirs.get_indexer(ours)].reset_index(drop=True))
+    return replace(other, frame=other.frame.iloc[other_ids.get_indexer(cell_ids)].reset_index(drop=True))

@@ -1,6 +1,6 @@
-"""drift.csv: how far answers on the target's items moved, beside what was learnt there and what was lost elsewhere.
+"""drift.csv: drift of the answers on the target's items, beside the gain there and the loss elsewhere.
 
-A row is one checkpoint. Drift is read from the options' log-probabilities, so all of it is of the decoding `choice`.
+A row is a checkpoint. Drift is computed from the options' log-probabilities, so only the decoding `choice` has it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from forgetbench.tables.answer_drift import DRIFT, drift_scores
 from forgetbench.tables.cell_view import CellView, aligned
 from forgetbench.tables.metrics import Cells
 from forgetbench.tables.scores import RUN_COLUMNS
-from forgetbench.tables.summary import is_source, pooled, target_cells
+from forgetbench.tables.summary import is_source, pool_cells, target_cells
 
 ELSEWHERE = "loss_elsewhere"
 LEARNT = "target_delta"
@@ -46,7 +46,7 @@ def drift_rows(cells: Sequence[CellView]) -> pd.DataFrame:
     Drift is the mean over the target's items; of sets that are trained jointly each counts once. `target_delta` is
     what the target gained. `loss_elsewhere` is what the source sets of summary.csv lost, each counted once, and
     `loss_<quadrant>` the same of one quadrant: minus the change from the base, as a fraction of 1. The class-label
-    probe, sets seen in the mix and metrics on a scale of their own are in no loss.
+    probe, sets seen in the mix and metrics that are no fraction of 1 are in no loss.
 
     Returns:
         Rows without the base, which has no drift; none where the target has no options.
@@ -71,9 +71,9 @@ def joined_drift(paths: Iterable[Path]) -> pd.DataFrame:
 
 
 def _row(group: Sequence[CellView], index: Cells) -> dict[str, object] | None:
-    """None where nothing is known of the target's drift."""
+    """A row, or None where the target has no drift."""
     target = target_cells(group)
-    drifts = {name: found for name in DRIFT if (found := _drift(name, target, index))}
+    drifts = {name: estimate for name in DRIFT if (estimate := _drift(name, target, index))}
     if not drifts:
         return None
     any_drift, context = next(iter(drifts.values())), group[0].context
@@ -81,15 +81,15 @@ def _row(group: Sequence[CellView], index: Cells) -> dict[str, object] | None:
     row |= {"decoding": context.decoding, "n": any_drift.n, "n_clusters": any_drift.n_clusters}
     for name, drift in drifts.items():
         row |= _columns(name, drift)
-    row |= _columns(LEARNT, pooled(target, index).change.difference)
+    row |= _columns(LEARNT, pool_cells(target, index).change.difference)
     sources = [cell for cell in group if is_source(cell)]
     row |= _loss(ELSEWHERE, sources, index) | {"n_sources": len(sources)}
     for quadrant, name in LOSSES.items():
-        row |= _loss(name, [cell for cell in group if _counts(cell, quadrant)], index)
+        row |= _loss(name, [cell for cell in group if _is_in_quadrant(cell, quadrant)], index)
     return row
 
 
-def _counts(cell: CellView, quadrant: str) -> bool:
+def _is_in_quadrant(cell: CellView, quadrant: str) -> bool:
     if quadrant != QUADRANTS[0]:
         return cell.context.placement.quadrant == quadrant and is_source(cell)
     context = cell.context
@@ -101,26 +101,26 @@ def _drift(name: str, cells: Sequence[CellView], index: Cells) -> Estimate | Non
     """The mean over some datasets, each with equal weight; None unless it is known of all."""
     pairs = [(cell, base) for cell in cells if (base := index.base(cell)) is not None]
     scores = [drift_scores(name, cell, aligned(base, cell)) for cell, base in pairs]
-    found = [one for one in scores if one is not None]
-    if not found or len(found) < len(cells):
+    known = [cell_scores for cell_scores in scores if cell_scores is not None]
+    if not known or len(known) < len(cells):
         return None
-    values = [np.asarray(one.values) for one in found]
-    sizes = [one.size for one in values]
+    values = [np.asarray(cell_scores.values) for cell_scores in known]
+    sizes = [cell_values.size for cell_values in values]
     return clustered_mean(
         np.concatenate(values),
-        join_ways(*(one.clusters for one in found)),
-        None if len(found) == 1 else np.repeat([1 / (len(found) * n) for n in sizes], sizes),
-        np.repeat([cell.context.dataset for cell in cells], sizes).tolist() if len(found) > 1 else None,
-        found[0].limits,
+        join_ways(*(cell_scores.clusters for cell_scores in known)),
+        None if len(known) == 1 else np.repeat([1 / (len(known) * n) for n in sizes], sizes),
+        np.repeat([cell.context.dataset for cell in cells], sizes).tolist() if len(known) > 1 else None,
+        known[0].limits,
     )
 
 
 def _loss(name: str, cells: Sequence[CellView], index: Cells) -> dict[str, object]:
-    delta = pooled(cells, index).change.difference
+    delta = pool_cells(cells, index).change.difference
     return _columns(name, delta, sign=-1)
 
 
 def _columns(name: str, estimate: Estimate, sign: int = 1) -> dict[str, object]:
     ends = [estimate.ci_low, estimate.ci_high][::sign]
-    value, *bounds = (None if one is None else sign * one + 0.0 for one in (estimate.value, *ends))
+    value, *bounds = (None if number is None else sign * number + 0.0 for number in (estimate.value, *ends))
     return dict(zip(with_error(name), (value, estimate.stderr, *bounds), strict=True))

@@ -1,4 +1,4 @@
-"""guard.csv: what each look of a guarded run saw, what it showed, and what followed; no model and no torch needed."""
+"""guard.csv: the losses at each look of a guarded run, their bounds, and the decision; no model or torch needed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ GUARD_COLUMNS = (
     "budget", "level", "spent", "over", "broken", "kept", "decision",
 )  # fmt: skip
 DECISIONS = GO_ON, STOP, END = "go on", "stop", "end"
-"""What followed: training went on, was ended by the budget, or came to its own end."""
+"""Decision after a look: training goes on, is stopped by the budget, or is complete."""
 MEAN = "mean"
 """The group of `guard.over=mean`."""
 
 Groups = Mapping[str, Mapping[str, float]]
-"""Group -> dataset -> what its mean counts there; the weights of a group sum to 1."""
+"""Group -> dataset -> weight of its mean; the weights of a group sum to 1."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Look:
 
 
 def groups_of(quadrants: Mapping[str, str], in_mean: bool) -> Groups:
-    """What a budget is for: quadrants of datasets with equal weight, or the mean of the quadrants.
+    """Groups that a budget is for: quadrants of datasets with equal weight, or the mean of the quadrants.
 
     Args:
-        quadrants: of every dataset; one that is in none is a group by itself.
+        quadrants: dataset -> quadrant; a dataset in none is a group by itself.
         in_mean: whether the quadrants' mean counts, and not each of them.
     """
     members: dict[str, list[str]] = {}
@@ -51,7 +51,7 @@ def groups_of(quadrants: Mapping[str, str], in_mean: bool) -> Groups:
     weights = {group: dict.fromkeys(names, 1 / len(names)) for group, names in sorted(members.items())}
     if not in_mean:
         return weights
-    return {MEAN: {name: one / len(weights) for group in weights.values() for name, one in group.items()}}
+    return {MEAN: {name: weight / len(weights) for group in weights.values() for name, weight in group.items()}}
 
 
 def loss(cells: Mapping[str, tuple[CellView, CellView]], weights: Mapping[str, float]) -> Estimate:
@@ -60,15 +60,15 @@ def loss(cells: Mapping[str, tuple[CellView, CellView]], weights: Mapping[str, f
     Raises:
         UserError: a checkpoint and the base hold different items.
     """
-    pairs = [(aligned(base, now), now) for base, now in (cells[name] for name in weights)]
-    before, after = ([item_scores(one) for one in side] for side in zip(*pairs, strict=True))
-    sizes = [len(now.frame) for _, now in pairs]
-    each = [weight / size for weight, size in zip(weights.values(), sizes, strict=True)]
+    pairs = [(aligned(base, checkpoint), checkpoint) for base, checkpoint in (cells[name] for name in weights)]
+    before, after = ([item_scores(cell) for cell in side] for side in zip(*pairs, strict=True))
+    sizes = [len(checkpoint.frame) for _, checkpoint in pairs]
+    item_weights = [weight / size for weight, size in zip(weights.values(), sizes, strict=True)]
     return paired_difference(
-        np.concatenate([np.asarray(one.values) for one in before]),
-        np.concatenate([np.asarray(one.values) for one in after]),
-        join_ways(*(one.clusters for one in after)),
-        None if len(pairs) == 1 else np.repeat(each, sizes),
+        np.concatenate([np.asarray(scores.values) for scores in before]),
+        np.concatenate([np.asarray(scores.values) for scores in after]),
+        join_ways(*(scores.clusters for scores in after)),
+        None if len(pairs) == 1 else np.repeat(item_weights, sizes),
         np.repeat(list(weights), sizes).tolist(),
     ).difference
 
@@ -77,7 +77,8 @@ def guard_rows(run: str, looks: Sequence[Look], groups: Groups, budget: Budget) 
     """guard.csv: a row per look and group; fractions of 1.
 
     `low` and `high` hold together over all looks and groups, each side with the confidence of every interval; `level`
-    is what each of the two spends, `spent` what all up to this look have. A look that stops the run is the last.
+    is the part of ALPHA that each of the two spends, `spent` the part spent up to this look. A look that stops the run
+    is the last.
 
     Args:
         run: its name.
@@ -90,12 +91,14 @@ def guard_rows(run: str, looks: Sequence[Look], groups: Groups, budget: Budget) 
     for number, look in enumerate(looks, start=1):
         verdicts = budget.verdicts(number, {group: loss(look.cells, weights) for group, weights in groups.items()})
         spent += budget.level(number) * len(groups)
-        stops = any(one.is_broken for one in verdicts.values())
+        stops = any(verdict.is_broken for verdict in verdicts.values())
         decision = STOP if stops else END if number == budget.looks else GO_ON
         place = {"run": run, "look": number, "looks": budget.looks, "stage": look.stage, "step": look.step}
         rows += [
-            place | {"group": group, "datasets": "+".join(groups[group])} | _columns(one, round(spent, 12), decision)
-            for group, one in verdicts.items()
+            place
+            | {"group": group, "datasets": "+".join(groups[group])}
+            | _columns(verdict, round(spent, 12), decision)
+            for group, verdict in verdicts.items()
         ]
         if stops:
             break
@@ -115,7 +118,7 @@ def _columns(verdict: Verdict, spent: float, decision: str) -> dict[str, object]
         "spent": spent,
         "over": verdict.is_over,
         "broken": verdict.is_broken,
-        "kept": verdict.is_kept,
+        "kept": verdict.is_within_budget,
         "decision": decision,
     }
 
@@ -129,15 +132,15 @@ class Ending:
     last_look: int
     """The step of the last look: training went no further."""
     is_stopped: bool
-    """The budget was shown to be broken."""
-    is_kept: bool
-    """The upper bounds at `step` are within the budget, too."""
+    """Whether the budget was shown to be broken."""
+    is_within_budget: bool
+    """Whether the upper bounds at `step` are within the budget, too."""
     broken: str
     """The group that was shown to lose most, of a run that was stopped; else empty."""
     loss: float
     """Its loss at that look."""
     low: float
-    """And the least that it can have lost."""
+    """Lower bound of that loss."""
     budget: float
 
 
@@ -149,7 +152,9 @@ def ending(rows: pd.DataFrame) -> Ending | None:
     """
     if rows.empty or rows["decision"].iloc[-1] == GO_ON:
         return None
-    is_over, is_kept = (rows.groupby("step")[name].agg(how) for name, how in (("over", "any"), ("kept", "all")))
+    is_over, is_within_budget = (
+        rows.groupby("step")[name].agg(how) for name, how in (("over", "any"), ("kept", "all"))
+    )
     within = [int(step) for step in is_over.index[~is_over.astype(bool)]]
     step, last_look = max(within, default=0), int(rows["step"].max())
     last = rows[rows["step"] == last_look]
@@ -159,7 +164,7 @@ def ending(rows: pd.DataFrame) -> Ending | None:
         step=step,
         last_look=last_look,
         is_stopped=is_stopped,
-        is_kept=step == 0 or bool(is_kept[step]),
+        is_within_budget=step == 0 or bool(is_within_budget[step]),
         broken=str(worst["group"]) if is_stopped else "",
         loss=float(worst["loss"]) if is_stopped else 0.0,
         low=float(worst["low"]) if is_stopped else 0.0,

@@ -10,9 +10,9 @@ from forgetbench.tables.cell_view import RowContext
 
 
 def last_stage(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every run's rows of its last stage; the base is a stage of its own.
+    """Every run's rows of its last stage; the base is a separate stage.
 
-    Earlier stages have another target, so that their quadrants are others.
+    Earlier stages have other targets, and therefore other quadrants.
     """
     return frame if frame.empty else frame[frame["stage"] == frame.groupby("run")["stage"].transform("max")]
 
@@ -22,7 +22,7 @@ def last_step(frame: pd.DataFrame, of_each_variant: bool = False) -> pd.DataFram
 
     Args:
         frame: rows with `run`, `step` and, if it matters, `variant`.
-        of_each_variant: each variant has a last step of its own, and so have the checkpoints as trained.
+        of_each_variant: find the last step separately for each variant and for the checkpoints as trained.
     """
     if frame.empty:
         return frame
@@ -35,27 +35,27 @@ def last_step(frame: pd.DataFrame, of_each_variant: bool = False) -> pd.DataFram
 def last_step_of_stages(frame: pd.DataFrame) -> pd.DataFrame:
     """Every run's rows at the last step of each of its stages, and its base."""
     stage = frame["stage"].where(frame["step"] > 0, 0)
-    found: pd.DataFrame = frame[frame["step"] == frame.groupby(["run", stage])["step"].transform("max")]
-    return found
+    rows: pd.DataFrame = frame[frame["step"] == frame.groupby(["run", stage])["step"].transform("max")]
+    return rows
 
 
 def as_trained(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of checkpoints as training left them, without those that were changed afterwards."""
-    found: pd.DataFrame = frame[frame["variant"].isna() | (frame["variant"] == "")]
-    return found
+    rows: pd.DataFrame = frame[frame["variant"].isna() | (frame["variant"] == "")]
+    return rows
 
 
 def last_checkpoints(contexts: Iterable[RowContext]) -> dict[str, tuple[int, int]]:
     """Run -> stage and step of its last checkpoint."""
     last: dict[str, tuple[int, int]] = {}
-    for one in contexts:
-        last[one.run] = max((one.stage, one.step), last.get(one.run, (0, 0)))
+    for context in contexts:
+        last[context.run] = max((context.stage, context.step), last.get(context.run, (0, 0)))
     return last
 
 
 def stage_ends(contexts: Iterable[RowContext]) -> dict[tuple[str, int], int]:
     """Run and stage -> the stage's last step; of the base, stage 0, it is 0."""
     last: dict[tuple[str, int], int] = {}
-    for one in contexts:
-        last[one.stage_key] = max(one.step, last.get(one.stage_key, 0))
+    for context in contexts:
+        last[context.stage_key] = max(context.step, last.get(context.stage_key, 0))
     return last

@@ -1,4 +1,4 @@
-"""The metrics of a cell: the dataset's own, and what its answers tell besides, item by item where they can.
+"""The metrics of a cell: the dataset's metric, and further measures of its answers, by item where possible.
 
 Each metric says to which cells it applies; where it does not, or has no value, there is no row.
 """
@@ -35,44 +35,44 @@ Scores = ClusteredScores | RatioScores | float
 
 
 class Cells:
-    """All cells of a table, found by what they are of."""
+    """Index of all cells of a table."""
 
     def __init__(self, cells: Iterable[CellView]) -> None:
         """Index the cells."""
         self._all = list(cells)
         self._bases = {cell.context.base_key: cell for cell in self._all if cell.context.is_base}
-        self._found = {
+        self._by_key = {
             cell.context.matching_key(cell.context.dataset, cell.context.decoding): cell for cell in self._all
         }
 
     def base(self, cell: CellView) -> CellView | None:
-        """The cell of the same run's untouched model."""
+        """The cell of the untouched model of the same run."""
         return self._bases.get(cell.context.base_key)
 
     def matching_cell(self, cell: CellView, dataset: str, decoding: str) -> CellView | None:
         """Another cell of the same checkpoint, its items in this cell's order; None if it lacks one of them."""
-        other = self._found.get(cell.context.matching_key(dataset, decoding))
+        other = self._by_key.get(cell.context.matching_key(dataset, decoding))
         return None if other is None else matched(other, cell)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One metric."""
+    """A metric and how to compute it."""
 
     name: str
-    of: Callable[[CellView, Cells], Scores | None]
+    compute: Callable[[CellView, Cells], Scores | None]
     """None where it does not apply."""
     paired: bool = True
-    """The same items count at every checkpoint."""
+    """Whether the same items count at every checkpoint."""
 
 
 def measures(cell: CellView) -> list[Measure]:
-    """The metrics of a cell, its dataset's own first."""
-    return [Measure(cell.context.metric, lambda one, _: item_scores(one)), *FURTHER]
+    """The metrics of a cell, its dataset's metric first."""
+    return [Measure(cell.context.metric, lambda view, _: item_scores(view)), *EXTRA_MEASURES]
 
 
 def estimate(scores: Scores | None) -> Estimate:
-    """A metric's value and what is known of its error."""
+    """A metric's value with its error, where known."""
     if isinstance(scores, ClusteredScores):
         return clustered_mean(scores.values, scores.clusters, limits=scores.limits)
     if isinstance(scores, RatioScores):
@@ -93,7 +93,7 @@ def change(after: Scores | None, before: Scores | None, paired: bool) -> Estimat
 
 
 def item_scores(cell: CellView) -> ClusteredScores:
-    """What each item scores in the dataset's own metric; an answer no rule could read scores 0."""
+    """Score of each item in the dataset's metric; an answer that no rule could parse scores 0."""
     values = cell.frame["score"].to_numpy(dtype=np.float64)
     return ClusteredScores(values, cell.ways, SHARE if cell.context.metric.is_fraction else None)
 
@@ -110,27 +110,27 @@ def label_bias(cell: CellView) -> float | None:
     return float(np.mean(named))
 
 
-def _difference(cell: CellView, other: CellView | None) -> ClusteredScores | None:
-    """What each item scores more here than there."""
+def _score_difference(cell: CellView, other: CellView | None) -> ClusteredScores | None:
+    """Difference of each item's scores between two cells."""
     if other is None or cell.frame.empty:
         return None
-    own, theirs = item_scores(cell), item_scores(other)
-    difference_N = np.asarray(own.values) - np.asarray(theirs.values)
-    return ClusteredScores(difference_N, own.clusters, limits_of_difference(own.limits, theirs.limits))
+    scores, other_scores = item_scores(cell), item_scores(other)
+    difference_N = np.asarray(scores.values) - np.asarray(other_scores.values)
+    return ClusteredScores(difference_N, scores.clusters, limits_of_difference(scores.limits, other_scores.limits))
 
 
 def _generation_gap(cell: CellView, cells: Cells) -> Scores | None:
-    """What it says less what it knows: written answers against likelihoods, on the same items."""
+    """Score of written answers minus score by likelihood, on the same items."""
     if cell.context.decoding == Decoding.choice:
         return None
-    return _difference(cell, cells.matching_cell(cell, cell.context.dataset, Decoding.choice))
+    return _score_difference(cell, cells.matching_cell(cell, cell.context.dataset, Decoding.choice))
 
 
 def _class_name_effect(cell: CellView, cells: Cells) -> Scores | None:
     """Accuracy with the class name among the options less accuracy without, on the same items."""
     if not cell.context.probe_of:
         return None
-    return _difference(cell, cells.matching_cell(cell, cell.context.probe_of, cell.context.decoding))
+    return _score_difference(cell, cells.matching_cell(cell, cell.context.probe_of, cell.context.decoding))
 
 
 def _mischoice(cell: CellView, _: Cells) -> Scores | None:
@@ -178,20 +178,20 @@ def _letter_bias(cell: CellView, _: Cells) -> Scores | None:
 
 
 def _yes_no(part: Callable[[YesNoCounts, Sequence[Sequence[str]]], RatioScores]) -> Callable[..., Scores | None]:
-    def of(cell: CellView, _: Cells) -> Scores | None:
+    def compute(cell: CellView, _: Cells) -> Scores | None:
         frame = cell.frame
         folded = {tuple(sorted(map(str.casefold, options))) for options in frame["options"]}
         if folded != {("no", "yes")} or not frame["kind"].eq(AnswerKind.option).all():
             return None
-        said = [None if one is None else one.casefold() for one in _parsed(frame)]
-        counts = yes_no_counts(said, [str(one).casefold() for one in frame["target"]], "yes")
+        answers = [None if answer is None else answer.casefold() for answer in _parsed(frame)]
+        counts = yes_no_counts(answers, [str(target).casefold() for target in frame["target"]], "yes")
         return part(counts, cell.ways)
 
-    return of
+    return compute
 
 
 def _number_words(cell: CellView, _: Cells) -> Scores | None:
-    """Share of number words in free replies, over the items that have no number to be said."""
+    """Share of number words in free replies, over the items that ask for no number."""
     frame = cell.frame
     if "asks_number" not in frame or frame["text"].isna().any():
         return None
@@ -204,18 +204,18 @@ def _number_words(cell: CellView, _: Cells) -> Scores | None:
 
 
 def _drift(name: str) -> Callable[[CellView, Cells], Scores | None]:
-    def of(cell: CellView, cells: Cells) -> Scores | None:
+    def compute(cell: CellView, cells: Cells) -> Scores | None:
         base = None if cell.context.is_base else cells.base(cell)
         return None if base is None else drift_scores(name, cell, aligned(base, cell))
 
-    return of
+    return compute
 
 
 def _parsed(frame: pd.DataFrame) -> list[str | None]:
-    return [None if pd.isna(one) else str(one) for one in frame["parsed"]]
+    return [None if pd.isna(answer) else str(answer) for answer in frame["parsed"]]
 
 
-FURTHER = (
+EXTRA_MEASURES = (
     Measure("mischoice", _mischoice),
     Measure("mischoice_of_wrong", _mischoice_of_wrong, paired=False),
     Measure("class_name_effect", _class_name_effect),
@@ -228,4 +228,4 @@ FURTHER = (
     Measure("number_words", _number_words),
     *(Measure(name, _drift(name)) for name in DRIFT),
 )
-"""Metrics besides the dataset's own."""
+"""Metrics besides the dataset's metric."""

@@ -1,4 +1,4 @@
-"""The items of several datasets as one: each dataset with equal weight, beside the same items at another checkpoint.
+"""The items of several datasets in one pool: datasets have equal weight, items are paired with another checkpoint.
 
 Legend: N items of all the datasets together.
 """
@@ -24,22 +24,22 @@ ABSENT = Estimate(None, None, None, None, 0, 0)
 
 @dataclass(frozen=True)
 class Pool:
-    """Scores of N items now and before."""
+    """Scores of N items after and before."""
 
     after_N: Floats
     before_N: Floats | None
     """None if a dataset was not scored before."""
     clusters: Ways
     weights_N: Floats | None
-    """None for a single dataset, whose mean is then a plain one."""
+    """None for a single dataset, which has a plain mean."""
     strata: Sequence[str]
     """The dataset of every item."""
     limits: Limits | None = SHARE
-    """What a score lies between; None of a metric on a scale of its own."""
+    """Range of a score; None for a metric that is no fraction of 1."""
 
     @cached_property
     def score(self) -> Estimate:
-        """The mean now."""
+        """The mean after."""
         return clustered_mean(self.after_N, self.clusters, self.weights_N, self.strata, self.limits)
 
     @cached_property
@@ -57,7 +57,7 @@ class Pool:
         return paired_difference(self.after_N, self.before_N, self.clusters, self.weights_N, self.strata, self.limits)
 
     @property
-    def change_p(self) -> float | None:
+    def change_p_value(self) -> float | None:
         """P-value of no change (see `sign_flip_p`)."""
         if self.before_N is None:
             return None
@@ -75,7 +75,7 @@ class Pool:
 
     @property
     def all_weights_N(self) -> Floats:
-        """What every item counts."""
+        """Weight of every item."""
         return np.full(self.after_N.size, 1 / max(1, self.after_N.size)) if self.weights_N is None else self.weights_N
 
 

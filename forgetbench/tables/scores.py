@@ -16,7 +16,7 @@ import pandas as pd
 
 from forgetbench.core.files import write_text
 from forgetbench.core.records import QUADRANTS, Metric
-from forgetbench.statistics.intervals import ClusteredScores, Estimate, minimum_detectable, paired_difference
+from forgetbench.statistics.intervals import ClusteredScores, Estimate, minimum_detectable_effect, paired_difference
 from forgetbench.statistics.significance import holm, sign_flip_p, t_test_p
 from forgetbench.tables.cell_view import CellView, aligned
 from forgetbench.tables.last import last_checkpoints
@@ -60,7 +60,7 @@ def score_rows(cells: Sequence[CellView]) -> pd.DataFrame:
     """scores.csv: one row per cell and metric, beside the base where the run has scored it.
 
     `p_value` is of the change: a sign-flip test over clusters, or a t test for metrics whose items do not pair.
-    `p_holm` adjusts it for the family of one run's last checkpoint, or of one variant of it: the own metric of every
+    `p_holm` adjusts it for the family of one run's last checkpoint, or of one variant of it: the metric of every
     dataset outside the target's quadrant, in every decoding.
 
     Raises:
@@ -68,7 +68,7 @@ def score_rows(cells: Sequence[CellView]) -> pd.DataFrame:
     """
     index = Cells(cells)
     rows = [(cell, row) for cell in cells for row in _score_rows(cell, index)]
-    _adjust(
+    _add_p_holm(
         [(cell, row) for cell, row in rows if row["metric"] == cell.context.metric],
         last_checkpoints(cell.context for cell in cells),
     )
@@ -78,9 +78,9 @@ def score_rows(cells: Sequence[CellView]) -> pd.DataFrame:
 def matrix_rows(cells: Sequence[CellView]) -> pd.DataFrame:
     """matrix.csv: accuracy per quadrant, the mean of its datasets' means.
 
-    `accuracy` is each dataset's own metric, as long as that is a fraction of 1; one on another scale has rows of its
-    own. So have datasets whose task the mix has trained on. A delta needs every dataset's base. The family of `p_holm`
-    is the off-target rows of a run's last checkpoint, or of a variant of it. Raises as `score_rows`.
+    `accuracy` is each dataset's metric, if that is a fraction of 1; a metric on another scale has separate rows. So
+    have datasets whose task the mix has trained on. A delta needs every dataset's base. The family of `p_holm` is the
+    off-target rows of a run's last checkpoint, or of a variant of it. Raises as `score_rows`.
     """
     index = Cells(cells)
     groups: dict[tuple[object, ...], list[CellView]] = defaultdict(list)
@@ -90,11 +90,11 @@ def matrix_rows(cells: Sequence[CellView]) -> pd.DataFrame:
             run = _fields(context, RUN_COLUMNS).values()
             groups[(*run, context.placement, context.decoding, _scale(cell))].append(cell)
     rows = [(group[0], _matrix_row(group, index)) for group in groups.values()]
-    _adjust(rows, last_checkpoints(cell.context for cell in cells))
+    _add_p_holm(rows, last_checkpoints(cell.context for cell in cells))
     return _table([row for _, row in rows], MATRIX_COLUMNS)
 
 
-def _adjust(rows: Sequence[tuple[CellView, dict[str, object]]], last: Mapping[str, tuple[int, int]]) -> None:
+def _add_p_holm(rows: Sequence[tuple[CellView, dict[str, object]]], last: Mapping[str, tuple[int, int]]) -> None:
     """Fill `p_holm` of off-target rows at each run's last checkpoint, a family per run and variant."""
     families: dict[tuple[str, str], list[dict[str, object]]] = defaultdict(list)
     for context, row in ((cell.context, row) for cell, row in rows):
@@ -113,7 +113,7 @@ def _scale(cell: CellView) -> str:
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table whole or not at all: shortest exact floats, empty where absent."""
+    """Write a table atomically: shortest exact floats, empty where absent."""
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
@@ -130,43 +130,43 @@ def _score_rows(cell: CellView, index: Cells) -> Iterator[dict[str, object]]:
         "label_bias": label_bias(cell),
     }
     for measure in measures(cell):
-        own = measure.of(cell, index)
-        if own is not None or measure.name == context.metric:
-            yield shared | _metric_columns(measure, own, cell, before, index)
+        scores = measure.compute(cell, index)
+        if scores is not None or measure.name == context.metric:
+            yield shared | _metric_columns(measure, scores, cell, before, index)
 
 
 def _cut_off(frame: pd.DataFrame) -> int | None:
-    """Replies that are a thought without an end; None where no text was written."""
+    """Number of replies whose thought has no end; None where no text was written."""
     known = frame["cut_off"].dropna() if "cut_off" in frame else ()
     return int(sum(known)) if len(known) else None
 
 
 def _metric_columns(
-    measure: Measure, own: Scores | None, cell: CellView, before: CellView | None, index: Cells
+    measure: Measure, scores: Scores | None, cell: CellView, before: CellView | None, index: Cells
 ) -> dict[str, object]:
     context = cell.context
-    result, primary = estimate(own), measure.name == context.metric
+    result, primary = estimate(scores), measure.name == context.metric
     row: dict[str, object] = {
         "metric": measure.name,
         "chance": context.chance if primary else None,
-        "n": len(cell.frame) if isinstance(own, float) else result.n,
-        "n_clusters": None if isinstance(own, float) else result.n_clusters,
+        "n": len(cell.frame) if isinstance(scores, float) else result.n,
+        "n_clusters": None if isinstance(scores, float) else result.n_clusters,
         **_columns(_VALUE, result),
     }
     if before is None:
         return row
-    old = measure.of(before, index)
-    row["base_value"] = estimate(old).value
+    base_scores = measure.compute(before, index)
+    row["base_value"] = estimate(base_scores).value
     if not context.is_base:
-        difference = change(own, old, measure.paired)
-        row |= _columns(_DELTA, difference) | {"mde": minimum_detectable(difference)}
-        if measure.paired and isinstance(own, ClusteredScores) and isinstance(old, ClusteredScores):
-            row["p_value"] = sign_flip_p(np.subtract(own.values, old.values), own.clusters)
+        difference = change(scores, base_scores, measure.paired)
+        row |= _columns(_DELTA, difference) | {"mde": minimum_detectable_effect(difference)}
+        if measure.paired and isinstance(scores, ClusteredScores) and isinstance(base_scores, ClusteredScores):
+            row["p_value"] = sign_flip_p(np.subtract(scores.values, base_scores.values), scores.clusters)
         else:
             row["p_value"] = t_test_p(difference)
         if primary and context.metric.is_fraction:  # forgotten and gained mean right and wrong
-            was, now = item_scores(before), item_scores(cell)
-            flows = paired_difference(now.values, was.values, now.clusters)
+            base_items, items = item_scores(before), item_scores(cell)
+            flows = paired_difference(items.values, base_items.values, items.clusters)
             row |= {"forgotten": flows.forgotten, "gained": flows.gained}
     return row
 
@@ -185,7 +185,7 @@ def _matrix_row(group: Sequence[CellView], index: Cells) -> dict[str, object]:
         "base_value": pooled.score_before.value,
     }
     if not context.is_base:
-        row |= _columns(_DELTA, pooled.change.difference) | {"p_value": pooled.change_p}
+        row |= _columns(_DELTA, pooled.change.difference) | {"p_value": pooled.change_p_value}
     return row
 
 

@@ -1,4 +1,4 @@
-"""seeds.csv: a row per recipe, variant and quadrant, with the error between items and between seeds apart."""
+"""seeds.csv: a row per recipe, variant and quadrant, with separate errors between items and between seeds."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def seed_rows(recipes: Mapping[tuple[str, str], Mapping[int | None, Pairs]]) -> 
     rows = []
     for (recipe, variant), seeds in recipes.items():
         contexts = [cell.context for pairs in seeds.values() for cell, _ in pairs]
-        kinds = product(QUADRANTS, sorted({one.decoding for one in contexts}), (False, True))
+        kinds = product(QUADRANTS, sorted({context.decoding for context in contexts}), (False, True))
         for quadrant, decoding, seen in kinds:
-            pools = _same_items([_chosen(pairs, quadrant, decoding, seen) for pairs in seeds.values()])
+            pools = _pools_of_same_items([_quadrant_pairs(pairs, quadrant, decoding, seen) for pairs in seeds.values()])
             if pools:
                 head = {"recipe": recipe, "variant": variant}
                 head |= {name: getattr(contexts[0], name) for name in _RECIPE[2:]}
                 kind = {"quadrant": quadrant, "decoding": decoding, "metric": Metric.accuracy, "seen_in_mix": seen}
-                rows.append(head | kind | _estimated(pools))
+                rows.append(head | kind | _estimate_columns(pools))
     return pd.DataFrame(rows, columns=list(SEED_COLUMNS))
 
 
-def _chosen(pairs: Pairs, quadrant: str, decoding: str, seen: bool) -> Pairs:
+def _quadrant_pairs(pairs: Pairs, quadrant: str, decoding: str, seen: bool) -> Pairs:
     return [
         (cell, base)
         for cell, base in sorted(pairs, key=lambda pair: pair[0].context.dataset)
@@ -58,31 +58,31 @@ def _chosen(pairs: Pairs, quadrant: str, decoding: str, seen: bool) -> Pairs:
     ]
 
 
-def _same_items(seeds: Sequence[Pairs]) -> list[Pool]:
-    """A pool per seed, items in one order; none if seeds differ in their items."""
+def _pools_of_same_items(seeds: Sequence[Pairs]) -> list[Pool]:
+    """A pool per seed, items in the same order; none if seeds differ in their items."""
     first = seeds[0]
     if not first or any(len(pairs) != len(first) for pairs in seeds):
         return []
     pools = []
     for pairs in seeds:
         ordered = [
-            (cell and matched(cell, lead), base and matched(base, lead))
-            for (cell, base), (lead, _) in zip(pairs, first, strict=True)
+            (cell and matched(cell, reference), base and matched(base, reference))
+            for (cell, base), (reference, _) in zip(pairs, first, strict=True)
         ]
         whole = [(cell, base) for cell, base in ordered if cell is not None and base is not None]
         if len(whole) < len(first) or any(
-            len(cell.frame) != len(lead.frame) for (cell, _), (lead, _) in zip(pairs, first, strict=True)
+            len(cell.frame) != len(reference.frame) for (cell, _), (reference, _) in zip(pairs, first, strict=True)
         ):
             return []
         pools.append(pool(whole))
     return pools
 
 
-def _estimated(pools: Sequence[Pool]) -> dict[str, object]:
+def _estimate_columns(pools: Sequence[Pool]) -> dict[str, object]:
     first = pools[0]
-    changes = [one.after_N - one.before_N for one in pools if one.before_N is not None]
+    changes = [seed_pool.after_N - seed_pool.before_N for seed_pool in pools if seed_pool.before_N is not None]
     estimate = over_seeds(changes, first.clusters, first.all_weights_N, first.strata, CHANGE)
-    values = [one.score.value for one in pools]
+    values = [seed_pool.score.value for seed_pool in pools]
     return {
         "n_seeds": len(pools),
         "value": sum(value for value in values if value is not None) / len(values),

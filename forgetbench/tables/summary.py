@@ -1,4 +1,4 @@
-"""Scored cells in, summary.csv out: what a run learnt and what it kept, in one row.
+"""Scored cells in, summary.csv out: a row with what a run learnt and what it kept.
 
 A_T, A_S, H and O are the summary scores of the papers that weigh a target task against the tasks a model came with
 (SPIDER, arXiv 2411.10928, and the work it compares with). No model and no torch needed.
@@ -30,15 +30,15 @@ SUMMARY_COLUMNS = (*RUN_COLUMNS, "decoding", "n_sources", *_FLOATS)
 def summary_rows(cells: Sequence[CellView]) -> pd.DataFrame:
     """summary.csv: one row per run, stage and decoding, at the stage's last step, and one per variant of it.
 
-    A_T is the target set's own score in its own metric; of sets that are trained jointly, which are all the target, the
-    mean, each counted once, if all were scored on one scale. A CIDEr-D stands beside accuracies as fractions of 1: both
-    are what the papers print, divided by 100 (their CIDEr of 117 is 1.17 here).
+    A_T is the score on the target set in its metric; with several sets trained jointly, their mean, each counted once,
+    if all were scored on one scale. A CIDEr-D stands beside accuracies as fractions of 1: both are what the papers
+    print, divided by 100 (their CIDEr of 117 is 1.17 here).
 
     A_S is the mean of the source datasets' accuracies, each counted once: every set in a quadrant other than the
     target's own, in a metric that is a fraction of 1. Left out are the class-label probe, which measures something
-    else; a set in no quadrant, which is the target in part; and one whose task the mix has trained on, since its score
-    is something learnt and not something kept. Two runs with different mixes may thus have different sources (see
-    `n_sources`): compare their `source_delta` and `retention`, which hold the sources fixed, not their A_S.
+    else; a set in no quadrant, which is the target in part; and a set whose task the mix has trained on, as its score
+    was learnt and not kept. Two runs with different mixes may thus have different sources (see `n_sources`): compare
+    their `source_delta` and `retention`, which hold the sources fixed, not their A_S.
 
     H is the harmonic mean of A_T and A_S and O their mean. `retention` is A_S over the base's A_S. Intervals of deltas
     are those of scores.csv (target) and matrix.csv (datasets as strata, each of equal weight); that of `retention` is
@@ -52,14 +52,14 @@ def summary_rows(cells: Sequence[CellView]) -> pd.DataFrame:
     """
     index = Cells(cells)
     groups: dict[tuple[object, ...], list[CellView]] = defaultdict(list)
-    for cell in sorted(_last(cells), key=lambda cell: cell.context.dataset):
+    for cell in sorted(_last_step_cells(cells), key=lambda cell: cell.context.dataset):
         groups[(*_run(cell).values(), cell.context.decoding)].append(cell)
     frame = pd.DataFrame([_row(group, index) for group in groups.values()], columns=list(SUMMARY_COLUMNS))
     frame = frame.astype(dict.fromkeys(("mix_ratio", *_FLOATS), "Float64") | dict.fromkeys(_INTEGERS, "Int64"))
     return frame.sort_values(["run", "stage", "variant", "decoding"], kind="stable", ignore_index=True)
 
 
-def _last(cells: Sequence[CellView]) -> list[CellView]:
+def _last_step_cells(cells: Sequence[CellView]) -> list[CellView]:
     """The cells of each stage's last step; of the base, only where the run has nothing else."""
     steps = stage_ends(cell.context for cell in cells)
     trained = {run for (run, _), step in steps.items() if step}
@@ -78,31 +78,31 @@ def _row(group: Sequence[CellView], index: Cells) -> dict[str, object]:
     context = group[0].context
     target = target_cells(group)
     sources = [cell for cell in group if is_source(cell)]
-    learnt, kept = pooled(target, index), pooled(sources, index)
+    target_pool, source_pool = pool_cells(target, index), pool_cells(sources, index)
     row: dict[str, object] = {**_run(group[0]), "decoding": context.decoding, "n_sources": len(sources)}
-    score_t, score_s = learnt.score.value, kept.score.value
+    score_t, score_s = target_pool.score.value, source_pool.score.value
     row |= {"A_T": score_t, "A_S": score_s}
     if score_t is not None and score_s is not None:
         total = score_t + score_s
         row |= {"H": 2 * score_t * score_s / total if total else 0.0, "O": total / 2}
-    row |= {"target_base": learnt.score_before.value, "source_base": kept.score_before.value}
+    row |= {"target_base": target_pool.score_before.value, "source_base": source_pool.score_before.value}
     if context.is_base:
         return row
-    row |= _columns(_TARGET, learnt.change.difference) | _columns(_SOURCE, kept.change.difference)
-    ratio = kept.retention
+    row |= _columns(_TARGET, target_pool.change.difference) | _columns(_SOURCE, source_pool.change.difference)
+    ratio = source_pool.retention
     return row | dict(zip(_RETENTION, (ratio.value, ratio.ci_low, ratio.ci_high), strict=True))
 
 
 def target_cells(group: Sequence[CellView]) -> list[CellView]:
     """The cells of the target; none unless all of its sets were scored, on one scale."""
     targets = group[0].context.targets
-    found = [cell for cell in group if cell.context.dataset in targets and len(cell.frame)]
-    scales = {None if cell.context.metric.is_fraction else cell.context.metric for cell in found}
-    return found if len(found) == len(targets) and len(scales) == 1 else []
+    cells = [cell for cell in group if cell.context.dataset in targets and len(cell.frame)]
+    scales = {None if cell.context.metric.is_fraction else cell.context.metric for cell in cells}
+    return cells if len(cells) == len(targets) and len(scales) == 1 else []
 
 
 def is_source(cell: CellView) -> bool:
-    """Whether a cell counts as something kept: another quadrant's, no probe, not seen in the mix, a fraction of 1."""
+    """Whether a cell measures retention: another quadrant, no probe, not seen in the mix, a fraction of 1."""
     context, place = cell.context, cell.context.placement
     elsewhere = place.quadrant not in ("", QUADRANTS[0]) and not place.seen_in_mix
     return elsewhere and not context.probe and context.metric.is_fraction and len(cell.frame) > 0
@@ -113,7 +113,7 @@ def _columns(names: Sequence[str], delta: Estimate) -> dict[str, object]:
     return dict(zip(names[1:], values, strict=True))
 
 
-def pooled(group: Sequence[CellView], index: Cells) -> Pool:
-    """Cells of one checkpoint as one, beside their bases."""
+def pool_cells(group: Sequence[CellView], index: Cells) -> Pool:
+    """Pool the cells of a checkpoint, paired with their bases."""
     bases = [index.base(cell) for cell in group]
     return pool([(cell, base and aligned(base, cell)) for cell, base in zip(group, bases, strict=True)])

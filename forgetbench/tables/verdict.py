@@ -1,4 +1,4 @@
-"""What is said of a change in one word, alike in every table, on the page and in `compare`."""
+"""The word for a change, the same in every table, on the page and in `compare`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def verdict(change: float | None, ci_low: float | None, ci_high: float | None, p
     """
     if change is None or ci_low is None or ci_high is None:
         return ""
-    is_told = ci_high < 0 or ci_low > 0 if p_holm is None else is_starred(p_holm)
-    if not is_told:
+    is_decided = ci_high < 0 or ci_low > 0 if p_holm is None else is_starred(p_holm)
+    if not is_decided:
         return "unclear"
     return "lower" if change < 0 else "higher"
 

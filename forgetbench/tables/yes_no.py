@@ -33,12 +33,12 @@ class YesNoCounts:
 
 
 def yes_no_counts(parsed: Sequence[str | None], targets: Sequence[str], positive: str) -> YesNoCounts:
-    """Compare answers with the truth; what is not the positive answer is a negative one.
+    """Compare answers with the truth; every answer but the positive one is negative.
 
     An unparsed answer (None) is thus a miss where the truth is positive and no false alarm where it is not. Public
     evaluations disagree on it: POPE's script takes every reply without "no" or "not" for a yes, lmms-eval counts only
     a bare "yes" as one and leaves other replies out of the recall.
     """
     pairs = [(answer == positive, target == positive) for answer, target in zip(parsed, targets, strict=True)]
-    said_N, true_N = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
-    return YesNoCounts(said_N * true_N, said_N * (1 - true_N), (1 - said_N) * true_N)
+    predicted_N, true_N = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+    return YesNoCounts(predicted_N * true_N, predicted_N * (1 - true_N), (1 - predicted_N) * true_N)

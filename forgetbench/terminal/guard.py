@@ -34,7 +34,7 @@ def ending_line(run: str, ending: Ending) -> str:
 def _final_step_text(ending: Ending) -> str:
     if not ending.step:
         return "No checkpoint was within the budget: the run ends on the untouched base."
-    shown = "its upper bounds are, too" if ending.is_kept else "that its true loss is within it is not shown"
+    shown = "its upper bounds are, too" if ending.is_within_budget else "that its true loss is within it is not shown"
     return f"The run ends on step {ending.step}, whose estimates are within the budget; {shown}."
 
 

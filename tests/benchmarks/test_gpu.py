@@ -23,9 +23,9 @@ from benchmarks.gpu import shapes
 from benchmarks.gpu.findings import Finding, Scope, at_most, ratio, scratch_scope
 from benchmarks.gpu.flops import peak, training_step
 from benchmarks.gpu.kernels import union
-from benchmarks.gpu.machine import EXPECTED, PINS, WHEELS, beside_pin, pinned
+from benchmarks.gpu.machine import EXPECTED, PINS, WHEELS, pinned, version_beside_pin
 from benchmarks.gpu.parts import BY_NAME, PARTS, Planned
-from benchmarks.gpu.report import Outcome, last_line, page, succeeded, told
+from benchmarks.gpu.report import Outcome, last_line, page, problems, succeeded
 from benchmarks.gpu.right import Answers, beside_cpu
 from benchmarks.gpu.short_run import ROOT
 from forgetbench.core.records import Prediction
@@ -56,7 +56,7 @@ QUICK = [
 def test_every_part_runs_on_tiny_shapes_and_finds_nothing_wrong(scope: Scope, part: Planned) -> None:
     findings = list(part.function()(scope, **part.given))
     assert findings
-    assert [one.name for one in findings if one.holds is False] == []
+    assert [result.name for result in findings if result.holds is False] == []
 
 
 @pytest.mark.slow
@@ -65,8 +65,10 @@ def test_the_whole_check_runs_from_start_to_end(tmp_path: Path) -> None:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout
     assert ended.stdout.splitlines()[-1].startswith("ratios: llava_1_5_7b training loop/bare")
-    found = json.loads((tmp_path / "gpu.json").read_text())
-    assert [(one["part"], one["state"]) for one in found["parts"]] == [(part.name, "done") for part in PARTS]
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    assert [(part_result["part"], part_result["state"]) for part_result in content["parts"]] == [
+        (part.name, "done") for part in PARTS
+    ]
     assert "speeds mean nothing" in (tmp_path / "gpu.md").read_text()
 
 
@@ -104,8 +106,8 @@ def test_what_follows_a_failed_part_runs_and_the_exit_code_tells(
     def ran(part: Planned, options: object, limit_s: float) -> Outcome:
         assert limit_s <= 60
         failed = part.name == "families"
-        found = [] if failed else [finding("loop/bare", True, 0.5)]
-        return Outcome(part.name, part.group, "failed" if failed else "done", 1.0, "out of memory" * failed, found)
+        findings = [] if failed else [finding("loop/bare", True, 0.5)]
+        return Outcome(part.name, part.group, "failed" if failed else "done", 1.0, "out of memory" * failed, findings)
 
     monkeypatch.setattr(check, "run", ran)
     monkeypatch.setattr(sys, "argv", ["gpu", "--tiny", "--minutes", "1", "--write", str(tmp_path / "new" / "gpu.md")])
@@ -126,7 +128,7 @@ def test_without_a_gpu_the_check_says_how_to_run(
 
 def test_the_page_names_what_does_not_hold_first() -> None:
     outcomes = [Outcome("steps", "right", "done", 2.0, "", [finding("a|b", False), finding("c", True, 0.97)])]
-    assert told(outcomes) == ["steps: does not hold: a|b"]
+    assert problems(outcomes) == ["steps: does not hold: a|b"]
     assert not succeeded(outcomes)
     assert "| a\\|b | 1 |  | **no** |" in page(outcomes, "command", tiny=False)
     assert last_line(outcomes) == "ratios: c 0.97"
@@ -138,11 +140,11 @@ def test_bounds_hold_or_do_not() -> None:
 
 
 def test_answers_that_differ_from_the_cpus_are_seen() -> None:
-    chosen = [Prediction(option_logprobs=one) for one in ((-1.0, -2.0), (-2.0, -1.0))]
+    chosen = [Prediction(option_logprobs=logprobs) for logprobs in ((-1.0, -2.0), (-2.0, -1.0))]
     cpu = Answers(torch.tensor([[4.0, 1.0]]), chosen, [Prediction(text="red"), Prediction(text="blue")])
     device = Answers(cpu.logits + 0.1, chosen[:1] * 2, [Prediction(text="red"), Prediction(text="dark")])
-    assert [one.holds for one in beside_cpu("llava", cpu, cpu)] == [True, True, True]
-    assert [one.holds for one in beside_cpu("llava", cpu, device)] == [False, False, False]
+    assert [result.holds for result in beside_cpu("llava", cpu, cpu)] == [True, True, True]
+    assert [result.holds for result in beside_cpu("llava", cpu, device)] == [False, False, False]
 
 
 def test_time_of_kernels_that_overlap_counts_once() -> None:
@@ -177,7 +179,7 @@ def test_operations_are_those_that_torch_counts(scope: Scope, name: str) -> None
     samples = shapes.items(shapes.SHAPES[name].tiny_side, 2)
     counted, encoder = shapes.measure(loaded, samples[0]), Encoder(loaded.processor)
     choose_trainable(loaded.model, ["language"])
-    batch = batch_examples([encoder.example(one) for one in samples], encoder.pad_id)
+    batch = batch_examples([encoder.example(sample) for sample in samples], encoder.pad_id)
     labels = batch.pop("labels")
     with FlopCounterMode(display=False) as counter, torch.autocast("cpu", torch.bfloat16):
         loaded.model(**batch, logits_to_keep=labels.shape[1] + 1, use_cache=False).logits.sum().backward()
@@ -204,21 +206,23 @@ def torchs() -> Iterator[str]:
     seen, queue = set(), ["torch"]
     while queue:
         for line in requires(queue.pop()) or ():
-            one = Requirement(line)
-            if (one.marker is None or one.marker.evaluate({"extra": ""})) and one.name not in seen:
-                seen.add(one.name)
-                queue.append(one.name)
+            requirement = Requirement(line)
+            if (
+                requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            ) and requirement.name not in seen:
+                seen.add(requirement.name)
+                queue.append(requirement.name)
     yield from seen
 
 
 def test_the_listed_wheels_are_all_that_the_check_imports(tmp_path: Path) -> None:
     """Python sees a folder with links to these distributions alone."""
     for name in {*pinned(WHEELS), *EXPECTED, *torchs()}:
-        found = distribution(name)
-        for top in {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}:
+        installed = distribution(name)
+        for top in {file.parts[0] for file in installed.files or () if file.parts[0] not in ("..", "__pycache__")}:
             link = tmp_path / top
             if not link.exists():
-                link.symlink_to(found.locate_file(top))
+                link.symlink_to(installed.locate_file(top))
     modules = sorted({part.run.rpartition(".")[0] for part in PARTS})
     code = f"import sys; sys.path[:0] = {[str(ROOT), str(tmp_path)]!r}; from benchmarks.gpu import {', '.join(modules)}"
     ended = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
@@ -232,6 +236,6 @@ def test_the_listed_wheels_are_those_that_the_tests_pass_with() -> None:
 
 
 def test_a_version_is_told_beside_another_pin() -> None:
-    assert beside_pin("2.11.0+cu129", "2.11.0") == "2.11.0+cu129"
-    assert beside_pin("2.11.0+cu129", "2.13.0") == "2.11.0+cu129 (tests pass with 2.13.0)"
-    assert beside_pin(None, "2.13.0") == "not installed"
+    assert version_beside_pin("2.11.0+cu129", "2.11.0") == "2.11.0+cu129"
+    assert version_beside_pin("2.11.0+cu129", "2.13.0") == "2.11.0+cu129 (tests pass with 2.13.0)"
+    assert version_beside_pin(None, "2.13.0") == "not installed"

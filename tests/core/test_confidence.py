@@ -35,7 +35,7 @@ sys.modules[module.__name__] = module
 import numpy as np
 from forgetbench.cli import power
 from forgetbench.reporting.page import _environment
-from forgetbench.statistics.intervals import clustered_mean, detectable, linear_estimate
+from forgetbench.statistics.intervals import clustered_mean, detectable_stderrs, linear_estimate
 from forgetbench.statistics.seeds import over_seeds
 from forgetbench.tables.comparison import verdict_with_margin
 from forgetbench.terminal.cells import STAR
@@ -53,7 +53,7 @@ print(json.dumps({{
     "seeds": [(seeds.ci_high - seeds.value) / seeds.stderr, seeds.df],
     "wilson": [right.ci_low, right.ci_high],
     "room": same.ci_low,
-    "detectable": detectable(),
+    "detectable": detectable_stderrs(),
     "starred": is_starred(0.07),
     "star": STAR,
     "equivalent": verdict_with_margin(0.0, -0.1, 0.1, None, 0.07),

@@ -10,7 +10,7 @@ import pytest
 
 from forgetbench.cli import app
 from forgetbench.core.options import options
-from forgetbench.tables.continual_course import MEASURES
+from forgetbench.tables.continual_run import MEASURES
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/continual.md").read_text("utf-8")

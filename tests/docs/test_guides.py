@@ -15,7 +15,7 @@ from forgetbench.core.paths import shipped
 from forgetbench.core.records import Decoding, Metric
 from forgetbench.data.manifest import Manifest, Source, Split
 from forgetbench.data.manifest_file import load_manifest
-from forgetbench.tables.metrics import FURTHER
+from forgetbench.tables.metrics import EXTRA_MEASURES
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = DOCS / "data.md"
@@ -106,5 +106,5 @@ def test_a_mixture_is_named_below_the_table_of_the_embedded_world(name: str) -> 
 
 def test_every_metric_and_decoding_is_explained() -> None:
     text = (DOCS / "scoring.md").read_text("utf-8")
-    names = [*Metric, *Decoding, *(measure.name for measure in FURTHER)]
+    names = [*Metric, *Decoding, *(measure.name for measure in EXTRA_MEASURES)]
     assert [name for name in names if f"`{name}`" not in text] == []

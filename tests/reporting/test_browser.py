@@ -53,11 +53,11 @@ CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if executable is None:
         pytest.skip("no Chromium here: apt install chromium")
     with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=found, args=ARGUMENTS.split())
+        opened = driver.chromium.launch(executable_path=executable, args=ARGUMENTS.split())
         yield opened
         opened.close()
 

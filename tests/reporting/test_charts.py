@@ -15,7 +15,7 @@ from PIL import Image
 from forgetbench.core.records import QUADRANTS
 from forgetbench.reporting.charts import NAMES, Figure, figures, primary_decoding, vega_spec
 from forgetbench.reporting.charts.groups import PALETTE, SHAPES, groups_of, short_names
-from forgetbench.reporting.charts.labels import spread
+from forgetbench.reporting.charts.labels import space_apart
 from forgetbench.reporting.charts.pareto import pareto_front
 from forgetbench.reporting.contents import ReportTables
 from forgetbench.reporting.static_figures import save_figures
@@ -46,8 +46,10 @@ def matrix_row(recipe: str, seed: int, step: int, quadrant: str, value: float, *
 def matrix(recipes: dict[str, dict[str, object]], seeds: int = 1, steps: tuple[int, ...] = (0, 10, 20)) -> pd.DataFrame:
     places = itertools.product(enumerate(recipes.items()), range(seeds), steps, enumerate(QUADRANTS))
     return pd.DataFrame(
-        matrix_row(recipe, seed, step, quadrant, 0.5 + (0.01 * step if place == 0 else -0.004 * step * (k + 1)), **own)
-        for (k, (recipe, own)), seed, step, (place, quadrant) in places
+        matrix_row(
+            recipe, seed, step, quadrant, 0.5 + (0.01 * step if place == 0 else -0.004 * step * (k + 1)), **columns
+        )
+        for (k, (recipe, columns)), seed, step, (place, quadrant) in places
     )
 
 
@@ -104,8 +106,8 @@ def seeds_table(recipes: dict[str, dict[str, object]], n_seeds: int = 3) -> pd.D
     keys = {"variant": None, "method": "plain", "parts": "language", "lr": 0.001, "mix": None, "mix_ratio": 0.0}
     return pd.DataFrame(
         {"recipe": recipe, **keys, "quadrant": quadrant, "decoding": "choice", "metric": "accuracy"}
-        | {"seen_in_mix": False, "delta": -0.1, "ci_low": -0.15, "ci_high": -0.05, **errors, **own}
-        for (recipe, own), quadrant in itertools.product(recipes.items(), QUADRANTS)
+        | {"seen_in_mix": False, "delta": -0.1, "ci_low": -0.15, "ci_high": -0.05, **errors, **columns}
+        for (recipe, columns), quadrant in itertools.product(recipes.items(), QUADRANTS)
     )
 
 
@@ -136,8 +138,8 @@ def tables(**frames: pd.DataFrame) -> ReportTables:
     return ReportTables(**{name: frames.get(name, pd.DataFrame()) for name in every})
 
 
-def drawn(found: list[Figure]) -> dict[str, Figure]:
-    return {figure.name: figure for figure in found}
+def drawn(all_figures: list[Figure]) -> dict[str, Figure]:
+    return {figure.name: figure for figure in all_figures}
 
 
 def data(figure: Figure) -> list[dict[str, Any]]:
@@ -209,12 +211,12 @@ def test_files_are_written_in_pairs_with_the_same_bytes_each_time_and_replace_th
     first = [path.read_bytes() for path in written]
     assert [path.read_bytes() for path in save_figures(some, tmp_path / "figures")] == first
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in written)
-    own = tmp_path / "figures/my_own.svg"
-    own.write_text("mine")
+    foreign_file = tmp_path / "figures/my_own.svg"
+    foreign_file.write_text("mine")
     save_figures([everything["training"]], tmp_path / "figures")
     left = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert left == ["my_own.svg", "training.png", "training.svg"]
-    own.unlink()
+    foreign_file.unlink()
     save_figures([], tmp_path / "figures")
     assert not (tmp_path / "figures").exists()
     written = save_figures(some, tmp_path / "figures")
@@ -265,9 +267,9 @@ def test_altair_is_left_as_it_was(everything: dict[str, Figure]) -> None:
 def test_fifty_runs_of_six_checkpoints_stay_below_300_kb() -> None:
     recipes: dict[str, dict[str, object]] = {f"method-m{k}--recipe.lr-0.{k}": {"method": f"m{k}"} for k in range(10)}
     many = matrix(recipes, seeds=5, steps=(0, 10, 20, 40, 80, 160))
-    found = drawn(figures(tables(matrix=many, train=train(list(recipes), seeds=5, steps=150))))
-    assert set(found) == {"tradeoff", "training"}
-    for figure in found.values():
+    by_name = drawn(figures(tables(matrix=many, train=train(list(recipes), seeds=5, steps=150))))
+    assert set(by_name) == {"tradeoff", "training"}
+    for figure in by_name.values():
         assert len(json.dumps(vega_spec(figure, "page"), allow_nan=False)) < 300_000
 
 
@@ -330,9 +332,11 @@ def two_stages() -> tuple[pd.DataFrame, pd.DataFrame]:
     """matrix and scores: quadrants of the first target (the base's own rows) are others than those of the second."""
     rows, answers = [], []
     for place, quadrant in enumerate(QUADRANTS):
-        own, later = 0.1 + 0.1 * place, 0.9 - 0.1 * place
-        first = {"target": "a", "base_value": own}
-        rows += [matrix_row("s", 0, step, quadrant, own, **first, stage=stage) for stage, step in ((0, 0), (1, 10))]
+        base_value, later = 0.1 + 0.1 * place, 0.9 - 0.1 * place
+        first = {"target": "a", "base_value": base_value}
+        rows += [
+            matrix_row("s", 0, step, quadrant, base_value, **first, stage=stage) for stage, step in ((0, 0), (1, 10))
+        ]
         last = {"target": "b", "base_value": later, "stage": 2, "delta": -0.3}
         rows.append(matrix_row("s", 0, 20, quadrant, later - 0.3, **last))
     for metric, base, after in (("accuracy", 0.9, 0.5), ("mischoice", 0.0, 0.3)):
@@ -344,14 +348,14 @@ def two_stages() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_the_base_of_a_later_stage_stands_in_that_stages_quadrants() -> None:
     rows, answers = two_stages()
-    found = drawn(figures(tables(matrix=rows, scores=answers)))
-    places = [(row["x"], row["y"]) for row in data(found["tradeoff"]) if row.get("step") == 0]
+    by_name = drawn(figures(tables(matrix=rows, scores=answers)))
+    places = [(row["x"], row["y"]) for row in data(by_name["tradeoff"]) if row.get("step") == 0]
     assert sorted(set(places)) == [(90, 60), (90, 70), (90, 80)]
-    ends = {(row["x"], row["y"]) for row in data(found["tradeoff"]) if row.get("step") == 20}
+    ends = {(row["x"], row["y"]) for row in data(by_name["tradeoff"]) if row.get("step") == 20}
     assert ends == {(60, 30), (60, 40), (60, 50)}
-    assert not any(row.get("step") == 10 for row in data(found["tradeoff"]))
-    assert "Of a run of several stages the last one is shown." in found["tradeoff"].caption
-    shares = {row["label"]: row["share"] for row in data(found["probe"]) if row.get("answer") == "right"}
+    assert not any(row.get("step") == 10 for row in data(by_name["tradeoff"]))
+    assert "Of a run of several stages the last one is shown." in by_name["tradeoff"].caption
+    shares = {row["label"]: row["share"] for row in data(by_name["probe"]) if row.get("answer") == "right"}
     assert shares == {"base": 90, "s": 50}
 
 
@@ -377,8 +381,8 @@ def test_bases_of_other_sets_are_said_to_be_several() -> None:
 def test_mixing_takes_changes_of_the_last_stage_and_compares_within_a_target() -> None:
     rows, _ = two_stages()
     mixed = rows.assign(recipe="m", run="m-0", mix="general", mix_ratio=0.5, delta=rows["delta"] + 0.1)
-    found = drawn(figures(tables(matrix=pd.concat([rows, mixed]))))["mixing"]
-    assert {row["delta"] for row in data(found) if "delta" in row} == {-30, -20}
+    mixing = drawn(figures(tables(matrix=pd.concat([rows, mixed]))))["mixing"]
+    assert {row["delta"] for row in data(mixing) if "delta" in row} == {-30, -20}
     other = rows.assign(target="c")
     assert "mixing" not in drawn(figures(tables(matrix=pd.concat([other, mixed]))))
 
@@ -386,24 +390,24 @@ def test_mixing_takes_changes_of_the_last_stage_and_compares_within_a_target() -
 def test_the_base_is_the_reference_of_every_stages_representation() -> None:
     seen = representation(["high", "low"])
     seen = seen.assign(target=["a" if step == 0 else "b" for step in seen["step"]], stage=seen["step"] // 10)
-    found = drawn(figures(tables(representation=seen)))
-    assert "base" in {row["label"] for row in data(found["effective_rank"])}
-    assert {row["visual_drift_l1"] for row in data(found["visual_drift"])} == {20}
+    by_name = drawn(figures(tables(representation=seen)))
+    assert "base" in {row["label"] for row in data(by_name["effective_rank"])}
+    assert {row["visual_drift_l1"] for row in data(by_name["visual_drift"])} == {20}
 
 
 def test_targets_have_fronts_and_panels_of_their_own() -> None:
     recipes: dict[str, dict[str, object]] = {name: {"target": name[0]} for name in ("a1", "a2", "b1", "b2")}
     points = {"a1": (0.5, 0.9), "a2": (0.4, 0.8), "b1": (0.1, 0.5), "b2": (0.05, 0.6)}
     summary = pd.DataFrame(summary_row(name, 0, *at, target=name[0]) for name, at in points.items())
-    found = drawn(figures(tables(matrix=matrix(recipes), summary=summary)))
-    pareto = vega_spec(found["pareto"], "light")
+    by_name = drawn(figures(tables(matrix=matrix(recipes), summary=summary)))
+    pareto = vega_spec(by_name["pareto"], "light")
     assert [panel["title"] for panel in pareto["concat"]] == ["Target a", "Target b"]
-    assert "on the Pareto front: of a, a1; of b, b1, b2." in found["pareto"].alt_text
-    assert "one per target" in found["pareto"].caption
+    assert "on the Pareto front: of a, a1; of b, b1, b2." in by_name["pareto"].alt_text
+    assert "one per target" in by_name["pareto"].caption
     domains = [panel["layer"][0]["encoding"]["x"]["scale"]["domain"] for panel in pareto["concat"]]
     assert domains[0][1] > 50
     assert domains[1][1] < 15
-    tradeoff = vega_spec(found["tradeoff"], "light")
+    tradeoff = vega_spec(by_name["tradeoff"], "light")
     titles = [panel["title"] for panel in tradeoff["concat"]]
     assert titles[0] == "a: ID text, OOD image"
     assert titles[5] == "b: OOD text, OOD image"
@@ -413,10 +417,10 @@ def test_targets_have_fronts_and_panels_of_their_own() -> None:
         }
         assert runs == {"ab"[place // 3]}
         assert "base" in texts(panel, "text")
-    assert "Each target has panels of its own." in found["tradeoff"].caption
-    one = drawn(figures(tables(summary=summary[summary["target"] == "a"])))["pareto"]
-    assert "concat" not in vega_spec(one, "light")
-    assert "per target" not in one.caption
+    assert "Each target has panels of its own." in by_name["tradeoff"].caption
+    single_target = drawn(figures(tables(summary=summary[summary["target"] == "a"])))["pareto"]
+    assert "concat" not in vega_spec(single_target, "light")
+    assert "per target" not in single_target.caption
 
 
 def test_panels_in_a_single_column_follow_the_container() -> None:
@@ -434,23 +438,23 @@ def test_panels_in_a_single_column_follow_the_container() -> None:
 
 def test_a_target_that_is_no_fraction_is_not_in_points() -> None:
     summary = pd.DataFrame([summary_row("high", 0, -0.5, 0.9, target="captions")])
-    own = score_row("high", 20, "captions", "cider_d", 1.2) | {"target": "captions"}
-    (figure,) = figures(tables(summary=summary, scores=pd.DataFrame([own])))
+    caption_row = score_row("high", 20, "captions", "cider_d", 1.2) | {"target": "captions"}
+    (figure,) = figures(tables(summary=summary, scores=pd.DataFrame([caption_row])))
     assert "Change on the target (cider_d)" in texts(vega_spec(figure, "light"), "title")
     assert [row["x"] for row in data(figure) if "n_seeds" in row] == [-0.5]
     assert [row["y"] for row in data(figure) if "n_seeds" in row] == [90]
 
 
 def test_a_base_alone_draws_its_probe_and_nothing_that_training_would_change() -> None:
-    alone = tables(
+    base_tables = tables(
         matrix=matrix({"high": {}}, steps=(0,)),
         scores=scores(["high"]).query("step == 0"),
         representation=representation(["high"]).query("step == 0"),
     )
-    found = drawn(figures(alone))
-    assert set(found) == {"probe", "class_name_effect"}
-    assert "before any training" in found["probe"].caption
-    assert {row["label"] for row in data(found["probe"])} == {"base"}
+    by_name = drawn(figures(base_tables))
+    assert set(by_name) == {"probe", "class_name_effect"}
+    assert "before any training" in by_name["probe"].caption
+    assert {row["label"] for row in data(by_name["probe"])} == {"base"}
 
 
 def test_probe_shares_of_answers_sum_to_all_items(everything: dict[str, Figure]) -> None:
@@ -475,11 +479,11 @@ def test_class_name_effect_is_drawn_on_the_same_items(everything: dict[str, Figu
 
 def test_mixing_draws_lines_from_ratio_0_only_where_all_else_is_equal() -> None:
     rows = matrix({**MIXED, "other_rate": {"lr": 0.01}})
-    found = drawn(figures(tables(matrix=rows)))["mixing"]
-    at_zero = {row["recipe"] for row in data(found) if row.get("ratio") == 0}
+    mixing = drawn(figures(tables(matrix=rows)))["mixing"]
+    at_zero = {row["recipe"] for row in data(mixing) if row.get("ratio") == 0}
     assert at_zero == {"high"}
-    assert {row["ratio"] for row in data(found) if "ratio" in row} == {0, 20, 50}
-    assert "matrix.csv" in found.caption
+    assert {row["ratio"] for row in data(mixing) if "ratio" in row} == {0, 20, 50}
+    assert "matrix.csv" in mixing.caption
 
 
 def test_mixing_draws_dots_per_type_where_only_types_differ() -> None:
@@ -488,9 +492,9 @@ def test_mixing_draws_dots_per_type_where_only_types_differ() -> None:
         "b": {"mix": "same", "mix_ratio": 0.5},
         "c": {},
     }
-    found = drawn(figures(tables(matrix=matrix(kinds))))["mixing"]
-    assert {row["series"] for row in data(found) if "series" in row} == {"general", "same", "none"}
-    assert "per mix" in found.caption
+    mixing = drawn(figures(tables(matrix=matrix(kinds))))["mixing"]
+    assert {row["series"] for row in data(mixing) if "series" in row} == {"general", "same", "none"}
+    assert "per mix" in mixing.caption
 
 
 def test_mixing_prefers_intervals_over_seeds(everything: dict[str, Figure]) -> None:
@@ -529,10 +533,10 @@ def test_pareto_names_the_front_of_means_over_seeds() -> None:
 
 
 def test_names_are_kept_apart_in_order_and_inside() -> None:
-    assert spread([1.0, 5.0, 9.0], 2, 0, 10) == [1, 5, 9]
-    assert spread([5.0, 5.0, 5.0], 2, 0, 10) == [3, 5, 7]
-    assert spread([9.5, 9.6], 2, 0, 10) == [8, 10]
-    assert spread([5.0] * 5, 4, 0, 10) == [0, 2.5, 5, 7.5, 10]
+    assert space_apart([1.0, 5.0, 9.0], 2, 0, 10) == [1, 5, 9]
+    assert space_apart([5.0, 5.0, 5.0], 2, 0, 10) == [3, 5, 7]
+    assert space_apart([9.5, 9.6], 2, 0, 10) == [8, 10]
+    assert space_apart([5.0] * 5, 4, 0, 10) == [0, 2.5, 5, 7.5, 10]
 
 
 def test_seeds_are_drawn_for_recipes_that_have_several() -> None:
@@ -557,8 +561,8 @@ def test_drift_is_drawn_beside_the_loss_with_its_rank_correlation(everything: di
 
 def test_a_handful_of_checkpoints_has_no_figure_of_drift_and_few_runs_no_interval() -> None:
     assert "answer_drift" not in drawn(figures(tables(drift=drift(["high"], steps=(1, 2, 3, 4, 5)))))
-    found = drawn(figures(tables(drift=drift(["high"], steps=(1, 2, 3, 4, 5, 6)), matrix=matrix({"high": {}}))))
-    assert "without an interval of 1 run (at least 5 are needed)." in found["answer_drift"].caption
+    by_name = drawn(figures(tables(drift=drift(["high"], steps=(1, 2, 3, 4, 5, 6)), matrix=matrix({"high": {}}))))
+    assert "without an interval of 1 run (at least 5 are needed)." in by_name["answer_drift"].caption
 
 
 def test_targets_have_panels_of_drift_of_their_own() -> None:
@@ -570,8 +574,8 @@ def test_targets_have_panels_of_drift_of_their_own() -> None:
 
 
 def test_representation_of_one_run_follows_its_steps_and_of_several_their_recipes() -> None:
-    one = drawn(figures(tables(representation=representation(["high"]))))
-    assert {row["step"] for row in data(one["effective_rank"])} == {0, 10, 20}
+    by_name = drawn(figures(tables(representation=representation(["high"]))))
+    assert {row["step"] for row in data(by_name["effective_rank"])} == {0, 10, 20}
     several = drawn(figures(tables(representation=representation(["high", "low"]))))
     assert {row["label"] for row in data(several["effective_rank"])} == {"base", "high", "low"}
     assert {row["visual_drift_l1"] for row in data(several["visual_drift"])} == {20}
@@ -592,8 +596,8 @@ def test_long_training_is_averaged_over_steps_and_the_caption_says_so() -> None:
 
 
 def test_learning_rates_are_drawn_for_a_single_recipe() -> None:
-    one, several = (figures(tables(train=train(names)))[0] for names in (["high"], ["high", "low"]))
-    assert any("rate" in row for row in data(one))
+    single, several = (figures(tables(train=train(names)))[0] for names in (["high"], ["high", "low"]))
+    assert any("rate" in row for row in data(single))
     assert not any("rate" in row for row in data(several))
 
 
@@ -658,10 +662,10 @@ def guard(run: str, *losses: float, quadrant: str = QUADRANTS[1], budget: float 
 
 
 def test_the_budget_is_a_line_below_the_base_in_the_quadrants_that_it_is_for() -> None:
-    found = drawn(figures(tables(matrix=matrix({"high": {}, "low": {}}), guard=guard("high", 0.02))))
-    lines = [row for row in data(found["tradeoff"]) if set(row) == {"y"}]
+    by_name = drawn(figures(tables(matrix=matrix({"high": {}, "low": {}}), guard=guard("high", 0.02))))
+    lines = [row for row in data(by_name["tradeoff"]) if set(row) == {"y"}]
     assert lines == [{"y": 45.0}]  # the base is at 50
-    assert "Dashed: the base's accuracy less the budget" in found["tradeoff"].caption
+    assert "Dashed: the base's accuracy less the budget" in by_name["tradeoff"].caption
     of_mean = drawn(figures(tables(matrix=matrix({"high": {}}), guard=guard("high", 0.02, quadrant="mean"))))
     assert len([row for row in data(of_mean["tradeoff"]) if set(row) == {"y"}]) >= 1
     without = drawn(figures(tables(matrix=matrix({"high": {}}))))

@@ -45,14 +45,14 @@ def test_a_run_through_tasks_has_a_heat_map_and_curves_and_any_other_neither() -
 
 
 def test_the_heat_map_holds_every_score_and_outlines_each_stages_own_task() -> None:
-    found = drawn(continual())["continual_matrix"]
-    known = {(row["stage"], row["task"]): row["percent"] for row in rows(found)}
+    heat_map = drawn(continual())["continual_matrix"]
+    known = {(row["stage"], row["task"]): row["percent"] for row in rows(heat_map)}
     assert (known[0, "a"], known[1, "a"], known[3, "a"], known[3, "c"]) == pytest.approx((30, 90, 50, 90))
-    assert "datum.relation == 'current'" in texts(vega_spec(found, "light"), "filter")
-    assert {(row["stage"], row["position"]) for row in rows(found) if row["relation"] == "current"} == {
+    assert "datum.relation == 'current'" in texts(vega_spec(heat_map, "light"), "filter")
+    assert {(row["stage"], row["position"]) for row in rows(heat_map) if row["relation"] == "current"} == {
         (1, 1), (2, 2), (3, 3),
     }  # fmt: skip
-    (labels,) = {text for text in texts(vega_spec(found, "light"), "labelExpr") if "[" in text}
+    (labels,) = {text for text in texts(vega_spec(heat_map, "light"), "labelExpr") if "[" in text}
     assert labels == '[["a", "b", "c"]][0][datum.value - 1]'
 
 
@@ -78,25 +78,25 @@ def test_the_labels_of_a_chosen_order_compile() -> None:
 
 
 def test_one_strategy_has_a_panel_per_order() -> None:
-    found = drawn(continual(n_orders=2))["continual_matrix"]
-    assert [panel["title"] for panel in panels(found)] == ["order 1", "order 2"]
-    assert "params" not in vega_spec(found, "light")
+    heat_map = drawn(continual(n_orders=2))["continual_matrix"]
+    assert [panel["title"] for panel in panels(heat_map)] == ["order 1", "order 2"]
+    assert "params" not in vega_spec(heat_map, "light")
 
 
 def test_bands_are_intervals_of_single_runs_only() -> None:
-    alone, seeds = (drawn(continual(n_seeds=n))["forgetting_curves"] for n in (1, 2))
-    assert "95 % intervals" in alone.caption
-    assert "area" in {mark["type"] for mark in texts(vega_spec(alone, "light"), "mark")}
+    one_seed, seeds = (drawn(continual(n_seeds=n))["forgetting_curves"] for n in (1, 2))
+    assert "95 % intervals" in one_seed.caption
+    assert "area" in {mark["type"] for mark in texts(vega_spec(one_seed, "light"), "mark")}
     assert "area" not in {mark["type"] for mark in texts(vega_spec(seeds, "light"), "mark")}
     assert rows(seeds)
     assert all("low" not in row for row in rows(seeds))
 
 
 def test_curves_are_dashed_before_a_task_is_trained_and_a_task_keeps_its_colour() -> None:
-    found = drawn(continual(("seq_full", "ewc"), n_orders=2))["forgetting_curves"]
-    spec = vega_spec(found, "light")
-    dashed = [layer for panel in panels(found) for layer in panel["layer"] if "strokeDash" in layer["mark"]]
-    assert len(dashed) == len(panels(found))
+    curves = drawn(continual(("seq_full", "ewc"), n_orders=2))["forgetting_curves"]
+    spec = vega_spec(curves, "light")
+    dashed = [layer for panel in panels(curves) for layer in panel["layer"] if "strokeDash" in layer["mark"]]
+    assert len(dashed) == len(panels(curves))
     assert all({"filter": "datum.stage < datum.position"} in layer["transform"] for layer in dashed)
     ranges = [tuple(scale["range"]) for scale in texts(spec, "scale") if scale.get("domain") == ["a", "b", "c"]]
     assert set(ranges) == {PALETTE[:3]}
@@ -111,9 +111,9 @@ def test_joint_and_untrained_runs_have_no_stages_to_draw() -> None:
 def test_scores_on_another_scale_are_left_out_and_named() -> None:
     table = continual()
     table.loc[table["task"] == "b", "metric"] = "cider_d"
-    found = drawn(table)["continual_matrix"]
-    assert {row["task"] for row in rows(found)} == {"a", "c"}
-    assert "On another scale: b." in found.caption
+    heat_map = drawn(table)["continual_matrix"]
+    assert {row["task"] for row in rows(heat_map)} == {"a", "c"}
+    assert "On another scale: b." in heat_map.caption
 
 
 @pytest.fixture(scope="module")
@@ -124,16 +124,16 @@ def html() -> str:
 
 def lines(html: str) -> list[str]:
     table = html[html.index('<table class="numbers strategies"') :]
-    found = re.findall(r"<tr.*?</tr>", table[: table.index("</table>")], re.DOTALL)
-    return [re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", line)).strip().translate(PLAIN) for line in found]
+    table_rows = re.findall(r"<tr.*?</tr>", table[: table.index("</table>")], re.DOTALL)
+    return [re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", line)).strip().translate(PLAIN) for line in table_rows]
 
 
 def test_strategies_stand_by_their_final_scores_with_half_their_intervals(html: str) -> None:
-    found = lines(html)
-    assert [line.split()[0] for line in found[1:6]] == ["joint", "ewc", "seq_full", "zero_shot", "half"]
-    assert found[2] == "ewc 80.0 ±4.0 70.0 ±4.0 - -10.0 ±4.0 - - +10.0* [6.0, 14.0] 4 (2 orders, 2 seeds)"
-    assert "reference" in found[3]
-    assert found[5] == "half 80.0 ±4.0 - - - - - - 1"
+    texts_of_rows = lines(html)
+    assert [line.split()[0] for line in texts_of_rows[1:6]] == ["joint", "ewc", "seq_full", "zero_shot", "half"]
+    assert texts_of_rows[2] == "ewc 80.0 ±4.0 70.0 ±4.0 - -10.0 ±4.0 - - +10.0* [6.0, 14.0] 4 (2 orders, 2 seeds)"
+    assert "reference" in texts_of_rows[3]
+    assert texts_of_rows[5] == "half 80.0 ±4.0 - - - - - - 1"
 
 
 def test_bounds_are_marked(html: str) -> None:
@@ -146,17 +146,17 @@ def test_bounds_are_marked(html: str) -> None:
 
 def of_the_benchmark(tasks: Sequence[str]) -> str:
     known = single()
-    found = continual().assign(tasks=">".join(tasks))
-    return render(replace(known, tables=replace(known.tables, strategies=strategies(), continual=found)), [])
+    benchmark_rows = continual().assign(tasks=">".join(tasks))
+    return render(replace(known, tables=replace(known.tables, strategies=strategies(), continual=benchmark_rows)), [])
 
 
 def test_published_rows_are_set_apart_as_those_of_another_model() -> None:
     html = of_the_benchmark(sorted(TASKS))
     published = html[html.index('<tbody class="published">') :]
     assert LABEL in published[: published.index("</tr>")]
-    found = lines(html)[-len(PUBLISHED) :]
-    assert found[0] == "LoRA-FT 64.98 53.00 61.13 -14.97 - - - -"
-    assert sum("with replay" in line for line in found) == 3
+    published_lines = lines(html)[-len(PUBLISHED) :]
+    assert published_lines[0] == "LoRA-FT 64.98 53.00 61.13 -14.97 - - - -"
+    assert sum("with replay" in line for line in published_lines) == 3
 
 
 @pytest.mark.parametrize("tasks", [["a", "b", "c"], sorted(TASKS)[:4], [*sorted(TASKS), "a"]])

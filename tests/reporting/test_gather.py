@@ -41,8 +41,8 @@ def test_a_sweep_has_the_scores_of_its_runs_and_strategies_side_by_side(outputs:
     assert set(tables.continual["strategy"]) == {"seq_full", "joint"}
     final = tables.strategies[tables.strategies["measure"] == "MFN"].set_index("strategy")
     assert set(final["reference"]) == {"", "seq_full"}
-    own = tables.continual[(tables.continual["measure"] == "MFN") & (tables.continual["run"] == "full")]
-    assert final.loc["seq_full", "value"] == own["value"].iloc[0]
+    run_rows = tables.continual[(tables.continual["measure"] == "MFN") & (tables.continual["run"] == "full")]
+    assert final.loc["seq_full", "value"] == run_rows["value"].iloc[0]
     gap = final.loc["joint", "value"] - final.loc["seq_full", "value"]
     assert final.loc["joint", "diff"] == pytest.approx(gap)
     assert gap > 0

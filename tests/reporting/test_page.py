@@ -14,7 +14,7 @@ import pytest
 from forgetbench.reporting import page
 from forgetbench.reporting.contents import LeakRow, Recommendation, ReportContents
 from forgetbench.reporting.page import render
-from forgetbench.reporting.page.course import seconds_text, short_count, signed_text, value_text
+from forgetbench.reporting.page.score_history import seconds_text, short_count, signed_text, value_text
 from tests.support.pages import (
     HOSTILE,
     PIXEL,
@@ -128,9 +128,9 @@ def test_the_last_stage_is_shown() -> None:
 
 
 def test_a_p_value_is_shown_where_there_is_one() -> None:
-    own, matrix = one_run("demo")
+    scores, matrix = one_run("demo")
     matrix[-1]["p_holm"], matrix[-2]["p_holm"] = 0.0421, 0.0000004
-    quadrants = cells(tree(contents_of(own, matrix, [facts("demo")])))
+    quadrants = cells(tree(contents_of(scores, matrix, [facts("demo")])))
     assert "Holm" not in quadrants[0]
     assert "pHolm <0.001" in quadrants[2]
     assert "pHolm 0.042" in quadrants[3]
@@ -169,8 +169,8 @@ def test_a_mean_has_a_chance_level_only_if_each_of_its_sets_has_one() -> None:
 def test_a_metric_on_its_own_scale_is_not_a_percentage() -> None:
     row = {"metric": "cider_d", "decoding": "greedy", "chance": None, "forgotten": None, "gained": None}
     captions = [score_row("demo", step, "captions", "ood_text-ood_image", 0.8, 1.17, **row) for step in (0, 200)]
-    found = next(text for text in tree(with_rows(captions)).texts("tr") if text.startswith("captions"))
-    assert found.startswith("captions cider_d greedy 200 - 1.17 0.80 -0.37 lower [-0.42, -0.32]")
+    caption_line = next(text for text in tree(with_rows(captions)).texts("tr") if text.startswith("captions"))
+    assert caption_line.startswith("captions cider_d greedy 200 - 1.17 0.80 -0.37 lower [-0.42, -0.32]")
 
 
 CAPTIONS = {"metric": "cider_d", "decoding": "greedy", "chance": None}
@@ -188,11 +188,13 @@ def test_what_is_no_fraction_is_never_said_to_be_in_percent_points_or_on_the_lin
     assert "% right, with the change in points (other metrics on their own scale)" in text
     assert "OOD text, OOD image, % and points (other metrics on their own scale)" in text
     assert "OOD text, ID image, % and points dataset" in text
-    alone = tree(contents_of(scores, matrix, [facts("demo")]))
-    assert "All sets here are scored in cider_d, which is no share of right answers" in alone.section("figures")
-    assert "demo: base → step_000200, metrics on their own scale, with 95 % intervals" in alone.section("matrix")
-    assert "their heights are from 0 to the highest value of each" in alone.section("matrix")
-    assert "% right" not in alone.section("matrix")
+    captions_only = tree(contents_of(scores, matrix, [facts("demo")]))
+    assert "All sets here are scored in cider_d, which is no share of right answers" in captions_only.section("figures")
+    assert "demo: base → step_000200, metrics on their own scale, with 95 % intervals" in captions_only.section(
+        "matrix"
+    )
+    assert "their heights are from 0 to the highest value of each" in captions_only.section("matrix")
+    assert "% right" not in captions_only.section("matrix")
     assert "All sets here" not in tree(both).texts("body")[0]
     assert "own scale" not in tree(single()).section("matrix")
 
@@ -267,9 +269,9 @@ def test_runs_can_be_filtered_only_where_there_are_many() -> None:
 
 
 def test_a_run_without_scores_says_so_alone_and_in_a_sweep() -> None:
-    alone = tree(unscored(refresh_s=30))
-    assert "Nothing is scored yet." in alone.section("matrix")
-    assert "demo language 2.07M of 2.95M" in alone.section("cost")
+    unscored_run = tree(unscored(refresh_s=30))
+    assert "Nothing is scored yet." in unscored_run.section("matrix")
+    assert "demo language 2.07M of 2.95M" in unscored_run.section("cost")
     among = sweep(2, 1)
     parsed = tree(replace(among, runs=[*among.runs, facts("recipe-02--seed-0")]))
     assert "recipe-02--seed-0 nothing is scored yet" in parsed.section("matrix")

@@ -30,8 +30,8 @@ def write_manifest(folder: Path, *lines: str) -> Catalogue:
 
 def shown(catalogue: Catalogue) -> dict[str, str]:
     flip = replace(next(flips("mine", 1)), dataset="mine", sample_id="0", image="")
-    pictures, found = thumbnails([flip], catalogue)
-    assert [one.image for one in found] == (list(pictures) or [""])
+    pictures, keyed_flips = thumbnails([flip], catalogue)
+    assert [shown_flip.image for shown_flip in keyed_flips] == (list(pictures) or [""])
     return pictures
 
 

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 from forgetbench.statistics.divergence import (
-    LEAST_REST,
-    among_outcomes,
+    MIN_REMAINDER,
     kl_divergence,
-    log_rows,
+    logprob_matrix,
+    normalise_outcomes,
     total_variation,
-    with_rest,
+    with_remainder,
 )
 
 
 def logs(*rows: list[float]) -> np.ndarray:
     """Log-probabilities of probabilities."""
     with np.errstate(divide="ignore"):
-        return log_rows([np.log(row).tolist() for row in rows])
+        return logprob_matrix([np.log(row).tolist() for row in rows])
 
 
 def test_the_divergence_of_two_options_is_that_worked_by_hand() -> None:
@@ -32,16 +32,16 @@ def test_the_divergence_of_two_options_is_that_worked_by_hand() -> None:
 
 
 def test_equal_distributions_are_exactly_0_apart_and_disjoint_ones_infinitely() -> None:
-    one, other = logs([0.3, 0.7]), logs([1.0, 0.0])
-    assert kl_divergence(one, one).tolist() == [0.0]
-    assert total_variation(one, one).tolist() == [0.0]
-    assert kl_divergence(other, one) == pytest.approx([math.log(1 / 0.3)])
-    assert np.isinf(kl_divergence(one, other)).all()
-    assert total_variation(logs([0.0, 1.0]), other).tolist() == [1.0]
+    mixed, certain = logs([0.3, 0.7]), logs([1.0, 0.0])
+    assert kl_divergence(mixed, mixed).tolist() == [0.0]
+    assert total_variation(mixed, mixed).tolist() == [0.0]
+    assert kl_divergence(certain, mixed) == pytest.approx([math.log(1 / 0.3)])
+    assert np.isinf(kl_divergence(mixed, certain)).all()
+    assert total_variation(logs([0.0, 1.0]), certain).tolist() == [1.0]
 
 
 def test_log_probabilities_that_underflow_as_probabilities_still_give_a_divergence() -> None:
-    unlikely = among_outcomes(log_rows([[-1000.0, 0.0]]))
+    unlikely = normalise_outcomes(logprob_matrix([[-1000.0, 0.0]]))
     assert kl_divergence(logs([0.5, 0.5]), unlikely) == pytest.approx([500 - math.log(2)])
 
 
@@ -55,31 +55,31 @@ def test_options_and_the_rest_bound_the_divergence_of_the_whole_distribution_fro
     for _ in range(50):
         whole = [np.log(draw.dirichlet(np.full(40, 0.3), size=20)) for _ in range(2)]
         full = kl_divergence(*whole)
-        options = [with_rest(one[:, :4]) for one in whole]
+        options = [with_remainder(logprobs[:, :4]) for logprobs in whole]
         assert options[0] is not None
         assert options[1] is not None
-        found = kl_divergence(options[0], options[1])
-        assert (found <= full + 1e-9).all()
-        assert (found > 0).all()
-    assert found.mean() > 0.05 * full.mean()
+        of_options = kl_divergence(options[0], options[1])
+        assert (of_options <= full + 1e-9).all()
+        assert (of_options > 0).all()
+    assert of_options.mean() > 0.05 * full.mean()
 
 
 def test_the_rest_is_what_the_options_leave() -> None:
-    found = with_rest(logs([0.1, 0.4], [0.5, 0.25]))
-    assert found is not None
-    assert np.exp(found) == pytest.approx(np.array([[0.1, 0.4, 0.5], [0.5, 0.25, 0.25]]))
+    logprobs = with_remainder(logs([0.1, 0.4], [0.5, 0.25]))
+    assert logprobs is not None
+    assert np.exp(logprobs) == pytest.approx(np.array([[0.1, 0.4, 0.5], [0.5, 0.25, 0.25]]))
 
 
 @pytest.mark.parametrize("total", [1.0, 1 + 1e-7, 1.005, 1 - 1e-9])
 def test_a_rest_of_rounding_alone_is_no_divergence(total: float) -> None:
     """The mass outside is never negative, and never so small that its logarithm decides."""
-    rounded, exact = with_rest(logs([0.6 * total, 0.4 * total])), with_rest(logs([0.6, 0.4]))
+    rounded, exact = with_remainder(logs([0.6 * total, 0.4 * total])), with_remainder(logs([0.6, 0.4]))
     assert rounded is not None
     assert exact is not None
     assert np.exp(rounded).sum() == pytest.approx(1)
-    assert np.exp(rounded)[0, 2] == pytest.approx(LEAST_REST, rel=0.01)
+    assert np.exp(rounded)[0, 2] == pytest.approx(MIN_REMAINDER, rel=0.01)
     assert kl_divergence(rounded, exact) == pytest.approx([0], abs=1e-7)
 
 
 def test_log_probabilities_of_more_than_1_together_are_of_no_such_distribution() -> None:
-    assert with_rest(log_rows([[-0.1, -0.2]])) is None
+    assert with_remainder(logprob_matrix([[-0.1, -0.2]])) is None

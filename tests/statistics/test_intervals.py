@@ -105,10 +105,10 @@ def test_clustered_intervals_end_where_shares_end() -> None:
 def test_sides_that_do_not_vary_have_a_difference_with_the_interval_of_newcombe() -> None:
     first = ClusteredScores([0.0] * 10, [labels("item", range(10))])
     second = ClusteredScores([0.0] * 20, [labels("item", range(100, 120))])
-    found = difference_of_means(first, second)
+    difference = difference_of_means(first, second)
     expected = confint_proportions_2indep(0, 10, 0, 20, method="newcomb", compare="diff")
-    assert (found.ci_low, found.ci_high) == pytest.approx(expected)
-    assert found.stderr == 0
+    assert (difference.ci_low, difference.ci_high) == pytest.approx(expected)
+    assert difference.stderr == 0
     opposite = difference_of_means(replace(second, values=[1.0] * 20), first)
     assert (opposite.ci_low, opposite.ci_high) == pytest.approx(
         confint_proportions_2indep(20, 20, 0, 10, method="newcomb", compare="diff")
@@ -163,7 +163,7 @@ def test_a_mean_of_dataset_means_joins_the_images_they_share() -> None:
     # Influences 1/8, -1/8 | 1/32, 1/32, -3/32, 1/32, times the root of C / (C - 1) = 2 | 3/2, summed by image.
     two, three = math.sqrt(2), math.sqrt(3 / 2)
     sums = [4 * two + three, -4 * two + three, -2 * three]
-    assert estimate.stderr == pytest.approx(math.sqrt(sum(one * one for one in sums)) / 32)
+    assert estimate.stderr == pytest.approx(math.sqrt(sum(total * total for total in sums)) / 32)
 
 
 def test_datasets_of_different_difficulty_add_no_error_of_their_own() -> None:
@@ -233,8 +233,8 @@ def test_a_one_way_set_joins_a_two_way_set() -> None:
     # Images join in the second way only; in the first and in both together all items are apart.
     e1, e2 = np.array([-2, 1, 1]) / 9, np.array([-1, 1]) / 4
     by_image = np.array([e1[0] + e2[0], e1[1] + e2[1], e1[2]])
-    alone = np.concatenate([e1, e2])
-    expected = 5 / 4 * alone @ alone + 3 / 2 * by_image @ by_image - 5 / 4 * alone @ alone
+    residuals = np.concatenate([e1, e2])
+    expected = 5 / 4 * residuals @ residuals + 3 / 2 * by_image @ by_image - 5 / 4 * residuals @ residuals
     assert estimate.stderr == pytest.approx(math.sqrt(expected))
 
 

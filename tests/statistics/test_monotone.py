@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from forgetbench.statistics import monotone
-from forgetbench.statistics.monotone import LEAST_RUNS, monotone_fit, rank_difference
+from forgetbench.statistics.monotone import MIN_RUNS, monotone_fit, rank_difference
 
 
 def points(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -32,16 +32,16 @@ def test_a_resample_correlates_runs_as_often_as_they_were_drawn(monkeypatch: pyt
         again = np.repeat(np.arange(24), [counts[int(run)] for run in runs])
         rhos.append(np.arctanh(stats.spearmanr(x[again], y[again]).statistic))
     monkeypatch.setattr(monotone, "RESAMPLES", 40)
-    found = monotone_fit(x, y, runs)
+    fit = monotone_fit(x, y, runs)
     centre, half = np.arctanh(stats.spearmanr(x, y).statistic), stats.t.ppf(0.975, 5) * np.std(rhos, ddof=1)
-    assert found.rho_low == pytest.approx(np.tanh(centre - half), abs=1e-9)
-    assert found.rho_high == pytest.approx(np.tanh(centre + half), abs=1e-9)
+    assert fit.rho_low == pytest.approx(np.tanh(centre - half), abs=1e-9)
+    assert fit.rho_high == pytest.approx(np.tanh(centre + half), abs=1e-9)
 
 
 def test_an_isotonic_fit_explains_what_is_worked_by_hand() -> None:
     # The fit of 1 3 2 6 is 1 2.5 2.5 6: SSE 1/2 of SST 14.
-    found = monotone_fit([1, 2, 3, 4], [1, 3, 2, 6], list("abcd"))
-    assert found.explained == pytest.approx(1 - 0.5 / 14)
+    fit = monotone_fit([1, 2, 3, 4], [1, 3, 2, 6], list("abcd"))
+    assert fit.explained == pytest.approx(1 - 0.5 / 14)
     # Equal x have one fitted value, 2 for the first two: SSE 2 of SST 14.
     assert monotone_fit([1, 1, 3, 4], [1, 3, 2, 6], list("abcd")).explained == pytest.approx(1 - 2 / 14)
     assert monotone_fit([4, 3, 2, 1], [1, 2, 3, 4], list("abcd")).explained == pytest.approx(0)
@@ -60,24 +60,24 @@ def test_within_strata_only_the_order_inside_each_counts() -> None:
 def test_figures_that_differ_by_rounding_alone_are_ties() -> None:
     x = [0.1 + 0.2, 0.3, 0.5, 0.2]
     assert x[0] != x[1]
-    found = monotone_fit(x, [1, 2, 3, 4], list("abcd"))
-    assert found.rho == pytest.approx(stats.spearmanr([0.3, 0.3, 0.5, 0.2], [1, 2, 3, 4]).statistic)
+    fit = monotone_fit(x, [1, 2, 3, 4], list("abcd"))
+    assert fit.rho == pytest.approx(stats.spearmanr([0.3, 0.3, 0.5, 0.2], [1, 2, 3, 4]).statistic)
 
 
 def test_few_runs_have_a_correlation_without_an_interval() -> None:
     x, y, _ = points(20)
-    runs = [str(place % (LEAST_RUNS - 1)) for place in range(20)]
-    found = monotone_fit(x, y, runs)
-    assert found.rho == pytest.approx(stats.spearmanr(x, y).statistic)
-    assert (found.rho_low, found.rho_high, found.n_runs) == (None, None, LEAST_RUNS - 1)
-    assert monotone_fit(x, y, [str(place % LEAST_RUNS) for place in range(20)]).rho_low is not None
+    runs = [str(place % (MIN_RUNS - 1)) for place in range(20)]
+    fit = monotone_fit(x, y, runs)
+    assert fit.rho == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert (fit.rho_low, fit.rho_high, fit.n_runs) == (None, None, MIN_RUNS - 1)
+    assert monotone_fit(x, y, [str(place % MIN_RUNS) for place in range(20)]).rho_low is not None
 
 
 def test_what_cannot_be_known_is_absent_and_points_without_a_value_are_left_out() -> None:
     assert monotone_fit([], [], []).rho is None
     assert monotone_fit([1, 1, 1, 1], [1, 2, 3, 4], list("abcd")).rho is None
-    found = monotone_fit([1, 2, np.nan, 4, 5], [1, 2, 3, np.nan, 0], list("abcde"))
-    assert (found.n, found.n_runs) == (3, 3)
+    fit = monotone_fit([1, 2, np.nan, 4, 5], [1, 2, 3, np.nan, 0], list("abcde"))
+    assert (fit.n, fit.n_runs) == (3, 3)
 
 
 def test_the_interval_covers_at_its_level_where_checkpoints_of_a_run_are_alike(
@@ -87,15 +87,15 @@ def test_the_interval_covers_at_its_level_where_checkpoints_of_a_run_are_alike(
     monkeypatch.setattr(monotone, "RESAMPLES", 300)
     draw, truth, hits, naive = np.random.default_rng(5), 6 / np.pi * np.arcsin(0.25), 0, 0
     for _ in range(300):
-        own, shared = draw.normal(size=(2, 48)), np.repeat(draw.normal(size=(2, 8)), 6, axis=1)
-        x, e = np.sqrt(0.2) * own + np.sqrt(0.8) * shared
+        point_noise, shared = draw.normal(size=(2, 48)), np.repeat(draw.normal(size=(2, 8)), 6, axis=1)
+        x, e = np.sqrt(0.2) * point_noise + np.sqrt(0.8) * shared
         y, runs = 0.5 * x + np.sqrt(0.75) * e, [str(place // 6) for place in range(48)]
-        found = monotone_fit(x, y, runs)
-        assert found.rho is not None
-        assert found.rho_low is not None
-        assert found.rho_high is not None
-        hits += found.rho_low <= truth <= found.rho_high
-        naive += abs(np.arctanh(found.rho) - np.arctanh(truth)) < 1.96 / np.sqrt(45)
+        fit = monotone_fit(x, y, runs)
+        assert fit.rho is not None
+        assert fit.rho_low is not None
+        assert fit.rho_high is not None
+        hits += fit.rho_low <= truth <= fit.rho_high
+        naive += abs(np.arctanh(fit.rho) - np.arctanh(truth)) < 1.96 / np.sqrt(45)
     assert hits / 300 == pytest.approx(0.95, abs=0.035)
     assert naive / 300 < 0.8
 
@@ -106,14 +106,14 @@ def test_within_rates_the_interval_covers_0_where_only_larger_steps_do_more_of_b
     monkeypatch.setattr(monotone, "RESAMPLES", 200)
     draw, hits, pooled = np.random.default_rng(6), 0, 0
     rate = np.repeat([0, 1, 2], 6 * 3)
-    runs, rates = [str(place // 3) for place in range(54)], [str(one) for one in rate]
+    runs, rates = [str(place // 3) for place in range(54)], [str(value) for value in rate]
     for _ in range(150):
         x, y = (2 * rate + np.repeat(draw.normal(size=18), 3) + 0.3 * draw.normal(size=54) for _ in range(2))
-        found, without = monotone_fit(x, y, runs, rates), monotone_fit(x, y, runs)
-        assert found.rho_low is not None
-        assert found.rho_high is not None
+        within, without = monotone_fit(x, y, runs, rates), monotone_fit(x, y, runs)
+        assert within.rho_low is not None
+        assert within.rho_high is not None
         assert without.rho_low is not None
-        hits += found.rho_low <= 0 <= found.rho_high
+        hits += within.rho_low <= 0 <= within.rho_high
         pooled += without.rho_low > 0
     assert hits / 150 >= 0.92
     assert pooled / 150 > 0.9
@@ -130,11 +130,11 @@ def test_pairs_of_runs_in_strata_of_their_own_are_few_runs() -> None:
 def test_two_correlations_on_the_same_points_differ_by_what_they_do_alone() -> None:
     x, y, runs = points(40)
     other = x + np.random.default_rng(9).normal(0, 9, 40)
-    found = rank_difference(x, other, y, runs)
-    alone = [stats.spearmanr(one, y).statistic for one in (x, other)]
-    assert found.value == pytest.approx(alone[0] - alone[1])
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low < found.value < found.high
+    difference = rank_difference(x, other, y, runs)
+    rhos = [stats.spearmanr(predictor, y).statistic for predictor in (x, other)]
+    assert difference.value == pytest.approx(rhos[0] - rhos[1])
+    assert difference.low is not None
+    assert difference.high is not None
+    assert difference.low < difference.value < difference.high
     same = rank_difference(x, x, y, runs)
     assert (same.value, same.low, same.high) == (0, 0, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forgetbench.statistics.pareto import better_part, hypervolume, pareto_front, ranks
+from forgetbench.statistics.pareto import hypervolume, nondominated_ranks, pareto_front, select_survivors
 
 POINTS = [(1.0, 5.0), (3.0, 3.0), (5.0, 1.0), (2.0, 2.0), (1.0, 1.0), (3.0, 3.0)]
 """A front of four, two of them equal; behind it one point, and behind that another."""
@@ -12,7 +12,7 @@ POINTS = [(1.0, 5.0), (3.0, 3.0), (5.0, 1.0), (2.0, 2.0), (1.0, 1.0), (3.0, 3.0)
 
 def test_ranks_peel_front_after_front() -> None:
     assert pareto_front(POINTS) == [True, True, True, False, False, True]
-    assert ranks(POINTS) == [0, 0, 0, 1, 2, 0]
+    assert nondominated_ranks(POINTS) == [0, 0, 0, 1, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_hypervolume_is_the_area_that_points_dominate(points: list[tuple[float, 
     ],
 )
 def test_whole_ranks_go_on_and_of_the_last_one_what_adds_most_area(count: int, kept: list[int]) -> None:
-    assert better_part(POINTS, count, (0.0, 0.0)) == kept
+    assert select_survivors(POINTS, count, (0.0, 0.0)) == kept
 
 
 def test_a_point_that_learns_nothing_goes_first_though_no_other_one_keeps_more() -> None:
     points = [(0.30, 0.0), (0.40, -0.01), (0.55, -0.05)]
-    assert better_part(points, 2, reference=(0.35, -0.3)) == [1, 2]
+    assert select_survivors(points, 2, reference=(0.35, -0.3)) == [1, 2]

@@ -67,7 +67,7 @@ def test_the_error_of_f1_is_that_of_its_rate_times_the_slope() -> None:
     random = np.random.default_rng(8)
     image = np.arange(120) // 4
     scores = answers(random, image)
-    part = np.asarray(scores.parts) == 1
+    part = np.asarray(scores.included) == 1
     rate = clustered_mean(np.asarray(scores.hits)[part], [labels(image[part])])
     assert rate.value is not None
     assert rate.stderr is not None
@@ -88,9 +88,9 @@ def test_precision_is_the_mean_over_what_was_called_positive(images: object) -> 
 
 
 def test_items_that_take_no_part_change_nothing_but_their_number() -> None:
-    alone = clustered_ratio(f1([1, 0, 1], [1, 1, 1], [0, 1, 2]))
+    unpadded = clustered_ratio(f1([1, 0, 1], [1, 1, 1], [0, 1, 2]))
     padded = clustered_ratio(f1([1, 0, 1, 0, 0], [1, 1, 1, 0, 0], range(5)))
-    assert (padded.value, padded.stderr, padded.ci_low) == (alone.value, alone.stderr, alone.ci_low)
+    assert (padded.value, padded.stderr, padded.ci_low) == (unpadded.value, unpadded.stderr, unpadded.ci_low)
     assert (padded.n, padded.n_clusters) == (5, 3)
 
 
@@ -156,11 +156,11 @@ def test_a_difference_of_ratios_ends_where_differences_end() -> None:
 
 
 def test_other_items_clusters_or_lengths_are_refused() -> None:
-    one, two = RatioScores([1], [1], [["a"]]), RatioScores([1, 0], [1, 1], [["a", "b"]])
+    short, long = RatioScores([1], [1], [["a"]]), RatioScores([1, 0], [1, 1], [["a", "b"]])
     with pytest.raises(ValueError, match="do not pair"):
-        ratio_difference(one, two)
+        ratio_difference(short, long)
     with pytest.raises(ValueError, match="do not pair"):
-        ratio_difference(two, RatioScores([1, 0], [1, 1], [["b", "a"]]))
+        ratio_difference(long, RatioScores([1, 0], [1, 1], [["b", "a"]]))
     with pytest.raises(ValueError, match="not of the same items"):
         clustered_ratio(RatioScores([1, 0], [1], [["a", "b"]]))
 
@@ -170,12 +170,12 @@ def test_errors_agree_with_a_bootstrap_of_the_images() -> None:
     image = np.repeat(np.arange(150), 4)
     after, before = answers(random, image), answers(random, image)
     ratio, change = clustered_ratio(after), ratio_difference(after, before)
-    hits, parts = (np.array([getattr(one, side) for one in (after, before)]) for side in ("hits", "parts"))
+    hits, included = (np.array([getattr(scores, name) for scores in (after, before)]) for name in ("hits", "included"))
     ratios, changes = [], []
     for _ in range(2000):
         drawn = (random.integers(0, 150, 150)[:, None] * 4 + np.arange(4)).ravel()
-        one, other = 2 * hits[:, drawn].sum(1) / (parts[:, drawn].sum(1) + hits[:, drawn].sum(1))
-        ratios.append(one)
-        changes.append(one - other)
+        after_ratio, before_ratio = 2 * hits[:, drawn].sum(1) / (included[:, drawn].sum(1) + hits[:, drawn].sum(1))
+        ratios.append(after_ratio)
+        changes.append(after_ratio - before_ratio)
     assert ratio.stderr == pytest.approx(np.std(ratios), rel=0.1)
     assert change.stderr == pytest.approx(np.std(changes), rel=0.1)

@@ -26,8 +26,8 @@ def test_one_seed_has_the_item_error_and_no_seed_sd() -> None:
 
 @pytest.mark.parametrize("effects", [[0.3], [-2, 0, 2]])
 def test_an_interval_over_seeds_ends_where_the_figure_must(effects: list[float]) -> None:
-    found = values(effects, 1)
-    free, bound = (over_seeds(found, CLUSTERS, EVEN, ONE, limits) for limits in (None, (-0.5, 0.25)))
+    seed_values = values(effects, 1)
+    free, bound = (over_seeds(seed_values, CLUSTERS, EVEN, ONE, limits) for limits in (None, (-0.5, 0.25)))
     assert free.ci_high is not None
     assert free.ci_low is not None
     assert free.ci_high > 0.25
@@ -60,9 +60,11 @@ def test_datasets_keep_their_weights_in_every_resample() -> None:
     # One dataset is far above the other: were its share drawn too, that gap would be taken for an error.
     strata = ["a"] * 30 + ["b"] * 90
     weights = np.array([1 / 60] * 30 + [1 / 180] * 90)
-    seeds = [one + np.array([100.0] * 30 + [0.0] * 90) for one in values([0, 0.1, -0.1], 0.2)]
+    seeds = [seed_values + np.array([100.0] * 30 + [0.0] * 90) for seed_values in values([0, 0.1, -0.1], 0.2)]
     estimate = over_seeds(seeds, CLUSTERS, weights, strata)
-    assert estimate.value == pytest.approx(50 + np.mean([weights @ one for one in values([0, 0.1, -0.1], 0.2)]))
+    assert estimate.value == pytest.approx(
+        50 + np.mean([weights @ seed_values for seed_values in values([0, 0.1, -0.1], 0.2)])
+    )
     assert estimate.stderr < 1
 
 

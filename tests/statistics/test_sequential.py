@@ -9,7 +9,7 @@ import pytest
 from scipy import special  # type: ignore[import-untyped]
 
 from forgetbench.statistics.intervals import Estimate, paired_difference
-from forgetbench.statistics.sequential import Budget, items_to_tell, one_sided_bounds, smallest_shown
+from forgetbench.statistics.sequential import Budget, items_to_detect, one_sided_bounds, smallest_detectable_loss
 
 
 def losses(lost: int, gained: int, n: int, each: int = 1) -> Estimate:
@@ -73,7 +73,7 @@ def test_a_single_cluster_shows_nothing() -> None:
     change = losses(4, 0, 10, each=10)
     assert one_sided_bounds(change, 0.05) == (None, None)
     verdict = Budget(0.02, looks=1).verdicts(1, {"a": change})["a"]
-    assert (verdict.is_over, verdict.is_broken, verdict.is_kept) == (True, False, False)
+    assert (verdict.is_over, verdict.is_broken, verdict.is_within_budget) == (True, False, False)
 
 
 def test_over_is_seen_broken_is_shown_and_kept_is_shown_too() -> None:
@@ -83,9 +83,9 @@ def test_over_is_seen_broken_is_shown_and_kept_is_shown_too() -> None:
         "within": losses(0, 3, 40),
         "open": losses(1, 0, 40),
     }
-    found = Budget(0.05, groups=4, looks=2).verdicts(2, groups)
-    said = {name: (one.is_over, one.is_broken, one.is_kept) for name, one in found.items()}
-    assert said == {
+    verdicts = Budget(0.05, groups=4, looks=2).verdicts(2, groups)
+    flags = {name: (verdict.is_over, verdict.is_broken, verdict.is_within_budget) for name, verdict in verdicts.items()}
+    assert flags == {
         "seen": (True, False, False),
         "shown": (True, True, False),
         "within": (False, False, True),
@@ -101,11 +101,11 @@ def test_more_looks_ask_for_more_evidence() -> None:
 
 def test_the_smallest_loss_that_is_shown_has_the_power_that_it_is_said_to_have() -> None:
     level, budget, n = 0.0125, 0.05, 400
-    p = smallest_shown(budget, n, level)
+    p = smallest_detectable_loss(budget, n, level)
     error = math.sqrt(p * (1 - p) / n)
     assert (p - budget) / error == pytest.approx(special.ndtri(1 - level) + special.ndtri(0.8))
 
 
 def test_the_items_that_tell_a_loss_from_none_are_the_fewest_that_do() -> None:
-    n = items_to_tell(0.02, 0.01)
-    assert smallest_shown(0.0, n, 0.01) <= 0.02 < smallest_shown(0.0, n - 1, 0.01)
+    n = items_to_detect(0.02, 0.01)
+    assert smallest_detectable_loss(0.0, n, 0.01) <= 0.02 < smallest_detectable_loss(0.0, n - 1, 0.01)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from forgetbench.statistics.bounds import unseen_change
+from forgetbench.statistics.bounds import zero_change_bound
 from forgetbench.statistics.intervals import clustered_mean, paired_difference
 from forgetbench.statistics.seeds import over_seeds
 from forgetbench.statistics.significance import equivalence_p
@@ -44,16 +44,16 @@ def test_the_room_of_no_change_is_the_largest_mean_within_the_budget(
     strata = [stratum(w, c) for w, c in zip(weights, clusters, strict=True)]
     budget = {"type": "eq", "fun": lambda q: np.sum(clusters * np.log1p(-q)) - np.log(0.05)}
     start = np.full(len(weights), 1 - 0.05 ** (1 / sum(clusters)))
-    found = optimize.minimize(
+    optimum = optimize.minimize(
         lambda q: -np.dot(weights, q), start, bounds=[(0, 0.99)] * len(weights), constraints=budget
     )
-    assert unseen_change(strata, shares_clusters=False) == pytest.approx(-found.fun, rel=1e-4)
+    assert zero_change_bound(strata, shares_clusters=False) == pytest.approx(-optimum.fun, rel=1e-4)
 
 
 def test_strata_on_the_same_pictures_are_no_independent_witnesses() -> None:
     strata = [stratum(0.5, 20), stratum(0.5, 20)]
-    assert unseen_change(strata, shares_clusters=True) == pytest.approx(1 - 0.05 ** (1 / 20))
-    assert unseen_change(strata, shares_clusters=False) == pytest.approx(1 - 0.05 ** (1 / 40))
+    assert zero_change_bound(strata, shares_clusters=True) == pytest.approx(1 - 0.05 ** (1 / 20))
+    assert zero_change_bound(strata, shares_clusters=False) == pytest.approx(1 - 0.05 ** (1 / 40))
 
 
 def test_few_items_of_one_dataset_keep_an_unchanged_mean_uncertain() -> None:

@@ -76,15 +76,15 @@ def test_the_interaction_is_the_drop_on_ood_text_minus_the_drop_on_id_text() -> 
         cell(replace(TRAINED, placement=TARGET), [1, 0, 1, 1], pictures("abcd")),
         cell(replace(TRAINED, dataset="facts", placement=OTHER_TEXT), [0, 0, 1, 0], pictures("bcef")),
     ]
-    found = rows(compare(side("a", *before), side("b", *after), 0.05), "interaction")
-    assert found["difference"].to_dict() == {"ID images": 0.5, "ID images, the same pictures": 0.5}
-    assert found["n"].to_dict() == {"ID images": 8, "ID images, the same pictures": 4}
+    interactions = rows(compare(side("a", *before), side("b", *after), 0.05), "interaction")
+    assert interactions["difference"].to_dict() == {"ID images": 0.5, "ID images, the same pictures": 0.5}
+    assert interactions["n"].to_dict() == {"ID images": 8, "ID images, the same pictures": 4}
     # Drops 0 1 0 0 of a b c d and 1 1 0 1 of b c e f; residual sums by picture: a 1/4, b -3/4+1/4, c 1/4+1/4, d 1/4,
     # e -3/4, f 1/4, each over 4 items; C / (C - 1) = 4/3 in both: two equal strata of 3 degrees of freedom.
     sums = np.array([1, -2, 2, 1, -3, 1]) / 4 / 4
     expected = np.sqrt(4 / 3 * (sums @ sums))
-    assert found.loc["ID images", "stderr"] == pytest.approx(expected)
-    assert found.loc["ID images", "p_value"] == pytest.approx(2 * stats.t.sf(0.5 / expected, 6))
+    assert interactions.loc["ID images", "stderr"] == pytest.approx(expected)
+    assert interactions.loc["ID images", "p_value"] == pytest.approx(2 * stats.t.sf(0.5 / expected, 6))
 
 
 def test_what_did_not_change_is_equivalent_and_what_is_unknown_is_not() -> None:
@@ -113,10 +113,10 @@ def test_a_verdict_never_contradicts_the_corrected_p_value() -> None:
         ),
         0.02,
     )
-    found = rows(table, "dataset").loc["x"]
-    assert (found["p_value"], found["p_holm"]) == (0.03125, 0.09375)
-    assert found["ci_high"] < 0
-    assert found["verdict"] == "unclear"
+    dataset_row = rows(table, "dataset").loc["x"]
+    assert (dataset_row["p_value"], dataset_row["p_holm"]) == (0.03125, 0.09375)
+    assert dataset_row["ci_high"] < 0
+    assert dataset_row["verdict"] == "unclear"
 
 
 def test_what_is_left_out_is_said() -> None:

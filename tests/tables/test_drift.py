@@ -39,7 +39,7 @@ def cell(context: RowContext, probabilities: list[list[float]], **more: Any) -> 
             "option_logprobs": [[math.log(p) if p else -math.inf for p in row] for row in probabilities],
             "text": [None] * n,
             "parsed": letters,
-            "score": [float(one == "A") for one in letters],
+            "score": [float(letter == "A") for letter in letters],
             "class_option": pd.array([None] * n, dtype="Int64"),
         }
     )
@@ -55,31 +55,31 @@ def drifts(*cells: CellView) -> pd.DataFrame:
 
 
 def test_a_checkpoints_drift_is_the_mean_over_items_with_a_clustered_error() -> None:
-    found = drifts(cell(CONTEXT, BEFORE), cell(TRAINED, AFTER))
+    measures = drifts(cell(CONTEXT, BEFORE), cell(TRAINED, AFTER))
     first = math.log(2 / math.sqrt(3))
-    assert found.loc["kl_from_base", "value"] == pytest.approx(first / 2)
-    assert found.loc["kl_from_base", "stderr"] == pytest.approx(first / 2)  # of two items that differ
-    assert found.loc["kl_to_base", "value"] == pytest.approx((3 * math.log(3) - 4 * math.log(2)) / 8)
-    assert found.loc["total_variation", "value"] == pytest.approx(0.125)
-    assert found.loc["flips", "value"] == 0.5
-    assert found["n"].tolist() == [2] * 6
-    assert (found["ci_low"] >= 0).all()
-    assert (found.loc[["flips", "total_variation"], "ci_high"] <= 1).all()
-    assert found[["base_value", "delta", "p_value", "p_holm", "mde", "chance"]].isna().all(axis=None)
+    assert measures.loc["kl_from_base", "value"] == pytest.approx(first / 2)
+    assert measures.loc["kl_from_base", "stderr"] == pytest.approx(first / 2)  # of two items that differ
+    assert measures.loc["kl_to_base", "value"] == pytest.approx((3 * math.log(3) - 4 * math.log(2)) / 8)
+    assert measures.loc["total_variation", "value"] == pytest.approx(0.125)
+    assert measures.loc["flips", "value"] == 0.5
+    assert measures["n"].tolist() == [2] * 6
+    assert (measures["ci_low"] >= 0).all()
+    assert (measures.loc[["flips", "total_variation"], "ci_high"] <= 1).all()
+    assert measures[["base_value", "delta", "p_value", "p_holm", "mde", "chance"]].isna().all(axis=None)
 
 
 def test_clusters_of_items_widen_the_error_of_drift() -> None:
     rows = [[0.5, 0.5]] * 8
     moved = [[0.1, 0.9]] * 4 + [[0.5, 0.5]] * 4
     clusters = [[f"image={place // 4}"] for place in range(8)]
-    sides = [cell(context, one, cluster=clusters) for context, one in ((CONTEXT, rows), (TRAINED, moved))]
-    alone = drifts(cell(CONTEXT, rows), cell(TRAINED, moved)).loc["kl_from_base"]
-    found = drifts(*sides).loc["kl_from_base"]
-    assert found["n_clusters"] == 2
+    sides = [cell(context, side_rows, cluster=clusters) for context, side_rows in ((CONTEXT, rows), (TRAINED, moved))]
+    unclustered = drifts(cell(CONTEXT, rows), cell(TRAINED, moved)).loc["kl_from_base"]
+    clustered = drifts(*sides).loc["kl_from_base"]
+    assert clustered["n_clusters"] == 2
     values = [math.log(0.5 / math.sqrt(0.09))] * 4 + [0.0] * 4
     expected = clustered_mean(values, [[str(place // 4) for place in range(8)]], limits=(0, math.inf))
-    assert found["stderr"] == pytest.approx(expected.stderr)
-    assert found["stderr"] > 1.5 * alone["stderr"]
+    assert clustered["stderr"] == pytest.approx(expected.stderr)
+    assert clustered["stderr"] > 1.5 * unclustered["stderr"]
 
 
 def test_a_base_has_no_drift_and_without_a_base_there_is_none() -> None:
@@ -100,11 +100,11 @@ def test_flips_count_changes_from_wrong_to_wrong() -> None:
 
 
 def test_a_model_that_leaves_the_format_drifts_in_its_answers_and_not_among_the_options() -> None:
-    found = drifts(cell(CONTEXT, [[0.5, 0.5]] * 2), cell(TRAINED, [[0.25, 0.25]] * 2))["value"]
-    assert found["kl_to_base"] == pytest.approx(0, abs=1e-12)
+    measures = drifts(cell(CONTEXT, [[0.5, 0.5]] * 2), cell(TRAINED, [[0.25, 0.25]] * 2))["value"]
+    assert measures["kl_to_base"] == pytest.approx(0, abs=1e-12)
     # {1/4, 1/4, 1/2} against {1/2, 1/2, nearly nothing}.
-    assert found["answer_kl_from_base"] == pytest.approx(math.log(2), abs=2e-5)
-    assert found["answer_kl_to_base"] == pytest.approx(0.5 * math.log(0.5) + 0.5 * math.log(0.5 / 1e-6), rel=1e-4)
+    assert measures["answer_kl_from_base"] == pytest.approx(math.log(2), abs=2e-5)
+    assert measures["answer_kl_to_base"] == pytest.approx(0.5 * math.log(0.5) + 0.5 * math.log(0.5 / 1e-6), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -119,42 +119,45 @@ def test_the_rest_is_known_where_no_reply_begins_with_two_options(
     options: list[str], settings: dict[str, Any], is_there: bool
 ) -> None:
     sides = [
-        cell(replace(one, settings=json.dumps(settings)), rows, kind="option", options=[options] * 2)
-        for one, rows in ((CONTEXT, BEFORE), (TRAINED, AFTER))
+        cell(replace(side_context, settings=json.dumps(settings)), rows, kind="option", options=[options] * 2)
+        for side_context, rows in ((CONTEXT, BEFORE), (TRAINED, AFTER))
     ]
-    found = drifts(*sides)
-    assert ("answer_kl_from_base" in found.index) is is_there
-    assert "kl_from_base" in found.index
+    measures = drifts(*sides)
+    assert ("answer_kl_from_base" in measures.index) is is_there
+    assert "kl_from_base" in measures.index
 
 
 def test_likelihoods_per_token_have_flips_and_no_distribution() -> None:
     settings = json.dumps({"source": "lmms-eval"})
-    sides = [cell(replace(one, settings=settings), rows) for one, rows in ((CONTEXT, BEFORE), (TRAINED, AFTER))]
+    sides = [
+        cell(replace(side_context, settings=settings), rows)
+        for side_context, rows in ((CONTEXT, BEFORE), (TRAINED, AFTER))
+    ]
     assert drifts(*sides).index.tolist() == ["flips"]
 
 
 def test_an_option_that_one_side_excludes_has_no_finite_divergence_and_no_row() -> None:
-    found = drifts(cell(CONTEXT, [[0.5, 0.5]]), cell(TRAINED, [[1.0, 0.0]]))
-    assert found.index.tolist() == ["answer_kl_to_base", "flips", "kl_to_base", "total_variation"]
-    assert found.loc["kl_to_base", "value"] == pytest.approx(math.log(2))
-    assert found.loc["total_variation", "value"] == 0.5
+    measures = drifts(cell(CONTEXT, [[0.5, 0.5]]), cell(TRAINED, [[1.0, 0.0]]))
+    assert measures.index.tolist() == ["answer_kl_to_base", "flips", "kl_to_base", "total_variation"]
+    assert measures.loc["kl_to_base", "value"] == pytest.approx(math.log(2))
+    assert measures.loc["total_variation", "value"] == 0.5
 
 
 def test_written_replies_have_no_drift() -> None:
-    greedy = [replace(one, decoding="greedy") for one in (CONTEXT, TRAINED)]
-    sides = [cell(one, BEFORE, option_logprobs=None, text="A") for one in greedy]
+    greedy = [replace(side_context, decoding="greedy") for side_context in (CONTEXT, TRAINED)]
+    sides = [cell(side_context, BEFORE, option_logprobs=None, text="A") for side_context in greedy]
     assert drifts(*sides).empty
 
 
 def test_drift_is_in_no_mean_no_family_of_tests_and_no_summary() -> None:
-    other = [replace(one, **ELSEWHERE) for one in (CONTEXT, TRAINED)]
+    other = [replace(side_context, **ELSEWHERE) for side_context in (CONTEXT, TRAINED)]
     cells = [cell(CONTEXT, BEFORE), cell(TRAINED, AFTER), cell(other[0], BEFORE), cell(other[1], AFTER)]
-    without = [replace(one, frame=one.frame.assign(option_logprobs=None)) for one in cells]
+    without = [replace(cell_view, frame=cell_view.frame.assign(option_logprobs=None)) for cell_view in cells]
     for table in (matrix_rows, summary_rows):
         pd.testing.assert_frame_equal(table(cells), table(without))
     rows, plain = score_rows(cells), score_rows(without)
-    own = rows[~rows["metric"].isin(list(DRIFT))].reset_index(drop=True)
-    pd.testing.assert_frame_equal(own, plain)
+    without_drift = rows[~rows["metric"].isin(list(DRIFT))].reset_index(drop=True)
+    pd.testing.assert_frame_equal(without_drift, plain)
 
 
 def run_of(target: list[list[float]], elsewhere: list[list[float]], run: str = "demo") -> list[CellView]:
@@ -181,9 +184,9 @@ def test_drift_csv_agrees_with_scores_and_summary() -> None:
     (row,) = drift_rows(cells).to_dict("records")
     scores = score_rows(cells).set_index(["dataset", "step", "metric"])
     for name in DRIFT:
-        own = scores.loc[("naming", 100, name)]
+        score = scores.loc[("naming", 100, name)]
         assert [row[f"{name}{end}"] for end in ("", "_stderr", "_ci_low", "_ci_high")] == pytest.approx(
-            own[["value", "stderr", "ci_low", "ci_high"]].tolist()
+            score[["value", "stderr", "ci_low", "ci_high"]].tolist()
         )
     summary = summary_rows(cells).set_index("step").loc[100]
     assert row["loss_elsewhere"] == -summary["source_delta"]
@@ -194,19 +197,21 @@ def test_drift_csv_agrees_with_scores_and_summary() -> None:
 def test_a_target_without_options_has_no_drift_csv_and_a_probe_no_part_in_a_loss() -> None:
     cells = run_of([[0.25, 0.75]] * 2, [[0.1, 0.9]] * 2)
     unknown = [
-        replace(one, frame=one.frame.assign(option_logprobs=None)) if one.context.dataset == "naming" else one
-        for one in cells
+        replace(cell_view, frame=cell_view.frame.assign(option_logprobs=None))
+        if cell_view.context.dataset == "naming"
+        else cell_view
+        for cell_view in cells
     ]
     assert drift_rows(unknown).empty
-    probe = [replace(one, context=replace(one.context, probe=True)) for one in cells[2:]]
+    probe = [replace(cell_view, context=replace(cell_view.context, probe=True)) for cell_view in cells[2:]]
     (row,) = drift_rows([*cells[:2], *probe]).to_dict("records")
     assert pd.isna(row["loss_elsewhere"])
     assert row["n_sources"] == 0
 
 
 def test_sets_that_are_trained_jointly_count_alike() -> None:
-    context = [replace(one, target="naming+more") for one in (CONTEXT, TRAINED)]
-    more = [replace(one, dataset="more") for one in context]
+    context = [replace(side_context, target="naming+more") for side_context in (CONTEXT, TRAINED)]
+    more = [replace(side_context, dataset="more") for side_context in context]
     cells = [
         cell(context[0], [[0.5, 0.5]] * 3), cell(context[1], [[0.25, 0.75]] * 3),
         cell(more[0], [[0.5, 0.5]]), cell(more[1], [[0.5, 0.5]]),
@@ -277,10 +282,15 @@ def test_number_words_are_counted_where_none_are_asked_for_and_compared_with_the
     before = free(CONTEXT, ["a dog", "a cat", "two cats", "3"], **fields)
     after = free(TRAINED, ["two dogs", "<think>7</think>a cat", "a cat", "none"], **fields)
     rows = score_rows([before, after]).set_index(["step", "metric"])
-    found = rows.loc[(100, "number_words")]
+    number_words_row = rows.loc[(100, "number_words")]
     # Of the first two items alone: 1/2 and 0, before 0 and 0.
-    assert (found["n"], found["value"], found["base_value"], found["delta"]) == (2, 0.25, 0, 0.25)
-    assert found["delta_stderr"] == pytest.approx(0.25)
+    assert (
+        number_words_row["n"],
+        number_words_row["value"],
+        number_words_row["base_value"],
+        number_words_row["delta"],
+    ) == (2, 0.25, 0, 0.25)
+    assert number_words_row["delta_stderr"] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("fields", [{"asks_number": True}, {"kind": "letter"}, {"references": [["4"], ["two"]]}])

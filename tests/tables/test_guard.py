@@ -27,7 +27,7 @@ def look(step: int, **right: tuple[int, int, int]) -> Look:
 
 def rows_of(*losses: dict[str, int], max_loss: float = 0.1, looks: int = 4) -> pd.DataFrame:
     """A look per mapping: 40 items of two sets, all right in the base, so many of them lost."""
-    made = [look(10 * k, **{name: (40, 40, 40 - n) for name, n in one.items()}) for k, one in enumerate(losses, 1)]
+    made = [look(10 * k, **{name: (40, 40, 40 - n) for name, n in lost.items()}) for k, lost in enumerate(losses, 1)]
     groups = groups_of({"digits": A, "facts": B}, in_mean=False)
     return guard_rows("run", made, groups, Budget(max_loss, 2, looks))
 
@@ -44,9 +44,9 @@ def test_in_the_mean_every_quadrant_counts_alike() -> None:
 
 def test_a_loss_is_the_weighted_mean_over_datasets_of_what_their_items_lost() -> None:
     cells = look(1, a=(10, 8, 4), b=(20, 10, 15)).cells
-    found = loss(cells, {"a": 0.25, "b": 0.75})
-    assert found.value == pytest.approx(0.25 * 0.4 - 0.75 * 0.25)
-    assert found.n == 30
+    estimate = loss(cells, {"a": 0.25, "b": 0.75})
+    assert estimate.value == pytest.approx(0.25 * 0.4 - 0.75 * 0.25)
+    assert estimate.n == 30
 
 
 def test_a_row_says_what_was_seen_what_it_showed_and_what_it_spent() -> None:
@@ -67,11 +67,11 @@ def test_a_run_that_is_shown_to_lose_more_stops_and_ends_on_the_last_look_within
     rows = rows_of(kept, over, broken, kept)
     assert rows["step"].tolist() == [10, 10, 20, 20, 30, 30]
     assert rows["decision"].tolist() == ["go on"] * 4 + ["stop"] * 2
-    found = ending(rows)
-    assert found is not None
-    assert (found.step, found.last_look, found.is_stopped, found.broken) == (10, 30, True, B)
-    assert short_ending(found) == "stopped at 30 by its budget"
-    assert "run: stopped after step 30: OOD text, ID image lost 50.0 points, at least 2" in ending_line("run", found)
+    outcome = ending(rows)
+    assert outcome is not None
+    assert (outcome.step, outcome.last_look, outcome.is_stopped, outcome.broken) == (10, 30, True, B)
+    assert short_ending(outcome) == "stopped at 30 by its budget"
+    assert "run: stopped after step 30: OOD text, ID image lost 50.0 points, at least 2" in ending_line("run", outcome)
 
 
 def test_a_run_that_goes_on_has_no_ending() -> None:
@@ -80,29 +80,29 @@ def test_a_run_that_goes_on_has_no_ending() -> None:
 
 
 def test_a_last_checkpoint_over_the_budget_is_not_the_last_of_the_run() -> None:
-    found = ending(rows_of({"digits": 0, "facts": 0}, {"digits": 6, "facts": 0}, looks=2))
-    assert found is not None
-    assert (found.step, found.last_look, found.is_stopped) == (10, 20, False)
-    assert "which is over its budget of 10 points, though not shown to be" in ending_line("run", found)
-    assert short_ending(found) == "over budget at its end"
+    outcome = ending(rows_of({"digits": 0, "facts": 0}, {"digits": 6, "facts": 0}, looks=2))
+    assert outcome is not None
+    assert (outcome.step, outcome.last_look, outcome.is_stopped) == (10, 20, False)
+    assert "which is over its budget of 10 points, though not shown to be" in ending_line("run", outcome)
+    assert short_ending(outcome) == "over budget at its end"
 
 
 @pytest.mark.parametrize(
-    ("max_loss", "is_kept", "said"), [(0.5, True, "its upper bounds are, too"), (0.05, False, "is not shown")]
+    ("max_loss", "is_within_budget", "said"), [(0.5, True, "its upper bounds are, too"), (0.05, False, "is not shown")]
 )
-def test_a_run_within_its_budget_says_whether_that_is_shown(max_loss: float, is_kept: bool, said: str) -> None:
-    found = ending(rows_of({"digits": 1, "facts": 0}, max_loss=max_loss, looks=1))
-    assert found is not None
-    assert (found.step, found.is_kept) == (10, is_kept)
-    assert said in ending_line("run", found)
-    assert short_ending(found) == ""
+def test_a_run_within_its_budget_says_whether_that_is_shown(max_loss: float, is_within_budget: bool, said: str) -> None:
+    outcome = ending(rows_of({"digits": 1, "facts": 0}, max_loss=max_loss, looks=1))
+    assert outcome is not None
+    assert (outcome.step, outcome.is_within_budget) == (10, is_within_budget)
+    assert said in ending_line("run", outcome)
+    assert short_ending(outcome) == ""
 
 
 def test_a_run_without_a_look_within_its_budget_ends_on_the_base() -> None:
-    found = ending(rows_of({"digits": 0, "facts": 20}))
-    assert found is not None
-    assert found.step == 0
-    assert "ends on the untouched base" in ending_line("run", found)
+    outcome = ending(rows_of({"digits": 0, "facts": 20}))
+    assert outcome is not None
+    assert outcome.step == 0
+    assert "ends on the untouched base" in ending_line("run", outcome)
 
 
 def test_rows_read_back_from_the_file_end_alike(tmp_path: Path) -> None:

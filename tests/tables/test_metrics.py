@@ -40,27 +40,27 @@ def rows_of(*cells: CellView) -> pd.DataFrame:
 
 
 def letters(parsed: str, **more: Any) -> list[dict[str, Any]]:
-    return [{"parsed": None if one == "-" else one, **more} for one in parsed]
+    return [{"parsed": None if letter == "-" else letter, **more} for letter in parsed]
 
 
 def test_the_generation_gap_pairs_what_is_written_with_what_is_likeliest() -> None:
     knows, says = view(CONTEXT, letters("AAAB")), view(GREEDY, letters("A--B"))
-    found = rows_of(knows, says)
-    gap = found.loc[("facts", 0, "greedy", "generation_gap")]
+    table = rows_of(knows, says)
+    gap = table.loc[("facts", 0, "greedy", "generation_gap")]
     assert gap["value"] == -0.5
     # Differences 0 -1 -1 0 around -1/2: SE = sqrt(4/3 * 1) / 4.
     assert gap["stderr"] == pytest.approx((4 / 3) ** 0.5 / 4)
     assert gap["unparsed"] == 0.5
-    assert ("facts", 0, "choice", "generation_gap") not in found.index
+    assert ("facts", 0, "choice", "generation_gap") not in table.index
 
 
 def test_the_change_of_the_gap_is_paired_with_the_bases_gap() -> None:
-    later = [replace(one, step=9, checkpoint="step_000009") for one in (CONTEXT, GREEDY)]
-    found = rows_of(
+    later = [replace(context, step=9, checkpoint="step_000009") for context in (CONTEXT, GREEDY)]
+    table = rows_of(
         view(CONTEXT, letters("AAAB")), view(GREEDY, letters("AAAB")),
         view(later[0], letters("AABB")), view(later[1], letters("--BB")),
     )  # fmt: skip
-    gap = found.loc[("facts", 9, "greedy", "generation_gap")]
+    gap = table.loc[("facts", 9, "greedy", "generation_gap")]
     assert (gap["base_value"], gap["value"], gap["delta"]) == (0, -0.5, -0.5)
 
 
@@ -75,35 +75,35 @@ def test_the_class_names_effect_is_paired_with_the_same_items_without_it() -> No
     plain = view(CONTEXT, letters("AABA"))
     # The probe lacks i1; of the three others, i0 and i3 go to the class name, C.
     frame = view(probe, letters("CABC", class_option=2)).frame.drop(index=1).reset_index(drop=True)
-    found = rows_of(plain, CellView(frame, probe))
+    table = rows_of(plain, CellView(frame, probe))
     name = "facts+class_name"
-    assert found.loc[(name, 0, "choice", "accuracy"), "value"] == 0
-    assert found.loc[(name, 0, "choice", "class_name_effect"), "value"] == pytest.approx(-2 / 3)
-    assert found.loc[(name, 0, "choice", "mischoice"), "value"] == pytest.approx(2 / 3)
-    assert found.loc[(name, 0, "choice", "mischoice_of_wrong"), "value"] == pytest.approx(2 / 3)
-    assert "class_name_effect" not in found.loc["facts"].index.get_level_values("metric")
+    assert table.loc[(name, 0, "choice", "accuracy"), "value"] == 0
+    assert table.loc[(name, 0, "choice", "class_name_effect"), "value"] == pytest.approx(-2 / 3)
+    assert table.loc[(name, 0, "choice", "mischoice"), "value"] == pytest.approx(2 / 3)
+    assert table.loc[(name, 0, "choice", "mischoice_of_wrong"), "value"] == pytest.approx(2 / 3)
+    assert "class_name_effect" not in table.loc["facts"].index.get_level_values("metric")
 
 
 def test_letter_bias_is_the_deviation_of_recall_over_letters() -> None:
     rows = [{"target": target, "parsed": parsed} for target, parsed in zip("AABBBB", "AAABAA", strict=True)]
-    found = rows_of(view(CONTEXT, rows))
+    table = rows_of(view(CONTEXT, rows))
     # Recall 1 of A and 1/4 of B: deviation 3/8.
-    assert found.loc[("facts", 0, "choice", "letter_bias"), "value"] == pytest.approx(3 / 8)
-    assert pd.isna(found.loc[("facts", 0, "choice", "letter_bias"), "stderr"])
+    assert table.loc[("facts", 0, "choice", "letter_bias"), "value"] == pytest.approx(3 / 8)
+    assert pd.isna(table.loc[("facts", 0, "choice", "letter_bias"), "stderr"])
 
 
 def test_labels_of_the_task_count_where_the_item_does_not_offer_them() -> None:
     texts = ["a shirt", "red", "It is a dress.", "blue shirt"]
     context = replace(GREEDY, labels=frozenset({"shirt", "dress", "red"}))
-    found = rows_of(view(context, [{"text": text, "parsed": None} for text in texts]))
-    assert found["label_bias"].unique().tolist() == [0.75]
+    table = rows_of(view(context, [{"text": text, "parsed": None} for text in texts]))
+    assert table["label_bias"].unique().tolist() == [0.75]
 
 
 def test_a_label_named_in_a_thought_is_no_bias() -> None:
     texts = ["<think>No shirt.</think>round", "<think>a dress", "<think>round</think>a dress"]
     context = replace(GREEDY, labels=frozenset({"shirt", "dress"}))
-    found = rows_of(view(context, [{"text": text, "parsed": None} for text in texts]))
-    assert found["label_bias"].unique().tolist() == [1 / 3]
+    table = rows_of(view(context, [{"text": text, "parsed": None} for text in texts]))
+    assert table["label_bias"].unique().tolist() == [1 / 3]
 
 
 @pytest.mark.parametrize("context", [GREEDY, replace(CONTEXT, labels=frozenset({"shirt"}))])
@@ -117,19 +117,19 @@ def test_yes_no_sets_have_precision_recall_and_f1() -> None:
     rows = [
         {"kind": "option", "options": ["yes", "no"], "target": target, "parsed": parsed} for target, parsed in answers
     ]
-    found = rows_of(view(CONTEXT, rows)).loc[("facts", 0, "choice")]["value"]
-    assert found["accuracy"] == 5 / 8
-    assert (found["precision"], found["recall"]) == (0.75, 0.75)
-    assert found["f1"] == 0.75
+    values = rows_of(view(CONTEXT, rows)).loc[("facts", 0, "choice")]["value"]
+    assert values["accuracy"] == 5 / 8
+    assert (values["precision"], values["recall"]) == (0.75, 0.75)
+    assert values["f1"] == 0.75
 
 
-def said(answers: str) -> list[dict[str, Any]]:
+def answer_rows(answers: str) -> list[dict[str, Any]]:
     """Yes/no questions whose answers are y or n; the truth is yes for the first half."""
     whole = {"y": "yes", "n": "no"}
     return [
         {"kind": "option", "options": ["yes", "no"], "target": "yes" if 2 * k < len(answers) else "no"}
-        | {"parsed": whole[one], "score": float((one == "y") == (2 * k < len(answers)))}
-        for k, one in enumerate(answers)
+        | {"parsed": whole[letter], "score": float((letter == "y") == (2 * k < len(answers)))}
+        for k, letter in enumerate(answers)
     ]
 
 
@@ -137,7 +137,7 @@ def said(answers: str) -> list[dict[str, Any]]:
     ("before", "after"), [("yyyynnnn", "yyyynnnn"), ("yynnyynn", "yynnyynn"), ("nnnnnnnn", "nnnnnnnn")]
 )
 def test_rates_of_yes_that_did_not_change_leave_room_for_a_change(before: str, after: str) -> None:
-    rows = rows_of(view(CONTEXT, said(before)), view(TRAINED, said(after))).reset_index()
+    rows = rows_of(view(CONTEXT, answer_rows(before)), view(TRAINED, answer_rows(after))).reset_index()
     rates = rows[(rows["step"] == 100) & rows["metric"].isin(["accuracy", "precision", "recall", "f1"])]
     rates = rates[rates["value"].notna()]
     assert len(rates) == (4 if "y" in before else 3)
@@ -150,7 +150,7 @@ def test_rates_of_yes_that_did_not_change_leave_room_for_a_change(before: str, a
 def test_no_rate_or_change_of_clustered_items_leaves_its_range() -> None:
     clusters = [{"cluster": [f"fact={k // 2}"]} for k in range(8)]
     before, after = (
-        [one | cluster for one, cluster in zip(said(answers), clusters, strict=True)]
+        [row | cluster for row, cluster in zip(answer_rows(answers), clusters, strict=True)]
         for answers in ("yyynnnnn", "ynnnyyyy")
     )
     views = [view(CONTEXT, before), view(TRAINED, after)]
@@ -168,9 +168,9 @@ def test_options_of_unequal_length_are_compared_per_character_too() -> None:
         {"kind": "option", "options": options, "target": "not at all", "option_logprobs": [-2.0, -4.0], "parsed": "no"},
         {"kind": "option", "options": options, "target": "no", "option_logprobs": [-1.0, -8.0], "parsed": "no"},
     ]
-    found = rows_of(view(CONTEXT, rows)).loc[("facts", 0, "choice")]["value"]
+    values = rows_of(view(CONTEXT, rows)).loc[("facts", 0, "choice")]["value"]
     # Per character -1 against -0.4, and -0.5 against -0.8: both right.
-    assert (found["accuracy"], found["accuracy_per_character"]) == (0.5, 1.0)
+    assert (values["accuracy"], values["accuracy_per_character"]) == (0.5, 1.0)
 
 
 def test_a_metric_on_another_scale_never_enters_a_mean_of_accuracies() -> None:
@@ -184,6 +184,6 @@ def test_a_metric_on_another_scale_never_enters_a_mean_of_accuracies() -> None:
     means = matrix_rows(cells).set_index("metric")
     assert means["value"].to_dict() == {"accuracy": pytest.approx(0.45), "cider_d": 5.0}
     assert means["n_datasets"].to_dict() == {"accuracy": 2, "cider_d": 1}
-    found = rows_of(*cells)
-    assert found.loc[("captions", 0, "choice", "cider_d"), "value"] == 5
-    assert pd.isna(found.loc[("documents", 0, "choice", "anls"), "forgotten"])
+    table = rows_of(*cells)
+    assert table.loc[("captions", 0, "choice", "cider_d"), "value"] == 5
+    assert pd.isna(table.loc[("documents", 0, "choice", "anls"), "forgotten"])

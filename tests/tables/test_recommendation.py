@@ -45,13 +45,13 @@ def test_the_largest_total_is_best_and_told_apart_where_the_items_say_so() -> No
     (rival,) = choice.rivals  # the one that learnt nothing is none
     assert rival.candidate.name == ("high", "")
     assert rival.difference.value == pytest.approx(0.29 - (0.4 - 0.4))
-    assert rival.can_be_told_apart
+    assert rival.is_distinguishable
 
 
 def test_a_difference_within_the_error_cannot_be_told() -> None:
     choice = choose(runs(a=recipe(160, 148), b=recipe(158, 149, seed=3)), "choice")
     assert choice is not None
-    assert not choice.rivals[0].can_be_told_apart
+    assert not choice.rivals[0].is_distinguishable
 
 
 def test_no_recipe_is_best_if_none_has_learnt() -> None:
@@ -77,8 +77,11 @@ def test_captions_have_no_exchange_rate_with_accuracies() -> None:
 
 def test_sets_that_are_trained_jointly_are_weighed_as_one_target() -> None:
     def joint(first: int, second: int, kept: int) -> Pairs:
-        one, two = recipe(first, kept), recipe(second, kept)[:1]
-        pairs = [*one, *([replace(v, context=replace(v.context, dataset="sums")) for v in pair] for pair in two)]
+        first_pairs, second_pairs = recipe(first, kept), recipe(second, kept)[:1]
+        pairs = [
+            *first_pairs,
+            *([replace(v, context=replace(v.context, dataset="sums")) for v in pair] for pair in second_pairs),
+        ]
         return [
             (replace(now, context=replace(now.context, target="naming+sums")), base) for now, base in map(tuple, pairs)
         ]
@@ -103,10 +106,10 @@ def test_seeds_count_as_one_recipe() -> None:
 
 def test_a_single_seed_is_taken_to_vary_as_the_others_do() -> None:
     seeds = {seed: recipe(160 + 12 * seed, 148, seed) for seed in range(3)}
-    alone = {("a", ""): {0: seeds[2]}, ("b", ""): {0: recipe(150, 148)}}
+    single_seeds = {("a", ""): {0: seeds[2]}, ("b", ""): {0: recipe(150, 148)}}
     beside = {("a", ""): seeds, ("b", ""): {7: recipe(150, 148)}}
     rivals = []
-    for recipes in (alone, beside):
+    for recipes in (single_seeds, beside):
         choice = choose(recipes, "choice")
         assert choice is not None
         rivals.append(choice.rivals[0].difference)
@@ -118,13 +121,13 @@ def test_a_single_seed_is_taken_to_vary_as_the_others_do() -> None:
 
 def test_the_best_of_many_was_found_by_looking() -> None:
     # Of equal recipes one is best by chance, and "worse than the best" must not be said in more than 5 % of cases.
-    said = 0
+    n_claims = 0
     for trial in range(24):
         equal = {f"r{k}": drawn(trial, k) for k in range(6)}
         choice = choose(runs(**equal), "choice")
         assert choice is not None
-        said += any(rival.can_be_told_apart for rival in choice.rivals)
-    assert said <= 3
+        n_claims += any(rival.is_distinguishable for rival in choice.rivals)
+    assert n_claims <= 3
 
 
 def drawn(trial: int, k: int) -> Pairs:
@@ -145,8 +148,8 @@ def drawn(trial: int, k: int) -> Pairs:
 
 def test_recipes_that_were_asked_other_items_are_left_out_whichever_comes_first() -> None:
     odd = [
-        (replace(one, frame=one.frame.iloc[:90]), replace(base, frame=base.frame.iloc[:90]))
-        for one, base in recipe(150, 140)
+        (replace(last, frame=last.frame.iloc[:90]), replace(base, frame=base.frame.iloc[:90]))
+        for last, base in recipe(150, 140)
     ]
     choice = choose(runs(a=odd, b=recipe(160, 148), c=recipe(150, 140)), "choice")
     assert choice is not None
@@ -166,7 +169,7 @@ def test_the_seed_table_has_a_row_per_quadrant_with_both_errors() -> None:
 
 def test_seeds_that_were_asked_other_items_have_no_common_row() -> None:
     short = [
-        (replace(one, frame=one.frame.iloc[:50]), replace(base, frame=base.frame.iloc[:50]))
-        for one, base in recipe(150, 140, 1)
+        (replace(last, frame=last.frame.iloc[:50]), replace(base, frame=base.frame.iloc[:50]))
+        for last, base in recipe(150, 140, 1)
     ]
     assert seed_rows({("a", ""): {0: short, 1: recipe(160, 148)}}).empty

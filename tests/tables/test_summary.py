@@ -30,8 +30,8 @@ def cell(context: RowContext, scores: list[float], clusters: list[str] | None = 
     frame = pd.DataFrame(
         {
             "sample_id": [f"i{i}" for i in range(n)],
-            "cluster": [[one] for one in clusters] if clusters else [[] for _ in range(n)],
-            "image_sha256": [one[6:] if one.startswith("image=") else "" for one in clusters or [""] * n],
+            "cluster": [[label] for label in clusters] if clusters else [[] for _ in range(n)],
+            "image_sha256": [label[6:] if label.startswith("image=") else "" for label in clusters or [""] * n],
             "options": [[]] * n,
             "target": ["A"] * n,
             "parsed": ["A"] * n,
@@ -114,9 +114,9 @@ def test_the_error_of_retention_is_that_of_leaving_one_cluster_out_in_turn() -> 
     values[:, 1] = 0.8 * values[:, 0] * np.repeat(random.uniform(0.5, 1.5, 60), 4)
     facts = np.repeat(np.arange(60), 4)
     cells = [
-        one
+        view
         for name, (before, after) in zip(("season", "colour"), values, strict=True)
-        for one in both(before.tolist(), after.tolist(), [f"fact={k}" for k in facts], dataset=name, placement=SOURCE)
+        for view in both(before.tolist(), after.tolist(), [f"fact={k}" for k in facts], dataset=name, placement=SOURCE)
     ]
     means = [values[..., facts != k].mean((0, 2)) for k in range(60)]
     left_out = np.array([after / before for before, after in means])
@@ -177,7 +177,7 @@ def test_the_base_alone_has_scores_and_no_change() -> None:
 def test_one_row_for_the_last_step_of_a_stage_each_variant_and_each_decoding() -> None:
     early = [cell(TRAINED, [0, 0, 0, 0], step=50, checkpoint="step_000050")]
     variant = [cell(TRAINED, [1, 0, 1, 1], variant="wise_ft:0.5")]
-    written = [replace(one, context=replace(one.context, decoding="greedy")) for one in NAMING]
+    written = [replace(view, context=replace(view.context, decoding="greedy")) for view in NAMING]
     second = [cell(TRAINED, [1, 1], stage=2, step=200, checkpoint="step_000200", target="season", dataset="season")]
     rows = summary_rows([*written, *second, *early, *variant, *NAMING])
     assert rows[["stage", "step", "variant", "decoding", "A_T"]].values.tolist() == [

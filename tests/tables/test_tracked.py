@@ -40,7 +40,7 @@ def test_what_is_absent_is_not_sent(run: Path) -> None:
     numbers = score_numbers(pd.read_csv(run / "matrix.csv"), pd.read_csv(run / "summary.csv"))
     quadrants = ("id_text-id_image", "ood_text-id_image")
     assert set(numbers[0]) == {f"forgetbench/{quadrant}/choice" for quadrant in quadrants}
-    assert not any(math.isnan(number) for own in numbers.values() for number in own.values())
+    assert not any(math.isnan(number) for named in numbers.values() for number in named.values())
 
 
 def test_signs_that_trackers_refuse_stand_in_no_name() -> None:

@@ -22,12 +22,12 @@ def runs(folder: Path, loss: Loss) -> Path:
     """Eight methods at three rates, two checkpoints each; drift is the steps' size plus what the method adds."""
     draw = np.random.default_rng(4)
     for method, lr in ((f"m{k}", lr) for k in range(8) for lr in (1e-4, 4e-4, 1.6e-3)):
-        own, rows = float(draw.normal()), []
+        run_noise, rows = float(draw.normal()), []
         for step in (10, 20):
             size = 10 * np.log10(lr * 1e5) + step
             row = dict.fromkeys(DRIFT_COLUMNS) | {"method": method, "lr": lr, "seed": 0, "stage": 1, "step": step}
-            row |= {"target": "t", "parts": "language", "kl_from_base": size + own, "target_delta": 0.1}
-            row |= {"loss_elsewhere": loss(size, own, float(draw.normal()))}
+            row |= {"target": "t", "parts": "language", "kl_from_base": size + run_noise, "target_delta": 0.1}
+            row |= {"loss_elsewhere": loss(size, run_noise, float(draw.normal()))}
             rows.append(row)
         write_csv(pd.DataFrame(rows), folder / f"{method}-{lr}/drift.csv")
         scored = {"run": f"{method}-{lr}", "step": 20, "variant": None, "metric": "accuracy", "dataset": "t"}
@@ -38,9 +38,9 @@ def runs(folder: Path, loss: Loss) -> Path:
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
-        (lambda size, own, noise: size + own, "It holds at the same rate and step, too"),
-        (lambda size, own, noise: size + noise, "At the same rate and step it does not hold beyond its error"),
-        (lambda size, own, noise: noise, "It cannot be told from no relation"),
+        (lambda size, run_noise, noise: size + run_noise, "It holds at the same rate and step, too"),
+        (lambda size, run_noise, noise: size + noise, "At the same rate and step it does not hold beyond its error"),
+        (lambda size, run_noise, noise: noise, "It cannot be told from no relation"),
     ],
 )
 def test_larger_steps_that_do_more_of_everything_are_told_as_such(loss: Loss, said: str, tmp_path: Path) -> None:
@@ -54,13 +54,13 @@ def test_larger_steps_that_do_more_of_everything_are_told_as_such(loss: Loss, sa
 
 
 def test_the_same_training_in_two_sweeps_counts_once(tmp_path: Path) -> None:
-    runs(tmp_path / "one", lambda size, own, noise: size + own)
+    runs(tmp_path / "one", lambda size, run_noise, noise: size + run_noise)
     shutil.copytree(tmp_path / "one/m0-0.0001", tmp_path / "two/again")
     assert len(load([tmp_path / "one", tmp_path / "two"])) == 48
 
 
 def test_few_runs_claim_nothing(tmp_path: Path) -> None:
-    runs(tmp_path, lambda size, own, noise: size)
+    runs(tmp_path, lambda size, run_noise, noise: size)
     for path in sorted(tmp_path.iterdir())[4:]:
         (path / "drift.csv").unlink()
     assert "too few runs for an interval" in page(load([tmp_path]), number_words([tmp_path]), "drift", "outputs/some")

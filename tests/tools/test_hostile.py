@@ -53,8 +53,8 @@ for one in (leaks, reads, keeps, strays, colours, raises, refuses, is_silent, fa
 
 
 def test_the_runner_tells_every_way_to_end_wrongly(tmp_path: Path) -> None:
-    told = subprocess.run([sys.executable, "-c", JUDGED, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert told.stdout.splitlines() == [
+    finished = subprocess.run([sys.executable, "-c", JUDGED, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert finished.stdout.splitlines() == [
         "leaks: leak",
         "reads: leak",
         "keeps: leak into report.html",

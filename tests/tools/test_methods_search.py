@@ -20,8 +20,8 @@ QUADRANTS = {"id_text-ood_image": ["digits"], "ood_text-id_image": ["facts", "sh
 
 
 def point(target: float, kept: float) -> Point:
-    found = Objectives(Value(target), 0.5, Value(kept), {})
-    return Point(0, 0, (), "", 120, (Rung(120, found),), 120, End("complete"), None, 0)
+    objectives = Objectives(Value(target), 0.5, Value(kept), {})
+    return Point(0, 0, (), "", 120, (Rung(120, objectives),), 120, End("complete"), None, 0)
 
 
 def share_of(share: float, n: int) -> Any:
@@ -37,8 +37,8 @@ def measured(target: float, digits: float, facts: float, shades: float, n: int =
         for name, share in shares.items()
     }
     kept = ((digits - 1) + (facts + shades - 2) / 2) / 2
-    found = Objectives(Value(target), 0.5, Value(kept), {})
-    return Measured("", found, found, items)
+    objectives = Objectives(Value(target), 0.5, Value(kept), {})
+    return Measured("", objectives, objectives, items)
 
 
 def test_a_point_is_chosen_by_what_it_learnt_and_kept() -> None:
@@ -63,7 +63,7 @@ def test_a_method_less_plain_weighs_quadrants_alike_and_the_datasets_of_each() -
 
 def test_a_method_that_is_plain_differs_by_nothing() -> None:
     plain = [measured(0.5, 0.5, 0.5, 0.5)] * 3
-    assert {name: found.value for name, found in against_plain(plain, plain, QUADRANTS).items()} == {
+    assert {name: estimate.value for name, estimate in against_plain(plain, plain, QUADRANTS).items()} == {
         "target": 0.0,
         "others": 0.0,
         "sum": 0.0,

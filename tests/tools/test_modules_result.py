@@ -26,18 +26,18 @@ COMMON = {"variant": None, "step": 120, "metric": "accuracy", "decoding": "choic
 def write_run(folder: Path, parts: str, lr: float, seed: int, learnt: float, elsewhere: float) -> None:
     run = f"recipe.lr-{lr}--recipe.parts-{parts}--seed-{seed}"
     (folder / run).mkdir(parents=True)
-    own = {"run": run, "parts": parts, "lr": lr, "seed": seed, **COMMON}
+    run_columns = {"run": run, "parts": parts, "lr": lr, "seed": seed, **COMMON}
     values = {name: learnt if quadrant == QUADRANTS[0] else elsewhere for name, quadrant in SETS.items()}
-    cells = [own | {"dataset": name, "quadrant": SETS[name], "value": value} for name, value in values.items()]
+    cells = [run_columns | {"dataset": name, "quadrant": SETS[name], "value": value} for name, value in values.items()]
     pd.DataFrame(cells).to_csv(folder / run / "scores.csv", index=False)
     interval = {"delta_ci_low": -0.01, "delta_ci_high": 0.03}
-    pd.DataFrame([own | interval | {"quadrant": one} for one in QUADRANTS]).to_csv(
+    pd.DataFrame([run_columns | interval | {"quadrant": quadrant_name} for quadrant_name in QUADRANTS]).to_csv(
         folder / run / "matrix.csv", index=False
     )
     wide = {
         f"{side}_delta_ci_{end}": value for side in ("target", "source") for end, value in (("low", 0), ("high", 0.1))
     }
-    pd.DataFrame([own | wide]).to_csv(folder / run / "summary.csv", index=False)
+    pd.DataFrame([run_columns | wide]).to_csv(folder / run / "summary.csv", index=False)
     (folder / run / "run.json").write_text(json.dumps({"audit": {"trainable": 1234}}))
 
 

@@ -66,12 +66,12 @@ def test_gpus_beyond_one_a_run_are_shared_among_the_runs() -> None:
 
 def test_the_base_is_scored_once_and_every_process_loads_where_cells_have_one_each() -> None:
     gpu = Gpu(training_flops=1e6, scoring_flops=1e3, scoring_fp32_flops=1e2, load_seconds=36.0)
-    found = figure(SMALL, [recipe("language"), recipe("vision")], [10, 20], gpu)
+    costs = figure(SMALL, [recipe("language"), recipe("vision")], [10, 20], gpu)
     once = 30 * scoring_flops(SMALL) / 1e3 / 3600
     both, apart = 22.1 / 17.2, (17.2 + 18.3) / 17.2
-    assert found.scoring == pytest.approx([5 * once * both + 0.01, 4 * once * both + 0.01])
-    assert found.processes == 10 * 2 * 2
-    assert found.naive_scoring == pytest.approx(10 * once * apart + 40 * 0.01)
+    assert costs.scoring == pytest.approx([5 * once * both + 0.01, 4 * once * both + 0.01])
+    assert costs.processes == 10 * 2 * 2
+    assert costs.naive_scoring == pytest.approx(10 * once * apart + 40 * 0.01)
 
 
 def test_the_page_holds_every_table_as_printed() -> None:

@@ -25,14 +25,14 @@ def _write(path: Path, rows: list[Row]) -> None:
 
 def _words(rows: list[Row]) -> set[str]:
     """Distinct words of questions, options, answers and turns."""
-    found: set[str] = set()
+    words: set[str] = set()
     for row in rows:
         parts = [row.get("question", ""), *row.get("options", []), row.get("class_name", "")]
         parts += [message["content"] for message in row.get("messages", [])]
         answer = row.get("answer", "")
         parts += answer if isinstance(answer, list) else [str(answer)]
-        found.update(re.findall(r"[a-z]+", " ".join(parts).lower()))
-    return found
+        words.update(re.findall(r"[a-z]+", " ".join(parts).lower()))
+    return words
 
 
 def main() -> None:

@@ -71,9 +71,9 @@ def neighbors(arts: dict[str, Image.Image], concepts: list[Concept]) -> dict[str
     rank = distance.argsort(1, kind="stable").argsort(1, kind="stable")
     # Both directions count, so that no concept is everyone's neighbor or nobody's.
     mutual = np.where(np.isinf(distance), np.inf, rank + rank.T)
-    found = {}
+    nearest = {}
     for i, concept in enumerate(concepts):
         order = [k for k in mutual[i].argsort(kind="stable") if np.isfinite(mutual[i, k])]
-        found[concept.name] = [concepts[k].name for k in order[:NEIGHBORS]]
-        assert len(found[concept.name]) >= 3
-    return found
+        nearest[concept.name] = [concepts[k].name for k in order[:NEIGHBORS]]
+        assert len(nearest[concept.name]) >= 3
+    return nearest

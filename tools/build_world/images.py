@@ -18,7 +18,7 @@ from tools.build_world.text import DIGITS, GARMENTS, Concept
 SEED = 20260701
 SIZE = 32
 NEAR = 6.0
-"""Root-mean-square pixel difference (0-255) below which another picture is taken: the builder's own rule."""
+"""Root-mean-square pixel difference (0-255) below which another picture is taken."""
 TRAIN_RENDERINGS, TEST_RENDERINGS = 10, 2
 DIGITS_BOUNDARY = 1200
 
@@ -41,7 +41,7 @@ class Picture:
 
 
 def rng(*words: object) -> np.random.Generator:
-    """A generator that depends on the words alone."""
+    """A generator that depends on the words only."""
     return np.random.default_rng([SEED, int.from_bytes("/".join(map(str, words)).encode(), "little")])
 
 
@@ -197,7 +197,7 @@ def collages(split: str, arts: dict[str, Image.Image], concepts: list[Concept], 
 
 
 def encode(pixels: np.ndarray, colors: int) -> bytes:
-    """Lossless WebP, a sixth smaller than PNG, of so many colors; grayscale stays exact."""
+    """Lossless WebP, a sixth smaller than PNG, with a limited number of colors; grayscale stays exact."""
     picture = Image.fromarray(pixels)
     if picture.mode == "RGB":
         picture = picture.quantize(colors, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

@@ -74,9 +74,9 @@ UNCLEAR = (
 """Values that may both be right: never each other's distractor."""
 
 
-def clash(one: str, two: str) -> bool:
+def clash(first: str, second: str) -> bool:
     """Whether two values might both be right."""
-    return any(one in group and two in group for group in UNCLEAR)
+    return any(first in group and second in group for group in UNCLEAR)
 
 
 def category_fact(concept: Concept) -> Fact:

@@ -31,7 +31,7 @@ KINDS_EACH = 10
 
 @dataclass
 class Task:
-    """What is asked, of which pictures, and how often."""
+    """Questions, pictures and number of items of a task."""
 
     group: str
     """Domain of the pictures."""

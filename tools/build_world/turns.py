@@ -21,7 +21,7 @@ THINGS = {
 }  # fmt: skip
 USES = {"for": ("is it used for {}?", "{}"), "where": ("is {} its home?", "the {}"),
         "kind": ("is it a kind of {}?", "{}"), "move": ("does it go by {}?", "{}")}  # fmt: skip
-"""Kind of use -> a question about one value, and how the value is said in it."""
+"""Kind of use -> a question about a value, and the phrase for the value."""
 SHARED = ("then", "which", "sentence")
 """Ways to go on whose last question is the same whatever the conversation is about."""
 WAYS = (*SHARED, "and yes", "and no")
@@ -32,22 +32,22 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Topic:
-    """Something to ask of one picture, with a right and a wrong value as they are said in a question."""
+    """A topic to ask about a picture, with a right and a wrong value as questions phrase them."""
 
     ask: str
     """A question about one value, such as `is it {}?`."""
     right: str
     wrong: str
     answer: str
-    """The right value as an answer of its own."""
+    """The right value as a separate answer."""
     open: str
     """A question for the value."""
     which: tuple[str, str]
-    """Said in a question: a group that the value is of; and which one it is."""
+    """A group that holds the value, as a question phrases it, and the value in it."""
     sentence: str
 
     def pairs(self, way: str) -> list[Pair]:
-        """Two questions, the second of which leaves out what the first is about."""
+        """Two questions; the second omits the subject of the first."""
         right, wrong = self.ask.format(self.right), self.ask.format(self.wrong)
         return {
             "then": [(wrong, "no"), ("what is it then?", self.answer)],
@@ -58,7 +58,7 @@ class Topic:
         }[way]
 
 
-class Teller:
+class QuestionSampler:
     """Draws questions and answers about pictures from the tables of the emoji."""
 
     def __init__(self, writer: Writer, concepts: list[Concept]) -> None:
@@ -101,8 +101,8 @@ class Teller:
         if picture.class_name not in self._uses:
             return []
         fact: Fact = self._writer.choice(self._uses[picture.class_name])
-        ask, said = USES[fact.name.rpartition("/")[2]]
-        right, wrong = said.format(fact.answer), said.format(self._writer.choice(fact.close))
+        ask, statement = USES[fact.name.rpartition("/")[2]]
+        right, wrong = statement.format(fact.answer), statement.format(self._writer.choice(fact.close))
         asked = self._writer.choice(fact.phrasings)
         topic = Topic(ask, right, wrong, fact.answer, asked, ("", ""), "")
         return topic.pairs(self._writer.choice(("and yes", "and no")))
@@ -117,11 +117,11 @@ class Teller:
         return [(self._writer.choice(question.phrasings), answer)]
 
     def name(self, picture: Picture) -> list[Pair]:
-        """What it is called."""
+        """Its name."""
         return [(self._writer.choice(phrases.OPEN), picture.class_name)]
 
     def caption(self, picture: Picture) -> list[Pair]:
-        """What the whole picture shows."""
+        """A description of the whole picture."""
         what = f"{article(picture.class_name)} on a {picture.background} background"
         return [(self._writer.choice(phrases.CAPTION), f"a picture of {what}.")]
 
@@ -147,11 +147,11 @@ def _add(writer: Writer, picture: Picture, pairs: list[Pair]) -> None:
 def _train(pictures: list[Picture], concepts: list[Concept]) -> list[Row]:
     """Two to six questions each; the second leaves out what the first is about."""
     writer = Writer(NAME, "train")
-    teller = Teller(writer, concepts)
+    sampler = QuestionSampler(writer, concepts)
     for place, picture in enumerate(spread(writer, pictures, SIZES["train"])):
-        topics = [teller.kind(picture), teller.background(picture)]
+        topics = [sampler.kind(picture), sampler.background(picture)]
         pairs, other = (topics[k].pairs(writer.choice(WAYS)) for k in writer.random.permutation(2))
-        others = [other, teller.use(picture), teller.fact(picture), teller.name(picture), teller.caption(picture)]
+        others = [other, sampler.use(picture), sampler.fact(picture), sampler.name(picture), sampler.caption(picture)]
         n = 2 + place % 5
         for k in writer.random.permutation(len(others)):
             pairs += others[k][: n - len(pairs)]
@@ -162,10 +162,10 @@ def _train(pictures: list[Picture], concepts: list[Concept]) -> list[Row]:
 def _test(pictures: list[Picture], concepts: list[Concept]) -> list[Row]:
     """Two conversations about each picture: they end in one question, and the turn before decides what is right."""
     writer = Writer(NAME, "test")
-    teller = Teller(writer, concepts)
+    sampler = QuestionSampler(writer, concepts)
     for place, picture in enumerate(spread(writer, pictures, SIZES["test"] // 2)):
-        before = teller.fact(picture) if place // len(SHARED) % 2 else []
-        for topic in (teller.kind(picture), teller.background(picture)):
+        before = sampler.fact(picture) if place // len(SHARED) % 2 else []
+        for topic in (sampler.kind(picture), sampler.background(picture)):
             _add(writer, picture, before + topic.pairs(SHARED[place % len(SHARED)]))
     return writer.finish()
 

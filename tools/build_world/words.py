@@ -53,7 +53,7 @@ def which(pool: list[str]) -> list[Row]:
 
 def word_sets(world: World) -> Rows:
     """The same questions about objects named in words: the base's text-only curriculum."""
-    every = {
+    pictures_by_task = {
         "garment": [Picture("", name, np.zeros(0)) for name in GARMENTS],
         "digit": [Picture("", name, np.zeros(0)) for name in DIGITS],
         "emoji": [Picture("", c.name, np.zeros(0)) for c in world.concepts],
@@ -63,7 +63,7 @@ def word_sets(world: World) -> Rows:
     rows: Rows = {}
 
     def draw(writer: Writer, task: str, n: int) -> list[Picture]:
-        return spread(writer, every[task], n, by_class)
+        return spread(writer, pictures_by_task[task], n, by_class)
 
     pool = vocabulary(world)
     rows["words_letters", "train"] = letters(pool)
@@ -88,10 +88,10 @@ def word_sets(world: World) -> Rows:
         chosen = draw(writer, task, n)
         merged += items.facts(writer, chosen, tables[task], confusion, True, named)
         writer = Writer("words_yesno", f"train/{task}")
-        answers += items.yes_no(writer, every[task], world.questions(task), n, named)
-    for name, found in (("words_distractor", merged), ("words_yesno", answers)):
+        answers += items.yes_no(writer, pictures_by_task[task], world.questions(task), n, named)
+    for name, task_rows in (("words_distractor", merged), ("words_yesno", answers)):
         writer = Writer(name, "train")
-        for row in found:
+        for row in task_rows:
             rest = {k: v for k, v in row.items() if k not in ("id", "image", "question", "answer")}
             writer.add(None, row["question"], row["answer"], **rest)
         rows[name, "train"] = writer.finish()

@@ -51,7 +51,7 @@ _CAUSES = {Fault.full: os.strerror(errno.ENOSPC), Fault.read_only: os.strerror(e
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one fault led to."""
+    """Outcome of a fault."""
 
     case: str
     fault: Fault
@@ -60,7 +60,7 @@ class Outcome:
     operation: str
     """Kind and path."""
     wrong: str
-    """What was not as it must be; empty if all was."""
+    """What went wrong; empty if nothing did."""
     output: str
 
 
@@ -74,15 +74,15 @@ def main() -> None:
     outcomes: list[Outcome] = []
     counts: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
-        bench = Bench(Path(temporary).resolve())
+        runner = FaultRunner(Path(temporary).resolve())
         (Path(temporary) / "warm").mkdir()
         warm_up(WARM_UP, Path(temporary) / "warm")
         for name in names:
-            operations = bench.prepared(name).operations
+            operations = runner.prepared(name).operations
             counts[name] = len(operations)
             for fault in arguments.fault:
                 for at in _places(operations, fault)[arguments.first :: arguments.every]:
-                    outcome = bench.disturb(name, fault, at)
+                    outcome = runner.disturb(name, fault, at)
                     outcomes.append(outcome)
                     if arguments.verbose or outcome.wrong:
                         place = f"{name}: {fault} at {at}/{counts[name]} ({outcome.operation})"
@@ -113,7 +113,7 @@ def _places(operations: Sequence[str], fault: Fault) -> list[int]:
     return [n for n, kind in enumerate(kinds, start=1) if fault is not Fault.full or kind in TAKES_SPACE]
 
 
-class Bench:
+class FaultRunner:
     """Folders to start in, made once, and disturbed copies of them."""
 
     def __init__(self, folder: Path) -> None:
@@ -147,8 +147,8 @@ class Bench:
         done = CASES[name].is_done
         if again.code and not (done and again.code == BAD_INPUT and done in again.output):
             wrong, output = f"{wrong}; then exit code {again.code}", output + again.output
-        if found := difference(self._expected[name], contents(folder)):
-            wrong, output = f"{wrong}; {found}", output + again.output
+        if differing := difference(self._expected[name], contents(folder)):
+            wrong, output = f"{wrong}; {differing}", output + again.output
         return Outcome(name, fault, at, operation, wrong.removeprefix("; "), output)
 
     def _start(self, name: str) -> Path:
@@ -166,23 +166,23 @@ class Bench:
 
 
 def _wrong(hit: Ended, fault: Fault, at: int) -> str:
-    """What a disturbed command did that it must not; empty if nothing."""
+    """What went wrong in a disturbed command; empty if nothing did."""
     if len(hit.operations) < at:
         return "the operation was not reached"
     if "Traceback (most recent call last)" in hit.output:
         return f"traceback, exit code {hit.code}"
     if hit.code not in _CODES[fault]:
         return f"exit code {hit.code}"
-    said = hit.output.replace("\n", " ")
-    lacking = [text for text in (_CAUSES[fault], "again") if text not in said] if hit.code in (1, 2) else []
+    output = hit.output.replace("\n", " ")
+    lacking = [text for text in (_CAUSES[fault], "again") if text not in output] if hit.code in (1, 2) else []
     return f"does not say {lacking[0]!r}" if lacking else ""
 
 
 def counted(outcomes: Iterable[Outcome], operations: dict[str, int]) -> str:
     """How many faults each command met, and how many ended wrongly, as a Markdown table."""
     outcomes = list(outcomes)
-    tried = Counter((one.case, one.fault) for one in outcomes)
-    wrong = Counter(one.case for one in outcomes if one.wrong)
+    tried = Counter((outcome.case, outcome.fault) for outcome in outcomes)
+    wrong = Counter(outcome.case for outcome in outcomes if outcome.wrong)
     lines = [["command", "operations", *(f"{fault}".replace("_", "-") for fault in Fault), "not as it must"]]
     lines.append(["---", *["--:"] * (len(lines[0]) - 1)])
     for name, count in operations.items():
@@ -194,7 +194,11 @@ def counted(outcomes: Iterable[Outcome], operations: dict[str, int]) -> str:
 
 def page(outcomes: Sequence[Outcome], operations: dict[str, int], arguments: str) -> str:
     """The committed result, with the arguments that made it."""
-    wrong = [f"- {one.case}, {one.fault} at {one.operation}: {one.wrong}" for one in outcomes if one.wrong]
+    wrong = [
+        f"- {outcome.case}, {outcome.fault} at {outcome.operation}: {outcome.wrong}"
+        for outcome in outcomes
+        if outcome.wrong
+    ]
     commands = [f"| {name} | `forgetbench {' '.join(CASES[name].command)}` |" for name in operations]
     lines = [
         "# Interrupted at every file operation",

@@ -29,11 +29,11 @@ class Case:
 
     command: Sequence[str]
     after: str | None = None
-    """The command whose folder it starts in; None for one of its own."""
+    """The command whose folder it starts in; None for a new folder."""
     make: Callable[[Path], object] = _nothing
-    """Fills a folder of its own."""
+    """Fills the new folder."""
     is_done: str = ""
-    """What it says, with exit code 2, where an earlier one finished all but its clearing up; empty: it ends well."""
+    """Message, with exit code 2, if an earlier run finished all but its clean-up; empty if it then ends well."""
     is_listed: bool = True
     """False if it is there for others to start from."""
 

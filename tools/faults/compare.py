@@ -27,14 +27,14 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*"))}
 
 
-def difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
-    """What two folders do not have in common, in words; empty if they are the same."""
-    said = {
-        "lacks": sorted(expected.keys() - found.keys()),
-        "leftover": sorted(found.keys() - expected.keys()),
-        "differs": sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name]),
+def difference(expected: Mapping[str, str], actual: Mapping[str, str]) -> str:
+    """Differences of two folders in words; empty if they are the same."""
+    differences = {
+        "lacks": sorted(expected.keys() - actual.keys()),
+        "leftover": sorted(actual.keys() - expected.keys()),
+        "differs": sorted(name for name in expected.keys() & actual.keys() if expected[name] != actual[name]),
     }
-    return "; ".join(f"{what} {', '.join(names[:3])}" for what, names in said.items() if names)
+    return "; ".join(f"{what} {', '.join(names[:3])}" for what, names in differences.items() if names)
 
 
 def _digest(path: Path) -> str:

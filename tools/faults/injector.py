@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 
 class Fault(StrEnum):
-    """What goes wrong."""
+    """Kind of fault."""
 
     kill = "kill"
     """SIGKILL at one operation; of a write, half was written."""
@@ -195,7 +195,7 @@ def _absolute(path: Any, folder: int = -1) -> str:
 
 
 def _in_words(number: int) -> Exception:
-    """What safetensors raises, which is no OSError; pyarrow's is one, but without the file's name."""
+    """The exception of safetensors, which is no OSError; pyarrow's is one, but without the file's name."""
     from safetensors import SafetensorError
 
     return SafetensorError(f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})")

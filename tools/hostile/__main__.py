@@ -41,7 +41,7 @@ _IMPORTED = (
 )
 _NO_CASE = Case("", (), print)
 _RUN: list[Callable[[int], Outcome]] = []
-"""What a worker does with the number of a case; set before it is forked."""
+"""The worker's function of a case's number; set before the fork."""
 
 
 def main() -> None:
@@ -104,7 +104,7 @@ def _arguments() -> argparse.Namespace:
 def select_cases(names: Sequence[str], every: int = 1) -> list[tuple[str, Case]]:
     """Cases with their group, in order; all of them where no name is given."""
     chosen: list[tuple[str, Case]] = []
-    for module in sorted(one.name for one in pkgutil.iter_modules(groups.__path__)):
+    for module in sorted(module_info.name for module_info in pkgutil.iter_modules(groups.__path__)):
         cases = list(importlib.import_module(f"{groups.__name__}.{module}").cases())
         if repeated := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
             raise ValueError(f"{module}: two cases are called {repeated[0]}")
@@ -113,7 +113,7 @@ def select_cases(names: Sequence[str], every: int = 1) -> list[tuple[str, Case]]
 
 
 def _is_meant(group: str, case: Case, names: Sequence[str]) -> bool:
-    return not names or any(fnmatchcase(one, name) for name in names for one in (group, f"{group}/{case.name}"))
+    return not names or any(fnmatchcase(label, name) for name in names for label in (group, f"{group}/{case.name}"))
 
 
 def counted(outcomes: Sequence[tuple[str, Outcome]]) -> str:
@@ -122,10 +122,10 @@ def counted(outcomes: Sequence[tuple[str, Outcome]]) -> str:
     verdicts = ["refused", "works", *sorted({verdict for _, verdict, _ in ended} - {"refused", "works"})]
     lines = [["group", "cases", *verdicts, "not as it must"], ["---", *["--:"] * (len(verdicts) + 2)]]
     for name in [*dict.fromkeys(group for group, _, _ in ended), "all"]:
-        own = [(verdict, is_right) for group, verdict, is_right in ended if name in (group, "all")]
-        counts = Counter(verdict for verdict, _ in own)
-        wrong = sum(not is_right for _, is_right in own)
-        lines.append([name, *map(str, (len(own), *(counts[verdict] for verdict in verdicts), wrong))])
+        group_outcomes = [(verdict, is_right) for group, verdict, is_right in ended if name in (group, "all")]
+        counts = Counter(verdict for verdict, _ in group_outcomes)
+        wrong = sum(not is_right for _, is_right in group_outcomes)
+        lines.append([name, *map(str, (len(group_outcomes), *(counts[verdict] for verdict in verdicts), wrong))])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -42,10 +42,10 @@ class Outcome:
 
     case: Case
     verdict: str
-    """`refused` or `works` where all is well; else what is wrong: traceback, hang, leak, memory, ..."""
+    """`refused` or `works` if correct; else the fault: traceback, hang, leak, memory, ..."""
     is_right: bool
     output: str
-    """What the command wrote to stdout and stderr."""
+    """Text that the command wrote to stdout and stderr."""
     seconds: float
 
 
@@ -73,7 +73,7 @@ def run(case: Case, scratch: Path, prepared: Path) -> Outcome:
 
 
 def _verdict(case: Case, place: Place, code: int | None, peak_bytes: int, output: bytes) -> str:
-    """What became of a case; of several faults the worst, which comes first."""
+    """Verdict of a case; of several faults the worst, which comes first."""
     leaked = next(_leaks(place), None)
     unsaid = [text for text in case.says if text.encode() not in output]
     faults = {

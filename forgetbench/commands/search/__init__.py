@@ -24,7 +24,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.runs.run import settings_of
 from forgetbench.runs.scored import matrix_settings
-from forgetbench.statistics.pareto import better_part
+from forgetbench.statistics.pareto import select_survivors
 from forgetbench.terminal.console import say
 from forgetbench.training.schedule import first_steps
 
@@ -134,7 +134,7 @@ class _Search:
         )
         better = {
             within_budget[place].number
-            for place in better_part(pairs, self.halving.n_survivors(len(within_budget)), reference)
+            for place in select_survivors(pairs, self.halving.n_survivors(len(within_budget)), reference)
         }
         for point in within_budget:
             if point.number not in better:

@@ -1,4 +1,4 @@
-"""Forgetting against drift: a point per checkpoint, how far answers moved across, what was lost elsewhere up."""
+"""Forgetting against drift: a point per checkpoint, drift of the answers on x, loss elsewhere on y."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pandas as pd
 
 from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.reporting.charts.figure import GUIDE, Figure, layered, panels
-from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
+from forgetbench.reporting.charts.groups import Groups, highlight_opacity, legend_selection
 from forgetbench.reporting.charts.rows import inline, last_steps, of_target, percentages, targets_of, with_text
 from forgetbench.reporting.contents import ReportTables
-from forgetbench.statistics.monotone import LEAST_RUNS, MonotoneFit, monotone_fit
+from forgetbench.statistics.monotone import MIN_RUNS, MonotoneFit, monotone_fit
 from forgetbench.tables.drift import ELSEWHERE
 from forgetbench.tables.last import last_stage
 
@@ -27,17 +27,22 @@ _COLUMNS = ["label", "group", "step", "seed", _DRIFT, "loss", "low", "high"]
 def figure(tables: ReportTables, groups: Groups) -> Figure | None:
     """Every checkpoint of each run's last stage, a panel per target; None of fewer than six."""
     rows = _rows(tables.drift)
-    by_target = {target: own for target in targets_of(rows) if len(own := of_target(rows, target)) >= _FEWEST}
+    by_target = {
+        target: target_rows for target in targets_of(rows) if len(target_rows := of_target(rows, target)) >= _FEWEST
+    }
     if not by_target:
         return None
-    shown = groups.named(pd.concat(by_target.values()))
+    shown = groups.with_columns(pd.concat(by_target.values()))
     several = len(by_target) > 1
     charts = [
-        _chart(groups.named(own), groups, set(shown["group"]), f"Target {target}" if several else "", place)
-        for place, (target, own) in enumerate(by_target.items())
+        _chart(
+            groups.with_columns(target_rows), groups, set(shown["group"]), f"Target {target}" if several else "", place
+        )
+        for place, (target, target_rows) in enumerate(by_target.items())
     ]
-    said = " ".join(
-        (f"{target}: " if several else "") + _said(_fit(own), own["run"].nunique()) for target, own in by_target.items()
+    sentences = " ".join(
+        (f"{target}: " if several else "") + _correlation_text(_fit(target_rows), target_rows["run"].nunique())
+        for target, target_rows in by_target.items()
     )
     return Figure(
         "answer_drift",
@@ -46,9 +51,9 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
         "over the options, in nats), and what the other quadrants' sets lost, by likelihood. Filled points are "
         "last checkpoints, unfilled ones are earlier or were edited after training. Checkpoints that train for longer "
         "or faster do more of both, so points in one line need not mean that drift is the cause. "
-        f"{said} Bars are {CONFIDENCE_TEXT} intervals over items (drift.csv).",
+        f"{sentences} Bars are {CONFIDENCE_TEXT} intervals over items (drift.csv).",
         f"Scatter plot of the loss outside the target's quadrant over the drift on the target's items for {len(shown)} "
-        f"checkpoints; runs: {shown['run'].nunique()}. {said}",
+        f"checkpoints; runs: {shown['run'].nunique()}. {sentences}",
         panels(charts, 1, legend=groups.legend_width(shown["group"])),
     )
 
@@ -66,15 +71,15 @@ def _fit(rows: pd.DataFrame) -> MonotoneFit:
     return monotone_fit(rows[_DRIFT].tolist(), rows["loss"].tolist(), rows["run"].tolist())
 
 
-def _said(fit: MonotoneFit, n_runs: int) -> str:
+def _correlation_text(fit: MonotoneFit, n_runs: int) -> str:
     """The correlation in words."""
     if fit.rho is None:
         return "There is no rank correlation, as one of the two is everywhere the same."
-    said = f"Spearman's rank correlation is {fit.rho:.2f}"
+    sentence = f"Spearman's rank correlation is {fit.rho:.2f}"
     if fit.rho_low is None or fit.rho_high is None:
-        few = f"of {n_runs} run{'s' * (n_runs != 1)} (at least {LEAST_RUNS} are needed)"
-        return f"{said}, without an interval {few if n_runs < LEAST_RUNS else 'as most resamples have none'}."
-    return f"{said} ({CONFIDENCE_TEXT} interval over {n_runs} runs {fit.rho_low:.2f} to {fit.rho_high:.2f})."
+        few = f"of {n_runs} run{'s' * (n_runs != 1)} (at least {MIN_RUNS} are needed)"
+        return f"{sentence}, without an interval {few if n_runs < MIN_RUNS else 'as most resamples have none'}."
+    return f"{sentence} ({CONFIDENCE_TEXT} interval over {n_runs} runs {fit.rho_low:.2f} to {fit.rho_high:.2f})."
 
 
 def _chart(rows: pd.DataFrame, groups: Groups, present: set[str], title: str, place: int) -> alt.LayerChart:
@@ -97,15 +102,15 @@ def _chart(rows: pd.DataFrame, groups: Groups, present: set[str], title: str, pl
         alt.Tooltip("high:Q", title=f"{CONFIDENCE_TEXT} to", format=".1f"),
     ]
     bars = alt.Chart(inline(rows, _COLUMNS), name=f"drift_{place}").mark_rule(strokeWidth=1)
-    bars = bars.encode(x, colour, y=alt.Y("low:Q"), y2="high:Q", opacity=unless_dimmed(0.2))
+    bars = bars.encode(x, colour, y=alt.Y("low:Q"), y2="high:Q", opacity=highlight_opacity(0.2))
     if place == 0:
-        bars = bars.add_params(pick())
+        bars = bars.add_params(legend_selection())
     layers = [alt.Chart(alt.InlineData(values=[{"loss": 0}])).mark_rule(style=GUIDE).encode(y=y), bars]
     for is_last in (False, True):
-        some = rows[rows["is_last"] == is_last]
-        if len(some):
-            points = alt.Chart(inline(some, _COLUMNS)).mark_point(filled=is_last, size=60, strokeWidth=1.5)
-            layers.append(points.encode(x, y, colour, shape, opacity=unless_dimmed(0.9), tooltip=tooltip))
+        subset = rows[rows["is_last"] == is_last]
+        if len(subset):
+            points = alt.Chart(inline(subset, _COLUMNS)).mark_point(filled=is_last, size=60, strokeWidth=1.5)
+            layers.append(points.encode(x, y, colour, shape, opacity=highlight_opacity(0.9), tooltip=tooltip))
     return layered(*layers, title=title, height=_HEIGHT)
 
 
@@ -114,5 +119,5 @@ def _ticks(far: float) -> Sequence[float]:
     if not far > 0:
         return [0]
     top = math.floor(math.log10(far))
-    found = [digit * 10.0**power for power in (top - 1, top) for digit in (1, 2, 5)]
-    return [0, *(round(one, 12) for one in found if one <= 1.05 * far)]
+    ticks = [digit * 10.0**power for power in (top - 1, top) for digit in (1, 2, 5)]
+    return [0, *(round(tick, 12) for tick in ticks if tick <= 1.05 * far)]

@@ -1,4 +1,4 @@
-"""Task after task: how well every task is done after every stage, as heat maps and as forgetting curves."""
+"""Continual learning: the score on every task after every stage, as heat maps and as forgetting curves."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLUMNS = [*_KEYS, "percent", "low", "high", "relation", "n_runs"]
 
 
 @dataclass(frozen=True)
-class _Courses:
+class _TaskScores:
     """The scores of all tasks after all stages, in percent: a row per strategy, order, stage and task."""
 
     rows: pd.DataFrame
@@ -44,8 +44,8 @@ class _Courses:
         return max(map(len, self.orders))
 
     @property
-    def is_chosen(self) -> bool:
-        """Whether one order is shown at a time: a panel for each strategy leaves no room for all of them."""
+    def has_order_choice(self) -> bool:
+        """Whether a single order is shown at a time: panels per strategy leave no room for all orders."""
         return len(self.strategies) > 1 and len(self.orders) > 1
 
     def panels(self, draw: Callable[[pd.DataFrame, Sequence[Sequence[str]], str], Chart]) -> list[Chart]:
@@ -53,71 +53,77 @@ class _Courses:
         if len(self.strategies) > 1:
             return [draw(self.rows[self.rows["strategy"] == name], self.orders, name) for name in self.strategies]
         return [
-            draw(self.rows[self.rows["order"] == place].assign(order=0), [order], f"order {place + 1}" * self._is_many)
+            draw(
+                self.rows[self.rows["order"] == place].assign(order=0),
+                [order],
+                f"order {place + 1}" * self._has_several_orders,
+            )
             for place, order in enumerate(self.orders)
         ]
 
     @property
-    def _is_many(self) -> bool:
+    def _has_several_orders(self) -> bool:
         return len(self.orders) > 1
 
     def with_choice(self, chart: Chart) -> Chart:
-        """The chart with a list to choose an order from, where there is one to choose."""
-        if not self.is_chosen:
+        """The chart with a list of orders to choose from, if there are several to choose from."""
+        if not self.has_order_choice:
             return chart
         words = [f"{place}: {', '.join(order)}" for place, order in enumerate(self.orders, 1)]
         bind = alt.binding_select(options=list(range(len(words))), labels=words, name="Order of the tasks ")
         return chart.add_params(alt.param(name="task_order", value=0, bind=bind))
 
-    def said(self) -> str:
-        """What a caption says of seeds, orders and what is not shown."""
-        most = int(self.rows["n_runs"].max())
-        said = f", {decoding_words(self.decoding)}{f', mean over up to {most} seeds' * (most > 1)}"
-        said += ", for the order of tasks that the list names (in the file: the first)" * self.is_chosen
-        said += " (continual.csv)."
-        return said + (f" On another scale: {', '.join(self.left_out)}." if self.left_out else "")
+    def caption_end(self) -> str:
+        """End of a caption: decoding, seeds, orders and the tasks left out."""
+        max_seeds = int(self.rows["n_runs"].max())
+        text = f", {decoding_words(self.decoding)}{f', mean over up to {max_seeds} seeds' * (max_seeds > 1)}"
+        text += ", for the order of tasks that the list names (in the file: the first)" * self.has_order_choice
+        text += " (continual.csv)."
+        return text + (f" On another scale: {', '.join(self.left_out)}." if self.left_out else "")
 
 
 def heat_map(tables: ReportTables) -> Figure | None:
     """a[t][i]: a line per stage, a column per task; None if no run went through several stages."""
-    found = _courses(tables)
-    if found is None:
+    task_scores = _task_scores(tables)
+    if task_scores is None:
         return None
-    low, high = float(found.rows["percent"].min()), float(found.rows["percent"].max())
-    charts = found.panels(lambda rows, orders, title: _matrix(rows, orders, title, found, (low, high)))
+    low, high = float(task_scores.rows["percent"].min()), float(task_scores.rows["percent"].max())
+    charts = task_scores.panels(lambda rows, orders, title: _matrix(rows, orders, title, task_scores, (low, high)))
     return Figure(
         "continual_matrix",
         "Every task after every stage",
         "Percent right on each task (columns, in the order of training) by the base and after each stage (lines); "
-        f"outlined is the stage's own task, left of it stand the tasks learnt before{found.said()}",
-        f"Heat maps: the score on {found.n_stages} tasks after each stage, for {_listed(found.strategies)}.",
-        found.with_choice(panels(charts, 3, beside=72, below=104)),
+        f"outlined is the stage's own task, left of it stand the tasks learnt before{task_scores.caption_end()}",
+        f"Heat maps: the score on {task_scores.n_stages} tasks after each stage, "
+        f"for {_listed(task_scores.strategies)}.",
+        task_scores.with_choice(panels(charts, 3, beside=72, below=104)),
     )
 
 
 def curves(tables: ReportTables) -> Figure | None:
     """The score on each task over the stages; None if no run went through several stages."""
-    found = _courses(tables)
-    if found is None:
+    task_scores = _task_scores(tables)
+    if task_scores is None:
         return None
-    tasks = list(dict.fromkeys(task for order in found.orders for task in order))
+    tasks = list(dict.fromkeys(task for order in task_scores.orders for task in order))
     colour = alt.Color(
         "task:N",
         title="Task",
         scale=alt.Scale(domain=tasks, range=[PALETTE[place % len(PALETTE)] for place in range(len(tasks))]),
     )
-    charts = found.panels(lambda rows, orders, title: _lines(rows, title, found, colour))
-    band = f"; bands are {CONFIDENCE_TEXT} intervals of single runs" * bool((found.rows["n_runs"] == 1).any())
+    charts = task_scores.panels(lambda rows, orders, title: _lines(rows, title, task_scores, colour))
+    band = f"; bands are {CONFIDENCE_TEXT} intervals of single runs" * bool((task_scores.rows["n_runs"] == 1).any())
     return Figure(
         "forgetting_curves",
         "Forgetting curves",
-        f"Percent right on each task over the stages, dashed before the task is trained{band}{found.said()}",
-        f"Lines: the score on {len(tasks)} tasks over the stages, for {_listed(found.strategies)}.",
-        found.with_choice(panels(charts, 3, beside=64, legend=44 + 6 * max(map(len, tasks)))),
+        f"Percent right on each task over the stages, dashed before the task is trained{band}"
+        f"{task_scores.caption_end()}",
+        f"Lines: the score on {len(tasks)} tasks over the stages, for {_listed(task_scores.strategies)}.",
+        task_scores.with_choice(panels(charts, 3, beside=64, legend=44 + 6 * max(map(len, tasks)))),
     )
 
 
-def _courses(tables: ReportTables) -> _Courses | None:
+def _task_scores(tables: ReportTables) -> _TaskScores | None:
     """Means over seeds; joint and untrained runs have no stages to show."""
     rows = tables.continual
     if rows.empty or not {"recipe", "measure", "stage", "relation", "tasks"} <= set(rows):
@@ -144,19 +150,21 @@ def _courses(tables: ReportTables) -> _Courses | None:
     ).reset_index()
     single = means["n_runs"] == 1  # the mean of several intervals is none
     means = means.assign(low=means["low"].where(single), high=means["high"].where(single))
-    return _Courses(means, [tasks.split(_JOINED) for tasks in orders], _ranked(tables, means), decoding, left_out)
+    return _TaskScores(
+        means, [tasks.split(_JOINED) for tasks in orders], _strategies_by_score(tables, means), decoding, left_out
+    )
 
 
-def _ranked(tables: ReportTables, rows: pd.DataFrame) -> list[str]:
-    """Strategies, the one with the best final scores first."""
+def _strategies_by_score(tables: ReportTables, rows: pd.DataFrame) -> list[str]:
+    """Strategies by their final scores, the best first."""
     final = rows[rows["stage"] == rows.groupby(["strategy", "order"])["stage"].transform("max")]
     means = final.groupby("strategy")["percent"].mean().sort_values(ascending=False, kind="stable")
     return [str(name) for name in means.index]
 
 
-def _chosen(rows: pd.DataFrame, found: _Courses) -> alt.Chart:
+def _chart_of_order(rows: pd.DataFrame, task_scores: _TaskScores) -> alt.Chart:
     chart = alt.Chart(inline(rows, _COLUMNS))
-    return chart.transform_filter("datum.order == task_order") if found.is_chosen else chart
+    return chart.transform_filter("datum.order == task_order") if task_scores.has_order_choice else chart
 
 
 def _tooltip() -> list[alt.Tooltip]:
@@ -172,10 +180,10 @@ def _tooltip() -> list[alt.Tooltip]:
 
 
 def _matrix(
-    rows: pd.DataFrame, orders: Sequence[Sequence[str]], title: str, found: _Courses, ends: tuple[float, float]
+    rows: pd.DataFrame, orders: Sequence[Sequence[str]], title: str, task_scores: _TaskScores, ends: tuple[float, float]
 ) -> alt.LayerChart:
-    names = f"{json.dumps([list(order) for order in orders])}[{'task_order' if found.is_chosen else 0}]"
-    places, stages = list(range(1, found.n_stages + 1)), list(range(found.n_stages + 1))
+    names = f"{json.dumps([list(order) for order in orders])}[{'task_order' if task_scores.has_order_choice else 0}]"
+    places, stages = list(range(1, task_scores.n_stages + 1)), list(range(task_scores.n_stages + 1))
     flat: dict[str, Any] = {"ticks": False, "domain": False, "grid": False}
     x = alt.X(
         "position:O",
@@ -189,10 +197,10 @@ def _matrix(
         scale=alt.Scale(domain=stages, paddingInner=0.08),
         axis=alt.Axis(labelExpr=f"{_BASE}'after ' + datum.value", **flat),
     )
-    chart, middle = _chosen(rows, found), (ends[0] + ends[1]) / 2
+    chart, middle = _chart_of_order(rows, task_scores), (ends[0] + ends[1]) / 2
     fill = alt.Color("percent:Q", scale=alt.Scale(domain=list(ends), range=[_LIGHT, _DARK]), legend=None)
     ink = alt.condition(f"datum.percent > {middle:.4g}", alt.value("#ffffff"), alt.value("#1c2024"))
-    digits = ".1f" if len(found.strategies) == 1 and len(found.orders) == 1 else ".0f"
+    digits = ".1f" if len(task_scores.strategies) == 1 and len(task_scores.orders) == 1 else ".0f"
     return layered(
         chart.mark_rect().encode(x, y, fill, tooltip=_tooltip()),
         chart.transform_filter("datum.relation == 'current'")
@@ -204,15 +212,17 @@ def _matrix(
     )
 
 
-def _lines(rows: pd.DataFrame, title: str, found: _Courses, colour: alt.Color) -> alt.LayerChart:
+def _lines(rows: pd.DataFrame, title: str, task_scores: _TaskScores, colour: alt.Color) -> alt.LayerChart:
     x = alt.X(
         "stage:Q",
         title="After stage",
-        scale=alt.Scale(domain=[0, found.n_stages], nice=False),
-        axis=alt.Axis(values=list(range(found.n_stages + 1)), labelExpr=f"{_BASE}format(datum.value, 'd')", grid=False),
+        scale=alt.Scale(domain=[0, task_scores.n_stages], nice=False),
+        axis=alt.Axis(
+            values=list(range(task_scores.n_stages + 1)), labelExpr=f"{_BASE}format(datum.value, 'd')", grid=False
+        ),
     )
     y = alt.Y("percent:Q", title="% right", scale=alt.Scale(domain=[0, 100]))
-    chart = _chosen(rows, found)
+    chart = _chart_of_order(rows, task_scores)
     learnt, unlearnt = "datum.stage >= datum.position", "datum.stage < datum.position"
     known = chart.transform_filter("datum.stage >= datum.position - 1")
     layers = []

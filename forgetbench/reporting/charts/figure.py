@@ -1,7 +1,7 @@
 """A figure and its Vega-Lite specification, for a page that is light or dark and for a file.
 
 The page's charts take their ink from the page (`currentColor`, so they need Vega's SVG renderer)
-and their width from their container, which must have one of its own (CSS `width: 100%`).
+and their width from their container, which must define it (CSS `width: 100%`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _FILE_WIDTHS = {1: 600, 2: 760, 3: 900, 4: 980}
 
 @dataclass(frozen=True)
 class Figure:
-    """One chart with what is said about it."""
+    """A chart with its title, caption and description."""
 
     name: str
-    """Of its files, and of its anchor on the page."""
+    """Name of the files, and of the anchor on the page."""
     title: str
     caption: str
     alt_text: str
@@ -74,8 +74,8 @@ def panels(
         return charts[0].properties(usermeta=layout)
     # Flush bounds align panels by their axes; room for labels is then the spacing's to give.
     spacing = {"row": below, "column": beside}
-    own = alt.ScaleResolveMap(color="independent", strokeDash="independent")
-    resolve = alt.Undefined if shares_legend else alt.Resolve(scale=own)
+    independent = alt.ScaleResolveMap(color="independent", strokeDash="independent")
+    resolve = alt.Undefined if shares_legend else alt.Resolve(scale=independent)
     return alt.concat(*charts, columns=columns, bounds="flush", spacing=spacing, resolve=resolve, usermeta=layout)
 
 
@@ -84,7 +84,7 @@ def vega_spec(figure: Figure, theme: Theme) -> dict[str, Any]:
 
     Args:
         figure: Not changed.
-        theme: `page` for Vega-Embed, `light` for files: dark on white, with a width of its own.
+        theme: `page` for Vega-Embed, `light` for files: dark on white, with a fixed width.
     """
     if theme not in get_args(Theme):
         raise ValueError(f"theme {theme!r} is none of {get_args(Theme)}")
@@ -114,11 +114,11 @@ def vega_spec(figure: Figure, theme: Theme) -> dict[str, Any]:
         panel["width"] = width
     if theme == "page":
         spec["autosize"] = {"type": "pad", "resize": True}
-        spec["usermeta"]["embedOptions"]["patch"] = _fitting(spec, layout, across)
+        spec["usermeta"]["embedOptions"]["patch"] = _resize_patch(spec, layout, across)
     return spec
 
 
-def _fitting(spec: Mapping[str, Any], layout: Mapping[str, int], across: str) -> list[dict[str, Any]]:
+def _resize_patch(spec: Mapping[str, Any], layout: Mapping[str, int], across: str) -> list[dict[str, Any]]:
     """A patch of the compiled chart for Vega-Embed: panels side by side where there is room, else one below the other.
 
     Vega-Lite itself gives only single charts the width of their container.
@@ -129,7 +129,7 @@ def _fitting(spec: Mapping[str, Any], layout: Mapping[str, int], across: str) ->
     if layout["columns"] > 1:
         path = f"/signals/{signals.index('childWidth')}"
         sizes = [{"op": "replace", "path": path, "value": _on_resize("childWidth", width)}]
-    else:  # the width of a single column is the chart's own, and a number
+    else:  # a single column has a fixed width
         sizes = [
             {"op": "remove", "path": "/width"},
             {"op": "add", "path": "/signals/0", "value": _on_resize("width", width)},

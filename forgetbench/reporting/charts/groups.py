@@ -33,12 +33,12 @@ class Groups:
     names: Sequence[str]
     """Every group, in the order of its colours."""
     recipes: Mapping[str, str]
-    """Recipe -> its short name."""
+    """Recipe -> short name."""
     methods: Mapping[str, str] | None
     """Recipe -> method where methods are coloured; None where recipes are."""
 
     def group(self, recipe: str, variant: str = "") -> str:
-        """The group of a recipe; of a variant, what was done after training where methods are coloured."""
+        """The group of a recipe; where methods are coloured, a variant's is the method applied after training."""
         if self.methods is None:
             return self.recipes[recipe]
         return variant.partition(":")[0] or self.methods[recipe]
@@ -47,7 +47,7 @@ class Groups:
         """A recipe, or a variant of it, in short."""
         return f"{self.recipes[recipe]} + {variant}" if variant else self.recipes[recipe]
 
-    def named(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def with_columns(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table with the columns `group` and `label`."""
         variants = frame["variant"] if "variant" in frame else [""] * len(frame)
         pairs = list(zip(frame["recipe"], variants, strict=True))
@@ -72,7 +72,7 @@ class Groups:
         return alt.Shape("group:N", scale=self.scale(present, SHAPES), legend=self._legend(present))
 
     def dash(self, present: Iterable[str]) -> alt.StrokeDash:
-        """The dash channel of lines without points, which tells groups of one colour apart."""
+        """The dash channel of lines without points, which distinguishes groups of the same colour."""
         present = set(present)
         shown = [name for name in self.names if name in present]
         dashes = [_DASHES[self.names.index(name) // len(PALETTE) % len(_DASHES)] for name in shown]
@@ -89,13 +89,13 @@ class Groups:
         return alt.Legend(title=self.title + CLICK_HINT, symbolLimit=_LEGEND_ENTRIES)
 
 
-def pick() -> alt.Parameter:
+def legend_selection() -> alt.Parameter:
     """The selection of a group by a click in the legend."""
     return alt.selection_point(name=PICK, fields=["group"], bind="legend")
 
 
-def unless_dimmed(opacity: float, dimmed: float = 0.06) -> alt.OpacityValue:
-    """Full opacity of what is picked, or of all if nothing is."""
+def highlight_opacity(opacity: float, dimmed: float = 0.06) -> alt.OpacityValue:
+    """Full opacity of the selected group, or of all groups if none is selected."""
     return alt.OpacityValue(dimmed, condition={"param": PICK, "value": opacity})
 
 
@@ -114,7 +114,7 @@ def groups_of(tables: ReportTables) -> Groups:
     variants = {text.partition(":")[0] for frame in frames if "variant" in frame for text in frame["variant"]} - {""}
     trained = sorted(set(methods.values()))
     names = [*trained, *sorted(variants - set(trained))]
-    # One recipe has variants to tell apart, if anything.
+    # A single recipe differs by its variants, if at all.
     says_more = len(names) > 1 and (len(recipes) > MOST_RECIPES or len(recipes) == 1)
     if says_more and set(methods) == set(recipes):
         return Groups("Method", names, short, methods)

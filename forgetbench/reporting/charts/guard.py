@@ -1,4 +1,4 @@
-"""What the looks of guarded runs saw: the loss of each quadrant over the steps, beside the budget."""
+"""Looks of guarded runs: the loss of each quadrant over the steps, beside the budget."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 
 from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.reporting.charts.figure import GUIDE, Figure, layered, panels
-from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
+from forgetbench.reporting.charts.groups import Groups, highlight_opacity, legend_selection
 from forgetbench.reporting.charts.rows import inline
 from forgetbench.reporting.contents import ReportTables
 from forgetbench.terminal.guard import group_name
@@ -25,7 +25,7 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
     for name in ("loss", "low", "high", "budget"):
         rows[name] = 100 * rows[name].astype(float)
     start = rows.drop_duplicates(["run", "quadrant"]).assign(step=0, loss=0.0, low=0.0, high=0.0, decision="")
-    rows = groups.named(pd.concat([start, rows], ignore_index=True))
+    rows = groups.with_columns(pd.concat([start, rows], ignore_index=True))
     n_runs, present = rows["run"].nunique(), set(rows["group"])
     with_bands = n_runs <= _BANDS_UP_TO
     shown = sorted(set(rows["quadrant"]))
@@ -60,15 +60,15 @@ def _panel(
     ]
     looks = alt.Chart(inline(rows, _COLUMNS))
     lines = alt.Chart(inline(rows, _COLUMNS), name=f"looks_{place}")
-    layers = [lines.mark_line(strokeWidth=1.2).encode(x, y, colour, detail="run:N", opacity=unless_dimmed(0.6))]
+    layers = [lines.mark_line(strokeWidth=1.2).encode(x, y, colour, detail="run:N", opacity=highlight_opacity(0.6))]
     if with_bands:
         layers.append(looks.mark_area(opacity=0.15).encode(x, colour, y="low:Q", y2="high:Q", detail="run:N"))
     layers += [
         looks.mark_point(filled=True, size=46).encode(
-            x, y, colour, groups.shape(present), opacity=unless_dimmed(0.85), tooltip=tooltip
+            x, y, colour, groups.shape(present), opacity=highlight_opacity(0.85), tooltip=tooltip
         ),
         alt.Chart(inline(rows[["budget"]].drop_duplicates(), ["budget"])).mark_rule(style=GUIDE).encode(y="budget:Q"),
     ]
     if place == 0:
-        layers[0] = layers[0].add_params(pick())
+        layers[0] = layers[0].add_params(legend_selection())
     return layered(*layers, title=group_name(quadrant), height=220)

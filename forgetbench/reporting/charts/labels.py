@@ -13,12 +13,12 @@ _PER_LETTER = 5.6
 _UP = math.sin(math.radians(-ANGLE))
 
 
-def rise(names: Sequence[str]) -> float:
+def label_height(names: Sequence[str]) -> float:
     """Pixels that the longest slanted name needs above (and to the right of) its start."""
     return 10 + _UP * _PER_LETTER * max((len(name) for name in names), default=0)
 
 
-def spread(places: Sequence[float], apart: float, low: float, high: float) -> list[float]:
+def space_apart(places: Sequence[float], apart: float, low: float, high: float) -> list[float]:
     """Move sorted places as little as keeps them `apart`, in order and between two ends.
 
     Groups of places that would be too close are centred on the mean of where they want to be. Where they do not fit
@@ -38,6 +38,6 @@ def spread(places: Sequence[float], apart: float, low: float, high: float) -> li
     return [start + index * apart for index, start in enumerate(starts)]
 
 
-def unit_of(length: float, most: int = 8) -> float:
-    """A round distance between ticks, of which at most some fit into a length in percent."""
-    return next((unit for unit in (0.5, 1.0, 2.0, 5.0, 10.0) if length / unit <= most), 20.0)
+def tick_spacing(length: float, max_ticks: int = 8) -> float:
+    """A round distance between ticks, of which at most `max_ticks` fit into a length in percent."""
+    return next((unit for unit in (0.5, 1.0, 2.0, 5.0, 10.0) if length / unit <= max_ticks), 20.0)

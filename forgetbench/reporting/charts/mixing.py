@@ -1,4 +1,4 @@
-"""What mixing in other data does: the change of every quadrant against the share of the mix, or per kind of mix."""
+"""Effect of mixing in other data: the change of every quadrant over the share of the mix, or per kind of mix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from forgetbench.tables.last import last_stage
 from forgetbench.terminal.wording import QUADRANT_NAMES
 
 _ALIKE = ["target", "method", "parts", "lr"]
-"""What a run without a mix must share with a mixed one to be its ratio 0."""
+"""Columns that a run without a mix must share with a mixed run to be its ratio 0."""
 _NO_MIX = "none"
 _COLUMNS = ["mix", "ratio", "series", "recipe", "run", "delta", "low", "high", "seen"]
 _ROW = 22
@@ -33,7 +33,7 @@ _ROW = 22
 def figure(tables: ReportTables) -> Figure | None:
     """Figure 4 of the 2x2 paper; None unless runs differ in what, or how much, was mixed in."""
     rows, source = _deltas(tables)
-    rows = _compared(rows) if len(rows) else rows
+    rows = _rows_to_compare(rows) if len(rows) else rows
     if rows.empty or rows[["mix", "ratio"]].drop_duplicates().shape[0] < 2:
         return None
     shown = [name for name in QUADRANTS if name in set(rows["quadrant"])]
@@ -42,10 +42,10 @@ def figure(tables: ReportTables) -> Figure | None:
     domain = extent(rows, ["delta", "low", "high"], 0.0)
     draw = _lines if by_ratio else _dots
     charts = [draw(rows[rows["quadrant"] == name], name, series, domain) for name in shown]
-    what = "against the share of training examples from the mix" if by_ratio else "per mix"
+    comparison = "against the share of training examples from the mix" if by_ratio else "per mix"
     bars = f"{CONFIDENCE_TEXT} intervals over items{' and seeds' * (source == 'seeds.csv')}"
     caption = (
-        f"Change of accuracy from the base to the last checkpoint {what}, "
+        f"Change of accuracy from the base to the last checkpoint {comparison}, "
         f"{decoding_words(primary_decoding(tables.matrix))}; runs without a mix count where target, method, parts and "
         f"lr are the same. Bars are {bars}, unfilled points sets whose task the mix shows ({source})."
     )
@@ -60,7 +60,7 @@ def figure(tables: ReportTables) -> Figure | None:
 
 
 def _deltas(tables: ReportTables) -> tuple[pd.DataFrame, str]:
-    """Recipes' changes over seeds if they were compared, else the runs' own; and the file they are in."""
+    """Changes of recipes over seeds if there are several, else of runs; and the file they are in."""
     names = {"delta": "delta", "low": "ci_low", "high": "ci_high"}
     columns = ("quadrant", "metric", "seen_in_mix", "mix", "mix_ratio", *_ALIKE[1:])
     rows, source = in_primary_decoding(tables.seeds, *columns, *names.values()), "seeds.csv"
@@ -89,8 +89,8 @@ def _targets(matrix: pd.DataFrame) -> dict[str, str]:
     return dict(zip(last["recipe"], last["target"].fillna("").astype(str), strict=True))
 
 
-def _compared(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mixed runs, and those without a mix that differ from some mixed one in nothing else."""
+def _rows_to_compare(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mixed runs, and runs without a mix that differ from a mixed run in nothing else."""
     mixed, plain = rows[rows["mix"] != ""], rows[rows["mix"] == ""]
     if mixed.empty:
         return mixed
@@ -99,20 +99,23 @@ def _compared(rows: pd.DataFrame) -> pd.DataFrame:
     mixed = mixed.assign(series=_series(mixed["mix"], mixed, varied))
     by_ratio = mixed["ratio"].nunique() > 1
     parts = [mixed]
-    for key, own in mixed.groupby(keys):
-        alike = plain[plain[_ALIKE].astype(str).agg(" ".join, axis=1) == key] if len(plain) else plain
-        alike = alike.assign(ratio=0.0)
+    for key, mixed_rows in mixed.groupby(keys):
+        plain_rows = plain[plain[_ALIKE].astype(str).agg(" ".join, axis=1) == key] if len(plain) else plain
+        plain_rows = plain_rows.assign(ratio=0.0)
         if by_ratio:
             parts += [
-                alike.assign(mix=mix, series=series) for mix, series in set(zip(own["mix"], own["series"], strict=True))
+                plain_rows.assign(mix=mix, series=series)
+                for mix, series in set(zip(mixed_rows["mix"], mixed_rows["series"], strict=True))
             ]
         else:
-            parts.append(alike.assign(mix=_NO_MIX, series=_series(pd.Series(_NO_MIX, alike.index), alike, varied)))
+            parts.append(
+                plain_rows.assign(mix=_NO_MIX, series=_series(pd.Series(_NO_MIX, plain_rows.index), plain_rows, varied))
+            )
     return pd.concat([part for part in parts if len(part)], ignore_index=True)
 
 
 def _series(mix: pd.Series, rows: pd.DataFrame, varied: list[str]) -> pd.Series:
-    """What a line or dot is called: its mix, and what else differs."""
+    """Name of a line or dot: its mix, and the other columns that vary."""
     named = mix.astype(str)
     for name in varied:
         named = named + ", " + (f"{name} " if name == "lr" else "") + rows[name].astype(str)
@@ -171,8 +174,8 @@ def _dots(rows: pd.DataFrame, quadrant: str, series: list[str], domain: list[flo
         bars.encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=colour),
     ]
     for seen, filled in (("no", True), ("yes", False)):
-        some = rows[rows["seen"] == seen]
-        if len(some):
-            marks = alt.Chart(inline(some, _COLUMNS)).mark_point(filled=filled, size=56, opacity=1)
+        subset = rows[rows["seen"] == seen]
+        if len(subset):
+            marks = alt.Chart(inline(subset, _COLUMNS)).mark_point(filled=filled, size=56, opacity=1)
             layers.append(marks.encode(x, y, colour, tooltip=_tooltip()))
     return layered(*layers, title=QUADRANT_NAMES[quadrant], height=_ROW * len(series))

@@ -10,8 +10,8 @@ import pandas as pd
 
 from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.reporting.charts.figure import GUIDE, HOLLOW, INK, Figure, layered, panels
-from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
-from forgetbench.reporting.charts.labels import ANGLE, APART, rise, spread, unit_of
+from forgetbench.reporting.charts.groups import Groups, highlight_opacity, legend_selection
+from forgetbench.reporting.charts.labels import ANGLE, APART, label_height, space_apart, tick_spacing
 from forgetbench.reporting.charts.rows import (
     decoding_words,
     extent,
@@ -57,8 +57,8 @@ _NARROW = 460
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """Around one target's points."""
+class _PanelSettings:
+    """Settings of a target's panel."""
 
     title: str
     place: int
@@ -73,7 +73,7 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
     seeds = _seeds(tables.summary)
     if seeds.empty:
         return None
-    seeds = groups.named(seeds)
+    seeds = groups.with_columns(seeds)
     targets = targets_of(seeds)
     several = len(targets) > 1
     by_target = {target: _means(of_target(seeds, target)) for target in targets}
@@ -86,19 +86,19 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
         f"{', one per target: changes on different targets are not compared' if several else ''} (summary.csv)."
     )
     best = "; ".join(
-        f"{f'of {target}, ' if several else ''}{', '.join(own.loc[own['is_front'], 'label'])}"
-        for target, own in by_target.items()
+        f"{f'of {target}, ' if several else ''}{', '.join(target_means.loc[target_means['is_front'], 'label'])}"
+        for target, target_means in by_target.items()
     )
     charts = [
         _chart(
             of_target(seeds, target),
-            own,
+            target_means,
             groups,
-            _Frame(
+            _PanelSettings(
                 f"Target {target}" if several else "", place, target_metric(tables.scores, target), set(means["group"])
             ),
         )
-        for place, (target, own) in enumerate(by_target.items())
+        for place, (target, target_means) in enumerate(by_target.items())
     ]
     return Figure(
         "pareto",
@@ -111,13 +111,13 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
 
 
 def target_metric(scores: pd.DataFrame, target: str) -> str:
-    """The metric of the target's own set if that is no fraction of 1; else empty."""
+    """The metric of the target set if that is no fraction of 1; else empty."""
     if not {"dataset", "metric", "target"} <= set(scores):
         return ""
     pairs = zip(scores["dataset"], scores["target"].astype(str), strict=True)
-    is_own = [one in target_sets(whose) and target in ("", whose) for one, whose in pairs]
-    own = scores[pd.Series(is_own, scores.index, dtype=bool)]
-    return next((str(metric) for metric in sorted(set(own["metric"])) if not is_fraction(str(metric))), "")
+    is_of_target = [dataset in target_sets(row_target) and target in ("", row_target) for dataset, row_target in pairs]
+    rows = scores[pd.Series(is_of_target, scores.index, dtype=bool)]
+    return next((str(metric) for metric in sorted(set(rows["metric"])) if not is_fraction(str(metric))), "")
 
 
 def _means(seeds: pd.DataFrame) -> pd.DataFrame:
@@ -134,19 +134,19 @@ def _seeds(summary: pd.DataFrame) -> pd.DataFrame:
     return percentages(rows, _AXES)
 
 
-def _chart(seeds: pd.DataFrame, means: pd.DataFrame, groups: Groups, frame: _Frame) -> alt.LayerChart:
-    if frame.metric:
+def _chart(seeds: pd.DataFrame, means: pd.DataFrame, groups: Groups, settings: _PanelSettings) -> alt.LayerChart:
+    if settings.metric:
         seeds, means = (part.assign(**{name: part[name] / 100 for name in _ACROSS}) for part in (seeds, means))
-    present = frame.present
+    present = settings.present
     front = means[means["is_front"]].sort_values(["x", "y"], ascending=[True, False])
     across, up = _range(means, seeds, "x", 0), _range(means, seeds, "y", 100)
-    room = rise(list(front["label"]))
-    unit = unit_of(up[1] - up[0])
+    room = label_height(list(front["label"]))
+    unit = tick_spacing(up[1] - up[0])
     ticks = [step * unit for step in range(math.ceil(up[0] / unit), math.floor(up[1] / unit) + 1)]
     top = up[1] + (up[1] - up[0]) * room / _HEIGHT
     x = alt.X(
         "x:Q",
-        title=f"Change on the target ({frame.metric or 'points'})",
+        title=f"Change on the target ({settings.metric or 'points'})",
         scale=alt.Scale(domain=across, nice=False),
         axis=alt.Axis(tickCount=8),
     )
@@ -158,8 +158,8 @@ def _chart(seeds: pd.DataFrame, means: pd.DataFrame, groups: Groups, frame: _Fra
     )
     colour, shape = groups.colour(present), groups.shape(present)
     shown = ["group", "label", *_AXES]
-    bars = alt.Chart(inline(means, ["group", *_AXES]), name=f"bars_{frame.place}").encode(
-        colour, opacity=unless_dimmed(0.25 if len(means) > _FEW else 0.6)
+    bars = alt.Chart(inline(means, ["group", *_AXES]), name=f"bars_{settings.place}").encode(
+        colour, opacity=highlight_opacity(0.25 if len(means) > _FEW else 0.6)
     )
     layers: list[alt.Chart] = [
         alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(style=GUIDE).encode(x=x),
@@ -184,13 +184,18 @@ def _chart(seeds: pd.DataFrame, means: pd.DataFrame, groups: Groups, frame: _Fra
                 alt.Chart(inline(rows, columns))
                 .mark_point(filled=filled, size=size, strokeWidth=1.8)
                 .encode(
-                    x, y, colour, shape, opacity=unless_dimmed(opacity), tooltip=_tooltip(columns[-1], frame.metric)
+                    x,
+                    y,
+                    colour,
+                    shape,
+                    opacity=highlight_opacity(opacity),
+                    tooltip=_tooltip(columns[-1], settings.metric),
                 )
             )
-    if frame.place == 0:
-        layers[3] = layers[3].add_params(pick())
+    if settings.place == 0:
+        layers[3] = layers[3].add_params(legend_selection())
     names = _names(front, across, up)
-    return layered(*layers, *names, title=frame.title, height=_HEIGHT + room)
+    return layered(*layers, *names, title=settings.title, height=_HEIGHT + room)
 
 
 def _tooltip(last: str, metric: str) -> list[alt.Tooltip]:
@@ -214,8 +219,8 @@ def _names(front: pd.DataFrame, across: tuple[float, float], up: tuple[float, fl
     """The front's points by name, in the space above all points; too narrow a page leaves that to the tooltips."""
     front = front.iloc[:: math.ceil(len(front) / _MOST_NAMES)]
     per_pixel = (across[1] - across[0]) / _WIDTH
-    starts = spread(
-        list(front["x"]), APART * per_pixel, across[0], across[1] - rise(list(front["label"])[-1:]) * per_pixel
+    starts = space_apart(
+        list(front["x"]), APART * per_pixel, across[0], across[1] - label_height(list(front["label"])[-1:]) * per_pixel
     )
     rows = front[["x", "y", "label"]].assign(name_x=starts, name_y=up[1])
     names = alt.Chart(inline(rows, ["x", "y", "label", "name_x", "name_y"]))

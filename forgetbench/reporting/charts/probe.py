@@ -1,4 +1,4 @@
-"""The class-label probe: how often the pictured object's name is picked, and what its being there costs."""
+"""The class-label probe: how often the pictured object's name is chosen, and the accuracy that its presence costs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LABELLED = 7.0
 
 
 def shares(tables: ReportTables, groups: Groups) -> Figure | None:
-    """Figure 3 of the 2x2 paper: what is answered, before and after; None if no probe was scored."""
+    """Figure 3 of the 2x2 paper: shares of answers before and after; None if no probe was scored."""
     rows = _probe_rows(tables, groups)
     metrics = {Metric.accuracy.value: "right", "mischoice": "class name"}
     rows = rows[rows["metric"].isin(metrics) & rows["value"].notna()] if len(rows) else rows
@@ -100,7 +100,7 @@ def _probe_rows(tables: ReportTables, groups: Groups) -> pd.DataFrame:
     rows = with_base(rows[rows["dataset"].isin(probes)], "dataset", "metric") if probes else rows.iloc[:0]
     if rows.empty:
         return rows
-    base, last = groups.named(base_rows(rows)), groups.named(last_steps(rows))
+    base, last = groups.with_columns(base_rows(rows)), groups.with_columns(last_steps(rows))
     is_shared = bool((base["value"].round(9).groupby([base["dataset"], base["metric"]]).nunique() <= 1).all())
     base = base.assign(label=_BASE if is_shared else base["label"] + f" ({_BASE})", is_base=True)
     if is_shared:
@@ -117,7 +117,7 @@ def _names(wide: pd.DataFrame) -> list[str]:
 
 
 def _order(wide: pd.DataFrame) -> list[str]:
-    """Bases first, then what seldom picks the class name."""
+    """Bases first, then by how often the class name is chosen."""
     return list(wide.sort_values(["is_base", "class name", "right"], ascending=[False, True, False])["label"])
 
 

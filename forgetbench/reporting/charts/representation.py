@@ -1,4 +1,4 @@
-"""How checkpoints see pictures: effective rank and drift by layer."""
+"""Picture tokens of checkpoints: effective rank and drift by layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from forgetbench.reporting.charts.figure import GUIDE, Figure, layered, panels
-from forgetbench.reporting.charts.groups import SHAPES, Groups, pick, unless_dimmed
+from forgetbench.reporting.charts.groups import SHAPES, Groups, highlight_opacity, legend_selection
 from forgetbench.reporting.charts.rows import (
     base_rows,
     inline,
@@ -34,14 +34,14 @@ def effective_rank(tables: ReportTables, groups: Groups) -> Figure | None:
         return None
     if rows["run"].nunique() == 1:
         charts = [_by_step(rows[rows["dataset"] == name]) for name in _datasets(rows)]
-        what, legend = "over training, a line per layer", 60
+        description, legend = "over training, a line per layer", 60
     else:
         charts = _by_recipe(rows, _RANK, _RANK_TITLE, groups)
-        what, legend = _compared(rows, _RANK) + ", the base dashed", groups.legend_width(rows["group"])
+        description, legend = _comparison_text(rows, _RANK) + ", the base dashed", groups.legend_width(rows["group"])
     return Figure(
         "effective_rank",
         "Effective rank of the picture tokens",
-        f"In how many directions a picture's tokens differ, {what}; without intervals (representation.csv).",
+        f"In how many directions a picture's tokens differ, {description}; without intervals (representation.csv).",
         f"Lines: the effective rank on {', '.join(_datasets(rows))} of {rows['run'].nunique()} runs.",
         panels(charts, 3, beside=62, legend=legend),
     )
@@ -54,15 +54,15 @@ def drift(tables: ReportTables, groups: Groups) -> Figure | None:
         return None
     if rows["run"].nunique() == 1:
         charts = [_by_layer(rows[rows["dataset"] == name]) for name in _datasets(rows)]
-        what, legend = "a line per checkpoint", 150
+        description, legend = "a line per checkpoint", 150
     else:
         charts = _by_recipe(rows, _DRIFT, _DRIFT_TITLE, groups)
-        what, legend = _compared(rows, _DRIFT), groups.legend_width(rows["group"])
+        description, legend = _comparison_text(rows, _DRIFT), groups.legend_width(rows["group"])
     return Figure(
         "visual_drift",
         "Drift of the picture tokens",
-        f"L1 distance of hidden states at picture tokens from the base's, by layer, {what}; without intervals. Compare "
-        "checkpoints within one layer (representation.csv).",
+        f"L1 distance of hidden states at picture tokens from the base's, by layer, {description}; without intervals. "
+        "Compare checkpoints within one layer (representation.csv).",
         f"Lines: the drift from the base on {', '.join(_datasets(rows))} of {rows['run'].nunique()} runs.",
         panels(charts, 3, beside=62, legend=legend),
     )
@@ -76,7 +76,7 @@ def checkpoint_rows(representation: pd.DataFrame, groups: Groups, value: str, pl
     # Hidden states and weights know no target: the base's rows are the base of every stage.
     rows = rows[rows.index.isin(last_stage(rows).index) | (rows["step"] == 0)]
     rows = rows[(rows["variant"] == "") & rows[value].notna() & rows[place].notna() & (rows[place] != "")]
-    return groups.named(rows) if len(rows) else rows
+    return groups.with_columns(rows) if len(rows) else rows
 
 
 def _datasets(rows: pd.DataFrame) -> list[str]:
@@ -88,7 +88,7 @@ def recipe_means(rows: pd.DataFrame, keys: Sequence[str], value: str) -> pd.Data
     return seed_means(last_steps(rows), ["label", "group", *keys], [value])
 
 
-def _compared(rows: pd.DataFrame, value: str) -> str:
+def _comparison_text(rows: pd.DataFrame, value: str) -> str:
     return "at each recipe's last checkpoint" + over_seeds(recipe_means(rows, ["layer"], value)["n_seeds"])
 
 
@@ -102,26 +102,26 @@ def _by_recipe(rows: pd.DataFrame, value: str, title: str, groups: Groups) -> li
     present = set(means["group"])
     charts = []
     for place, name in enumerate(_datasets(rows)):
-        own = means[means["dataset"] == name]
+        dataset_means = means[means["dataset"] == name]
         y = alt.Y(f"{value}:Q", title=title, scale=alt.Scale(zero=value == _DRIFT, nice=False, padding=8))
-        lines = alt.Chart(inline(own, ["group", "label", "layer", value]), name=f"lines_{place}").encode(
+        lines = alt.Chart(inline(dataset_means, ["group", "label", "layer", value]), name=f"lines_{place}").encode(
             _layer_axis(), y, groups.colour(present), detail="label:N"
         )
-        drawn = lines.mark_line(strokeWidth=1.2).encode(opacity=unless_dimmed(0.6))
-        points = alt.Chart(inline(own, ["group", "label", "layer", value])).mark_point(filled=True, size=34)
+        drawn = lines.mark_line(strokeWidth=1.2).encode(opacity=highlight_opacity(0.6))
+        points = alt.Chart(inline(dataset_means, ["group", "label", "layer", value])).mark_point(filled=True, size=34)
         tooltip = [
             alt.Tooltip("label:N", title="recipe"),
             alt.Tooltip("layer:Q"),
             alt.Tooltip(f"{value}:Q", title=title.lower(), format=".2f"),
         ]
         layers = [
-            drawn.add_params(pick()) if place == 0 else drawn,
+            drawn.add_params(legend_selection()) if place == 0 else drawn,
             points.encode(
                 _layer_axis(),
                 y,
                 groups.colour(present),
                 groups.shape(present),
-                opacity=unless_dimmed(0.9),
+                opacity=highlight_opacity(0.9),
                 tooltip=tooltip,
             ),
         ]

@@ -1,4 +1,4 @@
-"""The rows of the tables that figures draw: one decoding, last checkpoints, inline data."""
+"""Rows of the tables for figures: the primary decoding, last checkpoints, inline data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DECODING_WORDS = {
 
 
 def primary_decoding(frame: pd.DataFrame) -> str:
-    """The view that figures show: `choice` if there is one, else the first in sorted order; empty without rows."""
+    """The decoding that figures show: `choice` if present, else the first in sorted order; empty without rows."""
     if "decoding" not in frame:
         return ""
     return first_decoding(frame["decoding"].dropna())
@@ -56,50 +56,57 @@ def with_text(frame: pd.DataFrame) -> pd.DataFrame:
 def with_base(frame: pd.DataFrame, *keys: str) -> pd.DataFrame:
     """Every run's last stage, and its base at step 0 in the quadrants of that stage's target.
 
-    The base's own rows are placed relative to the first stage's target. One is kept where the last checkpoint has
-    that target and is compared with that value; elsewhere the last checkpoint's `base_value` is the base, without an
-    interval. A run with nothing trained keeps its base.
+    The quadrants of the base's rows are relative to the first stage's target. A base row is kept where the last
+    checkpoint has the same target and is compared with the same value; elsewhere the last checkpoint's `base_value`
+    is the base, without an interval. A run with nothing trained keeps its base.
 
     Args:
         frame: Rows of one decoding.
-        keys: What names a score within a run.
+        keys: Columns that identify a score within a run.
     """
     if frame.empty:
         return frame
-    own = last_stage(frame)
-    is_trained = own["step"] > 0
-    own = own[is_trained | ~own["run"].isin(own.loc[is_trained, "run"])]
-    trained = own[own["step"] > 0].assign(is_edited=own["variant"] != "")
+    last_rows = last_stage(frame)
+    is_trained = last_rows["step"] > 0
+    last_rows = last_rows[is_trained | ~last_rows["run"].isin(last_rows.loc[is_trained, "run"])]
+    trained = last_rows[last_rows["step"] > 0].assign(is_edited=last_rows["variant"] != "")
     if trained.empty:
-        return own
+        return last_rows
     names = ["run", *keys]
     ends = trained.sort_values(["is_edited", "step"], ascending=[False, True], kind="stable")
     ends = ends.drop(columns="is_edited").drop_duplicates(names, keep="last").set_index(names)
     base = base_rows(frame).set_index(names)
     base = base[base.index.isin(ends.index)]
     compared = ends.loc[base.index]
-    is_kept = pd.Series(True, base.index)
+    is_consistent = pd.Series(True, base.index)
     if "target" in frame:
-        is_kept &= base["target"] == compared["target"]
+        is_consistent &= base["target"] == compared["target"]
     if "base_value" in frame:
-        is_kept &= ~((base["value"] - compared["base_value"]).abs() > _SAME)
-    base = base[is_kept]
-    made = ends[~ends.index.isin(base.index)]
-    made = made[made["base_value"].notna()] if "base_value" in frame else made.iloc[:0]
-    as_base = {"value": made.get("base_value"), "step": 0, "stage": 0, "variant": "", "ci_low": None, "ci_high": None}
-    parts = [base, made.assign(**as_base), own.set_index(names)]
+        is_consistent &= ~((base["value"] - compared["base_value"]).abs() > _SAME)
+    base = base[is_consistent]
+    implied = ends[~ends.index.isin(base.index)]
+    implied = implied[implied["base_value"].notna()] if "base_value" in frame else implied.iloc[:0]
+    as_base = {
+        "value": implied.get("base_value"),
+        "step": 0,
+        "stage": 0,
+        "variant": "",
+        "ci_low": None,
+        "ci_high": None,
+    }
+    parts = [base, implied.assign(**as_base), last_rows.set_index(names)]
     return pd.concat([part for part in parts if len(part)]).reset_index()[list(frame.columns)]
 
 
 def targets_of(frame: pd.DataFrame) -> list[str]:
-    """What runs were trained on, sorted; a single empty text where the table does not say."""
+    """Targets of the runs, sorted; a single empty text if the table has none."""
     if "target" not in frame:
         return [""]
     return sorted({str(name) for name in frame.loc[frame["step"] > 0, "target"].dropna()}) or [""]
 
 
 def of_target(frame: pd.DataFrame, target: str) -> pd.DataFrame:
-    """Rows of one target; all rows of a table that does not say."""
+    """Rows of a target; all rows if `target` is empty."""
     return frame[frame["target"] == target] if target else frame
 
 
@@ -122,7 +129,7 @@ def seed_means(frame: pd.DataFrame, keys: Sequence[str], values: Sequence[str]) 
 
 
 def over_seeds(n_seeds: Iterable[float]) -> str:
-    """` (mean over seeds)` where any row is one."""
+    """` (mean over seeds)` if any row is a mean."""
     return " (mean over seeds)" if any(n > 1 for n in n_seeds) else ""
 
 
@@ -140,7 +147,7 @@ def extent(frame: pd.DataFrame, columns: Sequence[str], guide: float) -> list[fl
 
 
 def inline(frame: pd.DataFrame, columns: Sequence[str]) -> alt.InlineData:
-    """Columns of a table as the chart's own data, to five digits; absent values are left out."""
+    """Columns of a table as inline data of a chart, to five digits; absent values are left out."""
     records = frame[list(columns)].to_dict("records")
     # Altair copies lists again with every layer and panel, and tuples never.
     return alt.InlineData(values=tuple(_record(record) for record in records))

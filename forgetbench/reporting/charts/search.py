@@ -1,4 +1,4 @@
-"""What a search found: every point's two objectives on validation items, and the front on the test's."""
+"""Results of a search: the two objectives of every point on validation items, and the front on test items."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def figure(points: pd.DataFrame, front: pd.DataFrame) -> Figure | None:
         .encode(x, y, order="x:Q"),
         alt.Chart(inline(points, shown))
         .mark_point(filled=True, size=60)
-        .encode(x, y, colour, tooltip=[alt.Tooltip(f"{one}:N") for one in ("name", "step", "kind")]),
+        .encode(x, y, colour, tooltip=[alt.Tooltip(f"{column}:N") for column in ("name", "step", "kind")]),
     ]
     if len(front):
-        layers += _tested(front, x, y)
+        layers += _test_marks(front, x, y)
     caption = (
         "Every point of the search at the last step that it was scored at, on validation items; points that were "
         "stopped early may have ended elsewhere. The line is the Pareto front among those that were trained whole; "
@@ -57,7 +57,7 @@ def figure(points: pd.DataFrame, front: pd.DataFrame) -> Figure | None:
     return Figure("search", "The search", caption, text, panels([layered(*layers, height=_HEIGHT)], 1))
 
 
-def _tested(front: pd.DataFrame, x: alt.X, y: alt.Y) -> list[alt.Chart]:
+def _test_marks(front: pd.DataFrame, x: alt.X, y: alt.Y) -> list[alt.Chart]:
     columns = [f"{name}{end}" for name in ("test_target", "test_retention") for end in ("", "_ci_low", "_ci_high")]
     names = ["x", "x_low", "x_high", "y", "y_low", "y_high"]
     rows = pd.DataFrame({name: 100 * front[column] for name, column in zip(names, columns, strict=True)})

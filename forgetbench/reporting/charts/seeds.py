@@ -8,7 +8,7 @@ import pandas as pd
 from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.reporting.charts.figure import GUIDE, Figure, layered, panels
-from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
+from forgetbench.reporting.charts.groups import Groups, highlight_opacity, legend_selection
 from forgetbench.reporting.charts.rows import (
     decoding_words,
     extent,
@@ -26,14 +26,16 @@ _COLUMNS = ["label", "group", "n_seeds", "delta", "low", "high", "sd_low", "sd_h
 
 
 def figure(tables: ReportTables, groups: Groups) -> Figure | None:
-    """Every recipe's change in every quadrant; of recipes with several seeds; None without one."""
+    """Change of every recipe with several seeds in every quadrant; None without such a recipe."""
     rows = in_primary_decoding(tables.seeds, "quadrant", "metric", "seen_in_mix", "n_seeds", "delta", "seed_sd")
     if len(rows):
         is_shown = rows["quadrant"].isin(QUADRANTS) & (rows["metric"] == Metric.accuracy) & rows["delta"].notna()
         rows = rows[is_shown & (rows["n_seeds"] > 1)]
     if rows.empty:
         return None
-    rows = groups.named(percentages(rows, {"delta": "delta", "low": "ci_low", "high": "ci_high", "sd": "seed_sd"}))
+    rows = groups.with_columns(
+        percentages(rows, {"delta": "delta", "low": "ci_low", "high": "ci_high", "sd": "seed_sd"})
+    )
     rows = rows.assign(
         sd_low=rows["delta"] - rows["sd"],
         sd_high=rows["delta"] + rows["sd"],
@@ -46,9 +48,9 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
         _panel(rows[rows["quadrant"] == name], name, order, domain, groups, set(rows["group"]), name == shown[0])
         for name in shown
     ]
-    most = int(rows["n_seeds"].max())
+    max_seeds = int(rows["n_seeds"].max())
     caption = (
-        f"Change of accuracy from the base to the last checkpoint, mean over seeds (up to {most}; recipes "
+        f"Change of accuracy from the base to the last checkpoint, mean over seeds (up to {max_seeds}; recipes "
         "with a single one are left out), "
         f"{decoding_words(primary_decoding(tables.seeds))}. Bars are {CONFIDENCE_TEXT} intervals over items and seeds, "
         "thin lines below them reach one standard deviation between seeds to either side; unfilled points were seen in "
@@ -99,18 +101,18 @@ def _panel(
     marks = alt.Chart(inline(rows, _COLUMNS), name=f"seeds_{quadrant}".replace("-", "_"))
     zero = alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(style=GUIDE).encode(x=alt.X("x:Q"))
     bars = marks.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=colour)
-    layers = [bars.encode(opacity=unless_dimmed(0.9))]
+    layers = [bars.encode(opacity=highlight_opacity(0.9))]
     if is_first:
-        layers[0] = layers[0].add_params(pick())
+        layers[0] = layers[0].add_params(legend_selection())
     spread = alt.Chart(inline(rows[rows["sd"].notna()], _COLUMNS))
     layers.append(
         spread.mark_rule(strokeWidth=1, yOffset=6, y2Offset=6).encode(x="sd_low:Q", x2="sd_high:Q", y=y, color=colour)
     )
     for seen, filled in (("no", True), ("yes", False)):
-        some = rows[rows["seen"] == seen]
-        if len(some):
+        subset = rows[rows["seen"] == seen]
+        if len(subset):
             layers.append(
-                alt.Chart(inline(some, _COLUMNS))
+                alt.Chart(inline(subset, _COLUMNS))
                 .mark_point(filled=filled, size=48, opacity=1)
                 .encode(x, y, colour, tooltip=tooltip)
             )

@@ -1,4 +1,4 @@
-"""What learning the target costs: its accuracy against that of each other quadrant, a point per checkpoint."""
+"""Cost of learning the target: its accuracy against that of each other quadrant, a point per checkpoint."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pandas as pd
 from forgetbench.core.confidence import CONFIDENCE_TEXT
 from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.reporting.charts.figure import GUIDE, HOLLOW, INK, Figure, layered, panels
-from forgetbench.reporting.charts.groups import Groups, pick, unless_dimmed
-from forgetbench.reporting.charts.labels import unit_of
+from forgetbench.reporting.charts.groups import Groups, highlight_opacity, legend_selection
+from forgetbench.reporting.charts.labels import tick_spacing
 from forgetbench.reporting.charts.rows import (
     TARGET,
     decoding_words,
@@ -50,7 +50,7 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
     points = _points(tables.matrix)
     if points.empty:
         return None
-    points = _with_limits(groups.named(points), tables.guard)
+    points = _with_limits(groups.with_columns(points), tables.guard)
     is_limited = bool(points[_LIMIT].notna().any())
     targets = targets_of(points)
     several = len(targets) > 1
@@ -105,7 +105,7 @@ def _points(matrix: pd.DataFrame) -> pd.DataFrame:
         return rows
     rows = with_base(rows[(rows["metric"] == Metric.accuracy) & rows["value"].notna()], "quadrant", "seen_in_mix")
     rows = rows[rows["run"].isin(rows.loc[rows["step"] > 0, "run"])]
-    # A mix with the target's own question marks the target as seen, which it is in every run: its accuracy stays.
+    # A mix with the target's question marks the target as seen, which it is in every run: its accuracy stays.
     target = rows[rows["quadrant"] == TARGET].sort_values("seen_in_mix", kind="stable").drop_duplicates(_KEYS)
     off_target = rows[(rows["quadrant"] != TARGET) & ~rows["seen_in_mix"]]
     names = {"value": "target_value", "ci_low": "target_low", "ci_high": "target_high"}
@@ -115,16 +115,16 @@ def _points(matrix: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_limits(points: pd.DataFrame, guard: pd.DataFrame) -> pd.DataFrame:
-    """What the budget of each run leaves of its base's accuracy in each quadrant; absent where it has none."""
+    """Add the base's accuracy minus the budget of each run, per quadrant; absent without a budget."""
     base = points[(points["step"] == 0) & (points["variant"] == "")]
     places = base.drop_duplicates(["run", "quadrant"]).set_index(["run", "quadrant"])["y"]
-    left: dict[tuple[str, str], float] = {}
+    limits: dict[tuple[str, str], float] = {}
     for run, group, budget in () if guard.empty else zip(guard["run"], guard["group"], guard["budget"], strict=True):
         for key in ((run, quadrant) for quadrant in (QUADRANTS if group == MEAN else [group])):
             if key in places.index:
-                left[key] = float(places[key]) - 100 * float(budget)
+                limits[key] = float(places[key]) - 100 * float(budget)
     keys = zip(points["run"], points["quadrant"], strict=True)
-    return points.assign(**{_LIMIT: pd.array([left.get(key) for key in keys], dtype="Float64")})
+    return points.assign(**{_LIMIT: pd.array([limits.get(key) for key in keys], dtype="Float64")})
 
 
 def _of_panel(points: pd.DataFrame, target: str, quadrant: str) -> pd.DataFrame:
@@ -136,17 +136,17 @@ def _domains(shown: Mapping[_Place, pd.DataFrame]) -> dict[_Place, tuple[list[fl
     """Range and ticks of every panel's y axis: equally long, ending between two ticks, room for a word above."""
     ends = {place: (float(part.min().min()), float(part.max().max())) for place, part in shown.items()}
     longest = max(top - bottom for bottom, top in ends.values())
-    unit = unit_of(longest, most=10)
+    unit = tick_spacing(longest, max_ticks=10)
     edges = {
         place: (math.floor(bottom / unit - 0.5), math.ceil((top + 0.06 * longest) / unit + 0.5))
         for place, (bottom, top) in ends.items()
     }
-    most = max(top - bottom for bottom, top in edges.values())
+    n_units = max(top - bottom for bottom, top in edges.values())
     domains = {}
     for place, (bottom, top) in edges.items():
-        start = bottom - (most - (top - bottom)) // 2
-        domain = [(start + 0.5) * unit, (start + most - 0.5) * unit]
-        ticks = [step * unit for step in range(start + 1, start + most)]
+        start = bottom - (n_units - (top - bottom)) // 2
+        domain = [(start + 0.5) * unit, (start + n_units - 0.5) * unit]
+        ticks = [step * unit for step in range(start + 1, start + n_units)]
         domains[place] = domain, [tick for tick in ticks if 0 <= tick <= 100]
     return domains
 
@@ -175,24 +175,26 @@ def _panel(
     lines = alt.Chart(inline(trained, _COLUMNS), name=f"lines_{place}")
     layers = [
         lines.mark_line(strokeWidth=1.2).encode(
-            x, y, colour, detail="run:N", order="step:Q", opacity=unless_dimmed(0.45)
+            x, y, colour, detail="run:N", order="step:Q", opacity=highlight_opacity(0.45)
         )
     ]
     if with_intervals:
-        after = alt.Chart(inline(points[points["step"] > 0], _COLUMNS)).encode(colour, opacity=unless_dimmed(0.3))
+        after = alt.Chart(inline(points[points["step"] > 0], _COLUMNS)).encode(colour, opacity=highlight_opacity(0.3))
         layers += [
             after.mark_rule(strokeWidth=0.8).encode(x, y="y_low:Q", y2="y_high:Q"),
             after.mark_rule(strokeWidth=0.8).encode(y=y, x="x_low:Q", x2="x_high:Q"),
         ]
     done = alt.Chart(inline(trained[trained["step"] > 0], _COLUMNS))
     layers += [
-        done.mark_point(filled=True, size=46).encode(x, y, colour, shape, opacity=unless_dimmed(0.85), tooltip=tooltip),
+        done.mark_point(filled=True, size=46).encode(
+            x, y, colour, shape, opacity=highlight_opacity(0.85), tooltip=tooltip
+        ),
     ]
     if len(variants):
         edited = alt.Chart(inline(variants, _COLUMNS))
         layers.append(
             edited.mark_point(filled=False, size=36, strokeWidth=1.4).encode(
-                x, y, colour, shape, opacity=unless_dimmed(0.85), tooltip=tooltip
+                x, y, colour, shape, opacity=highlight_opacity(0.85), tooltip=tooltip
             )
         )
     start = alt.Chart(inline(base, ["x", "y", "x_low", "x_high", "y_low", "y_high"]))
@@ -205,7 +207,7 @@ def _panel(
         rule = alt.Chart(inline(limits, ["y"])).mark_rule(style=GUIDE)
         layers.append(rule.encode(y, tooltip=[alt.Tooltip("y:Q", title="budget (%)", format=".1f")]))
     if place == 0:
-        layers[0] = layers[0].add_params(pick())
+        layers[0] = layers[0].add_params(legend_selection())
     return layered(*layers, title=title, height=270)
 
 

@@ -8,14 +8,14 @@ import altair as alt
 import pandas as pd
 
 from forgetbench.reporting.charts.figure import GUIDE, Figure, layered, panels
-from forgetbench.reporting.charts.groups import PALETTE, Groups, pick, unless_dimmed
+from forgetbench.reporting.charts.groups import PALETTE, Groups, highlight_opacity, legend_selection
 from forgetbench.reporting.charts.rows import inline
 from forgetbench.reporting.contents import ReportTables
 
 _MOST_POINTS = 2500
 """In the whole figure; neighbouring steps are averaged into one point until it has no more."""
 _FEW = 4
-"""Runs whose lines can be told apart with every wiggle."""
+"""Number of runs whose unsmoothed lines can still be distinguished."""
 _RATE = "lr_"
 
 
@@ -28,14 +28,15 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
     if train.empty:
         return None
     n_steps, n_runs = int(train.groupby("run").size().max()), train["run"].nunique()
-    every = max(math.ceil(len(train) / _MOST_POINTS), math.ceil(n_steps / (240 if n_runs <= _FEW else 60)))
-    rows = groups.named(_averaged(train, every))
+    bin_size = max(math.ceil(len(train) / _MOST_POINTS), math.ceil(n_steps / (240 if n_runs <= _FEW else 60)))
+    rows = groups.with_columns(_averaged(train, bin_size))
     charts = [_loss(rows, train, groups)]
     rates = _rates(train)
     if train["recipe"].nunique() == 1 and len(rates):
         charts.append(_learning_rate(rates))
     caption = (
-        f"Training loss over optimiser steps, a line per run{f', each point the mean of {every} steps' * (every > 1)}"
+        "Training loss over optimiser steps, a line per run"
+        f"{f', each point the mean of {bin_size} steps' * (bin_size > 1)}"
         f"{', and the learning rate of each part' * (len(charts) > 1)} (train.csv)."
     )
     return Figure(
@@ -47,8 +48,8 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
     )
 
 
-def _averaged(train: pd.DataFrame, every: int) -> pd.DataFrame:
-    bins = (train["step"].astype(int) - 1) // every
+def _averaged(train: pd.DataFrame, bin_size: int) -> pd.DataFrame:
+    bins = (train["step"].astype(int) - 1) // bin_size
     grouped = train.assign(bin=bins).groupby(["run", "recipe", "bin"], sort=True)
     return grouped.agg(step=("step", "mean"), loss=("loss", "mean")).reset_index()
 
@@ -63,14 +64,14 @@ def _loss(rows: pd.DataFrame, train: pd.DataFrame, groups: Groups) -> alt.LayerC
         groups.colour(set(rows["group"])),
         groups.dash(set(rows["group"])),
         detail="line:N",
-        opacity=unless_dimmed(0.85 if rows["run"].nunique() <= 8 else 0.5),
+        opacity=highlight_opacity(0.85 if rows["run"].nunique() <= 8 else 0.5),
         tooltip=[
             alt.Tooltip("label:N", title="recipe"),
             alt.Tooltip("step:Q", format=".0f"),
             alt.Tooltip("loss:Q", format=".4g"),
         ],
     )
-    layers: list[alt.Chart] = [drawn.add_params(pick())]
+    layers: list[alt.Chart] = [drawn.add_params(legend_selection())]
     starts = _stage_starts(train)
     if starts:
         stages = alt.Chart(alt.InlineData(values=[{"step": start} for start in starts]))
@@ -91,9 +92,9 @@ def _rates(train: pd.DataFrame) -> pd.DataFrame:
     names = [name for name in train if str(name).startswith(_RATE)]
     first = train[train["run"] == train["run"].min()]
     rates: pd.DataFrame = first.melt(["step"], names, "part", "rate").dropna()
-    every = max(1, math.ceil(len(rates) / 400))
+    step_interval = max(1, math.ceil(len(rates) / 400))
     rates = rates.assign(part=rates["part"].str.removeprefix(_RATE))
-    return rates[(rates["step"] % every == 0) | (rates["step"] == 1)]
+    return rates[(rates["step"] % step_interval == 0) | (rates["step"] == 1)]
 
 
 def _learning_rate(rates: pd.DataFrame) -> alt.LayerChart:

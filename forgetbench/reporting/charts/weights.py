@@ -29,15 +29,17 @@ def figure(tables: ReportTables, groups: Groups) -> Figure | None:
     rows = rows[rows["part"].isin(parts)]
     if rows["run"].nunique() == 1:
         chart = _distance_by_step(rows, parts)
-        what = "over training"
+        description = "over training"
     else:
         chart = _distance_by_recipe(rows, parts)
-        what = "at each recipe's last checkpoint" + over_seeds(recipe_means(rows, ["part"], "distance")["n_seeds"])
+        description = "at each recipe's last checkpoint" + over_seeds(
+            recipe_means(rows, ["part"], "distance")["n_seeds"]
+        )
     return Figure(
         "weight_distance",
         "How far the weights moved",
-        f"Distance of each part's weights from the base's, in percent of the base's norm, {what}; without intervals "
-        f"(relative_distance in representation.csv).{f' Not moved: {_listed(still)}.' if still else ''}",
+        f"Distance of each part's weights from the base's, in percent of the base's norm, {description}; without "
+        f"intervals (relative_distance in representation.csv).{f' Not moved: {_listed(still)}.' if still else ''}",
         f"The relative distance of {_listed(parts)} from the base, for {rows['run'].nunique()} runs.",
         panels([chart], 1, legend=100),
     )

@@ -21,7 +21,9 @@ from forgetbench.core.confidence import ALPHA_TEXT, CONFIDENCE_TEXT
 from forgetbench.core.records import QUADRANTS
 from forgetbench.reporting.contents import ReportContents
 from forgetbench.reporting.page.continual import MEASURES, strategy_tables
-from forgetbench.reporting.page.course import (
+from forgetbench.reporting.page.flips import explorer_data
+from forgetbench.reporting.page.matrix import TARGET, RunView, run_views
+from forgetbench.reporting.page.score_history import (
     DASH,
     MINUS,
     count_text,
@@ -31,10 +33,14 @@ from forgetbench.reporting.page.course import (
     signed_text,
     value_text,
 )
-from forgetbench.reporting.page.flips import explorer_data
-from forgetbench.reporting.page.matrix import TARGET, RunView, run_views
 from forgetbench.reporting.page.sparkline import sparkline
-from forgetbench.reporting.page.tables import compared, costs, leak_summary, own_scale, seed_groups
+from forgetbench.reporting.page.tables import (
+    comparison_sentence,
+    costs,
+    leak_summary,
+    non_fraction_metrics,
+    seed_groups,
+)
 from forgetbench.reporting.published import LABEL, PAPER, SOURCE, published_beside
 from forgetbench.terminal.wording import QUADRANT_NAMES, units
 
@@ -53,7 +59,7 @@ class DrawnFigure:
     title: str
     caption: str
     alt_text: str
-    """What it shows, for those who do not see it."""
+    """Description for readers who do not see it."""
     spec: Mapping[str, Any]
     """Vega-Lite, with `$schema` and its data in it, in colours for a light and a dark page (`currentColor`)."""
 
@@ -72,13 +78,13 @@ def render(contents: ReportContents, figures: Sequence[DrawnFigure]) -> str:
         .get_template("page.html.j2")
         .render(
             contents=contents,
-            compared=compared(contents),
+            compared=comparison_sentence(contents),
             runs=runs,
             by_recipe=_by_recipe(runs),
             has_scores=bool(scored),
             has_trained=any(run.is_trained for run in scored),
             metrics={metric for run in runs for metric in run.metrics},
-            own_scale=own_scale(contents.tables.scores),
+            non_fraction_metrics=non_fraction_metrics(contents.tables.scores),
             n_targets=len({run.target for run in scored if run.is_trained}),
             has_targets=bool(len(contents.tables.scores) and contents.tables.scores["target"].nunique() > 1),
             has_filter=len(runs) > _RUNS_BEFORE_A_FILTER,

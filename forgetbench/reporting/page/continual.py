@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from forgetbench.reporting.page.course import DASH, Row, interval_text, records, signed_text, text, value_text
+from forgetbench.reporting.page.score_history import DASH, Row, interval_text, records, signed_text, text, value_text
 from forgetbench.tables.verdict import is_starred, verdict
 from forgetbench.terminal.wording import first_decoding, number
 
@@ -27,18 +27,18 @@ _BOUNDS = {"joint": ("upper bound", "all tasks at once"), "none": ("lower bound"
 
 @dataclass(frozen=True)
 class StrategyLine:
-    """One strategy."""
+    """A strategy's line of the table."""
 
     name: str
     bound: tuple[str, str] | None
-    """What kind of a bound it is, and why; None for a strategy."""
+    """Kind of the bound and the reason; None for a strategy."""
     runs: str
     """How many runs, and of how many orders and seeds."""
     cells: Mapping[str, str]
     """Measure -> value and half its interval."""
     final: float | None
     difference: str
-    """MFN less the reference's; empty if they were not compared."""
+    """MFN minus the reference's; empty if they were not compared."""
     interval: str
     tone: str
     is_starred: bool
@@ -51,7 +51,7 @@ class StrategyTable:
     decoding: str
     lines: Sequence[StrategyLine]
     reference: str
-    """What the others are compared with; empty for nothing."""
+    """The strategy that others are compared with; may be empty."""
 
     @property
     def has_several_runs(self) -> bool:
@@ -60,11 +60,11 @@ class StrategyTable:
 
 
 def strategy_tables(strategies: pd.DataFrame) -> list[StrategyTable]:
-    """strategies.csv by decoding, the one that is shown first in front; none without rows."""
+    """strategies.csv by decoding, the primary decoding first; none without rows."""
     if strategies.empty:
         return []
     first = first_decoding(strategies["decoding"])
-    decodings = sorted(set(strategies["decoding"]), key=lambda one: (one != first, one))
+    decodings = sorted(set(strategies["decoding"]), key=lambda decoding: (decoding != first, decoding))
     return [_table(decoding, records(strategies[strategies["decoding"] == decoding])) for decoding in decodings]
 
 
@@ -72,7 +72,7 @@ def _table(decoding: str, rows: Sequence[Row]) -> StrategyTable:
     names = dict.fromkeys(text(row["strategy"]) for row in rows)
     lines = [_line(name, {text(row["measure"]): row for row in rows if row["strategy"] == name}) for name in names]
     lines.sort(key=lambda line: (line.final is None, -(line.final or 0.0), line.name))
-    reference = next((found for row in rows if (found := text(row["reference"]))), "")
+    reference = next((strategy for row in rows if (strategy := text(row["reference"]))), "")
     return StrategyTable(decoding, lines, reference)
 
 
@@ -101,8 +101,8 @@ def _runs(row: Row) -> str:
     if n_runs <= 1:
         return str(n_runs)
     counts = [(number(row["n_orders"]), "order"), (number(row["n_seeds"]), "seed")]
-    said = ", ".join(f"{n:.0f} {what}{'s' * (n != 1)}" for n, what in counts if n is not None)
-    return f"{n_runs} ({said})" if said else str(n_runs)
+    counted = ", ".join(f"{n:.0f} {noun}{'s' * (n != 1)}" for n, noun in counts if n is not None)
+    return f"{n_runs} ({counted})" if counted else str(n_runs)
 
 
 def _cell(measure: str, row: Row, metric: str) -> str:

@@ -1,4 +1,4 @@
-"""The flip explorer's data: items once, what each checkpoint made of them, and the pictures they show."""
+"""The flip explorer's data: each item once, the answers of each checkpoint, and the pictures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from forgetbench.reporting.contents import FLIP_KINDS, Answer, Flip, ReportConte
 from forgetbench.terminal.wording import QUADRANT_NAMES
 
 OUTSIDE = "none"
-"""What the quadrant filter calls the probe and sets in no quadrant."""
+"""Value of the quadrant filter for the probe and sets in no quadrant."""
 
 
 def explorer_data(contents: ReportContents) -> dict[str, Any]:
-    """What the page's script reads; the base's answers to an item are there once per checkpoint."""
+    """Data for the page's script; the base's answers to an item are repeated per checkpoint."""
     items: dict[tuple[object, ...], int] = {}
     details: list[Mapping[str, Any]] = []
     changes = []
@@ -28,7 +28,7 @@ def explorer_data(contents: ReportContents) -> dict[str, Any]:
     return {
         "items": details,
         "flips": changes,
-        # Nothing but pictures: a URI of another kind would be one the page loads.
+        # Pictures only: the page would load any other kind of URI.
         "pictures": {
             key: uri for key, uri in contents.pictures.items() if key in shown and uri.startswith("data:image/")
         },

@@ -12,7 +12,7 @@ from typing import Any
 
 from forgetbench.core.records import QUADRANTS, Metric
 from forgetbench.reporting.contents import ReportContents, RunFacts
-from forgetbench.reporting.page.course import Course, Row, course_of, records, text
+from forgetbench.reporting.page.score_history import Row, ScoreHistory, build_score_history, records, text
 from forgetbench.tables.answer_drift import DRIFT
 from forgetbench.tables.last import as_trained, last_stage
 from forgetbench.terminal.chance import Chance, mean_chance
@@ -23,13 +23,13 @@ TARGET = "id_text-id_image"
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a quadrant or of a table of datasets."""
+    """A line of a quadrant or of a table of datasets."""
 
     name: str
     """The dataset; empty for a quadrant's mean."""
     decoding: str
     seen_in_mix: bool
-    course: Course
+    history: ScoreHistory
     n: float | None
     n_datasets: int
     chance: Chance
@@ -50,19 +50,19 @@ class Quadrant:
 
     @property
     def name(self) -> str:
-        """As a reader would say it."""
+        """The name for readers."""
         return QUADRANT_NAMES[self.key]
 
     @property
     def overview_entries(self) -> list[Entry]:
-        """The means of one decoding: choice if there is one; unseen tasks first."""
+        """The means in the primary decoding, `choice` if there is any; unseen tasks first."""
         decoding = first_decoding(mean.decoding for mean in self.means)
         return [mean for mean in self.means if mean.decoding == decoding]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The last checkpoint as trained, or what a method after training made of it."""
+    """The last checkpoint as trained, or as edited after training."""
 
     name: str
     quadrants: Mapping[str, Sequence[Entry]]
@@ -71,32 +71,32 @@ class Variant:
 
 @dataclass(frozen=True)
 class RunView:
-    """All that the page says of one run's scores."""
+    """A run's scores on the page."""
 
     name: str
     anchor: str
     recipe: str
     target: str
     checkpoint: str
-    """The last one scored; empty if none is."""
+    """The last scored checkpoint; may be empty."""
     quadrants: Mapping[str, Quadrant]
     """By key, all four of them."""
     probes: Sequence[Entry]
     """Class-label probes: accuracy, mischoice and what the class name costs, per decoding."""
     mischoice: Sequence[Entry]
-    """Of one decoding, for a table of many runs."""
+    """In the primary decoding, for a table of many runs."""
     outside: Sequence[Entry]
     """Sets in no quadrant."""
     others: Sequence[Entry]
-    """Further measures, such as the gap between what is said and what is known."""
+    """Further measures, such as the generation gap."""
     variants: Sequence[Variant]
     is_trained: bool
-    """Whether a trained checkpoint is scored; else the base alone is."""
+    """Whether a trained checkpoint is scored, besides the base."""
 
     @property
     def metrics(self) -> set[str]:
-        """In what the 2x2 is."""
-        return {mean.course.metric for quadrant in self.quadrants.values() for mean in quadrant.overview_entries}
+        """Metrics in the 2x2."""
+        return {mean.history.metric for quadrant in self.quadrants.values() for mean in quadrant.overview_entries}
 
     @property
     def is_scored(self) -> bool:
@@ -105,7 +105,7 @@ class RunView:
 
     @property
     def decodings(self) -> list[str]:
-        """All that its datasets were asked in."""
+        """Every decoding of the run's datasets."""
         lines = [*self.outside, *(line for quadrant in self.quadrants.values() for line in quadrant.datasets)]
         return sorted({line.decoding for line in lines})
 
@@ -113,10 +113,10 @@ class RunView:
 def run_views(contents: ReportContents) -> list[RunView]:
     """A view of every run, in the report's order."""
     tables = contents.tables.matrix, contents.tables.scores
-    every = [_grouped(records(table), lambda row: row["run"]) for table in tables]
-    last = [_grouped(records(last_stage(as_trained(table))), lambda row: row["run"]) for table in tables]
+    all_rows = [_grouped(records(table), lambda row: row["run"]) for table in tables]
+    last_rows = [_grouped(records(last_stage(as_trained(table))), lambda row: row["run"]) for table in tables]
     return [
-        _run_view(facts, f"run-{index}", *(table.get(facts.name, []) for table in (*last, *every)))
+        _run_view(facts, f"run-{index}", *(table.get(facts.name, []) for table in (*last_rows, *all_rows)))
         for index, facts in enumerate(contents.runs, start=1)
     ]
 
@@ -126,13 +126,13 @@ def _run_view(
     anchor: str,
     matrix: Sequence[Row],
     scores: Sequence[Row],
-    every_matrix: Sequence[Row],
-    every_score: Sequence[Row],
+    all_matrix_rows: Sequence[Row],
+    all_score_rows: Sequence[Row],
 ) -> RunView:
-    """One run: its last stage as trained, and of all its rows those of the variants made afterwards."""
+    """View of a run: its last stage as trained, and its variants from all rows."""
     probes = {row["dataset"] for row in scores if row["metric"] == "mischoice"}
     lines = _entries([row for row in scores if row["metric"] not in DRIFT], ("dataset", "decoding", "metric"))
-    scored = [line for line in lines if line.course.metric in set(Metric) and line.name not in probes]
+    scored = [line for line in lines if line.history.metric in set(Metric) and line.name not in probes]
     places = {row["dataset"]: text(row["quadrant"]) for row in scores}
     last = max(scores or matrix, key=lambda row: int(row["step"]), default=None)
     return RunView(
@@ -152,8 +152,8 @@ def _run_view(
         probes=[line for line in lines if line.name in probes],
         mischoice=_mischoice(lines),
         outside=[line for line in scored if not places[line.name]],
-        others=[line for line in lines if line.course.metric not in set(Metric) and line.name not in probes],
-        variants=_variants(matrix, scores, every_matrix, every_score),
+        others=[line for line in lines if line.history.metric not in set(Metric) and line.name not in probes],
+        variants=_variants(matrix, scores, all_matrix_rows, all_score_rows),
         is_trained=any(int(row["step"]) > 0 for row in (*scores, *matrix)),
     )
 
@@ -165,22 +165,26 @@ def _means(matrix: Sequence[Row], quadrant: str, members: Sequence[Entry]) -> li
 
 
 def _mischoice(lines: Sequence[Entry]) -> list[Entry]:
-    found = [line for line in lines if line.course.metric == "mischoice"]
-    decoding = first_decoding(line.decoding for line in found)
-    return [line for line in found if line.decoding == decoding]
+    entries = [line for line in lines if line.history.metric == "mischoice"]
+    decoding = first_decoding(line.decoding for line in entries)
+    return [line for line in entries if line.decoding == decoding]
 
 
 def _variants(
-    matrix: Sequence[Row], scores: Sequence[Row], every_matrix: Sequence[Row], every_score: Sequence[Row]
+    matrix: Sequence[Row], scores: Sequence[Row], all_matrix_rows: Sequence[Row], all_score_rows: Sequence[Row]
 ) -> list[Variant]:
     """The last checkpoint as trained, then its variants; nothing if there are none."""
-    stage = max((int(row["stage"]) for row in every_matrix), default=0)
-    names = sorted({row["checkpoint"] for row in every_matrix if text(row["variant"]) and int(row["stage"]) == stage})
-    found = [_variant("as trained", matrix, scores)]
+    stage = max((int(row["stage"]) for row in all_matrix_rows), default=0)
+    names = sorted(
+        {row["checkpoint"] for row in all_matrix_rows if text(row["variant"]) and int(row["stage"]) == stage}
+    )
+    variants = [_variant("as trained", matrix, scores)]
     for name in names:
-        own = ([row for row in rows if row["checkpoint"] == name] for rows in (every_matrix, every_score))
-        found.append(_variant(name, *own))
-    return found if names else []
+        variant_rows = (
+            [row for row in rows if row["checkpoint"] == name] for rows in (all_matrix_rows, all_score_rows)
+        )
+        variants.append(_variant(name, *variant_rows))
+    return variants if names else []
 
 
 def _variant(name: str, matrix: Sequence[Row], scores: Sequence[Row]) -> Variant:
@@ -194,19 +198,19 @@ def _entries(rows: Sequence[Row], keys: Sequence[str], members: Sequence[Entry] 
 
 
 def _entry(rows: Sequence[Row], members: Sequence[Entry]) -> Entry:
-    last, course = max(rows, key=lambda row: int(row["step"])), course_of(rows)
+    last, history = max(rows, key=lambda row: int(row["step"])), build_score_history(rows)
     seen, decoding = bool(number(last.get("seen_in_mix"))), str(last["decoding"])
-    n_datasets, scale = int(last.get("n_datasets", 1)), is_fraction(course.metric)
+    n_datasets, scale = int(last.get("n_datasets", 1)), is_fraction(history.metric)
     levels = [
         line.chance.value
         for line in members
-        if (line.seen_in_mix, line.decoding, is_fraction(line.course.metric)) == (seen, decoding, scale)
+        if (line.seen_in_mix, line.decoding, is_fraction(line.history.metric)) == (seen, decoding, scale)
     ]
     return Entry(
         name=text(last.get("dataset")),
         decoding=decoding,
         seen_in_mix=seen,
-        course=course,
+        history=history,
         n=number(last.get("n")),
         n_datasets=n_datasets,
         chance=mean_chance(levels or [number(last.get("chance"))], n_datasets),

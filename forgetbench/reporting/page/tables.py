@@ -1,4 +1,4 @@
-"""The page's other tables: what was compared, the error between seeds, what trained and its cost, leaks."""
+"""The page's other tables: the comparison, error between seeds, trained parameters and cost, leaks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from forgetbench.core.records import Metric
 from forgetbench.reporting.contents import LeakRow, ReportContents, RunFacts
-from forgetbench.reporting.page.course import Course, records, text
+from forgetbench.reporting.page.score_history import ScoreHistory, records, text
 from forgetbench.terminal.wording import QUADRANT_NAMES, is_fraction, number
 
 
@@ -21,7 +21,7 @@ class SeedLine:
     decoding: str
     seen_in_mix: bool
     n_seeds: float | None
-    course: Course
+    history: ScoreHistory
     item_stderr: float | None
     seed_sd: float | None
 
@@ -37,8 +37,8 @@ class SeedGroup:
 
 
 @dataclass(frozen=True)
-class PartCost:
-    """What one run trained and took."""
+class TrainingCost:
+    """Trained parameters and cost of a run."""
 
     facts: RunFacts
     label: str
@@ -48,25 +48,25 @@ class PartCost:
     """Trainable and all parameters by part."""
 
 
-def compared(contents: ReportContents) -> str:
-    """What is compared, in one sentence without its full stop."""
+def comparison_sentence(contents: ReportContents) -> str:
+    """A sentence, without full stop, that says what is compared."""
     scores, n_runs = contents.tables.scores, len(contents.runs)
     is_trained = scores.empty or bool((scores["step"] > 0).any())
     models, recipes = ", ".join(_distinct(scores, "model")), len({run.recipe for run in contents.runs})
     if is_trained:
-        said = f"Forgetting in {n_runs} run{'s' * (n_runs != 1)}"
-        said += f" of {recipes} recipe{'s' * (recipes != 1)}" if recipes < n_runs else ""
-        said += f" of the model {models}" if models else ""
+        sentence = f"Forgetting in {n_runs} run{'s' * (n_runs != 1)}"
+        sentence += f" of {recipes} recipe{'s' * (recipes != 1)}" if recipes < n_runs else ""
+        sentence += f" of the model {models}" if models else ""
         scores = scores[scores["step"] > 0] if len(scores) else scores
     else:
-        said = f"The untouched model {models}, nothing trained"
+        sentence = f"The untouched model {models}, nothing trained"
     if targets := _distinct(scores, "target"):
-        said += f", {'fine-tuned on' if is_trained else 'with quadrants relative to'} {', '.join(targets)}"
+        sentence += f", {'fine-tuned on' if is_trained else 'with quadrants relative to'} {', '.join(targets)}"
     n_sets = len(_distinct(contents.tables.scores, "dataset"))
-    return f"{said}, scored on {n_sets} set{'s' * (n_sets != 1)}" if n_sets else said
+    return f"{sentence}, scored on {n_sets} set{'s' * (n_sets != 1)}" if n_sets else sentence
 
 
-def own_scale(scores: pd.DataFrame) -> str:
+def non_fraction_metrics(scores: pd.DataFrame) -> str:
     """The metrics of all sets, where none is a fraction of 1; else empty."""
     metrics = [metric for metric in _distinct(scores, "metric") if metric in set(Metric)]
     return "" if any(map(is_fraction, metrics)) else ", ".join(metrics)
@@ -78,7 +78,7 @@ def seed_groups(seeds: pd.DataFrame) -> list[SeedGroup]:
     settings: dict[tuple[str, str], str] = {}
     for row in records(seeds):
         metric = text(row["metric"])
-        course = Course(
+        history = ScoreHistory(
             metric=metric,
             base=number(row["base_value"]),
             last=number(row["value"]),
@@ -92,15 +92,15 @@ def seed_groups(seeds: pd.DataFrame) -> list[SeedGroup]:
         key = (text(row["recipe"]), text(row["variant"]))
         quadrant = text(row["quadrant"])
         mix = text(row["mix"]) and f"mix {text(row['mix'])} at {text(row['mix_ratio'])}"
-        said = (text(row["variant"]), text(row["method"]), text(row["parts"]), f"lr {text(row['lr'])}", mix)
-        settings[key] = ", ".join(filter(None, said))
+        words = (text(row["variant"]), text(row["method"]), text(row["parts"]), f"lr {text(row['lr'])}", mix)
+        settings[key] = ", ".join(filter(None, words))
         groups.setdefault(key, []).append(
             SeedLine(
                 quadrant=QUADRANT_NAMES.get(quadrant, quadrant or "in no quadrant"),
                 decoding=text(row["decoding"]),
                 seen_in_mix=bool(number(row["seen_in_mix"])),
                 n_seeds=number(row["n_seeds"]),
-                course=course,
+                history=history,
                 item_stderr=number(row["item_stderr"]),
                 seed_sd=number(row["seed_sd"]),
             )
@@ -108,16 +108,16 @@ def seed_groups(seeds: pd.DataFrame) -> list[SeedGroup]:
     return [SeedGroup(key[0], settings[key], lines) for key, lines in groups.items()]
 
 
-def costs(runs: Sequence[RunFacts]) -> list[PartCost]:
+def costs(runs: Sequence[RunFacts]) -> list[TrainingCost]:
     """A row per run; parts only where the run has trained."""
     return [_cost(run) for run in runs]
 
 
-def _cost(run: RunFacts) -> PartCost:
+def _cost(run: RunFacts) -> TrainingCost:
     parts = {
         name: (float(count["trainable"]), float(count["total"])) for name, count in run.audit.get("parts", {}).items()
     }
-    return PartCost(
+    return TrainingCost(
         facts=run,
         label=str(run.audit.get("label", "")),
         trainable=number(run.audit.get("trainable")),
@@ -136,16 +136,16 @@ def leak_summary(leaks: Sequence[LeakRow]) -> str:
             repeated.setdefault(row.dataset, []).append(_repeats(row))
     n = len(checked)
     sets = f"{n} set{'s' * (n != 1)} checked"
-    said = []
+    sentences = []
     if repeated:
-        found = "; ".join(f"{name} ({', '.join(repeats)})" for name, repeats in repeated.items())
+        listed = "; ".join(f"{name} ({', '.join(repeats)})" for name, repeats in repeated.items())
         verb = "has" if len(repeated) == 1 else "have"
-        said.append(f"{len(repeated)} of the {sets} {verb} pictures that a training set shows again: {found}.")
+        sentences.append(f"{len(repeated)} of the {sets} {verb} pictures that a training set shows again: {listed}.")
     elif n:
-        said.append(f"No picture of the {sets} is identical, or nearly identical, to one in a training set.")
+        sentences.append(f"No picture of the {sets} is identical, or nearly identical, to one in a training set.")
     if unchecked:
-        said.append(f"Not checked: {', '.join(unchecked)}.")
-    return " ".join(said)
+        sentences.append(f"Not checked: {', '.join(unchecked)}.")
+    return " ".join(sentences)
 
 
 def _repeats(row: LeakRow) -> str:

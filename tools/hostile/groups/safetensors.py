@@ -363,14 +363,14 @@ def _sharded(place: Place, second: bytes | None = None) -> None:
     header.pop("__metadata__", None)
     names = sorted(header, key=lambda name: header[name]["data_offsets"])
     halves = {"model-1.safetensors": names[: len(names) // 2], "model-2.safetensors": names[len(names) // 2 :]}
-    for file, own in halves.items():
-        start, end = header[own[0]]["data_offsets"][0], header[own[-1]]["data_offsets"][1]
+    for file, half_names in halves.items():
+        start, end = header[half_names[0]]["data_offsets"][0], header[half_names[-1]]["data_offsets"][1]
         moved = {
             name: {**header[name], "data_offsets": [offset - start for offset in header[name]["data_offsets"]]}
-            for name in own
+            for name in half_names
         }
         (folder / file).write_bytes(safetensors({"__metadata__": {"format": "pt"}, **moved}, data[start:end]))
     if second is not None:
         (folder / "model-2.safetensors").write_bytes(second)
-    weight_map = {name: file for file, own in halves.items() for name in own}
+    weight_map = {name: file for file, half_names in halves.items() for name in half_names}
     place.write(f"m/{_INDEX}", json.dumps({"metadata": {"total_size": len(data)}, "weight_map": weight_map}))

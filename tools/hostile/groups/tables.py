@@ -135,7 +135,8 @@ _ODD_CELLS = {
 def _parquet(columns: dict[str, Any], **how: Any) -> bytes:
     held = io.BytesIO()
     arrays = {
-        name: one if isinstance(one, pa.Array | pa.ChunkedArray) else pa.array(one) for name, one in columns.items()
+        name: column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column)
+        for name, column in columns.items()
     }
     pq.write_table(pa.table(arrays), held, **how)
     return held.getvalue()

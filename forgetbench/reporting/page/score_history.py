@@ -1,6 +1,6 @@
-"""How one score went from the base to the last checkpoint, and how its numbers are written on the page.
+"""A score from the base to the last checkpoint, and how numbers are written on the page.
 
-Rows are the tables' rows as mappings, of one run, dataset or quadrant, decoding and metric.
+Rows are the tables' rows as mappings, all of the same run, dataset or quadrant, decoding and metric.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def text(value: object) -> str:
 
 
 def value_text(value: float | None, metric: str = "accuracy") -> str:
-    """A percentage, or a number on the metric's own scale."""
+    """A percentage, or a number on the metric's scale."""
     if value is None:
         return DASH
-    return _written(value, metric, "")
+    return _format_number(value, metric, "")
 
 
 def signed_text(value: float | None, metric: str = "accuracy") -> str:
-    """A change in points, or on the metric's own scale."""
+    """A change in points, or on the metric's scale."""
     if value is None:
         return DASH
-    return _written(value, metric, "+")
+    return _format_number(value, metric, "+")
 
 
 def interval_text(low: float | None, high: float | None, metric: str = "accuracy") -> str:
@@ -82,32 +82,32 @@ def seconds_text(value: float | None) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _written(value: float, metric: str, sign: str) -> str:
+def _format_number(value: float, metric: str, sign: str) -> str:
     shown, digits = (100 * value, 1) if is_fraction(metric) else (value, 2)
     # Adding 0 takes the sign from a rounded -0.
     return f"{round(shown, digits) + 0.0:{sign}.{digits}f}".replace("-", MINUS)
 
 
 @dataclass(frozen=True)
-class Course:
-    """One score from the base to the last checkpoint."""
+class ScoreHistory:
+    """A score from the base to the last checkpoint."""
 
     metric: str
     base: float | None
     last: float | None
-    """None while the base alone is scored."""
+    """None while only the base is scored."""
     delta: float | None
     ci_low: float | None
     ci_high: float | None
     p_holm: float | None
     checkpoint: str
-    """The last one with a score; empty if there is none."""
+    """The last checkpoint with a score; may be empty."""
     points: tuple[tuple[int, float], ...]
     """(step, value) of base and checkpoints, for a sparkline."""
 
     @property
     def verdict(self) -> str:
-        """What is said of the change, in the terminal's words; empty where there is no interval."""
+        """The word for the change, as in the terminal; empty where there is no interval."""
         return verdict(self.delta, self.ci_low, self.ci_high, self.p_holm)
 
     @property
@@ -152,15 +152,15 @@ class Course:
         return p_text(self.p_holm)
 
 
-def course_of(rows: Sequence[Row]) -> Course:
-    """The course of at least one row of one score, in any order."""
+def build_score_history(rows: Sequence[Row]) -> ScoreHistory:
+    """Build the history from the rows of a score, at least one, in any order."""
     ordered = sorted(rows, key=lambda row: int(row["step"]))
     last, trained = ordered[-1], int(ordered[-1]["step"]) > 0
     base = number(last.get("base_value"))
     points = [(int(row["step"]), number(row["value"])) for row in ordered]
     if base is not None and points[0][0] > 0:
         points.insert(0, (0, base))
-    return Course(
+    return ScoreHistory(
         metric=str(last["metric"]),
         base=base if trained or base is not None else number(last["value"]),
         last=number(last["value"]) if trained else None,
