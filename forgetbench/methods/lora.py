@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.part_words import against
+from forgetbench.core.part_words import word_problems
 from forgetbench.methods.base import Method
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class LoRA(Method):
             found["dropout"] = f"{self.dropout} is not a probability below 1."
         if not self.parts:
             found["parts"] = "empty, so no adapter; list parts, such as [language], or use method=plain."
-        if wrong := list(against(self.parts)):
+        if wrong := list(word_problems(self.parts)):
             found["parts"] = wrong[0]
         if self.targets is not None and not (
             isinstance(self.targets, Mapping) and set(self.targets) <= set(self.parts)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.part_words import MODULES, PartWord, joined, part_word
+from forgetbench.core.part_words import MODULES, PartWord, merge_words, part_word
 from forgetbench.core.records import PARTS
 from forgetbench.models.modules import layer_of, module_of, stack_of
 
@@ -199,7 +199,7 @@ def audit(model: nn.Module, words: Iterable[str] = PARTS) -> TrainableAudit:
         model: any supported model.
         words: what recipes train; they are counted too where they are finer than parts.
     """
-    named = joined(words)
+    named = merge_words(words)
     finer = named if set(named) - set(PARTS) else []
     total, trainable = dict.fromkeys((*PARTS, *finer), 0), dict.fromkeys((*PARTS, *finer), 0)
     names = []

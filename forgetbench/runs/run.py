@@ -20,7 +20,7 @@ from forgetbench.config import FinetuneConfig, ModelConfig, RecipeConfig, stage_
 from forgetbench.config.result import deciding
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import read_json, write_json
-from forgetbench.core.nested import differing
+from forgetbench.core.nested import differing_keys
 from forgetbench.core.paths import PACKAGE
 from forgetbench.core.references import literal
 from forgetbench.methods.base import Method
@@ -260,7 +260,7 @@ def check_same(
         return
     old = read_run(folder)
     ours, theirs = (deciding(FinetuneConfig, one) for one in (old.settings, settings_of(config)))
-    found = sorted(differing(ours, theirs))
+    found = sorted(differing_keys(ours, theirs))
     is_comparable = old.data_digest_version == DIGEST_VERSION
     if is_comparable and list(old.data_digests) != list(data_digests):
         found.append("the training data")

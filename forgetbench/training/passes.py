@@ -15,7 +15,7 @@ from torch import Tensor
 
 from forgetbench.config import RecipeConfig
 from forgetbench.core.errors import UserError
-from forgetbench.core.processes import against_sharing
+from forgetbench.core.processes import sharing_problem
 from forgetbench.core.records import Precision, Sample
 from forgetbench.data.batching import batch_examples
 from forgetbench.data.collate import IGNORED, PIXELS, Encoder, Example
@@ -72,7 +72,7 @@ class TrainingPasses:
         for number, stage in enumerate(stages, start=1):
             recipe = stage.recipe or self._recipe
             micro_batch = recipe.batch_size // recipe.gradient_accumulation
-            if reason := against_sharing(micro_batch, self._accelerator.num_processes):
+            if reason := sharing_problem(micro_batch, self._accelerator.num_processes):
                 raise UserError(f"Stage {number} ({stage.target}): {reason}")
         self._stages = stages
 

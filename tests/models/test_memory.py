@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from benchmarks.activations import RECIPES, measured
 from forgetbench.cli import app
-from forgetbench.commands.models_plan import changes, usual
+from forgetbench.commands.models_plan import memory_savings, usual_recipes
 from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.config import (
     DataConfig,
@@ -218,10 +218,10 @@ def test_a_plan_says_where_linear_attention_keeps_more_than_it_counts(family: st
 
 
 def test_changes_and_usual_recipes_differ_from_the_recipe_as_given() -> None:
-    recipes = [case.config.recipe for case in changes(CONFIG)]
+    recipes = [case.config.recipe for case in memory_savings(CONFIG)]
     assert recipes
     assert CONFIG.recipe not in recipes
-    assert next(case for case in usual(CONFIG) if case.name == "language").config.recipe.parts == ["language"]
+    assert next(case for case in usual_recipes(CONFIG) if case.name == "language").config.recipe.parts == ["language"]
 
 
 def test_a_training_that_cannot_fit_the_gpu_is_told_of_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
