@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from forgetbench.models.checkpoint import Checkpoint
     from forgetbench.models.held import HeldModel
     from forgetbench.models.load import LoadedModel
-    from forgetbench.serving.engines import Identity
+    from forgetbench.serving.engines import EngineIdentity
 
 
 def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> Path:
@@ -188,11 +188,11 @@ def _collect_cells(
     with ExitStack() as stack:
         make_runner: Callable[[], Runner] = runner
         if engine:
-            from forgetbench.serving.session import Scoring, serving
+            from forgetbench.serving.session import ScoringJob, server_session
 
             missing = [work for work in planned if not store.path(work.digest).exists()]
             model = subject.run.model if subject.run else config.model
-            work = Scoring(
+            work = ScoringJob(
                 config.engine,
                 engine,
                 matrix,
@@ -204,7 +204,7 @@ def _collect_cells(
                 missing,
                 held_model,
             )
-            make_runner = stack.enter_context(serving(work))
+            make_runner = stack.enter_context(server_session(work))
         advance = stack.enter_context(progress(f"scoring {subject.folder}", n_items, "items"))
         cells = Evaluator(make_runner, store, process_group).score(planned, advance)
     return _SubjectCells(cells, sets, runner, process_group, catalogue, engine.label if engine else None)
@@ -241,7 +241,7 @@ def _score(
     return tables.matrix
 
 
-def _engine_identity(config: EngineConfig, process_group: ProcessGroup) -> Identity | None:
+def _engine_identity(config: EngineConfig, process_group: ProcessGroup) -> EngineIdentity | None:
     """The engine with its version; None for transformers in this process.
 
     Raises:

@@ -112,15 +112,15 @@ def _train_stages(
     from forgetbench.models.copies import SharedCopy
     from forgetbench.models.load import load_model
     from forgetbench.models.parts import audit
-    from forgetbench.training.fitting import fitting_stages, untrained_ends
-    from forgetbench.training.footprint import too_large
+    from forgetbench.training.fitting import drop_long_items, untrained_ends_warning
+    from forgetbench.training.footprint import memory_warning
     from forgetbench.training.loop import Trainer
     from forgetbench.training.plan import read_sets
     from forgetbench.training.prepare import prepare
     from forgetbench.training.run import train
-    from forgetbench.training.schedule import checkpoint_steps, look_steps
+    from forgetbench.training.schedule import checkpoint_steps, guard_steps
 
-    if warning := too_large(config):
+    if warning := memory_warning(config):
         say(warning)
     loaded = load_model(config.model, config.seed)
     if not _kept_steps(config, stages, share):
@@ -129,16 +129,16 @@ def _train_stages(
         say(f"{folder}: nothing is trained (data.training=none).")
         return
     encoder = shared_encoder(loaded.processor, config.model, loaded.inputs_digest)
-    stages = fitting_stages(config, catalogue, stages, encoder, loaded.model.config)
+    stages = drop_long_items(config, catalogue, stages, encoder, loaded.model.config)
     if _is_trained(folder, config, stages, share):
         return
-    if reason := untrained_ends(stages, encoder, config.recipe):
+    if reason := untrained_ends_warning(stages, encoder, config.recipe):
         say(reason)
     guard_model = SharedCopy(loaded) if config.guard.is_on else None
     prepared = prepare(loaded.model, [stage.recipe or config.recipe for stage in stages], config.method, config.seed)
     run = start_run(folder, config, stages, loaded, prepared.audit)
     console.print(audit_table(run.audit))
-    changed_names = frozenset().union(*prepared.free, config.method.changed(loaded.model))
+    changed_names = frozenset().union(*prepared.trainable_by_stage, config.method.changed(loaded.model))
     if guard_model:
         run.attach_method(guard_model.loaded.model)
         guard_model.separate(changed_names)
@@ -152,7 +152,7 @@ def _train_stages(
         config.recipe,
         config.seed,
         reference_sets,
-        prepared.free,
+        prepared.trainable_by_stage,
         carry_optimiser,
         config.sharding,
     )
@@ -160,7 +160,7 @@ def _train_stages(
     try:
         if guard_model:
             guard_model.share(loaded.model, changed_names)
-            looks = look_steps(
+            looks = guard_steps(
                 config.guard, checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
             )
             guard = Guard(run, catalogue, looks, guard_model, join_process_group())
@@ -215,14 +215,14 @@ def _make_variants(operation: Operation, folder: Path, threads: int | None, base
     operation_context = _operation_context(run.with_base_at(base), operation.reads_data())
     for merged_folder in merged:
         _check_mergeable(read_run(merged_folder), run)
-    deltas = [operation_context.dense(checkpoint.delta()) for checkpoint in merged.values()]
+    deltas = [operation_context.merged_weights(checkpoint.delta()) for checkpoint in merged.values()]
     make_variants(folder, checkpoints, operation, operation_context, deltas, digests)
 
 
 def _operation_context(run: Run, reads_data: bool) -> OperationContext:
     from forgetbench.data.collate import shared_encoder
     from forgetbench.models.precision import widen
-    from forgetbench.training.fitting import fitting_stages
+    from forgetbench.training.fitting import drop_long_items
     from forgetbench.training.passes import TrainingPasses
     from forgetbench.training.plan import plan_stages
     from forgetbench.training.variants import OperationContext
@@ -237,7 +237,7 @@ def _operation_context(run: Run, reads_data: bool) -> OperationContext:
     widen(loaded.model.parameters())  # operations write fp32, whatever the base is held in
     encoder = shared_encoder(loaded.processor, config.model, loaded.inputs_digest)
     if reads_data:
-        stages = fitting_stages(config, catalogue, stages, encoder, loaded.model.config)
+        stages = drop_long_items(config, catalogue, stages, encoder, loaded.model.config)
     operation_context = OperationContext(loaded.model, config.method, len(config.data.targets), config.seed)
     accelerator.prepare(loaded.model)
     # Features of frozen towers would be the base's, where a checkpoint may have others.

@@ -10,7 +10,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.evaluation.cells import CellStore
-from forgetbench.evaluation.evaluate import Work, plan, stored_cells
+from forgetbench.evaluation.evaluate import PlannedCell, plan, stored_cells
 from forgetbench.evaluation.external import external_cells
 from forgetbench.evaluation.representation import plan_representation, stored_measures
 from forgetbench.evaluation.sets import load_sets
@@ -118,7 +118,7 @@ def _score_external(config: ScoreConfig, outputs: Path) -> tuple[Tables, Path]:
     return write_tables(subject, cells, catalogue, scored), folder
 
 
-def _named(missing: Sequence[Work]) -> str:
+def _named(missing: Sequence[PlannedCell]) -> str:
     """The first of the cells that are not there, a line each, and how many others."""
     lines = [
         f"  {work.checkpoint.name}, {work.dataset.manifest.name}, {work.settings.decoding}" for work in missing[:_NAMED]

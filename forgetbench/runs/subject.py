@@ -32,7 +32,7 @@ from forgetbench.terminal.strategies import course_table
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.evaluate import ScoredCell
-    from forgetbench.evaluation.representation import Measured
+    from forgetbench.evaluation.representation import MeasuredRows
     from forgetbench.models.checkpoint import Checkpoint
 
 CONTINUAL, REPRESENTATION, BEYOND_CONTEXT = "continual.csv", "representation.csv", "beyond_context.csv"
@@ -278,7 +278,7 @@ def _tell_beyond_context(cells: Sequence[ScoredCell]) -> None:
         )
 
 
-def write_representation(subject: Subject, measured: Sequence[Measured]) -> None:
+def write_representation(subject: Subject, measured: Sequence[MeasuredRows]) -> None:
     """Write what was measured of a subject's checkpoints."""
     rows = [{**subject.run_columns(one.checkpoint), **asdict(row)} for one in measured for row in one.rows]
     write_csv(representation_rows(rows), subject.folder / REPRESENTATION)

@@ -147,11 +147,13 @@ def trainer(model: Path, case: Case, sharding: Sharding = Sharding.none) -> Trai
     torch.set_num_threads(1)
     recipes, method = case.recipes(), case.method()
     loaded = load_model(ModelConfig(path=str(model)))
-    free = prepare(loaded.model, recipes, method, seed=0).free
+    trainable = prepare(loaded.model, recipes, method, seed=0).trainable_by_stage
     for parameter in loaded.model.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(case.frozen)
-    return Trainer(loaded, Encoder(loaded.processor), method, recipes[0], seed=0, free=free, sharding=sharding)
+    return Trainer(
+        loaded, Encoder(loaded.processor), method, recipes[0], seed=0, trainable_by_stage=trainable, sharding=sharding
+    )
 
 
 def report_case(subject: Trainer, case: Case, target: Path) -> None:
