@@ -155,8 +155,9 @@ def estimate(sizes: Sizes, setting: Setting) -> Estimate:
         held["language"] += sizes.vocabulary * sizes.language.hidden
     if setting.packed:
         held.pop("language", None)
+    copied = width * _copied(sizes, setting) + 4 * adapters if setting.guarded else 0
     return Estimate(
-        weights=weights / slices + gathered + (width * _copied(sizes, setting) + 4 * adapters if setting.guarded else 0),
+        weights=weights / slices + gathered + copied,
         gradients=gradients / slices,
         moments=moments / slices,
         copies=(4 * setting.kept * wide + (2 * (sum(held.values()) + adapters) if setting.autocast else 0)) / slices,
