@@ -100,7 +100,7 @@ def _speeds(loaded: LoadedModel, names: Sequence[str], n_items: int, precision: 
 
         def asking(engine: str, settings: Settings) -> Callable[[], None]:
             def way() -> None:
-                engines["kept"].begin("")
+                engines["kept"].set_picture_state("")
                 for dataset in sets:
                     ask(engines[engine], dataset, settings)
 

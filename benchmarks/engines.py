@@ -41,7 +41,7 @@ from forgetbench.evaluation.engine import end_tokens
 from forgetbench.exchange.whole_model import save_base
 from forgetbench.models.load import load_model
 from forgetbench.serving.process import vllm_version
-from forgetbench.serving.question import Questions
+from forgetbench.serving.question import QuestionBuilder
 from forgetbench.serving.tokens import TokenProtocol
 
 NAMES = ("fashion_naming", "fashion_knowledge", "digits_questions", "emoji_category")
@@ -220,7 +220,7 @@ class EngineBenchmark:
         """Requests that forgetbench sends for a checkpoint."""
         encoder = shared_encoder(self.loaded.processor, self.model, self.loaded.inputs_digest)
         ends = list(end_tokens(encoder, self.loaded.model.generation_config, self.loaded.model.config))
-        questions, recorder = Questions(encoder, None), Recorder()
+        questions, recorder = QuestionBuilder(encoder, None), Recorder()
         protocol: Any = TokenProtocol(recorder, lambda *_: None)  # type: ignore[arg-type]
         for name in kind.sets:
             manifest = Catalogue().load(name)

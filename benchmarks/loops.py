@@ -18,7 +18,7 @@ from forgetbench.core.records import Sample
 from forgetbench.data.batching import batch_prompts
 from forgetbench.data.collate import IGNORED, Encoder
 from forgetbench.data.encoded import encode
-from forgetbench.evaluation.batches import BatchedSet, batched
+from forgetbench.evaluation.batches import BatchedSet, batch_dataset
 from forgetbench.evaluation.engine import Engine
 from forgetbench.evaluation.settings import Settings
 
@@ -62,7 +62,7 @@ def bare_forward(model: Any, batch: Mapping[str, Tensor]) -> Any:
 
 def as_asked(samples: Sequence[Sample], encoder: Encoder, folder: Path, batch_size: int) -> BatchedSet:
     """Items encoded into a folder and laid out in batches, as evaluation does."""
-    return batched(samples, encode(samples, encoder, folder / "set", 1 << 30), encoder, batch_size)
+    return batch_dataset(samples, encode(samples, encoder, folder / "set", 1 << 30), encoder, batch_size)
 
 
 def collated(dataset: BatchedSet, encoder: Encoder, device: str = "cpu") -> list[dict[str, Tensor]]:

@@ -259,8 +259,8 @@ def _intro() -> str:
         "against plain fine-tuning at equal target score: among plain's checkpoints, at all rates and steps, that "
         "learnt at least as much with the same seed, the one that kept most. That choice favours plain fine-tuning a "
         "little, as the best of several is partly the luckiest. Intervals (95 %) are over test items and, where there "
-        "are several seeds, over those. Drift (L1) and effective rank are of hidden states at the target's picture tokens, in the "
-        "last layer."
+        "are several seeds, over those. Drift (L1) and effective rank are of hidden states at the target's picture "
+        "tokens, in the last layer."
     )
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from forgetbench.commands.search.objectives import Sets
-from forgetbench.commands.search.study import FILE, Point, front_of, read_study
+from forgetbench.commands.search.objectives import ObjectiveSets
+from forgetbench.commands.search.study import FILE, Point, pareto_points, read_study
 from forgetbench.commands.search.trial import trained_steps
 from forgetbench.config import Retention, SweepConfig
 from forgetbench.statistics.pareto import Pair, dominates, hypervolume, pareto_front
@@ -31,7 +31,7 @@ class Comparison:
     """What both sides are measured with."""
 
     config: SweepConfig
-    sets: Sets
+    sets: ObjectiveSets
     quadrants: Mapping[str, Sequence[str]]
     """Quadrant -> its sets, of those that count."""
     loss: float
@@ -51,7 +51,7 @@ def main() -> None:
         measured(" ".join(point.overrides), search_folder / point.folder, config, sets, point) for point in complete
     ]
     comparison = Comparison(config, sets, quadrants_of(folders[0], config, sets), settings["search"]["reference_loss"])
-    front_numbers = {point.number for point in front_of(points)}
+    front_numbers = {point.number for point in pareto_points(points)}
     fronts = {
         "grid": _on_front(grid),
         "search": [

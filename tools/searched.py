@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from forgetbench import compose
 from forgetbench.commands.eval_matrix import run_views
-from forgetbench.commands.search.objectives import Objectives, Sets, paired
+from forgetbench.commands.search.objectives import Objectives, ObjectiveSets, paired
 from forgetbench.commands.search.study import Point
 from forgetbench.config import Retention, SweepConfig
 from forgetbench.runs.run import read_run
@@ -45,9 +45,11 @@ class Measured:
     generation: int = 0
 
 
-def sets_of(settings: Mapping[str, Any]) -> Sets:
+def sets_of(settings: Mapping[str, Any]) -> ObjectiveSets:
     """The sets that counted in a search."""
-    return Sets(settings["targets"], settings["others"], settings["skip"], Retention(settings["search"]["retention"]))
+    return ObjectiveSets(
+        settings["targets"], settings["others"], settings["skip"], Retention(settings["search"]["retention"])
+    )
 
 
 def scoring_config(settings: Mapping[str, Any], folder: Path) -> SweepConfig:
@@ -59,7 +61,7 @@ def scoring_config(settings: Mapping[str, Any], folder: Path) -> SweepConfig:
     return replace(composed, matrix=matrix, search=search, outputs=str(folder.parent))
 
 
-def measured(name: str, folder: Path, config: SweepConfig, sets: Sets, point: Point | None) -> Measured:
+def measured(name: str, folder: Path, config: SweepConfig, sets: ObjectiveSets, point: Point | None) -> Measured:
     """A point's objectives; of a run that no search made, also those that it is chosen by."""
     run = read_run(folder)
     step = max(checkpoint.step for checkpoint in run.checkpoints() if not checkpoint.variant)
@@ -80,7 +82,7 @@ def measured(name: str, folder: Path, config: SweepConfig, sets: Sets, point: Po
     return Measured(name, validation, test, items, point.generation if point else 0)
 
 
-def quadrants_of(folder: Path, config: SweepConfig, sets: Sets) -> dict[str, list[str]]:
+def quadrants_of(folder: Path, config: SweepConfig, sets: ObjectiveSets) -> dict[str, list[str]]:
     """Quadrant -> its sets, of those that count besides the target."""
     run = read_run(folder)
     step = max(checkpoint.step for checkpoint in run.checkpoints() if not checkpoint.variant)

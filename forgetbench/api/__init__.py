@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from forgetbench.api.keys import EvalMatrixKeys, FinetuneKeys, SweepKeys
 from forgetbench.api.overrides import as_overrides
-from forgetbench.api.process import called, from_python
+from forgetbench.api.process import api_function, called_from_python
 from forgetbench.api.results import ComparisonResult, ReportResult, RunResult, SweepResult
 from forgetbench.core.errors import UserError
 
@@ -37,7 +37,7 @@ __all__ = [
 Address = str | os.PathLike[str]
 
 
-@called
+@api_function
 def finetune(overrides: Sequence[str] = (), /, **keys: Unpack[FinetuneKeys]) -> RunResult:
     """Train one recipe on one target set, as `forgetbench finetune` does; go on where an earlier call stopped.
 
@@ -58,7 +58,7 @@ def finetune(overrides: Sequence[str] = (), /, **keys: Unpack[FinetuneKeys]) -> 
     return RunResult(compose.run(config.FinetuneConfig, as_overrides(config.FinetuneConfig, overrides, keys), task))
 
 
-@called
+@api_function
 def eval_matrix(overrides: Sequence[str] = (), /, **keys: Unpack[EvalMatrixKeys]) -> RunResult:
     """Score every checkpoint of a run, or a base model, on every dataset of a matrix, as `forgetbench eval-matrix`.
 
@@ -76,7 +76,7 @@ def eval_matrix(overrides: Sequence[str] = (), /, **keys: Unpack[EvalMatrixKeys]
     return RunResult(compose.run(config.EvalMatrixConfig, lines, eval_matrix))
 
 
-@called
+@api_function
 def sweep(overrides: Sequence[str] = (), /, **keys: Unpack[SweepKeys]) -> SweepResult:
     """Train and score every point of a grid, or search, as `forgetbench sweep` does; else the demo's four recipes.
 
@@ -100,24 +100,24 @@ def sweep(overrides: Sequence[str] = (), /, **keys: Unpack[SweepKeys]) -> SweepR
         folders.append(folder)
         summarise_sweep(folder, points)
 
-    def search_in(points: search.Points, folder: Path) -> None:
+    def search_in(points: search.PointRunner, folder: Path) -> None:
         folders.append(folder)
         search.search(points, folder)
 
     lines = as_overrides(config.SweepConfig, overrides, keys)
     processes.require_single_process("sweep")
-    failed = compose.sweep(lines, _silent_point if from_python() else sweep_point, summarise, search_in)
+    failed = compose.sweep(lines, _silent_point if called_from_python() else sweep_point, summarise, search_in)
     for point in failed:
-        how = "Failed" if point.traceback else "Not finished"
+        state = "Failed" if point.traceback else "Not finished"
         traceback = f"  traceback: {point.traceback}\n" if point.traceback else ""
-        sys.stderr.write(f"{how}: {point.folder}: {point.cause}\n{traceback}")
+        sys.stderr.write(f"{state}: {point.folder}: {point.cause}\n{traceback}")
     if any(point.traceback is None for point in failed):
         sys.stderr.write("Nothing finished is lost: the same command goes on with what is not finished.\n")
     return SweepResult(folders[0], tuple(failed))
 
 
 def _silent_point(settings: SweepConfig, folder: Path) -> float | None:
-    """A point whose tables are for a caller in Python; launchers run it in processes of their own."""
+    """Run a point without printing its tables, for a caller in Python; launchers run it in other processes."""
     from forgetbench.commands.sweep import sweep_point
     from forgetbench.terminal.console import results_returned
 
@@ -125,7 +125,7 @@ def _silent_point(settings: SweepConfig, folder: Path) -> float | None:
         return sweep_point(settings, folder)
 
 
-@called
+@api_function
 def show(path: Address) -> RunResult | SweepResult:
     """Read the summary of a run or a sweep, as `forgetbench show` shows it.
 
@@ -135,14 +135,14 @@ def show(path: Address) -> RunResult | SweepResult:
     Raises:
         UserError: there is no run, or a table is damaged; the text is the command's.
     """
-    from forgetbench.commands.show import read_shown
+    from forgetbench.commands.show import read_stored_tables
 
     folder = Path(path)
-    shown = read_shown(folder)
-    return RunResult(folder, _stored=shown) if shown.is_run else SweepResult(folder, _stored=shown)
+    tables = read_stored_tables(folder)
+    return RunResult(folder, _stored=tables) if tables.is_run else SweepResult(folder, _stored=tables)
 
 
-@called
+@api_function
 def report(path: Address, *, flips: int = 600, open: bool = False) -> ReportResult:
     """Make report.html and its figures in the folder of a run or a sweep, as `forgetbench report` does.
 
@@ -154,13 +154,13 @@ def report(path: Address, *, flips: int = 600, open: bool = False) -> ReportResu
     Raises:
         UserError: there is no run, or a table is damaged; the text is the command's.
     """
-    from forgetbench.commands.report import Options, make
+    from forgetbench.commands.report import Options, make_report
 
-    made = make(Path(path), Options(flips, open_page=open))
-    return ReportResult(made.page, tuple(made.figures))
+    written = make_report(Path(path), Options(flips, open_page=open))
+    return ReportResult(written.page, tuple(written.figures))
 
 
-@called
+@api_function
 def compare(
     first: Address,
     second: Address | None = None,

@@ -1,6 +1,6 @@
-"""What a call from Python means for the process that makes it: one call at a time, and all is left as it was found.
+"""Calls from Python: one at a time, and each leaves the calling process as it was.
 
-The command line has its process for itself, and words errors in its own way.
+The command line owns its process and words errors itself.
 """
 
 from __future__ import annotations
@@ -17,70 +17,70 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, ParamSpec, TypeVar
 
-from forgetbench.core.errors import BAD_INPUT, UserError, ending
+from forgetbench.core.errors import BAD_INPUT, UserError, error_report
 from forgetbench.core.processes import restore_threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _LOGGING = "transformers.utils.logging"
-_typed: ContextVar[bool] = ContextVar("typed on a command line", default=False)
-_turn = RLock()
+_on_command_line: ContextVar[bool] = ContextVar("typed on a command line", default=False)
+_call_lock = RLock()
 """Hydra and torch have one state for all threads."""
 
 
 @contextmanager
-def command_line() -> Iterator[None]:
-    """Inside, functions are called for a command: its results are printed, and its errors are its own to word."""
-    token = _typed.set(True)
+def command_line_call() -> Iterator[None]:
+    """Inside, calls come from the command line: it prints the results and words the errors."""
+    token = _on_command_line.set(True)
     try:
         yield
     finally:
-        _typed.reset(token)
+        _on_command_line.reset(token)
 
 
-def from_python() -> bool:
-    """Whether a program called, and no command line."""
-    return not _typed.get()
+def called_from_python() -> bool:
+    """Whether the caller is a Python program, not the command line."""
+    return not _on_command_line.get()
 
 
-def called(function: Callable[P, T]) -> Callable[P, T]:
-    """A public function: wrong input is a `UserError` with the command's text, without our own frames behind it."""
+def api_function(function: Callable[P, T]) -> Callable[P, T]:
+    """Make a function public: wrong input raises a `UserError` with the command's text, without our frames."""
 
     @wraps(function)
     def call(*arguments: P.args, **keys: P.kwargs) -> T:
-        if _typed.get():
+        if _on_command_line.get():
             return function(*arguments, **keys)
-        with _turn, _unchanged_process():
+        with _call_lock, _process_restored():
             try:
                 return function(*arguments, **keys)
             except UserError as error:
                 refused = error
             except OSError as error:
-                end = ending(error)
+                end = error_report(error)
                 if end.exit_code != BAD_INPUT:
                     error.add_note(end.message)
                     raise
                 refused = UserError(end.message)
-        # Its own frames would say nothing of the caller's mistake.
+        # Our frames would say nothing about the caller's mistake.
         raise refused.with_traceback(None) from None
 
     return call
 
 
 @contextmanager
-def _unchanged_process() -> Iterator[None]:
+def _process_restored() -> Iterator[None]:
     from forgetbench.terminal.console import results_returned
 
-    with ExitStack() as kept:
-        kept.enter_context(results_returned())
-        for part in (_surroundings, _random_states, _libraries):
-            kept.enter_context(part())
+    with ExitStack() as stack:
+        stack.enter_context(results_returned())
+        for restored in (_environment_restored, _random_states_restored, _libraries_restored):
+            stack.enter_context(restored())
         yield
 
 
 @contextmanager
-def _surroundings() -> Iterator[None]:
+def _environment_restored() -> Iterator[None]:
     """Working folder, environment and streams."""
     folder, environment, streams = Path.cwd(), dict(os.environ), (sys.stdout, sys.stderr)
     try:
@@ -94,36 +94,36 @@ def _surroundings() -> Iterator[None]:
 
 
 @contextmanager
-def _random_states() -> Iterator[None]:
-    """Those that scripts draw from; torch and NumPy only if the program has imported them."""
+def _random_states_restored() -> Iterator[None]:
+    """Random states of Python, and of NumPy and torch if the program has imported them."""
     state, numpy, torch = random.getstate(), sys.modules.get("numpy"), sys.modules.get("torch")
-    of_numpy = numpy.random.get_state() if numpy else None
-    of_torch = torch.get_rng_state() if torch else None
+    numpy_state = numpy.random.get_state() if numpy else None
+    torch_state = torch.get_rng_state() if torch else None
     has_gpu = torch is not None and torch.cuda.is_initialized()
-    of_gpus = torch.cuda.get_rng_state_all() if torch and has_gpu else []
+    gpu_states = torch.cuda.get_rng_state_all() if torch and has_gpu else []
     try:
         yield
     finally:
         random.setstate(state)
         if numpy:
-            numpy.random.set_state(of_numpy)
+            numpy.random.set_state(numpy_state)
         if torch:
-            torch.set_rng_state(of_torch)
+            torch.set_rng_state(torch_state)
         if torch and has_gpu:
-            torch.cuda.set_rng_state_all(of_gpus)
+            torch.cuda.set_rng_state_all(gpu_states)
 
 
 @contextmanager
-def _libraries() -> Iterator[None]:
-    """CPU threads, and what libraries keep for a process."""
+def _libraries_restored() -> Iterator[None]:
+    """CPU threads, and state that libraries keep per process."""
     from omegaconf.basecontainer import BaseContainer
 
     resolvers = BaseContainer._resolvers
-    environment_variable = resolvers["oc.env"]  # a command's own refuses secrets
+    environment_variable = resolvers["oc.env"]  # a command replaces it with one that refuses secrets
     states = _accelerate_states()
-    before = {name: dict(state) for name, state in states.items()}
+    saved_states = {name: dict(state) for name, state in states.items()}
     for state in states.values():
-        state.clear()  # a precision that a program chose is none of ours
+        state.clear()  # commands must not use a precision that the program chose
     has_bars = _has_progress_bars()
     if has_bars and not sys.stderr.isatty() and (logging := sys.modules.get(_LOGGING)):
         logging.disable_progress_bar()  # as it is when `models.load` is imported
@@ -134,7 +134,7 @@ def _libraries() -> Iterator[None]:
         resolvers["oc.env"] = environment_variable
         for name, state in _accelerate_states().items():
             state.clear()
-            state.update(before.get(name, {}))
+            state.update(saved_states.get(name, {}))
         if has_bars and not _has_progress_bars():
             sys.modules[_LOGGING].enable_progress_bar()
         if "torch" in sys.modules:
@@ -142,7 +142,7 @@ def _libraries() -> Iterator[None]:
 
 
 def _accelerate_states() -> dict[str, dict[str, Any]]:
-    """What all of accelerate's objects share; nothing where it is not loaded, or is one of several processes."""
+    """State that accelerate's objects share; empty where it is not loaded, or with several processes."""
     state = sys.modules.get("accelerate.state")
     if state is None or os.environ.get("WORLD_SIZE", "1") != "1":
         return {}
@@ -151,6 +151,6 @@ def _accelerate_states() -> dict[str, dict[str, Any]]:
 
 
 def _has_progress_bars() -> bool:
-    """Of transformers, which has some until it is told otherwise."""
+    """Whether transformers shows progress bars, as it does by default."""
     logging = sys.modules.get(_LOGGING)
     return logging is None or bool(logging.is_progress_bar_enabled())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from forgetbench.commands.compare import Comparison
-    from forgetbench.commands.show import Shown
+    from forgetbench.commands.show import StoredTables
     from forgetbench.compose.points import FailedPoint
 
 _WIDEST, _NARROWEST = 120, 80
@@ -42,12 +42,12 @@ class _Result:
 
 
 @dataclass(frozen=True, eq=False)
-class _Folder(_Result):
-    """A folder with tables, each read when it is first asked for, and then kept. It may stand for its path."""
+class _FolderResult(_Result):
+    """A folder with tables, each read once, at its first use. It can be used as a path."""
 
     folder: Path
     """Where everything is."""
-    _stored: Shown | None = field(default=None, repr=False, kw_only=True)
+    _stored: StoredTables | None = field(default=None, repr=False, kw_only=True)
 
     def __fspath__(self) -> str:
         return os.fspath(self.folder)
@@ -58,11 +58,11 @@ class _Folder(_Result):
         return self.folder.resolve().name
 
     @cached_property
-    def stored(self) -> Shown:
+    def stored(self) -> StoredTables:
         """What the command line prints from; no part of the public interface."""
-        from forgetbench.commands.show import read_shown
+        from forgetbench.commands.show import read_stored_tables
 
-        return self._stored or read_shown(self.folder)
+        return self._stored or read_stored_tables(self.folder)
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -115,7 +115,7 @@ class _Folder(_Result):
 
 
 @dataclass(frozen=True, eq=False)
-class RunResult(_Folder):
+class RunResult(_FolderResult):
     """One run, or a base model that was scored alone."""
 
     @cached_property
@@ -130,7 +130,7 @@ class RunResult(_Folder):
         """Names of the checkpoints and variants that are there, the base not counted."""
         from forgetbench.models.checkpoint import list_checkpoints
 
-        return [one.name for one in list_checkpoints(self.folder) if one.path]
+        return [checkpoint.name for checkpoint in list_checkpoints(self.folder) if checkpoint.path]
 
     def _repr_html_(self) -> str:
         """The 2x2 in a notebook."""
@@ -140,11 +140,11 @@ class RunResult(_Folder):
 
 
 @dataclass(frozen=True, eq=False)
-class SweepResult(_Folder):
+class SweepResult(_FolderResult):
     """The runs of a sweep, their tables end to end."""
 
     failed: Sequence[FailedPoint] = ()
-    """Points without a result, each with its folder and cause; what `show` reads does not tell."""
+    """Points without a result, each with its folder and cause; empty in what `show` returns."""
 
     @cached_property
     def runs(self) -> Sequence[RunResult]:
@@ -154,14 +154,14 @@ class SweepResult(_Folder):
     @cached_property
     def seeds(self) -> pd.DataFrame:
         """seeds.csv: a row per recipe and quadrant; no rows where no recipe has two seeds."""
-        return self._own("seeds.csv")
+        return self._read_sweep_table("seeds.csv")
 
     @cached_property
     def strategies(self) -> pd.DataFrame:
         """strategies.csv: a row per strategy and measure, of several tasks; no rows of one."""
-        return self._own("strategies.csv")
+        return self._read_sweep_table("strategies.csv")
 
-    def _own(self, file: str) -> pd.DataFrame:
+    def _read_sweep_table(self, file: str) -> pd.DataFrame:
         from forgetbench.runs.stored import read_table
 
         return read_table(self.folder / file)
@@ -196,17 +196,17 @@ class ComparisonResult(_Result):
 
     @property
     def first(self) -> str:
-        """What the side that the change starts from is called."""
+        """The name of the side that the change starts from."""
         return self.stored.first
 
     @property
     def second(self) -> str:
-        """What the other side is called."""
+        """The name of the other side."""
         return self.stored.second
 
     @property
     def left_out(self) -> Sequence[str]:
-        """A line for all that only one side has."""
+        """Lines that name what only one side has."""
         return self.stored.left_out
 
     def __repr__(self) -> str:

@@ -50,11 +50,11 @@ def main() -> None:
 
 
 def _check_encoding(arguments: Sequence[str]) -> None:
-    """Refuse arguments that Python could not decode; what is written of them would be refused by every file."""
-    if broken := [one for one in arguments if any("\ud800" <= letter <= "\udfff" for letter in one)]:
-        shown = broken[0].encode("ascii", "backslashreplace").decode("ascii")
+    """Refuse arguments that Python could not decode: no file could store such a text."""
+    if broken := [argument for argument in arguments if any("\ud800" <= letter <= "\udfff" for letter in argument)]:
+        printable = broken[0].encode("ascii", "backslashreplace").decode("ascii")
         sys.stderr.write(
-            f"{shown} cannot be decoded: its bytes are not in the encoding of this terminal's locale. Set "
+            f"{printable} cannot be decoded: its bytes are not in the encoding of this terminal's locale. Set "
             "PYTHONUTF8=1, or rename the file.\n"
         )
         raise SystemExit(BAD_INPUT)
@@ -189,7 +189,7 @@ def show(path: Folder, as_json: Json = False) -> None:
     from forgetbench import api
     from forgetbench.commands import show
 
-    show.print_shown(api.show(path).stored, as_json)
+    show.print_stored_tables(api.show(path).stored, as_json)
 
 
 @app.command(cls=Command)
@@ -210,8 +210,10 @@ def compare(
     from forgetbench import api
     from forgetbench.commands import compare
 
-    found = api.compare(first, second, margin=margin, decoding=decoding, engine=engine, across_engines=across_engines)
-    compare.print_comparison(found.stored, as_json)
+    comparison = api.compare(
+        first, second, margin=margin, decoding=decoding, engine=engine, across_engines=across_engines
+    )
+    compare.print_comparison(comparison.stored, as_json)
 
 
 @app.command(cls=Command)

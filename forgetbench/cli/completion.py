@@ -13,17 +13,17 @@ from forgetbench.core.options import manifest_names, options
 
 
 def override_completions(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
-    """Overrides of the command whose line it is."""
-    return completions(_command(ctx), _before(ctx, args), incomplete)
+    """Overrides of the command that is being typed."""
+    return completions(_command(ctx), _previous_words(ctx, args), incomplete)
 
 
 def word_completions(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
     """Overrides, and the names that the command takes: models or datasets."""
     command = _command(ctx)
     names = options("model") if command.startswith("models") else manifest_names()
-    before = _before(ctx, args)
-    own = [] if "=" in (incomplete, *before[-1:]) else [name for name in names if name.startswith(incomplete)]
-    return [*own, *completions(command, before, incomplete)]
+    previous = _previous_words(ctx, args)
+    matches = [] if "=" in (incomplete, *previous[-1:]) else [name for name in names if name.startswith(incomplete)]
+    return [*matches, *completions(command, previous, incomplete)]
 
 
 def completions(command: str, args: Sequence[str], incomplete: str) -> list[str]:
@@ -31,7 +31,7 @@ def completions(command: str, args: Sequence[str], incomplete: str) -> list[str]
 
     Args:
         command: such as `data show`.
-        args: the words before it; bash gives `=` as a word of its own.
+        args: the words before the last one; bash passes `=` as a separate word.
         incomplete: the word as far as it is typed.
     """
     if incomplete == "=" and args:
@@ -40,7 +40,7 @@ def completions(command: str, args: Sequence[str], incomplete: str) -> list[str]
         return _values(command, args[-2], incomplete)
     key, equals, value = incomplete.partition("=")
     if equals:
-        return [f"{key}={one}" for one in _values(command, key, value)]
+        return [f"{key}={option}" for option in _values(command, key, value)]
     return _starting(_keys(command), incomplete)
 
 
@@ -51,8 +51,8 @@ def _keys(command: str) -> list[str]:
     groups = COMMAND_GROUPS.get(command, ("data",))
     if command not in LISTINGS:
         return []
-    every = [key.path for key in keys(LISTINGS[command].config) if "[]" not in key.path]
-    return [f"{name}=" for name in dict.fromkeys([*groups, *every])]
+    paths = [key.path for key in keys(LISTINGS[command].config) if "[]" not in key.path]
+    return [f"{name}=" for name in dict.fromkeys([*groups, *paths])]
 
 
 def _values(command: str, key: str, typed: str) -> list[str]:
@@ -62,7 +62,11 @@ def _values(command: str, key: str, typed: str) -> list[str]:
 
     if key in COMMAND_GROUPS.get(command, ("data",)):
         return _starting(options(key), typed)
-    known = {one.path: one.members for one in keys(LISTINGS[command].config)} if command in LISTINGS else {}
+    known = (
+        {config_key.path: config_key.members for config_key in keys(LISTINGS[command].config)}
+        if command in LISTINGS
+        else {}
+    )
     return _starting(known.get(key, ()), typed)
 
 
@@ -70,7 +74,7 @@ def _starting(words: Iterable[str], typed: str) -> list[str]:
     return [word for word in words if word.startswith(typed)]
 
 
-def _before(ctx: typer.Context, args: list[str]) -> list[str]:
+def _previous_words(ctx: typer.Context, args: list[str]) -> list[str]:
     """The words before the last one; Typer gives them parsed."""
     return args or list(ctx.params.get("overrides") or ctx.params.get("words") or ())
 

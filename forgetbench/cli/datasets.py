@@ -30,7 +30,7 @@ data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, show
 @data.command("list", cls=Command)
 def data_list(
     words: Search,
-    every: Annotated[bool, typer.Option("--all", help="Curricula, controls and validation sets, too.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Curricula, controls and validation sets, too.")] = False,
     cfg: Cfg = False,
     as_json: Json = False,
 ) -> None:
@@ -40,7 +40,7 @@ def data_list(
 
     sought, overrides = split(words)
     print_if(cfg, config.FinetuneConfig, overrides)
-    data_list.data_list(compose.compose(config.FinetuneConfig, overrides), sought, every, as_json)
+    data_list.data_list(compose.compose(config.FinetuneConfig, overrides), sought, show_all, as_json)
 
 
 @data.command("show", cls=Command)

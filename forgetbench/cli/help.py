@@ -135,7 +135,7 @@ class Listing:
     common: tuple[str, ...]
     """Keys that come first."""
     all_keys: bool = True
-    """Whether the others follow; not of commands that read but a few keys."""
+    """Whether the other keys follow; false for commands that read only a few."""
 
 
 _PLACES = ("outputs", "manifests")
@@ -215,7 +215,7 @@ def epilog(command: str) -> str:
     """Examples, keys and config groups of a command, ready to print."""
     lines = ["Examples:", textwrap.indent(textwrap.dedent(EXAMPLES[command]).strip(), "  ")]
     groups = COMMAND_GROUPS.get(command, ("data",))
-    if groups:  # the others compose no configuration
+    if groups:  # commands without groups compose no configuration
         width = min(WIDTH, max(MIN_WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))
         lines += [*_key_lines(LISTINGS[command], width), *_group_lines(groups, width)]
     return "\n".join(lines) + "\n"
@@ -223,8 +223,8 @@ def epilog(command: str) -> str:
 
 def _key_lines(listing: Listing, width: int) -> Iterator[str]:
     """The common keys, group by group, then the others."""
-    every = keys(listing.config)
-    common = [key for key in every if key.path in listing.common]
+    config_keys = keys(listing.config)
+    common = [key for key in config_keys if key.path in listing.common]
     yield from (
         "",
         "Keys (<key>=<value>):" if listing.all_keys else "Keys that matter here (--cfg prints all of them):",
@@ -232,13 +232,13 @@ def _key_lines(listing: Listing, width: int) -> Iterator[str]:
     yield from _blocks(common, width)
     if listing.all_keys:
         yield from ("", "More keys:")
-        yield from _blocks([key for key in every if key not in common], width)
+        yield from _blocks([key for key in config_keys if key not in common], width)
 
 
-def _blocks(listed: Sequence[Key], width: int) -> Iterator[str]:
-    for group in dict.fromkeys(key.group for key in listed):
+def _blocks(listed_keys: Sequence[Key], width: int) -> Iterator[str]:
+    for group in dict.fromkeys(key.group for key in listed_keys):
         yield f"  {group}"
-        for key in listed:
+        for key in listed_keys:
             if key.group == group:
                 yield from _entry(key, width)
 
@@ -268,19 +268,19 @@ def _group_lines(groups: Sequence[str], width: int) -> Iterator[str]:
 
 
 def _dataset_lines(width: int) -> Iterator[str]:
-    """The options of `data` by group; what `data list` leaves out is left out here."""
+    """The options of `data` by group, without those that `data list` leaves out."""
     manifests = manifest_groups()
     sequences = sequence_groups(manifests)
-    shown = {"sequences": sorted(name for name, group in sequences.items() if group is None)} | {
-        group.value: sorted(name for name, own in manifests.items() if own is group and name not in sequences)
-        for group in DatasetGroup
-        if not group.by_role
+    by_section = {"sequences": sorted(name for name, group in sequences.items() if group is None)} | {
+        section.value: sorted(name for name, group in manifests.items() if group is section and name not in sequences)
+        for section in DatasetGroup
+        if not section.by_role
     }
     left_out = sum(group.by_role for group in manifests.values())
     yield "  data:"
     for title in ("yours", "embedded", "sequences", "public"):
-        named = ", ".join(shown[title]) or "none; a manifest data_manifests/<name>.yaml of yours is data=<name>"
-        yield from _filled(f"    {title}: ", named, width, "      ")
+        names = ", ".join(by_section[title]) or "none; a manifest data_manifests/<name>.yaml of yours is data=<name>"
+        yield from _filled(f"    {title}: ", names, width, "      ")
     yield f"    {left_out} more (curricula, controls, validation): `forgetbench data list --all`"
 
 

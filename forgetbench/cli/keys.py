@@ -1,6 +1,6 @@
 """A command's configuration keys and what they mean, read from the sources of its dataclasses.
 
-Importing the dataclasses would import OmegaConf, and `--help` should answer at once; so nothing of them runs here.
+The sources are parsed, not imported: importing the dataclasses would import OmegaConf and slow `--help` down.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Key:
     meaning: str
     """The docstring under the field, the members of an enum and the default; empty without a docstring."""
     members: tuple[str, ...] = ()
-    """What it may be, where that is a choice: the members of an enum, true and false."""
+    """The allowed values of a choice: the members of an enum, or true and false; else empty."""
 
     @property
     def group(self) -> str:
-        """The top-level key that it is below; `run` for the top-level ones without keys of their own."""
+        """The top-level key above this one; `run` for top-level keys without sub-keys."""
         first, dot, _ = self.path.partition(".")
         return first if dot or first == "method" else "run"
 
@@ -68,7 +68,7 @@ class _Field:
     of_list: bool
     doc: str
     default: str
-    """As YAML; empty where there is none, or nothing worth saying."""
+    """As YAML; empty without a default, or where it is not worth showing."""
 
 
 def _meaning(field: _Field, members: Sequence[str]) -> str:
@@ -89,22 +89,22 @@ def _bases(node: ast.ClassDef) -> list[str]:
 
 
 def _members(node: ast.ClassDef) -> list[str]:
-    """The values of an enum; none of another class."""
+    """The values of an enum; empty for another class."""
     if "StrEnum" not in _bases(node):
         return []
-    values = [one.value for one in node.body if isinstance(one, ast.Assign)]
+    values = [statement.value for statement in node.body if isinstance(statement, ast.Assign)]
     return [str(value.value) for value in values if isinstance(value, ast.Constant)]
 
 
 def _fields(config: str, classes: Mapping[str, ast.ClassDef]) -> list[_Field]:
-    """Fields of a dataclass with those it inherits; none of an enum."""
+    """Fields of a dataclass, inherited ones included; empty for an enum."""
     node = classes[config]
-    found = {field.name: field for base in _bases(node) if base in classes for field in _fields(base, classes)}
-    for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
+    by_name = {field.name: field for base in _bases(node) if base in classes for field in _fields(base, classes)}
+    for statement, next_statement in zip(node.body, [*node.body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             name = statement.target.id
-            found[name] = _field(name, statement.annotation, statement.value, _text(after))
-    return list(found.values())
+            by_name[name] = _field(name, statement.annotation, statement.value, _text(next_statement))
+    return list(by_name.values())
 
 
 def _field(name: str, annotation: ast.expr, value: ast.expr | None, doc: str) -> _Field:
@@ -126,8 +126,8 @@ def _default(value: ast.expr | None) -> str:
         case ast.Call(args=[first, *_]):
             return _default(first)
         case ast.Call(keywords=keywords):
-            given = {keyword.arg: keyword.value for keyword in keywords}
-            return _default(given.get("default") or given.get("default_factory"))
+            by_keyword = {keyword.arg: keyword.value for keyword in keywords}
+            return _default(by_keyword.get("default") or by_keyword.get("default_factory"))
         case ast.Lambda(body=body):
             return _default(body)
         case ast.List(elts=elements) if elements:

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from forgetbench.api.process import command_line
+from forgetbench.api.process import command_line_call
 from forgetbench.cli.completion import override_completions, word_completions
 from forgetbench.cli.help import epilog
-from forgetbench.core.errors import ending
+from forgetbench.core.errors import error_report
 
 _DEBUG = "forgetbench.debug"
 """Whether tracebacks are wanted, in the context that all commands share."""
@@ -44,20 +44,20 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
-            with command_line():
+            with command_line_call():
                 return super().invoke(ctx)
         except BaseException as error:
             if _ends_by_itself(error):
                 raise
             if ctx.meta[_DEBUG]:
                 traceback.print_exception(error)
-            end = ending(error)
+            end = error_report(error)
             sys.stderr.write(f"{end.message}\n")
             raise typer.Exit(end.exit_code) from None
 
 
 def _ends_by_itself(error: BaseException) -> bool:
-    """Whether it is no failure of a command, or one that Typer words: wrong options, a pipe that nobody reads."""
+    """Whether the error is no failure of a command, or Typer words it: wrong options, a pipe that nobody reads."""
     is_of_typer = type(error).__module__.partition(".")[0] in ("typer", "click")
     return is_of_typer or isinstance(error, SystemExit | GeneratorExit | BrokenPipeError)
 
@@ -96,7 +96,7 @@ Cfg = Annotated[bool, typer.Option("--cfg", help="Print the composed config and 
 
 
 def print_if(cfg: bool, kind: type[Any], overrides: Sequence[str]) -> None:
-    """Print the composed config and end, if that is what was asked for."""
+    """Print the composed config and exit, if `--cfg` was given."""
     if cfg:
         from forgetbench import compose
 

@@ -21,12 +21,12 @@ from forgetbench.terminal.questions import comparison_table
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """Options of the command line."""
 
     margin: float = 2.0
     """Points within which a change counts as none."""
     decoding: str | None = None
-    """Only this one."""
+    """Compare this decoding only."""
     engine: str | None = None
     """Hold a run against itself as this engine scored it."""
     across_engines: bool = False
@@ -40,10 +40,10 @@ class Comparison:
     rows: pd.DataFrame
     """A row per quadrant, interaction and dataset."""
     first: str
-    """What the side that the change starts from is called."""
+    """The name of the side that the change starts from."""
     second: str
     left_out: Sequence[str]
-    """A line for all that only one side has."""
+    """Lines that name what only one side has."""
 
     def parts(self) -> list[RenderableType]:
         """What a terminal shows."""
@@ -51,16 +51,16 @@ class Comparison:
 
 
 def compare_checkpoints(addresses: Sequence[str], options: Options) -> Comparison:
-    """The change from one checkpoint to another, item by item; of one address, from its base to it.
+    """The change from one checkpoint to another, item by item; with one address, from its base to it.
 
     Raises:
         UserError: an address names no scored checkpoint, or the two have nothing in common.
     """
     if not 0 < options.margin < 100:
         raise UserError(f"--margin {options.margin:g}: give points between 0 and 100, such as 2.")
-    sides = _by_engines(addresses, options.engine) if options.engine else _sides(addresses, options.across_engines)
+    sides = _sides_by_engine(addresses, options.engine) if options.engine else _sides(addresses, options.across_engines)
     if options.decoding is not None:
-        sides = [_only(side, options.decoding) for side in sides]
+        sides = [_with_decoding(side, options.decoding) for side in sides]
     rows = compare(sides[0], sides[1], options.margin / 100)
     lines = left_out(sides[0], sides[1])
     if options.engine:
@@ -89,32 +89,32 @@ def _sides(addresses: Sequence[str], across_engines: bool) -> list[Side]:
     return [_side(f"base of {addresses[0]}", address.base()), _side(addresses[0], address)]
 
 
-def _by_engines(addresses: Sequence[str], engine: str) -> list[Side]:
-    """A run as it was scored last, and as another engine scored it."""
+def _sides_by_engine(addresses: Sequence[str], engine: str) -> list[Side]:
+    """Two sides of one run: as its last engine scored it, and as `engine` did."""
     if len(addresses) > 1:
         raise UserError("--engine holds one run against itself; name one.")
     address = resolve(addresses[0])
     check_one_engine(address.seeds(), "Name one run.")
-    own = engine_of(address.seeds()[0])
-    if own == engine:
+    last_engine = engine_of(address.seeds()[0])
+    if last_engine == engine:
         raise UserError(f"--engine {engine}: {addresses[0]} was scored by it last; name the other engine.")
     rows = [(run, address.scores(run)) for run in address.seeds()]
     return [
-        Side(f"{addresses[0]} by {own}", {run.seed: run.views(here) for run, here in rows}),
+        Side(f"{addresses[0]} by {last_engine}", {run.seed: run.views(scores) for run, scores in rows}),
         Side(
             f"{addresses[0]} by {engine}",
-            {run.seed: run.views(rows_by_engine(run, here, engine)) for run, here in rows},
+            {run.seed: run.views(rows_by_engine(run, scores, engine)) for run, scores in rows},
         ),
     ]
 
 
-def _only(side: Side, decoding: str) -> Side:
+def _with_decoding(side: Side, decoding: str) -> Side:
     """A side's cells of one decoding, so that p-values are adjusted for what is shown."""
-    found = sorted({cell.context.decoding for cells in side.seeds.values() for cell in cells})
-    if decoding not in found:
-        raise UserError(f"--decoding {decoding}: {side.label} was scored by {', '.join(found)}.")
-    kept = {seed: [cell for cell in cells if cell.context.decoding == decoding] for seed, cells in side.seeds.items()}
-    return Side(side.label, kept)
+    decodings = sorted({cell.context.decoding for cells in side.seeds.values() for cell in cells})
+    if decoding not in decodings:
+        raise UserError(f"--decoding {decoding}: {side.label} was scored by {', '.join(decodings)}.")
+    seeds = {seed: [cell for cell in cells if cell.context.decoding == decoding] for seed, cells in side.seeds.items()}
+    return Side(side.label, seeds)
 
 
 def _side(label: str, address: Address) -> Side:

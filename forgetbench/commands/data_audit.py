@@ -40,20 +40,20 @@ def data_audit(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> b
     chosen = names or [name for name in catalogue.names() if catalogue.load(name).is_here]
     trained, scored = _splits(catalogue, chosen)
     fingerprints = Fingerprints()
-    training = [_read(one, split, fingerprints) for one, split in trained]
-    evaluated = [_read(one, split, fingerprints) for one, split in scored]
-    found = _compared(training, evaluated, fingerprints)
+    training = [_read_split(manifest, split, fingerprints) for manifest, split in trained]
+    evaluated = [_read_split(manifest, split, fingerprints) for manifest, split in scored]
+    comparisons = _compare_splits(training, evaluated, fingerprints)
     folder = Path(config.outputs) / "audit"
-    written = write_findings(found, folder)
-    table = findings_table(found, f"{len(training)} training splits beside {len(evaluated)} evaluation splits")
-    print_rows(table, [comparison_row(one) for one in found], as_json)
+    paths = write_findings(comparisons, folder)
+    table = findings_table(comparisons, f"{len(training)} training splits beside {len(evaluated)} evaluation splits")
+    print_rows(table, [comparison_row(comparison) for comparison in comparisons], as_json)
     if not as_json:
-        say(f"Written: {', '.join(map(str, written))}")
-    return not any(one.shared.is_leak or one.contradictions for one in found)
+        say(f"Written: {', '.join(map(str, paths))}")
+    return not any(comparison.shared.is_leak or comparison.contradictions for comparison in comparisons)
 
 
 def _splits(catalogue: Catalogue, names: Sequence[str]) -> tuple[list[Place], list[Place]]:
-    """What is trained on and what is scored, each once; a mixture is trained on as its parts."""
+    """Training splits and evaluation splits, each once; a mixture counts as its parts."""
     trained, scored = dict[tuple[str, str], Place](), dict[tuple[str, str], Place]()
     for name in names:
         manifest = catalogue.load(name)
@@ -65,38 +65,45 @@ def _splits(catalogue: Catalogue, names: Sequence[str]) -> tuple[list[Place], li
     return list(trained.values()), list(scored.values())
 
 
-def _read(manifest: Manifest, split: str, fingerprints: Fingerprints) -> Split:
+def _read_split(manifest: Manifest, split: str, fingerprints: Fingerprints) -> Split:
     pictures, items, earlier = dict[bytes, ImageRef](), list[Item](), list[Item]()
     for sample in tracked(load_samples(manifest, split), f"reading {manifest.name} ({split})", "items"):
-        shown = [fingerprints.get(image) for image in sample.images]
-        pictures |= {one.pixels: image for one, image in zip(shown, sample.images, strict=True)}
-        *before, last = ((tuple(one.pixels for one in shown), words) for words in questions_and_answers(sample))
+        sample_fingerprints = [fingerprints.get(image) for image in sample.images]
+        pictures |= {
+            fingerprint.pixels: image for fingerprint, image in zip(sample_fingerprints, sample.images, strict=True)
+        }
+        *previous, last = (
+            (tuple(fingerprint.pixels for fingerprint in sample_fingerprints), words)
+            for words in questions_and_answers(sample)
+        )
         items.append(last)
-        earlier += before
+        earlier += previous
     return Split(manifest, split, items, pictures, earlier)
 
 
-def _compared(
+def _compare_splits(
     training: Sequence[Split], evaluated: Sequence[Split], fingerprints: Fingerprints
 ) -> list[SplitComparison]:
-    """Every training set beside every evaluation set, as far as they share anything."""
+    """Compare every training split with every evaluation split; pairs that share nothing are left out."""
     by_digest = fingerprints.by_digest()
-    shown = [by_digest[pixels] for pixels in dict.fromkeys(chain.from_iterable(one.pictures for one in evaluated))]
-    found = []
-    for one in tracked(training, "comparing pictures and texts", "training splits"):
-        nearest = nearest_pairs(shown, (by_digest[pixels] for pixels in one.pictures))
-        items = frozenset((*one.items, *one.earlier))
+    evaluated_pictures = [
+        by_digest[pixels] for pixels in dict.fromkeys(chain.from_iterable(split.pictures for split in evaluated))
+    ]
+    comparisons = []
+    for train_split in tracked(training, "comparing pictures and texts", "training splits"):
+        nearest = nearest_pairs(evaluated_pictures, (by_digest[pixels] for pixels in train_split.pictures))
+        items = frozenset((*train_split.items, *train_split.earlier))
         texts = TextIndex(text for _, text in items)
-        for other in evaluated:
-            pairs = [nearest[pixels] for pixels in other.pictures if pixels in nearest]
+        for eval_split in evaluated:
+            pairs = [nearest[pixels] for pixels in eval_split.pictures if pixels in nearest]
             duplicates = count_duplicates(pairs)
             shared = SharedContent(
-                pictures=len(other.pictures),
+                pictures=len(eval_split.pictures),
                 identical=duplicates.identical,
                 near=duplicates.near,
-                texts=count_overlap([text for _, text in other.items], texts),
-                items=sum(item in items for item in other.items),
+                texts=count_overlap([text for _, text in eval_split.items], texts),
+                items=sum(item in items for item in eval_split.items),
             )
             if not shared.is_empty:
-                found.append(SplitComparison(one, other, shared, pairs))
-    return found
+                comparisons.append(SplitComparison(train_split, eval_split, shared, pairs))
+    return comparisons

@@ -13,7 +13,7 @@ def data_build(name: str, options: Options) -> None:
     """
     from forgetbench.data.build.published import target
 
-    target(name)  # a misspelt name is told before torch is loaded
+    target(name)  # reports a misspelt name before torch is loaded
     from forgetbench.data.build.build import build
 
     build(name, options)

@@ -33,62 +33,62 @@ def data_check(config: FinetuneConfig, names: Sequence[str], as_json: bool) -> b
     catalogue = Catalogue(config.manifests)
     fingerprints = Fingerprints()
     chosen = names or [name for name in catalogue.names() if _is_here(catalogue, name)]
-    verified = [_verified(catalogue, name, fingerprints) for name in chosen]
+    verified = [_verify_dataset(catalogue, name, fingerprints) for name in chosen]
     pairs = nearest_pairs(
-        chain.from_iterable(one.evaluated.values() for one in verified),
-        chain.from_iterable(one.train.values() for one in verified),
+        chain.from_iterable(dataset.evaluated.values() for dataset in verified),
+        chain.from_iterable(dataset.train.values() for dataset in verified),
     )
     table = Table(title="datasets checked", title_justify="left")
     for column in ("name", "items", "pictures", "in training: identical", "near", "problems"):
         table.add_column(column, overflow="fold")
     sound, rows = True, []
-    for one in verified:
-        found = count_duplicates(pairs[pixels] for pixels in one.evaluated if pixels in pairs)
-        problems = list(one.problems)
-        if found.identical:
-            problems.append(f"{found.identical} evaluation pictures are in a training split")
+    for dataset in verified:
+        duplicates = count_duplicates(pairs[pixels] for pixels in dataset.evaluated if pixels in pairs)
+        problems = list(dataset.problems)
+        if duplicates.identical:
+            problems.append(f"{duplicates.identical} evaluation pictures are in a training split")
         sound &= not problems
-        sizes = ", ".join(f"{split} {n}" for split, n in one.sizes.items())
-        sizes = sizes or ("mixture" if one.is_mixture else "-")
-        shown = [str(found.identical), str(found.near)] if one.evaluated else ["", ""]
-        pictures = "" if one.is_mixture else str(one.contents.pictures)
-        table.add_row(one.name, sizes, pictures, *shown, "\n".join(problems) or "none")
-        in_training = asdict(found) if one.evaluated else None
+        sizes = ", ".join(f"{split} {n}" for split, n in dataset.sizes.items())
+        sizes = sizes or ("mixture" if dataset.is_mixture else "-")
+        counts = [str(duplicates.identical), str(duplicates.near)] if dataset.evaluated else ["", ""]
+        pictures = "" if dataset.is_mixture else str(dataset.contents.pictures)
+        table.add_row(dataset.name, sizes, pictures, *counts, "\n".join(problems) or "none")
+        in_training = asdict(duplicates) if dataset.evaluated else None
         rows.append(
-            {"name": one.name, "items": one.sizes, **asdict(one.contents), "left_out": one.left_out}
+            {"name": dataset.name, "items": dataset.sizes, **asdict(dataset.contents), "left_out": dataset.left_out}
             | {"in_training": in_training, "problems": problems}
         )
-    talks = [one for one in verified if one.contents.conversations or one.left_out]
-    print_rows(Group(table, _conversations(talks)) if talks else table, rows, as_json)
+    with_conversations = [dataset for dataset in verified if dataset.contents.conversations or dataset.left_out]
+    print_rows(Group(table, _conversation_table(with_conversations)) if with_conversations else table, rows, as_json)
     return sound
 
 
-def _conversations(verified: Sequence[Verification]) -> Table:
-    """What kind of conversations the datasets that have some hold."""
+def _conversation_table(verified: Sequence[Verification]) -> Table:
+    """A row per dataset with conversations: their layouts and counts."""
     table = Table(title="conversations", title_justify="left")
     for column in ("name", "layout", "conversations", "turns", "pictures", "system turns", "left out"):
         table.add_column(column, overflow="fold")
-    for one in verified:
-        found = one.contents
+    for dataset in verified:
+        contents = dataset.contents
         layouts = "\n".join(
-            f"{layout} {n}" if len(found.layouts) > 1 else layout for layout, n in found.layouts.items()
+            f"{layout} {n}" if len(contents.layouts) > 1 else layout for layout, n in contents.layouts.items()
         )
-        counts = (found.conversations, found.turns, found.pictures, found.system_turns)
-        left_out = sum(map(len, one.left_out.values()))
-        table.add_row(one.name, layouts or "-", *map(str, counts), str(left_out))
+        counts = (contents.conversations, contents.turns, contents.pictures, contents.system_turns)
+        left_out = sum(map(len, dataset.left_out.values()))
+        table.add_row(dataset.name, layouts or "-", *map(str, counts), str(left_out))
     return table
 
 
 def _is_here(catalogue: Catalogue, name: str) -> bool:
-    """Whether a dataset can be checked unasked: not a public one that is yet to be downloaded."""
+    """Whether a dataset is checked by default: a public set is only once it is downloaded."""
     try:
         return catalogue.load(name).is_here
     except UserError:
-        return True  # what is wrong with its manifest is a finding of the check
+        return True  # the check reports what is wrong with its manifest
 
 
-def _verified(catalogue: Catalogue, name: str, fingerprints: Fingerprints) -> Verification:
-    """What is wrong with a dataset; a manifest that cannot be read is a finding like any other."""
+def _verify_dataset(catalogue: Catalogue, name: str, fingerprints: Fingerprints) -> Verification:
+    """Verify a dataset; an unreadable manifest is one of its problems."""
     try:
         manifest = catalogue.load(name)
         result = verify(manifest, fingerprints)
@@ -97,9 +97,9 @@ def _verified(catalogue: Catalogue, name: str, fingerprints: Fingerprints) -> Ve
         return Verification(name, (str(error),))
     problems = []
     for field in ("image_domains", "text_tasks") if parts else ():
-        found = {value for part in parts for value in getattr(part, field)}
-        if found != set(getattr(manifest, field)):
-            problems.append(f"`{field}` must list what its parts have: {', '.join(sorted(found))}")
+        part_values = {value for part in parts for value in getattr(part, field)}
+        if part_values != set(getattr(manifest, field)):
+            problems.append(f"`{field}` must list what its parts have: {', '.join(sorted(part_values))}")
     return replace(result, problems=(*result.problems, *problems))
 
 
@@ -119,13 +119,13 @@ def check_remote(config: FinetuneConfig, names: Sequence[str], as_json: bool) ->
     """
     hub, catalogue = Hub(), Catalogue(config.manifests)
     chosen = [catalogue.load(name) for name in names or catalogue.names()]
-    if without_repository := [one.name for one in chosen if names and not repositories(one)]:
+    if without_repository := [manifest.name for manifest in chosen if names and not repositories(manifest)]:
         raise UserError(f"{', '.join(without_repository)}: no repository of the Hub is named (`hub_id` or `homepage`).")
     table = Table(title="datasets compared with the Hub", title_justify="left")
     for column in ("name", "repository", "differences", "for the manifest"):
         table.add_column(column, overflow="fold")
     sound, rows = True, []
-    for manifest in (one for one in chosen if repositories(one)):
+    for manifest in filter(repositories, chosen):
         row = compare_with_hub(manifest, hub)
         sound &= not row.differences
         advice = "\n".join([*row.manifest_lines, *row.notes])

@@ -36,37 +36,37 @@ GROUP_WORDS = {"mine": DatasetGroup.yours} | {group.value: group for group in Da
 
 @dataclass(frozen=True)
 class Search:
-    """Which datasets are listed: those of the groups that words name, and that hold every other word."""
+    """Which datasets are listed: those in `groups` that match every word."""
 
     groups: tuple[DatasetGroup, ...]
     words: tuple[str, ...] = ()
 
-    def finds(self, group: DatasetGroup, manifest: Manifest) -> bool:
+    def matches(self, group: DatasetGroup, manifest: Manifest) -> bool:
         """Whether a set is listed; a word is looked for in name, title, domains and tasks, a pattern in the name."""
         texts = [manifest.name, manifest.title, *manifest.image_domains, *manifest.text_tasks]
-        return group in self.groups and all(_holds(word.casefold(), texts) for word in self.words)
+        return group in self.groups and all(_matches(word.casefold(), texts) for word in self.words)
 
 
-def search_for(words: Sequence[str], every: bool) -> Search:
-    """A search from words; where none names a group, other words are looked for in all of them.
+def parse_search(words: Sequence[str], show_all: bool) -> Search:
+    """Parse a search; without a group among the words, the other words are looked for in all groups.
 
     Args:
         words: such as `mine`, `public`, `emoji`, `fashion_*`.
-        every: whether curricula, controls and validation sets are listed, too.
+        show_all: whether curricula, controls and validation sets are listed, too.
     """
     groups = tuple(GROUP_WORDS[word] for word in words if word in GROUP_WORDS)
-    others = tuple(word for word in words if word not in GROUP_WORDS)
-    usual = tuple(group for group in DatasetGroup if every or others or not group.by_role)
-    return Search(groups or usual, others)
+    search_words = tuple(word for word in words if word not in GROUP_WORDS)
+    usual = tuple(group for group in DatasetGroup if show_all or search_words or not group.by_role)
+    return Search(groups or usual, search_words)
 
 
-def data_list(config: FinetuneConfig, words: Sequence[str], every: bool, as_json: bool) -> None:
+def data_list(config: FinetuneConfig, words: Sequence[str], show_all: bool, as_json: bool) -> None:
     """A table per group and a row per dataset; its quadrant relative to the configured target.
 
     Args:
         config: whose first target and folders of manifests count.
         words: what to look for; none lists all.
-        every: whether curricula, controls and validation sets are listed, too.
+        show_all: whether curricula, controls and validation sets are listed, too.
         as_json: whether the rows are for a program.
 
     Raises:
@@ -74,20 +74,26 @@ def data_list(config: FinetuneConfig, words: Sequence[str], every: bool, as_json
     """
     catalogue = Catalogue(config.manifests)
     target = catalogue.load(config.data.stages[0].set)
-    groups, search = manifest_groups(config.manifests), search_for(words, every)
-    found: dict[DatasetGroup, list[Manifest]] = {}
+    groups, search = manifest_groups(config.manifests), parse_search(words, show_all)
+    by_group: dict[DatasetGroup, list[Manifest]] = {}
     for group in DatasetGroup:
-        named = [catalogue.load(name) for name in catalogue.names() if groups[name] is group and group in search.groups]
-        if manifests := [manifest for manifest in named if search.finds(group, manifest)]:
-            found[group] = sorted(manifests, key=lambda one: not one.is_here)
-    if words and not found:
-        raise UserError(_nothing(words, search, catalogue))
-    rows = [_row(group, target, manifest) for group, manifests in found.items() for manifest in manifests]
-    listing = Group(*(_listed(group, target, manifests, console.width) for group, manifests in found.items()))
+        group_manifests = [
+            catalogue.load(name) for name in catalogue.names() if groups[name] is group and group in search.groups
+        ]
+        if manifests := [manifest for manifest in group_manifests if search.matches(group, manifest)]:
+            by_group[group] = sorted(manifests, key=lambda manifest: not manifest.is_here)
+    if words and not by_group:
+        raise UserError(_not_found_message(words, search, catalogue))
+    rows = [_row(group, target, manifest) for group, manifests in by_group.items() for manifest in manifests]
+    listing = Group(*(_group_table(group, target, manifests, console.width) for group, manifests in by_group.items()))
     print_listing(listing, rows, as_json)
     if words:
         return
-    sequences = [name for name, one in sequence_groups(groups).items() if one is None or one in search.groups]
+    sequences = [
+        name
+        for name, sequence_group in sequence_groups(groups).items()
+        if sequence_group is None or sequence_group in search.groups
+    ]
     if console.is_terminal and not as_json:
         line = f"Quadrants are relative to {target.name}. Sequences (data=<name>): {', '.join(sorted(sequences))}."
         console.print(line, overflow="ignore", crop=False)
@@ -95,27 +101,27 @@ def data_list(config: FinetuneConfig, words: Sequence[str], every: bool, as_json
         note(f"{left_out} more: curricula, controls and validation sets; add --all.")
 
 
-def _nothing(words: Sequence[str], search: Search, catalogue: Catalogue) -> str:
-    asked = " ".join(words)
+def _not_found_message(words: Sequence[str], search: Search, catalogue: Catalogue) -> str:
+    query = " ".join(words)
     if not search.words:
-        own = " A manifest data_manifests/<name>.yaml is one of yours (docs/data.md)." if "mine" in words else ""
-        return f"data list {asked}: there is no such dataset.{own}"
+        hint = " A manifest data_manifests/<name>.yaml is one of yours (docs/data.md)." if "mine" in words else ""
+        return f"data list {query}: there is no such dataset.{hint}"
     known = [*GROUP_WORDS, *catalogue.names()]
-    return f"data list {asked}: no dataset has that. {nearest(search.words[0], known, catalogue.names())}"
+    return f"data list {query}: no dataset has that. {nearest(search.words[0], known, catalogue.names())}"
 
 
-def _holds(word: str, texts: Sequence[str]) -> bool:
+def _matches(word: str, texts: Sequence[str]) -> bool:
     if set(word) & set("*?["):
         return fnmatchcase(texts[0].casefold(), word)
     return any(word in text.casefold() for text in texts)
 
 
-def _listed(group: DatasetGroup, target: Manifest, manifests: Sequence[Manifest], width: int) -> RenderableType:
+def _group_table(group: DatasetGroup, target: Manifest, manifests: Sequence[Manifest], width: int) -> RenderableType:
     """A group as wide as the terminal allows; a name is never broken."""
     longest = max(len(manifest.name) for manifest in manifests)
     heads = ("image domains", "text tasks", "items", "quadrant")
     if width < longest + len(heads) * _COLUMN + 16:  # 16 columns are lines and margins
-        return Group(Text(f"\n{_TITLES[group]}", style="italic"), *_stacked(target, manifests))
+        return Group(Text(f"\n{_TITLES[group]}", style="italic"), *_stacked_rows(target, manifests))
     table = Table(title=_TITLES[group], title_justify="left")
     table.add_column("name", no_wrap=True, min_width=longest)
     for column in heads:
@@ -125,7 +131,7 @@ def _listed(group: DatasetGroup, target: Manifest, manifests: Sequence[Manifest]
     return table
 
 
-def _stacked(target: Manifest, manifests: Sequence[Manifest]) -> Iterator[RenderableType]:
+def _stacked_rows(target: Manifest, manifests: Sequence[Manifest]) -> Iterator[RenderableType]:
     for manifest in manifests:
         yield Text(manifest.name, style="bold", overflow="ignore", no_wrap=True)
         yield Padding("; ".join(filter(None, _facts(target, manifest))), (0, 0, 0, 4))

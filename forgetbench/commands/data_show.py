@@ -60,9 +60,9 @@ def data_show(config: FinetuneConfig, names: Sequence[str], as_tokens: bool = Fa
             table.add_row("items", f"{message}; {manifest.homepage}")
         for split in manifest.splits if manifest.is_here else ():
             if encoder is None:
-                table.add_row(f"{split} item", _shown(_example(manifest, split)), end_section=True)
+                table.add_row(f"{split} item", _sample_text(_example(manifest, split)), end_section=True)
             else:
-                _add_rendered(table, encoder, split, _first(manifest, split))
+                _add_rendered_rows(table, encoder, split, _first_samples(manifest, split))
         console.print(table)
 
 
@@ -73,8 +73,8 @@ def _encoder(config: FinetuneConfig) -> Encoder:
     return Encoder(load_processor(config.model), config.model.max_pixels, config.model.system_prompt)
 
 
-def _add_rendered(table: Table, encoder: Encoder, split: str, samples: Sequence[Sample]) -> None:
-    """Each item with its special tokens, and its length."""
+def _add_rendered_rows(table: Table, encoder: Encoder, split: str, samples: Sequence[Sample]) -> None:
+    """Add rows for each item: with its special tokens, and its length in tokens."""
     from forgetbench.data.rendered import render
 
     for sample in samples:
@@ -85,35 +85,35 @@ def _add_rendered(table: Table, encoder: Encoder, split: str, samples: Sequence[
 
 
 def _example(manifest: Manifest, split: str) -> Sample:
-    """One item; where the record drawn first makes none, the split's first."""
+    """One drawn item; the split's first item where the drawn record yields none."""
     drawn = read_split(manifest, split, limit=1).samples
     return (drawn or load_samples(manifest, split))[0]
 
 
-def _first(manifest: Manifest, split: str) -> Sequence[Sample]:
+def _first_samples(manifest: Manifest, split: str) -> Sequence[Sample]:
     return read_split(manifest, split, limit=ITEMS).samples or [_example(manifest, split)]
 
 
-def _shown(sample: Sample) -> str:
+def _sample_text(sample: Sample) -> str:
     """An item as it is read: each turn with its speaker, where there are several; each picture's name at its place."""
     if sample.is_question:
         pictures = "".join(f"[{image.name}]\n" for image in sample.images)
         return printable(f"{pictures}{_shortened(sample.prompt)}\n=> {_shortened(sample.answer)}")
-    said = []
+    lines = []
     for turn in sample.turns:
         text = "".join(part if isinstance(part, str) else f"[{part.name}]" for part in turn.parts)
         speaker = f"{turn.speaker}{'' if turn.has_loss else ' (no loss)'}: " if len(sample.turns) > 1 else ""
-        said.append(speaker + _shortened(text))
-    return printable("\n".join([*said, f"=> {_shortened(sample.answer)}"]))
+        lines.append(speaker + _shortened(text))
+    return printable("\n".join([*lines, f"=> {_shortened(sample.answer)}"]))
 
 
 def _shortened(text: str) -> str:
-    """A text as far as a reader of a table would read it; a terminal takes minutes for megabytes."""
+    """A text cut for a table: a terminal takes minutes to print megabytes."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
 
 
 def _origin(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Where a set comes from, and whether its files were ever seen to be laid out as its manifest says."""
+    """Where a set comes from, and whether its layout was ever verified."""
     source = manifest.source
     if source and source.hub_id:
         yield "hub_id", source.hub_id + (f" (revision {source.revision})" if source.revision else "")

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from forgetbench.models.checkpoint import Checkpoint
     from forgetbench.models.held import HeldModel
     from forgetbench.models.load import LoadedModel
-    from forgetbench.serving.engines import Identity
+    from forgetbench.serving.engines import EngineIdentity
 
 
 def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> Path:
@@ -76,13 +76,13 @@ def eval_matrix(config: EvalMatrixConfig, outputs: Path) -> Path:
     def load() -> tuple[LoadedModel, ModelConfig]:
         return load_model(model, config.seed), config.model
 
-    held = HeldModel(load)
-    own_digest = held.get()[0].digest
-    digest = scored_digest(own_digest, model, config.matrix.precision)
-    label = model_label(config.model, own_digest)
+    held_model = HeldModel(load)
+    loaded_digest = held_model.get()[0].digest
+    digest = scored_digest(loaded_digest, model, config.matrix.precision)
+    label = model_label(config.model, loaded_digest)
     folder = base_folder(outputs, config.name, label, config.data.sets[0])
     subject = bare_subject(folder, label, config.data, config.seed, catalogue)
-    _score(subject, config, outputs, [BASE], digest, held)
+    _score(subject, config, outputs, [BASE], digest, held_model)
     return folder
 
 
@@ -105,7 +105,7 @@ def score_run(run: Run, config: EvalMatrixConfig | SweepConfig, base: str = "") 
             f"{message}; they stay as they are. Restore it, or leave these rows out first: "
             f"`forgetbench score {argument('run', run.folder)} --partial`."
         )
-    return _score(*_of_run(run, config, base))
+    return _score(*_run_inputs(run, config, base))
 
 
 def run_views(run: Run, config: SweepConfig) -> list[CellView]:
@@ -115,22 +115,23 @@ def run_views(run: Run, config: SweepConfig) -> list[CellView]:
         run: a run, which may be trained in part.
         config: what is scored, and where.
     """
-    subject, _, outputs, checkpoints, digest, held = _of_run(run, config)
-    answers = _answered(subject, config, outputs, checkpoints, digest, held)
-    return subject.views(answers.cells, answers.catalogue)
+    subject, _, outputs, checkpoints, digest, held_model = _run_inputs(run, config)
+    subject_cells = _collect_cells(subject, config, outputs, checkpoints, digest, held_model)
+    return subject.views(subject_cells.cells, subject_cells.catalogue)
 
 
-def _of_run(
+def _run_inputs(
     run: Run, config: EvalMatrixConfig | SweepConfig, base: str = ""
 ) -> tuple[Subject, EvalMatrixConfig | SweepConfig, Path, Sequence[Checkpoint], str, HeldModel]:
-    """What `_score` takes of a run."""
+    """The arguments of `_score` for a run."""
     from forgetbench.models.held import HeldModel
     from forgetbench.models.precision import scored_digest
 
     def load() -> tuple[LoadedModel, ModelConfig]:
         set_threads(config.threads)
-        based = run.with_base_at(base)
-        return based.load_base(trusted=isinstance(config, SweepConfig) and config.model.trust_remote_code), based.model
+        run_with_base = run.with_base_at(base)
+        trusted = isinstance(config, SweepConfig) and config.model.trust_remote_code
+        return run_with_base.load_base(trusted=trusted), run_with_base.model
 
     digest = scored_digest(run.model_digest, run.model, config.matrix.precision)
     outputs = outputs_of(run, Path(config.outputs))
@@ -138,7 +139,7 @@ def _of_run(
 
 
 @dataclass(frozen=True)
-class _Answers:
+class _SubjectCells:
     """The cells of a subject, and what made them."""
 
     cells: Sequence[ScoredCell]
@@ -149,14 +150,14 @@ class _Answers:
     engine: str | None
 
 
-def _answered(
+def _collect_cells(
     subject: Subject,
     config: EvalMatrixConfig | SweepConfig,
     outputs: Path,
     checkpoints: Sequence[Checkpoint],
     model_digest: str,
-    held: HeldModel,
-) -> _Answers:
+    held_model: HeldModel,
+) -> _SubjectCells:
     """Fetch or make every cell of a subject."""
     from forgetbench.evaluation.cells import CellStore
     from forgetbench.evaluation.evaluate import Evaluator, plan
@@ -165,14 +166,14 @@ def _answered(
     process_group, catalogue = join_process_group(), Catalogue(config.manifests)
     clear_once(outputs)  # weights that were written for a server, by a command that was killed
     matrix = with_tasks(config.matrix, subject, catalogue)
-    engine = _identity(config.engine, process_group)
+    engine = _engine_identity(config.engine, process_group)
 
     @cache
     def runner() -> ModelRunner:
         from forgetbench.data.collate import shared_encoder
         from forgetbench.evaluation.inference import ModelRunner
 
-        loaded, model = held.get()
+        loaded, model = held_model.get()
         if subject.run:
             subject.run.attach_method(loaded.model)
         encoder = shared_encoder(loaded.processor, model, loaded.inputs_digest)
@@ -184,20 +185,29 @@ def _answered(
         raise UserError("matrix.decodings: none of them applies to these datasets; open answers are decoded greedily.")
     store = CellStore(outputs, matrix.reasoning.marks)
     n_items = sum(len(work.dataset.samples) for work in planned)
-    with ExitStack() as open_:
-        asked: Callable[[], Runner] = runner
+    with ExitStack() as stack:
+        make_runner: Callable[[], Runner] = runner
         if engine:
-            from forgetbench.serving.session import Scoring, serving
+            from forgetbench.serving.session import ScoringJob, server_session
 
             missing = [work for work in planned if not store.path(work.digest).exists()]
             model = subject.run.model if subject.run else config.model
-            work = Scoring(
-                config.engine, engine, matrix, subject.run, model, model_digest, subject.folder, outputs, missing, held
+            work = ScoringJob(
+                config.engine,
+                engine,
+                matrix,
+                subject.run,
+                model,
+                model_digest,
+                subject.folder,
+                outputs,
+                missing,
+                held_model,
             )
-            asked = open_.enter_context(serving(work))
-        advance = open_.enter_context(progress(f"scoring {subject.folder}", n_items, "items"))
-        cells = Evaluator(asked, store, process_group).score(planned, advance)
-    return _Answers(cells, sets, runner, process_group, catalogue, engine.label if engine else None)
+            make_runner = stack.enter_context(server_session(work))
+        advance = stack.enter_context(progress(f"scoring {subject.folder}", n_items, "items"))
+        cells = Evaluator(make_runner, store, process_group).score(planned, advance)
+    return _SubjectCells(cells, sets, runner, process_group, catalogue, engine.label if engine else None)
 
 
 def _score(
@@ -206,22 +216,22 @@ def _score(
     outputs: Path,
     checkpoints: Sequence[Checkpoint],
     model_digest: str,
-    held: HeldModel,
+    held_model: HeldModel,
 ) -> pd.DataFrame:
     """Score a subject, write its tables, show its 2x2; return the matrix."""
     from forgetbench.evaluation.representation import measure, plan_representation
 
-    answers = _answered(subject, config, outputs, checkpoints, model_digest, held)
-    process_group = answers.process_group
+    subject_cells = _collect_cells(subject, config, outputs, checkpoints, model_digest, held_model)
+    process_group = subject_cells.process_group
     tables: Tables | None = None
     if process_group.is_main:
-        scored = Scored(matrix_settings(config.matrix), config.manifests, outputs, answers.engine)
-        tables = write_tables(subject, answers.cells, answers.catalogue, scored)
-    matrix = with_tasks(config.matrix, subject, answers.catalogue)
+        scored = Scored(matrix_settings(config.matrix), config.manifests, outputs, subject_cells.engine)
+        tables = write_tables(subject, subject_cells.cells, subject_cells.catalogue, scored)
+    matrix = with_tasks(config.matrix, subject, subject_cells.catalogue)
     if matrix.representation.enabled:
-        jobs = plan_representation(model_digest, checkpoints, answers.sets, matrix)
+        jobs = plan_representation(model_digest, checkpoints, subject_cells.sets, matrix)
         with progress(f"measuring {subject.folder}", len(jobs), "checkpoints of a set") as advance:
-            measured = measure(jobs, answers.runner, outputs / ".representation", process_group, advance)
+            measured = measure(jobs, subject_cells.runner, outputs / ".representation", process_group, advance)
         if process_group.is_main:
             write_representation(subject, measured)
     if tables is None:
@@ -231,11 +241,11 @@ def _score(
     return tables.matrix
 
 
-def _identity(config: EngineConfig, process_group: ProcessGroup) -> Identity | None:
+def _engine_identity(config: EngineConfig, process_group: ProcessGroup) -> EngineIdentity | None:
     """The engine with its version; None for transformers in this process.
 
     Raises:
-        UserError: it is not there, or several processes were started, of which one would have all the work.
+        UserError: the engine is not there, or several processes were started, though one would do all the work.
     """
     if config.name is Engine.transformers:
         return None

@@ -25,7 +25,7 @@ def export(path: Path, to: Path, adapter: bool, base: str = "") -> None:
         base: where the run's base is now, if it has moved.
 
     Raises:
-        UserError: there is something at `to`, no such checkpoint, or the method's result has no such form.
+        UserError: `to` exists, the checkpoint does not, or the method's result cannot be exported this way.
     """
     require_single_process("export")
     with only_command(to):
@@ -37,14 +37,14 @@ def export(path: Path, to: Path, adapter: bool, base: str = "") -> None:
 def _export(path: Path, to: Path, adapter: bool, base: str) -> None:
     address = resolve(path)
     run, checkpoint = address.run(), address.saved()
-    based = run.with_base_at(base)
+    run_with_base = run.with_base_at(base)
     beyond_language: list[str] = []
     with replacing(to) as temporary:
         temporary.mkdir()
         if adapter:
-            beyond_language = save_adapter(based, checkpoint, temporary)
+            beyond_language = save_adapter(run_with_base, checkpoint, temporary)
         else:
-            save_model(based, checkpoint, temporary)
+            save_model(run_with_base, checkpoint, temporary)
         write_card(run, checkpoint, temporary, to.resolve().name, adapter)
     kind = "PEFT adapter" if adapter else "model"
     say(f"{to}: {kind} of {run.name}, {checkpoint.name}; README.md says how to load it.")

@@ -48,8 +48,8 @@ def finetune(config: FinetuneConfig, folder: Path, share: float = 1.0) -> None:
     require_single_process(f"method={config.method.name}")
     if config.run is None:
         _train(replace(config, method=Method()), folder)
-        found = ending_of(folder)
-        if found and not found.step:
+        ending = ending_of(folder)
+        if ending and not ending.step:
             say(f"{folder}: {config.method.name} has nothing to work on.")
             return
     operate(config.method, folder, config.threads, config.model.path if config.run else "")
@@ -89,19 +89,19 @@ def _kept_steps(config: FinetuneConfig, stages: Sequence[Stage], share: float) -
 
 
 def _is_trained(folder: Path, config: FinetuneConfig, stages: Sequence[Stage], share: float) -> bool:
-    """Whether nothing is left to train now; then that is said."""
+    """Whether nothing is left to train now; if so, say it."""
     from forgetbench.models.checkpoint import drop_resume
     from forgetbench.training.run import is_finished
 
     keep = _kept_steps(config, stages, share)
     is_whole = bool(keep) and keep[-1] == sum(stage.steps for stage in stages)
-    found = ending_of(folder) if config.guard.is_on else None
-    left = remaining_steps(folder, keep) if config.guard.is_on and (found or is_whole) else keep
-    if not keep or left is None or not is_finished(folder, left):
+    ending = ending_of(folder) if config.guard.is_on else None
+    remaining = remaining_steps(folder, keep) if config.guard.is_on and (ending or is_whole) else keep
+    if not keep or remaining is None or not is_finished(folder, remaining):
         return False
-    if is_whole or found:
+    if is_whole or ending:
         drop_resume(folder)
-    say(ending_line(str(folder), found) if found else f"{folder}: already trained ({keep[-1]} steps).")
+    say(ending_line(str(folder), ending) if ending else f"{folder}: already trained ({keep[-1]} steps).")
     return True
 
 
@@ -112,15 +112,15 @@ def _train_stages(
     from forgetbench.models.copies import SharedCopy
     from forgetbench.models.load import load_model
     from forgetbench.models.parts import audit
-    from forgetbench.training.fitting import fitting_stages, untrained_ends
-    from forgetbench.training.footprint import too_large
+    from forgetbench.training.fitting import drop_long_items, untrained_ends_warning
+    from forgetbench.training.footprint import memory_warning
     from forgetbench.training.loop import Trainer
     from forgetbench.training.plan import read_sets
     from forgetbench.training.prepare import prepare
     from forgetbench.training.run import train
-    from forgetbench.training.schedule import checkpoint_steps, look_steps
+    from forgetbench.training.schedule import checkpoint_steps, guard_steps
 
-    if warning := too_large(config):
+    if warning := memory_warning(config):
         say(warning)
     loaded = load_model(config.model, config.seed)
     if not _kept_steps(config, stages, share):
@@ -129,29 +129,41 @@ def _train_stages(
         say(f"{folder}: nothing is trained (data.training=none).")
         return
     encoder = shared_encoder(loaded.processor, config.model, loaded.inputs_digest)
-    stages = fitting_stages(config, catalogue, stages, encoder, loaded.model.config)
+    stages = drop_long_items(config, catalogue, stages, encoder, loaded.model.config)
     if _is_trained(folder, config, stages, share):
         return
-    if reason := untrained_ends(stages, encoder, config.recipe):
+    if reason := untrained_ends_warning(stages, encoder, config.recipe):
         say(reason)
-    beside = SharedCopy(loaded) if config.guard.is_on else None
+    guard_model = SharedCopy(loaded) if config.guard.is_on else None
     prepared = prepare(loaded.model, [stage.recipe or config.recipe for stage in stages], config.method, config.seed)
     run = start_run(folder, config, stages, loaded, prepared.audit)
     console.print(audit_table(run.audit))
-    moved = frozenset().union(*prepared.free, config.method.changed(loaded.model))
-    if beside:
-        run.attach_method(beside.loaded.model)
-        beside.separate(moved)
-    read = read_sets(config.method, catalogue)
+    changed_names = frozenset().union(*prepared.trainable_by_stage, config.method.changed(loaded.model))
+    if guard_model:
+        run.attach_method(guard_model.loaded.model)
+        guard_model.separate(changed_names)
+    reference_sets = read_sets(config.method, catalogue)
     # A copy of the method: what it keeps of this run must not stay with the configuration.
-    method, carry = replace(config.method), config.data.carry_optimiser
-    trainer = Trainer(loaded, encoder, method, config.recipe, config.seed, read, prepared.free, carry, config.sharding)
+    method, carry_optimiser = replace(config.method), config.data.carry_optimiser
+    trainer = Trainer(
+        loaded,
+        encoder,
+        method,
+        config.recipe,
+        config.seed,
+        reference_sets,
+        prepared.trainable_by_stage,
+        carry_optimiser,
+        config.sharding,
+    )
     keep, guard = _kept_steps(config, stages, share), None
     try:
-        if beside:
-            beside.share(loaded.model, moved)
-            looks = look_steps(config.guard, checkpoint_steps(config.recipe.checkpoints, [one.steps for one in stages]))
-            guard = Guard(run, catalogue, looks, beside, join_process_group())
+        if guard_model:
+            guard_model.share(loaded.model, changed_names)
+            looks = guard_steps(
+                config.guard, checkpoint_steps(config.recipe.checkpoints, [stage.steps for stage in stages])
+            )
+            guard = Guard(run, catalogue, looks, guard_model, join_process_group())
         seconds = train(folder, trainer, stages, keep, run.meta, config.tracker, config.resume_minutes, guard)
     except UserError:
         release(folder)
@@ -163,7 +175,7 @@ def _train_stages(
 
 
 def _resolved_attention(config: FinetuneConfig) -> ModelConfig:
-    """The model with the attention kernel that will run: run.json tells what was used."""
+    """The model with the attention kernel that will run: run.json says what was used."""
     from forgetbench.models.precision import resolve_attention
 
     scoring = [config.matrix.precision] if isinstance(config, SweepConfig) else []
@@ -191,24 +203,26 @@ def _make_variants(operation: Operation, folder: Path, threads: int | None, base
     from forgetbench.training.variants import has_variants, make_variants, trained_checkpoints
 
     chosen = trained_checkpoints(folder, operation.checkpoints)
-    merged = {Path(other): trained_checkpoints(Path(other), ())[0] for other in operation.merges()}
-    digests = [one.digest for one in merged.values()]
-    checkpoints = [one for one in chosen if not has_variants(folder, one, operation, digests)]
+    merged = {
+        Path(merged_folder): trained_checkpoints(Path(merged_folder), ())[0] for merged_folder in operation.merges()
+    }
+    digests = [checkpoint.digest for checkpoint in merged.values()]
+    checkpoints = [checkpoint for checkpoint in chosen if not has_variants(folder, checkpoint, operation, digests)]
     if not checkpoints:
         return
     set_threads(threads)
     run = read_run(folder)
     operation_context = _operation_context(run.with_base_at(base), operation.reads_data())
-    for other in merged:
-        _check_mergeable(read_run(other), run)
-    others = [operation_context.dense(one.delta()) for one in merged.values()]
-    make_variants(folder, checkpoints, operation, operation_context, others, digests)
+    for merged_folder in merged:
+        _check_mergeable(read_run(merged_folder), run)
+    deltas = [operation_context.merged_weights(checkpoint.delta()) for checkpoint in merged.values()]
+    make_variants(folder, checkpoints, operation, operation_context, deltas, digests)
 
 
 def _operation_context(run: Run, reads_data: bool) -> OperationContext:
     from forgetbench.data.collate import shared_encoder
     from forgetbench.models.precision import widen
-    from forgetbench.training.fitting import fitting_stages
+    from forgetbench.training.fitting import drop_long_items
     from forgetbench.training.passes import TrainingPasses
     from forgetbench.training.plan import plan_stages
     from forgetbench.training.variants import OperationContext
@@ -223,7 +237,7 @@ def _operation_context(run: Run, reads_data: bool) -> OperationContext:
     widen(loaded.model.parameters())  # operations write fp32, whatever the base is held in
     encoder = shared_encoder(loaded.processor, config.model, loaded.inputs_digest)
     if reads_data:
-        stages = fitting_stages(config, catalogue, stages, encoder, loaded.model.config)
+        stages = drop_long_items(config, catalogue, stages, encoder, loaded.model.config)
     operation_context = OperationContext(loaded.model, config.method, len(config.data.targets), config.seed)
     accelerator.prepare(loaded.model)
     # Features of frozen towers would be the base's, where a checkpoint may have others.
@@ -234,7 +248,7 @@ def _operation_context(run: Run, reads_data: bool) -> OperationContext:
 
 
 def _check_mergeable(other: Run, first: Run) -> None:
-    """Refuse to merge what was not trained from one base, in plain weights."""
+    """Refuse to merge runs that differ in their base, or that have adapters."""
     if other.model_digest != first.model_digest:
         raise UserError(f"method.merge: {other.folder} was not trained from the same base as {first.folder}.")
     if other.config.method.adapted_parts() or first.config.method.adapted_parts():

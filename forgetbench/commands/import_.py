@@ -56,21 +56,21 @@ def _import_run(source: Path, config: FinetuneConfig, folder: Path) -> None:
     require_single_process("import")
     _check_config(config)
     with only_command(folder):
-        _import_alone(source, config, folder)
+        _import_checkpoints(source, config, folder)
 
 
-def _import_alone(source: Path, config: FinetuneConfig, folder: Path) -> None:
+def _import_checkpoints(source: Path, config: FinetuneConfig, folder: Path) -> None:
     config = replace(config, model=resolve_attention(config.model))
     is_run = (folder / "run.json").is_file()
     if not is_run and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} holds something that is no run; give the import a name of its own (name=...).")
     external = read_layout(source)
-    config, unknown = _as_trained(config, external)
+    config, unknown = _reported_config(config, external)
     set_threads(config.threads)
     loaded = load_model(config.model, config.seed)
-    found: Iterator[tuple[int, Changed]] = _compared(loaded, config, external)
-    step, last = next(found)
-    found = chain([(step, last)], found)
+    changes: Iterator[tuple[int, Changed]] = _changes_from_base(loaded, config, external)
+    step, last = next(changes)
+    changes = chain([(step, last)], changes)
     config = replace(
         config,
         method=Method(name=last.method),
@@ -80,7 +80,7 @@ def _import_alone(source: Path, config: FinetuneConfig, folder: Path) -> None:
         say(f"{source}: {remark}")
     stages = plan_stages(config, Catalogue(config.manifests))
     if is_run:
-        _verify(folder, config, stages, loaded, found)
+        _verify_import(folder, config, stages, loaded, changes)
         return
     notes = {IMPORTED: str(source), NOT_KNOWN: ", ".join(f"recipe.{name}" for name in unknown) or None}
     with replacing(folder) as temporary:
@@ -89,10 +89,10 @@ def _import_alone(source: Path, config: FinetuneConfig, folder: Path) -> None:
         run = replace(run, environment={**run.environment, **notes})
         run.write()
         write_log(external.log, run.parts, temporary / "train.csv")
-        for step, one in found:
-            _refuse_another(temporary, step, one, config.method.name)
-            save_checkpoint(temporary, step, one.delta, {**run.meta, "stage": 1})
-        steps = [one.step for one in list_checkpoints(temporary) if one.path]
+        for step, change in changes:
+            _is_imported(temporary, step, change, config.method.name)
+            save_checkpoint(temporary, step, change.delta, {**run.meta, "stage": 1})
+        steps = [checkpoint.step for checkpoint in list_checkpoints(temporary) if checkpoint.path]
     console.print(audit_table(run.audit))
     say(f"{folder}: imported {source}; checkpoints at {', '.join(map(str, steps))}.")
 
@@ -109,18 +109,18 @@ def _check_config(config: FinetuneConfig) -> None:
         raise UserError(f"method={config.method.name}: what the checkpoints hold says how they were trained; drop it.")
 
 
-def _as_trained(config: FinetuneConfig, external: ExternalRun) -> tuple[FinetuneConfig, list[str]]:
-    """The configuration with what the trainer's files say in place of defaults, and the settings they do not say."""
-    steps = sorted({one.step for one in external.checkpoints})
-    said = dict(_reported(external, steps[-1]))
+def _reported_config(config: FinetuneConfig, external: ExternalRun) -> tuple[FinetuneConfig, list[str]]:
+    """The configuration with the settings that the trainer's files report, and the names of the others."""
+    steps = sorted({checkpoint.step for checkpoint in external.checkpoints})
+    reported = dict(_reported(external, steps[-1]))
     seed = external.count("seed", 0)
     recipe = replace(
         config.recipe,
-        **({"lr": None} | said),
+        **({"lr": None} | reported),
         checkpoints=CheckpointConfig(steps=steps),
     )
     stage = StageConfig(set=config.data.stages[0].set)
-    unknown = [one.name for one in fields(RecipeConfig) if one.name not in {*said, *_GIVEN_BY_USER}]
+    unknown = [field.name for field in fields(RecipeConfig) if field.name not in {*reported, *_GIVEN_BY_USER}]
     known = replace(config, recipe=recipe, data=replace(config.data, stages=[stage]))
     return known if seed is None else replace(known, seed=seed), unknown
 
@@ -145,9 +145,11 @@ def _reported(external: ExternalRun, steps: int) -> Iterator[tuple[str, Any]]:
         yield "warmup", warmup / steps if warmup >= 1 else warmup
 
 
-def _compared(loaded: LoadedModel, config: FinetuneConfig, external: ExternalRun) -> Iterator[tuple[int, Changed]]:
-    """Every checkpoint beside the base, the last one first: it tells what trained. One is in memory at a time."""
-    for checkpoint in sorted(external.checkpoints, key=lambda one: one.step, reverse=True):
+def _changes_from_base(
+    loaded: LoadedModel, config: FinetuneConfig, external: ExternalRun
+) -> Iterator[tuple[int, Changed]]:
+    """Changes from the base by step, the last step first: it shows what trained. One is in memory at a time."""
+    for checkpoint in sorted(external.checkpoints, key=lambda saved: saved.step, reverse=True):
         yield checkpoint.step, changed(loaded, config.model, config.seed, checkpoint)
 
 
@@ -173,34 +175,38 @@ def _digest(delta: Mapping[str, Tensor], method: str) -> str:
     return tensors_digest({name: value.contiguous() for name, value in delta.items()}, asdict(Method(name=method)))
 
 
-def _refuse_another(folder: Path, step: int, one: Changed, method: str) -> bool:
-    """Whether a step is there with these very weights.
+def _is_imported(folder: Path, step: int, change: Changed, method: str) -> bool:
+    """Whether a folder has this step with the same weights.
 
     Raises:
-        UserError: it is there with others.
+        UserError: it has the step with other weights.
     """
-    there = {one.step: one.digest for one in list_checkpoints(folder) if one.path and not one.variant}
-    if step in there and there[step] != _digest(one.delta, method):
+    digests = {
+        checkpoint.step: checkpoint.digest
+        for checkpoint in list_checkpoints(folder)
+        if checkpoint.path and not checkpoint.variant
+    }
+    if step in digests and digests[step] != _digest(change.delta, method):
         raise UserError(
             f"step {step} is there twice with different weights. The final weights may be the best checkpoint's "
             "instead of the last one's (load_best_model_at_end): import the checkpoint-<step> folders from a folder of "
             "their own. If the files have changed since an earlier import, give this one another name=..."
         )
-    return step in there
+    return step in digests
 
 
-def _verify(
+def _verify_import(
     folder: Path,
     config: FinetuneConfig,
     stages: Sequence[Stage],
     loaded: LoadedModel,
-    found: Iterable[tuple[int, Changed]],
+    changes: Iterable[tuple[int, Changed]],
 ) -> None:
     """Check that a folder holds the same import already."""
     if IMPORTED not in read_run(folder).environment:
         raise UserError(f"{folder} holds a run that was trained here; give the import another name=...")
     check_same(folder, config, [stage.data_digest for stage in stages], loaded.digest)
-    for step, one in found:
-        if not _refuse_another(folder, step, one, config.method.name):
+    for step, change in changes:
+        if not _is_imported(folder, step, change, config.method.name):
             raise UserError(f"{folder} lacks its checkpoint at step {step}; delete the folder and import again.")
     say(f"{folder}: already imported.")

@@ -47,11 +47,13 @@ def models_plan(configs: Sequence[FinetuneConfig], as_json: bool) -> None:
     for config in configs:
         sizes = read_sizes(config.model)
         table = _table(config, sizes)
-        cases = [Case("as given", config), *changes(config), *usual(config)]
+        cases = [Case("as given", config), *memory_savings(config), *usual_recipes(config)]
         for case in cases:
-            found = [plan_row(case, sizes, devices) for devices in DEVICES]
-            rows += found
-            _add(table, found[0], found[-1], end=case in (cases[0], cases[-len(list(usual(config))) - 1]))
+            case_rows = [plan_row(case, sizes, devices) for devices in DEVICES]
+            rows += case_rows
+            _add_row(
+                table, case_rows[0], case_rows[-1], end=case in (cases[0], cases[-len(list(usual_recipes(config))) - 1])
+            )
         if not as_json:
             print_rows(table, [], as_json=False)
     if as_json:
@@ -61,43 +63,43 @@ def models_plan(configs: Sequence[FinetuneConfig], as_json: bool) -> None:
 def plan_row(case: Case, sizes: Sizes, devices: int) -> dict[str, object]:
     """One case on some devices, in GiB on each."""
     config, model = case.config, case.config.model
-    whole = model.quantisation is Quantisation.nf4 or config.recipe.optimiser is Optimiser.adamw_8bit
-    config = replace(config, sharding=Sharding.none if devices == 1 or whole else Sharding.fsdp2)
+    is_unshardable = model.quantisation is Quantisation.nf4 or config.recipe.optimiser is Optimiser.adamw_8bit
+    config = replace(config, sharding=Sharding.none if devices == 1 or is_unshardable else Sharding.fsdp2)
     setting = setting_of(config, devices)
-    found = estimate(sizes, setting)
+    memory = estimate(sizes, setting)
     return {
         "model": model.path,
         "recipe": case.name,
         "devices": devices,
         "sharding": str(config.sharding),
-        **{name: round(value / GIB, 3) for name, value in asdict(found).items()},
-        "total": round(found.total / GIB, 3),
-        **{f"fits_{card}": found.fits(card) for card in CARDS},
+        **{name: round(value / GIB, 3) for name, value in asdict(memory).items()},
+        "total": round(memory.total / GIB, 3),
+        **{f"fits_{card}": memory.fits(card) for card in CARDS},
         "sizes": "nominal" if sizes.nominal else "read",
         "trained": trained_parameters(sizes, setting),
     }
 
 
-def changes(config: FinetuneConfig) -> Iterator[Case]:
-    """What takes less than the recipe as given: each change by itself, then those of the recipe together."""
+def memory_savings(config: FinetuneConfig) -> Iterator[Case]:
+    """Changes that save memory: each by itself, then those of the recipe together."""
     recipe, model = config.recipe, config.model
-    once = {"gradient_accumulation": recipe.batch_size}
+    accumulation = {"gradient_accumulation": recipe.batch_size}
     steps: Mapping[str, Mapping[str, object]] = {
-        f"gradient_accumulation={recipe.batch_size}": once,
+        f"gradient_accumulation={recipe.batch_size}": accumulation,
         "gradient_checkpointing=true": {"gradient_checkpointing": True},
         "optimiser=adamw_8bit": {"optimiser": Optimiser.adamw_8bit},
-        "these three": {**once, "gradient_checkpointing": True, "optimiser": Optimiser.adamw_8bit},
+        "these three": {**accumulation, "gradient_checkpointing": True, "optimiser": Optimiser.adamw_8bit},
     }
     for name, changed in steps.items():
-        after = replace(recipe, **changed)  # type: ignore[arg-type]
-        if after != recipe:
-            yield Case(name, replace(config, recipe=after))
+        changed_recipe = replace(recipe, **changed)  # type: ignore[arg-type]
+        if changed_recipe != recipe:
+            yield Case(name, replace(config, recipe=changed_recipe))
     if model.dtype is Dtype.fp32:
         yield Case("model.dtype=bf16", replace(config, model=replace(model, dtype=Dtype.bf16)))
 
 
-def usual(config: FinetuneConfig) -> Iterator[Case]:
-    """The recipes one chooses from, on the same model and with the rest of the recipe as given."""
+def usual_recipes(config: FinetuneConfig) -> Iterator[Case]:
+    """The usual recipes, on the same model and with the rest of the recipe as given."""
     lora = config.method if isinstance(config.method, LoRA) else LoRA()
     kinds: Mapping[str, tuple[Sequence[str], Method, Mapping[str, object]]] = {
         "full": (PARTS, Method(), {}),
@@ -110,10 +112,10 @@ def usual(config: FinetuneConfig) -> Iterator[Case]:
             {"dtype": Dtype.bf16, "quantisation": Quantisation.nf4},
         ),
     }
-    for name, (parts, method, held) in kinds.items():
+    for name, (parts, method, model_changes) in kinds.items():
         recipe = replace(config.recipe, parts=list(parts), language_last_layers=None)
         model = replace(config.model, quantisation=Quantisation.none)
-        yield Case(name, replace(config, recipe=recipe, method=method, model=replace(model, **held)))  # type: ignore[arg-type]
+        yield Case(name, replace(config, recipe=recipe, method=method, model=replace(model, **model_changes)))  # type: ignore[arg-type]
 
 
 def _table(config: FinetuneConfig, sizes: Sizes) -> Table:
@@ -137,7 +139,7 @@ def _table(config: FinetuneConfig, sizes: Sizes) -> Table:
     return table
 
 
-def _add(table: Table, recipe_alone: Mapping[str, object], shared: Mapping[str, object], end: bool) -> None:
+def _add_row(table: Table, recipe_alone: Mapping[str, object], shared: Mapping[str, object], end: bool) -> None:
     cells = [f"{recipe_alone[name]:.1f}" for name in (*_MEMORY_COLUMNS, "total")]
     fits = " ".join(str(card) for card in CARDS if recipe_alone[f"fits_{card}"])
     table.add_row(str(recipe_alone["recipe"]), *cells, fits or "-", f"{shared['total']:.1f}", end_section=end)

@@ -34,7 +34,7 @@ def _model_rows(table: Table, config: ModelConfig) -> list[dict[str, object]]:
     for count in counted.parts:
         linear = len(linear_layers(model, count.part))
         table.add_row(config.path, count.part, f"{count.total:,}", str(linear))
-        within = {one.part: one.total for one in modules if one.part.startswith(f"{count.part}.")}
+        within = {module.part: module.total for module in modules if module.part.startswith(f"{count.part}.")}
         for word, total in within.items():
             of_word = str(len(linear_layers(model, word))) if is_word(word) else ""
             table.add_row(config.path, f"  {word}", f"{total:,}", of_word)

@@ -25,8 +25,8 @@ _MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
-class Page:
-    """What was made."""
+class WrittenReport:
+    """The files of a report."""
 
     page: Path
     figures: Sequence[Path]
@@ -35,14 +35,14 @@ class Page:
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """Options of the command line."""
 
     flips: int = 600
     """Items in the flip explorer, at most."""
     open_page: bool = False
 
 
-def make(path: Path, options: Options) -> Page:
+def make_report(path: Path, options: Options) -> WrittenReport:
     """Write report.html and figures/ into the folder of a run or a sweep.
 
     Raises:
@@ -50,19 +50,22 @@ def make(path: Path, options: Options) -> Page:
     """
     with working(f"reading the tables and answers of {path}"):
         contents = gather(path, options.flips)
-    made = _write(path, contents, with_files=True)
+    written = _write(path, contents, with_files=True)
     _open(path, options)
-    return made
+    return written
 
 
-def _write(path: Path, contents: ReportContents, with_files: bool) -> Page:
+def _write(path: Path, contents: ReportContents, with_files: bool) -> WrittenReport:
     from forgetbench.reporting.charts import figures, vega_spec  # Altair takes a second to load
     from forgetbench.reporting.static_figures import save_figures
 
     with working(f"drawing {path / PAGE}"):
         drawn = figures(contents.tables)
         files = save_figures(drawn, path / "figures") if with_files else []
-    page = [DrawnFigure(one.name, one.title, one.caption, one.alt_text, vega_spec(one, "page")) for one in drawn]
+    page = [
+        DrawnFigure(figure.name, figure.title, figure.caption, figure.alt_text, vega_spec(figure, "page"))
+        for figure in drawn
+    ]
     html = render(contents, page)
     write_text(path / PAGE, html)
     size = len(html.encode()) / _MEGABYTE
@@ -71,7 +74,7 @@ def _write(path: Path, contents: ReportContents, with_files: bool) -> Page:
         f"{path / PAGE} ({size:.1f} MB, {len(drawn)} figures, {len(contents.flips)} of {contents.n_flips or 0} flips)"
         + also_written
     )
-    return Page(path / PAGE, files)
+    return WrittenReport(path / PAGE, files)
 
 
 def _open(path: Path, options: Options) -> None:
@@ -81,37 +84,37 @@ def _open(path: Path, options: Options) -> None:
 
 def watch(path: Path, options: Options) -> None:
     """Write the page whenever a table changes, until Ctrl-C; then once more, without its refreshing itself."""
-    seen: frozenset[tuple[str, int, int]] | None = None
-    shown: ReportContents | None = None
+    last_tables: frozenset[tuple[str, int, int]] | None = None
+    last_contents: ReportContents | None = None
     last_message = ""
     say(f"Watching {path}; Ctrl-C ends it.")
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way of saying Ctrl-C
+    old_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way of saying Ctrl-C
     try:
         while True:
-            found = _tables(path)
-            if found != seen:
+            tables = _table_states(path)
+            if tables != last_tables:
                 try:
                     contents = gather(path, options.flips, refresh_s=_REFRESH_S)
                     _write(path, contents, with_files=False)
-                    if shown is None:
+                    if last_contents is None:
                         _open(path, options)
-                    seen, shown = found, contents
+                    last_tables, last_contents = tables, contents
                 except UserError as error:  # not begun yet, or a table is damaged: the next look may find it whole
                     if last_message != (last_message := str(error)):
                         say(f"Waiting: {error}")
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
-        if shown is not None:
-            _write(path, replace(shown, refresh_s=None), with_files=True)
+        if last_contents is not None:
+            _write(path, replace(last_contents, refresh_s=None), with_files=True)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, old_handler)
 
 
-def _tables(path: Path) -> frozenset[tuple[str, int, int]]:
+def _table_states(path: Path) -> frozenset[tuple[str, int, int]]:
     """Name, time and size of every table and run.json, of the folder's run or its points."""
-    found = set()
+    states = set()
     for pattern in ("*.csv", "*/*.csv", "run.json", "*/run.json"):
         for file in path.glob(pattern):
             with suppress(FileNotFoundError):  # replaced in between
-                found.add((str(file), file.stat().st_mtime_ns, file.stat().st_size))
-    return frozenset(found)
+                states.add((str(file), file.stat().st_mtime_ns, file.stat().st_size))
+    return frozenset(states)

@@ -10,7 +10,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.shell import argument
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.evaluation.cells import CellStore
-from forgetbench.evaluation.evaluate import Work, plan, stored_cells
+from forgetbench.evaluation.evaluate import PlannedCell, plan, stored_cells
 from forgetbench.evaluation.external import external_cells
 from forgetbench.evaluation.representation import plan_representation, stored_measures
 from forgetbench.evaluation.sets import load_sets
@@ -44,7 +44,7 @@ def score(config: ScoreConfig, outputs: Path) -> None:
     Raises:
         UserError: there are no such predictions, some of them are missing, or they do not fit the data.
     """
-    tables, folder = _score_run(config.run, config) if config.run else _score_elsewhere(config, outputs)
+    tables, folder = _score_run(config.run, config) if config.run else _score_external(config, outputs)
     numbers = score_numbers(tables.matrix, tables.summary, read_table(folder / GUARD))
     send_scores(config.tracker, folder, numbers)
     if config.lm_eval:
@@ -57,11 +57,11 @@ def _score_run(address: str, config: ScoreConfig) -> tuple[Tables, Path]:
     checkpoints, subject = run.checkpoints(config.matrix.steps), run_subject(run)
     outputs, matrix = outputs_of(run, Path(config.outputs)), with_tasks(config.matrix, subject, catalogue)
     _check_checkpoints(run, config.partial)
-    before = recall(run.folder)
-    engine = config.engine_name or (before.engine if before else None)
+    last_scored = recall(run.folder)
+    engine = config.engine_name or (last_scored.engine if last_scored else None)
     engine = None if engine == Engine.transformers else engine
     scored = Scored(matrix_settings(config.matrix), config.manifests, outputs, engine)
-    if before is None:
+    if last_scored is None:
         say(
             f"{run.folder} does not tell how it was scored (no {FILE}): it is scored by the matrix of this command, "
             f"{_described(config.matrix)}, from the cells in {outputs}."
@@ -70,15 +70,16 @@ def _score_run(address: str, config: ScoreConfig) -> tuple[Tables, Path]:
     sets = load_sets(matrix, catalogue)
     planned = plan(digest, checkpoints, sets, matrix, engine)
     cells = stored_cells(planned, CellStore(outputs, matrix.reasoning.marks))
-    found = {one.work.digest for one in cells}
-    is_same = before is not None and (before.matrix, before.engine) == (scored.matrix, engine)
-    if missing := [work for work in planned if work.digest not in found]:
+    stored_digests = {cell.work.digest for cell in cells}
+    is_same = last_scored is not None and (last_scored.matrix, last_scored.engine) == (scored.matrix, engine)
+    if missing := [work for work in planned if work.digest not in stored_digests]:
         names = _named(missing)
         if not (config.partial and cells):
-            last, same = (f" matrix={LAST}", "") if is_same else ("", " with the same matrix")
+            last_option, same_matrix = (f" matrix={LAST}", "") if is_same else ("", " with the same matrix")
             raise UserError(
                 f"{run.folder}: {len(missing)} of {len(planned)} cells are not in {outputs}, so its tables stay as "
-                f"they are:\n{names}\n`forgetbench eval-matrix {argument('run', run.folder)}{last}`{same} makes them; "
+                f"they are:\n{names}\n"
+                f"`forgetbench eval-matrix {argument('run', run.folder)}{last_option}`{same_matrix} makes them; "
                 "--partial makes the tables without them. (Items, weights, matrix.batch_size and "
                 ".precision are part of a cell.)"
             )
@@ -101,15 +102,15 @@ def _check_checkpoints(run: Run, partial: bool) -> None:
         say(f"{message}; these rows are left out.")
 
 
-def _score_elsewhere(config: ScoreConfig, outputs: Path) -> tuple[Tables, Path]:
+def _score_external(config: ScoreConfig, outputs: Path) -> tuple[Tables, Path]:
     assert config.predictions is not None
     catalogue, folder = Catalogue(config.manifests), outputs / config.name
     if (folder / "run.json").is_file():
         raise UserError(f"name: {folder} holds a run of its own; give these predictions another name.")
     subject = bare_subject(folder, config.model_name, config.data, None, catalogue)
     store = CellStore(outputs, config.matrix.reasoning.marks)
-    cells, told = external_cells(Path(config.predictions), config.matrix, catalogue, store, config.partial)
-    for line in told:
+    cells, messages = external_cells(Path(config.predictions), config.matrix, catalogue, store, config.partial)
+    for line in messages:
         say(line)
     if not cells:
         raise UserError("No predictions to score: name other datasets (matrix=..., matrix.datasets=[...]) or folders.")
@@ -117,7 +118,7 @@ def _score_elsewhere(config: ScoreConfig, outputs: Path) -> tuple[Tables, Path]:
     return write_tables(subject, cells, catalogue, scored), folder
 
 
-def _named(missing: Sequence[Work]) -> str:
+def _named(missing: Sequence[PlannedCell]) -> str:
     """The first of the cells that are not there, a line each, and how many others."""
     lines = [
         f"  {work.checkpoint.name}, {work.dataset.manifest.name}, {work.settings.decoding}" for work in missing[:_NAMED]

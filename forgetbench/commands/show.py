@@ -30,7 +30,7 @@ from forgetbench.terminal.wording import first_decoding
 
 
 @dataclass(frozen=True)
-class Shown:
+class StoredTables:
     """A run, or the runs of a sweep, as far as they are scored."""
 
     folder: Path
@@ -42,7 +42,7 @@ class Shown:
 
     @property
     def is_run(self) -> bool:
-        """Whether the folder is the run's own, and not a sweep's."""
+        """Whether the folder is a run's, not a sweep's."""
         return [run.folder for run in self.runs] == [self.folder]
 
     def rows(self) -> pd.DataFrame:
@@ -52,10 +52,10 @@ class Shown:
     def parts(self) -> Iterator[RenderableType]:
         """What a terminal shows."""
         for run in self.runs:  # those that were held to a budget of forgetting
-            if found := ending_of(run.folder):
-                yield unwrapped(ending_line(run.name, found))
+            if ending := ending_of(run.folder):
+                yield unwrapped(ending_line(run.name, ending))
         if self.scores.empty:
-            yield from _unscored(self.runs)
+            yield from _unscored_parts(self.runs)
         elif len(self.runs) == 1:
             if (continual := self.runs[0].folder / COURSE).is_file():
                 yield course_table(read_table(continual))
@@ -71,8 +71,8 @@ class Shown:
                 yield unwrapped(f"not scored yet: {', '.join(waiting)}")
 
 
-def read_shown(path: Path) -> Shown:
-    """What `show` shows of the folder of a run or a sweep.
+def read_stored_tables(path: Path) -> StoredTables:
+    """The stored tables of a run or a sweep.
 
     Raises:
         UserError: there is no run, or two engines scored them.
@@ -86,30 +86,30 @@ def read_shown(path: Path) -> Shown:
             ([run.matrix for run in runs], MATRIX_COLUMNS),
         )
     )
-    return Shown(path, runs, scores, matrix)
+    return StoredTables(path, runs, scores, matrix)
 
 
-def print_shown(shown: Shown, as_json: bool) -> None:
+def print_stored_tables(tables: StoredTables, as_json: bool) -> None:
     """A table in a terminal, tab-separated rows in a pipe, JSON if asked for.
 
     Raises:
         UserError: there are no rows for a program.
     """
     if as_json or not console.is_terminal:
-        if shown.scores.empty:
-            raise UserError(f"{shown.folder} {_waits(shown.folder)}")
-        sys.stdout.write(to_json(shown.rows()) if as_json else to_tsv(shown.rows()))
+        if tables.scores.empty:
+            raise UserError(f"{tables.folder} {_unscored_message(tables.folder)}")
+        sys.stdout.write(to_json(tables.rows()) if as_json else to_tsv(tables.rows()))
         return
-    print_parts(console, shown.parts())
+    print_parts(console, tables.parts())
 
 
-def _unscored(runs: Sequence[StoredRun]) -> Iterator[RenderableType]:
+def _unscored_parts(runs: Sequence[StoredRun]) -> Iterator[RenderableType]:
     for run in runs:
         if run.run:
             yield audit_table(run.run.audit)
         yield training_lines(read_table(run.folder / "train.csv"))
-        yield unwrapped(f"{run.folder} {_waits(run.folder)}")
+        yield unwrapped(f"{run.folder} {_unscored_message(run.folder)}")
 
 
-def _waits(folder: Path) -> str:
+def _unscored_message(folder: Path) -> str:
     return f"has no scores yet: forgetbench eval-matrix {argument('run', folder)}"

@@ -67,18 +67,20 @@ def summarise_sweep(folder: Path, points: Sequence[Path]) -> None:
     )
     runs = named(points)
     has_seeds, sequences = len({run.recipe for run in runs}) < len(runs), continual_runs(runs)
-    further = {
+    extra_tables = {
         **({REPRESENTATION: joined_representation(measured)} if measured else {}),
         **({GUARD: pd.concat([read_table(path) for path in guarded], ignore_index=True)} if guarded else {}),
         **({DRIFT: joined_drift(drifted)} if drifted else {}),
         **({_SEEDS: seed_rows(last_pairs(runs))} if has_seeds else {}),
         **({STRATEGIES: strategy_rows(sequences)} if sequences else {}),
     }
-    for name, table in further.items():
+    for name, table in extra_tables.items():
         write_csv(table, folder / name)
-    remove_all((folder / name for name in {REPRESENTATION, DRIFT, GUARD, _SEEDS, STRATEGIES} - further.keys()), folder)
-    if STRATEGIES in further:
-        print_result(strategy_table(further[STRATEGIES]))
+    remove_all(
+        (folder / name for name in {REPRESENTATION, DRIFT, GUARD, _SEEDS, STRATEGIES} - extra_tables.keys()), folder
+    )
+    if STRATEGIES in extra_tables:
+        print_result(strategy_table(extra_tables[STRATEGIES]))
     decodings = sorted(set(tables["matrix.csv"]["decoding"]))
     if decodings:
         notes = endings(points)

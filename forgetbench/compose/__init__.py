@@ -14,11 +14,11 @@ from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from forgetbench.compose.launchers import check_launcher, no_ray, process_failure, shared_overrides
+from forgetbench.compose.launchers import check_launcher, process_failure, ray_failure, shared_overrides
 from forgetbench.compose.overrides import parse
 from forgetbench.compose.points import DiskRefusedError, FailedPoint, PointTask, failed_point, output_folder, point_job
-from forgetbench.compose.searching import Searched, UnfinishedError
-from forgetbench.compose.session import opened, without_hydra
+from forgetbench.compose.searching import SearchSession, UnfinishedError
+from forgetbench.compose.session import open_session, without_hydra
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import naming
@@ -34,45 +34,45 @@ def compose(kind: type[C], overrides: Sequence[str]) -> C:
     Raises:
         UserError: the overrides or the files they choose cannot run; the message lists everything that is wrong.
     """
-    with opened(kind, overrides) as session:
+    with open_session(kind, overrides) as session:
         return cast(C, session.check(session.compose()))
 
 
 def composed_yaml(kind: type[C], overrides: Sequence[str]) -> str:
     """What `--cfg` prints: the composed config, each missing value as ???; for a sweep, its points as comments."""
-    with opened(kind, _with_grid(overrides) if kind is SweepConfig else overrides) as session:
+    with open_session(kind, _with_grid(overrides) if kind is SweepConfig else overrides) as session:
         config = session.compose()
         points = [f"# point: {' '.join(point)}\n" for point in session.points(config)]
         return "".join(points) + OmegaConf.to_yaml(without_hydra(config), resolve=True)
 
 
 def run(kind: type[C], overrides: Sequence[str], task: Callable[[C, Path], T]) -> T:
-    """Run `task(config, run folder)` once, through Hydra's run; what it returns."""
+    """Run `task(config, run folder)` once, through Hydra's run, and return its result."""
     failed: list[Exception] = []
-    made: list[T] = []
+    results: list[T] = []
 
     def job(config: DictConfig) -> None:
         try:
-            made.append(task(cast(C, OmegaConf.to_object(config)), output_folder()))
+            results.append(task(cast(C, OmegaConf.to_object(config)), output_folder()))
         except Exception as error:
             # Hydra prints a line of its own about any exception that leaves a job, and cuts its traceback.
             failed.append(error)
             with suppress(OSError):  # Hydra made it; not empty, it holds a run
                 output_folder().rmdir()
 
-    with opened(kind, overrides) as session:
+    with open_session(kind, overrides) as session:
         session.check(session.compose())
         session.hydra.run(session.name, job, session.lines)
     if failed:
         raise failed[0]
-    return made[0]
+    return results[0]
 
 
 def sweep(
     overrides: Sequence[str],
     task: PointTask,
     summarise: Callable[[Path, Sequence[Path]], None] = lambda *_: None,
-    search: Callable[[Searched, Path], None] = lambda *_: None,
+    search: Callable[[SearchSession, Path], None] = lambda *_: None,
 ) -> list[FailedPoint]:
     """Run `task(config, point folder)` for every point through Hydra's multirun, or let `search` choose the points.
 
@@ -88,39 +88,41 @@ def sweep(
         UserError: the configuration cannot run, the sweep's folder holds a run, or no Ray could be joined.
         OSError: the disk takes no more.
     """
-    with opened(SweepConfig, _with_grid(overrides)) as session:
+    with open_session(SweepConfig, _with_grid(overrides)) as session:
         sweep_config = session.compose()
         launcher = OmegaConf.to_container(sweep_config.hydra.launcher)
         check_launcher(launcher)
-        searched = Searched(session, sweep_config) if sweep_config.search.space else None
-        known = [] if searched else session.check_points(sweep_config)
+        search_session = SearchSession(session, sweep_config) if sweep_config.search.space else None
+        folder_names = [] if search_session else session.check_points(sweep_config)
         folder = Path(sweep_config.hydra.sweep.dir)
         if (folder / "run.json").exists():
             raise UserError(f"{folder} holds a run, not a sweep; give the sweep another name=...")
         with only_command(folder):
-            if searched:
-                return _searched(searched, folder, search, launcher)
+            if search_session:
+                return _run_search(search_session, folder, search, launcher)
             with _launching(folder, launcher):
                 session.hydra.multirun(
-                    session.name, point_job(task, known), [*session.lines, *shared_overrides(folder)]
+                    session.name, point_job(task, folder_names), [*session.lines, *shared_overrides(folder)]
                 )
-            points = [folder / name for name in known] or sorted(one for one in folder.glob("[!.]*") if one.is_dir())
+            points = [folder / name for name in folder_names] or sorted(
+                path for path in folder.glob("[!.]*") if path.is_dir()
+            )
             failed = [point for point in (failed_point(path) for path in points) if point is not None]
-            without = {point.folder for point in failed}
-            summarise(folder, [point for point in points if point not in without])
+            failed_folders = {point.folder for point in failed}
+            summarise(folder, [point for point in points if point not in failed_folders])
     return failed
 
 
-def _searched(
-    searched: Searched, folder: Path, search: Callable[[Searched, Path], None], launcher: Any
+def _run_search(
+    search_session: SearchSession, folder: Path, search: Callable[[SearchSession, Path], None], launcher: Any
 ) -> list[FailedPoint]:
     with _launching(folder, launcher):
         try:
-            search(searched, folder)
+            search(search_session, folder)
         except UnfinishedError:
-            return searched.unfinished()
+            return search_session.unfinished()
         return []
-    return searched.unfinished()
+    return search_session.unfinished()
 
 
 @contextmanager
@@ -132,7 +134,7 @@ def _launching(folder: Path, launcher: Any) -> Iterator[None]:
     except DiskRefusedError as stopped:
         raise cast(OSError, stopped.args[0]) from stopped
     except Exception as error:
-        if refusal := no_ray(error, launcher):
+        if refusal := ray_failure(error, launcher):
             raise UserError(refusal) from error
         failure = process_failure(error)
         if failure is None:

@@ -27,7 +27,7 @@ from forgetbench.core.yaml_files import read_yaml
 
 _LAUNCHERS = ("launcher", "hydra/launcher")
 _OF_GROUPS = {"schema", *(group for groups in GROUPS.values() for group in groups)} - {"launcher"}
-"""What a file's defaults may be taken from."""
+"""Groups that a file's defaults may name."""
 _OF_SWEEPERS = {"hydra/sweeper", "hydra/sweeper/sampler"}
 _SWEEPER = {
     *("params", "search_space", "sampler", "direction", "n_trials", "n_jobs", "max_failure_rate", "study_name"),
@@ -37,13 +37,13 @@ _SWEEPER = {
 _ENTRY = re.compile(r"(?:(?:override|optional) )*(/?)(\w+(?:/[\w.+-]+)*)(?:@([\w.]+))?", re.ASCII)
 _OPTION = re.compile(r"[^/\\:~$]+")
 _INSIDE = ("outputs", "run", "name")
-"""Keys that say where is written: in a file, below the working folder."""
+"""Keys that name output folders: in a file, below the working folder only."""
 _CODE = ("_target_", "_partial_", "_args_", "()", "trust_remote_code")
 """Keys that name code, or allow it to be run."""
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
-    """Hydra's reader of files, which refuses what a file may not say; its name is the one that Hydra registers."""
+    """Hydra's reader of files, which refuses what a file may not say; Hydra registers it by its class name."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read and check one file.
@@ -57,34 +57,34 @@ class FileConfigSource(file_config_source.FileConfigSource):
         content = read_yaml(path)
         if content is not None and not (isinstance(content, dict) and all(isinstance(key, str) for key in content)):
             raise UserError(f"{path}: a mapping of keys to values is expected, such as `lr: 1e-4`.")
-        found = super().load_config(config_path)
+        config_result = super().load_config(config_path)
         is_root = "/" not in config_path and folder == os.path.realpath(shipped("conf"))
         if not is_root and not config_path.startswith(tuple(f"{group}/" for group in _LAUNCHERS)):
             shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-            for problem in _problems(found, config_path.partition("/")[0], shown):
+            for problem in _problems(config_result, config_path.partition("/")[0], shown):
                 raise UserError(f"{path}: {problem} (docs/safety.md).")
-        return found
+        return config_result
 
 
 @contextmanager
 def files_checked() -> Iterator[None]:
-    """Have Hydra read files by `FileConfigSource`; afterwards, a program's own by what read them before."""
+    """Have Hydra read files with `FileConfigSource`; restore the reader of the calling program afterwards."""
     Plugins.instance()  # registers Hydra's own
     readers, scheme = SourcesRegistry.instance().types, FileConfigSource.scheme()
-    before = readers[scheme]
+    replaced_reader = readers[scheme]
     readers[scheme] = FileConfigSource
     try:
         yield
     finally:
-        readers[scheme] = before
+        readers[scheme] = replaced_reader
 
 
-def _problems(found: ConfigResult, group: str, path: Path) -> Iterator[str]:
-    content = OmegaConf.to_container(found.config)
+def _problems(config_result: ConfigResult, group: str, path: Path) -> Iterator[str]:
+    content = OmegaConf.to_container(config_result.config)
     check_references(content, path)
     if not isinstance(content, dict):
         return
-    package = (found.header.get("package") or "").removeprefix("_global_.")
+    package = (config_result.header.get("package") or "").removeprefix("_global_.")
     if package.partition(".")[0] == "hydra" or group == "hydra":
         yield f"a file of the package `{package or 'hydra'}`; give keys of hydra on the command line"
     for entry in content.get("defaults") or ():
@@ -116,7 +116,7 @@ def _is_choice(entry: Any, group: str) -> bool:
         return False
     is_known = not match[1] or match[2].partition("/")[0] in _OF_GROUPS
     is_known = is_known or (group == "sweep" and match[2] in _OF_SWEEPERS)
-    return is_known and all(one is None or (isinstance(one, str) and _is_name(one)) for one in options)
+    return is_known and all(option is None or (isinstance(option, str) and _is_name(option)) for option in options)
 
 
 def _is_name(option: str) -> bool:
@@ -129,7 +129,7 @@ def _is_inside(value: Any) -> bool:
 
 
 def _hydra_problems(content: Any, group: str) -> Iterator[str]:
-    """What of a file's `hydra:` is more than a sweep's parameters."""
+    """Problems of a file's `hydra:`, which may hold a sweep's parameters only."""
     sweeper = content.get("sweeper") if isinstance(content, dict) and group == "sweep" else None
     if not isinstance(sweeper, dict) or set(content) != {"sweeper"}:
         given = ", ".join(f"hydra.{key}" for key in content) if isinstance(content, dict) else "hydra"

@@ -12,7 +12,7 @@ from forgetbench.compose.overrides import folder_name, left_out_of_names, parse,
 from forgetbench.config.recipe import MIX_RATIO
 
 _WAYS = {"every": "null", "steps": "[]", "log_spaced": "null"}
-"""How to choose checkpoints, one of the three, and how each says that it does not."""
+"""The three ways of choosing checkpoints, and the value that switches each off."""
 _MIX, _RATIO = "recipe.mix.data", "recipe.mix.ratio"
 _POINT_NAME = "hydra.job.config.override_dirname"
 
@@ -33,7 +33,7 @@ def displaced(parsed: Sequence[Override], config: DictConfig) -> list[str]:
 
 
 def mix_ratio(parsed: Sequence[Override], config: DictConfig) -> list[str]:
-    """The share of auxiliary sets that are named without one, where neither the recipe nor a sweep says it."""
+    """An override with the default mix ratio, where auxiliary sets are named and nothing gives a ratio."""
     given = [override for override in parsed if override.key_or_group == _MIX]
     open_keys = {"recipe", _RATIO, "recipe.mix"}
     if not given or open_keys & axes(parsed, config) or {_RATIO, "recipe.mix"} & keys_of(parsed):
@@ -44,13 +44,13 @@ def mix_ratio(parsed: Sequence[Override], config: DictConfig) -> list[str]:
 
 
 def axes(parsed: Sequence[Override], config: DictConfig) -> set[str]:
-    """What a sweep varies: the keys that its file sweeps, even if the command line narrows them, and its own."""
+    """Keys that a sweep varies: those of its file, even if the command line narrows them, and swept overrides."""
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}
     return {*map(str, params), *keys_of([override for override in parsed if override.is_sweep_override()])}
 
 
 def sweep_names(parsed: Sequence[Override], config: DictConfig) -> list[str]:
-    """Overrides that keep what does not vary out of the names of points, and put it into the sweep's, if it has none.
+    """Overrides that leave constant keys out of the points' names, and put them into the sweep's, if none is given.
 
     So a point's name is the same in whatever order keys are given, and two different sweeps share no folder.
     """
@@ -66,16 +66,16 @@ def sweep_names(parsed: Sequence[Override], config: DictConfig) -> list[str]:
         return lines
     choice = str(config.hydra.runtime.choices.sweep)
     swept = keys_of([override for override in parsed if override.is_sweep_override()])
-    own = f"{choice}-{folder_name(*sorted(swept))}" if choice == "grid" and swept else choice
+    prefix = f"{choice}-{folder_name(*sorted(swept))}" if choice == "grid" and swept else choice
     settings = config.hydra.job.config.override_dirname
-    name = folder_name(own, get_overrides_dirname(constant, [], settings.item_sep, settings.kv_sep))
+    name = folder_name(prefix, get_overrides_dirname(constant, [], settings.item_sep, settings.kv_sep))
     return [*lines, f"name={quoted(name)}"] if name != choice else lines
 
 
 def _values(override: Override) -> list[object]:
-    """The value of an override, or those of a swept one that are known."""
+    """The value of an override, or the known values of a swept override."""
     if not override.is_sweep_override():
         return [override.value()]
     if not override.is_choice_sweep():
         return []
-    return [parse([f"x={one}"])[0].value() for one in override.sweep_string_iterator()]
+    return [parse([f"x={text}"])[0].value() for text in override.sweep_string_iterator()]

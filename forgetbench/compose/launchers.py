@@ -1,4 +1,4 @@
-"""Where the points of a sweep run: what a launcher needs, what it is told, and how it says that a process died."""
+"""Launchers of a sweep's points: what they need, the overrides they get, and the errors of dead processes."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _LAUNCHERS = {"joblib", "submitit", "ray"}
 
 def missing_plugin(text: str) -> str | None:
     """What to install, if `text` is Hydra's refusal of a launcher that an extra brings."""
-    found = re.search(r"hydra/launcher[/=](\w+)", text)
-    extra = EXTRAS.get(found.group(1)) if found else None
-    if found is None or extra is None:
+    match = re.search(r"hydra/launcher[/=](\w+)", text)
+    extra = EXTRAS.get(match.group(1)) if match else None
+    if match is None or extra is None:
         return None
-    return f"{found.group(1)} is not installed: pip install 'forgetbench[{extra}]'"
+    return f"{match.group(1)} is not installed: pip install 'forgetbench[{extra}]'"
 
 
 def check_launcher(launcher: Any) -> None:
@@ -69,7 +69,7 @@ def shared_overrides(folder: Path) -> list[str]:
 
 
 def process_failure(error: Exception) -> str | None:
-    """What to say of a process that died under a launcher; None of any other error."""
+    """The message for a process that died under a launcher; None for any other error."""
     package = type(error).__module__.partition(".")[0]
     if package not in _LAUNCHERS:
         return None
@@ -84,14 +84,14 @@ def process_failure(error: Exception) -> str | None:
     return message
 
 
-def no_ray(error: Exception, launcher: Any) -> str | None:
-    """What to say of a Ray that could not be joined; None of any other error.
+def ray_failure(error: Exception, launcher: Any) -> str | None:
+    """The message for a Ray that could not be joined; None for any other error.
 
     Args:
         error: what ended the sweep.
         launcher: the node `hydra.launcher`.
     """
-    # A point's own error that Ray passes on may be one as well, of a class of Ray's.
+    # A point may raise a ConnectionError, too; Ray passes it on as a class of its own.
     refused = isinstance(error, ConnectionError) and type(error).__module__ == "builtins"
     if not refused or not str(launcher["_target_"]).endswith(".RayLauncher"):
         return None

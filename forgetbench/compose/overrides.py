@@ -39,9 +39,9 @@ def folder_name(*items: str) -> str:
     return name
 
 
-def run_folder(run: str | None, own: str) -> str:
-    """The folder that a command works in: that of the run it was given, or its own."""
-    return run or own
+def run_folder(run: str | None, default: str) -> str:
+    """The folder that a command works in: the given run's, or `default`."""
+    return run or default
 
 
 def left_out_of_names(*others: str) -> list[str]:
@@ -80,24 +80,24 @@ _TOKEN = re.compile(r"""'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[\[\]{}(),:]|[^\[\]{}(),
 
 
 def quoted(value: str) -> str:
-    """A value as Hydra's grammar quotes it, interpolation left to no one."""
+    """A value in quotes of Hydra's grammar, its interpolations escaped."""
     return in_quotes(value).replace("${", "\\${")
 
 
 def as_argument(key: str, value: str) -> str:
-    """The argument that gives a key this very text, as a shell takes it."""
-    own = quoted(value) if "'" in value or '"' in value else f'"{quoted(value)[1:-1]}"'
-    return shlex.quote(f"{key}={own}")
+    """The shell argument that sets a key to exactly this text."""
+    quoted_value = quoted(value) if "'" in value or '"' in value else f'"{quoted(value)[1:-1]}"'
+    return shlex.quote(f"{key}={quoted_value}")
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Overrides as Hydra reads them, one by one, so that a refusal names the one at fault.
+    """Overrides as Hydra reads them, one by one, so that an error names the faulty override.
 
     Hydra's grammar knows the letters a to z, and no `=`, brackets or `~` inside a text without quotes. Where such a
     value can mean nothing but itself, it is taken as it is.
 
     Raises:
-        UserError: one cannot be read; the message shows the argument that can.
+        UserError: an override cannot be read; the message shows an argument that can.
     """
     parser = OverridesParser.create()
     return [_parsed(parser, line) for line in overrides]
@@ -129,16 +129,16 @@ def _unreadable(key: str, value: str) -> str:
         cause = "nothing stands before or after a comma; drop it."
     else:
         cause = "a sign is in the way."
-    meant = f"A value with such signs needs quotes of its own inside those of the shell: {as_argument(key, value)}"
-    return f"{cause} {meant}"
+    advice = f"A value with such signs needs quotes of its own inside those of the shell: {as_argument(key, value)}"
+    return f"{cause} {advice}"
 
 
 def _quoted_where_needed(value: str) -> str:
     """A value that Hydra cannot read, with the quotes that it lacks; empty where these could be set in two ways."""
     if value[:1] + value[-1:] in ("[]", "{}"):
         return "".join(map(_quoted_text, _TOKEN.findall(value)))
-    begun = {"[": "]", "{": "}"}.get(value[:1])
-    if value[:1] in ("'", '"') or (begun and ("," in value or begun not in value)):
+    closing = {"[": "]", "{": "}"}.get(value[:1])
+    if value[:1] in ("'", '"') or (closing and ("," in value or closing not in value)):
         return ""
     if "," not in value:
         return quoted(_expanded(value))
@@ -147,7 +147,7 @@ def _quoted_where_needed(value: str) -> str:
 
 
 def _quoted_text(token: str) -> str:
-    """A run of signs in quotes, unless it has some or is one that holds a list together."""
+    """A token in quotes, unless it needs none, has some already, or is a bracket, comma or colon."""
     text = token.strip()
     is_plain = re.fullmatch(r"[\w./+*%@$?|:-]*", text, re.ASCII)
     return token if is_plain or re.fullmatch(r"[\[\]{}(),:]|'.*'|\".*\"", text, re.DOTALL) else quoted(_expanded(text))

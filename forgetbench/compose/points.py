@@ -1,4 +1,4 @@
-"""One point of a sweep as a launcher runs it, in this process or in one of its own, perhaps on another machine.
+"""One point of a sweep as a launcher runs it, in this process or in another, perhaps on another machine.
 
 While a process works on a point it holds `.lock` in the point's folder; the file is gone when the point has ended, well
 or with an error. So a point without a folder was not begun, and one with the file is under way or lost its process.
@@ -31,7 +31,7 @@ from forgetbench.core.streams import guard_streams
 from forgetbench.terminal.progress import say_progress
 
 PointTask = Callable[[SweepConfig, Path], Any]
-"""What is done for a point; a sweeper or a search gets what it returns."""
+"""The task of a point; a sweeper or a search gets its result."""
 
 ERROR_FILE = "error.txt"
 """What a failed point leaves in its folder."""
@@ -66,7 +66,7 @@ def point_job(task: PointTask, names: Sequence[str] = ()) -> partial[Any]:
         task: what is done for a point.
         names: of all points' folders, as far as they are known in advance.
     """
-    return partial(_point, task=task, home=str(Path.cwd()), names=names, command=os.getpid())
+    return partial(_point, task=task, working_folder=str(Path.cwd()), names=names, command=os.getpid())
 
 
 def output_folder() -> Path:
@@ -88,28 +88,30 @@ def failed_point(folder: Path) -> FailedPoint | None:
 @contextmanager
 def _held(lock: Path) -> Iterator[None]:
     """Hold a point's lock; wait as long as a dead machine's may last."""
-    held = FileLock(lock)
+    file_lock = FileLock(lock)
     try:
-        held.acquire(timeout=0)
+        file_lock.acquire(timeout=0)
     except Timeout:
         sys.stderr.write(f"{lock.parent}: another process is at work on it; waiting {TAKEOVER_S:.0f} s at most.\n")
-        held.acquire(timeout=TAKEOVER_S)
+        file_lock.acquire(timeout=TAKEOVER_S)
     try:
         yield
     finally:
-        held.release()
+        file_lock.release()
 
 
-def _point(config: DictConfig, *, task: PointTask, home: str, names: Sequence[str] = (), command: int = 0) -> Any:
+def _point(
+    config: DictConfig, *, task: PointTask, working_folder: str, names: Sequence[str] = (), command: int = 0
+) -> Any:
     """One job of a multirun; top-level, so that it can be pickled."""
     guard_streams()
     if os.getppid() == command:  # joblib's workers outlive a command that is killed
         end_with_parent()
     try:
-        os.chdir(home)  # relative paths mean the same in every process
+        os.chdir(working_folder)  # relative paths mean the same in every process
     except OSError as error:
         raise UserError(
-            f"{home}: not on {socket.gethostname()}; start the sweep in a folder that all machines share."
+            f"{working_folder}: not on {socket.gethostname()}; start the sweep in a folder that all machines share."
         ) from error
     folder = output_folder()
     lock, error_file = folder / LOCK_FILE, folder / ERROR_FILE
@@ -136,6 +138,6 @@ def _point(config: DictConfig, *, task: PointTask, home: str, names: Sequence[st
 
 
 def _ends_sweep(error: Exception) -> bool:
-    """Whether the next point would meet it as well, after hours of training."""
+    """Whether the next point would meet the same error, after hours of training."""
     is_shared = str(HydraConfig.get().launcher._target_).endswith(_ONE_MACHINE)
     return is_shared and isinstance(error, OSError) and error.errno in _ENDS_SWEEP

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from forgetbench.compose.config_errors import in_our_words
+from forgetbench.compose.config_errors import reworded
 from forgetbench.compose.launchers import missing_plugin
 from forgetbench.compose.overrides import as_argument, left_out_of_names
 from forgetbench.core.errors import UserError
@@ -42,16 +42,16 @@ def check_choice(command: str, group: str, given: str, manifests: Sequence[str])
     if given in ("", "null"):
         raise UserError(f"{group}={given}: '{group}' needs an option; leave it out for the default. {there_is}")
     where = f"conf/{group}/{given}.yaml" + (f" or data_manifests/{given}.yaml" if group == "data" else "")
-    all_ = "" if lists_all in there_is else f"; {lists_all} lists all"
+    see_all = "" if lists_all in there_is else f"; {lists_all} lists all"
     raise UserError(
         f"{group}={given}: '{group}' has no option '{given}'. {there_is}\n"
-        f"An option of your own is a file {where}{all_}."
+        f"An option of your own is a file {where}{see_all}."
     )
 
 
 def several_options(command: str, group: str, given: Sequence[Any]) -> UserError:
     """The refusal of a list of options where a group takes one."""
-    names = [str(one) for one in given]
+    names = [str(option) for option in given]
     grid = f"; a run for each is `forgetbench sweep {group}={','.join(names)}`" if len(names) > 1 else ""
     if group == "matrix" and command != "sweep":
         grid = f"; datasets to score are matrix.datasets=[{','.join(names)}]"
@@ -90,18 +90,18 @@ def bare_word(command: str, word: str, manifests: Sequence[str]) -> UserError:
 
 def keys(config: Any, above: str = "") -> list[str]:
     """Every key of a composed config that holds a value, dotted."""
-    found = []
+    paths = []
     for key in config:
         child = config._get_node(key)
         if isinstance(child, DictConfig) and not child._is_missing() and not child._is_none():
-            found.extend(keys(child, f"{above}{key}."))
+            paths.extend(keys(child, f"{above}{key}."))
         else:
-            found.append(f"{above}{key}")
-    return found
+            paths.append(f"{above}{key}")
+    return paths
 
 
 def knows(config: Any, key: str) -> bool:
-    """Whether the schemas of a composed config declare `key`; what a plain mapping holds is free."""
+    """Whether the schemas of a composed config declare `key`; keys of plain mappings are free."""
     for part in key.split("."):
         if not isinstance(config, DictConfig):
             return False
@@ -136,16 +136,18 @@ def _declares(schema: str, key: str) -> bool:
     return key in getattr(SCHEMAS[schema], "__dataclass_fields__", {})
 
 
-def same_folder(folder: str, one: Sequence[str], other: Sequence[str]) -> UserError:
+def same_folder(folder: str, first: Sequence[str], second: Sequence[str]) -> UserError:
     """The refusal of two points that would share a folder."""
-    decides = [{word for word in point if word.partition("=")[0] not in left_out_of_names()} for point in (one, other)]
+    decides = [
+        {word for word in point if word.partition("=")[0] not in left_out_of_names()} for point in (first, second)
+    ]
     if decides[0] == decides[1]:
         return UserError(
-            f"Two points are the same training ({folder}): {' '.join(one)} and {' '.join(other)}.\n"
+            f"Two points are the same training ({folder}): {' '.join(first)} and {' '.join(second)}.\n"
             "Sweep over keys of the recipe, data, model, method or seed; the matrix is one for all points."
         )
     return UserError(
-        f"Two points would share the folder {folder}: {' '.join(one)} and {' '.join(other)} differ in signs that no "
+        f"Two points would share the folder {folder}: {' '.join(first)} and {' '.join(second)} differ in signs that no "
         "folder's name has. Run them as two sweeps with names of their own (name=...)."
     )
 
@@ -165,18 +167,18 @@ def explain(error: Exception, given: Mapping[str, str], choices: Mapping[str, st
     while chain[-1].__cause__ or chain[-1].__context__:
         chain.append(chain[-1].__cause__ or chain[-1].__context__ or chain[-1])
     text = "\n".join(str(link) for link in chain)
-    # The outermost of OmegaConf's is the formatted one; what it was raised from says less.
+    # OmegaConf's outermost error has the formatted message; its causes say less.
     shown = next((link for link in chain if isinstance(link, OmegaConfBaseException)), error)
     file = re.search(r"In '([^']+)': ", text)
     message = (str(shown).strip().splitlines() or [""])[0]
     if plugin := missing_plugin(text):
         return UserError(plugin)
-    found = re.search(r"full_key: (\S+)", text)
-    if not found:
+    match = re.search(r"full_key: (\S+)", text)
+    if not match:
         plugins = f"\n{PLUGINS}" if "hydra/" in message else ""
-        return UserError(in_our_words(message, "<key>") + plugins)
-    key = full_key(found.group(1), message, given)
-    message = in_our_words(message, key)
+        return UserError(reworded(message, "<key>") + plugins)
+    key = full_key(match.group(1), message, given)
+    message = reworded(message, key)
     if file:
         return UserError(f"{key} (conf/{file.group(1)}.yaml): {message}")
     return UserError(f"{key} ({origin(key, given, choices)}): {message}")
@@ -207,15 +209,15 @@ def origin(key: str, given: Iterable[str], choices: Mapping[str, str | None]) ->
 
 
 def check_shadowing(choices: Mapping[str, str | None]) -> None:
-    """Refuse a file of the user's that Hydra would pass over for a shipped one."""
+    """Refuse a user's file that Hydra would ignore in favour of a shipped file."""
     for group, choice in choices.items():
-        own, ours = (folder / group / f"{choice}.yaml" for folder in (USER_CONF, shipped("conf")))
-        if own.is_file() and ours.is_file() and own.read_bytes() != ours.read_bytes():
-            raise UserError(f"{own}: '{choice}' is the name of a shipped {group}; rename your file.")
+        user_file, shipped_file = (folder / group / f"{choice}.yaml" for folder in (USER_CONF, shipped("conf")))
+        if user_file.is_file() and shipped_file.is_file() and user_file.read_bytes() != shipped_file.read_bytes():
+            raise UserError(f"{user_file}: '{choice}' is the name of a shipped {group}; rename your file.")
 
 
 def check_operation(method: Method, recipe: str) -> None:
-    """Refuse to train plainly, for an operation after training, what the recipe means for a method of its own.
+    """Refuse an operation after training on a recipe that is for another method, which would be trained plainly.
 
     Raises:
         UserError: names the two commands that do it.

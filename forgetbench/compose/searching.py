@@ -1,4 +1,4 @@
-"""What a search is given: a base configuration, a check of every point, and a launcher to run points with."""
+"""What a search works with: a base configuration, a check of every point, and a launcher to run points."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class UnfinishedError(Exception):
     """A point was not finished; the same command goes on with it."""
 
 
-class Searched:
-    """One search, as the command that runs it sees it."""
+class SearchSession:
+    """Checks and launches the points of one search."""
 
     def __init__(self, session: Session, sweep_config: DictConfig) -> None:
         """Check a space.
@@ -44,7 +44,7 @@ class Searched:
         self.space: tuple[Dimension, ...] = read_space(self.config.search.space)
         """What is searched."""
         self.launched: list[Path] = []
-        """Folders of the points that were sent out last."""
+        """Folders of the points that were launched last."""
         self._session, self._sweep_config, self._jobs = session, sweep_config, 0
         self._given = cast(list[str], OmegaConf.to_container(sweep_config.hydra.overrides.task, resolve=False))
         self._folders = dict[tuple[str, ...], str]()
@@ -53,7 +53,7 @@ class Searched:
         """Typed configs of points with every choice, and with the lowest and the highest numbers."""
 
     def _check_given(self) -> None:
-        """Refuse overrides that say otherwise than the space."""
+        """Refuse overrides that contradict the space."""
         if self._session.points(self._sweep_config)[1:]:
             raise UserError("A search chooses its points itself; give no lists of values beside search.space.")
         searched = set(keys(self.space))
@@ -86,7 +86,7 @@ class Searched:
             For each, what the task returned, or None and the reason why it failed.
 
         Raises:
-            UnfinishedError: one was not finished.
+            UnfinishedError: a point was not finished.
         """
         folder = Path(self._sweep_config.hydra.sweep.dir)
         names = [self._folders.get(tuple(point)) or self.check(point)[0] for point in points]
@@ -100,7 +100,7 @@ class Searched:
             hydra_context=context, task_function=point_job(task, names), config=config
         )
         jobs = [[*self._given, *point] for point in points]
-        returned = [one.return_value for one in launcher.launch(jobs, initial_job_idx=self._jobs)]
+        returned = [job.return_value for job in launcher.launch(jobs, initial_job_idx=self._jobs)]
         self._jobs += len(jobs)
         failed = self.unfinished()
         causes = {point.folder: point.cause for point in failed}
@@ -109,5 +109,5 @@ class Searched:
         return [(value, causes.get(path, "")) for path, value in zip(self.launched, returned, strict=True)]
 
     def unfinished(self) -> list[FailedPoint]:
-        """Those of the points that were sent out last that have no result."""
+        """The points of the last launch without a result."""
         return [point for point in map(failed_point, self.launched) if point is not None]

@@ -30,7 +30,7 @@ from forgetbench.compose.checks import problems
 from forgetbench.compose.checks.recipe import unused_mix
 from forgetbench.compose.config_files import files_checked
 from forgetbench.compose.overrides import parse, quoted, register_resolvers
-from forgetbench.compose.remembered import Remembered, register, remembered
+from forgetbench.compose.run_defaults import RunDefaults, register, run_defaults
 from forgetbench.compose.short_forms import LongForms, long_forms
 from forgetbench.compose.targets import check_secrets, check_targets, refusal, resolved
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig
@@ -62,7 +62,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 @contextmanager
-def opened(kind: type[Any], overrides: Sequence[str]) -> Iterator[Session]:
+def open_session(kind: type[Any], overrides: Sequence[str]) -> Iterator[Session]:
     """Hydra with the shipped and the user's configs, and one `data` option per manifest."""
     name = next(name for name, schema in SCHEMAS.items() if schema is kind)
     if words := [word for word in overrides if "=" not in word and not word.startswith("~")]:
@@ -70,34 +70,34 @@ def opened(kind: type[Any], overrides: Sequence[str]) -> Iterator[Session]:
     register_resolvers()
     parsed = parse(overrides)
     chosen = [override.value() for override in parsed if override.key_or_group == "manifests"]
-    known = remembered(kind, parsed)
+    defaults = run_defaults(kind, parsed)
     # Any other value is of the wrong type, which composing says better.
-    typed = chosen[-1] if chosen and isinstance(chosen[-1], list) else known.manifests or USER_MANIFESTS
-    manifests = [str(one) for one in typed]
-    written = long_forms(parsed, manifests)
-    with _callers_hydra_aside(), files_checked():
-        _register(manifests, written.sequences)
-        register(known.scored)
+    typed = chosen[-1] if chosen and isinstance(chosen[-1], list) else defaults.manifests or USER_MANIFESTS
+    manifests = [str(folder) for folder in typed]
+    forms = long_forms(parsed, manifests)
+    with _separate_hydra(), files_checked():
+        _register(manifests, forms.sequences)
+        register(defaults.scored)
         with initialize_config_dir(str(shipped("conf")), job_name="forgetbench", version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
-            yield Session(hydra, name, written, manifests, known)
+            yield Session(hydra, name, forms, manifests, defaults)
 
 
 @contextmanager
-def _callers_hydra_aside() -> Iterator[None]:
-    """Whoever calls a command may be a Hydra program itself, with a configuration and groups of its own."""
+def _separate_hydra() -> Iterator[None]:
+    """Set the caller's Hydra state aside: the caller may be a Hydra program with its own configuration and groups."""
     config, hydra, version = HydraConfig.instance(), GlobalHydra.instance(), VersionBase.instance()
     groups = ConfigStore.instance().repo
     before = config.cfg, hydra.hydra, version.version_base
-    own: dict[str, Any] = {name: dict(groups[name]) for name in ("data", "matrix") if name in groups}
+    saved_groups: dict[str, Any] = {name: dict(groups[name]) for name in ("data", "matrix") if name in groups}
     hydra.clear()
     try:
         yield
     finally:
         for name in ("data", "matrix"):
             groups.pop(name, None)
-        groups.update(own)
+        groups.update(saved_groups)
         config.cfg, version.version_base = before[0], before[2]
         GlobalHydra.instance().hydra = before[1]
 
@@ -108,10 +108,11 @@ def _register(manifests: Sequence[str], sequences: Mapping[str, list[str]]) -> N
     # The store outlives a call, and the next call may be made in another folder.
     store.repo.pop("data", None)
     files = config_files("data")
-    alone = {name: [name] for name in manifest_names(manifests) if name not in files}
-    for name, sets in {**alone, **sequences}.items():
+    single_sets = {name: [name] for name in manifest_names(manifests) if name not in files}
+    for name, sets in {**single_sets, **sequences}.items():
         # A plain node: making a typed one for each of a hundred manifests would take most of a command's start.
-        node = {"defaults": ["/schema/data@_here_", "_self_"], "stages": [{"set": literal(one)} for one in sets]}
+        stages = [{"set": literal(set_name)} for set_name in sets]
+        node = {"defaults": ["/schema/data@_here_", "_self_"], "stages": stages}
         store.store(group="data", name=name, node=node, provider="data_manifests")
 
 
@@ -125,33 +126,33 @@ def _register_schemas() -> None:
 class Session:
     """One command's overrides inside an initialised Hydra."""
 
-    def __init__(self, hydra: Hydra, name: str, written: LongForms, manifests: list[str], known: Remembered) -> None:
+    def __init__(self, hydra: Hydra, name: str, forms: LongForms, manifests: list[str], defaults: RunDefaults) -> None:
         self.hydra = hydra
         self.name = name
         self.mode = RunMode.MULTIRUN if name == "sweep" else RunMode.RUN
-        self.parsed = parsed = written.overrides
-        self.sequences = written.sequences
+        self.parsed = parsed = forms.overrides
+        self.sequences = forms.sequences
         self.manifests = manifests
         self.catalogue = Catalogue(manifests)
-        self.known = known
+        self.defaults = defaults
         self.notes: list[str] = []
         """What was decided for the user; said once, when the configuration can run."""
-        self.lines = [*known.overrides, *map(_line, parsed)]
-        own = USER_CONF.resolve()
-        if own.is_dir() and own != shipped("conf").resolve() and not self._gives("hydra.searchpath"):
-            self.lines.append(f"hydra.searchpath=[{quoted(f'file://{own}')}]")
+        self.lines = [*defaults.overrides, *map(_line, parsed)]
+        user_conf = USER_CONF.resolve()
+        if user_conf.is_dir() and user_conf != shipped("conf").resolve() and not self._has_override("hydra.searchpath"):
+            self.lines.append(f"hydra.searchpath=[{quoted(f'file://{user_conf}')}]")
         check_secrets({override.key_or_group: str(override.input_line) for override in parsed})
         for override in parsed:
             self._check_override(override)
-        if self.name != "score" and self._gives_run() and not self._gives("model.path"):
+        if self.name != "score" and self._has_run_override() and not self._has_override("model.path"):
             self.lines.append("model.path=''")  # the base is where the run says
         if self.mode is RunMode.MULTIRUN:
             self.lines.append("hydra.mode=MULTIRUN")
 
-    def _gives(self, key: str) -> bool:
+    def _has_override(self, key: str) -> bool:
         return any(override.key_or_group == key for override in self.parsed)
 
-    def _gives_run(self) -> bool:
+    def _has_run_override(self) -> bool:
         return any(override.key_or_group == "run" and override.value() is not None for override in self.parsed)
 
     def _check_override(self, override: Override) -> None:
@@ -166,7 +167,7 @@ class Session:
             raise UserError(f"{line}: one {key} at a time; give the commands one by one.")
         if key in GROUPS[self.name] and override.package is None:
             for choice in self._choices(override):
-                if (key, choice) == ("matrix", LAST) and self.known.scored:
+                if (key, choice) == ("matrix", LAST) and self.defaults.scored:
                     continue
                 if choice not in self.sequences:
                     refusals.check_choice(self.name, key, choice, self.manifests)
@@ -174,8 +175,9 @@ class Session:
     def _choices(self, override: Override) -> list[str]:
         """The options that a group's override names, one by one."""
         if override.is_sweep_override():
-            is_glob = override.value_type is ValueType.GLOB_CHOICE_SWEEP
-            return [] if is_glob else [str(parse([f"x={one}"])[0].value()) for one in override.sweep_string_iterator()]
+            if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+                return []
+            return [str(parse([f"x={text}"])[0].value()) for text in override.sweep_string_iterator()]
         if isinstance(override.value(), dict):
             raise UserError(
                 f"{override.input_line}: give the keys one by one, such as {override.key_or_group}.<key>=..."
@@ -229,18 +231,20 @@ class Session:
     def _refusal(self, error: Exception, parsed: Sequence[Override]) -> UserError:
         if refused := refusal(error):
             return refused
-        given = _values(parsed)
-        chosen = [o for o in parsed if o.key_or_group in GROUPS[self.name] and not o.is_sweep_override()]
-        groups = [str(o.input_line) for o in chosen] + [
-            line for line in self.lines if line.startswith("hydra.searchpath")
+        given = _typed_values(parsed)
+        groups = [
+            str(override.input_line)
+            for override in parsed
+            if override.key_or_group in GROUPS[self.name] and not override.is_sweep_override()
         ]
-        found = re.search(r"Could not override '([^']+)'", str(error))
+        groups += [line for line in self.lines if line.startswith("hydra.searchpath")]
+        match = re.search(r"Could not override '([^']+)'", str(error))
         try:
             plain = self.hydra.compose_config(self.name, groups, RunMode.RUN, with_log_configuration=False)
         except REFUSED:
             return refusals.explain(error, given, {})
-        if found:
-            return refusals.unknown_key(self.name, found.group(1), plain)
+        if match:
+            return refusals.unknown_key(self.name, match.group(1), plain)
         return refusals.explain(error, given, plain.hydra.runtime.choices)
 
     def check(self, config: DictConfig) -> Any:
@@ -251,7 +255,7 @@ class Session:
         """
         HydraConfig.instance().set_config(config)
         choices = config.hydra.runtime.choices
-        given = _values(self.parsed)
+        given = _typed_values(self.parsed)
         plain = without_hydra(config)
         refusals.check_shadowing(choices)
         try:
@@ -270,30 +274,32 @@ class Session:
                 f"{key} ({refusals.origin(key, given, choices)}): {as_text(value)} is no name or number; write [a,b]."
             )
         trains = isinstance(typed, FinetuneConfig)
-        brought = ("model", "data", "name", *(("recipe", "seed", "outputs", "manifests") if trains else ()))
-        ignored = [key for key in given if key.partition(".")[0] in brought and key != "model.path"]
+        run_keys = ("model", "data", "name", *(("recipe", "seed", "outputs", "manifests") if trains else ()))
+        ignored = [key for key in given if key.partition(".")[0] in run_keys and key != "model.path"]
         if isinstance(typed, FinetuneConfig) and typed.run is None:
             refusals.check_operation(typed.method, str(choices.get("recipe")))
         if typed.run and ignored and self.mode is RunMode.RUN:
             raise UserError(
-                f"{ignored[0]}: run={typed.run} brings its own {' and '.join(brought)}; drop one of the two. "
+                f"{ignored[0]}: run={typed.run} brings its own {' and '.join(run_keys)}; drop one of the two. "
                 "Only model.path may be given, where the run's base has moved."
             )
         if typed.run and not trains and "outputs" in given:
-            _check_outputs(typed.run, typed.outputs, self.known.scored)
+            _check_outputs(typed.run, typed.outputs, self.defaults.scored)
         if (
             "recipe.steps" in given
             and isinstance(typed, FinetuneConfig)
-            and all(one.steps or one.epochs for one in typed.data.stages)
+            and all(stage.steps or stage.epochs for stage in typed.data.stages)
         ):
             raise UserError(
                 f"recipe.steps (command line): every stage of data={choices.data} has a length of its own; "
                 "set data.stages=[{set: <name>, steps: <n>}, ...] instead."
             )
-        if found := problems(cast(FinetuneConfig, typed), self.catalogue):
-            raise UserError(
-                "\n".join(f"{p.key} ({refusals.origin(p.key, given, choices)}): {p.message}" for p in found)
-            )
+        if contradictions := problems(cast(FinetuneConfig, typed), self.catalogue):
+            lines = [
+                f"{problem.key} ({refusals.origin(problem.key, given, choices)}): {problem.message}"
+                for problem in contradictions
+            ]
+            raise UserError("\n".join(lines))
         while self.notes:
             note(self.notes.pop(0))
         return typed
@@ -328,7 +334,7 @@ class Session:
         checked: list[Any] = []
         for point in points:
             config, folder = self._load_point(sweep_config, point)
-            varied = [str(one.input_line) for one in parse(point) if one.key_or_group in axes]
+            varied = [str(override.input_line) for override in parse(point) if override.key_or_group in axes]
             if folder in folders:
                 raise refusals.same_folder(folder, folders[folder], varied)
             folders[folder] = varied
@@ -344,15 +350,15 @@ class Session:
         Args:
             sweep_config: of the sweep.
             given: overrides that all points share.
-            varied: its own.
+            varied: overrides of this point alone.
 
         Raises:
             UserError: it cannot run.
         """
         config, folder = self._load_point(sweep_config, [*given, *varied])
-        found = self._check_point(config, varied)
+        typed = self._check_point(config, varied)
         HydraConfig.instance().set_config(sweep_config)
-        return folder, found
+        return folder, typed
 
     def _load_point(self, sweep_config: DictConfig, point: Sequence[str]) -> tuple[DictConfig, str]:
         try:
@@ -377,10 +383,10 @@ def _line(override: Override) -> str:
 
 
 def _check_outputs(run: str, outputs: str, scored: Scored | None) -> None:
-    """Refuse to keep a run's cells where nothing that reads the run looks for them."""
-    home = scored.outputs.resolve() if scored else None
-    if home and (home / ".cells").is_dir() and home != Path(outputs).resolve():
-        raise UserError(f"outputs={outputs}: the cells of run={run} are in {home}; drop outputs.")
+    """Refuse to write a run's cells where `report` and `compare` would not look for them."""
+    stored = scored.outputs.resolve() if scored else None
+    if stored and (stored / ".cells").is_dir() and stored != Path(outputs).resolve():
+        raise UserError(f"outputs={outputs}: the cells of run={run} are in {stored}; drop outputs.")
     if not Path(run).resolve().is_relative_to(Path(outputs).resolve()):
         raise UserError(
             f"outputs={outputs}: run={run} is not in it, and a run's cells are kept above the run, where `report` and "
@@ -388,6 +394,6 @@ def _check_outputs(run: str, outputs: str, scored: Scored | None) -> None:
         )
 
 
-def _values(parsed: Sequence[Override]) -> dict[str, str]:
+def _typed_values(parsed: Sequence[Override]) -> dict[str, str]:
     """Key -> value of every override, as it was typed."""
     return {override.key_or_group: str(override.input_line).partition("=")[2] for override in parsed}

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override, ValueType
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from forgetbench.compose.config_errors import in_our_words
+from forgetbench.compose.config_errors import reworded
 from forgetbench.compose.overrides import parse
 from forgetbench.config import StageConfig
 from forgetbench.config.recipe import canonical_sets
@@ -41,7 +41,7 @@ def long_forms(parsed: Sequence[Override], manifests: Sequence[str]) -> LongForm
         manifests: folders of the user's own manifests.
 
     Raises:
-        UserError: names the element that is no set, no stage or no key of one.
+        UserError: names the element that is no set, no stage or no key of a stage.
     """
     sequences: dict[str, list[str]] = {}
 
@@ -50,7 +50,7 @@ def long_forms(parsed: Sequence[Override], manifests: Sequence[str]) -> LongForm
             return value
         if not value:
             raise UserError("data=[]: no set, so nothing to train on; write names, such as data=[fashion_naming].")
-        names = [_set_name(one, value, manifests) for one in value]
+        names = [_check_set_name(element, value, manifests) for element in value]
         if len(names) == 1:
             return names[0]
         option = "+".join(names).replace(":", ".")  # a colon divides a group's option from nothing else in Hydra
@@ -63,7 +63,10 @@ def long_forms(parsed: Sequence[Override], manifests: Sequence[str]) -> LongForm
         "recipe.mix.data": canonical_sets,
         "recipe.mix": _mix,
     }
-    overrides = [_rewritten(one, forms[one.key_or_group]) if one.key_or_group in forms else one for one in parsed]
+    overrides = [
+        _rewritten(override, forms[override.key_or_group]) if override.key_or_group in forms else override
+        for override in parsed
+    ]
     return LongForms(overrides, sequences)
 
 
@@ -74,50 +77,53 @@ def _rewritten(override: Override, form: Callable[[Any], Any]) -> Override:
     if override.is_sweep_override():
         if not override.is_discrete_sweep() or override.value_type is ValueType.GLOB_CHOICE_SWEEP:
             return override
-        given = [parse([f"x={one}"])[0].value() for one in override.sweep_string_iterator()]
+        given = [parse([f"x={text}"])[0].value() for text in override.sweep_string_iterator()]
     else:
         given = [override.value()]
-    written = ",".join(as_text(form(one)) for one in given)
+    written = ",".join(as_text(form(value)) for value in given)
     if written == ",".join(map(as_text, given)):
         return override
     head = str(override.input_line).partition("=")[0]  # with the + of an addition
     return parse([f"{head}={written}"])[0]
 
 
-def _set_name(one: Any, given: list[Any], manifests: Sequence[str]) -> str:
+def _check_set_name(element: Any, given: list[Any], manifests: Sequence[str]) -> str:
     where = f"data={as_text(given)}"
-    if isinstance(one, Mapping):
+    if isinstance(element, Mapping):
         raise UserError(f"{where}: a stage with keys of its own is given as data.stages={as_text(given)}.")
-    if not isinstance(one, str):
-        raise UserError(f"{where}: {as_text(one)} is no set; write names, such as data=[fashion_naming,emoji_naming].")
-    if one in config_files("data"):
-        raise UserError(f"{where}: '{one}' is a sequence of sets itself; give data={one} alone, or its sets by name.")
-    known = options("data", manifests)
-    if one.partition(":")[0] not in known:
+    if not isinstance(element, str):
         raise UserError(
-            f"{where}: there is no dataset '{one}'. {nearest(one, known, known, '`forgetbench data list --all`')}"
+            f"{where}: {as_text(element)} is no set; write names, such as data=[fashion_naming,emoji_naming]."
         )
-    return one
+    if element in config_files("data"):
+        raise UserError(
+            f"{where}: '{element}' is a sequence of sets itself; give data={element} alone, or its sets by name."
+        )
+    known = options("data", manifests)
+    if element.partition(":")[0] not in known:
+        suggestion = nearest(element, known, known, "`forgetbench data list --all`")
+        raise UserError(f"{where}: there is no dataset '{element}'. {suggestion}")
+    return element
 
 
 def _stages(value: Any) -> Any:
     if not isinstance(value, list):
         return value
-    return [_stage(f"data.stages[{index}]", one) for index, one in enumerate(value)]
+    return [_stage(f"data.stages[{index}]", stage) for index, stage in enumerate(value)]
 
 
-def _stage(key: str, one: Any) -> Any:
-    if isinstance(one, str):
-        return {"set": one}
-    if not isinstance(one, Mapping):
+def _stage(key: str, stage: Any) -> Any:
+    if isinstance(stage, str):
+        return {"set": stage}
+    if not isinstance(stage, Mapping):
         raise UserError(
-            f"{key} (command line): {as_text(one)} is no stage; write a set's name, or {{set: <name>, steps: 100}}."
+            f"{key} (command line): {as_text(stage)} is no stage; write a set's name, or {{set: <name>, steps: 100}}."
         )
-    _check_types(key, one, StageConfig)
-    recipe = one.get("recipe")
+    _check_types(key, stage, StageConfig)
+    recipe = stage.get("recipe")
     if not isinstance(recipe, Mapping) or "mix" not in recipe:
-        return one
-    return {**one, "recipe": {**recipe, "mix": _mix(recipe["mix"])}}
+        return stage
+    return {**stage, "recipe": {**recipe, "mix": _mix(recipe["mix"])}}
 
 
 def _check_types(key: str, given: Mapping[Any, Any], schema: type) -> None:
@@ -126,7 +132,7 @@ def _check_types(key: str, given: Mapping[Any, Any], schema: type) -> None:
         OmegaConf.merge(OmegaConf.structured(schema), given)
     except OmegaConfBaseException as error:
         full = f"{key}.{error.full_key}"
-        message = in_our_words((str(error).splitlines() or [""])[0], full)
+        message = reworded((str(error).splitlines() or [""])[0], full)
         raise UserError(f"{full} (command line): {message}") from error
 
 

@@ -1,7 +1,7 @@
 """Refuse a composed configuration that would make Hydra run code, or that holds a secret.
 
-Hydra makes launchers, sweepers, callbacks and loggers of whatever class a configuration names. Here it is one of its
-own, or of an installed plugin.
+Hydra makes launchers, sweepers, callbacks and loggers of whatever class a configuration names. Here only classes of
+Hydra or of an installed plugin are allowed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check_targets(content: Mapping[str, Any]) -> None:
     Raises:
         UserError: names the key.
     """
-    for key, value in _named(content):
+    for key, value in _code_references(content):
         if not _is_known(key, value):
             raise UserError(
                 f"{key}={value}: no class or function that forgetbench runs (docs/safety.md). Launchers and sweepers "
@@ -64,28 +64,28 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     """The values of a configuration as commands will see them; Hydra's own as given, and resolved where that can be.
 
     Raises:
-        OmegaConfBaseException: a key of the command's own cannot be resolved, or one reads a secret.
+        OmegaConfBaseException: a key of the command cannot be resolved, or a key reads a secret.
     """
     hydra = {"hydra": OmegaConf.to_container(config.hydra)}
-    found: dict[str, Any] = {**dict(_own(config)), **hydra}
+    values: dict[str, Any] = {**dict(_command_values(config)), **hydra}
     for key, value in texts(hydra):
         if "${" in value:
             try:
-                found[key] = _plain(OmegaConf.select(config, key))
+                values[key] = _plain(OmegaConf.select(config, key))
             except OmegaConfBaseException as error:  # such as the folder of a job that is not begun
                 if refusal(error):
                     raise
-    return found
+    return values
 
 
 def refusal(error: BaseException | None) -> UserError | None:
-    """What one of our own resolvers refused, if that is what an error came from."""
+    """The UserError of one of our resolvers, if it caused this error."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error
 
 
-def _own(config: DictConfig) -> Iterator[tuple[str, Any]]:
+def _command_values(config: DictConfig) -> Iterator[tuple[str, Any]]:
     for key in config:
         if key != "hydra" and not OmegaConf.is_missing(config, key):
             yield str(key), _plain(config[key])
@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _named(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def _code_references(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Keys that name code, at any depth, with what they name."""
     if isinstance(content, Mapping):
         is_logging = key.startswith(_LOGGING)
@@ -104,10 +104,10 @@ def _named(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
             last = str(name).rpartition(".")[2]
             if last in ("_target_", "()") or (is_logging and last == "class"):
                 yield inside, str(value)
-            yield from _named(value, inside)
+            yield from _code_references(value, inside)
     elif isinstance(content, list | tuple):
         for place, value in enumerate(content):
-            yield from _named(value, f"{key}[{place}]")
+            yield from _code_references(value, f"{key}[{place}]")
     elif isinstance(content, str) and content.startswith("ext://") and key.startswith(_LOGGING):
         yield key, content
 

@@ -68,7 +68,7 @@ class MixConfig:
     @property
     def weights(self) -> dict[str, float]:
         """Set -> how often it is drawn, relative to the others."""
-        return {one if isinstance(one, str) else one["set"]: _weight(one) for one in self.data}
+        return {entry if isinstance(entry, str) else entry["set"]: _weight(entry) for entry in self.data}
 
     @property
     def label(self) -> str:
@@ -85,21 +85,21 @@ def canonical_sets(given: Any) -> Any:
     """
     if isinstance(given, Mapping):
         given = [{"set": name, "weight": weight} for name, weight in given.items()]
-    return [_canonical(one) for one in given] if isinstance(given, list) else given
+    return [_canonical(entry) for entry in given] if isinstance(given, list) else given
 
 
-def _canonical(one: Any) -> Any:
-    if not isinstance(one, Mapping) or not {"set"} <= one.keys() <= {"set", "weight"}:
-        return one
-    weight = one.get("weight", 1)
+def _canonical(entry: Any) -> Any:
+    if not isinstance(entry, Mapping) or not {"set"} <= entry.keys() <= {"set", "weight"}:
+        return entry
+    weight = entry.get("weight", 1)
     if isinstance(weight, bool) or not isinstance(weight, int | float):
-        return one
+        return entry
     weight = int(weight) if float(weight).is_integer() else weight
-    return one["set"] if weight == 1 else {"set": one["set"], "weight": weight}
+    return entry["set"] if weight == 1 else {"set": entry["set"], "weight": weight}
 
 
-def _weight(one: str | Mapping[str, Any]) -> float:
-    return 1.0 if isinstance(one, str) else float(one["weight"])
+def _weight(entry: str | Mapping[str, Any]) -> float:
+    return 1.0 if isinstance(entry, str) else float(entry["weight"])
 
 
 class Optimiser(StrEnum):

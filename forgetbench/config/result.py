@@ -1,4 +1,4 @@
-"""Which settings decide a run's result. A field says that it does not; whoever needs the list reads it from here."""
+"""Which settings decide a run's result: all fields but those that are marked with NO_RESULT."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Such a setting is in no folder's name, is not compared when a run is taken up ag
 
 @cache
 def without_result(kind: type) -> tuple[str, ...]:
-    """Dotted keys of a configuration that do not decide a run's result; of a whole group, its own key and all in it.
+    """Dotted keys of a configuration that do not decide a run's result; for a whole group, its key and all keys in it.
 
     Args:
         kind: a dataclass such as `FinetuneConfig`.
@@ -36,22 +36,26 @@ def _marked(kind: type, prefix: str, inside: bool) -> Iterator[str]:
 
 
 def deciding(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as nested settings, less what does not decide the result, in its stages' recipes too."""
+    """The settings of a configuration that decide the result, nested; of the recipes of its stages, too."""
     left_out = set(without_result(kind))
-    found = _less(settings, "", left_out)
-    for stage in found.get("data", {}).get("stages", ()):
-        stage["recipe"] = _less(stage.get("recipe") or {}, "recipe.", left_out)
-    return found
+    deciding_settings = _without(settings, "", left_out)
+    for stage in deciding_settings.get("data", {}).get("stages", ()):
+        stage["recipe"] = _without(stage.get("recipe") or {}, "recipe.", left_out)
+    return deciding_settings
 
 
-def _less(settings: Mapping[str, Any], prefix: str, left_out: set[str]) -> dict[str, Any]:
+def _without(settings: Mapping[str, Any], prefix: str, left_out: set[str]) -> dict[str, Any]:
     return {
-        key: _less(value, f"{prefix}{key}.", left_out) if isinstance(value, Mapping) else _copied(value)
+        key: _without(value, f"{prefix}{key}.", left_out) if isinstance(value, Mapping) else _copy(value)
         for key, value in settings.items()
         if f"{prefix}{key}" not in left_out
     }
 
 
-def _copied(value: Any) -> Any:
-    """Lists of mappings (the stages) are copied, so that what is given stays as it is."""
-    return [dict(one) if isinstance(one, Mapping) else one for one in value] if isinstance(value, list) else value
+def _copy(value: Any) -> Any:
+    """Copy lists of mappings (the stages), so that the given settings stay unchanged."""
+    return (
+        [dict(element) if isinstance(element, Mapping) else element for element in value]
+        if isinstance(value, list)
+        else value
+    )

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, product
 from typing import Any
 
@@ -45,7 +46,7 @@ class Option:
 
     text: str
     """As an override gives it."""
-    then: tuple[Dimension, ...] = ()
+    dimensions: tuple[Dimension, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Dimension:
 
     @property
     def label(self) -> str:
-        """What tells it from a dimension of the same key under another choice."""
+        """A name that differs between dimensions of one key under different choices."""
         return f"{self.key} ({self.under})" if self.under else self.key
 
 
@@ -77,7 +78,7 @@ def read_space(given: Mapping[str, Any]) -> tuple[Dimension, ...]:
 
 
 def overrides(space: Sequence[Dimension], choose: Choose) -> list[str]:
-    """One point: an override for each key that applies; under a choice, a key takes the place of the same one outside.
+    """One point: an override for each key that applies; a key under a choice replaces the same key outside.
 
     Args:
         space: what is searched.
@@ -87,16 +88,16 @@ def overrides(space: Sequence[Dimension], choose: Choose) -> list[str]:
 
 
 def _values(space: Sequence[Dimension], choose: Choose) -> dict[str, str]:
-    found, below = dict[str, str](), dict[str, str]()
+    by_key, nested = dict[str, str](), dict[str, str]()
     for dimension in space:
         value = choose(dimension)
         if isinstance(dimension.values, Range):
-            found[dimension.key] = as_text(dimension.values.rounded(value))
+            by_key[dimension.key] = as_text(dimension.values.rounded(value))
         else:
-            found[dimension.key] = value
+            by_key[dimension.key] = value
             option = next(option for option in dimension.values if option.text == value)
-            below |= _values(option.then, choose)
-    return found | below
+            nested |= _values(option.dimensions, choose)
+    return by_key | nested
 
 
 def corners(space: Sequence[Dimension], most: int) -> list[list[str]]:
@@ -104,27 +105,27 @@ def corners(space: Sequence[Dimension], most: int) -> list[list[str]]:
 
     Args:
         space: what is searched.
-        most: so many; of a larger space, each choice at least once.
+        most: combinations of choices, at most; of a larger space, each choice at least once.
     """
-    every = list(islice(_combined(space), most + 1))
-    if len(every) > most:
-        every = list(_each_choice(space))
-    low = [overrides(space, lambda one, at=at: _low(one, at)) for at in every]  # type: ignore[misc]
-    high = [overrides(space, lambda one, at=at: _high(one, at)) for at in every]  # type: ignore[misc]
+    combinations = list(islice(_choice_combinations(space), most + 1))
+    if len(combinations) > most:
+        combinations = list(_each_choice(space))
+    low = [overrides(space, partial(_low, choices=choices)) for choices in combinations]
+    high = [overrides(space, partial(_high, choices=choices)) for choices in combinations]
     return [list(point) for point in dict.fromkeys(map(tuple, [*low, *high]))]
 
 
 def keys(space: Sequence[Dimension]) -> list[str]:
     """The keys that a space searches, without those that it names twice."""
-    return list(dict.fromkeys(one.key for one in every_dimension(space)))
+    return list(dict.fromkeys(dimension.key for dimension in every_dimension(space)))
 
 
 def every_dimension(space: Sequence[Dimension]) -> Iterator[Dimension]:
     """The dimensions, those under choices too."""
-    for one in space:
-        yield one
-        for option in one.values if isinstance(one.values, tuple) else ():
-            yield from every_dimension(option.then)
+    for dimension in space:
+        yield dimension
+        for option in dimension.values if isinstance(dimension.values, tuple) else ():
+            yield from every_dimension(option.dimensions)
 
 
 def _dimensions(given: Any, under: str, where: str) -> Iterator[Dimension]:
@@ -154,14 +155,14 @@ def _dimension(key: str, given: Any, under: str, where: str) -> Dimension:
 
 def _range(kind: str, given: Any, where: str) -> Range:
     is_pair = isinstance(given, list | tuple) and len(given) == 2
-    if not is_pair or not all(isinstance(one, int | float) and not isinstance(one, bool) for one in given):
+    if not is_pair or not all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in given):
         raise UserError(f"{where}: {as_text(given)} is no pair of numbers; write {{{kind}: [low, high]}}.")
     low, high = given
     if not (-math.inf < low < high < math.inf):
         raise UserError(f"{where}: {low} to {high} is no range; the first number must be the lower one.")
     if kind == "log" and low <= 0:
         raise UserError(f"{where}: {low} has no logarithm; begin above 0, or write uniform.")
-    if kind == "integers" and not all(float(one).is_integer() for one in given):
+    if kind == "integers" and not all(float(bound).is_integer() for bound in given):
         raise UserError(f"{where}: {as_text(given)} are no whole numbers; write uniform for others.")
     return Range(kind, low, high)
 
@@ -173,38 +174,38 @@ def _options(key: str, given: Any, under: str, where: str) -> Iterator[Option]:
     if doubled := [text for text in texts if texts.count(text) > 1]:
         raise UserError(f"{where}: {doubled[0]} is listed twice; keep one.")
     for value, text in zip(given, texts, strict=True):
-        then = given[value] if isinstance(given, Mapping) else None
+        dimensions = given[value] if isinstance(given, Mapping) else None
         below = " ".join(filter(None, (under, f"{key}={text}")))
-        yield Option(text, tuple(_dimensions(then or {}, below, f"{where}.choice.{value}")))
+        yield Option(text, tuple(_dimensions(dimensions or {}, below, f"{where}.choice.{value}")))
 
 
-def _combined(space: Sequence[Dimension]) -> Iterator[dict[str, str]]:
+def _choice_combinations(space: Sequence[Dimension]) -> Iterator[dict[str, str]]:
     """Label -> choice, in every combination."""
-    ways = [list(_ways(one)) for one in space]
-    for combination in product(*ways):
-        yield {label: text for way in combination for label, text in way.items()}
+    choices = [list(_dimension_choices(dimension)) for dimension in space]
+    for combination in product(*choices):
+        yield {label: text for chosen in combination for label, text in chosen.items()}
 
 
-def _ways(one: Dimension) -> Iterator[dict[str, str]]:
-    if isinstance(one.values, Range):
+def _dimension_choices(dimension: Dimension) -> Iterator[dict[str, str]]:
+    if isinstance(dimension.values, Range):
         yield {}
         return
-    for option in one.values:
-        for way in _combined(option.then):
-            yield {one.label: option.text, **way}
+    for option in dimension.values:
+        for chosen in _choice_combinations(option.dimensions):
+            yield {dimension.label: option.text, **chosen}
 
 
 def _each_choice(space: Sequence[Dimension]) -> Iterator[dict[str, str]]:
     """Label -> choice, each option of each outer dimension beside the first options of the others."""
-    first = {label: text for one in space for label, text in next(_ways(one)).items()}
-    for one in space:
-        for way in _ways(one):
-            yield {**first, **way}
+    first = {label: text for dimension in space for label, text in next(_dimension_choices(dimension)).items()}
+    for dimension in space:
+        for chosen in _dimension_choices(dimension):
+            yield {**first, **chosen}
 
 
-def _low(one: Dimension, at: Mapping[str, str]) -> Any:
-    return one.values.low if isinstance(one.values, Range) else at[one.label]
+def _low(dimension: Dimension, choices: Mapping[str, str]) -> Any:
+    return dimension.values.low if isinstance(dimension.values, Range) else choices[dimension.label]
 
 
-def _high(one: Dimension, at: Mapping[str, str]) -> Any:
-    return one.values.high if isinstance(one.values, Range) else at[one.label]
+def _high(dimension: Dimension, choices: Mapping[str, str]) -> Any:
+    return dimension.values.high if isinstance(dimension.values, Range) else choices[dimension.label]

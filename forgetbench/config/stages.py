@@ -79,16 +79,16 @@ def stage_recipes(recipe: RecipeConfig, data: DataConfig) -> list[RecipeConfig]:
 
 
 def stage_recipe(recipe: RecipeConfig, stage: StageConfig) -> RecipeConfig:
-    """The recipe of one stage; of the run's rates, those for what this stage does not train are left out.
+    """The recipe of one stage, without the run's rates for parts that this stage does not train.
 
     Raises:
         OmegaConfBaseException: the stage changes a key that recipes do not have, or to a value of another type.
     """
-    whole = OmegaConf.merge(OmegaConf.structured(RecipeConfig), literal(asdict(recipe)), literal(stage.recipe))
-    found = OmegaConf.to_object(whole)
-    assert isinstance(found, RecipeConfig)
-    if "parts" in stage.recipe and isinstance(found.lr, dict):
-        own = stage.recipe.get("lr")
-        given = own if isinstance(own, Mapping) else {}
-        found.lr = {word: rate for word, rate in found.lr.items() if word in found.parts or word in given}
-    return found
+    merged = OmegaConf.merge(OmegaConf.structured(RecipeConfig), literal(asdict(recipe)), literal(stage.recipe))
+    changed = OmegaConf.to_object(merged)
+    assert isinstance(changed, RecipeConfig)
+    if "parts" in stage.recipe and isinstance(changed.lr, dict):
+        rates = stage.recipe.get("lr")
+        given_rates = rates if isinstance(rates, Mapping) else {}
+        changed.lr = {word: rate for word, rate in changed.lr.items() if word in changed.parts or word in given_rates}
+    return changed

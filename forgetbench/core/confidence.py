@@ -1,4 +1,4 @@
-"""The confidence level of every interval, test and text: another one is set here."""
+"""The confidence level of every interval, test and text; change it here."""
 
 from __future__ import annotations
 

@@ -34,20 +34,23 @@ class DatasetGroup(StrEnum):
 
 def manifest_groups(folders: Iterable[str | Path] = USER_MANIFESTS) -> dict[str, DatasetGroup]:
     """Name -> group of every manifest, shipped or in `folders`; a role goes before the place."""
-    own = shipped("data_manifests").resolve()
-    return {name: _group(_read(path), path.resolve().parent == own) for name, path in manifest_files(folders).items()}
+    shipped_folder = shipped("data_manifests").resolve()
+    return {
+        name: _group(_read(path), path.resolve().parent == shipped_folder)
+        for name, path in manifest_files(folders).items()
+    }
 
 
 def sequence_groups(manifests: Mapping[str, DatasetGroup]) -> dict[str, DatasetGroup | None]:
     """Option -> group of every file of conf/data: the role that all its sets have, or None."""
-    found: dict[str, DatasetGroup | None] = {}
+    by_option: dict[str, DatasetGroup | None] = {}
     for name, path in config_files("data").items():
         stages = _read(path).get("stages")
         sets = [stage.get("set") for stage in stages if isinstance(stage, dict)] if isinstance(stages, list) else []
-        groups = {manifests.get(str(one).partition(":")[0]) for one in sets}
+        groups = {manifests.get(str(set_name).partition(":")[0]) for set_name in sets}
         shared = groups.pop() if len(groups) == 1 else None
-        found[name] = shared if shared and shared.by_role else None
-    return found
+        by_option[name] = shared if shared and shared.by_role else None
+    return by_option
 
 
 def _group(manifest: Mapping[str, Any], is_shipped: bool) -> DatasetGroup:
@@ -61,9 +64,9 @@ def _group(manifest: Mapping[str, Any], is_shipped: bool) -> DatasetGroup:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A file's keys; none where it cannot be read, which is told when it is used."""
+    """A file's keys; empty where it cannot be read, which is reported when the file is used."""
     try:
-        found = read_yaml(path)
+        content = read_yaml(path)
     except UserError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

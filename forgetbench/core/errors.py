@@ -1,4 +1,4 @@
-"""What a user is meant to read of a failure, and the one place that makes it of what libraries and the system raise."""
+"""Messages about failures for users, made here from what libraries and the system raise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NOT_WRITABLE = {*DISK_FULL, errno.EROFS, errno.EACCES}
 """A disk that takes no more, or that this user may not write to."""
 _MOST_LETTERS = 300
-"""Of a library's sentence; some quote the whole file."""
+"""Characters of a library's message; some quote the whole file."""
 
 
 class UserError(Exception):
@@ -23,9 +23,9 @@ class UserError(Exception):
 
 @contextmanager
 def reading(path: Path | str, fix: str = "restore it, or get it again") -> Iterator[None]:
-    """Take whatever a library or the system raises inside for a fault of the file that is read.
+    """Turn whatever a library or the system raises inside into an error about the file that is read.
 
-    Only calls that read the file belong inside: a bug there would be told as the file's.
+    Only calls that read the file belong inside: a bug there would be blamed on the file.
 
     Args:
         path: the file or folder, or what messages call it.
@@ -38,13 +38,13 @@ def reading(path: Path | str, fix: str = "restore it, or get it again") -> Itera
     try:
         yield
     except BaseException as error:
-        if not is_of_files(error):
+        if not is_file_error(error):
             raise
         raise UserError(f"{path} cannot be read ({reason(error)}); {fix}.") from error
 
 
-def is_of_files(error: BaseException) -> bool:
-    """Whether an error from a call that reads a file tells of the file, and not of the user, the disk or the device."""
+def is_file_error(error: BaseException) -> bool:
+    """Whether an error from reading a file is about the file, not about the user, the disk or the device."""
     if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in DISK_FULL):
         return False
     # Libraries in Rust panic with a class that is no Exception.
@@ -63,41 +63,41 @@ def reason(error: BaseException) -> str:
             return "it is nested too deeply"
         case MemoryError():
             return "it needs more memory than there is"
-        case OSError(strerror=str(said)):
-            return said
+        case OSError(strerror=str(message)):
+            return message
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     text = text if len(text) <= _MOST_LETTERS else text[:_MOST_LETTERS] + "..."
-    # The text of some is a bare name, such as that of a key that is missing.
+    # Some messages are a bare name, such as that of a missing key.
     return text if " " in text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a command ends that something was raised in."""
+class ErrorReport:
+    """The exit code and message of a command that raised an error."""
 
     exit_code: int
     message: str
 
 
-def ending(error: BaseException) -> Ending:
-    """The last resort: what to tell of an error that nobody took, and the exit code."""
+def error_report(error: BaseException) -> ErrorReport:
+    """The last resort: the report of an error that nothing else handled."""
     match error:
         case UserError():
-            return Ending(BAD_INPUT, str(error))
+            return ErrorReport(BAD_INPUT, str(error))
         case KeyboardInterrupt():
-            return Ending(INTERRUPTED, "Interrupted. The same command resumes where it stopped.")
+            return ErrorReport(INTERRUPTED, "Interrupted. The same command resumes where it stopped.")
         case OSError() if error.errno in NOT_WRITABLE:
             fix = "Nothing finished is lost: make room, or choose another outputs=..., and run again."
-            return Ending(FAILED, f"{error}\n{fix}")
+            return ErrorReport(FAILED, f"{error}\n{fix}")
         case OSError(filename=str(path)):
-            return Ending(BAD_INPUT, f"{path}: {reason(error)}. Give another path or name, or mend what is there.")
+            return ErrorReport(BAD_INPUT, f"{path}: {reason(error)}. Give another path or name, or mend what is there.")
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         fix = (
             "Take less at once: a smaller recipe.batch_size or matrix.batch_size, more recipe.gradient_accumulation. "
             "`forgetbench models plan` tells what training needs."
         )
-        return Ending(FAILED, f"Out of memory: {reason(error)}.\n{fix}")
-    return Ending(
+        return ErrorReport(FAILED, f"Out of memory: {reason(error)}.\n{fix}")
+    return ErrorReport(
         FAILED,
         f"Unexpected {type(error).__name__}: {reason(error).removeprefix(f'{type(error).__name__}: ')}\n"
         "This is a fault of forgetbench, or of the machine, rather than of the input. Run again with --debug for the "

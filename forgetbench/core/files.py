@@ -1,7 +1,8 @@
 """Write files so that a reader sees the old content or the new, never half of it.
 
-What is being made has a name of its own beside its place, such as `.scores.csv.1f0c9a3e-4711-08d2b7aa.tmp`: machine,
-process and a random number. So the next command tells what a killed process left from what another is writing now.
+While a file is made, it has a temporary name beside its place, such as `.scores.csv.1f0c9a3e-4711-08d2b7aa.tmp`:
+machine, process and a random number. So the next command can tell leftovers of a killed process from the files that
+another process is writing.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from typing import Any
 from forgetbench.core.errors import NOT_WRITABLE, UserError, reading
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-"""How libraries in Rust, such as safetensors and tokenizers, say in words what the operating system refused."""
+"""An operating system's error in a message of a Rust library, such as safetensors or tokenizers."""
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.(?P<kind>tmp|old)")
 _FOREIGN_S = 3600.0
-"""What another machine's process has not touched for so long was left by a kill; whether that runs cannot be seen."""
+"""Seconds untouched after which another machine's file is a leftover; whether its process runs cannot be seen."""
 _being_made: set[str] = set()
-"""Names, less their last suffix, of what this process is making."""
+"""Names, without their last suffix, of files that this process is making."""
 _cleared: set[str] = set()
 """Folders where this process has looked for leftovers."""
 
@@ -39,8 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it takes its place, on failure it is removed.
 
     Raises:
-        OSError: the disk is full, or whatever else the operating system refuses, whichever library was told; it names
-            `path`.
+        OSError: the disk is full, or the operating system refuses something else, in any library; it names `path`.
     """
     with _temporary(path) as temporary, naming(path, temporary.name):
         yield temporary
@@ -60,7 +60,7 @@ def _temporary(path: Path) -> Iterator[Path]:
     """A name beside `path` for something that is removed in the end, if it is still there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_once(path.parent)
-    temporary = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{path.name}.{_machine_id()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     _being_made.add(temporary.stem)
     try:
         yield temporary
@@ -73,14 +73,14 @@ def _temporary(path: Path) -> Iterator[Path]:
 
 def _put(temporary: Path, path: Path) -> None:
     if temporary.is_dir() and path.is_dir():
-        # A folder cannot be replaced in one call; step the old one aside first.
+        # A folder cannot be replaced in one call; move the old one aside first.
         path.rename(temporary.with_suffix(".old"))
     temporary.replace(path)
 
 
 @contextmanager
 def naming(path: Path, temporary: str = "") -> Iterator[None]:
-    """Let what libraries raise about a disk that takes no more be an OSError that names the file.
+    """Turn what libraries raise about a disk that takes no more into an OSError that names the file.
 
     Args:
         path: that is written.
@@ -99,8 +99,8 @@ def naming(path: Path, temporary: str = "") -> Iterator[None]:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     except Exception as error:
-        if found := _OS_ERROR.search(str(error)):
-            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        if match := _OS_ERROR.search(str(error)):
+            raise OSError(int(match[1]), os.strerror(int(match[1])), str(path)) from error
         raise
 
 
@@ -113,23 +113,23 @@ def clear_once(folder: Path) -> None:
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Remove what killed processes left in some folders, and put back what one had stepped aside.
+    """Remove leftovers of killed processes in some folders, and restore old folders that one had moved aside.
 
-    What a running process is making stays. What another machine's process left goes an hour after its last change.
+    Files of running processes stay. Leftovers of another machine go an hour after their last change.
     """
     for folder in folders:
-        with suppress(OSError):  # not there, or not ours to change: whoever writes there is told
+        with suppress(OSError):  # not there, or not writable, which writing there reports
             for path in sorted(folder.iterdir()):
-                found = _TEMPORARY.fullmatch(path.name)
-                if found and _is_left(path, found):
+                match = _TEMPORARY.fullmatch(path.name)
+                if match and _is_leftover(path, match):
                     drop_leftover(path)
 
 
 def drop_leftover(path: Path) -> None:
-    """Remove a temporary file or folder; the old state of something that is gone takes its place again."""
-    found = _TEMPORARY.fullmatch(path.name)
+    """Remove a temporary file or folder; restore an old version whose replacement is missing."""
+    match = _TEMPORARY.fullmatch(path.name)
     with suppress(FileNotFoundError):  # another command was faster
-        if found and found["kind"] == "old" and not (place := path.with_name(found["name"])).exists():
+        if match and match["kind"] == "old" and not (place := path.with_name(match["name"])).exists():
             path.rename(place)
         else:
             _remove(path)
@@ -137,15 +137,19 @@ def drop_leftover(path: Path) -> None:
 
 def temporaries(path: Path) -> list[Path]:
     """What is being made, or was left, in order to take the place of `path`."""
-    beside = path.parent.glob(f".{escape(path.name)}.*")
-    return [one for one in beside if (found := _TEMPORARY.fullmatch(one.name)) and found["name"] == path.name]
+    candidates = path.parent.glob(f".{escape(path.name)}.*")
+    return [
+        candidate
+        for candidate in candidates
+        if (match := _TEMPORARY.fullmatch(candidate.name)) and match["name"] == path.name
+    ]
 
 
-def _is_left(path: Path, found: re.Match[str]) -> bool:
-    """Whether nobody can be making it."""
-    if found["machine"] != _machine():
-        return time.time() - _changed_s(path) >= _FOREIGN_S
-    process = int(found["process"])
+def _is_leftover(path: Path, match: re.Match[str]) -> bool:
+    """Whether no process can be writing it."""
+    if match["machine"] != _machine_id():
+        return time.time() - _last_change_s(path) >= _FOREIGN_S
+    process = int(match["process"])
     return path.stem not in _being_made if process == os.getpid() else not _is_running(process)
 
 
@@ -159,14 +163,14 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def _changed_s(path: Path) -> float:
+def _last_change_s(path: Path) -> float:
     """When a file, or anything in a folder, was last changed."""
-    return max(one.lstat().st_mtime for one in (path, *path.rglob("*")))
+    return max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))
 
 
 @cache
-def _machine() -> str:
-    """This machine, as its processes see each other: those of two containers do not."""
+def _machine_id() -> str:
+    """A digest of the machine and its process namespace: processes of two containers do not see each other."""
     try:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -182,7 +186,7 @@ def _remove(path: Path) -> None:
 
 
 def remove_all(paths: Iterable[Path], root: Path) -> None:
-    """Remove files below a folder, those of them that are there, and the folders below it that this leaves empty."""
+    """Remove those files below a folder that exist, and the folders that this leaves empty."""
     for path in paths:
         path.unlink(missing_ok=True)
         for parent in path.parents:

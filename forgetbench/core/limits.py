@@ -1,4 +1,4 @@
-"""Limits of time and memory for what a file of somebody else's makes us compute: templates, patterns."""
+"""Limits of time and memory for what untrusted files make us compute: templates, patterns."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _PAGES = Path("/proc/self/statm")
 
 
 class _OutOfTimeError(BaseException):
-    """No Exception, so that what tries a template does not take it for one of the template's own."""
+    """No Exception, so that code that tries a template does not catch it as the template's error."""
 
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """Stop what is done inside when it takes more time or memory than such a thing needs.
+    """Stop the code inside when it takes too much time or memory.
 
     Only the main thread can be stopped, and only where the system knows such limits.
 
@@ -32,7 +32,7 @@ def limited() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
-    before = signal.signal(signal.SIGVTALRM, _stop)
+    old_handler = signal.signal(signal.SIGVTALRM, _stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
     try:
         with _memory():
@@ -41,7 +41,7 @@ def limited() -> Iterator[None]:
         raise ValueError(f"takes more than {SECONDS:g} seconds") from None
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+        signal.signal(signal.SIGVTALRM, old_handler)
 
 
 def _stop(*_: object) -> None:
@@ -50,17 +50,17 @@ def _stop(*_: object) -> None:
 
 @contextmanager
 def _memory() -> Iterator[None]:
-    """Let the process take only so much more memory; what asks for more gets a MemoryError."""
+    """Cap the memory that the process may add; beyond it, a MemoryError is raised."""
     if not _PAGES.is_file():
         yield
         return
     import resource
 
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    taken = int(_PAGES.read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
-    known = [limit for limit in (taken + MEMORY, *before) if limit != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_AS, (min(known), before[1]))
+    old_limits = resource.getrlimit(resource.RLIMIT_AS)
+    used_bytes = int(_PAGES.read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+    finite_limits = [limit for limit in (used_bytes + MEMORY, *old_limits) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(finite_limits), old_limits[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
+        resource.setrlimit(resource.RLIMIT_AS, old_limits)

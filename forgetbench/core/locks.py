@@ -21,7 +21,7 @@ _TURN_S = 20.0
 
 @contextmanager
 def only_command(folder: Path, process_group: ProcessGroup | None = None, waits: bool = True) -> Iterator[bool]:
-    """Be the only command that writes a folder; a second one says whom it waits for, and waits.
+    """Be the only command that writes a folder; a second command says which process it waits for, and waits.
 
     Args:
         folder: need not be there.
@@ -31,21 +31,23 @@ def only_command(folder: Path, process_group: ProcessGroup | None = None, waits:
     Yields:
         Whether this command is the only one, which it always is if it waits.
     """
-    # Not `Path.resolve`, which has an error of its own for links that lead to themselves; those are refused later.
+    # Not `Path.resolve`, which raises for links that lead to themselves; those are refused later.
     group, target = process_group or ProcessGroup(), Path(os.path.realpath(folder))
     lock = target.with_name(f".{target.name}.lock")
     holder = lock.with_suffix(".holder")
-    held, wait_s = FileLock(lock), 0.0
+    file_lock, wait_s = FileLock(lock), 0.0
     if group.is_main:
         lock.parent.mkdir(parents=True, exist_ok=True)
         with naming(folder, lock.name):
             lock.touch()  # filelock waits for ever where no file can be made, as in /proc
-    while not group.broadcast(group.is_main and _acquired(held, wait_s)):
+    while not group.broadcast(group.is_main and _try_acquire(file_lock, wait_s)):
         if not waits:
             yield False
             return
         if group.is_main and not wait_s:
-            message = f"{folder}: {_named(holder)} is at work on it; this one waits for it to end (Ctrl-C gives up)."
+            message = (
+                f"{folder}: {_holder_name(holder)} is at work on it; this one waits for it to end (Ctrl-C gives up)."
+            )
             print(message, file=sys.stderr)
         wait_s = _TURN_S
     if not group.is_main:
@@ -58,10 +60,10 @@ def only_command(folder: Path, process_group: ProcessGroup | None = None, waits:
     finally:
         holder.unlink(missing_ok=True)
         lock.unlink(missing_ok=True)  # whoever waits for a file that is gone tries the next one
-        held.release()
+        file_lock.release()
 
 
-def _acquired(lock: FileLock, wait_s: float) -> bool:
+def _try_acquire(lock: FileLock, wait_s: float) -> bool:
     try:
         lock.acquire(timeout=wait_s)
     except Timeout:
@@ -69,8 +71,8 @@ def _acquired(lock: FileLock, wait_s: float) -> bool:
     return True
 
 
-def _named(holder: Path) -> str:
-    """Who holds a lock, as it says itself."""
+def _holder_name(holder: Path) -> str:
+    """The holder of a lock, from its holder file."""
     with suppress(OSError, ValueError):
         return holder.read_text("utf-8") or "another command"
     return "another command"

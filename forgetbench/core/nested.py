@@ -23,27 +23,27 @@ def leaves(settings: Mapping[str, Any], whole: Collection[str] = (), above: str 
             yield f"{above}{key}", value
 
 
-def differing(one: Any, other: Any, ignored: Collection[str] = (), key: str = "") -> set[str]:
-    """Dotted keys in which two differ; one that a side lacks counts as None there.
+def differing_keys(first: Any, second: Any, ignored: Collection[str] = (), key: str = "") -> set[str]:
+    """Dotted keys in which two settings differ; a missing key counts as None.
 
     Args:
-        one: nested settings.
-        other: the same.
+        first: nested settings.
+        second: nested settings.
         ignored: names of keys, at any depth, that may differ.
-        key: the key that both are the value of.
+        key: the key above both.
     """
-    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
-        return set() if one == other else {key}
-    names = (one.keys() | other.keys()) - set(ignored)
+    if not (isinstance(first, Mapping) and isinstance(second, Mapping)):
+        return set() if first == second else {key}
+    names = (first.keys() | second.keys()) - set(ignored)
     return {
-        found
+        differing_key
         for name in names
-        for found in differing(one.get(name), other.get(name), ignored, f"{key}.{name}".strip("."))
+        for differing_key in differing_keys(first.get(name), second.get(name), ignored, f"{key}.{name}".strip("."))
     }
 
 
 def misplaced(record: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values that stand in lists and mappings of texts or numbers, and are neither.
+    """Dotted keys and values of the wrong type in lists and mappings of texts or numbers.
 
     OmegaConf checks the kind of every value but those: a list in a list of texts passes.
 
@@ -52,10 +52,11 @@ def misplaced(record: Any, above: str = "") -> Iterator[tuple[str, Any]]:
         above: what stands before every key.
     """
     for name, kind in _kinds(type(record)).items():
-        held = getattr(record, name)
-        inside = list(held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list) else ())
-        if is_dataclass(held):
-            yield from misplaced(held, f"{above}{name}.")
+        content = getattr(record, name)
+        is_list = isinstance(content, list)
+        inside = list(content.items() if isinstance(content, dict) else enumerate(content) if is_list else ())
+        if is_dataclass(content):
+            yield from misplaced(content, f"{above}{name}.")
         for place, value in inside:
             if is_dataclass(value):
                 yield from misplaced(value, f"{above}{name}.{place}.")
@@ -64,7 +65,7 @@ def misplaced(record: Any, above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _kinds(kind: type[Any]) -> dict[str, Any]:
-    """Field -> the kind of what it holds; of a list or mapping, of what that holds."""
+    """Field -> its type; for a list or mapping, the type of its elements."""
     return {
         name: get_args(hint)[-1] if get_origin(hint) in (list, dict) else hint for name, hint in _hints(kind).items()
     }

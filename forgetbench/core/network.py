@@ -1,4 +1,4 @@
-"""Whether the Hub answers: asked once and briefly, where its own client would try again for most of a minute."""
+"""Whether the Hub answers: one short request, where the Hub's client would retry for most of a minute."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from functools import cache
 
 
 def hub_unreachable_reason(timeout_s: float | None = None) -> str | None:
-    """Why the Hub that `HF_ENDPOINT` names tells nothing; None where it answers.
+    """Why the Hub at `HF_ENDPOINT` does not answer; None where it does.
 
     Args:
-        timeout_s: how long to wait for it; None for as long as its own client does.
+        timeout_s: how long to wait; None for the timeout of the Hub's client.
     """
     import huggingface_hub as hub
 
@@ -19,7 +19,7 @@ def hub_unreachable_reason(timeout_s: float | None = None) -> str | None:
 
 
 def connection_failure(error: Exception) -> str | None:
-    """What to say of an error that means that no HTTP answer came at all; None of any other."""
+    """The message for an error that means that no HTTP answer came; None for any other error."""
     from huggingface_hub import constants
 
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0].startswith("httpx"):
@@ -28,11 +28,11 @@ def connection_failure(error: Exception) -> str | None:
 
 
 def not_found_message(repository: str, unreachable_reason: str, options: str = "") -> str:
-    """What to say of a repository that is neither on this machine nor to be had.
+    """The message for a repository that is not on this machine and cannot be downloaded.
 
     Args:
         repository: its id.
-        unreachable_reason: why the Hub tells nothing: what `hub_unreachable_reason` gave, or that a variable is set.
+        unreachable_reason: why the Hub does not answer, from `hub_unreachable_reason`; or that a variable is set.
         options: of the command that downloads it, such as ` --repo-type dataset`.
     """
     step = "Unset it, or run" if unreachable_reason.endswith(" is set") else "Run"

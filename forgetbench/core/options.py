@@ -26,15 +26,15 @@ USER_MANIFESTS = ("data_manifests",)
 
 
 def config_files(group: str) -> dict[str, Path]:
-    """Option -> YAML file of one config group; a shipped file before one of yours."""
+    """Option -> YAML file of one config group; a shipped file goes before a user's."""
     folders = (USER_CONF / group, shipped("conf") / group)
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
 def manifest_files(folders: Iterable[str | Path] = USER_MANIFESTS) -> dict[str, Path]:
-    """Name -> manifest, shipped or in `folders`; one of yours before a shipped one."""
-    every = (shipped("data_manifests"), *map(Path, folders))
-    return {path.stem: path for folder in every for path in sorted(folder.glob("*.yaml"))}
+    """Name -> manifest, shipped or in `folders`; a user's goes before a shipped one."""
+    all_folders = (shipped("data_manifests"), *map(Path, folders))
+    return {path.stem: path for folder in all_folders for path in sorted(folder.glob("*.yaml"))}
 
 
 def manifest_names(folders: Iterable[str] = USER_MANIFESTS) -> list[str]:
@@ -53,8 +53,8 @@ def nearest(given: str, known: Sequence[str], fallback: Sequence[str], lists_all
 
     Args:
         given: what was typed.
-        known: what it may be.
-        fallback: what is named where nothing is like it; of many, the ten that are most like it.
+        known: the valid names.
+        fallback: the names to list where none is similar; of many, the ten most similar.
         lists_all: the command that shows the others, for the sentence.
     """
     last = given.rpartition(".")[2]

@@ -16,7 +16,7 @@ def as_text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{as_text(key)}:{as_text(one)}" for key, one in value.items()) + "}"
+        return "{" + ",".join(f"{as_text(key)}:{as_text(element)}" for key, element in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(as_text, value)) + "]"
     if isinstance(value, os.PathLike):
@@ -26,7 +26,7 @@ def as_text(value: Any) -> str:
 
 def in_quotes(text: str) -> str:
     """A text between quotes of Hydra's grammar, in which a backslash means itself unless a quote follows."""
-    return "'{}'".format(_BEFORE_QUOTE.sub(lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text))
+    return "'{}'".format(_BEFORE_QUOTE.sub(lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text))
 
 
 def _is_word(text: str) -> bool:

@@ -37,7 +37,7 @@ WORDS = tuple(name for part in PARTS for name in (part, *(f"{part}.{module}" for
 
 @dataclass(frozen=True)
 class PartWord:
-    """What one word says."""
+    """A parsed word."""
 
     part: str
     module: str | None = None
@@ -52,13 +52,13 @@ class PartWord:
 
     @property
     def modules(self) -> frozenset[str]:
-        """Modules that it covers, `mlp` as what it is made of."""
+        """Modules that it covers; `mlp` as its two parts."""
         if self.module == "mlp" and self.part != "projector":
             return frozenset(MLP)
         if self.module:
             return frozenset((self.module,))
-        made = MODULES[self.part] if self.part == "projector" else set(MODULES[self.part]) - {"mlp"}
-        return frozenset(made) - (frozenset(_OUTSIDE_LAYERS) if self.layers else frozenset())
+        part_modules = MODULES[self.part] if self.part == "projector" else set(MODULES[self.part]) - {"mlp"}
+        return frozenset(part_modules) - (frozenset(_OUTSIDE_LAYERS) if self.layers else frozenset())
 
     def overlaps(self, other: PartWord) -> bool:
         """Whether some parameter could belong to both."""
@@ -88,7 +88,7 @@ def part_word(text: str) -> PartWord:
     """Read a word.
 
     Raises:
-        UserError: it is none; says what was probably meant, and what there is.
+        UserError: there is no such word; the message names what was probably meant, and what there is.
     """
     part, *rest = text.split(".")
     if part not in PARTS or not all(rest):
@@ -129,29 +129,29 @@ def _unknown(text: str) -> UserError:
 
 
 def parts_of(words: Iterable[str]) -> list[str]:
-    """The parts that words are of, each once, in the order given; of what is no word, nothing."""
+    """The parts of words, each once, in the given order; invalid words are skipped."""
     heads = (word.partition(".")[0] for word in words)
     return [part for part in dict.fromkeys(heads) if part in PARTS]
 
 
-def against(words: Iterable[str]) -> Iterator[str]:
-    """What is wrong with a list of words: one that is none, or two that some parameter would belong to both of."""
+def word_problems(words: Iterable[str]) -> Iterator[str]:
+    """What is wrong with a list of words: an invalid word, or two words that cover the same parameter."""
     try:
         listed = [part_word(word) for word in dict.fromkeys(words)]
     except UserError as error:
         yield str(error)
         return
-    for one, other in combinations(listed, 2):
-        if one.overlaps(other):
-            yield f"'{one}' and '{other}' cover some of the same weights; name each once."
+    for first, second in combinations(listed, 2):
+        if first.overlaps(second):
+            yield f"'{first}' and '{second}' cover some of the same weights; name each once."
 
 
-def joined(words: Iterable[str]) -> list[str]:
-    """Words of several stages in their order, without those that another one contains."""
+def merge_words(words: Iterable[str]) -> list[str]:
+    """Words of several stages in their order, without those that another word contains."""
     listed = sorted({part_word(word) for word in words}, key=lambda word: word.order)
-    return [str(word) for word in listed if not any(one != word and one.contains(word) for one in listed)]
+    return [str(word) for word in listed if not any(other != word and other.contains(word) for other in listed)]
 
 
 def is_word(text: str) -> bool:
     """Whether a text is a word for what trains."""
-    return not any(against([text]))
+    return not any(word_problems([text]))

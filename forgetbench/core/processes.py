@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NOT_ACCELERATES_OWN = {
+_UNSUPPORTED_FLAGS = {
     "ACCELERATE_USE_FSDP": "leave out --use_fsdp (distributed_type: FSDP) and give sharding=fsdp2 to forgetbench",
     "ACCELERATE_USE_DEEPSPEED": "leave out --use_deepspeed; sharding=fsdp2 slices the model, its gradients and moments",
 }
@@ -31,7 +31,7 @@ _WATCH_S = 0.5
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Processes that score together: each takes whole batches, one of them keeps what all have made."""
+    """Processes that score together: each takes whole batches, and the main one stores all results."""
 
     rank: int = 0
     size: int = 1
@@ -62,7 +62,7 @@ class ProcessGroup:
 
 @cache
 def end_with_parent() -> None:
-    """Let this process get SIGTERM when the one that started it is gone, which training heeds after its step."""
+    """Send this process SIGTERM when its parent is gone; training then stops after its step."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -107,12 +107,12 @@ def join_process_group() -> ProcessGroup:
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available())
-    _all_joined(state.num_processes)
+    _check_all_joined(state.num_processes)
     return ProcessGroup(state.process_index, state.num_processes)
 
 
 def leave_process_group() -> None:
-    """Part from the other processes, if there are any; threads that wait for them would abort a process that ends."""
+    """Leave the process group, if there is one; its waiting threads would abort a process that ends."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return
     from torch import distributed
@@ -134,17 +134,17 @@ def start_processes() -> Accelerator:
 
     # Text-only batches leave the vision tower without a gradient.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    for flag, instead in _NOT_ACCELERATES_OWN.items():
+    for flag, instead in _UNSUPPORTED_FLAGS.items():
         if os.environ.get(flag, "false").lower() == "true":
             raise UserError(f"accelerate's configuration sets {flag}: {instead}.")
-    # Not accelerate's own mixed precision: its state is one per process, so a sweep could not change it.
+    # Without accelerate's mixed precision: its state is per process, so a sweep could not change it.
     accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available(), kwargs_handlers=[unused])
-    _all_joined(accelerator.num_processes)
+    _check_all_joined(accelerator.num_processes)
     return accelerator
 
 
-def against_sharing(micro_batch: int, processes: int) -> str:
-    """Why some processes would wait for ever for one that has nothing to train on; empty where all get the same.
+def sharing_problem(micro_batch: int, processes: int) -> str:
+    """Why processes cannot share a micro-batch: some would wait for ever for one without instances; empty if they can.
 
     Args:
         micro_batch: instances per forward pass over all processes.
@@ -170,7 +170,7 @@ def processes_started() -> int:
     """How many processes were started, by what torchrun tells each.
 
     Raises:
-        UserError: there are signs of several, which could not find each other.
+        UserError: there are signs of several processes, which could not find each other.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
@@ -185,7 +185,7 @@ def processes_started() -> int:
     return started
 
 
-def _all_joined(joined: int) -> None:
+def _check_all_joined(joined: int) -> None:
     started = processes_started()
     if started != joined:
         raise UserError(f"{started} processes were started but {joined} joined; start them with {_COMMANDS}.")

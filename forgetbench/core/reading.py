@@ -52,24 +52,24 @@ def check_file(path: Path, max_bytes: int = MAX_WHOLE) -> None:
         UserError: names the file.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({reason(error)}); name a file that is there.") from error
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a device, a pipe or a socket"
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, a pipe or a socket"
         raise UserError(f"{path} is {kind}, where a file is expected; name a file.")
-    if found.st_size > max_bytes:
+    if status.st_size > max_bytes:
         raise UserError(
-            f"{path} has {found.st_size:,} bytes, and such a file may have {max_bytes:,}; it is damaged, or another "
+            f"{path} has {status.st_size:,} bytes, and such a file may have {max_bytes:,}; it is damaged, or another "
             "one, or to be split."
         )
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_WHOLE) -> bytes:
-    """All of an ordinary file.
+    """All bytes of an ordinary file.
 
     Raises:
-        UserError: it is none, too large or not readable; names it.
+        UserError: it is no ordinary file, too large or not readable; names it.
     """
     check_file(path, max_bytes)
     try:
@@ -82,7 +82,7 @@ def read_text(path: Path, max_bytes: int = MAX_WHOLE) -> str:
     """The text of an ordinary file, without a byte order mark.
 
     Raises:
-        UserError: it is none, too large, not readable or no UTF-8; names it.
+        UserError: it is no ordinary file, too large, not readable or no UTF-8; names it.
     """
     return decoded(read_bytes(path, max_bytes), path)
 
@@ -97,27 +97,27 @@ def decoded(data: bytes, where: object) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        found = f"byte {error.start:,} is {data[error.start]:#04x}"
-        raise UserError(f"{where} is no text in UTF-8 ({found}); save it as UTF-8.") from error
+        detail = f"byte {error.start:,} is {data[error.start]:#04x}"
+        raise UserError(f"{where} is no text in UTF-8 ({detail}); save it as UTF-8.") from error
 
 
 def _check_encoding(data: bytes, where: object) -> None:
-    if found := next((name for mark, name in _WIDE.items() if data.startswith(mark)), None):
-        raise UserError(f"{where} is a text in {found}; save it as UTF-8.")
+    if encoding := next((name for mark, name in _WIDE.items() if data.startswith(mark)), None):
+        raise UserError(f"{where} is a text in {encoding}; save it as UTF-8.")
 
 
 def parsed_json(text: str | bytes) -> Any:
     """What a JSON text holds.
 
     Raises:
-        ValueError: it is none, or nested more deeply than MAX_DEPTH.
+        ValueError: it is not JSON, or nested more deeply than MAX_DEPTH.
     """
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except RecursionError as error:
         raise ValueError(f"lists and mappings are nested more than {MAX_DEPTH} deep") from error
-    check_depth(found)
-    return found
+    check_depth(value)
+    return value
 
 
 def check_depth(value: Any, deepest: int = MAX_DEPTH) -> None:
@@ -128,15 +128,15 @@ def check_depth(value: Any, deepest: int = MAX_DEPTH) -> None:
     """
     level = list(_inside([value]))
     for _ in range(deepest):
-        level = [inner for one in level for inner in _inside(one)]
+        level = [inner for element in level for inner in _inside(element)]
         if not level:
             return
     raise ValueError(f"lists and mappings are nested more than {deepest} deep")
 
 
 def _inside(value: list[Any] | dict[Any, Any]) -> Iterator[Any]:
-    held = value.values() if isinstance(value, dict) else value
-    return (one for one in held if isinstance(one, list | dict))
+    elements = value.values() if isinstance(value, dict) else value
+    return (element for element in elements if isinstance(element, list | dict))
 
 
 def is_gzip(path: Path) -> bool:
@@ -149,7 +149,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """An ordinary file's bytes, unpacked where its name ends in .gz.
 
     Raises:
-        UserError: it is none, or broken; reading raises it, too, where it unpacks to a bomb.
+        UserError: it is no ordinary file, or broken; reading raises it, too, where it unpacks to a bomb.
     """
     check_file(path, max_bytes=2**63)
     try:
@@ -190,7 +190,7 @@ def lines(path: Path, readline: Callable[[int], Any]) -> Iterator[Any]:
         readline: of the file as it was opened: bytes or text.
 
     Raises:
-        UserError: one is; names the file and the line.
+        UserError: a line is too long; names the file and the line.
     """
     number = 0
     while line := readline(MAX_LINE + 1):
@@ -204,12 +204,12 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a file of JSON lines, with their lines' numbers from 1; blank lines are left out.
 
     Raises:
-        UserError: a line holds none; names the file and the line.
+        UserError: a line holds no object; names the file and the line.
     """
     # Bytes, because text splits lines at U+2028 and the like, which JSON strings may hold.
     with opened(path) as file:
-        whole = chain.from_iterable(line.splitlines() for line in lines(path, file.readline))  # at a lone \r, too
-        for number, line in enumerate(whole, start=1):
+        all_lines = chain.from_iterable(line.splitlines() for line in lines(path, file.readline))  # at a lone \r, too
+        for number, line in enumerate(all_lines, start=1):
             bare = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if bare.strip():
                 yield number, _object(f"{path}:{number}", bare)
@@ -217,9 +217,9 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _object(where: str, line: bytes) -> dict[str, Any]:
     try:
-        found = parsed_json(line)
+        content = parsed_json(line)
     except ValueError as error:
         raise UserError(f"{where}: not JSON ({reason(error)}); each line is one item {{...}}.") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{where}: not a JSON object; each line is one item {{...}}.")
-    return found
+    return content

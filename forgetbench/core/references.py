@@ -1,7 +1,7 @@
 """References of configuration files, `${recipe.lr}`: to keys of the same configuration alone.
 
-OmegaConf's `${name:...}` calls functions that read the environment and Hydra's state. A file may be somebody else's, so
-only what names a key is taken there. What was resolved once is text, and never resolved again.
+OmegaConf's `${name:...}` calls functions that read the environment and Hydra's state. Files may be untrusted, so they
+may refer to keys only. A resolved value is text, and is never resolved again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def check_references(content: Any, where: object) -> None:
 
 
 def literal(content: Any) -> Any:
-    """Nested content as OmegaConf takes it for what it is: a `${` in it stays text."""
+    """Nested content escaped for OmegaConf: a `${` in it stays text."""
     if isinstance(content, Mapping):
         return {name: literal(value) for name, value in content.items()}
     if isinstance(content, list | tuple):

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 _NAMES = re.compile(r"TOKEN(?!IZ)|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|KEY(S|_ID)?$|_KEY_", re.IGNORECASE)
 _PLACES = re.compile(r"(_|^)(PATH|FILE|DIR|HOME|SOCK|URL)$", re.IGNORECASE)
-"""Names that end so say where a secret is, and hold none."""
+"""Variables with these endings say where a secret is, and hold none."""
 _SHORTEST = 8
 """Characters; shorter values are those of switches."""
 
@@ -32,5 +32,5 @@ def without_secrets(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _secrets(variables: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-    found = [(name, value) for name, value in variables if len(value) >= _SHORTEST and is_secret(name)]
-    return sorted(found, key=lambda one: -len(one[1]))  # a value may be a part of another
+    secrets = [(name, value) for name, value in variables if len(value) >= _SHORTEST and is_secret(name)]
+    return sorted(secrets, key=lambda secret: -len(secret[1]))  # a value may be a part of another

@@ -40,18 +40,18 @@ def json_digest(value: Any) -> str:
     return checksum(json.dumps(value, sort_keys=True).encode())
 
 
-def verify(expected: object, found: object) -> None:
-    """Compare what an entry says of itself with what it is.
+def verify(expected: object, actual: object) -> None:
+    """Compare what an entry records about itself with its actual content.
 
     Raises:
         ValueError: they differ.
     """
-    if expected != found:
+    if expected != actual:
         raise ValueError("it is not as it was written")
 
 
 def say_damaged(what: object, remedy: str = "it is made again") -> None:
-    """Name on stderr what is not as it was written."""
+    """Report a damaged entry on stderr."""
     print(f"{what} is damaged; {remedy}.", file=sys.stderr)
 
 
@@ -64,7 +64,7 @@ class Store:
         Args:
             folder: where entries are.
             suffix: of their names on disk.
-            damage: what reading a damaged one raises besides, such as a library's errors.
+            damage: further errors that reading a damaged entry raises, such as a library's.
         """
         self._folder, self._suffix = folder, suffix
         self._damage: tuple[type[Exception], ...] = (*_DAMAGE, *damage)
@@ -110,12 +110,12 @@ class Store:
 
     @contextmanager
     def locked(self, name: str, wait_s: float = -1) -> Iterator[bool]:
-        """Be the only one that makes an entry; False if another still does after `wait_s`, -1 for ever."""
+        """Hold an entry's lock; yields False if another process still holds it after `wait_s`, -1 waits for ever."""
         lock = self._lock(name)
         lock.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(lock)
+        file_lock = FileLock(lock)
         try:
-            held.acquire(timeout=wait_s)
+            file_lock.acquire(timeout=wait_s)
         except Timeout:
             yield False
             return
@@ -127,12 +127,12 @@ class Store:
                     drop_leftover(path)
             yield True
         finally:
-            if self.path(name).exists():  # a late comer needs no lock
+            if self.path(name).exists():  # an entry that exists needs no lock
                 lock.unlink(missing_ok=True)
-            held.release()
+            file_lock.release()
 
     def remove_leftovers(self, name: str) -> None:
-        """Remove what making an entry that is there left behind: by a kill, or at its end."""
+        """Remove the lock and the leftovers of an entry that exists."""
         self._lock(name).unlink(missing_ok=True)
         clear_once(self._folder)
 

@@ -1,4 +1,4 @@
-"""Standard output and error that take every text, and show what would command the terminal instead of passing it on."""
+"""Standard output and error that take any text, and show control sequences instead of passing them on."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any
 from forgetbench.core.secrets import without_secrets
 
 _STAND_INS = {"±": "+-", "…": "~", "━": "-", "╸": "-", "╺": "-"}
-"""For signs that tables and bars are made of; other letters are escaped, so that names stay told apart."""
+"""Replacements for the signs of tables and bars; other letters are escaped, so that names stay distinct."""
 _ERRORS = "forgetbench_stand_ins"
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters and marks of direction: they move the cursor, colour, retitle or reorder what is shown."""
-_OF_BARS = re.compile(r"[\r\n]*(?:\x1b\[A)*")
-"""What libraries write by itself to go up to a progress bar."""
+_BAR_CONTROL = re.compile(r"[\r\n]*(?:\x1b\[A)*")
+"""What libraries write on its own to move up to a progress bar."""
 
 
 def visible(text: str) -> str:
     r"""The text with its control characters and marks of direction as Python writes them, such as `\x1b`."""
-    return _COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _COMMANDS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def visible_json(text: str) -> str:
     r"""JSON that means the same, with these characters as `\u001b`."""
-    return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def shown(text: str) -> str:
-    """A text as it may stand on a terminal, whoever wrote it: `visible`, and without secrets of the environment."""
+    """A text made safe for a terminal: `visible`, and without secrets of the environment."""
     return visible(without_secrets(text))
 
 
@@ -41,7 +41,7 @@ class _Guarded:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        if not _OF_BARS.fullmatch(text):
+        if not _BAR_CONTROL.fullmatch(text):
             text = "\r".join(map(shown, text.split("\r")))  # libraries' bars go back to the line's start
         return int(self._stream.write(text))
 
@@ -54,7 +54,7 @@ class _Guarded:
 
 
 def guard_streams() -> None:
-    """Show names, messages and logs from here on, of libraries too, without what would command the terminal."""
+    """From here on, show all texts, also those of libraries, without control sequences."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, _Guarded):
@@ -65,8 +65,10 @@ def _stand_in(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]
-    shown = (_STAND_INS.get(one, one.encode("ascii", "backslashreplace").decode("ascii")) for one in letters)
-    return "".join(shown), error.end
+    replaced = (
+        _STAND_INS.get(letter, letter.encode("ascii", "backslashreplace").decode("ascii")) for letter in letters
+    )
+    return "".join(replaced), error.end
 
 
 codecs.register_error(_ERRORS, _stand_in)

@@ -65,18 +65,18 @@ def parse_yaml(text: str, where: object) -> Any:
         content = _load(text)
         _check_values(content)
     except Exception as error:  # PyYAML's constructors raise whatever Python does
-        raise UserError(f"{where}: {_told(error)}") from error
+        raise UserError(f"{where}: {_error_text(error)}") from error
     return content
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         return f"line {error.problem_mark.line + 1} is not readable as YAML: {error.problem}."
     return f"not readable as YAML: {reason(error)}."
 
 
 def _load(text: str) -> Any:
-    """Parse YAML; what is wrong is said by PyYAML's own parser."""
+    """Parse YAML; errors come from PyYAML's parser in Python, which says more."""
     try:
         return yaml.load(text, _FastLoader)
     except yaml.YAMLError:
@@ -115,7 +115,7 @@ def _check_size(text: str) -> None:
 
 
 def _events(text: str) -> Any:
-    """The parser's events up to an error, which loading will meet again and tell better."""
+    """The parser's events up to an error, which loading meets again and reports better."""
     try:
         yield from yaml.parse(text, _FastLoader)
     except yaml.YAMLError:

@@ -1,4 +1,4 @@
-"""How far weights moved from the base, by part; adapters count as the weights they amount to."""
+"""How far weights moved from the base, by model part; adapters are merged into their layers first."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from forgetbench.models.parts import part_of
 class _PartSums:
     """Sums over one part's entries."""
 
-    moved: float = 0.0
+    squared_distance: float = 0.0
     """||w - w0||^2."""
-    base: float = 0.0
+    squared_norm: float = 0.0
     """||w0||^2."""
     changed: int = 0
     entries: int = 0
 
     def add(self, before: Tensor, after: Tensor) -> None:
-        self.base += _square(before)
+        self.squared_norm += _squared_norm(before)
         self.entries += before.numel()
         if after is not before:
-            self.moved += _square(after - before)
+            self.squared_distance += _squared_norm(after - before)
             self.changed += int((_bits(after) != _bits(before)).sum())
 
-    def measured(self, part: str) -> PartDistance:
-        distance, size = self.moved**0.5, self.base**0.5
+    def distance(self, part: str) -> PartDistance:
+        distance, size = self.squared_distance**0.5, self.squared_norm**0.5
         return PartDistance(part, distance, distance / size if size else None, self.changed / self.entries)
 
 
@@ -43,7 +43,7 @@ class _PartSums:
 def part_distances(model: Any, base: Mapping[str, Tensor], without: Collection[str] = ()) -> list[PartDistance]:
     """L2 distance, relative distance and share of changed weights of every part that the model has.
 
-    A layer with adapters is its own weight with the adapters merged into it, at the checkpoint and at the base.
+    The weight of a layer with adapters is the merged weight, both at the checkpoint and at the base.
 
     Args:
         model: at the checkpoint, adapters attached.
@@ -51,13 +51,15 @@ def part_distances(model: Any, base: Mapping[str, Tensor], without: Collection[s
         without: parts to leave out.
     """
     sums: defaultdict[str, _PartSums] = defaultdict(_PartSums)
-    for name, before, after in _pairs(model, base, without):
+    for name, before, after in _weight_pairs(model, base, without):
         sums[part_of(name)].add(before, after)
-    return [sums[part].measured(part) for part in PARTS if part in sums]
+    return [sums[part].distance(part) for part in PARTS if part in sums]
 
 
-def _pairs(model: Any, base: Mapping[str, Tensor], without: Collection[str]) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Every weight at the base and now; the very same tensor where the checkpoint has none of its own."""
+def _weight_pairs(
+    model: Any, base: Mapping[str, Tensor], without: Collection[str]
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(Name, value at the base, value now) of every weight; the same tensor object twice if it is unchanged."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     adapted: dict[str, Any] = {
@@ -70,15 +72,17 @@ def _pairs(model: Any, base: Mapping[str, Tensor], without: Collection[str]) -> 
         if not name.startswith(inside) and part_of(name) not in without:
             yield name, base.get(name, after), after
     for prefix, module in adapted.items():
-        own = {name: base[f"{prefix}.{name}"] for name, _ in module.named_parameters() if f"{prefix}.{name}" in base}
-        after_by_name = _merged(module, {})
-        before_by_name = _merged(module, own) if own else after_by_name
+        base_values = {
+            name: base[f"{prefix}.{name}"] for name, _ in module.named_parameters() if f"{prefix}.{name}" in base
+        }
+        after_by_name = _merge_adapters(module, {})
+        before_by_name = _merge_adapters(module, base_values) if base_values else after_by_name
         for name, after in after_by_name.items():
             yield f"{prefix}.{name}", before_by_name[name], after
 
 
-def _merged(module: Any, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of one adapted layer with its adapters merged, at `values` where given; the layer stays as it is."""
+def _merge_adapters(module: Any, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The merged weights of one adapted layer, with `values` in place of its parameters; the layer is unchanged."""
     copied = copy.deepcopy(module).float()  # merged in bf16, small adapters would be lost
     parameters = dict(copied.named_parameters())
     for name, value in values.items():
@@ -87,10 +91,10 @@ def _merged(module: Any, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(copied.get_base_layer().named_parameters())
 
 
-def _square(tensor: Tensor) -> float:
+def _squared_norm(tensor: Tensor) -> float:
     return float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) ** 2
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """An integer per entry, equal only where every bit is."""
+    """An integer per entry: two are equal only if all bits of the entries are."""
     return tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])

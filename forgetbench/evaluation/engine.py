@@ -1,6 +1,6 @@
 """Ask a model one batch of a dataset: likelihoods over the candidates, or text.
 
-Shapes: B items, T tokens, C candidates of some items, S tokens of a candidate but the last, V vocabulary.
+Shapes: B items, T tokens, C candidates of some items, S tokens of a candidate without its last, V vocabulary.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.records import THOUGHT_MARKS, Decoding, Prediction, Sample
 from forgetbench.data.batching import append_tokens, batch_prompts, has_own_positions
 from forgetbench.data.collate import IGNORED, Encoded, Encoder
-from forgetbench.evaluation.batches import BatchedSet, differ_in_last
+from forgetbench.evaluation.batches import BatchedSet, differ_in_last_token
 from forgetbench.evaluation.features import FeatureCache
 from forgetbench.evaluation.replies import ReplyDecoder
 from forgetbench.evaluation.sampling import ItemNoise
@@ -35,18 +35,18 @@ from forgetbench.scoring.reply import Marks
 
 T = TypeVar("T")
 Candidate = tuple[int, tuple[int, ...]]
-"""Row of its item in the batch, and its token ids."""
+"""(Row of the item in the batch, token ids of the candidate)."""
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """One batch on its way into the model."""
+    """One batch, ready for the model."""
 
     samples: Sequence[Sample]
     prompts: Sequence[Encoded]
     candidates: Sequence[Sequence[tuple[int, ...]]]
     features: Mapping[str, Any]
-    """Picture features as inputs; empty where pixels are given."""
+    """Picture features as model inputs; empty if the prompts contain pixels."""
 
 
 class Engine:
@@ -66,11 +66,11 @@ class Engine:
             loaded: the model.
             encoder: of the same model.
             feature_bytes: memory for picture features; 0 encodes every picture every time.
-            marks: what thoughts stand between, which is kept where it is a special token.
+            marks: begin and end marks of thoughts; kept in the text even if they are special tokens.
             device: to run it on; None for a GPU if there is one.
         """
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        # What a method freezes must not show: torch multiplies by weights with gradients in another order of sums.
+        # Frozen weights must give the same bits: torch sums in another order for weights with gradients.
         self._model = loaded.model.to(self._device).requires_grad_(False)
         self._keeps_logits, self._reuses_prefix = loaded.keeps_logits, loaded.reuses_prefix
         self._encoder = encoder
@@ -87,23 +87,23 @@ class Engine:
         self._features = FeatureCache(PictureEncoder(loaded.model), feature_bytes)
         self._router = task_router(loaded.model)
 
-    def begin(self, picture_state: str) -> None:
-        """Say that the weights were swapped.
+    def set_picture_state(self, picture_state: str) -> None:
+        """Tell the engine that the weights were swapped.
 
         Args:
-            picture_state: digest of what differs from the base in vision tower and projector.
+            picture_state: digest of the changed weights of vision tower and projector; empty at the base.
         """
-        self._features.begin(picture_state)
+        self._features.set_state(picture_state)
 
     def answer(self, dataset: BatchedSet, number: int, settings: Settings) -> list[Prediction]:
         """The predictions for one batch, in its order; `max_new_tokens` must be a number if text is wanted."""
         items = dataset.batches[number]
         choice = settings.decoding is Decoding.choice
-        repeats = choice and not self._reuses_prefix and not differ_in_last(dataset.candidates[items[0]])
+        repeats = choice and not self._reuses_prefix and not differ_in_last_token(dataset.candidates[items[0]])
         self._model.eval()
         bf16 = settings.precision == "bf16"
         with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
-            features = {} if repeats else self._features.inputs(dataset, number, self._moved)
+            features = {} if repeats else self._features.inputs(dataset, number, self._to_device)
             batch = _Batch(
                 samples=[dataset.samples[item] for item in items],
                 prompts=[dataset.prompts.prompt(item, pixels=not features) for item in items],
@@ -114,26 +114,33 @@ class Engine:
                 inputs = batch_prompts(batch.prompts, self._encoder.pad_id)
                 run = partial(self._forward, inputs, features, keep=1)
                 self._router.decide(self._model, run, inputs["attention_mask"])
-            return self._choice(batch) if choice else self._text(batch, settings)
+            return self._score_candidates(batch) if choice else self._generate(batch, settings)
 
-    def _choice(self, batch: _Batch) -> list[Prediction]:
+    def _score_candidates(self, batch: _Batch) -> list[Prediction]:
         """Log-probability of every candidate of every item.
 
-        Candidates that differ in their last token only (letters; yes and no) take one forward pass per item; others
-        are scored whole, as the sum over their tokens.
+        If the candidates of an item differ in their last token only (letters; yes and no), one forward pass scores
+        them all. Other candidates are scored as the sum over their tokens.
         """
-        if differ_in_last(batch.candidates[0]):
-            return [_finite(one, sample) for one, sample in zip(self._next_token(batch), batch.samples, strict=True)]
-        flat = [(row, ids) for row, every in enumerate(batch.candidates) for ids in every]
-        totals = self._after_prefix(batch, flat) if self._reuses_prefix else self._whole(batch, flat)
+        if differ_in_last_token(batch.candidates[0]):
+            return [
+                _refuse_nan(prediction, sample)
+                for prediction, sample in zip(self._score_last_tokens(batch), batch.samples, strict=True)
+            ]
+        flat = [(row, ids) for row, candidates in enumerate(batch.candidates) for ids in candidates]
+        totals = (
+            self._score_with_cached_prefix(batch, flat)
+            if self._reuses_prefix
+            else self._score_full_sequences(batch, flat)
+        )
         sums: list[list[float]] = [[] for _ in batch.samples]
         for (row, _), total in zip(flat, totals, strict=True):
             sums[row].append(total)
-        found = [Prediction(option_logprobs=tuple(one)) for one in sums]
-        return [_finite(one, sample) for one, sample in zip(found, batch.samples, strict=True)]
+        predictions = [Prediction(option_logprobs=tuple(logprobs)) for logprobs in sums]
+        return [_refuse_nan(prediction, sample) for prediction, sample in zip(predictions, batch.samples, strict=True)]
 
-    def _next_token(self, batch: _Batch) -> list[Prediction]:
-        """One forward pass: candidates are told apart by their last token, the others are shared."""
+    def _score_last_tokens(self, batch: _Batch) -> list[Prediction]:
+        """Score candidates that share all tokens but the last, in one forward pass."""
         shared = [len(ids[0]) - 1 for ids in batch.candidates]
         prompts = [
             append_tokens(prompt, ids[0][:n])
@@ -142,19 +149,19 @@ class Engine:
         inputs = batch_prompts(prompts, self._encoder.pad_id)
         logprobs_BV = self._forward(inputs, batch.features, keep=1).logits[:, -1].float().log_softmax(-1)
         return [
-            Prediction(option_logprobs=tuple(logprobs_V[[one[n] for one in ids]].tolist()))
+            Prediction(option_logprobs=tuple(logprobs_V[[candidate[n] for candidate in ids]].tolist()))
             for logprobs_V, ids, n in zip(logprobs_BV.cpu(), batch.candidates, shared, strict=True)
         ]
 
-    def _after_prefix(self, batch: _Batch, flat: Sequence[Candidate]) -> list[float]:
-        """Sums over candidates' tokens: picture and question are read once, each candidate goes on from there."""
+    def _score_with_cached_prefix(self, batch: _Batch, flat: Sequence[Candidate]) -> list[float]:
+        """Sums over candidates' tokens: picture and question are read once, each candidate continues from the cache."""
         inputs = batch_prompts(batch.prompts, self._encoder.pad_id)
         prefix = self._forward(inputs, batch.features, keep=1, use_cache=True)
         first_BV = prefix.logits[:, -1].float().log_softmax(-1).cpu()
         totals = [float(first_BV[row, ids[0]]) for row, ids in flat]
         mask_BT = inputs["attention_mask"]
         next_B = mask_BT.sum(-1)
-        if own := has_own_positions(inputs):  # three-dimensional ones: a picture's rows count, not its tokens
+        if has_3d_positions := has_own_positions(inputs):  # they count a picture's rows, not its tokens
             next_B = next_B + self._model.model.rope_deltas[:, 0].cpu()
         longer = [k for k, (_, ids) in enumerate(flat) if len(ids) > 1]
         for part in _chunks(longer, len(batch.samples)):
@@ -167,22 +174,22 @@ class Engine:
             if self._router:
                 self._router.select(rows.tolist())
             logits_CSV = self._model(
-                **self._moved(
+                **self._to_device(
                     {
                         "input_ids": ids_CS,
                         "attention_mask": torch.cat([mask_BT[rows], (next_CS != IGNORED).long()], 1),
-                        "position_ids": places_CS.expand(3, -1, -1) if own else places_CS,
+                        "position_ids": places_CS.expand(3, -1, -1) if has_3d_positions else places_CS,
                     }
                 ),
                 past_key_values=cache,
                 use_cache=True,
             ).logits
-            for k, total in zip(part, _picked(logits_CSV, next_CS.to(self._device)), strict=True):
+            for k, total in zip(part, _sum_label_logprobs(logits_CSV, next_CS.to(self._device)), strict=True):
                 totals[k] += total
         return totals
 
-    def _whole(self, batch: _Batch, flat: Sequence[Candidate]) -> list[float]:
-        """Sums over candidates' tokens, each candidate after its own copy of picture and question."""
+    def _score_full_sequences(self, batch: _Batch, flat: Sequence[Candidate]) -> list[float]:
+        """Sums over candidates' tokens; picture and question are read again for each candidate."""
         totals: list[float] = []
         for part in _chunks(flat, len(batch.samples)):
             inputs = batch_prompts(
@@ -193,10 +200,10 @@ class Engine:
                 self._router.select([row for row, _ in part])
             width = labels_CA.shape[1]
             logits_CAV = self._forward(inputs, {}, keep=width + 1).logits[:, -width - 1 : -1]
-            totals += _picked(logits_CAV, labels_CA)
+            totals += _sum_label_logprobs(logits_CAV, labels_CA)
         return totals
 
-    def _text(self, batch: _Batch, settings: Settings) -> list[Prediction]:
+    def _generate(self, batch: _Batch, settings: Settings) -> list[Prediction]:
         inputs = batch_prompts(batch.prompts, self._encoder.pad_id)
         inputs.pop("position_ids", None)
         noise = []
@@ -207,14 +214,14 @@ class Engine:
             ids = [sample.id for sample in batch.samples]
             noise = [ItemNoise(ids, settings.temperature, settings.top_p, settings.seed)]
         start, stopping = inputs["input_ids"].shape[1], dict[str, Any]()
-        if settings.max_thought_tokens is not None:  # stop texts are looked for behind the thought alone
+        if settings.max_thought_tokens is not None:  # stop texts count only after the thought
             criterion = ThoughtThenAnswer(self._replies, settings, start, len(batch.samples))
             stopping = {"stopping_criteria": StoppingCriteriaList([criterion])}
         elif settings.stop:
             stopping = {"stop_strings": list(settings.stop), "tokenizer": self._encoder.tokenizer}
-        with _generating_by(self._model, self._generation):
+        with _using_generation_config(self._model, self._generation):
             ids_BT = self._model.generate(
-                **self._moved(inputs),
+                **self._to_device(inputs),
                 **batch.features,
                 logits_processor=LogitsProcessorList(noise),
                 max_new_tokens=settings.total_tokens,
@@ -226,15 +233,15 @@ class Engine:
         self, inputs: Mapping[str, Tensor], features: Mapping[str, Any], keep: int, use_cache: bool = False
     ) -> Any:
         extra: dict[str, Any] = {"logits_to_keep": keep} if self._keeps_logits else {}
-        return self._model(**self._moved(inputs), **features, **extra, use_cache=use_cache)
+        return self._model(**self._to_device(inputs), **features, **extra, use_cache=use_cache)
 
-    def _moved(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _to_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {key: value.to(self._device) for key, value in batch.items()}
 
 
-def _finite(prediction: Prediction, sample: Sample) -> Prediction:
-    """The prediction, unless it is no number: the first of equals would pass for an answer."""
-    if any(math.isnan(one) for one in prediction.option_logprobs or ()):
+def _refuse_nan(prediction: Prediction, sample: Sample) -> Prediction:
+    """The prediction. Refuses NaN, which would make the first candidate the answer."""
+    if any(math.isnan(logprob) for logprob in prediction.option_logprobs or ()):
         raise UserError(
             f"The model's log-probabilities of item '{sample.id}' are not numbers; are its weights whole, and does its "
             "precision (matrix.precision) hold them?"
@@ -242,32 +249,32 @@ def _finite(prediction: Prediction, sample: Sample) -> Prediction:
     return prediction
 
 
-def _picked(logits_CAV: Tensor, labels_CA: Tensor) -> list[float]:
-    """Sum of log-probabilities of the labels that count."""
+def _sum_label_logprobs(logits_CAV: Tensor, labels_CA: Tensor) -> list[float]:
+    """Sums of the log-probabilities of the labels that are not padding."""
     logprobs_CA = logits_CAV.float().log_softmax(-1).gather(-1, labels_CA.clamp(min=0)[..., None])[..., 0]
     sums: list[float] = (logprobs_CA * (labels_CA != IGNORED)).sum(-1).tolist()
     return sums
 
 
 @contextmanager
-def _generating_by(model: Any, settings: GenerationConfig) -> Iterator[None]:
-    """Generate by these settings alone: transformers takes what they leave open from the checkpoint's own."""
-    own = model.generation_config
+def _using_generation_config(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Generate with these settings only: transformers would fill gaps from the checkpoint's generation config."""
+    previous = model.generation_config
     model.generation_config = settings
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config = previous
 
 
 def end_tokens(encoder: Encoder, generation_config: Any, config: Any) -> list[int]:
-    """Tokens that end a reply: all that a model's files call so, and the one that its template writes."""
+    """Tokens that end a reply: every eos token of the model's files, and the end token of its chat template."""
     written = encoder.tokenizer.encode(encoder.template.reply_form.end, add_special_tokens=False)
-    found = set(written if len(written) == 1 else ())
+    ends = set(written if len(written) == 1 else ())
     for holder in (generation_config, config, config.get_text_config(), encoder.tokenizer):
         ids = getattr(holder, "eos_token_id", None)
-        found |= set(ids if isinstance(ids, list) else [ids])
-    return sorted(found - {None})
+        ends |= set(ids if isinstance(ids, list) else [ids])
+    return sorted(ends - {None})
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

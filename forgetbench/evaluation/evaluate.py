@@ -15,7 +15,7 @@ from forgetbench.config import MatrixConfig
 from forgetbench.core.processes import ProcessGroup
 from forgetbench.core.records import Prediction
 from forgetbench.core.store import json_digest
-from forgetbench.evaluation.cells import Answered, Block, Cell, CellKey, CellStore
+from forgetbench.evaluation.cells import Block, Cell, CellKey, CellStore, SharedBlocks
 from forgetbench.evaluation.journal import Entry, Journal
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.evaluation.settings import Settings
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 _LOCK_WAIT_S = 20.0
 
 Advance = Callable[[str, int], None]
-"""Called with a description and the number of items that became done."""
+"""Called with a description and the number of items that were finished."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """One cell to fetch or make."""
+class PlannedCell:
+    """One cell to read from the store or to make."""
 
     checkpoint: Checkpoint
     dataset: EvaluationSet
     settings: Settings
     digest: str
     family: str = ""
-    """What it shares with cells of other limits; empty where it has no whole block."""
+    """Digest of what it shares with cells of other limits; empty if it has no whole block."""
 
     @property
     def label(self) -> str:
@@ -50,9 +50,9 @@ class Work:
 
 @dataclass(frozen=True)
 class ScoredCell:
-    """A finished cell and what it is of."""
+    """A finished cell with its checkpoint, dataset and settings."""
 
-    work: Work
+    work: PlannedCell
     cell: Cell
 
 
@@ -62,73 +62,75 @@ def plan(
     datasets: Sequence[EvaluationSet],
     config: MatrixConfig,
     engine: str | None = None,
-) -> list[Work]:
+) -> list[PlannedCell]:
     """Every checkpoint on every dataset in every decoding that applies.
 
     Args:
         model_digest: of the base, as it is scored.
-        checkpoints: those that are scored.
+        checkpoints: to score.
         datasets: of the matrix.
-        config: how they are asked.
-        engine: what runs the model, with its version; None for transformers in this process.
+        config: decodings and other settings.
+        engine: name and version of the program that runs the model; None for transformers in this process.
     """
     return [
-        _work(model_digest, checkpoint, dataset, replace(settings, engine=engine))
+        _plan_cell(model_digest, checkpoint, dataset, replace(settings, engine=engine))
         for checkpoint in checkpoints
         for dataset in datasets
         for settings in dataset.settings(config)
     ]
 
 
-def _work(model: str, checkpoint: Checkpoint, dataset: EvaluationSet, settings: Settings) -> Work:
+def _plan_cell(model: str, checkpoint: Checkpoint, dataset: EvaluationSet, settings: Settings) -> PlannedCell:
     key = CellKey(model, checkpoint.digest, dataset.digest, settings)
     family = ""
     if dataset.fills_a_block:
         family = replace(key, samples=dataset.block_digests[0], settings=replace(settings, block=None)).digest
-    return Work(checkpoint, dataset, settings, key.digest, family)
+    return PlannedCell(checkpoint, dataset, settings, key.digest, family)
 
 
-def stored_cells(planned: Sequence[Work], store: CellStore) -> list[ScoredCell]:
-    """The cells that are there or are a part of one that is, scored by the present rules."""
+def stored_cells(planned: Sequence[PlannedCell], store: CellStore) -> list[ScoredCell]:
+    """The cells that are stored, or that are a part of a stored cell, scored by the present rules."""
     cells = []
     for work in planned:
         metric = work.dataset.manifest.metric
-        cell = store.read(work.digest, metric, "it counts as missing") or _part(work, _other(work, store), store)
+        cell = store.read(work.digest, metric, "it counts as missing") or _cell_from_shared_blocks(
+            work, _find_shared_blocks(work, store), store
+        )
         if cell is not None:
             cells.append(ScoredCell(work, cell))
     return cells
 
 
-def _part(work: Work, other: Answered | None, store: CellStore) -> Cell | None:
-    """Store a cell whose blocks are all answered in one of another limit; None if not.
+def _cell_from_shared_blocks(work: PlannedCell, shared: SharedBlocks | None, store: CellStore) -> Cell | None:
+    """Store a cell whose blocks are all in a cell with another limit; None if some are missing.
 
-    Only the model says which items of a part are longer than its context: it is asked where there are any.
+    None also if that cell has items beyond the model's context: only the model can tell which of them are in this cell.
     """
     dataset = work.dataset
-    if other is None or other.has_beyond or len(other.blocks) < len(dataset.blocks):
+    if shared is None or shared.exceeds_context or len(shared.blocks) < len(dataset.blocks):
         return None
     cell = store.write(
         work.digest,
         dataset.samples,
         dataset.image_digests,
-        [other.predictions[sample.id] for sample in dataset.samples],
-        replace(other.settings, block=work.settings.block),
+        [shared.predictions[sample.id] for sample in dataset.samples],
+        replace(shared.settings, block=work.settings.block),
         dataset.manifest.metric,
-        sum(one.seconds for one in other.blocks),
-        blocks=other.blocks,
-        versions=other.versions,
+        sum(block.seconds for block in shared.blocks),
+        blocks=shared.blocks,
+        versions=shared.versions,
     )
-    store.join_family(work.family, work.digest)
+    store.add_to_family(work.family, work.digest)
     return cell
 
 
-def _other(work: Work, store: CellStore) -> Answered | None:
-    """The first blocks of a cell, from one of another limit; None where there are none."""
+def _find_shared_blocks(work: PlannedCell, store: CellStore) -> SharedBlocks | None:
+    """The first blocks of a cell, from a cell with another limit; None if there is no such cell."""
     if not work.family:
         return None
     blocks = zip(work.dataset.block_digests, work.dataset.blocks, strict=True)
     ids = {digest: [work.dataset.samples[item].id for item in items] for digest, items in blocks}
-    return store.answered(work.family, work.digest, ids)
+    return store.shared_blocks(work.family, work.digest, ids)
 
 
 class Evaluator:
@@ -145,8 +147,8 @@ class Evaluator:
         self._load, self._store, self._process_group = load, store, process_group
         self._runner: Runner | None = None
 
-    def score(self, planned: Sequence[Work], advance: Advance) -> list[ScoredCell]:
-        """Every cell of the plan in order, stored or fresh; none in processes that only help.
+    def score(self, planned: Sequence[PlannedCell], advance: Advance) -> list[ScoredCell]:
+        """Every cell of the plan in order, stored or new; empty in all processes but the main one.
 
         A cell that another command is making is left for later, then waited for.
         """
@@ -156,104 +158,105 @@ class Evaluator:
             busy = [work for work in busy if not self._try_score(work, cells, advance, wait_s=_LOCK_WAIT_S)]
         return [ScoredCell(work, cell) for work in planned if (cell := cells[work.digest]) is not None]
 
-    def _try_score(self, work: Work, cells: dict[str, Cell | None], advance: Advance, wait_s: float) -> bool:
-        """Fetch or make one cell; False if another command is making it."""
-        with ExitStack() as held:
+    def _try_score(self, work: PlannedCell, cells: dict[str, Cell | None], advance: Advance, wait_s: float) -> bool:
+        """Read or make one cell; False if another command is making it."""
+        with ExitStack() as stack:
             cell = self._stored(work)
-            state = "stored" if cell else "free" if self._lock(work, held, wait_s) else "busy"
+            state = "stored" if cell else "free" if self._lock(work, stack, wait_s) else "busy"
             state = self._process_group.broadcast(state)
             if state == "free":
                 # While this process waited for the lock, another may have made the cell.
-                cell, other = self._stored(work), None
+                cell, shared = self._stored(work), None
                 if cell is None and self._process_group.is_main:
-                    other = _other(work, self._store)
-                    cell = _part(work, other, self._store)
+                    shared = _find_shared_blocks(work, self._store)
+                    cell = _cell_from_shared_blocks(work, shared, self._store)
                 if cell is not None:
                     self._store.remove_leftovers(work.digest)
                 state = self._process_group.broadcast("stored" if cell else "free")
             if state == "free":
-                cell = self._make(work, other, advance)
+                cell = self._make(work, shared, advance)
             elif state == "stored":
                 advance(work.label, len(work.dataset.samples))
             if state != "busy":
                 cells[work.digest] = cell
         return state != "busy"
 
-    def _stored(self, work: Work) -> Cell | None:
+    def _stored(self, work: PlannedCell) -> Cell | None:
         """A stored cell, for the main process."""
         cell = self._store.read(work.digest, work.dataset.manifest.metric) if self._process_group.is_main else None
         if cell is not None:
-            self._store.join_family(work.family, work.digest)  # a kill may have come between the two
+            # After the cell was written, a kill may have prevented this.
+            self._store.add_to_family(work.family, work.digest)
             self._store.remove_leftovers(work.digest)
         return cell
 
-    def _lock(self, work: Work, held: ExitStack, wait_s: float) -> bool:
-        """Hold a cell's lock to the end of `held`; False if another command does."""
-        return self._process_group.is_main and held.enter_context(self._store.locked(work.digest, wait_s))
+    def _lock(self, work: PlannedCell, stack: ExitStack, wait_s: float) -> bool:
+        """Hold a cell's lock until `stack` closes; False if another command holds it."""
+        return self._process_group.is_main and stack.enter_context(self._store.locked(work.digest, wait_s))
 
-    def _make(self, work: Work, other: Answered | None, advance: Advance) -> Cell | None:
-        """Ask the model what neither the journal nor the other cell has; the main process keeps the answers of all."""
+    def _make(self, work: PlannedCell, shared: SharedBlocks | None, advance: Advance) -> Cell | None:
+        """Ask the model the batches that neither journal nor shared blocks have; the main process stores the cell."""
         if self._runner is None:
             advance("loading the model", 0)
             self._runner = self._load()
         runner, dataset = self._runner, work.dataset
-        runner.move(work.checkpoint)
+        runner.use_checkpoint(work.checkpoint)
         advance(f"preparing {dataset.manifest.name}", 0)
-        layout, settings = runner.batches(dataset), runner.resolved(dataset, work.settings)
+        layout, settings = runner.batches(dataset), runner.resolve(dataset, work.settings)
         batches, beyond = layout.batches, runner.beyond_context(dataset, settings)
         items = [json_digest([dataset.samples[item].id for item in batch])[:16] for batch in batches]
         journal = Journal(self._store.partial(work.digest), self._process_group.rank)
-        kept = journal.read() if self._process_group.is_main else {}
-        done = {number: kept[number] for number in range(len(batches)) if number in kept}
-        done = {number: one for number, one in done.items() if one.items == items[number]}
-        done = self._process_group.broadcast(done | _shared(other, work, layout, items, settings))
+        journalled = journal.read() if self._process_group.is_main else {}
+        done = {number: journalled[number] for number in range(len(batches)) if number in journalled}
+        done = {number: entry for number, entry in done.items() if entry.items == items[number]}
+        done = self._process_group.broadcast(done | _shared_entries(shared, work, layout, items, settings))
         advance(work.label, sum(len(batches[number]) for number in done))
         left = [number for number in range(len(batches)) if number not in done]
         size, rank = self._process_group.size, self._process_group.rank
-        mine: list[tuple[int, Entry]] = []
-        for one in runner.answers(dataset, left[rank::size], settings):
-            mine.append((one.number, Entry(items[one.number], one.seconds, one.predictions)))
-            journal.add(*mine[-1])
-            place = left.index(one.number)
+        new_entries: list[tuple[int, Entry]] = []
+        for answers in runner.answers(dataset, left[rank::size], settings):
+            new_entries.append((answers.number, Entry(items[answers.number], answers.seconds, answers.predictions)))
+            journal.add(*new_entries[-1])
+            place = left.index(answers.number)
             advance(work.label, sum(len(batches[number]) for number in left[place - rank : place - rank + size]))
-        done |= dict(self._process_group.gather(mine))
+        done |= dict(self._process_group.gather(new_entries))
         if not self._process_group.is_main:
             return None
         by_item: dict[int, Prediction] = {}
         for number, batch in enumerate(batches):
             by_item |= dict(zip(batch, done[number].predictions, strict=True))
         predictions = [by_item[item] for item in range(len(dataset.samples))]
-        seconds, blocks = sum(one.seconds for one in done.values()), _blocks(work, layout, done)
+        seconds, blocks = sum(entry.seconds for entry in done.values()), _blocks(work, layout, done)
         metric, images = dataset.manifest.metric, dataset.image_digests
         cell = self._store.write(
             work.digest, dataset.samples, images, predictions, settings, metric, seconds, beyond, blocks
         )
-        self._store.join_family(work.family, work.digest)
-        self._store.remove_leftovers(work.digest)  # with the cell there, a late comer needs neither journal nor lock
+        self._store.add_to_family(work.family, work.digest)
+        self._store.remove_leftovers(work.digest)  # the cell is stored: nobody needs its journal or lock any more
         return cell
 
 
-def _shared(
-    other: Answered | None, work: Work, layout: BatchedSet, items: Sequence[str], settings: Settings
+def _shared_entries(
+    shared: SharedBlocks | None, work: PlannedCell, layout: BatchedSet, items: Sequence[str], settings: Settings
 ) -> dict[int, Entry]:
-    """The batches of the blocks that are answered in a cell of another limit."""
-    if other is None or replace(other.settings, block=settings.block) != settings:
+    """The batches of the blocks that a cell with another limit has answered."""
+    if shared is None or replace(shared.settings, block=settings.block) != settings:
         return {}
-    found: dict[int, Entry] = {}
-    untold = {number: block.seconds for number, block in enumerate(other.blocks)}
+    entries: dict[int, Entry] = {}
+    seconds_left = {number: block.seconds for number, block in enumerate(shared.blocks)}
     for number, block in enumerate(layout.block_of_batch):
-        if block < len(other.blocks):
-            predictions = [other.predictions[work.dataset.samples[item].id] for item in layout.batches[number]]
-            found[number] = Entry(items[number], untold.pop(block, 0.0), predictions)
-    return found
+        if block < len(shared.blocks):
+            predictions = [shared.predictions[work.dataset.samples[item].id] for item in layout.batches[number]]
+            entries[number] = Entry(items[number], seconds_left.pop(block, 0.0), predictions)
+    return entries
 
 
-def _blocks(work: Work, layout: BatchedSet, done: Mapping[int, Entry]) -> list[Block]:
-    """What a finished cell may share with those of other limits."""
+def _blocks(work: PlannedCell, layout: BatchedSet, done: Mapping[int, Entry]) -> list[Block]:
+    """The blocks that a finished cell may share with cells of other limits."""
     if not work.family:
         return []
     digests = work.dataset.block_digests
     seconds = [0.0] * len(digests)
     for number, block in enumerate(layout.block_of_batch):
         seconds[block] += done[number].seconds
-    return [Block(*one) for one in zip(digests, seconds, strict=True)]
+    return [Block(*pair) for pair in zip(digests, seconds, strict=True)]

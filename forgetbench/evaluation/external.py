@@ -22,7 +22,7 @@ from forgetbench.data.predictions import (
     read_predictions,
 )
 from forgetbench.evaluation.cells import CellKey, CellStore
-from forgetbench.evaluation.evaluate import ScoredCell, Work
+from forgetbench.evaluation.evaluate import PlannedCell, ScoredCell
 from forgetbench.evaluation.sets import EvaluationSet, load_sets
 from forgetbench.evaluation.settings import Settings
 from forgetbench.models.checkpoint import Checkpoint
@@ -38,56 +38,58 @@ def external_cells(
         config: the datasets to look for.
         catalogue: where their manifests are.
         store: where cells go.
-        partial: score the items that every file of a dataset has, if these are not all.
+        partial: allow missing items; then only the items that every file of a dataset has are scored.
 
     Returns:
-        The cells, and a line on everything that was not found.
+        The cells, and a note for each file or item that was not found.
 
     Raises:
         UserError: a file does not fit its dataset.
     """
-    cells, told = [], []
+    cells, notes = [], []
     checkpoints = find_checkpoints(folder)
     if checkpoints[0].step != 0:
-        told.append(f"{folder} has no subfolder 'base': without predictions of the base there is no forgetting.")
+        notes.append(f"{folder} has no subfolder 'base': without predictions of the base there is no forgetting.")
     for dataset in load_sets(config, catalogue):
         other_ids = cache(partial_of(ids_of_rows, dataset.manifest, dataset.manifest.eval_split))
-        read: list[tuple[ExternalCheckpoint, ExternalPredictions]] = []
-        for found in checkpoints:
-            path = find_file(found.path, dataset.manifest.name)
+        loaded: list[tuple[ExternalCheckpoint, ExternalPredictions]] = []
+        for checkpoint in checkpoints:
+            path = find_file(checkpoint.path, dataset.manifest.name)
             if path is None:
-                told.append(f"{found.path}: nothing for '{dataset.manifest.name}'; it stays out of the tables.")
+                notes.append(f"{checkpoint.path}: nothing for '{dataset.manifest.name}'; it stays out of the tables.")
                 continue
-            one = read_predictions(path, dataset.samples, dataset.whole, other_ids, partial)
-            told += one.notes
-            read.append((found, one))
-        if read:
-            scored = _common(folder, dataset, [one for _, one in read]) if partial else dataset
+            file = read_predictions(path, dataset.samples, dataset.all_samples, other_ids, partial)
+            notes += file.notes
+            loaded.append((checkpoint, file))
+        if loaded:
+            scored = _common_items(folder, dataset, [file for _, file in loaded]) if partial else dataset
             if len(scored.samples) < len(dataset.samples):
-                told.append(
+                notes.append(
                     f"{dataset.manifest.name}: scored on {len(scored.samples)} of {len(dataset.samples)} items, those "
                     "that every checkpoint has a prediction for."
                 )
-            cells += [_cell(found, one, scored, store) for found, one in read]
-    order = {found.step: place for place, found in enumerate(checkpoints)}
-    return sorted(cells, key=lambda one: order[one.work.checkpoint.step]), told
+            cells += [_cell(checkpoint, file, scored, store) for checkpoint, file in loaded]
+    order = {checkpoint.step: place for place, checkpoint in enumerate(checkpoints)}
+    return sorted(cells, key=lambda cell: order[cell.work.checkpoint.step]), notes
 
 
-def _common(folder: Path, dataset: EvaluationSet, read: Sequence[ExternalPredictions]) -> EvaluationSet:
-    """A dataset's items that all files have: a change is told of the same items."""
-    samples = [sample for sample in dataset.samples if all(sample.id in one.predictions for one in read)]
+def _common_items(folder: Path, dataset: EvaluationSet, files: Sequence[ExternalPredictions]) -> EvaluationSet:
+    """The dataset with the items that all files have, so that changes compare the same items."""
+    samples = [sample for sample in dataset.samples if all(sample.id in file.predictions for file in files)]
     if not samples:
         raise UserError(f"{folder}: no item of '{dataset.manifest.name}' has a prediction of every checkpoint.")
     return dataset if len(samples) == len(dataset.samples) else replace(dataset, samples=samples, blocks=())
 
 
-def _cell(found: ExternalCheckpoint, read: ExternalPredictions, dataset: EvaluationSet, store: CellStore) -> ScoredCell:
-    predictions = [read.predictions[sample.id] for sample in dataset.samples]
-    settings = Settings(read.decoding, source=read.kind)
-    content = json.dumps([(one.option_logprobs, one.text) for one in predictions])
+def _cell(
+    checkpoint: ExternalCheckpoint, file: ExternalPredictions, dataset: EvaluationSet, store: CellStore
+) -> ScoredCell:
+    predictions = [file.predictions[sample.id] for sample in dataset.samples]
+    settings = Settings(file.decoding, source=file.kind)
+    content = json.dumps([(prediction.option_logprobs, prediction.text) for prediction in predictions])
     digest = CellKey(hashlib.sha256(content.encode()).hexdigest(), "", dataset.digest, settings).digest
     metric = dataset.manifest.metric
     cell = store.read(digest, metric) or store.write(
         digest, dataset.samples, dataset.image_digests, predictions, settings, metric, None
     )
-    return ScoredCell(Work(Checkpoint(found.step, found.path, {}), dataset, settings, digest), cell)
+    return ScoredCell(PlannedCell(Checkpoint(checkpoint.step, checkpoint.path, {}), dataset, settings, digest), cell)

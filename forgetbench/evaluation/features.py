@@ -1,6 +1,6 @@
-"""Keep picture features while the vision tower and projector stay the same: over questions, decodings, checkpoints.
+"""Cache picture features as long as vision tower and projector do not change: over questions, decodings, checkpoints.
 
-Pictures are encoded together with the batch that shows them first, whichever batch asks (see `batches`).
+A picture is always encoded with the batch that shows it first, even if a later batch asks first (see `batches`).
 Shapes: R picture tokens of all pictures of a batch, D hidden size.
 """
 
@@ -24,22 +24,22 @@ Move = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class _Room:
-    """How much of a dataset there is memory for; a matter of this dataset alone, whatever else was asked before."""
+class _CacheBudget:
+    """How much of a dataset fits into the cache; depends on this dataset only, not on earlier ones."""
 
     n_blocks: int
-    """Its first blocks, whose features fit; what comes after them is given pixels, however many blocks there are."""
+    """Number of first blocks that fit; later blocks get pixels."""
     n_bytes: int
-    """Of their features."""
+    """Size of the features of these blocks."""
 
 
 @dataclass(frozen=True)
-class _Features:
-    """One dataset's, as far as they were asked for."""
+class _CachedFeatures:
+    """The features of one dataset that were encoded so far."""
 
     n_bytes: int
-    """Of all of them."""
-    of: dict[Pictures, Tensor]
+    """Size of all features of the dataset's cached blocks."""
+    by_pictures: dict[Pictures, Tensor]
 
 
 class FeatureCache:
@@ -49,55 +49,57 @@ class FeatureCache:
         """Start empty.
 
         Args:
-            encoder: of the model that is asked.
-            max_bytes: memory for all features; blocks of a dataset that would exceed it are given pixels every time.
+            encoder: of the model.
+            max_bytes: memory for all features; blocks of a dataset beyond it get pixels.
         """
         self._encoder = encoder
         self._state = ""
-        self._held: LRUCache[BatchedSet, _Features] = LRUCache(max_bytes, getsizeof=lambda one: one.n_bytes)
-        self._rooms: dict[BatchedSet, _Room] = {}
+        self._cache: LRUCache[BatchedSet, _CachedFeatures] = LRUCache(
+            max_bytes, getsizeof=lambda features: features.n_bytes
+        )
+        self._budgets: dict[BatchedSet, _CacheBudget] = {}
 
-    def begin(self, state: str) -> None:
-        """Say which weights encode pictures now; features of other weights are dropped.
+    def set_state(self, state: str) -> None:
+        """Set which weights encode pictures from now on; features of other weights are dropped.
 
         Args:
-            state: digest of what differs from the base in vision tower and projector.
+            state: digest of the changed weights of vision tower and projector; empty at the base.
         """
         if state != self._state:
             self._state = state
-            self._held.clear()
+            self._cache.clear()
 
     def inputs(self, dataset: BatchedSet, number: int, move: Move) -> dict[str, Any]:
-        """Inputs that replace the pixels of one batch; empty where pixels are to be given."""
+        """Model inputs that replace the pixels of one batch; empty if the batch needs pixels."""
         shown = [images for item in dataset.batches[number] if (images := dataset.samples[item].images)]
         if not shown or not self._encoder.usable:
             return {}
         first: dict[Pictures, Tensor] = {}
-        if dataset not in self._rooms:
-            first = self._encoded(dataset, dataset.first_positions[shown[0]][0], move)
-            self._rooms[dataset] = self._room(dataset, next(iter(first.values())))
-        room = self._rooms[dataset]
-        if dataset.block_of_batch[number] >= room.n_blocks:
+        if dataset not in self._budgets:
+            first = self._encode(dataset, dataset.first_positions[shown[0]][0], move)
+            self._budgets[dataset] = self._budget(dataset, next(iter(first.values())))
+        budget = self._budgets[dataset]
+        if dataset.block_of_batch[number] >= budget.n_blocks:
             return {}
-        if dataset not in self._held:
-            self._held[dataset] = _Features(room.n_bytes, first)
-        held = self._held[dataset].of
+        if dataset not in self._cache:
+            self._cache[dataset] = _CachedFeatures(budget.n_bytes, first)
+        cached = self._cache[dataset].by_pictures
         for images in shown:
-            if images not in held:
-                held |= self._encoded(dataset, dataset.first_positions[images][0], move)
-        features_RD = torch.cat([held[images] for images in shown])
+            if images not in cached:
+                cached |= self._encode(dataset, dataset.first_positions[images][0], move)
+        features_RD = torch.cat([cached[images] for images in shown])
         return self._encoder.inputs(move({"": features_RD})[""])
 
-    def _room(self, dataset: BatchedSet, one_RD: Tensor) -> _Room:
+    def _budget(self, dataset: BatchedSet, example_RD: Tensor) -> _CacheBudget:
         rows = [0] * (dataset.block_of_batch[-1] + 1)
         for number, item in dataset.first_positions.values():
             rows[dataset.block_of_batch[number]] += self._rows(dataset, item)
-        sizes = [total * one_RD.shape[1] * one_RD.element_size() for total in accumulate(rows)]
-        fitting = [n_bytes for n_bytes in sizes if n_bytes <= self._held.maxsize]
-        return _Room(len(fitting), max(fitting, default=0))
+        sizes = [total * example_RD.shape[1] * example_RD.element_size() for total in accumulate(rows)]
+        fitting = [n_bytes for n_bytes in sizes if n_bytes <= self._cache.maxsize]
+        return _CacheBudget(len(fitting), max(fitting, default=0))
 
-    def _encoded(self, dataset: BatchedSet, number: int, move: Move) -> dict[Pictures, Tensor]:
-        """Features of the pictures that a batch is the first to show."""
+    def _encode(self, dataset: BatchedSet, number: int, move: Move) -> dict[Pictures, Tensor]:
+        """Features of the pictures that this batch shows first."""
         items = dataset.items_with_new_pictures(number)
         pictures = join_pictures([dataset.prompts.prompt(item) for item in items])
         parts = torch.split(self._encoder.encode(move(pictures)).cpu(), [self._rows(dataset, item) for item in items])

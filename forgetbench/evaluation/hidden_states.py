@@ -1,4 +1,4 @@
-"""Hidden states at picture tokens, the base's beside a checkpoint's.
+"""Compare hidden states at picture tokens between the base and a checkpoint.
 
 Shapes: B items, T tokens, P picture tokens of one item, D hidden size.
 """
@@ -25,12 +25,12 @@ from forgetbench.models.hidden import hidden_states, image_token, resolve_layer,
 from forgetbench.models.load import LoadedModel
 from forgetbench.models.precision import is_narrow
 
-_SPREAD = 5
-"""Layers that are measured unless others are named."""
+_DEFAULT_LAYERS = 5
+"""Number of layers that are measured if the config names none."""
 
 
 class _LayerSums:
-    """What is kept of one layer; the number of pictures does not matter."""
+    """Running sums of one layer; their size does not grow with the number of pictures."""
 
     def __init__(self, centred: bool) -> None:
         self._n, self._rank, self._drift, self._cka = 0, MeanEffectiveRank(centred), MeanDrift(), LinearCKA()
@@ -41,14 +41,16 @@ class _LayerSums:
         self._rank.add(tuned)
         self._drift.add(base, tuned)
         # Sums of D x D in fp64 belong in main memory.
-        before_ND, after_ND = (torch.stack([one.double().mean(0) for one in side]).cpu() for side in (base, tuned))
+        before_ND, after_ND = (
+            torch.stack([states_PD.double().mean(0) for states_PD in side]).cpu() for side in (base, tuned)
+        )
         self._cka.add(before_ND, after_ND)
 
-    def measured(self, dataset: str, layer: int) -> LayerMeasure:
+    def layer_measure(self, dataset: str, layer: int) -> LayerMeasure:
         return LayerMeasure(dataset, layer, self._n, self._rank.value, self._drift.value, self._cka.value)
 
 
-class Observer:
+class LayerMeasurer:
     """Measures one loaded model, whose weights may be swapped between calls."""
 
     def __init__(self, loaded: LoadedModel, pad_id: int, config: MatrixConfig) -> None:
@@ -76,21 +78,21 @@ class Observer:
 
         In fp32, or in bf16 where the model is held in less than fp32.
 
-        Prompts are cut after what their picture tokens see; an item's expert, where it has one, is that of its whole
-        prompt.
+        Prompts are cut after the last token that their picture tokens attend to. If the model routes each item to an
+        expert, the whole prompt decides.
 
         Args:
-            name: what the rows call the dataset.
-            dataset: its encoded prompts.
-            items: which of them, one per picture.
+            name: of the dataset, for the rows.
+            dataset: the encoded prompts.
+            items: item numbers, one per picture.
             base: base values of what the checkpoint changed, by live name; empty at the base itself.
         """
         sums = {layer: _LayerSums(self._config.representation.centred) for layer in self._layers}
-        seen = {item: visible_tokens(self._model, dataset.prompts.tokens(item)["input_ids"]) for item in items}
-        order = sorted((item for item in items if seen[item]), key=lambda item: (seen[item], item))
+        n_visible = {item: visible_tokens(self._model, dataset.prompts.tokens(item)["input_ids"]) for item in items}
+        order = sorted((item for item in items if n_visible[item]), key=lambda item: (n_visible[item], item))
         for start in range(0, len(order), self._config.batch_size):
             chosen = order[start : start + self._config.batch_size]
-            batch = [_cut(dataset.prompts.prompt(item), seen[item]) for item in chosen]
+            batch = [_cut(dataset.prompts.prompt(item), n_visible[item]) for item in chosen]
             inputs = self._inputs(batch)
             if self._router:
                 whole = self._inputs([dataset.prompts.prompt(item) for item in chosen])
@@ -101,24 +103,27 @@ class Observer:
             before = self._states(inputs, base) if base else tuned
             for layer in self._layers:
                 sums[layer].add(before[layer], tuned[layer])
-        return [one.measured(name, layer) for layer, one in sums.items()] if order else []
+        return [layer_sums.layer_measure(name, layer) for layer, layer_sums in sums.items()] if order else []
 
     def _inputs(self, batch: Sequence[Encoded]) -> dict[str, Tensor]:
         return {key: value.to(self._model.device) for key, value in batch_prompts(batch, self._pad_id).items()}
 
     def _states(self, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[int, list[Tensor]]:
-        """Layer -> hidden states (P, D) at each item's picture tokens, with `weights` in place of the model's own."""
-        places_BT = inputs["input_ids"] == self._token
-        self._model.eval()  # adapters come in training mode, with their dropout
+        """Layer -> hidden states (P, D) at each item's picture tokens; `weights` replace those of the model."""
+        is_picture_BT = inputs["input_ids"] == self._token
+        self._model.eval()  # adapters are created in training mode, with dropout
         bf16 = torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._narrow)
-        with bf16, hidden_states(self._model, self._layers) as found_BTD:
+        with bf16, hidden_states(self._model, self._layers) as captured_BTD:
             torch.func.functional_call(self._model, dict(weights), (), {**inputs, **self._extra})
-        # Taken out one by one: states of all tokens would need as much memory again.
+        # One layer at a time, to free the states of all tokens early.
         states = {
-            layer: [row_TD[places_T].float() for row_TD, places_T in zip(found_BTD.pop(layer), places_BT, strict=True)]
+            layer: [
+                row_TD[is_picture_T].float()
+                for row_TD, is_picture_T in zip(captured_BTD.pop(layer), is_picture_BT, strict=True)
+            ]
             for layer in self._layers
         }
-        if not all(torch.isfinite(one).all() for rows in states.values() for one in rows):
+        if not all(torch.isfinite(states_PD).all() for rows in states.values() for states_PD in rows):
             raise UserError(
                 "The model's hidden states are not finite; are its weights whole? "
                 "matrix.representation.enabled=false leaves them out."
@@ -131,7 +136,7 @@ def _cut(encoded: Encoded, length: int) -> Encoded:
 
 
 def chosen_layers(model: Any, layers: Sequence[int] | None) -> list[int]:
-    """The layers to measure, in order: those named, or five from the first to the last at even distances.
+    """The layers to measure, in order: the named ones, or five spread evenly from the first to the last.
 
     Raises:
         UserError: there is no such layer.
@@ -140,4 +145,4 @@ def chosen_layers(model: Any, layers: Sequence[int] | None) -> list[int]:
     if layers is not None:
         return sorted({resolve_layer(model, layer, key) for layer in layers})
     last = resolve_layer(model, None, key)
-    return sorted({round(last * k / (_SPREAD - 1)) for k in range(_SPREAD)})
+    return sorted({round(last * k / (_DEFAULT_LAYERS - 1)) for k in range(_DEFAULT_LAYERS)})

@@ -1,4 +1,4 @@
-"""The model's side of evaluation: loaded once, moved from checkpoint to checkpoint, asked batch by batch."""
+"""Run a model in this process: loaded once, moved from checkpoint to checkpoint, asked batch by batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from forgetbench.data.collate import Encoder
 from forgetbench.evaluation.batches import BatchedSet
 from forgetbench.evaluation.distances import part_distances
 from forgetbench.evaluation.engine import Engine
-from forgetbench.evaluation.hidden_states import Observer
+from forgetbench.evaluation.hidden_states import LayerMeasurer
 from forgetbench.evaluation.representation import LayerMeasure, PartDistance
 from forgetbench.evaluation.runner import GIB, Answers, Runner
 from forgetbench.evaluation.sets import EvaluationSet
@@ -49,20 +49,20 @@ class ModelRunner(Runner):
         at_precision(loaded.model, config.precision)
         self._engine = Engine(loaded, encoder, int(config.feature_gb * GIB), config.reasoning.marks, device)
         self._model = loaded.model
-        # A layer that is not there is refused before anything is asked.
-        self._observer = Observer(loaded, encoder.pad_id, config) if config.representation.enabled else None
+        # Refuses a layer that does not exist before anything is asked.
+        self._layer_measurer = LayerMeasurer(loaded, encoder.pad_id, config) if config.representation.enabled else None
         self._swap = WeightSwap(loaded.model)
-        self._at: Checkpoint | None = None
+        self._current: Checkpoint | None = None
 
-    def move(self, checkpoint: Checkpoint) -> None:
+    def use_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Put the model at a checkpoint, in place."""
-        if checkpoint is self._at:
+        if checkpoint is self._current:
             return
         delta = checkpoint.delta()
         self._swap.to(delta)
         pictures = {name: tensor for name, tensor in delta.items() if part_of(name) != "language"}
-        self._engine.begin(tensors_digest(pictures) if pictures else "")
-        self._at = checkpoint
+        self._engine.set_picture_state(tensors_digest(pictures) if pictures else "")
+        self._current = checkpoint
 
     def answers(self, dataset: EvaluationSet, numbers: Sequence[int], settings: Settings) -> Iterator[Answers]:
         """Ask batch after batch."""
@@ -76,11 +76,11 @@ class ModelRunner(Runner):
         return self._engine.answer(layout, number, settings)
 
     def layers(self, dataset: EvaluationSet, items: Sequence[int]) -> list[LayerMeasure]:
-        """Hidden states at the picture tokens of some items, beside the base's."""
-        assert self._observer is not None
-        return self._observer.measure(dataset.manifest.name, self.batches(dataset), items, self._swap.replaced)
+        """Compare hidden states at the picture tokens of some items with those of the base."""
+        assert self._layer_measurer is not None
+        return self._layer_measurer.measure(dataset.manifest.name, self.batches(dataset), items, self._swap.base_values)
 
     def distances(self) -> list[PartDistance]:
-        """How far the weights are from the base's; of parts with experts or packed weights there is no saying."""
-        packed = {part_of(name) for name, one in self._model.named_parameters() if is_packed(one)}
-        return part_distances(self._model, self._swap.replaced, expert_parts(self._model) | packed)
+        """How far the weights are from the base's; without parts that have experts or packed weights."""
+        packed = {part_of(name) for name, parameter in self._model.named_parameters() if is_packed(parameter)}
+        return part_distances(self._model, self._swap.base_values, expert_parts(self._model) | packed)

@@ -1,7 +1,7 @@
-"""How a checkpoint sees pictures and how far its weights moved: planned, shared by processes, and kept by content.
+"""Measure hidden states at picture tokens and distances of weights: planned, shared by processes, stored by content.
 
-outputs/.representation/<digest>.json holds the rows of one checkpoint on one dataset, or those of its weights. The
-model is loaded only if one is missing.
+outputs/.representation/<digest>.json holds the rows of one checkpoint on one dataset, or the distances of its weights.
+The model is loaded only if a file is missing.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class LayerMeasure:
 
     dataset: str
     layer: int
-    """0 is what enters the first decoder layer, k what leaves the k-th."""
+    """0: the input of the first decoder layer; k: the output of the k-th."""
     n_images: int
     effective_rank: float | None
     """Mean over pictures."""
     visual_drift_l1: float | None
     """L1 distance from the base's hidden state, mean over a picture's tokens, then over pictures."""
     linear_cka: float | None
-    """Similarity to the base over pictures, each the mean of its tokens; None of fewer than four."""
+    """Similarity to the base over pictures, each the mean of its tokens; None for fewer than four pictures."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class PartDistance:
     weight_distance: float
     """L2 norm of the difference."""
     relative_distance: float | None
-    """In units of the base's own norm; None where that is 0."""
+    """Divided by the norm of the base's weights; None if that is 0."""
     changed_share: float
     """Share of entries that differ in any bit."""
 
@@ -56,9 +56,9 @@ Row = LayerMeasure | PartDistance
 
 
 class Measurer(Protocol):
-    """The model's side: `forgetbench.evaluation.inference.ModelRunner`."""
+    """Interface of the model; implemented by `forgetbench.evaluation.inference.ModelRunner`."""
 
-    def move(self, checkpoint: Checkpoint) -> None:
+    def use_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Put the model at a checkpoint."""
 
     def layers(self, dataset: EvaluationSet, items: Sequence[int]) -> list[LayerMeasure]:
@@ -70,7 +70,7 @@ class Measurer(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What is measured and stored in one go."""
+    """One unit of measurement, stored in one file."""
 
     checkpoint: Checkpoint
     dataset: EvaluationSet | None
@@ -85,7 +85,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRows:
     """The rows of one job."""
 
     checkpoint: Checkpoint
@@ -95,8 +95,8 @@ class Measured:
 def plan_representation(
     model_digest: str, checkpoints: Sequence[Checkpoint], sets: Sequence[EvaluationSet], config: MatrixConfig
 ) -> list[Job]:
-    """Every checkpoint on every dataset that shows other pictures, and every checkpoint's weights."""
-    shown, settings = pictured_sets(sets, config.representation.datasets), config.representation
+    """Jobs for every checkpoint: one per dataset with a new kind of pictures, and one for the weights."""
+    shown, settings = datasets_with_pictures(sets, config.representation.datasets), config.representation
     jobs = []
     for checkpoint in checkpoints:
         for dataset in (*shown, None):
@@ -108,25 +108,25 @@ def plan_representation(
     return jobs
 
 
-def pictured_sets(sets: Sequence[EvaluationSet], names: Sequence[str] | None) -> list[EvaluationSet]:
-    """The named datasets, or the first of each kind of pictures; none without pictures.
+def datasets_with_pictures(sets: Sequence[EvaluationSet], names: Sequence[str] | None) -> list[EvaluationSet]:
+    """The named datasets, or the first of each kind of pictures; datasets without pictures are left out.
 
-    What precedes a picture does not depend on the question, so other questions on the same kind of pictures would
+    The tokens before a picture do not depend on the question, so other questions on the same kind of pictures would
     repeat the same figures.
     """
-    shown = [one for one in sets if any(sample.images for sample in one.samples)]
+    shown = [dataset for dataset in sets if any(sample.images for sample in dataset.samples)]
     if names is not None:
-        return [one for one in shown if one.manifest.name in names]
+        return [dataset for dataset in shown if dataset.manifest.name in names]
     kinds: dict[tuple[frozenset[str], str], EvaluationSet] = {}
-    for one in shown:
-        kinds.setdefault((frozenset(one.manifest.image_domains), one.manifest.shift), one)
+    for dataset in shown:
+        kinds.setdefault((frozenset(dataset.manifest.image_domains), dataset.manifest.shift), dataset)
     return list(kinds.values())
 
 
-def pictured_items(dataset: EvaluationSet, images: int) -> list[int]:
-    """The first item of each of so many different pictures, spread evenly over the scored items.
+def items_with_distinct_pictures(dataset: EvaluationSet, images: int) -> list[int]:
+    """The first item of each different picture, at most `images` of them, spread evenly over the scored items.
 
-    An item's pictures count as one.
+    The pictures of an item count as one picture.
     """
     first: dict[str, int] = {}
     for item, digest in enumerate(dataset.image_digests):
@@ -142,47 +142,49 @@ def measure(
     folder: Path,
     process_group: ProcessGroup,
     advance: Callable[[str, int], None],
-) -> list[Measured]:
-    """Every job's rows, stored or fresh; none in processes that only help.
+) -> list[MeasuredRows]:
+    """The rows of every job, stored or new; empty in all processes but the main one.
 
-    Missing jobs are dealt out among the processes of one command; the same job gives the same bytes in each.
+    The processes of one command share the missing jobs; a job gives the same bytes in any process.
 
     Args:
         jobs: the plan.
         load: gives the model; called if something is missing.
         folder: where results are kept.
         process_group: the processes of this command.
-        advance: called with a description and the number of jobs that became done.
+        advance: called with a description and the number of jobs that were finished.
     """
     store = Store(folder, ".json", damage=(OSError,))
     stored = [_read(store, job) if process_group.is_main else None for job in jobs]
-    found = {number: rows for number, rows in enumerate(stored) if rows is not None}
-    missing = process_group.broadcast([number for number in range(len(jobs)) if number not in found])
+    done = {number: rows for number, rows in enumerate(stored) if rows is not None}
+    missing = process_group.broadcast([number for number in range(len(jobs)) if number not in done])
     advance("", len(jobs) - len(missing))
-    mine = []
+    measured = []
     for turn, number in enumerate(missing):
         advance(jobs[number].label, 0)
         if turn % process_group.size == process_group.rank:
-            mine.append((number, _make(jobs[number], load(), store)))
+            measured.append((number, _measure_job(jobs[number], load(), store)))
         advance(jobs[number].label, 1)
-    found |= dict(process_group.gather(mine))
-    return [Measured(job.checkpoint, found[number]) for number, job in enumerate(jobs)] if process_group.is_main else []
+    done |= dict(process_group.gather(measured))
+    return (
+        [MeasuredRows(job.checkpoint, done[number]) for number, job in enumerate(jobs)] if process_group.is_main else []
+    )
 
 
-def stored_measures(jobs: Sequence[Job], folder: Path) -> list[Measured]:
-    """The rows of the jobs that are there."""
+def stored_measures(jobs: Sequence[Job], folder: Path) -> list[MeasuredRows]:
+    """The rows of the jobs that are stored."""
     store = Store(folder, ".json", damage=(OSError,))
-    found = [(job.checkpoint, _read(store, job)) for job in jobs]
-    return [Measured(checkpoint, rows) for checkpoint, rows in found if rows is not None]
+    stored = [(job.checkpoint, _read(store, job)) for job in jobs]
+    return [MeasuredRows(checkpoint, rows) for checkpoint, rows in stored if rows is not None]
 
 
-def _make(job: Job, measurer: Measurer, store: Store) -> list[Row]:
-    measurer.move(job.checkpoint)
+def _measure_job(job: Job, measurer: Measurer, store: Store) -> list[Row]:
+    measurer.use_checkpoint(job.checkpoint)
     rows: list[Row] = []
     if job.dataset is None:
         rows += measurer.distances()
     else:
-        rows += measurer.layers(job.dataset, pictured_items(job.dataset, job.images))
+        rows += measurer.layers(job.dataset, items_with_distinct_pictures(job.dataset, job.images))
     described = [asdict(row) for row in rows]
     with store.writing(job.digest) as temporary:
         temporary.write_text(json_text({"rows": described, "content": json_digest(described)}), "utf-8")

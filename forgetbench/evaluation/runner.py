@@ -1,4 +1,4 @@
-"""What answers a matrix's questions: a model in this process, or a server."""
+"""Interface to what answers the questions of a matrix: a model in this process, or a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.records import Decoding, Prediction
 from forgetbench.data.collate import Encoder
 from forgetbench.data.encoded import encode
-from forgetbench.evaluation.batches import BatchedSet, batched
+from forgetbench.evaluation.batches import BatchedSet, batch_dataset
 from forgetbench.evaluation.cells import BeyondContext
 from forgetbench.evaluation.replies import ReplyDecoder
 from forgetbench.evaluation.sets import EvaluationSet
@@ -34,9 +34,9 @@ class Answers:
     number: int
     """Of the batch."""
     predictions: Sequence[Prediction]
-    """In its order."""
+    """In the order of the batch."""
     seconds: float
-    """What asking took."""
+    """Time that the model took to answer."""
 
 
 class Runner(ABC):
@@ -49,9 +49,9 @@ class Runner(ABC):
 
         Args:
             encoder: of the model.
-            inputs_digest: of all that decides how prompts and pictures become model inputs.
+            inputs_digest: of everything that decides how prompts and pictures become model inputs.
             context: of the model.
-            config: what is scored, and how.
+            config: the matrix.
             cache: folder of encoded prompts, shared by all runs.
         """
         self.encoder, self.config = encoder, config
@@ -61,17 +61,17 @@ class Runner(ABC):
         self._has_warned = False
 
     @abstractmethod
-    def move(self, checkpoint: Checkpoint) -> None:
+    def use_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Ask this checkpoint from now on."""
 
     @abstractmethod
     def answers(self, dataset: EvaluationSet, numbers: Sequence[int], settings: Settings) -> Iterator[Answers]:
-        """Ask some of a dataset's batches, each kept as soon as it is there.
+        """Ask some of a dataset's batches; yields each as soon as it is answered.
 
         Args:
             dataset: one of the matrix.
             numbers: of the batches.
-            settings: how; with every default in place.
+            settings: with all defaults filled in.
         """
 
     def batches(self, dataset: EvaluationSet) -> BatchedSet:
@@ -81,51 +81,51 @@ class Runner(ABC):
             folder = self._cache / hashlib.sha256(name.encode()).hexdigest()
             prompts = encode(dataset.samples, self.encoder, folder, int(self.config.cache_gb * GIB))
             size = self.config.batch_size
-            self._sets[dataset] = batched(dataset.samples, prompts, self.encoder, size, dataset.blocks)
+            self._sets[dataset] = batch_dataset(dataset.samples, prompts, self.encoder, size, dataset.blocks)
         return self._sets[dataset]
 
-    def resolved(self, dataset: EvaluationSet, settings: Settings) -> Settings:
-        """The settings with every default in place."""
+    def resolve(self, dataset: EvaluationSet, settings: Settings) -> Settings:
+        """The settings with all defaults filled in."""
         if settings.decoding is Decoding.choice:
             return settings
         if settings.max_new_tokens is None:
             if dataset not in self._longest:
-                # Of the whole split: how long an answer may be must not depend on which other items are scored.
-                self._longest[dataset] = max(map(self.encoder.longest_answer, dataset.whole))
-            # With room for a short sentence around it.
+                # Over the whole split: the cap must not depend on which other items are scored.
+                self._longest[dataset] = max(map(self.encoder.longest_answer, dataset.all_samples))
+            # Room for a short sentence around the answer.
             settings = replace(settings, max_new_tokens=self._longest[dataset] + 6)
-        self._say_lack_of_room(dataset, settings)
+        self._warn_of_short_thoughts(dataset, settings)
         return settings
 
-    def _say_lack_of_room(self, dataset: EvaluationSet, settings: Settings) -> None:
-        """Say once that thoughts have no room, of the first dataset that leaves them none."""
-        lack = ReplyDecoder(self.encoder, self.config.reasoning.marks).lack_of_room(settings)
+    def _warn_of_short_thoughts(self, dataset: EvaluationSet, settings: Settings) -> None:
+        """Warn once, for the first dataset whose caps leave no room for thoughts."""
+        lack = ReplyDecoder(self.encoder, self.config.reasoning.marks).thought_cap_warning(settings)
         if lack and not self._has_warned:
             self._has_warned = True
             note(f"{dataset.manifest.name}: {lack}")
 
     def beyond_context(self, dataset: EvaluationSet, settings: Settings) -> BeyondContext | None:
-        """The items that are longer than the model's context; None where all fit.
+        """The items that are longer than the model's context; None if all fit.
 
         Raises:
-            UserError: the model has no further positions, so that they cannot be asked.
+            UserError: there are such items, and the model has no positions beyond its context.
         """
         context = self._context
         if context.length is None:
             return None
-        batched_set = self.batches(dataset)
-        lengths = list(batched_set.prompts.lengths)
+        layout = self.batches(dataset)
+        lengths = list(layout.prompts.lengths)
         if settings.decoding is Decoding.choice:
-            lengths = [n + max(map(len, ids)) for n, ids in zip(lengths, batched_set.candidates, strict=True)]
+            lengths = [n + max(map(len, ids)) for n, ids in zip(lengths, layout.candidates, strict=True)]
         beyond = [item for item, length in enumerate(lengths) if length > context.length]
         if not beyond:
             return None
         longest = max(beyond, key=lambda item: (lengths[item], -item))
-        found = BeyondContext(len(beyond), dataset.samples[longest].id, lengths[longest], context.length)
+        overflow = BeyondContext(len(beyond), dataset.samples[longest].id, lengths[longest], context.length)
         if context.is_hard:
             raise UserError(
                 f"{dataset.manifest.name}: items are longer than the model's context, which has no further positions: "
-                f"{found.items} of more than {context.length} tokens, the longest '{found.longest_id}' with "
-                f"{found.tokens}. Shrink pictures with model.max_pixels, or leave the dataset out."
+                f"{overflow.items} of more than {context.length} tokens, the longest '{overflow.longest_id}' with "
+                f"{overflow.tokens}. Shrink pictures with model.max_pixels, or leave the dataset out."
             )
-        return found
+        return overflow

@@ -1,4 +1,4 @@
-"""Sampling that does not depend on the batch: each item has a random generator of its own."""
+"""Sampling that does not depend on the batch: each item has its random generator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ItemNoise(LogitsProcessor):
             item_ids: by row of the batch.
             temperature: divides the scores.
             top_p: keep the likeliest tokens that together have this probability.
-            seed: another one draws other answers.
+            seed: of the draws; another seed gives other answers.
         """
         self._temperature, self._warp = temperature, TopPLogitsWarper(top_p) if top_p < 1 else None
         self._generators = []
@@ -33,5 +33,5 @@ class ItemNoise(LogitsProcessor):
         scores = scores.float() / self._temperature
         if self._warp is not None:
             scores = self._warp(input_ids, scores)
-        uniform = torch.stack([torch.rand(scores.shape[1], generator=one) for one in self._generators])
+        uniform = torch.stack([torch.rand(scores.shape[1], generator=generator) for generator in self._generators])
         return scores - torch.log(-torch.log(uniform.clamp(min=1e-20))).to(scores.device)

@@ -21,8 +21,8 @@ from forgetbench.evaluation.cells import samples_digest
 from forgetbench.evaluation.settings import Settings
 
 BLOCK = 1_000
-"""A dataset is asked in blocks of so many draws, each with batches of its own, so that a larger limit repeats the
-batches of a smaller one. No smaller number: sets of 1,000 items and fewer are one block, as before there were any."""
+"""Draws in a block. A batch never crosses blocks, so that a larger limit repeats the batches of a smaller one. Do not
+lower it: datasets of up to 1,000 items were stored as one block before blocks existed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,25 +31,25 @@ class EvaluationSet:
 
     manifest: Manifest
     samples: Sequence[Sample]
-    """Those that are scored."""
+    """The items that are scored."""
     load: Callable[[], Sequence[Sample]]
     """Reads all items of the split."""
     blocks: Sequence[Sequence[int]] = ()
     """Item numbers by block, in the order in which growing limits draw them, each block in file order."""
     fills_a_block: bool = False
-    """Whether as many rows as a block holds were drawn, so that another limit may share it."""
+    """Whether at least one block is full, so that a cell with another limit may share it."""
 
     @cached_property
-    def whole(self) -> Sequence[Sample]:
+    def all_samples(self) -> Sequence[Sample]:
         """All items of the split, in file order."""
         return self.load()
 
     @cached_property
     def image_digests(self) -> list[str]:
-        """sha256 of each item's encoded pictures; empty where there is none."""
+        """sha256 of each item's encoded pictures; empty for an item without pictures."""
         known = {
             images: hashlib.sha256(b"".join(map(read_image, images))).hexdigest() if images else ""
-            for images in dict.fromkeys(sample.images for sample in self.samples)  # in order, as tables are read best
+            for images in dict.fromkeys(sample.images for sample in self.samples)  # in order: tables are read faster
         }
         return [known[sample.images] for sample in self.samples]
 
@@ -60,16 +60,16 @@ class EvaluationSet:
 
     @cached_property
     def block_digests(self) -> list[str]:
-        """Digest of the rendered items of each block and of all before it: what its answers depend on."""
-        found: list[str] = []
+        """Digest of each block's rendered items and of all blocks before it: its answers depend on these."""
+        digests: list[str] = []
         for block in self.blocks:
-            own = samples_digest([self.samples[k] for k in block], [self.image_digests[k] for k in block])
-            found.append(json_digest([*found[-1:], own]))
-        return found
+            block_digest = samples_digest([self.samples[k] for k in block], [self.image_digests[k] for k in block])
+            digests.append(json_digest([*digests[-1:], block_digest]))
+        return digests
 
     @property
-    def _begins_another(self) -> bool:
-        """Whether an item has a candidate that begins another one, as "red" begins "red and blue"."""
+    def _has_prefix_options(self) -> bool:
+        """Whether an item has a candidate that is a prefix of another, as "red" is of "red and blue"."""
         return any(
             shorter != longer and longer.startswith(shorter)
             for candidates in {tuple(map(str.strip, sample.candidates)) for sample in self.samples}
@@ -77,14 +77,14 @@ class EvaluationSet:
         )
 
     def settings(self, config: MatrixConfig) -> list[Settings]:
-        """How it is asked: the decodings that apply, as open answers have no candidates to choose from."""
+        """Settings of each decoding that applies; open answers have no candidates to choose from."""
         open_ended = self.manifest.answer is AnswerKind.text
         precision = config.precision.value
         choice = Settings(
             Decoding.choice,
             precision,
             config.batch_size,
-            answer_end=self._begins_another or None,
+            answer_end=self._has_prefix_options or None,
             block=BLOCK if len(self.blocks) > 1 else None,
         )
         greedy = replace(
@@ -102,11 +102,13 @@ class EvaluationSet:
             top_p=config.top_p,
             seed=config.sample_seed,
         )
-        every = {one.decoding: one for one in (choice, greedy, sample)}
-        return [every[one] for one in config.decodings if one is not Decoding.choice or not open_ended]
+        by_decoding = {settings.decoding: settings for settings in (choice, greedy, sample)}
+        return [
+            by_decoding[decoding] for decoding in config.decodings if decoding is not Decoding.choice or not open_ended
+        ]
 
     def _max_new_tokens(self, config: MatrixConfig) -> int | None:
-        """The matrix's cap on its answers, else the manifest's; a class-label probe has that of its set."""
+        """The cap on answers: of the matrix, else of the manifest; a class-label probe uses that of its dataset."""
         cap = config.max_new_tokens
         if isinstance(cap, Mapping):
             cap = cap.get(self.manifest.name.removesuffix(PROBE_SUFFIX))
@@ -128,32 +130,32 @@ def load_sets(config: MatrixConfig, catalogue: Catalogue) -> list[EvaluationSet]
 
 def _load(manifest: Manifest, limit: int | None, skip: int = 0, distract: bool = False) -> EvaluationSet:
     read = partial(load_split, manifest, manifest.eval_split, distract=distract)
-    found = unscored(read(), skip, limit) if skip else read(limit=limit)
-    if not found.samples:
+    loaded = unscored(read(), skip, limit) if skip else read(limit=limit)
+    if not loaded.samples:
         raise UserError(f"matrix.skip: {manifest.name} has no items besides those that a limit of {skip} scores.")
     if distract:
         manifest = replace(manifest, name=manifest.name + PROBE_SUFFIX, probe=True)
     return EvaluationSet(
         manifest,
-        found.samples,
-        load=lambda: read().samples if limit or skip else found.samples,
-        blocks=_blocks(found),
-        fills_a_block=len(found.drawn) >= BLOCK,
+        loaded.samples,
+        load=lambda: read().samples if limit or skip else loaded.samples,
+        blocks=_blocks(loaded),
+        fills_a_block=len(loaded.drawn) >= BLOCK,
     )
 
 
 def count_unscored(manifest: Manifest, skip: int, limit: int) -> int:
-    """How many items of a set are left beside those that a limit of `skip` scores; `limit` is enough."""
+    """Number of items that a limit of `skip` does not score; counts up to `limit`."""
     return len(unscored(load_split(manifest, manifest.eval_split), skip, limit).samples)
 
 
 def unscored(read: SplitItems, skip: int, limit: int | None) -> SplitItems:
-    """The items that a limit of `skip` leaves out, less those that show a picture which it scores.
+    """The items that a limit of `skip` leaves out, without those that show a picture of a scored item.
 
     Args:
         read: the whole split.
-        skip: that limit.
-        limit: keep only so many, in the order in which growing limits draw them.
+        skip: the limit of the scored items.
+        limit: number of items to keep, in the order in which growing limits draw them; None: all.
     """
     order = draw_order(read.drawn)
     scored = set(order[:skip])
@@ -171,11 +173,11 @@ def unscored(read: SplitItems, skip: int, limit: int | None) -> SplitItems:
 
 
 def _blocks(read: SplitItems) -> list[list[int]]:
-    """The items of every thousand rows of the draw; a row that makes no item leaves its place empty."""
+    """Item numbers of every 1,000 drawn rows; a row without an item counts as drawn."""
     if len(read.drawn) <= BLOCK:
         return [list(range(len(read.samples)))]
     block_of = {place: number // BLOCK for number, place in enumerate(draw_order(read.drawn))}
-    found: dict[int, list[int]] = {block: [] for block in sorted(set(block_of.values()))}
+    items_by_block: dict[int, list[int]] = {block: [] for block in sorted(set(block_of.values()))}
     for item, place in enumerate(read.places):
-        found[block_of[place]].append(item)
-    return [items for items in found.values() if items]
+        items_by_block[block_of[place]].append(item)
+    return [items for items in items_by_block.values() if items]

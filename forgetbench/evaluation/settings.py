@@ -1,4 +1,4 @@
-"""How a dataset is asked: every setting that can move a prediction."""
+"""How a dataset is asked: every setting that can change a prediction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from forgetbench.core.records import Decoding
 
-_LATER = ("answer_end", "block", "max_thought_tokens", "engine")
+_LATER_FIELDS = ("answer_end", "block", "max_thought_tokens", "engine")
 
 
 @dataclass(frozen=True)
@@ -20,23 +20,23 @@ class Settings:
     batch_size: int | None = None
     """Batches are composed over the whole dataset; the size can move the last bits of a log-probability."""
     max_new_tokens: int | None = None
-    """None: as many as the longest accepted answer needs, and a few more; or nothing is generated."""
+    """None: the length of the longest accepted answer and a few more; or nothing is generated."""
     stop: tuple[str, ...] = ()
     """Texts that end an answer."""
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
     source: str | None = None
-    """The layout of predictions made elsewhere, whose settings are not known."""
+    """Layout of predictions that were made elsewhere, with unknown settings."""
     answer_end: bool | None = None
-    """True where one option's text begins another's: such candidates are scored with the end of the turn."""
+    """True if the text of one option is a prefix of another: then candidates are scored with the end of the turn."""
     block: int | None = None
-    """So many draws have their batches to themselves (see `sets.BLOCK`); None where there are no more than that."""
+    """Draws in a block (see `sets.BLOCK`); None if the dataset is one block."""
     max_thought_tokens: int | None = None
-    """Tokens of a thought, besides those of `max_new_tokens`, which count from its end; None: one cap for both."""
+    """Cap on a thought; `max_new_tokens` then counts from its end. None: one cap for thought and answer."""
 
     engine: str | None = None
-    """What ran the model, with its version, such as `vllm 0.32.0`; None for transformers in this process."""
+    """Name and version of the program that ran the model, as in `vllm 0.32.0`; None: transformers in this process."""
 
     @property
     def total_tokens(self) -> int:
@@ -46,15 +46,15 @@ class Settings:
 
     @property
     def named(self) -> dict[str, Any]:
-        """What a cell's name is made from; settings that came later are in it only where they apply."""
-        return {key: value for key, value in asdict(self).items() if key not in _LATER or value is not None}
+        """The fields that make a cell's name; fields that were added later are included only if they are set."""
+        return {key: value for key, value in asdict(self).items() if key not in _LATER_FIELDS or value is not None}
 
     def described(self) -> dict[str, Any]:
-        """What applies, by name."""
+        """The fields that are set, by name."""
         return {key: value for key, value in asdict(self).items() if value not in (None, ())}
 
     @classmethod
     def read(cls, described: str) -> Settings:
-        """From what a stored row says, the JSON of `described`."""
+        """Parse the JSON of `described`, as stored rows have it."""
         known = json.loads(described)
         return cls(**known | {"decoding": Decoding(known["decoding"]), "stop": tuple(known.get("stop", ()))})

@@ -1,4 +1,4 @@
-"""What is measured on hidden states at picture tokens: effective rank, drift and similarity, as running values.
+"""Measures of hidden states at picture tokens, as running values: effective rank, drift and similarity.
 
 Hidden states come in as fp32 and are summed in fp64; no sum grows with the number of pictures.
 Shapes: N pictures, P picture tokens of one picture, D hidden size, S singular values.
@@ -39,22 +39,24 @@ def effective_ranks(z_NPD: Tensor, centred: bool = False) -> Tensor:
 
 
 def effective_rank(z_PD: Tensor, centred: bool = False) -> float | None:
-    """Effective rank of one matrix, as `effective_ranks`; None for a matrix of zeros, which has none."""
+    """Effective rank of one matrix, as `effective_ranks`; None for a matrix of zeros."""
     rank = float(effective_ranks(z_PD[None], centred)[0])
     return None if math.isnan(rank) else rank
 
 
 class MeanEffectiveRank:
-    """Mean effective rank over pictures, each with a matrix of its own; matrices of zeros are left out."""
+    """Mean effective rank over pictures, one matrix per picture; matrices of zeros are left out."""
 
     def __init__(self, centred: bool = False) -> None:
         """Start empty; `centred` as for `effective_ranks`."""
         self._centred, self._n, self._sum = centred, 0, 0.0
 
     def add(self, pictures: Sequence[Tensor]) -> None:
-        """Add pictures (P, D), of any P each; those of equal P are decomposed together."""
-        for length in sorted({len(one) for one in pictures}):
-            ranks_N = effective_ranks(torch.stack([one for one in pictures if len(one) == length]), self._centred)
+        """Add pictures (P, D); P may differ. Pictures of equal P are decomposed together."""
+        for length in sorted({len(picture) for picture in pictures}):
+            ranks_N = effective_ranks(
+                torch.stack([picture for picture in pictures if len(picture) == length]), self._centred
+            )
             ranks_N = ranks_N[~ranks_N.isnan()]
             self._n, self._sum = self._n + len(ranks_N), self._sum + float(ranks_N.sum())
 
@@ -94,8 +96,8 @@ class UnbiasedHSIC:
         tr(KL)  = ||X'Y||^2 - sum |x|^2 |y|^2
         1'K1    = |sum x|^2 - sum |x|^2
         1'KL1   = (sum x)'(X'Y)(sum y) - (sum x)'(sum x|y|^2) - (sum y)'(sum y|x|^2) + sum |x|^2 |y|^2.
-    It does not change when X or Y is shifted: what a shift adds to K is a_i + a_j off the diagonal, which the three
-    terms cancel. So both are taken relative to their first row, which keeps large means from costing digits.
+    It does not change when X or Y is shifted: a shift adds a_i + a_j to K off the diagonal, which the three terms
+    cancel. So both are taken relative to their first row: large means would cost digits.
     """
 
     def __init__(self) -> None:

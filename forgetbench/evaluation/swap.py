@@ -1,6 +1,6 @@
 """Swap a checkpoint's weights in place: the base is loaded once per process.
 
-A checkpoint's tensors are fp32 and stay so, also where the base is held in bf16, which would swallow small steps.
+A checkpoint's tensors stay fp32 even if the base is held in bf16, which would lose small steps.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class WeightSwap:
         self._changed: list[str] = []
 
     @property
-    def replaced(self) -> dict[str, Tensor]:
-        """Base values in fp32 of what the present checkpoint changed, by live name."""
+    def base_values(self) -> dict[str, Tensor]:
+        """Base values in fp32 of the tensors that the present checkpoint changed, by live name."""
         return {name: self._base[name].float() for name in self._changed}
 
     @torch.no_grad()
     def to(self, delta: Mapping[str, Tensor]) -> None:
-        """Put the model at base + delta, whatever it was at before.
+        """Put the model at base + delta, from any checkpoint.
 
         Args:
             delta: changed tensors by live name, full values; empty for the base.

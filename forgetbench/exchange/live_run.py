@@ -283,7 +283,7 @@ class _Runner(ModelRunner):
         super().__init__(loaded, encoder, config, cache, device)
         self._is_at = at
 
-    def move(self, checkpoint: Checkpoint) -> None:
+    def use_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Stay.
 
         Raises:

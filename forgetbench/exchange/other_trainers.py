@@ -18,7 +18,7 @@ from forgetbench.config import Dtype, ModelConfig, Quantisation, Weights
 from forgetbench.core.errors import UserError, reading
 from forgetbench.core.json_files import AGAIN
 from forgetbench.core.limits import limited
-from forgetbench.core.nested import differing
+from forgetbench.core.nested import differing_keys
 from forgetbench.core.records import PARTS
 from forgetbench.exchange.adapter import TENSORS, quiet_peft
 from forgetbench.exchange.adapter_settings import FILE, read_settings
@@ -119,7 +119,7 @@ def _full(base: Any, config: ModelConfig, path: Path) -> Any:
     if lacking:
         raise UserError(f"{path}: its weights do not fit its own config.json, such as {lacking[0]}; save it again.")
     check_finite(model, str(path))
-    others = sorted(differing(base.config.to_dict(), model.config.to_dict(), ignored=_NOT_ARCHITECTURE))
+    others = sorted(differing_keys(base.config.to_dict(), model.config.to_dict(), ignored=_NOT_ARCHITECTURE))
     if others:
         raise UserError(
             f"{path}: its config.json differs from that of the base {config.path} in {', '.join(others[:5])}, so "

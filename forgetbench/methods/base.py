@@ -63,7 +63,7 @@ class Passes(Protocol):
     def upcoming(self, steps: int) -> Iterator[Sequence[Batch]]:
         """This process's micro-batches of the first `steps` optimiser steps of the run."""
 
-    def own(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+    def local_share(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         """This process's share of the items."""
 
     def total(self, tensor: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ def fisher(context: TrainingContext, samples: Sequence[Sample]) -> dict[str, Ten
     totals = [torch.zeros_like(weight, requires_grad=False) for weight in weights]
     training = context.model.training
     context.model.eval()
-    for sample in context.passes.own(samples):
+    for sample in context.passes.local_share(samples):
         batch = context.passes.batch([sample])
         loss = context.passes.loss(batch, context.passes.forward(batch))
         if not loss.requires_grad:  # an item without a picture if only the vision tower trains

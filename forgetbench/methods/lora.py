@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.part_words import against
+from forgetbench.core.part_words import word_problems
 from forgetbench.methods.base import Method
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class LoRA(Method):
             problems["dropout"] = f"{self.dropout} is not a probability below 1."
         if not self.parts:
             problems["parts"] = "empty, so no adapter; list parts, such as [language], or use method=plain."
-        if part_problems := list(against(self.parts)):
+        if part_problems := list(word_problems(self.parts)):
             problems["parts"] = part_problems[0]
         if self.targets is not None and not (
             isinstance(self.targets, Mapping) and set(self.targets) <= set(self.parts)

@@ -157,10 +157,9 @@ def estimate(sizes: Sizes, setting: Setting) -> Estimate:
         cast_weights["language"] += sizes.vocabulary * sizes.language.hidden
     if setting.packed:
         cast_weights.pop("language", None)
+    copied = width * _copied(sizes, setting) + 4 * adapters if setting.guarded else 0
     return Estimate(
-        weights=weights / slices
-        + gathered
-        + (width * _copied(sizes, setting) + 4 * adapters if setting.guarded else 0),
+        weights=weights / slices + gathered + copied,
         gradients=gradients / slices,
         moments=moments / slices,
         copies=(4 * setting.kept * n_trained + (2 * (sum(cast_weights.values()) + adapters) if setting.autocast else 0))

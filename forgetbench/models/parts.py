@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.part_words import MODULES, PartWord, joined, part_word
+from forgetbench.core.part_words import MODULES, PartWord, merge_words, part_word
 from forgetbench.core.records import PARTS
 from forgetbench.models.modules import layer_of, module_of, stack_of
 
@@ -202,7 +202,7 @@ def audit(model: nn.Module, words: Iterable[str] = PARTS) -> TrainableAudit:
         model: any supported model.
         words: the words of the recipes; those finer than parts are counted, too.
     """
-    recipe_words = joined(words)
+    recipe_words = merge_words(words)
     finer = recipe_words if set(recipe_words) - set(PARTS) else []
     total, trainable = dict.fromkeys((*PARTS, *finer), 0), dict.fromkeys((*PARTS, *finer), 0)
     names = []

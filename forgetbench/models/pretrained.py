@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from forgetbench.config import ModelConfig
-from forgetbench.core.errors import UserError, is_of_files, reading, reason
+from forgetbench.core.errors import UserError, is_file_error, reading, reason
 from forgetbench.core.json_files import AGAIN, read_json
 from forgetbench.core.limits import limited
 from forgetbench.core.network import hub_unreachable_reason, not_found_message
@@ -163,7 +163,7 @@ def from_pretrained(cls: Any, config: ModelConfig, **kwargs: Any) -> Any:
         with _without_report():
             return cls.from_pretrained(path, revision=config.revision, trust_remote_code=trusted, **kwargs)
     except BaseException as error:
-        if not is_of_files(error):
+        if not is_file_error(error):
             raise
         raise UserError(f"Cannot load model.path={config.path}: {_cause(error, Path(path))}") from error
 

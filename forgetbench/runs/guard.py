@@ -33,7 +33,7 @@ from forgetbench.terminal.console import note, say
 from forgetbench.terminal.guard import cost_line, ending_line, short_ending
 
 if TYPE_CHECKING:
-    from forgetbench.evaluation.evaluate import ScoredCell, Work
+    from forgetbench.evaluation.evaluate import PlannedCell, ScoredCell
     from forgetbench.evaluation.inference import ModelRunner
     from forgetbench.models.copies import SharedCopy
 
@@ -200,7 +200,7 @@ class Guard:
         self._answered |= dict.fromkeys(work.digest for work in new) | {cell.work.digest: cell for cell in cells}
         return [cell for work in planned if (cell := self._answered[work.digest])]
 
-    def _planned(self, checkpoint: Checkpoint) -> list[Work]:
+    def _planned(self, checkpoint: Checkpoint) -> list[PlannedCell]:
         """A planned cell per dataset: decoded by likelihood or, for open answers, by generation."""
         from forgetbench.evaluation.evaluate import plan
 

@@ -20,7 +20,7 @@ from forgetbench.config import FinetuneConfig, ModelConfig, RecipeConfig, stage_
 from forgetbench.config.result import deciding
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import read_json, write_json
-from forgetbench.core.nested import differing
+from forgetbench.core.nested import differing_keys
 from forgetbench.core.paths import PACKAGE
 from forgetbench.core.references import literal
 from forgetbench.methods.base import Method
@@ -262,7 +262,7 @@ def check_same(
     old_settings, new_settings = (
         deciding(FinetuneConfig, settings) for settings in (old.settings, settings_of(config))
     )
-    differences = sorted(differing(old_settings, new_settings))
+    differences = sorted(differing_keys(old_settings, new_settings))
     is_comparable = old.data_digest_version == DIGEST_VERSION
     if is_comparable and list(old.data_digests) != list(data_digests):
         differences.append("the training data")

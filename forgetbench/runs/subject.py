@@ -32,7 +32,7 @@ from forgetbench.terminal.strategies import course_table
 
 if TYPE_CHECKING:
     from forgetbench.evaluation.evaluate import ScoredCell
-    from forgetbench.evaluation.representation import Measured
+    from forgetbench.evaluation.representation import MeasuredRows
     from forgetbench.models.checkpoint import Checkpoint
 
 CONTINUAL, REPRESENTATION, BEYOND_CONTEXT = "continual.csv", "representation.csv", "beyond_context.csv"
@@ -282,7 +282,7 @@ def _report_beyond_context(cells: Sequence[ScoredCell]) -> None:
         )
 
 
-def write_representation(subject: Subject, measured: Sequence[Measured]) -> None:
+def write_representation(subject: Subject, measured: Sequence[MeasuredRows]) -> None:
     """Write the representation measures of a subject's checkpoints."""
     rows = [
         {**subject.run_columns(measurement.checkpoint), **asdict(row)}

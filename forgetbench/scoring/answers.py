@@ -1,4 +1,4 @@
-"""Score predictions: what each answer was read as, whether it is right, and its score in the dataset's metric."""
+"""Score predictions: the parsed answer, whether it is right, and its score in the dataset's metric."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from forgetbench.scoring.verbatim import caseless_match, compact_match
 from forgetbench.scoring.vqa import vqa_accuracy
 
 _Scorer = Callable[[Sequence[str], Sequence[Sample]], Sequence[float]]
-"""What was written and the items -> a score each."""
+"""(Texts of the model, items) -> a score per item."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Answer:
     parsed: str | None
     """A candidate, or open text; None if no rule could read an answer."""
     correct: bool | None
-    """None where the metric knows more than right and wrong."""
+    """None if the metric has more values than right and wrong."""
     score: float
-    """What the metric gives; 0 where nothing could be read."""
+    """Score of the metric; 0 if no answer could be read."""
     cut_off: bool | None = None
-    """Whether the reply was cut off, or is a thought that never ends; None where no text was written."""
+    """Whether the reply was cut off, or is a thought that never ends; None if there is no text."""
 
 
 def score_answers(
@@ -48,31 +48,31 @@ def score_answers(
         samples: the items.
         predictions: one per item.
         metric: of open answers; items with candidates are right or wrong.
-        marks: what thoughts stand between.
+        marks: begin and end marks of thoughts.
     """
     replies = [_reply(sample, prediction, marks) for sample, prediction in zip(samples, predictions, strict=True)]
-    parsed = [read_answer(*one) for one in zip(samples, predictions, replies, strict=True)]
+    parsed = [read_answer(*inputs) for inputs in zip(samples, predictions, replies, strict=True)]
     cut_off = [
-        None if one.text is None else reply is None or bool(one.cut_off)
-        for one, reply in zip(predictions, replies, strict=True)
+        None if prediction.text is None else reply is None or bool(prediction.cut_off)
+        for prediction, reply in zip(predictions, replies, strict=True)
     ]
     if not samples or samples[0].kind is not AnswerKind.text:
         right = [answer == sample.answer for answer, sample in zip(parsed, samples, strict=True)]
-        return [Answer(one, hit, float(hit), cut) for one, hit, cut in zip(parsed, right, cut_off, strict=True)]
+        return [Answer(answer, hit, float(hit), cut) for answer, hit, cut in zip(parsed, right, cut_off, strict=True)]
     given = _OPEN[metric]([answer or "" for answer in parsed], samples)
     return [
-        Answer(one, score if isinstance(score, bool) else None, float(score), cut)
-        for one, score, cut in zip(parsed, given, cut_off, strict=True)
+        Answer(answer, score if isinstance(score, bool) else None, float(score), cut)
+        for answer, score, cut in zip(parsed, given, cut_off, strict=True)
     ]
 
 
 def read_answer(sample: Sample, prediction: Prediction, reply: str | None) -> str | None:
-    """The answer a prediction stands for: a candidate, or open text; None if no rule could read it.
+    """The answer in a prediction: a candidate, or open text; None if no rule could read it.
 
     Args:
         sample: the item.
-        prediction: of it.
-        reply: what it says, without its thought; None where there is nothing but a thought.
+        prediction: of the item.
+        reply: text without the thought; None if there is only a thought.
     """
     if prediction.option_logprobs is not None:
         return sample.candidates[likeliest(prediction.option_logprobs)]
@@ -89,7 +89,7 @@ def _reply(sample: Sample, prediction: Prediction, marks: Marks) -> str | None:
 
 @cache
 def rules_digest() -> str:
-    """Digest of this package's source: stored answers of other rules are read and scored again."""
+    """Digest of this package's source: answers that were stored with other rules are scored again."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
@@ -97,7 +97,7 @@ def rules_digest() -> str:
 
 
 def _each(score: Callable[[str, Sequence[str]], float]) -> _Scorer:
-    """Score items one by one; a metric that returns bools knows right and wrong only."""
+    """Apply a metric of one item to each item; a metric that returns bools has only right and wrong."""
     return lambda texts, samples: [score(text, sample.references) for text, sample in zip(texts, samples, strict=True)]
 
 

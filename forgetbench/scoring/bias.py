@@ -12,8 +12,8 @@ _TOKEN = re.compile(r"\d+(?:[.,]\d+)+|\w+(?:-\w+)*|[^\w\s]")
 _AROUND_A_LETTER = "().: \t\n"
 
 
-def names_label(text: str, labels: Collection[str], own: Collection[str]) -> bool:
-    """Whether a free answer names a label of the fine-tuning task that its item does not hold.
+def names_label(text: str, labels: Collection[str], item_texts: Collection[str]) -> bool:
+    """Whether a free answer names a label of the fine-tuning task that is not in the item's texts.
 
     A label counts where it stands in the answer as a whole phrase, in any case: "dress" is in "A red dress." but not in
     "dresses" or "dress-up". A label of one letter counts only as the whole answer, as in "(B).".
@@ -21,7 +21,7 @@ def names_label(text: str, labels: Collection[str], own: Collection[str]) -> boo
     Args:
         text: what the model wrote.
         labels: the labels of the task; a frozenset is fastest.
-        own: the item's texts: options, letters and references. A label that is a phrase of one of them is the item's.
+        item_texts: options, letters and references of the item. A label that is a phrase of one of them is not counted.
     """
     by_first = _by_first_token(frozenset(labels))
     spoken, whole = _phrase(text), f" {text.strip(_AROUND_A_LETTER).casefold()} "
@@ -33,19 +33,19 @@ def names_label(text: str, labels: Collection[str], own: Collection[str]) -> boo
     ]
     if not named:
         return False
-    held = [_phrase(one) for one in own]
-    return any(not any(label in one for one in held) for label in named)
+    item_phrases = [_phrase(item_text) for item_text in item_texts]
+    return any(not any(label in phrase for phrase in item_phrases) for label in named)
 
 
 def recall_deviation(parsed: Sequence[str | None], targets: Sequence[str]) -> float | None:
     """Option-letter bias: RStd of Zheng et al. 2023 (arXiv 2309.03882).
 
-    The population standard deviation, over the letters, of the recall: the share of the items whose right letter it is
-    that were answered with it (an unparsed answer is not). Unlike counts of the answers it does not mistake uneven
-    targets for bias. As shares, not per cent.
+    It is the population standard deviation of the recall over the letters. The recall of a letter is the share of
+    correct answers among the items with this right letter; an unparsed answer is not correct. Unlike counts of answers,
+    it does not mistake uneven targets for bias. A share, not per cent.
 
     Returns:
-        None with fewer than two letters; one that is never right has no recall and is left out.
+        None with fewer than two letters. A letter that is never right has no recall and is left out.
     """
     items = Counter(targets)
     recalled = Counter(target for answer, target in zip(parsed, targets, strict=True) if answer == target)
@@ -54,7 +54,7 @@ def recall_deviation(parsed: Sequence[str | None], targets: Sequence[str]) -> fl
 
 @lru_cache(maxsize=64)
 def _by_first_token(labels: frozenset[str]) -> Mapping[str, Sequence[str]]:
-    """Labels as phrases, by their first token: an answer is then compared with the few labels it could name."""
+    """Labels as phrases, by first token, so that an answer is compared only with labels that it could name."""
     by_first: dict[str, list[str]] = defaultdict(list)
     for phrase in map(_phrase, labels):
         for token in phrase.split()[:1]:
@@ -63,5 +63,5 @@ def _by_first_token(labels: frozenset[str]) -> Mapping[str, Sequence[str]]:
 
 
 def _phrase(text: str) -> str:
-    """Tokens between single spaces: one phrase is part of another exactly where its text is."""
+    """Tokens between single spaces: a phrase is part of another exactly if its text is."""
     return f" {' '.join(_TOKEN.findall(text.casefold()))} "

@@ -23,7 +23,7 @@ def box_match(text: str, references: Iterable[str]) -> bool:
 
 
 def read_box(text: str) -> Box | None:
-    """The box that a text is; None if it is anything else."""
+    """The box in a text; None if the text is anything else."""
     try:
         left, top, right, bottom = map(float, text.strip().removesuffix(".").strip(" []()").split(","))
     except ValueError:
@@ -32,7 +32,7 @@ def read_box(text: str) -> Box | None:
 
 
 def overlap(first: Box, second: Box) -> float:
-    """Intersection over union (IoU), from 0 to 1; 0 if a box has no area, as one with swapped corners."""
+    """Intersection over union (IoU), from 0 to 1; 0 if a box has no area, for example with swapped corners."""
     shared = _area(
         (max(first[0], second[0]), max(first[1], second[1]), min(first[2], second[2]), min(first[3], second[3]))
     )

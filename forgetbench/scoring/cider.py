@@ -42,12 +42,12 @@ def cider_d(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[f
 
     The cosine of tf-idf vectors of n-grams, clipped to the reference's counts and lessened by the difference in length,
     averaged over n = 1 to 4 and over the references. Document frequencies are over the items' references ("corpus").
-    An item's score thus depends on the other items. A single item scores 0, since every idf is log 1. A text equal to
-    its references scores 10 if, for each n, it has an n-gram that another item's references lack: never below 4 words.
+    So an item's score depends on the other items. A single item scores 0, since every idf is log 1. A text equal to its
+    references scores 10 if, for each n, it has an n-gram that another item's references lack; this needs 4 words.
 
     Args:
-        texts: what the model wrote, an item each.
-        references: the captions of each item; without any it scores 0.
+        texts: of the model, one per item.
+        references: the captions of each item; an item without captions scores 0.
     """
     captions = [[_ngrams(caption) for caption in group] for group in references]
     frequency = Counter(gram for group in captions for gram in set[Gram]().union(*group))
@@ -79,7 +79,7 @@ def _ngrams(caption: str) -> Counter[Gram]:
 
 
 def _vector(grams: Counter[Gram], frequency: Counter[Gram], items: int) -> _Vector:
-    """Counts times log(items / items whose references hold the n-gram); one that none holds counts as held by one."""
+    """Counts times log(items / items whose references have the n-gram); an unknown n-gram counts as in one item."""
     weights: tuple[dict[Gram, float], ...] = tuple({} for _ in range(_LONGEST))
     for gram, count in grams.items():
         weights[len(gram) - 1][gram] = count * math.log(items / frequency.get(gram, 1))

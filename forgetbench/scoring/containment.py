@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 REFUSAL = "Unanswerable"
-"""What a model is taught to write where it cannot answer, in this case; the benchmarks count it as wrong."""
+"""Text that models are trained to write if they cannot answer; the case matters. The benchmarks count it as wrong."""
 
 
 def contains_match(text: str, references: Iterable[str]) -> bool:
@@ -28,7 +28,7 @@ def lenient_match(text: str, references: Iterable[str]) -> bool:
     in "I do not". A text with "Unanswerable" is wrong. A line break is a blank here.
     """
     written = " ".join(text.lower().split())
-    return REFUSAL not in text and any(_stands_in(written, reference.strip().lower()) for reference in references)
+    return REFUSAL not in text and any(_contains(written, reference.strip().lower()) for reference in references)
 
 
 def mutual_match(text: str, references: Iterable[str]) -> bool:
@@ -40,7 +40,7 @@ def mutual_match(text: str, references: Iterable[str]) -> bool:
     return bool(written) and any(written in reference or reference in written for reference in references)
 
 
-def _stands_in(written: str, reference: str) -> bool:
+def _contains(written: str, reference: str) -> bool:
     if " " in reference:
         return reference in written
     word = reference.replace(".", "")

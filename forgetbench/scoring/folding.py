@@ -1,7 +1,8 @@
-"""One way to write a text: Unicode forms, quotes, dashes, blanks, markup and case that make no other answer.
+"""Folding: remove differences between texts that do not change the answer.
 
-Used wherever a reply is matched to an option, options to each other, and an open answer to its references. Options are
-folded only as far as they stay apart: Gg and GG, mW and MW, `*` and `**` are different answers.
+These are Unicode forms, quotes, dashes, blanks, markup and case. Folding is used to match a reply to an option, options
+to each other, and an open answer to its references. A step that would make two options of an item equal is not taken:
+Gg and GG, mW and MW, `*` and `**` are different answers.
 """
 
 from __future__ import annotations
@@ -35,64 +36,64 @@ Step = Callable[[str], str]
 
 
 def plain(text: str) -> str:
-    """A text in the compatible Unicode form, its quotes, dashes and blanks as a keyboard has them."""
-    return _compatible(_dashes(_quotes(_blanks(text))))
+    """A text in Unicode form NFKC, with plain quotes, dashes and blanks."""
+    return _nfkc(_dashes(_quotes(_blanks(text))))
 
 
 @dataclass(frozen=True)
 class Folding:
-    """How far the texts of one item's options, and replies to them, are folded."""
+    """The folding of one item's options and of replies to it."""
 
     options: tuple[str, ...]
     """The options, folded."""
     caseless: tuple[bool, ...]
-    """Whether an option is told from the others in any case."""
+    """Whether each option differs from the others even without case."""
     steps: tuple[Step, ...]
-    unstopped: bool
-    """Whether full stops at the end make no other option."""
+    ignores_full_stops: bool
+    """Whether full stops at the end are dropped."""
 
     def __call__(self, text: str) -> str:
-        """A reply, folded as far as the options are; its lines stay lines."""
+        """Fold a reply like the options; line breaks stay."""
         for step in self.steps:
             text = step(text)
         return text
 
-    def equal(self, text: str) -> int | None:
-        """The option that a folded text is as a whole; None if it is none, or may be two."""
-        bare = _unstopped(_key(text)) if self.unstopped else _key(text)
-        found = [
+    def matching_option(self, text: str) -> int | None:
+        """The option that equals a folded text; None if there is none, or more than one."""
+        bare = _without_full_stops(_single_spaces(text)) if self.ignores_full_stops else _single_spaces(text)
+        matches = [
             index
             for index, option in enumerate(self.options)
             if bare == option or (self.caseless[index] and bare.casefold() == option.casefold())
         ]
-        return found[0] if len(found) == 1 and bare else None
+        return matches[0] if len(matches) == 1 and bare else None
 
 
 @lru_cache(maxsize=4096)
 def folding(options: tuple[str, ...]) -> Folding:
-    """The folding of an item: each step is taken unless it made two options equal, or one empty."""
-    texts = [_key(unicodedata.normalize("NFC", option)) for option in options]
-    taken: list[Step] = [_canonical]
-    for step in (_blanks, _quotes, _dashes, _compatible, _unmarked, _unstopped):
-        after = [_key(step(text)) for text in texts]
+    """The folding of an item: all steps except those that make two options equal, or an option empty."""
+    texts = [_single_spaces(unicodedata.normalize("NFC", option)) for option in options]
+    taken: list[Step] = [_nfc]
+    for step in (_blanks, _quotes, _dashes, _nfkc, _without_markup, _without_full_stops):
+        after = [_single_spaces(step(text)) for text in texts]
         if len(set(after)) == len(set(texts)) and after.count("") == texts.count(""):
             texts = after
             taken.append(step)
     counts = Counter(text.casefold() for text in texts)
     caseless = tuple(counts[text.casefold()] == texts.count(text) for text in texts)
-    steps = tuple(step for step in taken if step is not _unstopped)
-    return Folding(tuple(texts), caseless, steps, unstopped=_unstopped in taken)
+    steps = tuple(step for step in taken if step is not _without_full_stops)
+    return Folding(tuple(texts), caseless, steps, ignores_full_stops=_without_full_stops in taken)
 
 
-def _key(text: str) -> str:
+def _single_spaces(text: str) -> str:
     return " ".join(text.split())
 
 
-def _canonical(text: str) -> str:
+def _nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _compatible(text: str) -> str:
+def _nfkc(text: str) -> str:
     return unicodedata.normalize("NFKC", text)
 
 
@@ -108,7 +109,7 @@ def _dashes(text: str) -> str:
     return text.translate(_DASHES)
 
 
-def _unmarked(text: str) -> str:
+def _without_markup(text: str) -> str:
     if "\\" in text or "$" in text:
         text = _LATEX_SIGNS.sub("", _LATEX_WORDS.sub(r"\1", text))
         for pattern, sign in _LATEX_SYMBOLS:
@@ -116,5 +117,5 @@ def _unmarked(text: str) -> str:
     return _EMPHASIS.sub("", text)
 
 
-def _unstopped(text: str) -> str:
+def _without_full_stops(text: str) -> str:
     return text.rstrip(" .") or text

@@ -12,9 +12,9 @@ from forgetbench.core.records import LETTERS
 from forgetbench.scoring.folding import Folding, folding
 
 BEYOND = -1
-"""In place of an option's index: a letter after the last option's."""
+"""In place of an option's index: a letter after the last option's letter."""
 
-# Scripts that are written without blanks: a letter or a word beside them stands alone.
+# Scripts that are written without blanks: a letter or a word beside them counts as separate.
 UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f"
 # A character that would make a letter part of a word.
 _WORD = rf"[^\W{UNSPACED}]"
@@ -22,7 +22,7 @@ LETTER = "[A-Za-zＡ-Ｚａ-ｚ]"
 _CAPITAL = "[A-ZＡ-Ｚ]"
 _ALONE_LEFT, _ALONE_RIGHT = rf"(?<!{_WORD})(?<!['’\\°º-])", rf"(?!{_WORD})(?!['’-])"
 
-# Letters set off by their position, in either case: "(b)", "[b]", "option b.", a line's "b." or "b)".
+# Letters that their position marks as options, in either case: "(b)", "[b]", "option b.", a line's "b." or "b)".
 _SET_OFF = re.compile(
     rf"(?<!{_WORD})[(\[（［【]\s*([A-ZＡ-Ｚ])\s*[)\]）］】]"
     rf"|(?<!{_WORD})[(\[（［【]([a-zａ-ｚ])[)\]）］】](?=\W*(?:\n|\Z))"
@@ -37,8 +37,8 @@ _BARE = re.compile(
     rf"(?!\s*[=+^<>≈∠])(?![(\[_{{])(?!\s[*/×÷]\s)(?!\s-\s(?:\d|\w\b))"
 )
 # Within a calculation neither letters nor numbers are answers: "A = P(1 + r)", "3 + 4".
-_RECKONS_BEFORE = re.compile(r"(?:[+*/×÷^<>]|\s-)\s*$")
-_RECKONS_AFTER = re.compile(r"\s*(?:[+*/×÷^<>=]|-\s?[\d(])")
+_CALCULATION_BEFORE = re.compile(r"(?:[+*/×÷^<>]|\s-)\s*$")
+_CALCULATION_AFTER = re.compile(r"\s*(?:[+*/×÷^<>=]|-\s?[\d(])")
 # "not a shirt or a dress" negates both.
 _OR = re.compile(r"[)\]\"'*_\s,]*\b(?:or|nor|oder|noch|ou|ni|o)\s+(?:(?:an?|the|option)\s+)*[\"'(\[*_]*", re.IGNORECASE)
 
@@ -67,7 +67,7 @@ class Mention:
     """One place where an option is named."""
 
     option: int
-    """Its index, or BEYOND."""
+    """Index of the option, or BEYOND."""
     start: int
     end: int
     is_letter: bool
@@ -76,36 +76,36 @@ class Mention:
 
 @dataclass(frozen=True)
 class Options:
-    """An item's options, as replies are searched for them."""
+    """An item's options, prepared for the search in replies."""
 
     folding: Folding
     lettered: bool
-    """Whether letters name them, too."""
+    """Whether letters name the options, too."""
     texts: tuple[int, ...]
-    """The options that their text names: it is not empty, not another's and not one of the letters."""
+    """Indices of options with a usable text: not empty, unique, and not one of the letters."""
 
     @property
     def letters(self) -> str:
         """The letters that name an option."""
         return LETTERS[: len(self.folding.options)] if self.lettered else ""
 
-    def letter(self, text: str) -> int:
-        """The option of a letter in any form or case."""
-        return self.letters.find(upright(text)) if upright(text) in self.letters else BEYOND
+    def option_of_letter(self, text: str) -> int:
+        """The option of a letter, full-width or not, in either case; BEYOND if there is none."""
+        return self.letters.find(ascii_capital(text)) if ascii_capital(text) in self.letters else BEYOND
 
-    def whole(self, text: str) -> int | None:
-        """The option that a folded text is, with blanks and brackets around it; None for a letter or none."""
+    def option_of_text(self, text: str) -> int | None:
+        """The option that equals a folded text without blanks, brackets and article; None for none or a letter."""
         bare = text.strip(" \"'()[]{}_*.,;:!。")
-        for one in (text, text.strip(" \"'()[]{}_*"), bare, _ARTICLE.sub("", bare)):
-            index = self.folding.equal(one)
+        for form in (text, text.strip(" \"'()[]{}_*"), bare, _ARTICLE.sub("", bare)):
+            index = self.folding.matching_option(form)
             if index in self.texts:
                 return index
         return None
 
 
 @lru_cache(maxsize=4096)
-def known(options: tuple[str, ...], lettered: bool) -> Options:
-    """What is looked for in replies to an item."""
+def build_options(options: tuple[str, ...], lettered: bool) -> Options:
+    """Prepare the options of an item for the search in replies."""
     folded = folding(options)
     letters = set(LETTERS[: len(options)]) if lettered else set()
     texts = tuple(
@@ -116,41 +116,41 @@ def known(options: tuple[str, ...], lettered: bool) -> Options:
     return Options(folded, lettered, texts)
 
 
-def upright(letter: str) -> str:
+def ascii_capital(letter: str) -> str:
     """A letter as an ASCII capital: full-width letters are 65,248 places away."""
     return (chr(ord(letter) - 0xFEE0) if ord(letter) > 0x7F else letter).upper()
 
 
-def mentions(text: str, options: Options) -> list[Mention]:
-    """Where a folded text names options, in its order; a text within a longer option's is none."""
-    found = [(index, start, end, False) for index, start, end in _by_text(text, options)]
+def find_mentions(text: str, options: Options) -> list[Mention]:
+    """Places where a folded text names options, in order; a text inside a longer option's is not counted."""
+    spans = [(index, start, end, False) for index, start, end in _by_text(text, options)]
     if options.lettered:
-        taken = [(start, end) for _, start, end, _ in found]  # in order, and none within another
+        taken = [(start, end) for _, start, end, _ in spans]  # in order, and none within another
         for pattern, is_capital in ((_SET_OFF, False), (_BARE, True)):
             for match in pattern.finditer(text):
-                group = next(number for number, one in enumerate(match.groups(), 1) if one)
+                group = next(number for number, letter in enumerate(match.groups(), 1) if letter)
                 start, end = match.span(group)
-                index = options.letter(match[group])
+                index = options.option_of_letter(match[group])
                 if is_taken(start, end, taken) or (is_capital and index == BEYOND):
                     continue
                 insort(taken, (start, end))
-                found.append((index, start, end, True))
+                spans.append((index, start, end, True))
     placed: list[Mention] = []
-    for one in sorted(found, key=lambda one: one[1]):
-        goes_on = bool(placed and placed[-1].negated and _OR.fullmatch(text, placed[-1].end, one[1]))
-        placed.append(Mention(*one, goes_on or _negated(text, one[1], one[2])))
+    for span in sorted(spans, key=lambda place: place[1]):
+        goes_on = bool(placed and placed[-1].negated and _OR.fullmatch(text, placed[-1].end, span[1]))
+        placed.append(Mention(*span, goes_on or _is_negated(text, span[1], span[2])))
     return placed
 
 
 def is_taken(start: int, end: int, taken: Sequence[tuple[int, int]]) -> bool:
-    """Whether a place overlaps one of those taken, which are in order and apart; of thousands, in little time."""
+    """Whether a place overlaps one of `taken`, which are sorted and disjoint; a binary search."""
     before = bisect_left(taken, (end,))
     return before > 0 and taken[before - 1][1] > start
 
 
 def _by_text(text: str, options: Options) -> list[tuple[int, int, int]]:
-    """The texts of options in a text, the longest first where several begin."""
-    # Most replies hold one text or none: the pattern is of those alone, hence soon one that is known.
+    """(Option, start, end) of options' texts in a text; of several that begin at one place, the longest."""
+    # Most replies contain one text or none: a pattern of only these is soon in the cache.
     folded = " ".join(text.split()).casefold()
     keys = options.folding.options
     present = [index for index in options.texts if keys[index].casefold() in folded]
@@ -165,34 +165,34 @@ def _by_text(text: str, options: Options) -> list[tuple[int, int, int]]:
 
 @lru_cache(maxsize=4096)
 def _any_of(keys: tuple[tuple[str, bool], ...]) -> re.Pattern[str]:
-    """A whole word or phrase that is one of the keys, in a group each; the first that fits wins."""
-    return re.compile("|".join(f"({_whole(key, caseless)})" for key, caseless in keys))
+    """Pattern of whole words or phrases with one group per key; the first key that fits wins."""
+    return re.compile("|".join(f"({_whole_word(key, caseless)})" for key, caseless in keys))
 
 
-def _whole(key: str, caseless: bool) -> str:
+def _whole_word(key: str, caseless: bool) -> str:
     body = re.escape(key).replace(r"\ ", r"\s+")
-    # Word borders that also hold for "t-shirt", "3.5", texts that end in a symbol and scripts without blanks.
+    # Word borders that also work for "t-shirt", "3.5", texts that end in a symbol and scripts without blanks.
     left = rf"(?<!{_WORD})(?<!-)(?<!\d[.,])" if not re.match(f"[{UNSPACED}]", key) else ""
     right = rf"(?!{_WORD})(?!-)(?![.,]\d)" if not re.search(f"[{UNSPACED}]$", key) else ""
     return f"{left}(?i:{body}){right}" if caseless else f"{left}{body}{right}"
 
 
-def _negated(text: str, start: int, end: int) -> bool:
+def _is_negated(text: str, start: int, end: int) -> bool:
     return bool(_BEFORE.search(text[max(0, start - 60) : start]) or _AFTER.search(text[end : end + 60]))
 
 
-def is_reckoned(text: str, mention: Mention) -> bool:
+def is_in_calculation(text: str, mention: Mention) -> bool:
     """Whether a letter or a number stands within a calculation."""
     named = text[mention.start : mention.end]
     if not (mention.is_letter or re.fullmatch(r"[-$€£]?\d[\d.,]*", named)):
         return False
     return bool(
-        _RECKONS_BEFORE.search(text[max(0, mention.start - 8) : mention.start])
-        or _RECKONS_AFTER.match(text, mention.end)
+        _CALCULATION_BEFORE.search(text[max(0, mention.start - 8) : mention.start])
+        or _CALCULATION_AFTER.match(text, mention.end)
     )
 
 
-def only(found: Sequence[Mention]) -> int | None:
-    """The one option that is named and not negated; None for several, none, or a letter beyond the options."""
-    left = {one.option for one in found if not one.negated}
+def only_option(named: Sequence[Mention]) -> int | None:
+    """The only option among mentions that are not negated; None for several, none, or a letter beyond the options."""
+    left = {mention.option for mention in named if not mention.negated}
     return next(iter(left)) if len(left) == 1 and BEYOND not in left else None

@@ -1,4 +1,4 @@
-"""What of a reply is its answer: the thought before it and special tokens around it are no part of it."""
+"""The answer part of a reply, without the thought before it and special tokens around it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forgetbench.core.records import THOUGHT_MARKS
 Marks = Sequence[Sequence[str]]
 """Pairs of texts that a thought stands between, such as ("<think>", "</think>")."""
 
-# What tokenisers write for tokens that are no text: "<|im_end|>", "<｜end▁of▁sentence｜>", "</s>", "<eos>", "[EOS]".
+# Spellings of special tokens: "<|im_end|>", "<｜end▁of▁sentence｜>", "</s>", "<eos>", "[EOS]".
 _SPECIAL = (
     r"(?:<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?s>|\[(?:EOS|BOS|PAD|UNK|SEP|CLS|/?INST)\]"
     r"|<(?:bos|eos|pad|unk|eot|eod|eoa|eom|end_of_turn|end_of_text|end_of_utterance|endoftext|im_end|sep|cls)>)"
@@ -22,15 +22,15 @@ _AT_START = re.compile(rf"(?:(?:{_TURN}|{_SPECIAL})\s*)+", re.IGNORECASE)
 
 
 def answer_part(text: str, marks: Marks = THOUGHT_MARKS, whole: Collection[str] = ()) -> str | None:
-    """What a reply says after its thought, without special tokens at its ends.
+    """The text of a reply after its thought, without special tokens at its ends.
 
     Args:
         text: what the model wrote.
-        marks: what a thought stands between; its beginning may be missing, as templates write it into the prompt.
-        whole: texts that a reply may be as they are: the item's options and references.
+        marks: begin and end marks of thoughts; the begin mark may be missing, as templates write it into the prompt.
+        whole: texts that are returned unchanged: the item's options and references.
 
     Returns:
-        None where a thought begins and never ends.
+        None if a thought begins and never ends.
     """
     rest = _after_thought(text, marks)
     if rest is None:

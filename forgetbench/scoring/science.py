@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from forgetbench.scoring.containment import REFUSAL, contains_match
 
 _LIST_QUESTION = "Which states"
-"""What MapQA's questions for a list have in them, in this case."""
+"""Text in MapQA's questions that ask for a list; the case matters."""
 _ALONE = re.compile(r"\b\w\b")
 
 
@@ -49,9 +49,9 @@ def _score(text: str, reference: str, question: str) -> float:
 
 
 def _listed(text: str) -> set[str]:
-    return {one for part in text.lower().split(",") if (one := part.strip(" \n\t."))}
+    return {state for part in text.lower().split(",") if (state := part.strip(" \n\t."))}
 
 
 def _letter(text: str) -> str | None:
-    found = _ALONE.search(text)
-    return found.group().upper() if found else None
+    match = _ALONE.search(text)
+    return match.group().upper() if match else None

@@ -37,8 +37,8 @@ _SIGN = r"[:：=]|(?:-|–|—|->|→|⇒)(?=\s|\*)"
 # What may stand between the noun and the verb: "the answer to this question is", "the option that fits best is".
 _BETWEEN = r"[^.!?\n:：。]{0,120}?"
 
-_TIGHT = "|".join(f"{_NOUN[one]}{_LOOSE}(?:{_SIGN}|{_IS[one]}(?:{_LOOSE}:)?)" for one in _NOUN)
-_WIDE = "|".join(f"{_NOUN[one]}{_BETWEEN}(?:{_IS[one]}(?:{_LOOSE}:)?|:)" for one in _NOUN)
+_TIGHT = "|".join(f"{_NOUN[language]}{_LOOSE}(?:{_SIGN}|{_IS[language]}(?:{_LOOSE}:)?)" for language in _NOUN)
+_WIDE = "|".join(f"{_NOUN[language]}{_BETWEEN}(?:{_IS[language]}(?:{_LOOSE}:)?|:)" for language in _NOUN)
 _AS_VERB = (
     r"\b(?:i|we)(?:['’](?:d|ll|m|ve))?(?:\s+(?:would|will|have|must|should|can|therefore|thus|am|going|to)){0,3}\s+"
     r"(?:choose|chose|chosen|select|selected|pick|picked|go\s+with|went\s+with|going\s+with|opt\s+for|opted\s+for"
@@ -87,7 +87,7 @@ _NONE = re.compile(
     r"|[无無没沒]有?(?:正确|正確)|(?:题目|題目)(?:本身)?(?:可能)?(?:存在|有)(?:错|錯|误|誤)|都不(?:在|正确|正確|对|對)|无法(?:确定|回答|判断|从)",
     re.IGNORECASE,
 )
-# "the value of x is (B)", "因此为 B。", "(option C)": said in passing, so that it counts only where all such agree.
+# "the value of x is (B)", "因此为 B。", "(option C)": said in passing, so it counts only if all such places agree.
 _POINTS_AT = re.compile(r"(?i:\b(?:is|are|be|was)\b)\s*[*_]*[(\[]$|[是为為]\s*[*_]*[(（]$")
 _POINTS = re.compile(
     r"(?i:\b(?:therefore|thus|hence)\b|所以|因此|故)[^.\n。]{0,200}?(?i:\b(?:is|be)\b|[:=：是为為])[\s*_$\\(（]*$"
@@ -105,62 +105,63 @@ _CONFIRMED = re.compile(
 )
 
 
-_LONGEST = 500
-"""Characters that are looked at after a marker."""
-_MOST = 50
-"""So many of the last statements are looked at: a reply that says the same without an end is read in time, too."""
+_MAX_LENGTH = 500
+"""Characters to read after a marker."""
+_MAX_STATEMENTS = 50
+"""Number of last statements to read, so that an endless repetition is read in time, too."""
 
 
 @dataclass(frozen=True)
 class Statement:
-    """A place where a reply says its answer."""
+    """A place where a reply states its answer."""
 
     marker: int
-    """Where its marker begins."""
-    at: int
-    """Where what is said begins."""
+    """Start of the marker."""
+    start: int
+    """Start of the content after the marker."""
     end: int
-    """Where it ends at the latest."""
+    """Latest end of the content."""
     is_enclosed: bool = False
     """Between marks, such as those of `\\boxed{}`: all that is there is the answer."""
     is_wide: bool = False
     """Other words stand between the noun and the verb: only what follows at once is stated."""
 
 
-def statements(text: str) -> list[Statement]:
+def find_statements(text: str) -> list[Statement]:
     """The last places with an explicit marker, in order."""
-    found = [
+    marked = [
         Statement(match.start(), match.end(), _line_end(text, match.end()), is_wide=match["wide"] is not None)
-        for match in _spoken(text)
+        for match in _explicit_markers(text)
     ]
     for match in _ENCLOSED.finditer(text):
         group = 2 if match[2] is not None else 3
-        found.append(Statement(match.start(), match.start(group), match.end(group), True))
-    found += [
-        Statement(match.start(), match.end(), _closing(text, match.end()), True) for match in _BOXED.finditer(text)
+        marked.append(Statement(match.start(), match.start(group), match.end(group), True))
+    marked += [
+        Statement(match.start(), match.end(), _closing_brace(text, match.end()), True)
+        for match in _BOXED.finditer(text)
     ]
-    return sorted(found, key=lambda one: one.at)[-_MOST:]
+    return sorted(marked, key=lambda statement: statement.start)[-_MAX_STATEMENTS:]
 
 
 def is_confirmed(text: str, end: int) -> bool:
-    """Whether what ends there is called right: "B is correct", "选项C正确"."""
+    """Whether the text that ends at `end` is called right: "B is correct", "选项C正确"."""
     return _CONFIRMED.match(text, end) is not None
 
 
 def is_concluded(text: str, start: int, end: int) -> bool:
-    """Whether what stands there is what a sentence comes to: "so x is B.", "x is (B)", or a line of its own."""
+    """Whether a place is the conclusion of a sentence: "so x is B.", "x is (B)", or a separate line."""
     before = text[max(0, start - 250) : start]
     if _POINTS_AT.search(before):
         return True
     return _POINTS.search(before) is not None and _CLOSED.match(text, end) is not None
 
 
-def says_none(text: str, taken: Sequence[tuple[int, int]]) -> bool:
-    """Whether a reply says, outside the places taken by options, that it has no answer or that no option is right."""
+def says_no_answer(text: str, taken: Sequence[tuple[int, int]]) -> bool:
+    """Whether a reply says, outside the places `taken` by options, that it has no answer or no option is right."""
     return any(not is_taken(*match.span(), taken) for match in _NONE.finditer(text))
 
 
-def _spoken(text: str) -> Iterator[re.Match[str]]:
+def _explicit_markers(text: str) -> Iterator[re.Match[str]]:
     at = 0
     while match := _WORDS.search(text, at):
         if not _HYPOTHETICAL.search(text[max(0, match.start() - 50) : match.start()]):
@@ -169,17 +170,17 @@ def _spoken(text: str) -> Iterator[re.Match[str]]:
 
 
 def _line_end(text: str, at: int) -> int:
-    """The end of the line that goes on there, or of the next one with text."""
+    """The end of the line at `at`, or of the next line with text."""
     blanks = re.compile(r"[\s*_`#>]*").match(text, at)
     start = blanks.end() if blanks else at
     stop = text.find("\n", start)
-    return min(len(text) if stop < 0 else stop, start + _LONGEST)
+    return min(len(text) if stop < 0 else stop, start + _MAX_LENGTH)
 
 
-def _closing(text: str, at: int) -> int:
-    """Where the brace closes that opened before."""
+def _closing_brace(text: str, at: int) -> int:
+    """Position of the closing brace of the brace that opened before `at`."""
     depth = 1
-    stop = min(len(text), at + _LONGEST)
+    stop = min(len(text), at + _MAX_LENGTH)
     for place in range(at, stop):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
         if depth == 0:

@@ -1,4 +1,4 @@
-"""Requests to one server: those that fail are tried again, then named."""
+"""Requests to one server: a request that fails is tried again; the final error names it."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from forgetbench.core.errors import UserError, reason
 from forgetbench.core.secrets import without_secrets
 
 _PAUSES_S = (0.5, 2.0, 8.0)
-"""Between tries of a request, the last one again and again."""
+"""Pauses between tries of a request; the last one repeats."""
 _BUSY = {408, 409, 425, 429}
-"""Answers that say: later."""
-_MOST_LETTERS = 400
+"""HTTP statuses that ask to try again later."""
+_MAX_MESSAGE_LENGTH = 400
 
 
 class RefusedError(Exception):
-    """The server's answer to a request that it does not take; trying again would not help."""
+    """The server refuses a request; trying again would not help."""
 
     def __init__(self, status: int, message: str) -> None:
-        """Keep what it said.
+        """Keep the answer.
 
         Args:
             status: of HTTP.
-            message: in one line.
+            message: of the server, in one line.
         """
         super().__init__(f"HTTP {status}: {message}")
         self.status, self.message = status, message
 
 
 class FailedError(UserError):
-    """A request failed as often as it may, with the server there."""
+    """A request failed at every try, although the server is up."""
 
 
 class ClosedError(Exception):
-    """The command is ending: nothing is asked any more."""
+    """The command is ending: no more requests are sent."""
 
 
 class Client:
@@ -54,10 +54,10 @@ class Client:
         """Prepare; nothing is sent yet.
 
         Args:
-            url: where the server is, with or without the `/v1` of OpenAI's protocol.
-            key: that it asks for; None for none.
-            in_flight: requests at a time.
-            timeout_s: how long one request may take.
+            url: of the server, with or without the `/v1` of OpenAI's protocol.
+            key: API key; None for none.
+            in_flight: number of requests at a time.
+            timeout_s: of one request.
             tries: of one request before it fails.
         """
         self.url = url.rstrip("/").removesuffix("/v1")
@@ -73,14 +73,14 @@ class Client:
         self._sockets = WeakSet[socket]()
         self._lock = threading.Lock()
         self.revive: Callable[[], None] | None = None
-        """Brings back a server that does not answer, or raises a UserError; called by whatever thread notices."""
+        """Brings back a server that does not answer, or raises a UserError; called by the thread that notices it."""
 
     def close(self) -> None:
-        """End every request, those that are waiting for an answer included."""
+        """End every request, also those that wait for an answer."""
         with self._lock:
             self._closed.set()
-            for one in self._sockets:  # to close one does not wake the thread that reads from it
-                _shut_down(one)
+            for sock in self._sockets:  # closing a socket would not wake the thread that reads from it
+                _shut_down(sock)
         self._http.close()
 
     def check_open(self) -> None:
@@ -89,15 +89,15 @@ class Client:
             raise ClosedError
 
     def get(self, path: str) -> Any:
-        """What a path tells; None where there is no such path, or the server does not answer."""
+        """The JSON of a path; None if there is no such path, or the server does not answer."""
         try:
-            answer = self._http.get(path, timeout=10.0, extensions={"trace": self._note})
+            answer = self._http.get(path, timeout=10.0, extensions={"trace": self._remember_socket})
             return answer.json() if answer.status_code == 200 and answer.content else None
         except (httpx2.HTTPError, RuntimeError, ValueError):
             return None
 
     def is_up(self) -> bool:
-        """Whether the server answers at all and takes requests.
+        """Whether the server answers and takes requests.
 
         Raises:
             ClosedError: the command is ending.
@@ -105,7 +105,7 @@ class Client:
         for path in ("/health", "/v1/models"):
             self.check_open()
             try:
-                status = self._http.get(path, timeout=10.0, extensions={"trace": self._note}).status_code
+                status = self._http.get(path, timeout=10.0, extensions={"trace": self._remember_socket}).status_code
             except (httpx2.HTTPError, RuntimeError):
                 return False
             if status != 404:
@@ -113,27 +113,27 @@ class Client:
         return False
 
     def post(self, path: str, body: Mapping[str, Any], what: str, tries: int | None = None) -> Any:
-        """The answer to a request: an object of JSON.
+        """Send a request; the answer is a JSON object.
 
         Args:
             path: below the server's address.
-            body: what is asked.
-            what: names the request in a message, such as an item.
-            tries: None: as many as any request has.
+            body: of the request.
+            what: name of the request in a message, such as an item.
+            tries: None: the number that the client was made with.
 
         Raises:
-            RefusedError: the server does not take it.
-            FailedError: it failed as often as it may.
-            UserError: the server is gone, and did not come back.
+            RefusedError: the server refuses it.
+            FailedError: every try failed.
+            UserError: the server is gone and did not come back.
             ClosedError: the command is ending.
         """
-        return self._tried(path, body, what, tries or self._tries, _content)
+        return self._post_with_retries(path, body, what, tries or self._tries, _parse_object)
 
-    def order(self, path: str, body: Mapping[str, Any] | None, what: str) -> None:
-        """Ask for something to be done; as `post`, but the answer may be anything."""
-        self._tried(path, body, what, self._tries, lambda _: None)
+    def post_command(self, path: str, body: Mapping[str, Any] | None, what: str) -> None:
+        """As `post`, but the content of the answer is ignored."""
+        self._post_with_retries(path, body, what, self._tries, lambda _: None)
 
-    def _tried(
+    def _post_with_retries(
         self,
         path: str,
         body: Mapping[str, Any] | None,
@@ -147,11 +147,11 @@ class Client:
                 self._closed.wait(_PAUSES_S[min(number, len(_PAUSES_S)) - 1])
             self.check_open()
             try:
-                answer = self._http.post(path, json=body, extensions={"trace": self._note})
-                failure = self._failure(answer)
+                answer = self._http.post(path, json=body, extensions={"trace": self._remember_socket})
+                failure = self._retry_reason(answer)
                 if not failure:
                     return read(answer)
-            except (httpx2.HTTPError, RuntimeError) as error:  # a client that was closed meanwhile raises the latter
+            except (httpx2.HTTPError, RuntimeError) as error:  # RuntimeError: the client was closed meanwhile
                 if self._closed.is_set():
                     raise ClosedError from error
                 failure = self._clean(reason(error))
@@ -162,42 +162,42 @@ class Client:
         times = f"{tries} times, at last with" if tries > 1 else "with"
         raise FailedError(f"{self.url}: {what}: the request failed {times}: {failure}.")
 
-    def _failure(self, answer: httpx2.Response) -> str:
-        """Why to try again; empty for an answer.
+    def _retry_reason(self, answer: httpx2.Response) -> str:
+        """Why the request must be tried again; empty if it succeeded.
 
         Raises:
             RefusedError: trying again would not help.
         """
         if answer.status_code == 200:
             return ""
-        said = self._clean(_message(answer))
+        message = self._clean(_error_message(answer))
         if answer.status_code < 500 and answer.status_code not in _BUSY:
-            raise RefusedError(answer.status_code, said)
-        return f"HTTP {answer.status_code}: {said}".removesuffix(": ")
+            raise RefusedError(answer.status_code, message)
+        return f"HTTP {answer.status_code}: {message}".removesuffix(": ")
 
     def _clean(self, text: str) -> str:
-        """A text of the server's, in one line and without secrets."""
+        """A text of the server, in one line and without secrets."""
         text = " ".join(text.split())
         text = text.replace(self._key, "<key>") if self._key else text
-        return without_secrets(text)[:_MOST_LETTERS].rstrip(".")
+        return without_secrets(text)[:_MAX_MESSAGE_LENGTH].rstrip(".")
 
-    def _note(self, event: str, info: Mapping[str, Any]) -> None:
-        """Remember the sockets that are opened; any request may be sent over one that another opened."""
+    def _remember_socket(self, event: str, info: Mapping[str, Any]) -> None:
+        """Remember the sockets that are opened; later requests reuse them."""
         if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            one = info["return_value"].get_extra_info("socket")
+            sock = info["return_value"].get_extra_info("socket")
             with self._lock:
-                self._sockets.add(one)
+                self._sockets.add(sock)
                 if self._closed.is_set():
-                    _shut_down(one)
+                    _shut_down(sock)
 
 
 def key_from(variable: str) -> str | None:
-    """The key that an environment variable holds; None where it is not set."""
+    """The key in an environment variable; None if it is not set."""
     return os.environ.get(variable) or None
 
 
 def wait_until(is_there: Callable[[], bool], seconds: float, pause_s: float = 0.25) -> bool:
-    """Wait for something to become true; False if it did not in time."""
+    """Wait until a condition holds; False after `seconds`."""
     end = time.monotonic() + seconds
     while not is_there():
         if time.monotonic() > end:
@@ -207,14 +207,14 @@ def wait_until(is_there: Callable[[], bool], seconds: float, pause_s: float = 0.
 
 
 class _UnreadableError(Exception):
-    """An answer that came in pieces."""
+    """An answer that is incomplete or no JSON object."""
 
 
-def _content(answer: httpx2.Response) -> dict[str, Any]:
-    """What an answer says.
+def _parse_object(answer: httpx2.Response) -> dict[str, Any]:
+    """The JSON object of an answer.
 
     Raises:
-        _UnreadableError: it is no answer, or one that the server broke off, as it does when it ends.
+        _UnreadableError: it is no JSON object, or the server broke off the answer, as it does when it ends.
     """
     try:
         content = answer.json()
@@ -223,14 +223,14 @@ def _content(answer: httpx2.Response) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise _UnreadableError("its answer is no object of JSON")
     choices = content.get("choices")
-    for one in choices if isinstance(choices, list) else ():
-        if isinstance(one, dict) and one.get("finish_reason") in {"abort", "error"}:
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and choice.get("finish_reason") in {"abort", "error"}:
             raise _UnreadableError("the server broke off its answer")
     return content
 
 
-def _message(answer: httpx2.Response) -> str:
-    """What an error says."""
+def _error_message(answer: httpx2.Response) -> str:
+    """The error message in an answer."""
     try:
         content = answer.json()
     except (ValueError, RecursionError):
@@ -248,6 +248,6 @@ def _is_loopback(url: str) -> bool:
     return host == "localhost"
 
 
-def _shut_down(one: socket) -> None:
+def _shut_down(sock: socket) -> None:
     with suppress(OSError):
-        one.shutdown(SHUT_RDWR)
+        sock.shutdown(SHUT_RDWR)

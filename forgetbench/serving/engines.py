@@ -1,4 +1,4 @@
-"""Which program and version answers: part of every cell's name."""
+"""The program and version that answers; they are part of every cell's name."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from forgetbench.serving.process import vllm_version
 
 
 @dataclass(frozen=True)
-class Identity:
+class EngineIdentity:
     """A program that runs models."""
 
     program: str
-    """vllm, sglang, lmdeploy, or what a server calls itself."""
+    """vllm, sglang, lmdeploy, or the name that a server gives."""
     version: str
-    """Empty where it does not say."""
+    """Empty if the server does not tell it."""
 
     @property
     def label(self) -> str:
-        """As cells and tables name it."""
+        """Name in cells and tables."""
         return f"{self.program} {self.version}".strip()
 
 
-def identify(config: EngineConfig) -> Identity | None:
+def identify(config: EngineConfig) -> EngineIdentity | None:
     """The engine of a configuration; None for transformers in this process.
 
     Raises:
@@ -36,30 +36,30 @@ def identify(config: EngineConfig) -> Identity | None:
             return None
         case Engine.vllm:
             assert config.python is not None
-            return Identity("vllm", vllm_version(config.python))
+            return EngineIdentity("vllm", vllm_version(config.python))
         case Engine.server:
             client = attached_client(config)
             try:
-                return _of_server(client)
+                return _server_identity(client)
             finally:
                 client.close()
 
 
 def attached_client(config: EngineConfig) -> Client:
-    """A client of the server that a configuration names."""
+    """A client of the server in a configuration."""
     assert config.url is not None
     return Client(config.url, key_from(config.key), config.in_flight, config.timeout_s, config.tries)
 
 
 def served_models(client: Client) -> list[dict[str, object]]:
-    """What a server says of the models that it serves.
+    """The models that a server lists.
 
     Raises:
         UserError: there is no such server, or it serves none.
     """
-    told = client.get("/v1/models")
-    models = told.get("data") if isinstance(told, dict) else None
-    if not isinstance(models, list) or not models or not all(isinstance(one, dict) for one in models):
+    response = client.get("/v1/models")
+    models = response.get("data") if isinstance(response, dict) else None
+    if not isinstance(models, list) or not models or not all(isinstance(model, dict) for model in models):
         raise UserError(
             f"engine.url={client.url}: no server that speaks OpenAI's protocol answers there (GET /v1/models). Is it "
             "ready, is the address right, and is its key in the variable that engine.key names?"
@@ -67,10 +67,10 @@ def served_models(client: Client) -> list[dict[str, object]]:
     return models
 
 
-def _of_server(client: Client) -> Identity:
+def _server_identity(client: Client) -> EngineIdentity:
     owner = str(served_models(client)[0].get("owned_by") or "server")
     for path in ("/version", "/get_server_info", "/server_info"):
-        told = client.get(path)
-        if isinstance(told, dict) and isinstance(told.get("version"), str):
-            return Identity(owner, told["version"])
-    return Identity(owner, "")
+        info = client.get(path)
+        if isinstance(info, dict) and isinstance(info.get("version"), str):
+            return EngineIdentity(owner, info["version"])
+    return EngineIdentity(owner, "")

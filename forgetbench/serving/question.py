@@ -1,4 +1,4 @@
-"""An item as it is sent, and what a server has to say of it before its answer counts."""
+"""An item in the form that is sent to a server, and the check of the prompt that the server read."""
 
 from __future__ import annotations
 
@@ -21,82 +21,82 @@ from forgetbench.data.pictures import decode_image, read_image
 
 _CACHE_BYTES = 1 << 28
 _SHOWN = 8
-"""Tokens on either side of a difference that a message shows."""
+"""Tokens that a message shows on either side of a difference."""
 
 
 class MismatchError(UserError):
-    """The server reads another prompt than the one that is meant."""
+    """The server reads another prompt than the intended one."""
 
 
-class UntoldError(UserError):
-    """The server does not tell a log-probability."""
+class MissingLogprobError(UserError):
+    """The server does not return a log-probability."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One item up to where the model replies."""
+    """One item up to the point where the model replies."""
 
     sample: Sample
     sent_ids: Sequence[int]
-    """Token ids with one placeholder for each picture."""
-    whole_ids: Sequence[int]
-    """Token ids as the model reads them."""
+    """Token ids with one placeholder per picture."""
+    expanded_ids: Sequence[int]
+    """Token ids as the model reads them, pictures expanded."""
     show: Callable[[ImageRef], str]
-    """Gives a picture as a data URI."""
+    """Converts a picture to a data URI."""
 
     @cached_property
     def pictures(self) -> Sequence[str]:
-        """As data URIs, in the order in which they are read; made when they are needed."""
+        """Pictures as data URIs, in order; made when they are needed."""
         return tuple(map(self.show, self.sample.images))
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server wrote."""
+    """A reply of a server."""
 
     ids: Sequence[int] | None
-    """Token ids; None where it tells only the text."""
+    """Token ids; None if the server returns only the text."""
     text: str
     is_cut_off: bool
-    """Whether it ended at the cap."""
+    """Whether the reply ended at the cap."""
 
 
 @dataclass(frozen=True)
-class Abilities:
-    """What a server turned out to do when it was tried."""
+class Capabilities:
+    """What a server can do, found out by requests."""
 
-    takes_ids: bool = False
-    """Prompts as token ids beside pictures; then the log-probability of any token is returned."""
+    accepts_token_ids: bool = False
+    """Whether it takes prompts as token ids with pictures; then it returns the log-probability of any token."""
     returns_ids: bool = False
-    """The token ids of prompts and replies."""
+    """Whether it returns the token ids of prompts and replies."""
     top_logprobs: int = 0
-    """Likeliest tokens whose log-probabilities are returned; 0: none."""
+    """Number of likeliest tokens whose log-probabilities it returns."""
     prompt_logprobs: bool = False
-    """Log-probabilities of a reply that is given."""
+    """Whether it returns log-probabilities of a given reply."""
     extensions: bool = False
-    """Whether vLLM's own fields of a request are taken."""
+    """Whether it takes vLLM's additional request fields."""
     sampling: bool = False
-    """Whether `top_k` and `repetition_penalty` are taken, of which a server may have defaults from a model's files."""
+    """Whether it takes `top_k` and `repetition_penalty`; a server may have other defaults from a model's files."""
 
-    def lacking(self, candidates: Collection[Sequence[Sequence[int]]]) -> str:
-        """What a dataset needs and the server lacks; empty where it has all.
+    def missing_for(self, candidates: Collection[Sequence[Sequence[int]]]) -> str:
+        """The capability that a dataset needs and the server lacks; empty if nothing is missing.
 
         Args:
-            candidates: token ids of what items may be answered with, by item.
+            candidates: token ids of the candidates, by item.
         """
-        if self.takes_ids or not candidates:
+        if self.accepts_token_ids or not candidates:
             return ""
         if not self.top_logprobs:
             return "log-probabilities (`logprobs` and `top_logprobs` of /v1/chat/completions)"
-        if any(len(ids) > 1 for one in candidates for ids in one) and not self.prompt_logprobs:
+        if any(len(ids) > 1 for options in candidates for ids in options) and not self.prompt_logprobs:
             return "log-probabilities of options of several tokens (`prompt_logprobs`)"
         return ""
 
 
-class Questions:
-    """Makes questions; a picture that many items show is encoded once.
+class QuestionBuilder:
+    """Makes questions; a picture that several items show is encoded once.
 
-    `question` is for one thread: encoding keeps a state. All else is for any thread.
+    `question` may be called from one thread only: encoding keeps a state. All other methods are thread-safe.
     """
 
     def __init__(self, encoder: Encoder, max_pixels: int | None) -> None:
@@ -104,26 +104,26 @@ class Questions:
 
         Args:
             encoder: of the model.
-            max_pixels: pictures with more are shrunk here, as they are for the encoder.
+            max_pixels: larger pictures are shrunk here, as the encoder does.
         """
         self._encoder, self._max_pixels = encoder, max_pixels
         self._uris: LRUCache[ImageRef, str] = LRUCache(_CACHE_BYTES, getsizeof=len)
         self._lock, self._reading, self._tokenising = Lock(), Lock(), Lock()
 
-    def question(self, sample: Sample, whole_ids: Sequence[int]) -> Question:
-        """An item as it is sent.
+    def question(self, sample: Sample, expanded_ids: Sequence[int]) -> Question:
+        """The question of an item.
 
         Args:
             sample: the item.
-            whole_ids: its token ids as the model reads them.
+            expanded_ids: token ids of its prompt as the model reads them, pictures expanded.
         """
         with self._tokenising:
             sent = self._encoder.sent_ids(sample)
-        return Question(sample, sent, whole_ids, self._uri)
+        return Question(sample, sent, expanded_ids, self._uri)
 
     def text(self, ids: Sequence[int]) -> str:
-        """What token ids stand for."""
-        with self._tokenising:  # to encode changes settings of the tokenizer, which must not be read then
+        """The text of token ids, special tokens included."""
+        with self._tokenising:  # encoding changes settings of the tokenizer meanwhile
             return str(self._encoder.tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def piece(self, token: int) -> str:
@@ -131,21 +131,21 @@ class Questions:
         with self._tokenising:
             return str(self._encoder.tokenizer.convert_ids_to_tokens(token))
 
-    def check(self, question: Question, further: Sequence[int], answer: dict[str, Any]) -> str:
-        """Hold what the server read against what is meant.
+    def check(self, question: Question, reply_ids: Sequence[int], answer: dict[str, Any]) -> str:
+        """Compare the prompt that the server read with the intended one.
 
         Args:
-            question: what was sent.
-            further: token ids of the reply that was sent along.
-            answer: the server's.
+            question: that was sent.
+            reply_ids: token ids of the given reply that followed it.
+            answer: of the server.
 
         Returns:
-            What was compared: `token ids`, `number of tokens`, or `nothing`.
+            How it was compared: `token ids`, `number of tokens`, or `nothing`.
 
         Raises:
             MismatchError: they differ; names the item.
         """
-        meant = [*question.whole_ids, *further]
+        meant = [*question.expanded_ids, *reply_ids]
         read = answer.get("prompt_token_ids")
         if read is not None:
             if list(read) != meant:
@@ -163,10 +163,10 @@ class Questions:
 
     @cachedmethod(lambda self: self._uris, lock=lambda self: self._lock)
     def _uri(self, image: ImageRef) -> str:
-        with self._reading:  # files and tables that hold pictures stay open, for one reader at a time
+        with self._reading:  # open archives and tables of pictures allow one reader at a time
             held = replace(image, data=read_image(image))
         stream = io.BytesIO()
-        # Of what is decoded here, without loss: two decoders need not agree on a JPEG, nor on its orientation.
+        # Send decoded pixels, without loss: decoders may disagree on a JPEG and its orientation.
         decode_image(held, self._max_pixels).save(stream, "PNG", compress_level=1)
         return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
@@ -182,10 +182,10 @@ class Questions:
 
 
 def number(value: Any, question: Question) -> float:
-    """A log-probability that a server tells.
+    """A log-probability in a server's answer as a float.
 
     Raises:
-        UserError: it is none; names the item.
+        UserError: it is not a finite number; names the item.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise UserError(
@@ -197,7 +197,7 @@ def number(value: Any, question: Question) -> float:
 
 @contextmanager
 def reading_answer(question: Question) -> Iterator[None]:
-    """Refuse an answer that lacks what it must hold.
+    """Refuse an answer whose fields are missing or have wrong types.
 
     Raises:
         UserError: names the item.

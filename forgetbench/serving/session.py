@@ -1,6 +1,6 @@
-"""Score through a server from beginning to end: what transformers says first, then the server, then what was compared.
+"""Score through a server: compute expected values with transformers, start the server, write what was compared.
 
-The model in this process and the server are never there at the same time, as they may share one GPU.
+The model in this process and the server are never loaded at the same time, as they may share one GPU.
 """
 
 from __future__ import annotations
@@ -20,198 +20,199 @@ from forgetbench.core.files import scratch
 from forgetbench.core.records import Decoding, Precision
 from forgetbench.data.collate import Encoder, shared_encoder
 from forgetbench.evaluation.engine import end_tokens
-from forgetbench.evaluation.evaluate import Work
+from forgetbench.evaluation.evaluate import PlannedCell
 from forgetbench.evaluation.inference import ModelRunner
 from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.models.context import context_of
 from forgetbench.models.held import HeldModel
 from forgetbench.runs.run import Run
-from forgetbench.serving.checked import CheckedRunner, Comparisons
-from forgetbench.serving.checks import Case
-from forgetbench.serving.engines import Identity
+from forgetbench.serving.checked_runner import CheckedRunner, Comparisons
+from forgetbench.serving.comparison import Case
+from forgetbench.serving.engines import EngineIdentity
 from forgetbench.serving.runner import ServerRunner
-from forgetbench.serving.served import Adapter, Attached, Own
+from forgetbench.serving.servers import Adapter, AttachedServer, ManagedServer
 from forgetbench.serving.weights import Exports
 from forgetbench.tables.scores import write_csv
 
-_ROOM = 1.5
-"""Memory of a model that is asked, in sizes of its weights."""
+_MEMORY_FACTOR = 1.5
+"""Memory of a model in use, as a multiple of the size of its weights."""
 LOG, TABLE = "engine.log", "engine.csv"
 _KEYS = ("engine", "precision", "checkpoint", "dataset")
-"""Columns that tell rows of the table apart."""
+"""Columns that identify a row of the table."""
 _FIRST_WITH_TOKENS = Version("0.32")
-"""The vLLM whose `--enable-scale-out` opens `/inference/v1/generate`."""
+"""First vLLM whose `--enable-scale-out` opens `/inference/v1/generate`."""
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """What is to be scored by a server."""
+class ScoringJob:
+    """The cells to score with a server, and their context."""
 
     engine: EngineConfig
-    identity: Identity
+    identity: EngineIdentity
     matrix: MatrixConfig
     run: Run | None
-    """None for a base alone."""
+    """None if only a base is scored."""
     model: ModelConfig
     digest: str
-    """Of the base, as it is scored."""
+    """Digest of the base, as it is scored."""
     folder: Path
-    """Where the tables go; the log and engine.csv, too."""
+    """Folder of the tables, the log and engine.csv."""
     outputs: Path
-    missing: Sequence[Work]
-    """Cells that are not there."""
+    missing: Sequence[PlannedCell]
+    """Cells that are not stored yet."""
     held: HeldModel
-    """The base, without what a method attaches."""
+    """The base, without the weights that a method attaches."""
 
 
 @contextmanager
-def serving(work: Scoring) -> Iterator[Callable[[], ServerRunner]]:
-    """Give what starts the server, at its first call; afterwards it is stopped, and engine.csv is written.
+def server_session(job: ScoringJob) -> Iterator[Callable[[], ServerRunner]]:
+    """Yield a function that starts the server at its first call; at the end stop it and write engine.csv.
 
     Raises:
         UserError: there is no such server, or its log-probabilities are not those of transformers.
     """
     tables: list[Comparisons] = []
-    with ExitStack() as held:
+    with ExitStack() as stack:
         started: list[ServerRunner] = []
 
         def runner() -> ServerRunner:
             if not started:
-                comparisons, one = _start(work, held)
+                comparisons, new_runner = _start(job, stack)
                 tables.append(comparisons)
-                started.append(one)
+                started.append(new_runner)
             return started[0]
 
         try:
             yield runner
         finally:
-            for one in tables:
-                _write(work.folder / TABLE, one.rows())
+            for table in tables:
+                _write_table(job.folder / TABLE, table.rows())
 
 
-def _start(work: Scoring, held: ExitStack) -> tuple[Comparisons, ServerRunner]:
-    """Ask transformers what will be compared, free its memory, and prepare the server."""
-    exports = Exports(held.enter_context(scratch(work.outputs / "served")), work.run, work.model, work.held)
-    adapters = _adapters(work, exports)
-    cases = _cases(work, adapters)
-    kept = work.outputs / ".engines"
-    comparisons = Comparisons(cases, work.engine, work.identity.label, work.digest, work.matrix, kept)
+def _start(job: ScoringJob, stack: ExitStack) -> tuple[Comparisons, ServerRunner]:
+    """Compute the values to compare with transformers, free its memory, and prepare the server."""
+    exports = Exports(stack.enter_context(scratch(job.outputs / "served")), job.run, job.model, job.held)
+    adapters = _adapters(job, exports)
+    cases = _cases(job, adapters)
+    kept = job.outputs / ".engines"
+    comparisons = Comparisons(cases, job.engine, job.identity.label, job.digest, job.matrix, kept)
     template = None
-    if work.engine.name is Engine.vllm:  # while the model is there
+    if job.engine.name is Engine.vllm:  # while the model is loaded
         exports.base()
         template = exports.chat_template()
-    loaded, model = work.held.get()
+    loaded, model = job.held.get()
     encoder = shared_encoder(loaded.processor, model, loaded.inputs_digest)
     context, inputs_digest = context_of(loaded.model.config), loaded.inputs_digest
     ends = end_tokens(encoder, loaded.model.generation_config, loaded.model.config)
-    cache = work.outputs / ".cache"
-    if comparisons.is_open:
-        if work.run:
-            work.run.attach_method(loaded.model)
-        without = replace(work.matrix, representation=replace(work.matrix.representation, enabled=False))
-        device = _device(loaded.model) if work.engine.name is Engine.server else None
+    cache = job.outputs / ".cache"
+    if comparisons.has_pending:
+        if job.run:
+            job.run.attach_method(loaded.model)
+        without = replace(job.matrix, representation=replace(job.matrix.representation, enabled=False))
+        device = _device(loaded.model) if job.engine.name is Engine.server else None
         comparisons.ask(ModelRunner(loaded, encoder, without, cache, device))
     del loaded
-    work.held.drop()
-    served: Attached | Own
-    if work.engine.name is Engine.vllm:
-        served = Own(
-            work.engine, work.folder / LOG, _arguments(work, encoder, template), _weights(exports, adapters), adapters
+    job.held.drop()
+    served: AttachedServer | ManagedServer
+    if job.engine.name is Engine.vllm:
+        served = ManagedServer(
+            job.engine, job.folder / LOG, _arguments(job, encoder, template), _weights(exports, adapters), adapters
         )
     else:
-        served = Attached(work.engine, exports.adapter)
-    held.callback(served.stop)
-    runner = CheckedRunner(served, encoder, inputs_digest, context, work.matrix, cache, work.engine, ends, model)
-    held.callback(runner.close)
-    in_place = isinstance(served, Own) and work.engine.reload is Reload.in_place
-    runner.begin(comparisons, adapters, served.start if in_place and isinstance(served, Own) else None)
+        served = AttachedServer(job.engine, exports.adapter)
+    stack.callback(served.stop)
+    runner = CheckedRunner(served, encoder, inputs_digest, context, job.matrix, cache, job.engine, ends, model)
+    stack.callback(runner.close)
+    in_place = isinstance(served, ManagedServer) and job.engine.reload is Reload.in_place
+    runner.begin(comparisons, adapters, served.start if in_place and isinstance(served, ManagedServer) else None)
     return comparisons, runner
 
 
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write what was compared; what an earlier command compared of other datasets and checkpoints stays."""
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write what was compared; rows of earlier commands on other datasets and checkpoints stay."""
     if not rows:
         return
     table = pd.DataFrame(rows)
-    with suppress(OSError, ValueError, KeyError):  # there is none, or it is none of ours
+    with suppress(OSError, ValueError, KeyError):  # there is no table, or it is another program's
         before = pd.read_csv(path)
         known = set(zip(*(table[key] for key in _KEYS), strict=True))
-        is_other = [one not in known for one in zip(*(before[key] for key in _KEYS), strict=True)]
+        is_other = [key not in known for key in zip(*(before[key] for key in _KEYS), strict=True)]
         if list(before) == list(table) and any(is_other):
             table = pd.concat([before[is_other], table], ignore_index=True)
     write_csv(table, path)
 
 
 def _device(model: Any) -> str | None:
-    """Where a model runs beside a server that may be on the same GPU: on the CPU, unless there is room for both."""
+    """Device of a model that runs while a server may use the same GPU: the CPU, unless there is memory for both."""
     import torch
 
     if not torch.cuda.is_available():
         return None
     free, _ = torch.cuda.mem_get_info()
-    needed = sum(one.numel() * one.element_size() for one in model.parameters())
-    return None if needed * _ROOM < free else "cpu"
+    needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return None if needed * _MEMORY_FACTOR < free else "cpu"
 
 
 def _weights(exports: Exports, adapters: dict[str, Adapter]) -> Callable[[Checkpoint], str]:
-    return lambda one: exports.base() if one.name in adapters else exports.whole(one)
+    return lambda checkpoint: exports.base() if checkpoint.name in adapters else exports.whole(checkpoint)
 
 
-def _adapters(work: Scoring, exports: Exports) -> dict[str, Adapter]:
-    """The checkpoints that a vLLM of our own serves as adapters."""
-    if not work.engine.adapters or work.engine.name is not Engine.vllm:
+def _adapters(job: ScoringJob, exports: Exports) -> dict[str, Adapter]:
+    """The checkpoints that a managed vLLM serves as adapters."""
+    if not job.engine.adapters or job.engine.name is not Engine.vllm:
         return {}
-    checkpoints = {one.checkpoint.name: one.checkpoint for one in work.missing}
-    found = {name: exports.adapter(one) for name, one in checkpoints.items()}
-    return {name: one for name, one in found.items() if one is not None}
+    checkpoints = {cell.checkpoint.name: cell.checkpoint for cell in job.missing}
+    exported = {name: exports.adapter(checkpoint) for name, checkpoint in checkpoints.items()}
+    return {name: adapter for name, adapter in exported.items() if adapter is not None}
 
 
-def _cases(work: Scoring, adapters: Container[str]) -> list[Case]:
-    """What is compared: every dataset at the base, at the last adapter, and at the first and last full checkpoint.
+def _cases(job: ScoringJob, adapters: Container[str]) -> list[Case]:
+    """The cases: every dataset at the base, at the last adapter, and at the first and last full checkpoint.
 
-    The first, as nothing is to be stored of weights that were read wrongly; the last, as it is the furthest from its
-    base, so that what was not read shows. Wherever weights are somebody else's or replaced in place: at every one.
+    The first, so that nothing is stored if weights were read wrongly. The last, as it is furthest from its base, so
+    that weights that were not read show. If the server is somebody else's, or weights are replaced in place, every
+    checkpoint is compared.
     """
-    by_kind = dict[tuple[str, str], list[Work]]()
-    every = work.engine.name is Engine.server or work.engine.reload is Reload.in_place
-    for one in work.missing:
-        name = one.checkpoint.name
-        kind = "base" if not one.checkpoint.path else "adapter" if name in adapters else name if every else "full"
-        by_kind.setdefault((kind, one.dataset.manifest.name), []).append(one)
+    by_kind = dict[tuple[str, str], list[PlannedCell]]()
+    every = job.engine.name is Engine.server or job.engine.reload is Reload.in_place
+    for cell in job.missing:
+        name = cell.checkpoint.name
+        kind = "base" if not cell.checkpoint.path else "adapter" if name in adapters else name if every else "full"
+        by_kind.setdefault((kind, cell.dataset.manifest.name), []).append(cell)
     cases: dict[tuple[str, str], Case] = {}
     for (kind, dataset), works in by_kind.items():
         for name in {works[-1].checkpoint.name, *([works[0].checkpoint.name] if kind == "full" else [])}:
-            same = [one for one in works if one.checkpoint.name == name]
-            scores_options = any(one.settings.decoding is Decoding.choice for one in same)
+            same = [cell for cell in works if cell.checkpoint.name == name]
+            scores_options = any(cell.settings.decoding is Decoding.choice for cell in same)
             cases[name, dataset] = Case(same[0].checkpoint, same[0].dataset, scores_options)
-    order = list(dict.fromkeys((one.checkpoint.name, one.dataset.manifest.name) for one in work.missing))
+    order = list(dict.fromkeys((cell.checkpoint.name, cell.dataset.manifest.name) for cell in job.missing))
     return [cases[key] for key in order if key in cases]
 
 
-def _arguments(work: Scoring, encoder: Encoder, template: str | None) -> list[str]:
-    """Arguments of vLLM that follow from the model and the matrix."""
-    narrow = work.matrix.precision is Precision.bf16 or work.model.dtype is Dtype.bf16
-    found = ["--dtype", "bfloat16" if narrow else "float32", "--generation-config", "vllm"]
-    if work.model.revision:
-        found += ["--revision", work.model.revision]
-    if work.model.trust_remote_code:
-        found += ["--trust-remote-code"]
+def _arguments(job: ScoringJob, encoder: Encoder, template: str | None) -> list[str]:
+    """Arguments of vLLM that the model and the matrix decide."""
+    narrow = job.matrix.precision is Precision.bf16 or job.model.dtype is Dtype.bf16
+    arguments = ["--dtype", "bfloat16" if narrow else "float32", "--generation-config", "vllm"]
+    if job.model.revision:
+        arguments += ["--revision", job.model.revision]
+    if job.model.trust_remote_code:
+        arguments += ["--trust-remote-code"]
     if template:
-        found += ["--chat-template", template]
-    if pictures := _of_pictures(encoder):
-        found += ["--mm-processor-kwargs", json.dumps(pictures)]
+        arguments += ["--chat-template", template]
+    if pictures := _picture_arguments(encoder):
+        arguments += ["--mm-processor-kwargs", json.dumps(pictures)]
     try:
-        takes_tokens = Version(work.identity.version) >= _FIRST_WITH_TOKENS
+        takes_tokens = Version(job.identity.version) >= _FIRST_WITH_TOKENS
     except InvalidVersion:
         takes_tokens = False
-    return [*found, "--enable-scale-out"] if takes_tokens else found
+    return [*arguments, "--enable-scale-out"] if takes_tokens else arguments
 
 
-def _of_pictures(encoder: Encoder) -> dict[str, Any]:
-    """How vLLM is to bring pictures to their size: as here.
+def _picture_arguments(encoder: Encoder) -> dict[str, Any]:
+    """Arguments that make vLLM resize pictures as this process does.
 
-    It takes torchvision where that is installed, whose resizing moved log-probabilities by 0.05; the old name of this
-    setting is the one that every transformers takes, and that leaves processors of videos alone.
+    By default vLLM resizes with torchvision if that is installed, which moved log-probabilities by 0.05. `use_fast` is
+    the old name of the setting: every version of transformers takes it, and video processors ignore it.
     """
     by_pillow = type(encoder.processor.image_processor).__name__.endswith("Pil")
     return {**encoder.limits, **({"use_fast": False} if by_pillow else {})}

@@ -1,4 +1,4 @@
-"""Checkpoints in the form that a server loads, in a folder that is gone afterwards."""
+"""Export checkpoints in a form that a server loads, into a temporary folder."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.models.held import HeldModel
 from forgetbench.models.pretrained import resolve_path
 from forgetbench.runs.run import Run
-from forgetbench.serving.served import Adapter
+from forgetbench.serving.servers import Adapter
 
 _BASE, _ADAPTERS, _WHOLE = "base", "adapters", "whole"
 
 
 class Exports:
-    """What a server is given of a run or a base."""
+    """Exports of a run or a base for a server."""
 
     def __init__(self, folder: Path, run: Run | None, model: ModelConfig, held: HeldModel) -> None:
         """Write into an empty folder.
 
         Args:
-            folder: on a disk that the server sees.
-            run: whose checkpoints are served; None for a base alone.
-            model: where the base is.
+            folder: on a disk that the server can read.
+            run: the run to serve; None if only the base is served.
+            model: configuration of the base.
             held: the base.
         """
         self._folder, self._run, self._model, self._held = folder, run, model, held
         self._base = ""
 
     def base(self) -> str:
-        """Where the base's weights are: as they were published, or written here, which takes the model."""
+        """Path of the base's weights: the published files, or files that are written here from the loaded model."""
         if not self._base and self._model.weights is Weights.pretrained:
             self._base = resolve_path(self._model.path)
         if not self._base:
@@ -46,7 +46,7 @@ class Exports:
         return self._base
 
     def chat_template(self) -> str | None:
-        """A file with the chat template that takes the place of the checkpoint's own; None where none does."""
+        """A file with the chat template that replaces that of the checkpoint; None if none is configured."""
         if self._model.chat_template is None:
             return None
         to = self._folder / "chat_template.jinja"
@@ -54,9 +54,9 @@ class Exports:
         return str(to.absolute())
 
     def adapter(self, checkpoint: Checkpoint) -> Adapter | None:
-        """A checkpoint as an adapter of the base; None for one that is none, or that a server would apply in part.
+        """A checkpoint as an adapter of the base; None if it is no adapter, or a server would apply only a part of it.
 
-        vLLM passes over what an adapter adds to vision tower and projector, without a word.
+        vLLM silently ignores the modules of an adapter in vision tower and projector.
         """
         if self._run is None or not checkpoint.path:
             return None
@@ -74,7 +74,7 @@ class Exports:
         return Adapter(to.absolute(), max([int(settings["r"]), *map(int, settings.get("rank_pattern", {}).values())]))
 
     def whole(self, checkpoint: Checkpoint) -> str:
-        """A checkpoint as whole weights; that of another checkpoint goes, as each is as large as the model."""
+        """A checkpoint as full weights; those of other checkpoints are deleted, as each is as large as the model."""
         if not checkpoint.path:
             return self.base()
         assert self._run is not None

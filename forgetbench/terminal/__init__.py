@@ -21,7 +21,7 @@ from forgetbench.core.records import Metric
 from forgetbench.tables.last import as_trained, last_stage, last_step
 from forgetbench.terminal.cells import DASH, Change, Fitted, change, fold, star_lines
 from forgetbench.terminal.chance import mean_chance
-from forgetbench.terminal.first_and_last import NAMES, SEEN, FirstAndLast, ends, first_and_last_table
+from forgetbench.terminal.first_and_last import NAMES, SEEN, ChangeRow, change_row, first_and_last_table
 from forgetbench.terminal.plain import PROBE, plain_rows
 from forgetbench.terminal.wording import number, units
 
@@ -60,27 +60,29 @@ def matrix_table(scores: pd.DataFrame, matrix: pd.DataFrame) -> RenderableType:
     """
     rows = plain_rows(matrix, scores)
     trained = rows[rows["variant"].isna()]
-    own = last_stage(as_trained(matrix))
-    best = _best_step(own)
+    trained_matrix = last_stage(as_trained(matrix))
+    best = _best_step(trained_matrix)
     entries = {
-        f"{text}-{image}": _entries(trained[trained["quadrant"] == f"{text}-{image}"], own, scores, best)
+        f"{text}-{image}": _entries(trained[trained["quadrant"] == f"{text}-{image}"], trained_matrix, scores, best)
         for text in _TEXTS
         for image in _IMAGES
     }
     probes = trained[trained["quadrant"].str.startswith(PROBE)]
     variants = variant_lines(rows)
-    shown = [change(row) for row in trained.to_dict("records")]
-    shown += [one for row in variants for one in row.changes()]
+    changes = [change(row) for row in trained.to_dict("records")]
+    changes += [score_change for row in variants for score_change in row.changes()]
 
     def draw(width: int) -> RenderableType:
-        parts: list[RenderableType] = [_folded(_title(matrix, own, best, {one.metric for one in shown}), width)]
+        parts: list[RenderableType] = [
+            _folded(_title(matrix, trained_matrix, best, {score_change.metric for score_change in changes}), width)
+        ]
         if any(entries.values()):
             parts += ["", _grid(entries, width), ""]
         parts += _probe_lines(probes)
         if variants:
             heading = f"variants: base -> variant, % ({min(rows['decoding'])})"
             parts += ["", _folded(heading, width), "", first_and_last_table("variant", variants, width)]
-        return Group(*parts, *star_lines(shown))
+        return Group(*parts, *star_lines(changes))
 
     return Fitted(draw)
 
@@ -93,32 +95,35 @@ def sweep_table(
     Args:
         matrix: matrix.csv of all runs.
         scores: scores.csv of all runs.
-        decoding: the one that is shown.
-        notes: what is said behind the names of some runs.
+        decoding: the decoding to show.
+        notes: run -> note behind its name.
     """
     lines = sweep_lines(matrix, scores, decoding, notes)
     if not lines:
         return Text("no scored runs")
-    shown = [one for line in lines for one in line.changes()]
+    changes = [score_change for line in lines for score_change in line.changes()]
 
     def draw(width: int) -> RenderableType:
         title = _folded(f"base -> last, % ({decoding})", width)
-        return Group(title, "", first_and_last_table("run", lines, width), *star_lines(shown))
+        return Group(title, "", first_and_last_table("run", lines, width), *star_lines(changes))
 
     return Fitted(draw)
 
 
 def sweep_lines(
     matrix: pd.DataFrame, scores: pd.DataFrame, decoding: str, notes: Mapping[str, str] | None = None
-) -> list[FirstAndLast]:
+) -> list[ChangeRow]:
     """The rows of `sweep_table`."""
     rows = plain_rows(matrix, scores)
     rows = rows[rows["decoding"] == decoding]
-    lines: list[FirstAndLast] = []
+    lines: list[ChangeRow] = []
     for run in sorted({str(run) for frame in (matrix, scores) for run in frame["run"]}):
-        own = rows[rows["run"] == run]
+        run_rows = rows[rows["run"] == run]
         note = (notes or {}).get(run)
-        lines += [ends(f"{run} ({note})" if note else run, own[own["variant"].isna()]), *_variant_ends(own)]
+        lines += [
+            change_row(f"{run} ({note})" if note else run, run_rows[run_rows["variant"].isna()]),
+            *_variant_rows(run_rows),
+        ]
     return lines
 
 
@@ -147,34 +152,34 @@ def training_lines(train: pd.DataFrame) -> str:
 
 
 def _figure(value: object, form: str) -> str:
-    found = number(value)
-    return DASH if found is None else format(found, form)
+    parsed = number(value)
+    return DASH if parsed is None else format(parsed, form)
 
 
 def _entries(rows: pd.DataFrame, matrix: pd.DataFrame, scores: pd.DataFrame, best: int | None) -> list[_Entry]:
-    """Of one quadrant's plain rows; the best value and chance are in the tables only."""
+    """The entries of one quadrant's plain rows; the best value and chance are in the tables only."""
     entries = []
     keys = ["quadrant", "decoding", "metric", "seen_in_mix"]
     for row in rows.to_dict("records"):
-        same = matrix[(matrix[keys] == [row[key] for key in keys]).all(axis=1) & (matrix["step"] == best)]
+        best_rows = matrix[(matrix[keys] == [row[key] for key in keys]).all(axis=1) & (matrix["step"] == best)]
         members = scores[
             (scores[["checkpoint", "quadrant", "decoding", "seen_in_mix"]]
             == [row[key] for key in ("checkpoint", "quadrant", "decoding", "seen_in_mix")]).all(axis=1)
             & scores["metric"].isin(_metrics(row["metric"]))
         ]  # fmt: skip
-        course, n = change(row), int(row["n_datasets"])
+        score_change, n = change(row), int(row["n_datasets"])
         chance = mean_chance(map(number, members["chance"]), n)
         name = row["decoding"] if row["metric"] == "accuracy" else f"{row['decoding']} {row['metric']}"
-        path = course.path(number(same["value"].iloc[0]) if len(same) else None)
-        level = chance.reason or f"{course.shown(chance.value)}, {n}"
+        path = score_change.path(number(best_rows["value"].iloc[0]) if len(best_rows) else None)
+        level = chance.reason or f"{score_change.shown(chance.value)}, {n}"
         facts = f"chance {level} dataset{'s' * (n != 1)}"
-        entries.append(_Entry(f"{name} {path}", course, facts, bool(row["seen_in_mix"])))
+        entries.append(_Entry(f"{name} {path}", score_change, facts, bool(row["seen_in_mix"])))
     return entries
 
 
 def _metrics(scale: str) -> list[str]:
     """What the datasets of a mean are scored by."""
-    return [one for one in Metric if one.is_fraction] if scale == Metric.accuracy else [scale]
+    return [metric for metric in Metric if metric.is_fraction] if scale == Metric.accuracy else [scale]
 
 
 def _grid(entries: Mapping[str, Sequence[_Entry]], width: int) -> Table:
@@ -195,27 +200,27 @@ def _probe_lines(probes: pd.DataFrame) -> Iterator[Text]:
     for (quadrant, decoding), part in probes.groupby(["quadrant", "decoding"]):
         line = Text(f"probe {str(quadrant).removeprefix(PROBE)} ({decoding})")
         for row in part.to_dict("records"):
-            course = change(row)
-            line.append(f"\n  {row['metric']} {course.path()}  ").append_text(course.words(half_width=True))
+            score_change = change(row)
+            line.append(f"\n  {row['metric']} {score_change.path()}  ").append_text(score_change.words(half_width=True))
         yield line
 
 
-def variant_lines(rows: pd.DataFrame) -> list[FirstAndLast]:
+def variant_lines(rows: pd.DataFrame) -> list[ChangeRow]:
     """The last checkpoint as trained and every variant, in the first decoding; nothing if there is no variant."""
     rows = rows[rows["decoding"] == rows["decoding"].min()]
-    variants = _variant_ends(rows)
-    return [ends("as trained", rows[rows["variant"].isna()]), *variants] if variants else []
+    variants = _variant_rows(rows)
+    return [change_row("as trained", rows[rows["variant"].isna()]), *variants] if variants else []
 
 
-def _variant_ends(rows: pd.DataFrame) -> list[FirstAndLast]:
-    """Of one run's plain rows. A variant of the last checkpoint goes without its step: "@wise_ft-0.5"."""
+def _variant_rows(rows: pd.DataFrame) -> list[ChangeRow]:
+    """Variants in one run's plain rows; a variant of the last checkpoint is named without its step: "@wise_ft-0.5"."""
     trained = [f"{name}@" for name in set(rows.loc[rows["variant"].isna(), "checkpoint"])]
     edited = rows[rows["variant"].notna()]
-    found = []
+    lines = []
     for checkpoint, part in edited.groupby("checkpoint"):
         step = next((len(name) - 1 for name in trained if str(checkpoint).startswith(name)), 0)
-        found.append(ends(str(checkpoint)[step:], part))
-    return found
+        lines.append(change_row(str(checkpoint)[step:], part))
+    return lines
 
 
 def _best_step(matrix: pd.DataFrame) -> int | None:
@@ -230,11 +235,11 @@ def _best_step(matrix: pd.DataFrame) -> int | None:
     return int(candidates.loc[candidates["value"] == candidates["value"].max(), "step"].min())
 
 
-def _title(matrix: pd.DataFrame, own: pd.DataFrame, best: int | None, metrics: set[str]) -> str:
+def _title(matrix: pd.DataFrame, trained_matrix: pd.DataFrame, best: int | None, metrics: set[str]) -> str:
     if matrix.empty:
         return "no scored datasets in the matrix"
-    last = last_step(own)["checkpoint"]
-    at_best = own.loc[own["step"] == best, "checkpoint"]
+    last = last_step(trained_matrix)["checkpoint"]
+    at_best = trained_matrix.loc[trained_matrix["step"] == best, "checkpoint"]
     last_name, best_name = (str(names.iloc[0]) if len(names) else DASH for names in (last, at_best))
     run = matrix["run"].iloc[0]
     return f"{run}: {units(metrics, '% right')}, base -> best -> last\nbest on target {best_name}, last {last_name}"

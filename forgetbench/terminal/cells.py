@@ -48,7 +48,7 @@ class Change:
         return " -> ".join(self.shown(value) for value in (self.base, *between, self.last))
 
     def words(self, half_width: bool) -> Text:
-        """Delta, half of its interval if wanted, and what is said of it."""
+        """The delta, half of its interval if wanted, and its verdict."""
         if self.delta is None:
             return Text(DASH, "dim")
         text = f"{'+' * (self.delta >= 0)}{self.shown(self.delta)}"
@@ -63,7 +63,7 @@ class Change:
 
 
 def change(row: Mapping[Any, Any]) -> Change:
-    """From one row of the plain summary."""
+    """The change in one row of the plain summary."""
     return Change(
         base=number(row["base_value"]),
         last=number(row["value"]),
@@ -77,7 +77,7 @@ def change(row: Mapping[Any, Any]) -> Change:
 
 def star_lines(changes: Iterable[Change]) -> list[Text]:
     """What the star means, where there is one."""
-    return [Text(), Text(STAR, "dim")] if any(one.is_starred for one in changes) else []
+    return [Text(), Text(STAR, "dim")] if any(score_change.is_starred for score_change in changes) else []
 
 
 def fold(text: str, width: int) -> list[str]:
@@ -101,7 +101,7 @@ def _fold(text: str, width: int, breaks: tuple[str, ...]) -> list[str]:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What is drawn for the width that there is."""
+    """A renderable that is drawn for the width of the terminal."""
 
     draw: Callable[[int], RenderableType]
 

@@ -19,7 +19,7 @@ from forgetbench.core.streams import accept_all_letters, has_all_letters, shown,
 
 PLAIN_WIDTH = 120
 _PLAIN: dict[str, Any] = {"highlight": False, "emoji": False, "markup": False, "force_jupyter": False}
-"""As it is written; in a notebook, too, where Rich would make an output of its own of each line."""
+"""Texts as they are written; in a notebook, too, where Rich would make a separate output of each line."""
 
 
 class _SafeConsole(Console):
@@ -49,7 +49,7 @@ _returned: ContextVar[bool] = ContextVar("results are returned", default=False)
 
 @contextmanager
 def results_returned() -> Iterator[None]:
-    """Inside, tables of results are left to a caller in Python, and lines go to standard error."""
+    """Inside, a caller in Python gets results instead of printed tables, and lines go to standard error."""
     before, token = console.stderr, _returned.set(True)
     console.stderr = True
     try:
@@ -60,13 +60,13 @@ def results_returned() -> Iterator[None]:
 
 
 def print_result(table: RenderableType) -> None:
-    """A table that is the result of a command, unless its caller has it anyway."""
+    """Print the result of a command, unless it is returned to a caller in Python."""
     if not _returned.get():
         console.print(table)
 
 
 def unwrapped(line: str) -> Text:
-    """A line that stays one: paths in it can be copied."""
+    """A line that is never wrapped: paths in it can be copied."""
     return Text(line, no_wrap=True)
 
 
@@ -95,7 +95,7 @@ def note(line: str) -> None:
 
 
 def print_rows(table: RenderableType, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
-    """The table (or several), or its rows for a program."""
+    """Print the table (or several), or its rows as JSON for a program."""
     if as_json:
         sys.stdout.write(visible_json(json.dumps(rows, indent=2, ensure_ascii=not has_all_letters())) + "\n")
     else:
@@ -117,7 +117,7 @@ def print_listing(table: RenderableType, rows: Sequence[Mapping[str, object]], a
 def _cell(value: object) -> str:
     """A value in one cell: lists with commas, mappings as key=value, nothing where it is absent."""
     if isinstance(value, Mapping):
-        return ",".join(f"{_cell(key)}={_cell(one)}" for key, one in value.items())
+        return ",".join(f"{_cell(key)}={_cell(element)}" for key, element in value.items())
     if isinstance(value, list | tuple):
         return ",".join(map(_cell, value))
     if isinstance(value, bool):

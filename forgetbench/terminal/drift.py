@@ -10,7 +10,7 @@ from forgetbench.terminal.wording import number
 
 
 def drift_line(drift: pd.DataFrame) -> str:
-    """What drift.csv of one run says of its last checkpoint as trained; empty where it says nothing."""
+    """The drift of a run's last checkpoint as trained, from its drift.csv; empty where that has no value."""
     rows = last_step(last_stage(as_trained(drift))) if len(drift) else drift
     if rows.empty or (kl := number(rows["kl_from_base"].iloc[0])) is None:
         return ""

@@ -30,7 +30,7 @@ _SHORTEST_NAME = 8
 
 
 @dataclass(frozen=True)
-class FirstAndLast:
+class ChangeRow:
     """One checkpoint's row: for each column its changes from the base, with a note on each."""
 
     name: str
@@ -38,11 +38,11 @@ class FirstAndLast:
 
     def changes(self) -> Iterator[Change]:
         """Every change that the row shows."""
-        return (one for cell in self.cells for one, _ in cell)
+        return (score_change for cell in self.cells for score_change, _ in cell)
 
 
-def ends(name: str, rows: pd.DataFrame) -> FirstAndLast:
-    """From the plain rows of one checkpoint in one decoding."""
+def change_row(name: str, rows: pd.DataFrame) -> ChangeRow:
+    """The row for the plain rows of one checkpoint in one decoding."""
     cells = []
     for quadrant in QUADRANTS:
         part = rows[(rows["quadrant"] == quadrant) & (rows["metric"] == "accuracy")]
@@ -50,11 +50,11 @@ def ends(name: str, rows: pd.DataFrame) -> FirstAndLast:
     probes = rows[rows["quadrant"].str.startswith(PROBE) & (rows["metric"] == "mischoice")]
     several = len(probes) > 1
     cells.append([(change(row), row["quadrant"].removeprefix(PROBE) * several) for row in probes.to_dict("records")])
-    return FirstAndLast(name, cells)
+    return ChangeRow(name, cells)
 
 
-def first_and_last_table(first: str, rows: Sequence[FirstAndLast], width: int) -> Table:
-    """As much as fits: intervals in a wide terminal, in a narrow one folded names.
+def first_and_last_table(first: str, rows: Sequence[ChangeRow], width: int) -> Table:
+    """As much as fits: intervals in a wide terminal, folded names in a narrow one.
 
     Below about 75 columns cells are folded too; nothing is cut off.
     """
@@ -65,21 +65,25 @@ def first_and_last_table(first: str, rows: Sequence[FirstAndLast], width: int) -
             max(_VALUES, *(len(line) for text in column for line in text.plain.split("\n")))
             for column in zip(*texts, strict=True)
         ]
-        left = width - sum(widths) - gap * len(widths)
-        if left >= min(longest, _NAME):
+        name_width = width - sum(widths) - gap * len(widths)
+        if name_width >= min(longest, _NAME):
             break
-    fits = left >= min(longest, _SHORTEST_NAME)
+    fits = name_width >= min(longest, _SHORTEST_NAME)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0), show_lines=True)
-    table.add_column(first, overflow="fold", width=min(longest, left) if fits else None)
+    table.add_column(first, overflow="fold", width=min(longest, name_width) if fits else None)
     for heading, column in zip(_HEADINGS, widths, strict=True):
         table.add_column(heading, overflow="fold", width=column if fits else None)
     for row, cells in zip(rows, texts, strict=True):
-        table.add_row(Text("\n".join(fold(row.name, left)) if fits else row.name), *cells)
+        table.add_row(Text("\n".join(fold(row.name, name_width)) if fits else row.name), *cells)
     return table
 
 
 def _text(cell: Sequence[tuple[Change, str]], half_width: bool) -> Text:
     lines = []
-    for one, note in cell:
-        lines += [Text(one.path()), one.words(half_width), *(Text(line, "dim") for line in fold(note, _VALUES) if line)]
+    for score_change, note in cell:
+        lines += [
+            Text(score_change.path()),
+            score_change.words(half_width),
+            *(Text(line, "dim") for line in fold(note, _VALUES) if line),
+        ]
     return Text("\n").join(lines) if lines else Text(DASH, "dim")

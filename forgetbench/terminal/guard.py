@@ -1,4 +1,4 @@
-"""What is said of a run that was held to a budget of forgetting."""
+"""Lines about a run with a budget of forgetting."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def ending_line(run: str, ending: Ending) -> str:
     """
     budget = f"{100 * ending.budget:g} points"
     if ending.is_stopped:
-        told = (
+        outcome = (
             f"stopped after step {ending.last_look}: {group_name(ending.broken)} lost {100 * ending.loss:.1f} points, "
             f"at least {100 * ending.low:.1f}, where {budget} may be lost"
         )
     elif ending.step < ending.last_look:
-        told = f"trained to step {ending.last_look}, which is over its budget of {budget}, though not shown to be"
+        outcome = f"trained to step {ending.last_look}, which is over its budget of {budget}, though not shown to be"
     else:
-        told = f"trained to step {ending.last_look} within its budget of {budget}"
-    return f"{run}: {told}. {_kept(ending)}"
+        outcome = f"trained to step {ending.last_look} within its budget of {budget}"
+    return f"{run}: {outcome}. {_final_step_text(ending)}"
 
 
-def _kept(ending: Ending) -> str:
+def _final_step_text(ending: Ending) -> str:
     if not ending.step:
         return "No checkpoint was within the budget: the run ends on the untouched base."
     shown = "its upper bounds are, too" if ending.is_within_budget else "that its true loss is within it is not shown"
@@ -39,7 +39,7 @@ def _kept(ending: Ending) -> str:
 
 
 def short_ending(ending: Ending) -> str:
-    """The same beside a run's name in a table; empty of a run that trained to its end within the budget."""
+    """A short note beside a run's name in a table; empty for a run that trained to its end within the budget."""
     if ending.is_stopped:
         return f"stopped at {ending.last_look} by its budget"
     return "over budget at its end" if ending.step < ending.last_look else ""

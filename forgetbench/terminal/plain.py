@@ -80,14 +80,14 @@ def _short(value: Any) -> Any:
 
 
 def _probe_rows(scores: pd.DataFrame) -> pd.DataFrame:
-    """What has a mischoice is a class-label probe."""
+    """Rows of class-label probes, which are the datasets with a mischoice."""
     probes = set(scores.loc[scores["metric"] == "mischoice", "dataset"])
     rows = scores[scores["dataset"].isin(probes) & scores["metric"].isin(_PROBE_METRICS)]
     return rows.assign(quadrant=PROBE + rows["dataset"].astype(str), n_datasets=1)
 
 
 def _typed(rows: pd.DataFrame) -> pd.DataFrame:
-    """PLAIN_COLUMNS of one kind each, whatever was read: a file without variants has a column of floats."""
+    """PLAIN_COLUMNS with fixed types, whatever was read: a file without variants has a column of floats."""
     frame = rows.reindex(columns=list(PLAIN_COLUMNS)).reset_index(drop=True)
     frame["variant"] = frame["variant"].astype(object).where(frame["variant"] != "", None)
     kinds = {_TEXTS: "string", _FLAGS: "boolean", _INTEGERS: "Int64", _FLOATS: "Float64"}
@@ -95,7 +95,7 @@ def _typed(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def written_for_program(rows: pd.DataFrame, as_json: bool) -> bool:
-    """Write rows for a program, if one reads them (JSON if asked for, tab-separated in a pipe); whether that was so."""
+    """Write rows for a program (JSON if asked for, tab-separated in a pipe); whether a program reads them."""
     if as_json or not console.is_terminal:
         sys.stdout.write(to_json(rows) if as_json else to_tsv(rows))
         return True

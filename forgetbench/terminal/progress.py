@@ -1,4 +1,4 @@
-"""How far a command is: a bar in a terminal; lines on standard error in a file or a pipe, where results go to another.
+"""Progress of a command: a bar in a terminal; lines on standard error where results go to a file or a pipe.
 
 A line comes at the first piece of work, then every ten seconds, and every minute once a command runs for long.
 """
@@ -18,12 +18,12 @@ from forgetbench.terminal.console import console
 T_co = TypeVar("T_co", covariant=True)
 
 Advance = Callable[[str, int], None]
-"""Called with what is at hand and the number of pieces that became done."""
+"""Called with a label of the work at hand and the number of pieces just done."""
 _FIRST_PAUSE_S, _LAST_PAUSE_S, _SHARE = 10.0, 60.0, 20
 
 
 class SizedIterable(Sized, Iterable[T_co], Protocol[T_co]):
-    """What can be counted before it is gone through."""
+    """An iterable with a known length."""
 
 
 class _Lines:
@@ -84,7 +84,7 @@ def tracked(items: SizedIterable[T_co], title: str, unit: str, bar_from: int = 1
 
 
 def working(what: str) -> AbstractContextManager[object]:
-    """Say what is being done, where nobody can tell how long it takes."""
+    """Show what is being done, where its length is unknown."""
     if console.is_terminal and not console.quiet:
         return console.status(what)
     say_progress(what)

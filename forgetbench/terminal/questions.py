@@ -28,8 +28,8 @@ def comparison_table(rows: pd.DataFrame, first: str, second: str) -> RenderableT
     parts: list[RenderableType] = [Text(head)]
     seeds = int(rows["n_seeds"].max())
     for level, title in _TITLES.items():
-        found = rows[rows["level"] == level]
-        if found.empty:
+        level_rows = rows[rows["level"] == level]
+        if level_rows.empty:
             continue
         table = _table(title)
         table.add_column("", overflow="fold", ratio=1)
@@ -38,7 +38,7 @@ def comparison_table(rows: pd.DataFrame, first: str, second: str) -> RenderableT
         table.add_column("change", no_wrap=True)
         table.add_column("p Holm", justify="right", no_wrap=True)
         table.add_column("says", min_width=10)
-        for row in found.itertuples():
+        for row in level_rows.itertuples():
             metric = str(row.metric)
             name = (
                 f"{row.name}{f' {metric}' * (metric != Metric.accuracy)}{f' ({row.decoding})' * (len(decodings) > 1)}"
@@ -110,8 +110,8 @@ def _interval(row: object, scale: float, digits: int) -> str:
     value, low, high = (getattr(row, name) for name in ("difference", "ci_low", "ci_high"))
     if pd.isna(value):
         return _DASH
-    shown = f"{scale * value:+.{digits}f}"
-    return shown if pd.isna(low) else f"{shown} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+    text = f"{scale * value:+.{digits}f}"
+    return text if pd.isna(low) else f"{text} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
 
 
 def _number(value: object, scale: float, digits: int = 1) -> str:
@@ -119,8 +119,8 @@ def _number(value: object, scale: float, digits: int = 1) -> str:
 
 
 def _p(value: object) -> str:
-    shown = _number(value, 1)
-    if shown == _DASH:
+    text = _number(value, 1)
+    if text == _DASH:
         return _DASH
     p = float(value)  # type: ignore[arg-type]
     return "<.001" if p < 0.001 else f"{p:.3f}"

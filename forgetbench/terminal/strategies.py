@@ -36,8 +36,8 @@ def strategy_table(strategies: pd.DataFrame) -> RenderableType:
     for name in (*measures, "runs"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in names:
-        found = {str(row["measure"]): row for row in rows[rows["strategy"] == name].to_dict("records")}
-        table.add_row(name, *(_cell(found.get(measure)) for measure in measures), _runs(list(found.values())))
+        by_measure = {str(row["measure"]): row for row in rows[rows["strategy"] == name].to_dict("records")}
+        table.add_row(name, *(_cell(by_measure.get(measure)) for measure in measures), _runs(list(by_measure.values())))
     return table
 
 
@@ -62,9 +62,9 @@ def course_table(continual: pd.DataFrame) -> RenderableType:
     for task in tasks:
         table.add_column(task, justify="right", overflow="fold")
     for _, stage in scores.groupby("stage", sort=True):
-        found = {str(row["task"]): row for row in stage.to_dict("records")}
-        trained = next(iter(found.values()))["trained"]
-        table.add_row(str(trained or "base"), *(_score(found.get(task)) for task in tasks))
+        by_task = {str(row["task"]): row for row in stage.to_dict("records")}
+        trained = next(iter(by_task.values()))["trained"]
+        table.add_row(str(trained or "base"), *(_score(by_task.get(task)) for task in tasks))
     line = "  ".join(f"{row['measure']} {_cell(row)}" for row in measures.to_dict("records"))
     return Group(table, line) if line else table
 

@@ -20,8 +20,8 @@ MERIT = {"mischoice": -1, "mischoice_of_wrong": -1, "letter_bias": -1, "generati
 
 def first_decoding(decodings: Iterable[object]) -> str:
     """The view that is shown first: `choice` if it is there, else the first in sorted order; empty without any."""
-    found = sorted({str(decoding) for decoding in decodings})
-    return Decoding.choice.value if Decoding.choice.value in found else next(iter(found), "")
+    names = sorted({str(decoding) for decoding in decodings})
+    return Decoding.choice.value if Decoding.choice.value in names else next(iter(names), "")
 
 
 def is_fraction(metric: str) -> bool:
@@ -29,12 +29,12 @@ def is_fraction(metric: str) -> bool:
     return metric not in set(Metric) or Metric(metric).is_fraction
 
 
-def units(metrics: Iterable[str], said: str) -> str:
-    """What numbers are in: as said of fractions (such as "% right"), and whether some are on a scale of their own."""
+def units(metrics: Iterable[str], fraction_unit: str) -> str:
+    """The unit of numbers: `fraction_unit` (such as "% right"), and whether some metrics have their own scale."""
     fractions = {is_fraction(metric) for metric in metrics} or {True}
     if True not in fractions:
         return "metrics on their own scale"
-    return f"{said} (other metrics on their own scale)" if False in fractions else said
+    return f"{fraction_unit} (other metrics on their own scale)" if False in fractions else fraction_unit
 
 
 def number(value: object) -> float | None:

@@ -1,7 +1,7 @@
 """Digests of training data: over texts, and over the bytes of every picture.
 
-A picture is read once. Where that took long, what was found is kept beside the runs, by the file's size and time of
-change, so that the next run, or the next point of a sweep in a process of its own, does not read all files again.
+A picture is read once. If reading takes long, the digests are cached beside the runs, with the size and modification
+time of each file, so that the next run, or the next point of a sweep in another process, does not read all files again.
 """
 
 from __future__ import annotations
@@ -26,83 +26,85 @@ from forgetbench.data.tables import content_name, is_cell
 from forgetbench.terminal.progress import tracked
 
 DIGEST_VERSION = 2
-"""1 was over the names of pictures, not over their bytes."""
-KEPT_FROM_S = 5.0
-"""Seconds of reading from which on digests are kept."""
+"""Version 1 was over the names of pictures, not over their bytes."""
+CACHE_FROM_S = 5.0
+"""Digests are cached if reading takes longer, in seconds."""
 _BAR_FROM = 2000
-"""Pictures from which on a bar is shown."""
+"""A progress bar is shown from this number of pictures on."""
 _SETTLED_NS = 2 * 10**9
-"""A file that changed later may change again without another time: file systems count in coarse steps."""
+"""A file younger than this may change again with the same modification time: file systems count in coarse steps."""
 
 State = tuple[int, int]
-"""Size of a file, and when it changed, in nanoseconds."""
+"""(Size of a file, its modification time in nanoseconds)."""
 
 
 class DataDigests:
-    """Digests of the sets of a run's stages."""
+    """Digests of the datasets of a run's stages."""
 
-    def __init__(self, kept: Path | None = None) -> None:
-        """Start without a picture.
+    def __init__(self, cache: Path | None = None) -> None:
+        """Start without digests.
 
         Args:
-            kept: folder of what was found before, and of what took long; None for neither.
+            cache: folder of digests from earlier runs, and for new ones; None for no cache.
         """
-        self._kept = kept
+        self._cache = cache
         self._pictures: dict[tuple[str, str], str] = {}
 
-    def of(self, sets: Sequence[WeightedSet]) -> str:
-        """Digest of items as rendered, and of what their pictures hold.
+    def digest(self, sets: Sequence[WeightedSet]) -> str:
+        """Digest of the rendered items and of the bytes of their pictures.
 
         Raises:
             UserError: a picture cannot be read.
         """
-        self._read(sets)
+        self._read_pictures(sets)
         digest = hashlib.sha256()
-        for one in sets:
-            digest.update(json.dumps([one.name, one.weight]).encode())
-            for sample in one.samples:
+        for dataset in sets:
+            digest.update(json.dumps([dataset.name, dataset.weight]).encode())
+            for sample in dataset.samples:
                 pictures = [self._pictures[image.container, image.name] for image in sample.images]
                 digest.update(json.dumps([sample.id, sample.prompt, sample.answer, pictures, *sample.layout]).encode())
         return digest.hexdigest()
 
-    def _read(self, sets: Sequence[WeightedSet]) -> None:
+    def _read_pictures(self, sets: Sequence[WeightedSet]) -> None:
         new = {
             (image.container, image.name): image
-            for one in sets
-            for sample in one.samples
+            for dataset in sets
+            for sample in dataset.samples
             for image in sample.images
             if (image.container, image.name) not in self._pictures
         }
         by_container = defaultdict[str, list[ImageRef]](list)
         for (container, _), image in new.items():
-            if image.data is not None or is_cell(container):  # named by what it holds
-                held = image.name if image.data is None else content_name(image.data)
-                self._pictures[container, image.name] = held
+            if image.data is not None or is_cell(container):  # its name is a digest of its bytes
+                content = image.name if image.data is None else content_name(image.data)
+                self._pictures[container, image.name] = content
             else:
                 by_container[container].append(image)
         for container, images in by_container.items():
             self._read_files(container, images)
 
     def _read_files(self, container: str, images: Sequence[ImageRef]) -> None:
-        path = self._kept and self._kept / f"{hashlib.sha256(str(Path(container).resolve()).encode()).hexdigest()}.json"
-        before, found = _read_kept(path), dict[str, list[Any]]()
+        path = (
+            self._cache and self._cache / f"{hashlib.sha256(str(Path(container).resolve()).encode()).hexdigest()}.json"
+        )
+        cached, fresh = _read_cache(path), dict[str, list[Any]]()
         started_s = time.monotonic()
         for image in tracked(images, f"reading pictures of {container}", "pictures", _BAR_FROM):
             state = _state(image)
-            known = before.get(image.name, [None])
+            known = cached.get(image.name, [None])
             if state and known[:-1] == list(state):
                 digest = str(known[-1])
             else:
                 digest = _known_digest(image, state) if state else _digest(image)
             if state:
-                found[image.name] = [*state, digest]
+                fresh[image.name] = [*state, digest]
             self._pictures[container, image.name] = digest
-        if path and time.monotonic() - started_s > KEPT_FROM_S:
-            write_json(path, before | found)
+        if path and time.monotonic() - started_s > CACHE_FROM_S:
+            write_json(path, cached | fresh)
 
 
 def _state(image: ImageRef) -> State | None:
-    """Size and time of a picture's file; None where they would not tell of a change, or there is none of that name."""
+    """Size and time of a picture's file; None if they would not reveal a change, or if there is no file."""
     container = Path(image.container)
     with suppress(OSError, ValueError):
         state = (container if is_archive(image.container) else container / image.name).stat()
@@ -121,8 +123,10 @@ def _known_digest(image: ImageRef, state: State) -> str:
     return _digest(image)
 
 
-def _read_kept(path: Path | None) -> dict[str, list[Any]]:
+def _read_cache(path: Path | None) -> dict[str, list[Any]]:
     with suppress(UserError, AttributeError):
         if path and path.is_file():
-            return {name: one for name, one in read_json(path).items() if isinstance(one, list) and len(one) == 3}
+            return {
+                name: entry for name, entry in read_json(path).items() if isinstance(entry, list) and len(entry) == 3
+            }
     return {}

@@ -1,7 +1,7 @@
 """A model that trains in one process or several: all of it in each (DDP), or a slice of every tensor (FSDP2).
 
-Either way a step's gradient is the sum over processes of what they add to the loss, and a parameter that no process
-used has none, as in a single process.
+In both cases the gradient of a step is the sum over processes, and a parameter that no process used has no gradient,
+as in a single process.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _DECODER_LAYER = re.compile(r"model\.(?:language_model|text_model)\.layers\.\d+$
 
 
 class Replicated:
-    """Every process holds all of the model."""
+    """Every process holds the whole model."""
 
     def __init__(self, accelerator: Accelerator, model: Any) -> None:
-        """Move the model to its device and wrap it, where there are several processes."""
+        """Move the model to its device and, if there are several processes, wrap it."""
         self._accelerator, self._unwrapped = accelerator, model
         self.model = accelerator.prepare(model)
-        """What the loop calls."""
+        """The model that the loop calls."""
 
     def after_forward(self) -> None:
         """Called between a forward pass that trains and its backward pass."""
 
     def finish_backward(self) -> None:
-        """Called when all gradients of a step are there."""
+        """Called when all gradients of a step are complete."""
 
     def trainable_changed(self) -> None:
-        """Called after parameters were freed or frozen: the wrapper has noted what gets gradients."""
+        """Called after parameters were freed or frozen: wraps again, as the wrapper remembers what gets gradients."""
         if self._accelerator.num_processes > 1:
             del self.model
             self._accelerator.free_memory()
@@ -50,15 +50,15 @@ class Replicated:
 
 
 class Sharded:
-    """Every process holds some rows of every tensor, and gathers the whole layer by layer.
+    """Every process holds some rows of every tensor, and gathers the whole tensors layer by layer.
 
-    Each decoder layer is gathered by itself, what is left with the pass as a whole: embeddings, head, and vision tower
-    and projector where they train. So every process takes part in the same exchanges, whether its items show pictures
-    or not. A vision tower and projector that are frozen stay whole in every process, which encodes its own pictures.
+    Each decoder layer is gathered separately. The rest is gathered once per pass: embeddings, head and, if they train,
+    vision tower and projector. So every process takes part in the same exchanges, whether its items show pictures or
+    not. A frozen vision tower and projector stay whole in every process.
     """
 
     def __init__(self, accelerator: Accelerator, model: Any, precision: Precision) -> None:
-        """Slice a model in place; its parameters are other objects from then on.
+        """Slice a model in place; its parameters are new objects afterwards.
 
         Args:
             accelerator: the processes of the run.
@@ -66,7 +66,7 @@ class Sharded:
             precision: of the forward pass.
 
         Raises:
-            UserError: there is one process, or this torch or this model cannot be sliced.
+            UserError: there is only one process, torch is too old, or a parameter cannot be sliced.
         """
         if accelerator.num_processes == 1:
             raise UserError(
@@ -76,12 +76,12 @@ class Sharded:
         self._accelerator, self.model = accelerator, model
         device = accelerator.device
         by_name: dict[str, nn.Parameter] = dict(model.named_parameters())
-        pictures = {name: one for name, one in by_name.items() if part_of(name) != "language"}
-        trains_pictures = any(one.requires_grad for one in pictures.values())
+        pictures = {name: parameter for name, parameter in by_name.items() if part_of(name) != "language"}
+        trains_pictures = any(parameter.requires_grad for parameter in pictures.values())
         replicated = set() if trains_pictures else set(pictures.values())
         for parameter in replicated:
             parameter.data = parameter.data.to(device)
-        _check(by_name, replicated)
+        _check_shardable(by_name, replicated)
         mesh = init_device_mesh(device.type, (accelerator.num_processes,))
         # Under autocast alone a bf16 copy of every weight would be held for the backward pass.
         half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
@@ -91,33 +91,39 @@ class Sharded:
             fully_shard(layer, mesh=mesh, mp_policy=policy)
         fully_shard(model, mesh=mesh, reshard_after_forward=False, ignored_params=replicated)
         model.set_reduce_scatter_unused_params(True)
-        if trains_pictures:  # else a text's backward pass would end above the layers that a picture's goes through
-            model.get_input_embeddings().register_forward_hook(_differentiable)
-        inside = tuple(f"{name}." for name in layers)
-        self._outside = [name for name, one in by_name.items() if one.requires_grad and not name.startswith(inside)]
-        """Trained parameters that a pass may leave out: decoder layers are used by every token."""
-        self._unhooked, self._used = list(self._outside), set[str]()
+        if trains_pictures:  # so that text takes the same backward path as pictures
+            model.get_input_embeddings().register_forward_hook(_require_grad)
+        layer_prefixes = tuple(f"{name}." for name in layers)
+        self._outside_layers = [
+            name
+            for name, parameter in by_name.items()
+            if parameter.requires_grad and not name.startswith(layer_prefixes)
+        ]
+        """Trained parameters outside the decoder layers: a pass may leave them out."""
+        self._unhooked, self._used = list(self._outside_layers), set[str]()
         self._sharded: dict[str, nn.Parameter] = dict(model.named_parameters())
 
     def after_forward(self) -> None:
-        """Watch which parameters get gradients; whole ones are there from the first pass on."""
+        """Hook the parameters that get gradients; the gathered ones exist only after a first pass."""
         for name in self._unhooked:
             self.model.get_parameter(name).register_post_accumulate_grad_hook(partial(self._note_gradient, name))
         self._unhooked = []
 
     def finish_backward(self) -> None:
-        """Take the zeros back that stand for the gradients of what no process used."""
-        if not self._outside:
+        """Remove the zero gradients of parameters that no process used."""
+        if not self._outside_layers:
             return
-        used_N = torch.tensor([name in self._used for name in self._outside], device=self._accelerator.device).int()
+        used_N = torch.tensor(
+            [name in self._used for name in self._outside_layers], device=self._accelerator.device
+        ).int()
         n_with_gradient_N = self._accelerator.reduce(used_N, "sum")
-        for name, n_with_gradient in zip(self._outside, n_with_gradient_N.tolist(), strict=True):
+        for name, n_with_gradient in zip(self._outside_layers, n_with_gradient_N.tolist(), strict=True):
             if not n_with_gradient:
                 self._sharded[name].grad = None
         self._used.clear()
 
     def trainable_changed(self) -> None:
-        """Refuse: what is sliced, and how, follows from what trains.
+        """Refuse: the slicing depends on which parameters train.
 
         Raises:
             UserError: always.
@@ -135,7 +141,7 @@ def distribute(accelerator: Accelerator, model: Any, sharding: Sharding, precisi
     return Replicated(accelerator, model)
 
 
-def _check(by_name: dict[str, nn.Parameter], replicated: set[nn.Parameter]) -> None:
+def _check_shardable(by_name: dict[str, nn.Parameter], replicated: set[nn.Parameter]) -> None:
     if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
         raise UserError(
             f"sharding=fsdp2 needs torch 2.13; this is {torch.__version__}. Update it, or use sharding=none."
@@ -145,6 +151,6 @@ def _check(by_name: dict[str, nn.Parameter], replicated: set[nn.Parameter]) -> N
             raise UserError(f"sharding=fsdp2: '{name}' is a single number, which cannot be sliced; use sharding=none.")
 
 
-def _differentiable(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
-    """The same values, with a gradient; a copy, as some families write pictures into them."""
+def _require_grad(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
+    """The embeddings with a gradient; a copy, as some model families write pictures into them."""
     return embedded if embedded.requires_grad or not torch.is_grad_enabled() else embedded.requires_grad_().clone()

@@ -1,4 +1,4 @@
-"""A model's sizes with its pictures, read without its weights, and a word before what cannot fit is loaded."""
+"""Sizes of a model and its pictures, read without its weights, and a warning if training may not fit the GPU."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from forgetbench.models.sizes import NOMINAL, Sizes, sizes_of
 
 
 def read_sizes(config: ModelConfig) -> Sizes:
-    """Sizes from the model's own configuration and processor, the written-down ones where these are not here.
+    """Sizes from the model's configuration and processor; nominal sizes for a known model that is not downloaded.
 
     Raises:
-        UserError: nothing is written down of it, and its configuration cannot be had.
+        UserError: there are no nominal sizes, and the configuration cannot be read.
     """
-    # Nothing is downloaded for an estimate that can be had without.
+    # No download if nominal sizes are enough for an estimate.
     if config.path in NOMINAL and not isinstance(try_to_load_from_cache(config.path, CONFIG_NAME), str):
         return NOMINAL[config.path].sizes(config.max_pixels)
-    return _measured(config)
+    return _measure_sizes(config)
 
 
-def _measured(config: ModelConfig) -> Sizes:
+def _measure_sizes(config: ModelConfig) -> Sizes:
     model, processor = empty_model(config), load_processor(config)
     source = f"model.path={config.path}"
     check_tokens(processor, model.config, source)
@@ -62,19 +62,19 @@ def _measured(config: ModelConfig) -> Sizes:
 
 
 def count_patches(model: Any, pixels: Tensor) -> int:
-    """Tokens of some pictures in a model's vision tower, by the values that it is given."""
+    """Number of patches in the vision tower for some pixel values."""
     vision = model.config.vision_config
     side = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
     return pixels.numel() // (3 * side**2 * getattr(vision, "temporal_patch_size", 1))
 
 
-def too_large(config: FinetuneConfig) -> str | None:
-    """What to tell before a training that will hardly fit the GPU is loaded; None where it fits, or there is none."""
+def memory_warning(config: FinetuneConfig) -> str | None:
+    """A warning if training will hardly fit the GPU; None if it fits, or if there is no GPU."""
     if not torch.cuda.is_available():
         return None
     try:
         sizes = read_sizes(config.model)
-    except UserError:  # told when the model is loaded
+    except UserError:  # loading the model will report it
         return None
     devices = int(os.environ.get("WORLD_SIZE", "1"))
     memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory

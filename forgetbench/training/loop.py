@@ -1,8 +1,8 @@
-"""The training loop: one for every recipe, method and number of stages.
+"""The training loop, for every recipe, method and number of stages.
 
-Every step is a pure function of the seed, the step's number and the weights; a run that was killed goes on from its
-newest resume point, which may be of any step, and ends with the same bytes. A stage is a training of its own, with its
-own recipe and optimiser, on the weights that the one before left.
+Every step is a pure function of the seed, the step's number and the weights. A killed run continues from its newest
+resume point, at any step, and ends with the same bytes. Each stage has its recipe and optimiser, and starts from the
+weights of the stage before.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from forgetbench.training.optimiser import adamw
 from forgetbench.training.passes import TrainingPasses
 from forgetbench.training.plan import Stage
 from forgetbench.training.schedule import lr_factor
-from forgetbench.training.weights import TrackedWeights, gathered, moments, put_moments
+from forgetbench.training.weights import TrackedWeights, gather_whole, moments, put_moments
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one optimiser step measured; a row of train.csv."""
+    """Measurements of one optimiser step; a row of train.csv."""
 
     step: int
     stage: int
     loss: float
     lr: Mapping[str, float]
-    """Per word of the recipe's parts."""
+    """Learning rate by part, as the recipe names it."""
     grad_norm: float
     samples: int
     tokens: int
@@ -51,11 +51,11 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Resume:
-    """What an earlier process of a run left."""
+    """State that an earlier process of a run left."""
 
     point: ResumePoint
     before: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the stage that it stopped in had started from, if that was not the base."""
+    """Starting weights of the stage that was interrupted, if they differ from the base."""
 
 
 class Trainer:
@@ -69,7 +69,7 @@ class Trainer:
         recipe: RecipeConfig,
         seed: int,
         read: Mapping[str, Sequence[Sample]] | None = None,
-        free: Sequence[Collection[str]] = (),
+        trainable_by_stage: Sequence[Collection[str]] = (),
         carry_optimiser: bool = False,
         sharding: Sharding = Sharding.none,
     ) -> None:
@@ -80,20 +80,20 @@ class Trainer:
             encoder: of the same model.
             method: already attached to the model.
             recipe: how to train.
-            seed: of dropout and of what the method draws.
-            read: training items of the sets that the method reads.
-            free: names of what each stage trains; by default all that is free now.
+            seed: of dropout and of the random numbers of the method.
+            read: training items of the datasets that the method reads.
+            trainable_by_stage: names of the parameters that each stage trains; by default all that are free now.
             carry_optimiser: keep the moments from stage to stage.
-            sharding: what each of several processes holds.
+            sharding: how several processes share the model.
 
         Raises:
-            UserError: the model or the method cannot be shared as asked.
+            UserError: the model or the method does not support the sharding.
         """
         if sharding is not Sharding.none and (reason := method.against_sharding()):
             raise UserError(f"method={method.name}: {reason}; use sharding=none.")
         self.accelerator = start_processes()
         self._recipe, self._method, self._seed = recipe, method, seed
-        self._free, self._carry_optimiser = free, carry_optimiser
+        self._trainable_by_stage, self._carry_optimiser = trainable_by_stage, carry_optimiser
         names = [name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad]
         added = {name for name in names if word_of(name, method.adapted_parts())}
         self._weights = TrackedWeights(
@@ -104,23 +104,23 @@ class Trainer:
         self._weights.rebind(loaded.model)
         live: dict[str, nn.Parameter] = dict(loaded.model.named_parameters())
         self.trainable = {name: live[name] for name in names}
-        """Of all stages."""
+        """Parameters that any stage trains, by name."""
         self.passes = TrainingPasses(self.accelerator, loaded, encoder, recipe, seed, precision)
         """Forward passes as the loop makes them, on the run's batches."""
         self.context = TrainingContext(loaded.model, self.trainable, self.passes, read or {})
-        """What the method sees: the model as it is now, and where the run stands."""
+        """The method's view: the model as it is now, and the position of the run."""
         self._optimised: Mapping[str, nn.Parameter] = {}
         self.optimiser: Any = None
-        """The current stage's, with its moments; None before the first stage."""
+        """Optimiser of the current stage, with its moments; None before the first stage."""
 
-    def words(self, stages: Sequence[Stage]) -> list[str]:
-        """What the recipes of the stages train, in their words, sorted."""
-        free = self._free or [self.trainable.keys()] * len(stages)
+    def trained_parts(self, stages: Sequence[Stage]) -> list[str]:
+        """The parts that the stages train, as their recipes name them, sorted."""
+        trainable_by_stage = self._trainable_by_stage or [self.trainable.keys()] * len(stages)
         recipes = [stage.recipe or self._recipe for stage in stages]
         return sorted(
             {
-                word_of(name, one.parts) or part_of(name)
-                for one, names in zip(recipes, free, strict=True)
+                word_of(name, recipe.parts) or part_of(name)
+                for recipe, names in zip(recipes, trainable_by_stage, strict=True)
                 for name in names
             }
         )
@@ -130,27 +130,27 @@ class Trainer:
 
         Args:
             stages: what to train on, in order.
-            resume: what an earlier process left; training goes on from there.
+            resume: state of an earlier process, from which training continues.
 
         Raises:
-            UserError: a stage's micro-batch cannot be shared by the processes, or the loss is no number.
+            UserError: a stage's micro-batch cannot be shared by the processes, or the loss is not finite.
         """
         self._begin(stages)
         after, before = resume.point.step if resume else 0, 0
-        within = after not in {0, *accumulate(stage.steps for stage in stages)}
-        back: Mapping[str, Tensor] = {}
+        is_mid_stage = after not in {0, *accumulate(stage.steps for stage in stages)}
+        restored: Mapping[str, Tensor] = {}
         if resume:
-            delta = self._of(resume.point, "weights")
-            back = self._weights.copies(resume.before.keys() - delta.keys()) | delta
-            self._weights.put(resume.before if within else delta)
-            if not within:
-                self._method.load_state(self.context, self._of(resume.point, "method"))
+            delta = self._tensors_of(resume.point, "weights")
+            restored = self._weights.copies(resume.before.keys() - delta.keys()) | delta
+            self._weights.put(resume.before if is_mid_stage else delta)
+            if not is_mid_stage:
+                self._method.load_state(self.context, self._tensors_of(resume.point, "method"))
         for number, stage in enumerate(stages, start=1):
             if after < before + stage.steps:
                 self.context.step, self.context.stage = before, number
                 self._begin_stage(stage)
-                if resume and before <= after and (within or self._carry_optimiser):
-                    self._restore(resume.point, back, within)
+                if resume and before <= after and (is_mid_stage or self._carry_optimiser):
+                    self._restore(resume.point, restored, is_mid_stage)
                 steps = range(max(1, after - before + 1), stage.steps + 1)
                 self.passes.set_upcoming(stage, steps)
                 for step in steps:
@@ -159,18 +159,18 @@ class Trainer:
             before += stage.steps
 
     def delta(self) -> dict[str, Tensor]:
-        """Tensors that differ from the base in any bit, and all that the method added to it.
+        """Tensors that differ from the base in any bit, and all tensors that the method added.
 
-        Every process must ask; only the main one gets any.
+        All processes must call it; only the main process gets tensors.
         """
         return self._weights.delta(self.accelerator.is_main_process)
 
     def resume_point(self, step: int) -> ResumePoint:
-        """Weights, optimiser and method state after `step`; every process must ask, only the main one gets them."""
+        """Weights, optimiser and method state after `step`; all processes must call it, the main one gets them."""
         weights = {f"weights/{name}": value for name, value in self.delta().items()}
-        optimiser = ((f"optimiser/{key}", one) for key, one in moments(self.optimiser, self._optimised))
-        method = ((f"method/{key}", one) for key, one in self._method.state().items())
-        return ResumePoint(step, weights | gathered(chain(optimiser, method), self.accelerator.is_main_process))
+        optimiser = ((f"optimiser/{key}", tensor) for key, tensor in moments(self.optimiser, self._optimised))
+        method = ((f"method/{key}", tensor) for key, tensor in self._method.state().items())
+        return ResumePoint(step, weights | gather_whole(chain(optimiser, method), self.accelerator.is_main_process))
 
     def _begin(self, stages: Sequence[Stage]) -> None:
         """Let the method look at the starting weights."""
@@ -181,26 +181,28 @@ class Trainer:
         self._method.begin(self.context)
 
     def _begin_stage(self, stage: Stage) -> None:
-        """Free what the stage trains, let the method look at the weights, then make the optimiser."""
+        """Free the stage's parameters, let the method look at the weights, then create the optimiser."""
         recipe = stage.recipe or self._recipe
         carried = self.optimiser.state if self.optimiser and self._carry_optimiser else {}
-        self.optimiser = None  # a full set of moments, which must not stay while the method looks at the weights
-        changed = self._set_trainable(self._free[self.context.stage - 1] if self._free else self.trainable.keys())
+        self.optimiser = None  # frees the moments before the method looks at the weights
+        changed = self._set_trainable(
+            self._trainable_by_stage[self.context.stage - 1] if self._trainable_by_stage else self.trainable.keys()
+        )
         if changed or self.context.stage > 1:
             self.passes.begin_stage()
         self._seed_generator(self.context.step)
         self.context.model.train()
         self._method.begin_stage(self.context)
         self._optimised = self._method.optimised(self.context)
-        # Not prepared by accelerate, which keeps every optimiser that it was given to the end of the process.
+        # Not prepared by accelerate, which would keep every optimiser until the process ends.
         self.optimiser = adamw(self._optimised, self.context.trainable, recipe)
-        ours = set(self._optimised.values())
-        self.optimiser.state.update({one: state for one, state in carried.items() if one in ours})
+        current = set(self._optimised.values())
+        self.optimiser.state.update({parameter: state for parameter, state in carried.items() if parameter in current})
 
     def _set_trainable(self, names: Collection[str]) -> bool:
-        """Free these of the trainable parameters, and no others; whether that is a change."""
-        self.context.trainable = {name: one for name, one in self.trainable.items() if name in names}
-        if all(one.requires_grad is (name in names) for name, one in self.trainable.items()):
+        """Free exactly these trainable parameters; True if that changes anything."""
+        self.context.trainable = {name: parameter for name, parameter in self.trainable.items() if name in names}
+        if all(parameter.requires_grad is (name in names) for name, parameter in self.trainable.items()):
             return False
         for name, parameter in self.trainable.items():
             parameter.requires_grad_(name in names)
@@ -208,23 +210,23 @@ class Trainer:
         self._distributed.trainable_changed()
         return True
 
-    def _restore(self, point: ResumePoint, weights: Mapping[str, Tensor], within: bool) -> None:
-        """Take back the moments, and in the middle of a stage weights and method state too."""
-        put_moments(self.optimiser, self._optimised, self._of(point, "optimiser"))
-        if within:
+    def _restore(self, point: ResumePoint, weights: Mapping[str, Tensor], is_mid_stage: bool) -> None:
+        """Restore the moments; in the middle of a stage also weights and method state."""
+        put_moments(self.optimiser, self._optimised, self._tensors_of(point, "optimiser"))
+        if is_mid_stage:
             self._weights.put(weights)
-            self._method.load_state(self.context, self._of(point, "method"))
+            self._method.load_state(self.context, self._tensors_of(point, "method"))
 
     @staticmethod
-    def _of(point: ResumePoint, owner: str) -> dict[str, Tensor]:
-        """The tensors of `weights`, `optimiser` or `method`."""
+    def _tensors_of(point: ResumePoint, owner: str) -> dict[str, Tensor]:
+        """The tensors of one owner: `weights`, `optimiser` or `method`."""
         start = f"{owner}/"
-        return {key.removeprefix(start): one for key, one in point.tensors.items() if key.startswith(start)}
+        return {key.removeprefix(start): tensor for key, tensor in point.tensors.items() if key.startswith(start)}
 
     def _seed_generator(self, step: int, process: int = 0) -> None:
-        """Each step has its own generator seed, so that resuming needs no generator state.
+        """Seed the generator for one step, so that resuming needs no generator state.
 
-        What a method draws between steps is the same in every process; dropout is not.
+        With `process`, dropout differs between processes; the random numbers of a method are the same in all.
         """
         torch.manual_seed((self._seed * 1_000_003 + step + 7919 * process) % 2**31)
 

@@ -21,20 +21,20 @@ def adamw(
     """AdamW with a group per word of the recipe's parts; norms and biases (one axis) are not decayed.
 
     Args:
-        optimised: what it steps, by live name.
-        trainable: the model's own parameters of the same names.
+        optimised: parameters to update, by live name.
+        trainable: the model's parameters of the same names.
         recipe: of the stage.
 
     Raises:
-        UserError: the 8-bit one is asked for, and bitsandbytes is not installed.
+        UserError: the recipe asks for the 8-bit optimiser, and bitsandbytes is not installed.
     """
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in optimised.items():
         part, decays = word_of(name, recipe.parts) or part_of(name), trainable[name].ndim > 1
         peak = float(recipe.lr[part] if isinstance(recipe.lr, Mapping) else recipe.lr)
         decay = recipe.weight_decay if decays else 0.0
-        fresh = {"params": [], "part": part, "lr": peak, "peak_lr": peak, "weight_decay": decay}
-        groups.setdefault((part, decays), fresh)["params"].append(parameter)
+        new_group = {"params": [], "part": part, "lr": peak, "peak_lr": peak, "weight_decay": decay}
+        groups.setdefault((part, decays), new_group)["params"].append(parameter)
     if recipe.optimiser is Optimiser.adamw_8bit:
         return _adamw_8bit(list(groups.values()))
     return torch.optim.AdamW(list(groups.values()), foreach=False, fused=True)
@@ -50,14 +50,14 @@ def _adamw_8bit(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     parent: Any = importlib.import_module("bitsandbytes.optim").AdamW8bit
 
     class Resumable(parent):  # type: ignore[misc]
-        """Its state is tensors of a parameter's own, as torch's is, so that a resume point can hold it."""
+        """AdamW8bit whose state is only tensors per parameter, so that a resume point can hold it."""
 
         @torch.no_grad()
         def update_step(self, group: Any, p: Any, gindex: int, pindex: int) -> None:
             state = self.state[p]
             state["step"] = int(state["step"])
             if "absmax1" in state:
-                if not self.name2qmap:  # a resumed process makes no state, and so no maps
+                if not self.name2qmap:  # a resumed process has created no state, and so no maps
                     self.fill_qmap()
                 for key, kind in (("qmap1", "dynamic"), ("qmap2", "udynamic")):
                     state[key] = self.name2qmap[kind] = self.name2qmap[kind].to(p.device)
@@ -66,5 +66,5 @@ def _adamw_8bit(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
                 state.pop(key, None)
             state["step"] = torch.tensor(state["step"])
 
-    made: torch.optim.Optimizer = Resumable(groups)
-    return made
+    optimiser: torch.optim.Optimizer = Resumable(groups)
+    return optimiser

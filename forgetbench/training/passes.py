@@ -1,4 +1,4 @@
-"""Forward passes of a run, for the loop and for methods alike: items in, batches, outputs and losses out.
+"""Forward passes of a run, for the loop and for methods: from items to batches, outputs and losses.
 
 Shapes: B items, A answer tokens, V vocabulary.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from forgetbench.config import RecipeConfig
 from forgetbench.core.errors import UserError
-from forgetbench.core.processes import against_sharing
+from forgetbench.core.processes import sharing_problem
 from forgetbench.core.records import Precision, Sample
 from forgetbench.data.batching import batch_examples
 from forgetbench.data.collate import IGNORED, PIXELS, Encoder, Example
@@ -23,7 +23,7 @@ from forgetbench.methods.base import Batch
 from forgetbench.models.features import PictureEncoder
 from forgetbench.models.load import LoadedModel
 from forgetbench.models.parts import part_of
-from forgetbench.training.composition import by_length
+from forgetbench.training.composition import order_by_length
 from forgetbench.training.features import FeatureReuse
 from forgetbench.training.fitting import longest_allowed
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class TrainingPasses:
-    """One model's passes; implements `methods.base.Passes`."""
+    """Forward and backward passes of one model; implements `methods.base.Passes`."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class TrainingPasses:
             encoder: of the same model.
             recipe: how to train.
             seed: of the run.
-            precision: of the forward pass; the recipe's if None.
+            precision: of the forward pass; None: that of the recipe.
         """
         self.seed = seed
         self._accelerator, self._model, self._encoder, self._recipe = accelerator, loaded.model, encoder, recipe
@@ -64,7 +64,7 @@ class TrainingPasses:
         self._stages: Sequence[Stage] = ()
 
     def plan(self, stages: Sequence[Stage]) -> None:
-        """Say what the run trains on.
+        """Set the stages of the run.
 
         Raises:
             UserError: a stage's micro-batch cannot be shared by the processes.
@@ -72,40 +72,40 @@ class TrainingPasses:
         for number, stage in enumerate(stages, start=1):
             recipe = stage.recipe or self._recipe
             micro_batch = recipe.batch_size // recipe.gradient_accumulation
-            if reason := against_sharing(micro_batch, self._accelerator.num_processes):
+            if reason := sharing_problem(micro_batch, self._accelerator.num_processes):
                 raise UserError(f"Stage {number} ({stage.target}): {reason}")
         self._stages = stages
 
     def begin_stage(self) -> None:
-        """See what is frozen from now on; features of earlier weights are forgotten."""
+        """Note which parts are frozen from now on; features of earlier weights are dropped."""
         self.features = FeatureReuse(self._model, self._pictures, self._encoder, self._recipe.reuse_features)
-        """Of pictures, where they stand in for pixels."""
-        trained = {part_of(name) for name, one in self._model.named_parameters() if one.requires_grad}
-        # A micro-batch of text alone trains nothing but the language part.
+        """Picture features that replace pixels."""
+        trained = {part_of(name) for name, parameter in self._model.named_parameters() if parameter.requires_grad}
+        # A micro-batch of text trains only the language part.
         self._may_compose = "language" in trained
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
-        """Items as one micro-batch that is a step by itself, pixels in it."""
-        examples = self._examples(samples, self._recipe)
-        return self._collate(samples, examples, {}, 1.0, sum(one.trained for one in examples))
+        """Items as one micro-batch that is a whole step, with pixels."""
+        examples = self._encode(samples, self._recipe)
+        return self._collate(samples, examples, {}, 1.0, sum(example.trained for example in examples))
 
     def step(self, stage: Stage, number: int) -> list[Batch]:
         """This process's micro-batches of one optimiser step of a stage (steps count from 1)."""
-        recipe, samples = stage.recipe or self._recipe, self._drawn(stage, number)
-        trained = self._trained(recipe, samples)
-        alike = not self._composes(recipe) and all(one.is_question for one in samples)
-        found = []
-        for part in self._shares(recipe, samples):
-            examples = self._examples(part, recipe)
-            stand_in = self.features.inputs if alike else self.features.inputs_alone
+        recipe, samples = stage.recipe or self._recipe, self._draw(stage, number)
+        trained = self._count_trained_tokens(recipe, samples)
+        is_uniform = not self._orders_by_length(recipe) and all(sample.is_question for sample in samples)
+        batches = []
+        for part in self._local_micro_batches(recipe, samples):
+            examples = self._encode(part, recipe)
+            feature_inputs = self.features.inputs if is_uniform else self.features.inputs_per_item
             with self._autocast():
-                features = stand_in(part, [one.prompt for one in examples], self._moved)
-            found.append(self._collate(part, examples, features, len(part) / len(samples), trained))
-        return found
+                features = feature_inputs(part, [example.prompt for example in examples], self._to_device)
+            batches.append(self._collate(part, examples, features, len(part) / len(samples), trained))
+        return batches
 
     def set_upcoming(self, stage: Stage, steps: Iterable[int]) -> None:
-        """Say which steps of a stage come next, so that their pictures can be encoded in one batch."""
-        self.features.set_upcoming(self._items(stage, steps))
+        """Set which steps of a stage come next, so that their pictures can be encoded in one batch."""
+        self.features.set_upcoming(self._local_items(stage, steps))
 
     def upcoming(self, steps: int) -> Iterator[Sequence[Batch]]:
         """This process's micro-batches of the first `steps` optimiser steps of the run."""
@@ -119,8 +119,8 @@ class TrainingPasses:
         """A pass that can be differentiated; `logits` may hold the last A + 1 positions only.
 
         Args:
-            batch: what to read.
-            model: the same model as the loop wraps it; by default the model itself.
+            batch: the inputs.
+            model: the wrapped model of the loop; by default the model itself.
         """
         limit = {"logits_to_keep": batch.labels.shape[1] + 1} if self._keeps_logits else {}
         with self._autocast():
@@ -128,7 +128,7 @@ class TrainingPasses:
 
     @torch.no_grad()
     def reference(self, batch: Batch, weights: Mapping[str, Tensor]) -> Any:
-        """A pass without graph and dropout, with `weights` in place of the model's own, by live name."""
+        """A pass without graph and dropout; `weights`, by live name, replace those of the model."""
         limit = {"logits_to_keep": batch.labels.shape[1] + 1} if self._keeps_logits else {}
         training = self._model.training
         self._model.eval()
@@ -150,15 +150,15 @@ class TrainingPasses:
         return F.cross_entropy(logits_BAV.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum")
 
     def backward(self, batch: Batch, outputs: Any, penalty: Tensor | None = None) -> Tensor:
-        """Back-propagate a micro-batch's share of the mean loss per answer token of its step, and of a penalty.
+        """Back-propagate a micro-batch's share of its step's mean loss per answer token, plus a penalty.
 
         Returns:
-            The share of the task loss, summed over processes.
+            The micro-batch's share of the task loss, summed over processes.
         """
         task_loss = self.loss(batch, outputs) / batch.answers
         loss = task_loss if penalty is None else task_loss + penalty
         if loss.requires_grad:
-            # Data-parallel training averages over processes; the sum is wanted.
+            # Data-parallel training averages over processes, but the loss is a sum.
             self._accelerator.backward(loss * self._accelerator.num_processes)
         elif self._accelerator.num_processes > 1:
             raise UserError(
@@ -167,12 +167,12 @@ class TrainingPasses:
             )
         return self.total(task_loss.detach()).cpu()
 
-    def own(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+    def local_share(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         """This process's share of some items."""
         return samples[self._accelerator.process_index :: self._accelerator.num_processes]
 
     def largest(self, tensor: Tensor) -> Tensor:
-        """Largest of a single number over processes."""
+        """Maximum over processes of a tensor with one element."""
         gathered: Tensor = self._accelerator.gather(tensor.reshape(1))
         return gathered.max()
 
@@ -181,55 +181,55 @@ class TrainingPasses:
         summed: Tensor = self._accelerator.reduce(tensor, "sum")
         return summed
 
-    def _items(self, stage: Stage, steps: Iterable[int]) -> Iterator[Sample]:
-        """What this process will see of a stage."""
+    def _local_items(self, stage: Stage, steps: Iterable[int]) -> Iterator[Sample]:
+        """The items that this process trains on in some steps of a stage."""
         for step in steps:
-            for samples in self._shares(stage.recipe or self._recipe, self._drawn(stage, step)):
+            for samples in self._local_micro_batches(stage.recipe or self._recipe, self._draw(stage, step)):
                 yield from samples
 
-    def _drawn(self, stage: Stage, step: int) -> list[Sample]:
-        """The instances of one optimiser step."""
+    def _draw(self, stage: Stage, step: int) -> list[Sample]:
+        """The items of one optimiser step, over all processes."""
         return stage.stream.batch(step, (stage.recipe or self._recipe).batch_size)
 
-    def _composes(self, recipe: RecipeConfig) -> bool:
+    def _orders_by_length(self, recipe: RecipeConfig) -> bool:
         """Whether items may be moved between the micro-batches of a step, over accumulation and processes."""
         return self._may_compose and recipe.gradient_accumulation * self._accelerator.num_processes > 1
 
-    def _shares(self, recipe: RecipeConfig, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+    def _local_micro_batches(self, recipe: RecipeConfig, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
         """This process's items of every micro-batch of one optimiser step."""
         size = len(samples) // recipe.gradient_accumulation
         rank, world = self._accelerator.process_index, self._accelerator.num_processes
-        if self._composes(recipe):
-            samples = by_length(samples, self._lengths(recipe, samples), recipe.gradient_accumulation)
-            own = size // world
-            for start in range(rank * own, len(samples), size):
-                yield samples[start : start + own]
+        if self._orders_by_length(recipe):
+            samples = order_by_length(samples, self._lengths(recipe, samples), recipe.gradient_accumulation)
+            share = size // world
+            for start in range(rank * share, len(samples), size):
+                yield samples[start : start + share]
             return
         for start in range(0, len(samples), size):
             yield samples[start + rank : start + size : world]
 
     def _lengths(self, recipe: RecipeConfig, samples: Sequence[Sample]) -> list[int]:
-        """In tokens; of several processes, none opens the others' pictures to know."""
+        """Lengths in tokens; estimates with several processes, so that no process opens the pictures of others."""
         if self._accelerator.num_processes > 1:
-            return [self._encoder.estimated_length(one) for one in samples]
-        return [one.length for one in self._examples(samples, recipe)]
+            return [self._encoder.estimated_length(sample) for sample in samples]
+        return [example.length for example in self._encode(samples, recipe)]
 
-    def _trained(self, recipe: RecipeConfig, samples: Sequence[Sample]) -> int:
-        """Tokens of a step that the loss is taken on."""
+    def _count_trained_tokens(self, recipe: RecipeConfig, samples: Sequence[Sample]) -> int:
+        """Number of tokens of a step that have a loss."""
         if self._accelerator.num_processes > 1:
-            return sum(self._encoder.trained(one, recipe.train_on, recipe.train_after_end) for one in samples)
-        return sum(one.trained for one in self._examples(samples, recipe))
+            return sum(self._encoder.trained(sample, recipe.train_on, recipe.train_after_end) for sample in samples)
+        return sum(example.trained for example in self._encode(samples, recipe))
 
-    def _examples(self, samples: Sequence[Sample], recipe: RecipeConfig) -> list[Example]:
-        found = [self._encoder.example(one, recipe.train_on, recipe.train_after_end) for one in samples]
+    def _encode(self, samples: Sequence[Sample], recipe: RecipeConfig) -> list[Example]:
+        examples = [self._encoder.example(sample, recipe.train_on, recipe.train_after_end) for sample in samples]
         limit = longest_allowed(self._model.config, recipe)
-        for sample, one in zip(samples, found, strict=True):
-            if limit is not None and one.length > limit:
+        for sample, example in zip(samples, examples, strict=True):
+            if limit is not None and example.length > limit:
                 raise UserError(
-                    f"Item '{sample.id}' has {one.length} tokens, more than {limit}, the model's context or "
+                    f"Item '{sample.id}' has {example.length} tokens, more than {limit}, the model's context or "
                     "recipe.max_length."
                 )
-        return found
+        return examples
 
     def _collate(
         self,
@@ -239,13 +239,13 @@ class TrainingPasses:
         share: float,
         trained: int,
     ) -> Batch:
-        """One micro-batch; picture features, where there are any, stand in for its pixels."""
-        inputs = self._moved(batch_examples(examples, self._encoder.pad_id, without=PIXELS if features else ()))
+        """One micro-batch; picture features, if there are any, replace its pixels."""
+        inputs = self._to_device(batch_examples(examples, self._encoder.pad_id, without=PIXELS if features else ()))
         labels_BA = inputs.pop("labels")
-        lengths = [one.prompt.length for one in examples]
+        lengths = [example.prompt.length for example in examples]
         return Batch({**inputs, **features}, labels_BA, samples, lengths, share, trained)
 
-    def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _to_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {key: value.to(self._accelerator.device) for key, value in tensors.items()}
 
     def _autocast(self) -> torch.autocast:

@@ -23,22 +23,22 @@ from forgetbench.training.data_digest import DataDigests
 
 @dataclass(frozen=True)
 class Stage:
-    """One target set, mixed with auxiliary data, for a number of steps."""
+    """One target dataset, mixed with auxiliary data, for a number of steps."""
 
     target: str
     stream: MixedStream
     steps: int
     data_digest: str
     recipe: RecipeConfig | None = None
-    """The run's, with what this stage changes; None for the run's as it is."""
+    """The recipe of the run with this stage's changes; None: the recipe of the run."""
     labels: Sequence[str] = ()
-    """The labels that the target set teaches; none if its answers are open-ended."""
+    """Labels of the target dataset; empty if its answers are open-ended."""
     items: Sequence[Sample] = ()
-    """Of the target set, without those that are mixed in or replayed."""
+    """Items of the target dataset, without mixed-in or replayed items."""
 
 
 def plan_stages(config: FinetuneConfig, catalogue: Catalogue, without: Container[Sample] = ()) -> list[Stage]:
-    """Read the training data and lay out every stage; `data.training: none` has stages of no steps.
+    """Read the training data and plan every stage; with `data.training: none` stages have 0 steps.
 
     Args:
         config: of the run.
@@ -52,32 +52,38 @@ def plan_stages(config: FinetuneConfig, catalogue: Catalogue, without: Container
 
     @cache
     def items(name: str) -> list[WeightedSet]:
-        return [_less(one, without) for one in _weighted(catalogue.leaves(name))]
+        return [_drop_items(dataset, without) for dataset in _read_leaves(catalogue.leaves(name))]
 
-    own = [items(name) for name in config.data.sets]
+    sets_by_stage = [items(name) for name in config.data.sets]
     recipes = [stage_recipe(config.recipe, stage) for stage in config.data.stages]
     steps = [
-        stage.steps or _whole_steps(stage.epochs, one, recipe)
-        for stage, one, recipe in zip(config.data.stages, own, recipes, strict=True)
+        stage.steps or _n_steps(stage.epochs, sets, recipe)
+        for stage, sets, recipe in zip(config.data.stages, sets_by_stage, recipes, strict=True)
     ]
     if config.data.training is Training.joint:
-        joined = [replace(part, weight=part.weight * n) for one, n in zip(own, steps, strict=True) for part in one]
-        own, recipes, steps = [_merged(joined)], [config.recipe], [sum(steps)]
+        joined = [
+            replace(part, weight=part.weight * n) for sets, n in zip(sets_by_stage, steps, strict=True) for part in sets
+        ]
+        sets_by_stage, recipes, steps = [_merge_duplicates(joined)], [config.recipe], [sum(steps)]
     elif config.data.training is Training.none:
         steps = [0] * len(steps)
     stages, digests = list[Stage](), DataDigests(Path(config.outputs) / ".cache" / "pictures")
-    for number, (name, target, recipe, length) in enumerate(zip(config.data.targets, own, recipes, steps, strict=True)):
+    for number, (name, target, recipe, length) in enumerate(
+        zip(config.data.targets, sets_by_stage, recipes, steps, strict=True)
+    ):
         seed = config.seed * 1000 + number
-        before = [part for names in (recipe.replay.earlier, config.data.sets[:number]) for part in _all(items, names)]
-        target_sets = [*target, *replayed(before, target, recipe.replay.samples, seed)]
-        auxiliary = _mixed(items, recipe.mix)
-        samples = [sample for one in target for sample in one.samples]
+        before = [
+            part for names in (recipe.replay.earlier, config.data.sets[:number]) for part in _sets_named(items, names)
+        ]
+        target_sets = [*target, *replay_sets(before, target, recipe.replay.samples, seed)]
+        auxiliary = _auxiliary_sets(items, recipe.mix)
+        samples = [sample for dataset in target for sample in dataset.samples]
         stages.append(
             Stage(
                 target=name,
                 stream=MixedStream(target_sets, auxiliary, recipe.mix.ratio, seed),
                 steps=length,
-                data_digest=digests.of([*target_sets, *auxiliary, *read]),
+                data_digest=digests.digest([*target_sets, *auxiliary, *read]),
                 recipe=recipe,
                 labels=task_labels(samples),
                 items=samples,
@@ -87,74 +93,82 @@ def plan_stages(config: FinetuneConfig, catalogue: Catalogue, without: Container
 
 
 def read_sets(method: Method, catalogue: Catalogue) -> dict[str, list[Sample]]:
-    """Training items of the sets that a method reads, by the name it gives."""
+    """Training items of the datasets that a method reads, by the method's name for them."""
     return {
-        name: [sample for one in _weighted(catalogue.leaves(name)) for sample in one.samples] for name in method.reads()
+        name: [sample for dataset in _read_leaves(catalogue.leaves(name)) for sample in dataset.samples]
+        for name in method.reads()
     }
 
 
-def replayed(earlier: Sequence[WeightedSet], target: Sequence[WeightedSet], count: int, seed: int) -> list[WeightedSet]:
-    """Random items of each earlier task, drawn as often as if they were appended to the target's items.
+def replay_sets(
+    earlier: Sequence[WeightedSet], target: Sequence[WeightedSet], count: int, seed: int
+) -> list[WeightedSet]:
+    """Random items of each earlier task, weighted as if they were appended to the target's items.
 
     Args:
-        earlier: a set per task.
-        target: the stage's own data.
+        earlier: one dataset per task.
+        target: the target data of the stage.
         count: items per task.
         seed: of the draw.
     """
-    per_item = sum(one.weight for one in target) / sum(len(one.samples) for one in target)
-    found = []
-    for number, one in enumerate(earlier if count else ()):
-        drawn = np.random.default_rng([seed, 4, number]).permutation(len(one.samples))[:count]
-        samples = [one.samples[place] for place in sorted(drawn)]
-        found.append(WeightedSet(f"{one.name} (replayed)", samples, per_item * len(samples)))
-    return found
+    per_item = sum(dataset.weight for dataset in target) / sum(len(dataset.samples) for dataset in target)
+    drawn_sets = []
+    for number, dataset in enumerate(earlier if count else ()):
+        drawn = np.random.default_rng([seed, 4, number]).permutation(len(dataset.samples))[:count]
+        samples = [dataset.samples[place] for place in sorted(drawn)]
+        drawn_sets.append(WeightedSet(f"{dataset.name} (replayed)", samples, per_item * len(samples)))
+    return drawn_sets
 
 
-def _whole_steps(epochs: float | None, own: Sequence[WeightedSet], recipe: RecipeConfig) -> int:
+def _n_steps(epochs: float | None, sets: Sequence[WeightedSet], recipe: RecipeConfig) -> int:
     if epochs is None:
         return recipe.steps
-    return max(1, math.ceil(epochs * sum(len(one.samples) for one in own) / recipe.batch_size))
+    return max(1, math.ceil(epochs * sum(len(dataset.samples) for dataset in sets) / recipe.batch_size))
 
 
-def _all(items: Callable[[str], list[WeightedSet]], names: Sequence[str]) -> list[WeightedSet]:
-    return [one for name in names for one in items(name)]
+def _sets_named(items: Callable[[str], list[WeightedSet]], names: Sequence[str]) -> list[WeightedSet]:
+    return [dataset for name in names for dataset in items(name)]
 
 
-def _mixed(items: Callable[[str], list[WeightedSet]], mix: MixConfig) -> list[WeightedSet]:
-    return [replace(one, weight=one.weight * weight) for name, weight in mix.weights.items() for one in items(name)]
+def _auxiliary_sets(items: Callable[[str], list[WeightedSet]], mix: MixConfig) -> list[WeightedSet]:
+    return [
+        replace(dataset, weight=dataset.weight * weight)
+        for name, weight in mix.weights.items()
+        for dataset in items(name)
+    ]
 
 
-def _merged(sets: Sequence[WeightedSet]) -> list[WeightedSet]:
-    """A set that several tasks share once, with their weights added."""
-    found: dict[str, WeightedSet] = {}
-    for one in sets:
-        weight = found[one.name].weight + one.weight if one.name in found else one.weight
-        found[one.name] = replace(one, weight=weight)
-    return list(found.values())
+def _merge_duplicates(sets: Sequence[WeightedSet]) -> list[WeightedSet]:
+    """Each dataset once; the weights of duplicates are added."""
+    by_name: dict[str, WeightedSet] = {}
+    for dataset in sets:
+        weight = by_name[dataset.name].weight + dataset.weight if dataset.name in by_name else dataset.weight
+        by_name[dataset.name] = replace(dataset, weight=weight)
+    return list(by_name.values())
 
 
-def _weighted(leaves: Sequence[Leaf]) -> list[WeightedSet]:
+def _read_leaves(leaves: Sequence[Leaf]) -> list[WeightedSet]:
     return [WeightedSet(leaf.manifest.name, load_samples(leaf.manifest, leaf.split), leaf.weight) for leaf in leaves]
 
 
-def _less(one: WeightedSet, without: Container[Sample]) -> WeightedSet:
-    samples = [sample for sample in one.samples if sample not in without] if without else one.samples
+def _drop_items(dataset: WeightedSet, without: Container[Sample]) -> WeightedSet:
+    samples = [sample for sample in dataset.samples if sample not in without] if without else dataset.samples
     if not samples:
-        raise UserError(f"{one.name}: no item is short enough to train on; raise recipe.max_length.")
-    return replace(one, samples=samples)
+        raise UserError(f"{dataset.name}: no item is short enough to train on; raise recipe.max_length.")
+    return replace(dataset, samples=samples)
 
 
 def check_pictures(config: FinetuneConfig, stages: Sequence[Stage]) -> None:
-    """Refuse parts that only pictures train where no item shows one.
+    """Refuse to train parts that only pictures reach if no item shows a picture.
 
     Raises:
-        UserError: a stage trains such parts alone without a picture, or all stages train some without one.
+        UserError: one stage without pictures trains only these parts, or every stage trains some of them without
+            pictures.
     """
-    blind = {number: parts for number, stage in enumerate(stages) if (parts := _blind_parts(config, stage))}
-    for number, parts in blind.items():
+    unreached = {number: parts for number, stage in enumerate(stages) if (parts := _unreached_parts(config, stage))}
+    for number, parts in unreached.items():
         recipe = stages[number].recipe or config.recipe
-        if set(parts) == set(recipe.parts) or len(blind) == len(stages):
+        if set(parts) == set(recipe.parts) or len(unreached) == len(stages):
             raise UserError(
                 f"recipe.parts trains {' and '.join(parts)}, but no item of '{stages[number].target}', nor of what is "
                 "mixed in or replayed, shows a picture: nothing there would be trained. Use recipe.parts=[language] "
@@ -162,9 +176,13 @@ def check_pictures(config: FinetuneConfig, stages: Sequence[Stage]) -> None:
             )
 
 
-def _blind_parts(config: FinetuneConfig, stage: Stage) -> list[str]:
-    """The parts that a stage would train and that its items do not reach."""
+def _unreached_parts(config: FinetuneConfig, stage: Stage) -> list[str]:
+    """The parts that a stage trains although none of its items reaches them."""
     parts = [part for part in (stage.recipe or config.recipe).parts if part_word(part).part in SEEING_PARTS]
-    if not parts or not stage.steps or any(sample.images for one in stage.stream.drawn for sample in one.samples):
+    if (
+        not parts
+        or not stage.steps
+        or any(sample.images for dataset in stage.stream.drawn for sample in dataset.samples)
+    ):
         return []
     return parts

@@ -1,4 +1,4 @@
-"""Make a model ready to train: attach the method, choose what is free, count it."""
+"""Prepare a model for training: attach the method, choose the trainable parameters, count them."""
 
 from __future__ import annotations
 
@@ -16,63 +16,65 @@ from forgetbench.models.precision import widen
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What trains."""
+class PreparedModel:
+    """The trainable parameters of a run."""
 
     audit: TrainableAudit
-    """Over all stages, read from the model."""
-    free: Sequence[frozenset[str]]
-    """Names of what each stage trains."""
+    """Counts over all stages, read from the model."""
+    trainable_by_stage: Sequence[frozenset[str]]
+    """Names of the parameters that each stage trains."""
 
 
-def prepare(model: Any, recipes: Sequence[RecipeConfig], method: Method, seed: int) -> Prepared:
-    """Attach the method and free exactly what the recipes of the stages name, less what the method keeps frozen.
+def prepare(model: Any, recipes: Sequence[RecipeConfig], method: Method, seed: int) -> PreparedModel:
+    """Attach the method and free the parameters that the stages' recipes name, without those that the method freezes.
 
-    What trains, or is changed by the method, is held in fp32 from here on, however wide the model was loaded. A part
-    that the method adapts keeps its own weights frozen and trains the added ones.
+    Parameters that train or that the method changes become fp32, whatever the precision of the loaded model. In a part
+    that the method adapts, the base weights stay frozen and the added weights train.
 
     Args:
         model: on its base weights.
         recipes: one per stage.
         method: of the run.
-        seed: of the adapters, and of what the method draws.
+        seed: of the adapters and of the random numbers of the method.
 
     Raises:
-        UserError: nothing trains, or a part that a recipe names does not.
+        UserError: nothing trains, or a part that a recipe names has no trainable parameter.
     """
     known = set(map(id, model.parameters()))
     torch.manual_seed(seed)
     method.attach(model, len(recipes))
-    free = []
+    trainable = []
     for recipe in recipes:
-        free.append(_free(model, recipe, method, seed, known))
-        trains = {word_of(name, recipe.parts) for name, one in model.named_parameters() if one.requires_grad}
+        trainable.append(_choose_trainable(model, recipe, method, seed, known))
+        trains = {
+            word_of(name, recipe.parts) for name, parameter in model.named_parameters() if parameter.requires_grad
+        }
         if without_gradient := set(recipe.parts) - trains:
             raise UserError(
                 f"recipe.parts={list(recipe.parts)}: nothing trains in {', '.join(sorted(without_gradient))}."
             )
-    free_in_any = frozenset().union(*free)
-    moved = free_in_any | set(method.changed(model))
+    trainable_in_any = frozenset().union(*trainable)
+    moved = trainable_in_any | set(method.changed(model))
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in free_in_any)
-        if name in moved:  # steps of training are too small for bf16
+        parameter.requires_grad_(name in trainable_in_any)
+        if name in moved:  # bf16 would lose the small steps of training
             widen([parameter])
     if any(recipe.gradient_checkpointing for recipe in recipes):
-        # The kind that needs no gradient at a layer's input, so what is asked of the embeddings for it is undone.
+        # Non-reentrant checkpointing needs no gradient at a layer's input: undo the hook on the embeddings.
         model.activation_checkpointing_enable({"use_reentrant": False})
         model.disable_input_require_grads()
-    return Prepared(audit(model, [word for recipe in recipes for word in recipe.parts]), free)
+    return PreparedModel(audit(model, [word for recipe in recipes for word in recipe.parts]), trainable)
 
 
-def _free(model: Any, recipe: RecipeConfig, method: Method, seed: int, known: set[int]) -> frozenset[str]:
-    """Free what one stage trains, and nothing else; its names."""
+def _choose_trainable(model: Any, recipe: RecipeConfig, method: Method, seed: int, known: set[int]) -> frozenset[str]:
+    """Free exactly the parameters that one stage trains; returns their names."""
     choose_trainable(model, recipe.parts, recipe.language_last_layers)
     for name, parameter in model.named_parameters():
         if id(parameter) in known and word_of(name, method.adapted_parts()):
             parameter.requires_grad_(False)
-    free = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    kept = set(method.frozen(model, free, seed))
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    kept = set(method.frozen(model, trainable, seed))
     for name, parameter in model.named_parameters():
         if name in kept:
             parameter.requires_grad_(False)
-    return frozenset(free) - kept
+    return frozenset(trainable) - kept

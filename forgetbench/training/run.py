@@ -1,4 +1,4 @@
-"""One run's folder: start it or take it up again, train, keep checkpoints and train.csv."""
+"""Train in the folder of one run: start or resume, write checkpoints and train.csv."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from forgetbench.terminal.progress import progress
 from forgetbench.training.interruption import DelayedSignals, ResumeClock
 from forgetbench.training.loop import Resume, StepReport, Trainer
 from forgetbench.training.plan import Stage
-from forgetbench.training.tracking import tracked
+from forgetbench.training.tracking import connect_tracker
 
 
 class Watch(Protocol):
@@ -35,19 +35,19 @@ class Watch(Protocol):
 
     @property
     def steps(self) -> Collection[int]:
-        """After which it looks; all of them are checkpoints."""
+        """The steps after which it looks; all of them are checkpoints."""
 
     def look(self, step: int) -> bool:
-        """Look at every checkpoint up to a step that is due; whether training is to end here, in all processes.
+        """Look at every due checkpoint up to a step; True, in all processes, if training must end here.
 
-        What was seen before costs next to nothing, so that a run that was killed is looked at as if it had not been.
+        Results of earlier looks are reused, so that a killed run ends as if it had not been killed.
         """
 
     def numbers(self, step: int) -> Mapping[str, float]:
-        """What the look at a step saw, for a tracker; empty in processes other than the main one."""
+        """The numbers of the look at a step, for a tracker; empty outside the main process."""
 
     def end(self) -> None:
-        """Called when training is over, before what a resumed run would need is removed; in the main process only."""
+        """Called in the main process when training is over, before the resume point is removed."""
 
 
 def train(
@@ -60,10 +60,10 @@ def train(
     resume_minutes: float = 5.0,
     watch: Watch | None = None,
 ) -> float:
-    """Train to the last step that is kept, from the newest resume point if there is one.
+    """Train to the last step in `keep`, from the newest resume point if there is one.
 
-    A signal that asks the process to stop is heeded after the step: a resume point is written first. Where the last
-    step that is kept is not the end of the last stage, a resume point stays there.
+    A signal that asks the process to stop takes effect after the step, when a resume point is written. If the last step
+    in `keep` is not the end of the last stage, its resume point stays.
 
     Args:
         folder: the run's folder.
@@ -71,14 +71,14 @@ def train(
         stages: what to train on.
         keep: steps to checkpoint, ascending; the last one ends this call.
         meta: stored in every checkpoint; its `config` is what a tracker shows.
-        tracker: where each step's numbers go besides train.csv.
+        tracker: gets each step's numbers, as train.csv does.
         resume_minutes: between resume points; 0 writes one after every step.
         watch: may end training at a checkpoint.
 
     Returns:
         Seconds that the steps of this process took.
     """
-    resume = _left(folder, keep, [0, *accumulate(stage.steps for stage in stages)])
+    resume = _find_resume(folder, keep, [0, *accumulate(stage.steps for stage in stages)])
     total, done, seconds = sum(stage.steps for stage in stages), resume.point.step if resume else 0, 0.0
     ended = watch is not None and watch.look(done)
     if not ended and done < keep[-1]:
@@ -104,14 +104,14 @@ def _train(
     watch: Watch | None,
     resume: Resume | None,
 ) -> tuple[float, bool]:
-    """The steps that are left, and what they leave; the seconds that they took, and whether the watch ended them."""
+    """Train the remaining steps; returns the seconds that they took, and whether the watch ended training."""
     done, seconds = resume.point.step if resume else 0, 0.0
     main, total = trainer.accelerator.is_main_process, sum(stage.steps for stage in stages)
     with (
         DelayedSignals() as signals,
         progress(f"training {folder}", keep[-1], "steps", done) as advance,
-        tracked(tracker if main else Tracker.none, folder, meta.get("config", {})) as connection,
-        TrainLog(folder / "train.csv", trainer.words(stages), done, main) as log,
+        connect_tracker(tracker if main else Tracker.none, folder, meta.get("config", {})) as connection,
+        TrainLog(folder / "train.csv", trainer.trained_parts(stages), done, main) as log,
     ):
         for report in trainer.run(stages, resume):
             connection.log(report.step, log.add(report))
@@ -119,13 +119,13 @@ def _train(
             seconds += report.seconds
             if report.step in keep:
                 _save(folder, trainer, report, meta)
-            came, (is_due,) = signals.waiting(trainer.accelerator, main and clock.is_due())
-            # With a watch after the last step, too: a kill may come while it looks.
+            received, (is_due,) = signals.pending(trainer.accelerator, main and clock.is_due())
+            # With a watch also after the last step: a kill may come while it looks.
             goes_on = watch is not None or report.step != total
-            if goes_on and (report.step in keep or is_due or came):
+            if goes_on and (report.step in keep or is_due or received):
                 with clock.writing():
                     _save_resume(folder, trainer, report.step)
-                signals.act(came)
+                signals.deliver(received)
             if watch and report.step in watch.steps:
                 ended = watch.look(report.step)
                 connection.log_scores(report.step, watch.numbers(report.step))
@@ -137,14 +137,14 @@ def _train(
 
 
 def _save(folder: Path, trainer: Trainer, report: StepReport, meta: Mapping[str, Any]) -> None:
-    """Write a checkpoint; sliced tensors need every process."""
+    """Write a checkpoint; all processes must call it, as tensors may be sliced."""
     delta = trainer.delta()
     if trainer.accelerator.is_main_process:
         save_checkpoint(folder, report.step, delta, {**meta, "stage": report.stage})
 
 
 def _save_resume(folder: Path, trainer: Trainer, step: int) -> None:
-    """Write a resume point, and go on together: no process may end while the main one writes."""
+    """Write a resume point; all processes wait, as none may end while the main process writes."""
     point = trainer.resume_point(step)
     if trainer.accelerator.is_main_process:
         save_resume(folder, point)
@@ -152,16 +152,16 @@ def _save_resume(folder: Path, trainer: Trainer, step: int) -> None:
 
 
 def is_finished(folder: Path, keep: Sequence[int]) -> bool:
-    """Whether every checkpoint of the run is there."""
-    return all(_has(folder, step) for step in keep)
+    """Whether every checkpoint of the run is stored."""
+    return all(_has_checkpoint(folder, step) for step in keep)
 
 
-def _has(folder: Path, step: int) -> bool:
+def _has_checkpoint(folder: Path, step: int) -> bool:
     return (folder / "checkpoints" / step_name(step) / "meta.json").is_file()
 
 
-def _left(folder: Path, keep: Sequence[int], ends: Sequence[int]) -> Resume | None:
-    """Where the run stopped; None if it starts anew, or if a checkpoint on the way there is gone.
+def _find_resume(folder: Path, keep: Sequence[int], ends: Sequence[int]) -> Resume | None:
+    """State of an earlier process; None if there is none, or if an earlier checkpoint is missing.
 
     Args:
         folder: the run's folder.
@@ -173,7 +173,7 @@ def _left(folder: Path, keep: Sequence[int], ends: Sequence[int]) -> Resume | No
         if any((folder / "resume").glob("step_*/*")):
             say(f"{folder}: its resume point is of an earlier version of forgetbench, so training starts anew.")
         return None
-    if gone := [step_name(step) for step in keep if step <= point.step and not _has(folder, step)]:
+    if gone := [step_name(step) for step in keep if step <= point.step and not _has_checkpoint(folder, step)]:
         say(f"{folder}: its checkpoint {gone[0]} is gone, so training starts anew.")
         return None
     say(f"{folder}: training goes on after step {point.step}.")
@@ -194,23 +194,25 @@ class TrainLog:
     MEASURED = ("samples_per_s", "tokens_per_s", "peak_memory_mb")
 
     def __init__(self, path: Path, parts: Sequence[str], after: int, writes: bool) -> None:
-        """Keep the rows up to step `after` of an earlier process; later steps will be made again."""
+        """Keep the rows of an earlier process up to step `after`; later steps will be repeated."""
         self._parts, self._path = parts, path
         header = ["step", "stage", "loss", *(f"lr_{part}" for part in parts), "grad_norm", *self.MEASURED]
         self._file: TextIO | None = None
         if not writes:
             return
-        kept: list[list[str]] = []
+        kept_rows: list[list[str]] = []
         if after and path.is_file():
             with path.open(newline="") as file:
                 # A line that a kill cut short lacks columns.
-                kept = [row for row in list(csv.reader(file))[1:] if len(row) == len(header) and int(row[0]) <= after]
+                kept_rows = [
+                    row for row in list(csv.reader(file))[1:] if len(row) == len(header) and int(row[0]) <= after
+                ]
         with replacing(path) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([header, *kept])
+            csv.writer(file).writerows([header, *kept_rows])
         self._file = path.open("a", newline="", buffering=1)
 
     def __enter__(self) -> TrainLog:
-        """The log, open for rows."""
+        """Return the log."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -219,7 +221,7 @@ class TrainLog:
             self._file.close()
 
     def add(self, report: StepReport) -> dict[str, float]:
-        """Append one step; its numbers by column."""
+        """Append one step; returns its numbers by column."""
         if self._file is None:
             return {}
         measured = (report.samples / report.seconds, report.tokens / report.seconds, peak_memory_mb())

@@ -44,16 +44,16 @@ def checkpoint_steps(config: CheckpointConfig, stages: Sequence[int]) -> list[in
 
 
 def first_steps(total: int, share: float) -> int:
-    """How many of `total` steps are a share of them: at least one."""
+    """A share of `total` steps as a number of steps, at least 1."""
     return min(total, max(1, round(share * total)))
 
 
-def look_steps(guard: GuardConfig, checkpoints: Sequence[int]) -> list[int]:
-    """The steps after which a guarded run is asked, ascending; the last step of training is always among them.
+def guard_steps(guard: GuardConfig, checkpoints: Sequence[int]) -> list[int]:
+    """The steps after which the guard looks, ascending; the last step of training is always among them.
 
     Args:
         guard: every n steps, or at every checkpoint.
-        checkpoints: steps that are kept without it.
+        checkpoints: steps that the run keeps without a guard.
     """
     if not guard.is_on or not checkpoints:
         return []
@@ -62,14 +62,14 @@ def look_steps(guard: GuardConfig, checkpoints: Sequence[int]) -> list[int]:
 
 
 def kept_steps(config: FinetuneConfig, stages: Sequence[int]) -> list[int]:
-    """The steps that a run keeps, ascending: its checkpoints, and where its guard looks.
+    """The steps that a run keeps, ascending: its checkpoints, and those at which its guard looks.
 
     Args:
         config: of the run.
         stages: steps of each stage.
     """
     checkpoints = checkpoint_steps(config.recipe.checkpoints, stages)
-    return sorted({*checkpoints, *look_steps(config.guard, checkpoints)})
+    return sorted({*checkpoints, *guard_steps(config.guard, checkpoints)})
 
 
 def log_spaced(count: int, total: int) -> list[int]:

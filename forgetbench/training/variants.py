@@ -1,7 +1,7 @@
-"""Apply an operation to trained checkpoints: each result is kept beside its checkpoint as a variant of it.
+"""Apply an operation to trained checkpoints: each result is stored beside its checkpoint, as a variant of it.
 
-Adapters are merged first, so that every operation sees plain weights. In a variant the adapters add nothing: they stay
-as they are before training, and the layers below them hold the result.
+Adapters are merged first, so that every operation gets plain weights. In a variant the adapters have their initial
+values and add nothing; the layers below them hold the result.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAGNITUDE = ".lora_magnitude_vector."
 
 @dataclass(frozen=True)
 class MergedWeights:
-    """A checkpoint as plain weights."""
+    """A checkpoint as plain weights, adapters merged."""
 
     base: Mapping[str, Tensor]
     """w0 of every tensor that training changed, by live name."""
@@ -34,7 +34,7 @@ class MergedWeights:
 
 
 class OperationContext:
-    """One loaded model, on which checkpoints are taken apart."""
+    """One loaded model, which turns checkpoints into plain weights and back."""
 
     passes: Passes
     """Of the same model, on the run's training data."""
@@ -44,12 +44,12 @@ class OperationContext:
 
         Args:
             model: on its base weights.
-            method: that the runs were trained with.
-            stages: of the runs.
+            method: with which the runs were trained.
+            stages: number of stages of the runs.
             seed: of the runs; adapters are drawn from it.
 
         Raises:
-            UserError: what the method added cannot be merged.
+            UserError: the weights that the method added cannot be merged.
         """
         torch.manual_seed(seed)
         known = set(map(id, model.parameters()))
@@ -61,14 +61,14 @@ class OperationContext:
             )
         self.model = model
         self._live: dict[str, nn.Parameter] = dict(model.named_parameters())
-        self._added = {name for name, one in self._live.items() if id(one) not in known}
-        for _, layer in self._adapted():
+        self._added = {name for name, parameter in self._live.items() if id(parameter) not in known}
+        for _, layer in self._adapter_layers():
             layer.enable_adapters(False)  # DoRA would scale every weight that an operation tries
-        model.requires_grad_(True)  # injecting adapters has frozen all of it
+        model.requires_grad_(True)  # adding adapters has frozen the model
         self._untrained = {name: self._live[name].detach().clone() for name in self._added}
 
     @torch.no_grad()
-    def dense(self, delta: Mapping[str, Tensor]) -> MergedWeights:
+    def merged_weights(self, delta: Mapping[str, Tensor]) -> MergedWeights:
         """A checkpoint's changed tensors, adapters merged; the model is on its base weights before and after.
 
         Raises:
@@ -81,7 +81,7 @@ class OperationContext:
         base = {name: self._live[name].detach().clone() for name in plain}
         for name, value in delta.items():
             self._live[name].copy_(value)
-        for name, layer in self._adapted():
+        for name, layer in self._adapter_layers():
             weight = layer.get_base_layer().weight
             base.setdefault(name, weight.detach().clone())
             layer.merge()
@@ -92,14 +92,14 @@ class OperationContext:
 
     @torch.no_grad()
     def delta(self, changed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Plain weights as a checkpoint's tensors: DoRA's magnitudes follow the weights that they scale."""
-        found = dict(changed)
+        """Plain weights as tensors of a checkpoint; DoRA's magnitudes are computed from the weights that they scale."""
+        tensors = dict(changed)
         for name in self._added:
             layer, magnitude, _ = name.partition(_MAGNITUDE)
             weight = f"{layer}.base_layer.weight"
             if magnitude and weight in changed:
-                found[name] = torch.linalg.norm(changed[weight], dim=1)
-        return found
+                tensors[name] = torch.linalg.norm(changed[weight], dim=1)
+        return tensors
 
     @torch.no_grad()
     def restore(self, base: Mapping[str, Tensor]) -> None:
@@ -110,8 +110,8 @@ class OperationContext:
     def _shape(self, name: str) -> torch.Size | None:
         return self._live[name].shape if name in self._live else None
 
-    def _adapted(self) -> Iterator[tuple[str, Any]]:
-        """(Name of the weight below, layer) of every layer with an adapter."""
+    def _adapter_layers(self) -> Iterator[tuple[str, Any]]:
+        """(Name of its base weight, layer) of every layer with an adapter."""
         if self._added:
             from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -121,12 +121,12 @@ class OperationContext:
 
 
 def trained_checkpoints(folder: Path, steps: Sequence[int]) -> list[Checkpoint]:
-    """A run's trained checkpoints at the given steps; the last one if none is given.
+    """A run's trained checkpoints at the given steps; the last checkpoint if no step is given.
 
     Raises:
-        UserError: there is no such checkpoint, or which one is the last is open.
+        UserError: there is no such checkpoint, or no step is given and training is not finished.
     """
-    trained = [one for one in list_checkpoints(folder) if one.path and not one.variant]
+    trained = [checkpoint for checkpoint in list_checkpoints(folder) if checkpoint.path and not checkpoint.variant]
     if not trained:
         raise UserError(f"{folder} has no checkpoint; train it first (`forgetbench finetune name={folder.name} ...`).")
     if not steps and (folder / "resume").exists():
@@ -149,32 +149,32 @@ def make_variants(
     Args:
         folder: the run's folder.
         checkpoints: of the run.
-        operation: what to do with each.
+        operation: to apply to each.
         operation_context: with the run's model.
         others: further runs of the same base, for operations that merge several.
-        merged: digests of their checkpoints.
+        merged: digests of the checkpoints in `others`.
     """
     for checkpoint in checkpoints:
-        origin = _origin(operation, checkpoint, merged)
-        dense = operation_context.dense(checkpoint.delta())
+        origin = _provenance(operation, checkpoint, merged)
+        merged_weights = operation_context.merged_weights(checkpoint.delta())
         trained = Trained(
             model=operation_context.model,
-            base=dense.base,
-            tuned=dense.tuned,
-            others=[one.tuned for one in others],
-            others_base={name: value for one in others for name, value in one.base.items()},
+            base=merged_weights.base,
+            tuned=merged_weights.tuned,
+            others=[weights.tuned for weights in others],
+            others_base={name: value for weights in others for name, value in weights.base.items()},
             passes=operation_context.passes,
         )
         for setting, changed in operation.variants(trained):
             meta = {**checkpoint.meta, "variant": _variant(operation, setting), **origin}
             save_checkpoint(folder, checkpoint.step, operation_context.delta(changed), meta)
-        operation_context.restore(dense.base)
+        operation_context.restore(merged_weights.base)
 
 
 def has_variants(folder: Path, checkpoint: Checkpoint, operation: Operation, merged: Sequence[str] = ()) -> bool:
-    """Whether the operation was done to a checkpoint already."""
-    origin = _origin(operation, checkpoint, merged)
-    done = {one.variant for one in list_checkpoints(folder) if origin.items() <= one.meta.items()}
+    """Whether all variants of a checkpoint by this operation are stored already."""
+    origin = _provenance(operation, checkpoint, merged)
+    done = {other.variant for other in list_checkpoints(folder) if origin.items() <= other.meta.items()}
     return {_variant(operation, setting) for setting in operation.settings()} <= done
 
 
@@ -182,7 +182,7 @@ def _variant(operation: Operation, setting: str) -> str:
     return f"{operation.name}:{setting}" if setting else operation.name
 
 
-def _origin(operation: Operation, checkpoint: Checkpoint, merged: Sequence[str]) -> dict[str, Any]:
-    """What decides a variant."""
+def _provenance(operation: Operation, checkpoint: Checkpoint, merged: Sequence[str]) -> dict[str, Any]:
+    """Metadata that identifies a variant: operation, source and merged checkpoints."""
     settings = {**asdict(operation), "checkpoints": [checkpoint.step]}
     return {"operation": settings, "source_digest": checkpoint.digest, "merged_digests": list(merged)}

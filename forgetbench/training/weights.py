@@ -1,7 +1,7 @@
-"""The weights of a run beside those that it started from: what checkpoints hold, and what a resumed run takes back.
+"""The changed weights of a run, for checkpoints and resume points.
 
-Tensors may be sliced over the processes. They are gathered one at a time, which every process takes part in; the main
-process keeps them, whole and in main memory, so that files know nothing of slices.
+Tensors may be sliced over the processes. All processes gather them, one tensor at a time; only the main process keeps
+them, whole and in main memory, so that files never contain slices.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class TrackedWeights:
     """Tensors that a run may change, by live name."""
 
     def __init__(self, model: Any, names: Iterable[str], added: Collection[str]) -> None:
-        """Remember what the tensors are like, without a copy.
+        """Remember fingerprints of the tensors, without a copy.
 
         Args:
             model: on its starting weights, whole.
-            names: what may change, in the same order in every process.
-            added: of these, what is not in the base: a checkpoint needs it even where training has not moved it.
+            names: of the tensors that may change, in the same order in every process.
+            added: names of tensors that the base lacks: a checkpoint needs them even if training has not changed them.
         """
         live = dict(model.named_parameters())
         self._added = added
@@ -31,36 +31,36 @@ class TrackedWeights:
         self._live: Mapping[str, nn.Parameter] = live
 
     def rebind(self, model: Any) -> None:
-        """Go on with the parameters that the model has now that it is spread over the processes."""
+        """Use the parameters that the model has after it was distributed over the processes."""
         self._live = dict(model.named_parameters())
 
-    def delta(self, main: bool) -> dict[str, Tensor]:
-        """Tensors that differ from the start in any bit, and all that was added; none outside the main process."""
-        found = {}
+    def delta(self, on_main: bool) -> dict[str, Tensor]:
+        """Tensors that differ from the start in any bit, and all added tensors; empty outside the main process."""
+        changed = {}
         for name, starting in self._initial_fingerprints.items():
             value = whole(self._live[name].detach())
-            if main and (name in self._added or fingerprint(value) != starting):
-                found[name] = value.cpu()
-        return found
+            if on_main and (name in self._added or fingerprint(value) != starting):
+                changed[name] = value.cpu()
+        return changed
 
     def copies(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """These tensors as they are now, sliced as they are."""
+        """Copies of these tensors as they are now, sliced or whole."""
         return {name: self._live[name].detach().clone() for name in names}
 
     def put(self, values: Mapping[str, Tensor]) -> None:
-        """Overwrite some."""
+        """Overwrite some tensors."""
         for name, value in values.items():
             put(self._live[name], value)
 
 
-def gathered(tensors: Iterable[tuple[str, Tensor]], main: bool) -> dict[str, Tensor]:
-    """Whole tensors in main memory; none outside the main process."""
-    found = {}
+def gather_whole(tensors: Iterable[tuple[str, Tensor]], on_main: bool) -> dict[str, Tensor]:
+    """Whole tensors in main memory; empty outside the main process."""
+    collected = {}
     for name, tensor in tensors:
         value = whole(tensor)
-        if main:
-            found[name] = value.cpu()
-    return found
+        if on_main:
+            collected[name] = value.cpu()
+    return collected
 
 
 def moments(optimiser: Any, optimised: Mapping[str, nn.Parameter]) -> Iterator[tuple[str, Tensor]]:
@@ -72,7 +72,7 @@ def moments(optimiser: Any, optimised: Mapping[str, nn.Parameter]) -> Iterator[t
 
 
 def put_moments(optimiser: Any, optimised: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
-    """Take back what `moments` gave, of parameters that are optimised."""
+    """Restore the output of `moments`, for the parameters that are optimised."""
     for key, value in state.items():
         name, _, moment = key.rpartition("/")
         if name in optimised:

@@ -60,17 +60,17 @@ def points(run: Path) -> dict[str, list[int]]:
 
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
-    return {tag: [one.step for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def test_scoring_gives_tables_and_prints_none_and_its_scores_stand_beside_training(
     outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = forgetbench.eval_matrix(run=outputs / "run", matrix=MATRIX, tracker="tensorboard", threads=1)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "scores.csv, matrix.csv, summary.csv" in said.err
-    assert "best on target" not in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "scores.csv, matrix.csv, summary.csv" in output.err
+    assert "best on target" not in output.err
     assert set(run.matrix["step"]) == {0, 2}
     name = "forgetbench/id_text-id_image/choice"
     expected = {"loss": [1, 2], name: [0, 2], f"{name}/delta": [2], "forgetbench/summary/choice/A_T": [2]}
@@ -89,7 +89,7 @@ def test_a_call_works_inside_a_running_event_loop_and_from_several_threads(outpu
     assert asyncio.run(cell()).folder == outputs / "run"
     with ThreadPoolExecutor(2) as pool:
         refused = [pool.submit(forgetbench.finetune, [f"recpie={seed}"]) for seed in range(2)]
-        assert ["Did you mean recipe?" in str(one.exception()) for one in refused] == [True] * 2
+        assert ["Did you mean recipe?" in str(future.exception()) for future in refused] == [True] * 2
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import forgetbench
 from forgetbench.cli import app
-from forgetbench.commands.report import Options, Page
+from forgetbench.commands.report import Options, WrittenReport
 from forgetbench.compose.points import FailedPoint
 from forgetbench.core.errors import UserError
 from tests.support.answered import FORGETS, KEEPS, answered_run
@@ -47,7 +47,7 @@ def test_tables_are_those_of_the_folder_and_what_is_absent_has_no_rows(outputs: 
     assert set(run.rows["variant"].dropna()) == {"wise_ft-0.5"}
     sweep = forgetbench.show(outputs / "grid")
     assert isinstance(sweep, forgetbench.SweepResult)
-    assert [one.name for one in sweep.runs] == ["high", "low"]
+    assert [run.name for run in sweep.runs] == ["high", "low"]
     assert set(sweep.summary["run"]) == {"high", "low"}
     assert (list(sweep.failed), sweep.seeds.empty, sweep.strategies.empty) == ([], True, True)
 
@@ -103,21 +103,21 @@ def test_functions_and_commands_say_the_same(outputs: Path) -> None:
     assert len(printed.splitlines()) == len(rows) + 1
     none = str(outputs / "none")
     for wrong in (["compare", high, "--margin", "0"], ["show", none], ["report", none]):
-        said = CliRunner().invoke(app, wrong).stderr.splitlines()[-1]
+        message = CliRunner().invoke(app, wrong).stderr.splitlines()[-1]
         function = getattr(forgetbench, wrong[0])
         with pytest.raises(UserError) as refused:
             function(wrong[1], **({"margin": 0} if "--margin" in wrong else {}))
-        assert str(refused.value) == said
+        assert str(refused.value) == message
 
 
 def test_a_report_gives_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Path, Options]] = []
 
-    def make(path: Path, options: Options) -> Page:
+    def make(path: Path, options: Options) -> WrittenReport:
         asked.append((path, options))
-        return Page(path / "report.html", [path / "figures/curves.svg"])
+        return WrittenReport(path / "report.html", [path / "figures/curves.svg"])
 
-    monkeypatch.setattr("forgetbench.commands.report.make", make)
+    monkeypatch.setattr("forgetbench.commands.report.make_report", make)
     monkeypatch.chdir(tmp_path)
     made = forgetbench.report(forgetbench.RunResult(Path("<b>/run")), flips=3, open=True)
     assert asked == [(Path("<b>/run"), Options(flips=3, open_page=True))]

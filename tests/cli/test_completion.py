@@ -36,8 +36,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_overrides_are_completed(command: str, before: list[str], typed: str, expected: list[str]) -> None:
-    found = completions(command, before, typed)
-    assert [one.removeprefix("recipe.gradient_checkpointing=") for one in found] == expected
+    completed = completions(command, before, typed)
+    assert [word.removeprefix("recipe.gradient_checkpointing=") for word in completed] == expected
 
 
 def test_sets_of_your_own_are_completed(elsewhere: Path) -> None:

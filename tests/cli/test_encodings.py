@@ -20,7 +20,7 @@ SETTINGS = {
 }
 
 
-def said(environment: str, folder: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+def run_command(environment: str, folder: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
     variables = {**os.environ, **SETTINGS[environment], "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-m", "forgetbench", *words]
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, check=False)
@@ -38,7 +38,7 @@ def sets(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("environment", SETTINGS)
 def test_a_terminal_without_unicode_ends_no_command(environment: str, sets: Path) -> None:
-    shown = said(environment, sets, "data", "show", "測試")
+    shown = run_command(environment, sets, "data", "show", "測試")
     assert shown.returncode == 0, shown.stderr
     assert b"Traceback" not in shown.stderr
     assert b"[bold]" in shown.stdout
@@ -48,13 +48,13 @@ def test_a_terminal_without_unicode_ends_no_command(environment: str, sets: Path
 
 
 def test_json_is_lossless_in_ascii(sets: Path) -> None:
-    shown = said("ascii", sets, "data", "list", "--json")
+    shown = run_command("ascii", sets, "data", "list", "--json")
     assert shown.returncode == 0, shown.stderr
     assert "測試" in {row["name"] for row in json.loads(shown.stdout.decode("ascii"))}
 
 
 def test_a_refusal_with_other_letters_is_one_message(tmp_path: Path) -> None:
-    refused = said("ascii", tmp_path, "finetune", "data=größe")
+    refused = run_command("ascii", tmp_path, "finetune", "data=größe")
     assert refused.returncode == 2
     assert b"Traceback" not in refused.stderr
     assert b"has no option" in refused.stderr

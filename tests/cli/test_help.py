@@ -52,27 +52,27 @@ def walked(kind: type, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_field_is_a_key_that_has_a_meaning(name: str) -> None:
-    found = {key.path: key.meaning for key in keys(name)}
-    assert list(found) == [path for path, _, _ in walked(getattr(config, name))]
-    assert [path for path, meaning in found.items() if not meaning] == []
+    meanings = {key.path: key.meaning for key in keys(name)}
+    assert list(meanings) == [path for path, _, _ in walked(getattr(config, name))]
+    assert [path for path, meaning in meanings.items() if not meaning] == []
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_key_tells_its_members_and_its_default(name: str) -> None:
-    found = {key.path: key.meaning for key in keys(name)}
+    meanings = {key.path: key.meaning for key in keys(name)}
     message = 0
     for path, hint, field in walked(getattr(config, name)):
         kinds = [
             kind for kind in (hint, *typing.get_args(hint)) if isinstance(kind, type) and issubclass(kind, StrEnum)
         ]
         for kind in kinds:
-            assert ", ".join(kind) in found[path]
+            assert ", ".join(kind) in meanings[path]
         has_one = field.default_factory is not dataclasses.MISSING
         default = field.default_factory() if has_one else field.default  # type: ignore[misc]
         if isinstance(default, list) and len(yaml.safe_dump(_plain(default), default_flow_style=True)) > MAX_DEFAULT:
             continue  # left to --cfg
         if isinstance(default, str | int | float | list) and default not in ("", []) and field.default != "???":
-            written = found[path].rpartition("default ")[2].removesuffix("]")
+            written = meanings[path].rpartition("default ")[2].removesuffix("]")
             assert yaml.safe_load(written) == yaml.safe_load(yaml.safe_dump(_plain(default)))
             message += 1
     assert message >= 5
@@ -80,7 +80,7 @@ def test_a_key_tells_its_members_and_its_default(name: str) -> None:
 
 def _plain(default: object) -> object:
     if isinstance(default, list):
-        return [_plain(one) for one in default]
+        return [_plain(element) for element in default]
     return str(default) if isinstance(default, StrEnum) else default
 
 

@@ -60,8 +60,8 @@ def second(folder: Path) -> ModelConfig:
 def test_two_bases_whose_folders_have_one_name_share_neither_folder_nor_name_in_tables(
     folder: Path, config: EvalMatrixConfig, tmp_path: Path
 ) -> None:
-    for one in (config, replace(config, model=second(folder))):
-        eval_matrix(one, tmp_path)
+    for base_config in (config, replace(config, model=second(folder))):
+        eval_matrix(base_config, tmp_path)
     tables = [pd.read_csv(path) for path in sorted(tmp_path.glob("base-*/scores.csv"))]
     assert len(tables) == 2
     assert len({name for table in tables for name in table["model"]}) == 2

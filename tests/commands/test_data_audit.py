@@ -137,8 +137,8 @@ def test_a_text_only_item_that_is_trained_on_fails(world: World, audit: Audit) -
 
 def test_a_question_inside_a_conversation_that_is_trained_on_is_found(world: World, audit: Audit) -> None:
     world("mine", "photos", "naming", train=[], test=[("1.png", "What is it?", "thing 1"), ("2.png", "Why?", "so")])
-    said = [("system", "Answer."), ("user", "WHAT is <image> it"), ("assistant", "Thing 1."), ("user", "Why not?")]
-    turns = [{"role": role, "content": text} for role, text in [*said, ("assistant", "So.")]]
+    context = [("system", "Answer."), ("user", "WHAT is <image> it"), ("assistant", "Thing 1."), ("user", "Why not?")]
+    turns = [{"role": role, "content": text} for role, text in [*context, ("assistant", "So.")]]
     Path("mine_train.jsonl").write_text(json.dumps({"messages": turns, "images": ["1.png"]}))
     sound, (row,) = audit("mine")
     assert not sound

@@ -86,13 +86,13 @@ def test_a_word_finds_sets_by_name_and_content_in_every_group_and_a_group_narrow
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [("zebra", "no dataset has that. Known:"), ("publc", "Did you mean public?"), ("mine", "is one of yours")],
 )
-def test_a_search_that_finds_nothing_is_told(word: str, said: str) -> None:
+def test_a_search_that_finds_nothing_is_told(word: str, message: str) -> None:
     done = CliRunner().invoke(app, ["data", "list", word])
     assert (done.exit_code, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_a_pipe_gets_rows_below_a_header() -> None:
@@ -100,10 +100,10 @@ def test_a_pipe_gets_rows_below_a_header() -> None:
     header, *rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert header[:5] == ["name", "group", "image_domains", "text_tasks", "items"]
     assert {len(row) for row in rows} == {len(header)}
-    found = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
-    assert found["fashion_naming"]["items"] == "train=3000,test=500,few=60"
-    assert found["general"]["quadrant"] == ""
-    assert len(found["general"]["mixture"].split(",")) > 1
+    by_name = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    assert by_name["fashion_naming"]["items"] == "train=3000,test=500,few=60"
+    assert by_name["general"]["quadrant"] == ""
+    assert len(by_name["general"]["mixture"].split(",")) > 1
 
 
 @pytest.mark.parametrize("width", [12, 40, 80, 100, 140])

@@ -33,16 +33,16 @@ def versions_of(installed: dict[str, str], *required: str) -> dict[str, tuple[St
             raise importlib.metadata.PackageNotFoundError(name)
         return installed[name]
 
-    found = machine.versions(lambda _: declared(*required), version)
-    return {one.check: (one.state, one.fix) for one in found}
+    findings = machine.versions(lambda _: declared(*required), version)
+    return {finding.check: (finding.state, finding.fix) for finding in findings}
 
 
 def test_a_library_outside_its_range_is_a_warning_and_a_missing_one_a_failure() -> None:
     required = ("torch>=2.6", "peft>=0.18", "ruff>=1; extra == 'dev'")
-    found = versions_of({"torch": "2.5.1+cu124"}, *required)
-    assert found["torch"] == (State.warning, "pip install 'torch>=2.6'")
-    assert found["peft"] == (State.fails, "pip install 'peft>=0.18'")
-    assert "ruff" not in found
+    findings = versions_of({"torch": "2.5.1+cu124"}, *required)
+    assert findings["torch"] == (State.warning, "pip install 'torch>=2.6'")
+    assert findings["peft"] == (State.fails, "pip install 'peft>=0.18'")
+    assert "ruff" not in findings
     sound = versions_of({"torch": "2.9.0+cu128", "peft": "0.18.0"}, *required)
     assert {state for state, _ in sound.values()} == {State.ok}
 
@@ -60,10 +60,10 @@ def gpu(has_bf16: bool) -> SimpleNamespace:
 
 @pytest.mark.parametrize(("has_bf16", "state"), [(True, State.ok), (False, State.warning)])
 def test_a_gpu_is_named_with_its_memory_and_whether_it_computes_in_bf16(has_bf16: bool, state: State) -> None:
-    found = {one.check: one for one in machine.devices(gpu(has_bf16))}
-    assert found["gpu 0"].state is state
-    assert "A card, 80 GiB, bf16" in found["gpu 0"].message
-    assert ("precision=fp32" in found["gpu 0"].fix) == (not has_bf16)
+    findings = {finding.check: finding for finding in machine.devices(gpu(has_bf16))}
+    assert findings["gpu 0"].state is state
+    assert "A card, 80 GiB, bf16" in findings["gpu 0"].message
+    assert ("precision=fp32" in findings["gpu 0"].fix) == (not has_bf16)
 
 
 def test_attention_names_the_kernels_that_run() -> None:
@@ -95,12 +95,12 @@ def test_little_room_is_a_warning_and_none_a_failure(
     free: int, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    [found] = machine.disk({"outputs": tmp_path})
-    assert found.state is state
+    [finding] = machine.disk({"outputs": tmp_path})
+    assert finding.state is state
 
 
 @pytest.mark.parametrize(
-    ("offline", "reason", "state", "said"),
+    ("offline", "reason", "state", "message"),
     [
         (True, None, State.warning, "HF_HUB_OFFLINE is set"),
         (False, "no route", State.warning, "cannot be reached"),
@@ -108,21 +108,21 @@ def test_little_room_is_a_warning_and_none_a_failure(
     ],
 )
 def test_the_hub_is_asked_and_a_token_is_never_shown(
-    offline: bool, reason: str | None, state: State, said: str, monkeypatch: pytest.MonkeyPatch
+    offline: bool, reason: str | None, state: State, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: offline)
-    [found] = machine.hub(lambda _: reason)
-    assert found.state is state
-    assert said in found.message
-    assert "a token is set" in found.message
-    assert "hf_secret" not in repr(found)
+    [finding] = machine.hub(lambda _: reason)
+    assert finding.state is state
+    assert message in finding.message
+    assert "a token is set" in finding.message
+    assert "hf_secret" not in repr(finding)
 
 
 def test_an_encoding_that_lacks_letters_is_a_warning() -> None:
-    assert [one.state for one in machine.encoding(["utf-8", "UTF8"])] == [State.ok]
-    [found] = machine.encoding(["utf-8", "ascii"])
-    assert (found.state, "PYTHONUTF8=1" in found.fix) == (State.warning, True)
+    assert [check.state for check in machine.encoding(["utf-8", "UTF8"])] == [State.ok]
+    [finding] = machine.encoding(["utf-8", "ascii"])
+    assert (finding.state, "PYTHONUTF8=1" in finding.fix) == (State.warning, True)
 
 
 def test_extras_that_are_not_installed_say_what_they_are_for() -> None:
@@ -131,16 +131,17 @@ def test_extras_that_are_not_installed_say_what_they_are_for() -> None:
             raise ModuleNotFoundError(module)
         return object() if module == "wandb" else None
 
-    [found] = machine.extras(find)
-    assert found.message.startswith("installed: wandb; not: joblib (points of a sweep in several processes)")
-    assert found.state is State.ok
+    [finding] = machine.extras(find)
+    assert finding.message.startswith("installed: wandb; not: joblib (points of a sweep in several processes)")
+    assert finding.state is State.ok
 
 
 def test_the_self_test_fails_where_the_loss_or_an_answer_is_another() -> None:
-    assert [one.state for one in compare(LOSS + TOLERANCE / 2, EXPECTED, 8.0)] == [State.ok, State.ok]
-    assert [one.state for one in compare(LOSS + 2 * TOLERANCE, EXPECTED, 8.0)] == [State.fails, State.ok]
-    assert [one.state for one in compare(float("nan"), {**EXPECTED, "digits_naming": 0.9}, 8.0)] == [State.fails] * 2
-    assert [one.state for one in compare(LOSS, {}, 8.0)] == [State.ok, State.fails]
+    assert [check.state for check in compare(LOSS + TOLERANCE / 2, EXPECTED, 8.0)] == [State.ok, State.ok]
+    assert [check.state for check in compare(LOSS + 2 * TOLERANCE, EXPECTED, 8.0)] == [State.fails, State.ok]
+    both_wrong = compare(float("nan"), {**EXPECTED, "digits_naming": 0.9}, 8.0)
+    assert [check.state for check in both_wrong] == [State.fails, State.fails]
+    assert [check.state for check in compare(LOSS, {}, 8.0)] == [State.ok, State.fails]
 
 
 def test_this_machine_trains_and_scores_as_expected_and_no_file_is_left(
@@ -150,7 +151,7 @@ def test_this_machine_trains_and_scores_as_expected_and_no_file_is_left(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     done = CliRunner().invoke(app, ["doctor", "--json"])
     assert done.exit_code == 0, done.stdout
-    found = {row["check"]: row["state"] for row in json.loads(done.stdout)}
-    assert (found["training"], found["scoring"]) == ("ok", "ok")
-    assert {"python", "extras", "cpu", "attention", "outputs", "hub", "encoding"} <= set(found)
+    states = {row["check"]: row["state"] for row in json.loads(done.stdout)}
+    assert (states["training"], states["scoring"]) == ("ok", "ok")
+    assert {"python", "extras", "cpu", "attention", "outputs", "hub", "encoding"} <= set(states)
     assert list(tmp_path.iterdir()) == []

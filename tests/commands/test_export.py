@@ -67,7 +67,7 @@ def test_the_processor_and_generation_settings_come_along(plain: Path, tmp_path:
     export(plain, tmp_path / "model", adapter=False)
     ours, theirs = (AutoProcessor.from_pretrained(folder) for folder in (tmp_path / "model", base_of(plain).path))
     chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which?"}]}]
-    texts = [one.apply_chat_template(chat, add_generation_prompt=True) for one in (ours, theirs)]
+    texts = [processor.apply_chat_template(chat, add_generation_prompt=True) for processor in (ours, theirs)]
     assert texts[0] == texts[1]
     assert ours.tokenizer(texts[0])["input_ids"] == theirs.tokenizer(texts[0])["input_ids"]
     assert (tmp_path / "model/generation_config.json").is_file()
@@ -109,9 +109,9 @@ def test_what_trained_in_full_beside_an_adapter_keeps_its_bits_on_a_bf16_base(wo
     finetune(replace(config, model=replace(config.model, dtype=Dtype.bf16)), run)
     export(run, tmp_path / "adapter", adapter=True)
     stored = load_file(tmp_path / "adapter/adapter_model.safetensors")
-    trained = {name: one for name, one in resolve(run).saved().delta().items() if "projector" in name}
+    trained = {name: tensor for name, tensor in resolve(run).saved().delta().items() if "projector" in name}
     assert trained
-    assert all(torch.equal(stored[f"base_model.model.{name}"], one) for name, one in trained.items())
+    assert all(torch.equal(stored[f"base_model.model.{name}"], tensor) for name, tensor in trained.items())
 
 
 def test_an_adapter_merged_in_a_later_stage_is_exported_whole_and_refused_as_an_adapter(

@@ -15,7 +15,7 @@ from forgetbench.commands.compare import Options, compare_checkpoints, print_com
 from forgetbench.commands.export import export
 from forgetbench.commands.import_ import importer
 from forgetbench.commands.power import power
-from forgetbench.commands.show import print_shown, read_shown
+from forgetbench.commands.show import print_stored_tables, read_stored_tables
 from forgetbench.core.errors import UserError
 from forgetbench.core.files import read_json
 from forgetbench.methods.lora import LoRA
@@ -94,7 +94,9 @@ def test_checkpoints_of_a_trainer_become_a_run_with_the_digests_and_cells_of_our
     world: World, ours: Path, theirs: Path
 ) -> None:
     run = theirs
-    digests = [[(one.step, one.digest) for one in list_checkpoints(folder)] for folder in (ours, run)]
+    digests = [
+        [(checkpoint.step, checkpoint.digest) for checkpoint in list_checkpoints(folder)] for folder in (ours, run)
+    ]
     assert digests[0] == digests[1]
     assert resolve(run).run().parts == resolve(ours).run().parts == "projector+language"
 
@@ -108,7 +110,7 @@ def test_checkpoints_of_a_trainer_become_a_run_with_the_digests_and_cells_of_our
 
     (facts,) = gather(run, 10).runs
     assert (facts.train_seconds, facts.peak_memory_mb) == (None, None)
-    print_shown(read_shown(run), as_json=False)
+    print_stored_tables(read_stored_tables(run), as_json=False)
     power(run, [2.0], 0.8, 0.05, as_json=True)
     print_comparison(compare_checkpoints([str(ours), str(run)], Options()), as_json=False)
 
@@ -143,7 +145,7 @@ def test_an_unlogged_learning_rate_stays_empty_in_the_tables(
     assert rates.isna().all()
     assert not (run / "train.csv").exists()
     assert "recipe.lr" in read_json(run / "run.json")["environment"]["not known"]
-    print_shown(read_shown(run), as_json=False)
+    print_stored_tables(read_stored_tables(run), as_json=False)
 
 
 def test_importing_again_changes_nothing_and_other_weights_under_the_name_are_refused(
@@ -201,9 +203,9 @@ def test_an_adapter_is_merged_and_its_own_parameters_are_counted(
     run = bring_in(world, tmp_path, "merged", "qwen2_5_vl")
     inputs = inputs_of(world.model("qwen2_5_vl"))
     torch.testing.assert_close(own_logits(run, inputs), own_logits(trained, inputs), atol=1e-5, rtol=1e-5)
-    imported, own = resolve(run).run(), resolve(trained).run()
+    imported, trained_here = resolve(run).run(), resolve(trained).run()
     assert imported.settings["method"]["name"] == "lora"
-    assert imported.audit["trainable"] == own.audit["trainable"]
+    assert imported.audit["trainable"] == trained_here.audit["trainable"]
     assert imported.parts == "projector+language"
 
     settings = read_json(tmp_path / "checkpoint-2/adapter_config.json")
@@ -212,9 +214,9 @@ def test_an_adapter_is_merged_and_its_own_parameters_are_counted(
     (tmp_path / "checkpoint-2/chat_template.jinja").write_text("{{ messages }}")
     capsys.readouterr()
     bring_in(world, tmp_path, "merged", "qwen2_5_vl")
-    said = " ".join(capsys.readouterr().out.split())
-    assert "names someone/else as its base" in said
-    assert "its chat template is not the base's" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "names someone/else as its base" in output
+    assert "its chat template is not the base's" in output
 
     (tmp_path / "checkpoint-2/adapter_config.json").write_text(json.dumps({**settings, "r": 4}))
     with pytest.raises(UserError, match="adapter does not fit the base"):
@@ -253,7 +255,7 @@ def test_what_transformers_own_trainer_writes_is_imported(world: World, tmp_path
     run = bring_in(world, tmp_path / "saves", "from_trainer")
     inputs = inputs_of(base)
     assert torch.equal(own_logits(run, inputs), logits(trainer.model, inputs))
-    assert [one.step for one in list_checkpoints(run)] == [0, 2, 4]
+    assert [checkpoint.step for checkpoint in list_checkpoints(run)] == [0, 2, 4]
     assert resolve(run).run().parts == "projector"
     recipe = resolve(run).run().settings["recipe"]
     assert (recipe["lr"], recipe["batch_size"], recipe["schedule"]) == (1e-2, 2, "linear")

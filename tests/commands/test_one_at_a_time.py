@@ -41,9 +41,9 @@ def after(folder: Path, command: Callable[[], None], first: Callable[[], None]) 
             raised.append(error)
 
     waiting = threading.Thread(target=second)
-    with only_command(folder), redirect_stderr(StringIO()) as said:
+    with only_command(folder), redirect_stderr(StringIO()) as stderr:
         waiting.start()
-        while "this one waits" not in said.getvalue():
+        while "this one waits" not in stderr.getvalue():
             assert waiting.is_alive(), raised
             time.sleep(0.01)
         first()

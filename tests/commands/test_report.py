@@ -50,13 +50,13 @@ def test_every_kind_of_flip_is_found_with_its_answers_and_picture(outputs: Path)
     counts = scores[scores["forgotten"].notna()]
     assert not counts.empty
     for (dataset, checkpoint, decoding), rows in counts.groupby(["dataset", "checkpoint", "decoding"]):
-        found = [
+        flips = [
             flip
             for flip in contents.flips
             if (flip.dataset, flip.checkpoint, flip.decoding) == (dataset, checkpoint, decoding)
         ]
         for kind in ("forgotten", "gained"):
-            counted = sum(kind in flip.kinds for flip in found)
+            counted = sum(kind in flip.kinds for flip in flips)
             assert counted == round(rows[kind].iloc[0] * rows["n"].iloc[0]), (dataset, checkpoint, kind)
     forgotten = next(flip for flip in contents.flips if flip.kinds == ("forgotten",) and flip.decoding == "choice")
     assert (forgotten.before.is_right, forgotten.after.is_right) == (True, False)
@@ -126,7 +126,7 @@ def test_a_run_that_is_only_trained_has_a_page_too(outputs: Path) -> None:
     folder.mkdir()
     shutil.copy(outputs / "run/run.json", folder)
     write_train(folder, 3)
-    report.make(folder, report.Options())
+    report.make_report(folder, report.Options())
     assert "scored" in (folder / "report.html").read_text("utf-8")
 
 

@@ -13,9 +13,9 @@ import pytest
 from forgetbench import compose
 from forgetbench.commands import search as command
 from forgetbench.commands.search.halving import Halving
-from forgetbench.commands.search.objectives import Objectives, Sets, Value, choose_sets
-from forgetbench.commands.search.study import FILE, Point, Rung, front_of
-from forgetbench.commands.search.trial import Look
+from forgetbench.commands.search.objectives import Objectives, ObjectiveSets, Value, choose_sets
+from forgetbench.commands.search.study import FILE, Point, Rung, pareto_points
+from forgetbench.commands.search.trial import RungResult
 from forgetbench.compose.checks.search import search_problems
 from forgetbench.config import SweepConfig
 from forgetbench.config.space import Dimension, read_space
@@ -70,7 +70,7 @@ class StandIn:
         if self.fails(name):
             return None, "RuntimeError: the loss is no number"
         kept = stop - 1 if self.guard_stops(name) else stop
-        return Look(Rung(kept, measured(rate, stop / 32)), stop), ""
+        return RungResult(Rung(kept, measured(rate, stop / 32)), stop), ""
 
 
 def measured(rate: float, share: float) -> Objectives:
@@ -85,12 +85,12 @@ def config() -> SweepConfig:
 
 
 @pytest.fixture(scope="module")
-def sets(config: SweepConfig) -> Sets:
+def sets(config: SweepConfig) -> ObjectiveSets:
     return choose_sets(config, [config], Catalogue([]), count_unscored)
 
 
 @pytest.fixture
-def outcomes(sets: Sets, monkeypatch: pytest.MonkeyPatch) -> list[list[Point]]:
+def outcomes(sets: ObjectiveSets, monkeypatch: pytest.MonkeyPatch) -> list[list[Point]]:
     """The points of every search that came to its end."""
     kept: list[list[Point]] = []
     monkeypatch.setattr(command, "choose_sets", lambda *_: sets)
@@ -114,12 +114,12 @@ def test_a_search_halves_its_points_and_spends_no_more_than_its_budget(
     first = [point for point in whole if point.generation == 0]
     ends = [point.end.how for point in first if point.end]
     assert sorted(ends) == ["complete", "stopped", "stopped", "stopped"]
-    assert [len(one) for one in points.launches[:3]] == [4, 2, 1]
+    assert [len(launch) for launch in points.launches[:3]] == [4, 2, 1]
     assert sorted(len(point.rungs) for point in first) == [1, 1, 2, 3]
     assert [point.trained for point in whole] == [points.trained.get(point.folder, 0) for point in whole]
     assert sum(points.trained.values()) <= 300
-    assert Halving([0.25, 0.5], 2).most_steps([16]) > 300 - sum(points.trained.values())
-    front = front_of(whole)
+    assert Halving([0.25, 0.5], 2).max_steps([16]) > 300 - sum(points.trained.values())
+    front = pareto_points(whole)
     assert front
     assert all(point.is_complete and point.test for point in front)
     assert points.launches[-1] == [" ".join(point.overrides) for point in front]
@@ -175,7 +175,7 @@ def test_points_that_fail_cost_their_steps_and_the_others_go_on(
     assert failed.end is not None
     assert (failed.end.how, failed.end.why) == ("failed", "RuntimeError: the loss is no number")
     assert failed.trained == 3
-    assert [len(one) for one in bad.launches[:3]] == [4, 2, 1]
+    assert [len(launch) for launch in bad.launches[:3]] == [4, 2, 1]
     with pytest.raises(UserError, match=r"No point of a generation could be trained\. RuntimeError: the loss"):
         command.search(stand_in(config, fails=lambda _: True), tmp_path / "all")
 
@@ -223,20 +223,22 @@ def test_hours_end_a_search_between_generations(
 
 def test_what_a_generation_costs_at_most_is_what_its_longest_points_would() -> None:
     # 4 points to a quarter (4 + 4 + 8 + 8), the two longest to the half (8 + 8), one of these to the end (16).
-    assert Halving([0.25, 0.5], 2).most_steps([16, 16, 32, 32]) == 24 + 16 + 16
-    assert Halving([], 2).most_steps([16, 32]) == 48
+    assert Halving([0.25, 0.5], 2).max_steps([16, 16, 32, 32]) == 24 + 16 + 16
+    assert Halving([], 2).max_steps([16, 32]) == 48
 
 
-def test_validation_items_are_those_that_the_test_leaves_out(config: SweepConfig, sets: Sets) -> None:
+def test_validation_items_are_those_that_the_test_leaves_out(config: SweepConfig, sets: ObjectiveSets) -> None:
     catalogue = Catalogue([])
     validation, test = sets.validation(config, 4), sets.test(config, 4)
     assert sets.targets == {"fashion_naming": "fashion_naming_validation"}
     assert set(sets.others.values()) == {"fashion_yesno", "digits_naming"}
     assert test.datasets == ["fashion_naming", "fashion_yesno", "digits_naming"]
-    chosen, tested = ({one.manifest.name: one for one in load_sets(m, catalogue)} for m in (validation, test))
+    chosen, tested = (
+        {dataset.manifest.name: dataset for dataset in load_sets(m, catalogue)} for m in (validation, test)
+    )
     for name in ("fashion_yesno", "digits_naming"):
-        ids = [{one.id for one in by_name[name].samples} for by_name in (chosen, tested)]
-        shown = [{image for one in by_name[name].samples for image in one.images} for by_name in (chosen, tested)]
+        ids = [{sample.id for sample in by_name[name].samples} for by_name in (chosen, tested)]
+        shown = [{image for sample in by_name[name].samples for image in sample.images} for by_name in (chosen, tested)]
         assert len(ids[0]) == 50
         assert not ids[0] & ids[1]
         assert not shown[0] & shown[1]
@@ -246,8 +248,8 @@ def test_a_set_that_points_may_train_on_and_one_without_items_left_count_for_not
     config: SweepConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mixed = compose.compose(SweepConfig, [*OVERRIDES, "recipe.mix.data=[digits_naming:train]", "recipe.mix.ratio=0.5"])
-    found = choose_sets(config, [config, mixed], Catalogue([]), count_unscored)
-    assert set(found.others) == {"fashion_yesno"}
+    chosen = choose_sets(config, [config, mixed], Catalogue([]), count_unscored)
+    assert set(chosen.others) == {"fashion_yesno"}
     assert "digits_naming does not count, as points may train on its task" in capsys.readouterr().err
     large = replace(config, matrix=replace(config.matrix, limit=495))
     with pytest.raises(UserError, match="no off-target set has validation items"):

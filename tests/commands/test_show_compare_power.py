@@ -59,9 +59,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> StringIO:
 def test_a_pipe_gets_rows_and_a_program_json(outputs: Path) -> None:
     frame = pd.read_csv(StringIO(call("show", str(outputs / "grid"))), sep="\t")
     assert set(frame["run"]) == {f"{recipe}--seed-{seed}" for recipe in ("low", "high") for seed in (0, 1)}
-    found = json.loads(call("show", str(outputs / "grid"), "--json"))
-    assert len(found) == len(frame)
-    assert found[0]["delta"] == frame["delta"][0]
+    objects = json.loads(call("show", str(outputs / "grid"), "--json"))
+    assert len(objects) == len(frame)
+    assert objects[0]["delta"] == frame["delta"][0]
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_tables_fit_a_terminal_of_80_columns(outputs: Path, terminal: StringIO, 
 def test_a_terminal_is_told_how_far_answers_on_the_target_moved(outputs: Path, terminal: StringIO) -> None:
     call("show", str(outputs / "grid/high--seed-0"))
     drift = pd.read_csv(outputs / "grid/high--seed-0/drift.csv").iloc[-1]
-    said = " ".join(terminal.getvalue().split())
-    assert f"base -> last: KL {drift['kl_from_base']:.3f} nats (95 % {drift['kl_from_base_ci_low']:.3f} to" in said
-    assert f"{100 * drift['flips']:.1f} % of the choices changed" in said
+    output = " ".join(terminal.getvalue().split())
+    assert f"base -> last: KL {drift['kl_from_base']:.3f} nats (95 % {drift['kl_from_base_ci_low']:.3f} to" in output
+    assert f"{100 * drift['flips']:.1f} % of the choices changed" in output
 
 
 def test_a_sweep_joins_the_drift_of_its_points(outputs: Path, tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ def test_one_address_is_compared_with_its_base(outputs: Path) -> None:
     output = call("compare", str(outputs / "grid/high--seed-0"))
     scores = pd.read_csv(outputs / "grid/high--seed-0/scores.csv")
     last = scores[(scores["step"] == 20) & (scores["metric"] == "accuracy")].set_index("dataset")
-    found = rows(output, "dataset")
-    assert found["difference"].to_dict() == pytest.approx(last["delta"].to_dict())
-    assert found["p_value"].to_dict() == pytest.approx(last["p_value"].to_dict())
+    by_name = rows(output, "dataset")
+    assert by_name["difference"].to_dict() == pytest.approx(last["delta"].to_dict())
+    assert by_name["p_value"].to_dict() == pytest.approx(last["p_value"].to_dict())
     matrix = pd.read_csv(outputs / "grid/high--seed-0/matrix.csv").query("step == 20").set_index("quadrant")
     assert rows(output, "quadrant")["stderr"].to_dict() == pytest.approx(matrix["delta_stderr"].to_dict())
 
@@ -117,12 +117,12 @@ def test_checkpoints_are_named_by_their_folder_and_the_base_by_its_word(outputs:
 
 def test_seeds_are_named_with_a_star_and_paired_by_seed(outputs: Path) -> None:
     output = call("compare", str(outputs / "grid/high--*"), str(outputs / "grid/low--*"))
-    found = rows(output, "quadrant")
-    assert set(found["n_seeds"]) == {2}
-    assert (found["seed_sd"] >= 0).all()
-    assert found.loc["ood_text-id_image", "ci_low"] > 0
-    assert found.loc["ood_text-id_image", "p_holm"] > 0.05  # over four quadrants
-    assert found.loc["ood_text-id_image", "verdict"] == "unclear"
+    by_name = rows(output, "quadrant")
+    assert set(by_name["n_seeds"]) == {2}
+    assert (by_name["seed_sd"] >= 0).all()
+    assert by_name.loc["ood_text-id_image", "ci_low"] > 0
+    assert by_name.loc["ood_text-id_image", "p_holm"] > 0.05  # over four quadrants
+    assert by_name.loc["ood_text-id_image", "verdict"] == "unclear"
     assert "several recipes (high, low)" in refused("compare", str(outputs / "grid/*--seed-0"))
     assert "is a sweep" in refused("compare", str(outputs / "grid"))
     assert "matches no scored run" in refused("compare", str(outputs / "grid/none*"))
@@ -165,8 +165,8 @@ def test_a_sweep_with_seeds_writes_both_errors(outputs: Path, capsys: pytest.Cap
     high = seeds[seeds["recipe"] == "high"].set_index("quadrant")
     assert high["delta"].to_dict() == pytest.approx(deltas.mean().to_dict())
     assert high["seed_sd"].to_dict() == pytest.approx(deltas.std().to_dict())
-    alone = [path for path in points if path.name.endswith("seed-0")]
-    sweep.summarise_sweep(outputs / "alone", alone)
+    seed_0 = [path for path in points if path.name.endswith("seed-0")]
+    sweep.summarise_sweep(outputs / "alone", seed_0)
     assert not (outputs / "alone/seeds.csv").exists()
 
 

@@ -236,5 +236,5 @@ def test_an_empty_path_of_the_model_means_where_the_base_of_a_run_was_and_nothin
     config = EvalMatrixConfig(
         run=run, model=ModelConfig(path=""), data=GOOD.data, matrix=MatrixConfig(datasets=["target"])
     )
-    found = [problem.key for problem in problems(config, catalogue)]
-    assert found == ([] if run else ["model.path"])
+    wrong_keys = [problem.key for problem in problems(config, catalogue)]
+    assert wrong_keys == ([] if run else ["model.path"])

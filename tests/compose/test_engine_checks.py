@@ -34,7 +34,7 @@ def problems(engine: EngineConfig, **matrix: Any) -> list[tuple[str, str]]:
         matrix=MatrixConfig(datasets=["target"], **matrix),
         engine=engine,
     )
-    return [(one.key, one.message) for one in engine_problems(config)]
+    return [(problem.key, problem.message) for problem in engine_problems(config)]
 
 
 @pytest.mark.parametrize("engine", [EngineConfig(), SERVER, VLLM, replace(SERVER, url="https://[::1]:80/v1")], ids=str)
@@ -43,7 +43,7 @@ def test_a_whole_engine_has_no_problem(engine: EngineConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "key", "said"),
+    ("engine", "key", "message"),
     [
         (replace(SERVER, url=None), "url", "missing; give the server's address"),
         (replace(SERVER, url="127.0.0.1:8000"), "url", "'127.0.0.1:8000' is no address"),
@@ -72,13 +72,13 @@ def test_a_whole_engine_has_no_problem(engine: EngineConfig) -> None:
         (replace(SERVER, start_minutes=float("inf")), "start_minutes", "give a number above 0"),
         (replace(SERVER, tolerance=float("nan")), "tolerance", "give a number above 0"),
     ],
-    ids=lambda one: one if isinstance(one, str) else "",
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_fault_is_told_with_its_key(engine: EngineConfig, key: str, said: str) -> None:
-    (found,) = [one for one in problems(engine) if one[0] == f"engine.{key}"]
-    assert said in found[1]
-    assert "sk-123" not in found[1]
-    assert "pass@" not in found[1]
+def test_a_fault_is_told_with_its_key(engine: EngineConfig, key: str, message: str) -> None:
+    (problem,) = [problem for problem in problems(engine) if problem[0] == f"engine.{key}"]
+    assert message in problem[1]
+    assert "sk-123" not in problem[1]
+    assert "pass@" not in problem[1]
 
 
 def test_what_only_transformers_does_is_refused_of_others() -> None:
@@ -89,7 +89,7 @@ def test_what_only_transformers_does_is_refused_of_others() -> None:
         matrix=MatrixConfig(datasets=["target"]),
         engine=SERVER,
     )
-    assert [one.key for one in engine_problems(config)] == ["model.quantisation"]
+    assert [problem.key for problem in engine_problems(config)] == ["model.quantisation"]
 
 
 def test_several_processes_of_one_command_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

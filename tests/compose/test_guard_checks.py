@@ -39,7 +39,7 @@ SWEEP = SweepConfig(**SHARED, matrix=MATRIX)
 
 
 def problems(config: FinetuneConfig) -> list[tuple[str, str]]:
-    return [(one.key, one.message) for one in guard_problems(config, Catalogue())]
+    return [(problem.key, problem.message) for problem in guard_problems(config, Catalogue())]
 
 
 def test_a_whole_guard_and_none_have_no_problem() -> None:
@@ -48,7 +48,7 @@ def test_a_whole_guard_and_none_have_no_problem() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "key", "said"),
+    ("changes", "key", "expected"),
     [
         ({"max_loss": -1.0}, "max_loss", "-1 is no loss in points"),
         ({"max_loss": 100.0}, "max_loss", "100 is no loss in points"),
@@ -67,10 +67,10 @@ def test_a_whole_guard_and_none_have_no_problem() -> None:
         ({"datasets": ["emoji_caption_cider"]}, "datasets", "is no share of 1"),
     ],
 )
-def test_each_contradiction_is_named(changes: dict[str, Any], key: str, said: str) -> None:
-    ((found, message),) = problems(replace(RUN, guard=replace(WHOLE, **changes)))
-    assert found == f"guard.{key}"
-    assert said in message
+def test_each_contradiction_is_named(changes: dict[str, Any], key: str, expected: str) -> None:
+    ((wrong_key, message),) = problems(replace(RUN, guard=replace(WHOLE, **changes)))
+    assert wrong_key == f"guard.{key}"
+    assert expected in message
 
 
 def test_a_run_that_is_not_trained_here_takes_no_budget() -> None:
@@ -90,5 +90,5 @@ def test_a_sweep_asks_its_matrix_outside_the_quadrant_of_the_target() -> None:
     assert problems(guarded) == []
     assert with_guarded_sets(guarded, Catalogue()).guard.datasets == ["digits_naming", "emoji_caption"]
     assert with_guarded_sets(SWEEP, Catalogue()) is SWEEP
-    alone = replace(guarded, matrix=replace(MATRIX, datasets=["fashion_naming"]))
-    assert "nothing is asked" in dict(problems(alone))["guard.datasets"]
+    target_only = replace(guarded, matrix=replace(MATRIX, datasets=["fashion_naming"]))
+    assert "nothing is asked" in dict(problems(target_only))["guard.datasets"]

@@ -58,7 +58,7 @@ def launched(launcher: str, seeds: str, *overrides: str) -> dict[str, compose.Fa
     failed = compose.sweep(
         [f"launcher={launcher}", f"seed={seeds}", "name=small", *overrides],
         point_tasks.steps,
-        lambda _, found: summarised.extend(found),
+        lambda _, points: summarised.extend(points),
     )
     every = {f"seed-{seed}" for seed in seeds.split(",")}
     assert {path.name for path in summarised} == every - {point.folder.name for point in failed}
@@ -67,9 +67,9 @@ def launched(launcher: str, seeds: str, *overrides: str) -> dict[str, compose.Fa
 
 def processes(seed: int) -> list[int]:
     """Which process did each step of a point; never this one."""
-    found = point_tasks.processes(Path(f"outputs/small/seed-{seed}"))
-    assert os.getpid() not in found
-    return found
+    pids = point_tasks.processes(Path(f"outputs/small/seed-{seed}"))
+    assert os.getpid() not in pids
+    return pids
 
 
 @pytest.mark.usefixtures("joblib")
@@ -144,7 +144,7 @@ def test_two_commands_never_work_on_one_point(monkeypatch: pytest.MonkeyPatch) -
 def test_folder_that_a_machine_lacks_is_named() -> None:
     job = compose.point_job(lambda *_: None)
     with pytest.raises(UserError, match=r"/no/such/folder: not on .* all machines share"):
-        job.func(OmegaConf.create(), task=print, home="/no/such/folder")
+        job.func(OmegaConf.create(), task=print, working_folder="/no/such/folder")
 
 
 @pytest.mark.parametrize(("command", "watches"), [(os.getppid, 1), (os.getpid, 0)], ids=["its parent", "itself"])
@@ -155,7 +155,7 @@ def test_only_a_process_that_the_command_itself_started_ends_with_it(
     monkeypatch.setattr(points, "end_with_parent", lambda: watched.append(1))
     with pytest.raises(UserError, match="/no/such/folder"):
         compose.point_job(lambda *_: None).func(
-            OmegaConf.create(), task=print, home="/no/such/folder", command=command()
+            OmegaConf.create(), task=print, working_folder="/no/such/folder", command=command()
         )
     assert len(watched) == watches
 
@@ -221,9 +221,11 @@ def test_slurm_gets_the_resources_the_requeue_and_the_array_of_the_preset(monkey
 
 def test_own_launcher_file_builds_on_a_shipped_one() -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    own = Path("conf/launcher/my_cluster.yaml")
-    own.parent.mkdir(parents=True)
-    own.write_text("# @package _global_\ndefaults:\n  - submitit\n\nhydra:\n  launcher:\n    cpus_per_task: 12\n")
+    launcher_file = Path("conf/launcher/my_cluster.yaml")
+    launcher_file.parent.mkdir(parents=True)
+    launcher_file.write_text(
+        "# @package _global_\ndefaults:\n  - submitit\n\nhydra:\n  launcher:\n    cpus_per_task: 12\n"
+    )
     assert compose.compose(compose.SweepConfig, ["launcher=my_cluster"]).threads == 12
 
 
@@ -241,7 +243,7 @@ GRID = [
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sweep as one process makes it."""
     folder = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
@@ -253,7 +255,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
 def test_interrupted_points_end_as_one_process_makes_them(
-    launcher: str, alone: Path, request: pytest.FixtureRequest
+    launcher: str, one_process: Path, request: pytest.FixtureRequest
 ) -> None:
     if launcher == "submitit_local":
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
@@ -270,16 +272,16 @@ def test_interrupted_points_end_as_one_process_makes_them(
     made = [line for path in Path().glob("made_*.txt") for line in path.read_text().splitlines()]
     assert len(made) == len(set(made)) == len(list(Path("outputs/.cells").glob("*.parquet"))) > 0
     measured = {"scores.csv": ["seconds"], "train.csv": ["samples_per_s", "tokens_per_s", "peak_memory_mb"]}
-    expected = sorted(path.relative_to(alone) for path in alone.glob("outputs/real/**/*.csv"))
+    expected = sorted(path.relative_to(one_process) for path in one_process.glob("outputs/real/**/*.csv"))
     assert {path.name for path in expected} >= {*measured, "matrix.csv"}
     assert sorted(Path().glob("outputs/real/**/*.csv")) == expected
     for path in expected:
         left, right = (
             pd.read_csv(folder / path, dtype=str).drop(columns=measured.get(path.name, []))
-            for folder in (alone, Path())
+            for folder in (one_process, Path())
         )
         assert left.to_csv() == right.to_csv(), path
-    weights = list(alone.glob("outputs/real/**/delta.safetensors"))
+    weights = list(one_process.glob("outputs/real/**/delta.safetensors"))
     assert weights
     for path in weights:
-        assert path.read_bytes() == path.relative_to(alone).read_bytes()
+        assert path.read_bytes() == path.relative_to(one_process).read_bytes()

@@ -52,7 +52,7 @@ def test_several_values_of_one_thing_are_not_offered_as_a_list(line: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         (
             "eval-matrix matrix.decodings=[chioce]",
@@ -124,9 +124,9 @@ def test_several_values_of_one_thing_are_not_offered_as_a_list(line: str) -> Non
         ("score run=", "run (command line): empty"),
     ],
 )
-def test_a_typo_is_blamed_where_it_was_typed_in_our_words(line: str, said: str) -> None:
+def test_a_typo_is_blamed_where_it_was_typed_in_our_words(line: str, expected: str) -> None:
     message = refusal(line)
-    assert said in message
+    assert expected in message
     assert not NOT_OURS.search(message)
 
 

@@ -86,7 +86,7 @@ def test_a_ratio_that_the_recipe_or_the_user_gives_stays(
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("recipe.mix.ratio=0", r"recipe\.mix\.ratio .*nothing of recipe\.mix\.data \(general\)"),
         ("recipe.mix.data=[{set:general,weight:nan}]", "the weight of 'general' is nan"),
@@ -105,7 +105,7 @@ def test_a_ratio_that_the_recipe_or_the_user_gives_stays(
         ("data=[{set:emoji_use,steps:3}]", r"given as data\.stages="),
     ],
 )
-def test_what_a_short_form_cannot_mean_is_refused_by_name(override: str, said: str) -> None:
+def test_what_a_short_form_cannot_mean_is_refused_by_name(override: str, message: str) -> None:
     mix = [] if "recipe.mix.data" in override or override.startswith("data") else ["recipe.mix.data=[general]"]
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         compose.compose(FinetuneConfig, [*mix, override])

@@ -11,7 +11,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 
 from forgetbench import compose
-from forgetbench.compose.session import opened
+from forgetbench.compose.session import open_session
 from forgetbench.config import EvalMatrixConfig, FinetuneConfig, ScoreConfig, SweepConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.options import GROUPS, config_files, manifest_names, options
@@ -68,7 +68,7 @@ def test_option_composes_into_a_config_that_can_run(command: str, group: str, op
     ],
 )
 def test_every_value_of_a_shipped_sweep_can_run(sweep: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with opened(SweepConfig, [f"sweep={sweep}"]) as session:
+    with open_session(SweepConfig, [f"sweep={sweep}"]) as session:
         sweep_config = session.compose()
         points = session.points(sweep_config)
         assert len({tuple(point) for point in points}) == len(points) > 0
@@ -81,7 +81,7 @@ def test_every_value_of_a_shipped_sweep_can_run(sweep: str, monkeypatch: pytest.
 
 def test_every_manifest_is_an_option_that_trains_on_its_own_set_alone() -> None:
     names = [name for name in manifest_names(()) if name not in config_files("data")]
-    with opened(FinetuneConfig, []) as session:
+    with open_session(FinetuneConfig, []) as session:
         offered = set(session.hydra.config_loader.get_group_options("data"))
         stages = {name: ConfigStore.instance().load(f"data/{name}.yaml").node.stages for name in names}
     assert offered == {*names, *config_files("data")}

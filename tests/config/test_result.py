@@ -76,9 +76,9 @@ def test_a_marked_setting_is_in_no_name_and_not_compared(key: str, tmp_path: Pat
 def test_seeds_that_differ_in_a_marked_setting_are_pooled(key: str, tmp_path: Path) -> None:
     first = answered_run(tmp_path, "run--seed-0", FEW, seed=0)
     second = answered_run(tmp_path, "run--seed-1", FEW, f"{key}={ELSEWHERE[key]}", seed=1)
-    assert [one.recipe for one in named([first, second])] == ["run", "run"]
+    assert [run.recipe for run in named([first, second])] == ["run", "run"]
     other = answered_run(tmp_path, "run--seed-2", FEW, "recipe.warmup=0.5", seed=2)
-    assert [one.recipe for one in named([first, other])] == ["run--seed-0", "run--seed-2"]
+    assert [run.recipe for run in named([first, other])] == ["run--seed-0", "run--seed-2"]
 
 
 def test_a_marked_setting_in_the_recipe_of_a_stage_does_not_count_either() -> None:
@@ -91,5 +91,5 @@ def test_a_marked_setting_in_the_recipe_of_a_stage_does_not_count_either() -> No
 
 
 def test_whatever_is_scored_makes_no_other_point_of_a_sweep() -> None:
-    assert {"matrix", *(f"matrix.{one.name}" for one in fields(MatrixConfig))} <= set(without_result(SweepConfig))
+    assert {"matrix", *(f"matrix.{field.name}" for field in fields(MatrixConfig))} <= set(without_result(SweepConfig))
     assert "matrix.representation.images" in without_result(SweepConfig)

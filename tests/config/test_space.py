@@ -25,8 +25,8 @@ GIVEN = {
 
 
 def chosen(**values: Any) -> Any:
-    def choose(one: Dimension) -> Any:
-        return values[one.label.replace(".", "_").replace(" (method=ewc)", "_ewc")]
+    def choose(dimension: Dimension) -> Any:
+        return values[dimension.label.replace(".", "_").replace(" (method=ewc)", "_ewc")]
 
     return choose
 
@@ -41,11 +41,11 @@ def test_a_point_is_an_override_for_each_key_that_applies() -> None:
 
 
 def test_a_key_under_a_choice_takes_the_place_of_the_same_one_outside() -> None:
-    own = {"choice": {"plain": {}, "lora": {"recipe.steps": {"choice": [1, 2]}}}}
-    space = read_space({"method": own, "recipe.steps": {"choice": [3, 4]}})
+    choice = {"choice": {"plain": {}, "lora": {"recipe.steps": {"choice": [1, 2]}}}}
+    space = read_space({"method": choice, "recipe.steps": {"choice": [3, 4]}})
     values = {"recipe.steps": "3", "recipe.steps (method=lora)": "2"}
     for method, steps in (("plain", "3"), ("lora", "2")):
-        point = overrides(space, lambda one, chosen=method: values.get(one.label, chosen))  # type: ignore[misc]
+        point = overrides(space, lambda dimension, chosen=method: values.get(dimension.label, chosen))  # type: ignore[misc]
         assert point == [f"method={method}", f"recipe.steps={steps}"]
 
 
@@ -55,7 +55,7 @@ def test_numbers_stay_within_their_range_when_they_are_rounded() -> None:
 
 def test_a_key_under_two_choices_is_two_dimensions_of_one_name() -> None:
     space = read_space(GIVEN)
-    labels = [one.label for one in every_dimension(space)]
+    labels = [dimension.label for dimension in every_dimension(space)]
     assert labels[-2:] == ["method.strength (method=ewc)", "method.strength (method=lwf)"]
     assert len(set(labels)) == len(labels)
     assert keys(space) == ["recipe.lr", "recipe.parts", "recipe.steps", "method", "method.strength"]
@@ -63,12 +63,12 @@ def test_a_key_under_two_choices_is_two_dimensions_of_one_name() -> None:
 
 @pytest.mark.parametrize("most", [64, 3], ids=["every combination", "each choice"])
 def test_corners_try_every_choice_at_the_lowest_and_the_highest_numbers(most: int) -> None:
-    found = corners(read_space(GIVEN), most)
-    words = {word for point in found for word in point}
+    points = corners(read_space(GIVEN), most)
+    words = {word for point in points for word in point}
     assert {"recipe.lr=1e-05", "recipe.lr=0.01", "recipe.steps=10", "recipe.steps=40", "method=plain"} <= words
     assert {"recipe.parts=[language.attention]", "recipe.parts=[language,projector]"} <= words
     assert {f"method.strength={value}" for value in (10.0, 1000.0, 0.5, 2.0)} <= words
-    assert len(found) == (12 if most == 64 else 8)
+    assert len(points) == (12 if most == 64 else 8)
 
 
 @pytest.mark.parametrize(

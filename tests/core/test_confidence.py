@@ -67,17 +67,17 @@ def test_another_level_changes_intervals_stars_texts_and_the_default_of_power() 
     done = subprocess.run(
         [sys.executable, "-c", OTHER_LEVEL.format(path=str(SETTING))], capture_output=True, text=True, check=True
     )
-    found = json.loads(done.stdout)
-    assert found["t"] == pytest.approx([stats.t.ppf(0.95, df) for df in found["df"]])
-    assert found["seeds"][0] == pytest.approx(stats.t.ppf(0.95, found["seeds"][1]))
-    assert found["wilson"] == pytest.approx(proportion_confint(3, 4, 0.1, "wilson"))
-    assert found["room"] == pytest.approx(0.1**0.5)  # two clusters: (1 - q)^2 is 0.1
-    assert found["detectable"] == pytest.approx(1.6449 + 0.8416, abs=1e-4)
-    assert found["starred"]
-    assert found["star"].startswith("* Holm-adjusted p < .1 ")
-    assert found["equivalent"] == "equivalent"
-    assert found["alpha"] == 0.1
-    assert found["page"] == "90&nbsp;%, .1"
+    values = json.loads(done.stdout)
+    assert values["t"] == pytest.approx([stats.t.ppf(0.95, df) for df in values["df"]])
+    assert values["seeds"][0] == pytest.approx(stats.t.ppf(0.95, values["seeds"][1]))
+    assert values["wilson"] == pytest.approx(proportion_confint(3, 4, 0.1, "wilson"))
+    assert values["room"] == pytest.approx(0.1**0.5)  # two clusters: (1 - q)^2 is 0.1
+    assert values["detectable"] == pytest.approx(1.6449 + 0.8416, abs=1e-4)
+    assert values["starred"]
+    assert values["star"].startswith("* Holm-adjusted p < .1 ")
+    assert values["equivalent"] == "equivalent"
+    assert values["alpha"] == 0.1
+    assert values["page"] == "90&nbsp;%, .1"
 
 
 def test_the_texts_are_of_the_level() -> None:
@@ -89,7 +89,7 @@ def test_no_other_file_writes_the_level_down(suffix: str) -> None:
     files = [path for path in PACKAGE.rglob(f"*.{suffix}") if path != SETTING]
     assert files
     written = {str(path.relative_to(PACKAGE)): IN_WORDS.findall(path.read_text("utf-8")) for path in files}
-    assert {name: found for name, found in written.items() if found} == {}
+    assert {name: levels for name, levels in written.items() if levels} == {}
 
 
 def test_no_other_module_computes_with_the_level() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from forgetbench.core.errors import UserError, ending, reading, reason
+from forgetbench.core.errors import UserError, error_report, reading, reason
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (OSError(errno.ENAMETOOLONG, "File name too long", "n" * 300), "File name too long"),
         (KeyError("weight_map"), "KeyError: 'weight_map'"),
@@ -23,15 +23,15 @@ from forgetbench.core.errors import UserError, ending, reading, reason
         (ValueError("long text " * 100), ("long text " * 100)[:300] + "..."),
     ],
 )
-def test_a_reason_is_one_line(error: Exception, said: str) -> None:
-    assert reason(error) == said
+def test_a_reason_is_one_line(error: Exception, message: str) -> None:
+    assert reason(error) == message
 
 
 def test_what_reading_a_file_raises_names_the_file_and_the_next_step() -> None:
-    said = r"^a/b\.json cannot be read \(Expecting property name .*\); copy it again\.$"
-    with pytest.raises(UserError, match=said) as told, reading(Path("a/b.json"), "copy it again"):
+    message = r"^a/b\.json cannot be read \(Expecting property name .*\); copy it again\.$"
+    with pytest.raises(UserError, match=message) as caught, reading(Path("a/b.json"), "copy it again"):
         json.loads("{")
-    assert isinstance(told.value.__cause__, json.JSONDecodeError)
+    assert isinstance(caught.value.__cause__, json.JSONDecodeError)
 
 
 def test_a_library_in_rust_that_panics_names_the_file() -> None:
@@ -58,7 +58,7 @@ def test_what_is_not_the_files_fault_is_passed_on(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "exit_code", "said"),
+    ("error", "exit_code", "message"),
     [
         (UserError("told"), 2, "told"),
         (KeyboardInterrupt(), 130, "The same command resumes"),
@@ -72,8 +72,8 @@ def test_what_is_not_the_files_fault_is_passed_on(error: BaseException) -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
 def test_an_error_that_nobody_took_ends_in_a_message_and_a_code(
-    error: BaseException, exit_code: int, said: str
+    error: BaseException, exit_code: int, message: str
 ) -> None:
-    end = ending(error)
+    end = error_report(error)
     assert end.exit_code == exit_code
-    assert said in end.message
+    assert message in end.message

@@ -101,12 +101,12 @@ def test_what_another_machine_left_goes_an_hour_after_its_last_change(tmp_path: 
 
 
 def test_a_user_s_own_hidden_files_are_no_leftovers(tmp_path: Path) -> None:
-    own = [".notes.old", ".a.txt.tmp", ".a.1234abcd.tmp", "a.00000000-1-1234abcd.tmp"]
-    for name in own:
+    hidden = [".notes.old", ".a.txt.tmp", ".a.1234abcd.tmp", "a.00000000-1-1234abcd.tmp"]
+    for name in hidden:
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (0, 0))
     remove_leftovers(tmp_path, tmp_path / "absent")
-    assert names(tmp_path) == sorted(own)
+    assert names(tmp_path) == sorted(hidden)
 
 
 def test_an_interrupt_between_two_folders_puts_the_old_one_back(

@@ -53,13 +53,13 @@ def test_nothing_is_left_behind() -> None:
 
 
 def test_another_thread_works_without_limits() -> None:
-    found = []
+    results = []
 
     def work() -> None:
         with limited():
-            found.append(1)
+            results.append(1)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [1]
+    assert results == [1]

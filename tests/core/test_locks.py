@@ -16,7 +16,7 @@ from forgetbench.core.locks import only_command
 def test_the_second_command_says_whom_it_waits_for_and_goes_on_after_the_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, order, said = tmp_path / "run", list[str](), ""
+    folder, order, stderr = tmp_path / "run", list[str](), ""
 
     def second() -> None:
         with only_command(folder):
@@ -25,13 +25,13 @@ def test_the_second_command_says_whom_it_waits_for_and_goes_on_after_the_first(
     waiting = threading.Thread(target=second)
     with only_command(folder):
         waiting.start()
-        while "\n" not in said:
-            said += capsys.readouterr().err
+        while "\n" not in stderr:
+            stderr += capsys.readouterr().err
         order.append("first")
     waiting.join()
     assert order == ["first", "second"]
-    assert said.startswith(f"{folder}: process ")
-    assert "is at work on it; this one waits for it to end" in said
+    assert stderr.startswith(f"{folder}: process ")
+    assert "is at work on it; this one waits for it to end" in stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -69,8 +69,8 @@ def test_a_killed_holder_frees_its_lock_and_what_it_left_goes(
     (tmp_path / ".run.notes.tmp").touch()  # nobody's but the user's
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "run")], stdout=subprocess.PIPE)
     assert holder.stdout is not None
-    with holder.stdout as said:
-        assert said.readline() == b"held\n"
+    with holder.stdout as stdout:
+        assert stdout.readline() == b"held\n"
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     left = {path.suffix for path in tmp_path.iterdir()}
@@ -91,7 +91,7 @@ def test_an_error_frees_the_lock(tmp_path: Path) -> None:
 def test_a_link_to_itself_and_a_place_where_nothing_can_be_made_are_not_waited_for(tmp_path: Path) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    with only_command(loop) as alone:
-        assert alone
+    with only_command(loop) as is_only:
+        assert is_only
     with pytest.raises(OSError, match=r"\.out\.lock"), only_command(Path("/proc/out")):
         pass

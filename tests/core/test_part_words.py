@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from forgetbench.core.errors import UserError
-from forgetbench.core.part_words import WORDS, against, joined, part_word, parts_of
+from forgetbench.core.part_words import WORDS, merge_words, part_word, parts_of, word_problems
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_what_is_no_word_is_refused_with_what_there_is(text: str, message: str) 
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "share"),
+    ("first", "second", "share"),
     [
         ("language", "language.mlp", True),
         ("language.mlp", "language.mlp_down", True),
@@ -54,13 +54,13 @@ def test_what_is_no_word_is_refused_with_what_there_is(text: str, message: str) 
         ("projector", "projector.mlp", True),
     ],
 )
-def test_words_that_share_weights_are_refused_together(one: str, other: str, share: bool) -> None:
-    assert bool(list(against([one, other]))) is share
-    assert bool(list(against([other, one]))) is share
+def test_words_that_share_weights_are_refused_together(first: str, second: str, share: bool) -> None:
+    assert bool(list(word_problems([first, second]))) is share
+    assert bool(list(word_problems([second, first]))) is share
 
 
 def test_words_of_stages_are_joined_in_one_order_without_what_another_contains() -> None:
     given = ["language.mlp_down", "language.layers_2_to_3.mlp_gate_up", "projector", "language.mlp", "vision.mlp"]
-    assert joined(given) == ["vision.mlp", "projector", "language.mlp"]
-    assert joined(["language", "projector"]) == ["projector", "language"]
+    assert merge_words(given) == ["vision.mlp", "projector", "language.mlp"]
+    assert merge_words(["language", "projector"]) == ["projector", "language"]
     assert parts_of(given) == ["language", "projector", "vision"]

@@ -109,10 +109,10 @@ def test_a_killed_run_ends_the_same_with_slices_or_without(model: Path, two: Pat
         folder = shutil.copytree(two / "killed", tmp_path / "run")
         assert (folder / "resume").is_dir()
         finish(trainer(model, RESUMED), folder, RESUMED)
-    whole, resumed = (list_checkpoints(one) for one in (two / "whole", folder))
-    assert [one.step for one in resumed] == [0, 3, 6]
-    for expected, found in zip(whole[1:], resumed[1:], strict=True):
-        assert furthest(expected.delta(), found.delta()) < 1e-5
+    whole, resumed = (list_checkpoints(run) for run in (two / "whole", folder))
+    assert [checkpoint.step for checkpoint in resumed] == [0, 3, 6]
+    for expected, actual in zip(whole[1:], resumed[1:], strict=True):
+        assert furthest(expected.delta(), actual.delta()) < 1e-5
     if begun == "killed, then sliced":  # a resumed run is no other run
         assert resumed[-1].digest == whole[-1].digest
     assert not (folder / "resume").exists()
@@ -121,9 +121,11 @@ def test_a_killed_run_ends_the_same_with_slices_or_without(model: Path, two: Pat
 
 
 def test_what_two_processes_cannot_share_is_refused_by_name(two: Path) -> None:
-    said = json.loads((two / "refusals.json").read_text())
-    assert said["uneven"].startswith("Stage 2 (toy): batch_size / gradient_accumulation = 1 cannot be shared by 2 proc")
-    assert re.match("method=lwf: .*use sharding=none", said["method"])
+    refusals = json.loads((two / "refusals.json").read_text())
+    assert refusals["uneven"].startswith(
+        "Stage 2 (toy): batch_size / gradient_accumulation = 1 cannot be shared by 2 proc"
+    )
+    assert re.match("method=lwf: .*use sharding=none", refusals["method"])
 
 
 def cell_rows(folder: Path) -> dict[str, str]:
@@ -139,13 +141,13 @@ def tables(folder: Path) -> list[str]:
 
 def test_a_sliced_run_is_scored_with_the_rows_of_one_process(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (two / "stdout").read_text().count("trained 4 steps") == 1
-    alone, together, apart = (two / "command" / name for name in ("alone", "together", "apart"))
-    monkeypatch.chdir(alone)
+    one_process, together, apart = (two / "command" / name for name in ("alone", "together", "apart"))
+    monkeypatch.chdir(one_process)
     assert not app(SCORE, standalone_mode=False)
-    assert len(cell_rows(alone)) == 6
+    assert len(cell_rows(one_process)) == 6
     for folder in (together, apart):  # one command of two processes, and two commands at the same time
-        assert cell_rows(folder) == cell_rows(alone)
-        assert tables(folder) == tables(alone)
+        assert cell_rows(folder) == cell_rows(one_process)
+        assert tables(folder) == tables(one_process)
         assert {path.suffix for path in (folder / "outputs/.cells").iterdir()} == {".parquet"}
 
 
@@ -156,7 +158,7 @@ def test_the_processes_share_the_batches_of_every_cell(two: Path) -> None:
 def test_a_guard_stops_two_processes_together_and_its_answers_are_those_of_one(
     two: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(two / "command/together")
+    monkeypatch.chdir(two / "command/guarded")
     run = Path("outputs/guarded")
     looks = pd.read_csv(run / "guard.csv")
     assert looks["decision"].iloc[-1] == "stop"
@@ -171,35 +173,38 @@ def test_a_guard_stops_two_processes_together_and_its_answers_are_those_of_one(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_every_family_follows_one_process_when_it_is_sliced(tmp_path: Path) -> None:
-    models, one, two = (tmp_path / name for name in ("models", "one", "two"))
-    for folder in (models, one, two):
+    models, one_process, two_processes = (tmp_path / name for name in ("models", "one", "two"))
+    for folder in (models, one_process, two_processes):
         folder.mkdir()
     for name, build in FAMILIES.items():
         build(models / name)
-    done = start(Path(__file__).parents[2], *torchrun(), "tests.support.together", "families", str(models), str(two))
+    done = start(
+        Path(__file__).parents[2], *torchrun(), "tests.support.together", "families", str(models), str(two_processes)
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     for name in FAMILIES:
         case = family_case(name)
-        report_case(trainer(models / name, case), case, one / name)
-        assert reports(two, name, "loss") == pytest.approx(reports(one, name, "loss"), abs=1e-5), name
-        assert furthest(*(load_file(folder / f"{name}.safetensors") for folder in (one, two))) < 1e-4, name
+        report_case(trainer(models / name, case), case, one_process / name)
+        assert reports(two_processes, name, "loss") == pytest.approx(reports(one_process, name, "loss"), abs=1e-5), name
+        weights = [load_file(folder / f"{name}.safetensors") for folder in (one_process, two_processes)]
+        assert furthest(*weights) < 1e-4, name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["none", "fsdp2"])
 def test_accelerate_launch_starts_two_processes_that_train_as_one(tmp_path: Path, sharding: str) -> None:
-    two, one = tmp_path / "two", tmp_path / "one"
+    two_processes, one_process = tmp_path / "two", tmp_path / "one"
     port = f"--main_process_port={free_port()}"
     launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", port, "-m"]
     for folder, command in (
-        (two, [*launcher, "forgetbench", *TRAIN, f"sharding={sharding}"]),
-        (one, ["forgetbench", *TRAIN]),
+        (two_processes, [*launcher, "forgetbench", *TRAIN, f"sharding={sharding}"]),
+        (one_process, ["forgetbench", *TRAIN]),
     ):
         folder.mkdir()
         done = start(folder, *command)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("trained 4 steps") == 1
-    weights = [list_checkpoints(folder / "outputs/run")[-1].delta() for folder in (one, two)]
+    weights = [list_checkpoints(folder / "outputs/run")[-1].delta() for folder in (one_process, two_processes)]
     assert furthest(*weights) < 1e-4
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 

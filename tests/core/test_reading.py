@@ -54,16 +54,16 @@ def test_a_file_above_the_limit_is_refused_before_it_is_read(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "encoding"),
     [
         ("é".encode("utf-16"), "a text in UTF-16"),
         ("é".encode("utf-32"), "a text in UTF-32"),
         ("é".encode("latin-1"), r"no text in UTF-8 \(byte 0 is 0xe9\)"),
     ],
 )
-def test_another_encoding_is_told_with_the_file(tmp_path: Path, content: bytes, said: str) -> None:
+def test_another_encoding_is_told_with_the_file(tmp_path: Path, content: bytes, encoding: str) -> None:
     (tmp_path / "a.yaml").write_bytes(content)
-    with pytest.raises(UserError, match=rf"a\.yaml is {said}"):
+    with pytest.raises(UserError, match=rf"a\.yaml is {encoding}"):
         read_text(tmp_path / "a.yaml")
 
 

@@ -10,10 +10,10 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.yaml_files import parse_yaml, read_yaml
 
 
-def laughs(first: str, one: str) -> str:
+def laughs(first: str, pattern: str) -> str:
     """Nine levels of ten aliases each: a billion values in a few hundred letters."""
     lines = [f"a0: &a0 {first}"]
-    lines += [f"a{k + 1}: &a{k + 1} " + one.format(", ".join(f"*a{k}" for _ in range(10))) for k in range(9)]
+    lines += [f"a{k + 1}: &a{k + 1} " + pattern.format(", ".join(f"*a{k}" for _ in range(10))) for k in range(9)]
     return "\n".join(lines)
 
 
@@ -21,7 +21,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "\n".join(f"a{k + 1}: &a{k + 1}\n  <<: [{', '.join
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (laughs("[x]", "[{}]"), "200,000 values"),
         (laughs("{x: 1}", "[{}]"), "200,000 values"),
@@ -41,8 +41,8 @@ MERGES = "a0: &a0 {x: 1}\n" + "\n".join(f"a{k + 1}: &a{k + 1}\n  <<: [{', '.join
         (f"a: {'9' * 5000}", "not readable as YAML"),
     ],
 )
-def test_what_would_fill_memory_or_mean_nothing_is_refused(text: str, said: str) -> None:
-    with pytest.raises(UserError, match=rf"mine\.yaml: .*{said}"):
+def test_what_would_fill_memory_or_mean_nothing_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"mine\.yaml: .*{message}"):
         parse_yaml(text, "mine.yaml")
 
 

@@ -162,7 +162,7 @@ def test_the_list_of_datasets_shows_those_on_this_machine_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("forgetbench.data.catalogue.load_manifest", lambda path: MANIFESTS[path.stem])
-    data_list(compose(FinetuneConfig, ["data=imagenet_vqa"]), [], every=False, as_json=True)
+    data_list(compose(FinetuneConfig, ["data=imagenet_vqa"]), [], show_all=False, as_json=True)
     rows = json.loads(capsys.readouterr().out)
     here = [row["downloaded"] for row in rows]
     assert here == sorted(here, reverse=True)

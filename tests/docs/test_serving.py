@@ -12,7 +12,7 @@ import pytest
 from forgetbench.cli import app
 from forgetbench.config import Engine, EngineConfig
 from forgetbench.core.options import options
-from forgetbench.serving.checks import Finding
+from forgetbench.serving.comparison import ComparisonResult
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "serving.md").read_text("utf-8")
@@ -33,7 +33,7 @@ def test_every_engine_is_an_option_and_is_named() -> None:
 def test_every_column_of_engine_csv_is_explained() -> None:
     table = TEXT.partition("| column of `engine.csv` | |")[2].partition("\n\n")[0]
     names = set(re.findall(r"`(\w+)`", table))
-    assert names == {field.name for field in fields(Finding)} | {"tolerance", "reload"}
+    assert names == {field.name for field in fields(ComparisonResult)} | {"tolerance", "reload"}
 
 
 def test_settings_that_the_page_names_are_there() -> None:

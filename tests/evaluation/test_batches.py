@@ -19,7 +19,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind, ImageRef, Sample
 from forgetbench.data.collate import PIXELS, Encoder
 from forgetbench.data.encoded import EncodedSet, encode
-from forgetbench.evaluation.batches import BatchedSet, batched
+from forgetbench.evaluation.batches import BatchedSet, batch_dataset
 from forgetbench.evaluation.engine import Engine
 from forgetbench.evaluation.swap import WeightSwap
 from forgetbench.models.features import PictureEncoder
@@ -37,16 +37,16 @@ def picture(index: int) -> ImageRef:
 
 def items(count: int = 14) -> list[Sample]:
     """Several questions on each of five pictures; some on none; letters, and words of several tokens."""
-    found = []
+    batches = []
     for i in range(count):
         images = (picture(i % PICTURES),) if i % 7 else ()
         kind = AnswerKind.option if i % 4 == 3 else AnswerKind.letter
         options = ("a red coat", "a blue bag", "boots") if kind is AnswerKind.option else ("coat", "bag", "boot")
         answer = options[0] if kind is AnswerKind.option else "A"
-        found.append(
+        batches.append(
             Sample.question(f"i{i}", "what is it? " + "really? " * (i % 3), answer, kind, images, (answer,), options)
         )
-    return found
+    return batches
 
 
 class Words:
@@ -73,14 +73,14 @@ def test_only_items_of_which_one_option_begins_another_are_asked_with_the_end_of
         colours("a red", "red"),
         colours("red", "redder"),
     ]
-    found = batched(samples, None, Words(), 2).candidates  # type: ignore[arg-type]
-    assert [list(map(len, one)) for one in found] == [[2, 4], [1, 1], [2, 1], [1, 1]]
-    assert [one[-1] == 0 for one in found[0]] == [True, True]
+    candidates = batch_dataset(samples, None, Words(), 2).candidates  # type: ignore[arg-type]
+    assert [list(map(len, item_candidates)) for item_candidates in candidates] == [[2, 4], [1, 1], [2, 1], [1, 1]]
+    assert [ids[-1] == 0 for ids in candidates[0]] == [True, True]
 
 
 def test_options_that_no_end_tells_apart_are_refused_by_the_item() -> None:
     with pytest.raises(UserError, match=r"Item 'flag': the tokens of one option begin another's, .*decode greedily"):
-        batched([colours("red", "red and blue")], None, Words(has_end=False), 2)  # type: ignore[arg-type]
+        batch_dataset([colours("red", "red and blue")], None, Words(has_end=False), 2)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def loaded() -> LoadedModel:
 
 def prepared(loaded: LoadedModel, folder: Path, samples: Sequence[Sample], batch_size: int = 3) -> BatchedSet:
     encoder = Encoder(loaded.processor)
-    return batched(samples, encode(samples, encoder, folder / "set", 1 << 30), encoder, batch_size)
+    return batch_dataset(samples, encode(samples, encoder, folder / "set", 1 << 30), encoder, batch_size)
 
 
 def pictures_bytes(folder: Path) -> int:
@@ -132,18 +132,18 @@ def test_prompts_are_processed_once_and_then_mapped(loaded: LoadedModel, tmp_pat
 
 
 def test_the_prompts_used_last_are_remembered_up_to_a_limit(loaded: LoadedModel) -> None:
-    one, two, three = items(4)[1:]
-    size = sum(value.nbytes for value in Encoder(loaded.processor).encode(two).pictures.values())
+    first, second, third = items(4)[1:]
+    size = sum(value.nbytes for value in Encoder(loaded.processor).encode(second).pictures.values())
     Counting.count, encoder = 0, Counting(loaded.processor, cache_bytes=3 * size)
-    for sample, processed in ((one, 1), (two, 2), (one, 2), (three, 3), (one, 3), (two, 4), (three, 5)):
+    for sample, processed in ((first, 1), (second, 2), (first, 2), (third, 3), (first, 3), (second, 4), (third, 5)):
         encoder.prompt(sample)
         assert Counting.count == processed
 
 
 def test_a_prompt_larger_than_the_limit_is_remembered_alone(loaded: LoadedModel) -> None:
-    one, two = items(3)[1:]
+    first, second = items(3)[1:]
     Counting.count, encoder = 0, Counting(loaded.processor, cache_bytes=10)
-    for sample, processed in ((one, 1), (one, 1), (two, 2), (two, 2), (one, 3)):
+    for sample, processed in ((first, 1), (first, 1), (second, 2), (second, 2), (first, 3)):
         encoder.prompt(sample)
         assert Counting.count == processed
 
@@ -154,7 +154,7 @@ def test_pixels_beyond_the_limit_are_not_kept_but_read_anew(loaded: LoadedModel,
     large = encode(samples, encoder, tmp_path / "large", 1 << 30)
     assert pictures_bytes(tmp_path / "small") < pictures_bytes(tmp_path / "large")
     for index in range(len(samples)):
-        pair = [one.prompt(index).pictures for one in (small, large)]
+        pair = [encoded.prompt(index).pictures for encoded in (small, large)]
         assert pair[0].keys() == pair[1].keys()
         assert all(torch.equal(pair[0][key], pair[1][key]) for key in pair[0])
 
@@ -179,10 +179,10 @@ def test_an_edited_list_of_pictures_is_named_and_made_again(
     encoder, samples = Encoder(loaded.processor), items()
     encode(samples, encoder, tmp_path / "set", 1 << 30)
     meta = tmp_path / "set/meta.json"
-    said = json.loads(meta.read_text())
-    meta.write_text(json.dumps(said | {"pictures": said["pictures"][::-1]}))
+    content = json.loads(meta.read_text())
+    meta.write_text(json.dumps(content | {"pictures": content["pictures"][::-1]}))
     encode(samples, encoder, tmp_path / "set", 1 << 30)
-    assert json.loads(meta.read_text()) == said
+    assert json.loads(meta.read_text()) == content
     assert "is damaged" in capsys.readouterr().err
 
 
@@ -253,7 +253,7 @@ def test_a_picture_is_encoded_once_for_all_questions_and_checkpoints_that_leave_
     dataset, calls = prepared(loaded, tmp_path, items()), counted(monkeypatch)
     engine = Engine(loaded, Encoder(loaded.processor))
     for state in ("", "", "other tower"):
-        engine.begin(state)
+        engine.set_picture_state(state)
         for number in range(len(dataset.batches)):
             engine.answer(dataset, number, choice(3))
         assert sum(calls) == PICTURES * (2 if state else 1)
@@ -291,16 +291,16 @@ def test_a_later_block_changes_no_bit_of_an_earlier_one(
         Sample.question(f"later {k}", "which?", "A", AnswerKind.letter, (picture(k % 2 + 4),), ("A",), ("coat", "bag"))
         for k in range(4)
     ]
-    alone = prepared(loaded, tmp_path / "alone", items())
+    single = prepared(loaded, tmp_path / "alone", items())
     both = replace(
         prepared(loaded, tmp_path / "both", [*later[:2], *items(), *later[2:]]), blocks=[range(2, 16), [0, 1, 16, 17]]
     )
     engine, calls = Engine(loaded, Encoder(loaded.processor), feature_bytes=room * 16 * 192 * 4), counted(monkeypatch)
-    found = [engine.answer(both, number, choice(3)) for number in range(len(both.batches))]
+    answers = [engine.answer(both, number, choice(3)) for number in range(len(both.batches))]
     assert sum(calls) == room  # one picture is new in the second block, whose features fit or not
     expected = Engine(loaded, Encoder(loaded.processor))
-    assert found[: both.block_of_batch.index(1)] == [
-        expected.answer(alone, number, choice(3)) for number in range(len(alone.batches))
+    assert answers[: both.block_of_batch.index(1)] == [
+        expected.answer(single, number, choice(3)) for number in range(len(single.batches))
     ]
 
 
@@ -341,11 +341,11 @@ def test_features_beyond_the_limit_are_not_kept(
     small = Engine(loaded, Encoder(loaded.processor), feature_bytes=1000)
     large = Engine(loaded, Encoder(loaded.processor))
     numbers = range(len(dataset.batches))
-    limited = [one for number in numbers for one in small.answer(dataset, number, choice(3))]
+    limited = [prediction for number in numbers for prediction in small.answer(dataset, number, choice(3))]
     assert 0 < sum(calls) < PICTURES  # those of one batch, to see how large features are
-    kept = [one for number in numbers for one in large.answer(dataset, number, choice(3))]
-    for one, two in zip(limited, kept, strict=True):
-        assert one.option_logprobs == pytest.approx(two.option_logprobs, abs=1e-5)
+    kept = [prediction for number in numbers for prediction in large.answer(dataset, number, choice(3))]
+    for expected, prediction in zip(limited, kept, strict=True):
+        assert expected.option_logprobs == pytest.approx(prediction.option_logprobs, abs=1e-5)
 
 
 def test_a_family_without_prefix_reuse_is_given_its_pixels(loaded: LoadedModel, tmp_path: Path) -> None:
@@ -353,8 +353,10 @@ def test_a_family_without_prefix_reuse_is_given_its_pixels(loaded: LoadedModel, 
     slow = Engine(replace(loaded, reuses_prefix=False), Encoder(loaded.processor))
     fast = Engine(loaded, Encoder(loaded.processor))
     for number in range(len(dataset.batches)):
-        for one, two in zip(*(engine.answer(dataset, number, choice(3)) for engine in (slow, fast)), strict=True):
-            assert one.option_logprobs == pytest.approx(two.option_logprobs, abs=1e-4)
+        for slow_prediction, fast_prediction in zip(
+            *(engine.answer(dataset, number, choice(3)) for engine in (slow, fast)), strict=True
+        ):
+            assert slow_prediction.option_logprobs == pytest.approx(fast_prediction.option_logprobs, abs=1e-4)
 
 
 def test_an_encoded_set_is_opened_by_its_folder_alone(loaded: LoadedModel, tmp_path: Path) -> None:

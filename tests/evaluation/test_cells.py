@@ -32,9 +32,9 @@ PREDICTIONS = [Prediction(text="The 14 kg."), Prediction(text="red cars"), Predi
 
 @pytest.fixture
 def store(tmp_path: Path) -> CellStore:
-    found = CellStore(tmp_path)
-    found.write(KEY.digest, SAMPLES, ["x", "y", ""], PREDICTIONS, SETTINGS, Metric.accuracy, 1.23456)
-    return found
+    store = CellStore(tmp_path)
+    store.write(KEY.digest, SAMPLES, ["x", "y", ""], PREDICTIONS, SETTINGS, Metric.accuracy, 1.23456)
+    return store
 
 
 def test_a_cell_is_read_as_it_was_written(store: CellStore) -> None:
@@ -44,7 +44,11 @@ def test_a_cell_is_read_as_it_was_written(store: CellStore) -> None:
     assert cell.frame["text"].tolist() == ["The 14 kg.", "red cars", " "]
     assert cell.frame["parsed"].isna().tolist() == [False, False, True]
     assert cell.frame["correct"].tolist() == [True, False, False]
-    assert [list(one) for one in cell.frame["references"]] == [["14 kg", "fourteen kg"], ["red car"], ["B"]]
+    assert [list(references) for references in cell.frame["references"]] == [
+        ["14 kg", "fourteen kg"],
+        ["red car"],
+        ["B"],
+    ]
 
 
 def test_a_cell_says_which_open_questions_may_ask_for_a_number(store: CellStore) -> None:
@@ -58,7 +62,7 @@ def test_every_setting_of_decoding_is_in_every_row(store: CellStore) -> None:
     cell = store.read(KEY.digest, Metric.accuracy)
     assert cell is not None
     expected = {"decoding": "greedy", "precision": "fp32", "batch_size": 64, "max_new_tokens": 12, "stop": ["\n"]}
-    assert {json.dumps(json.loads(one), sort_keys=True) for one in cell.frame["settings"]} == {
+    assert {json.dumps(json.loads(settings), sort_keys=True) for settings in cell.frame["settings"]} == {
         json.dumps(expected, sort_keys=True)
     }
 
@@ -81,12 +85,12 @@ def test_a_setting_that_came_later_names_cells_only_where_it_applies() -> None:
 def test_other_marks_of_thoughts_score_stored_answers_again_and_are_kept(tmp_path: Path) -> None:
     thought = [Prediction(text="{{no}}14 kg"), Prediction(text="{{one red car"), Prediction(text="<think>a</think>B")]
     CellStore(tmp_path).write(KEY.digest, SAMPLES, ["x", "y", ""], thought, SETTINGS, Metric.accuracy, 1.0)
-    found = []
+    results = []
     for marks in (None, [["{{", "}}"]], None):
         cell = CellStore(tmp_path, marks).read(KEY.digest, Metric.accuracy)
         assert cell is not None
-        found.append((cell.frame["correct"].tolist(), cell.frame["cut_off"].tolist()))
-    first, other, last = found
+        results.append((cell.frame["correct"].tolist(), cell.frame["cut_off"].tolist()))
+    first, other, last = results
     assert first == ([False, False, True], [False, False, False])
     assert other == ([True, False, False], [False, True, False])
     assert last == other  # whoever only reads, reads as it was last scored
@@ -97,7 +101,7 @@ def test_a_cell_of_before_there_was_a_column_is_read_without_it(store: CellStore
     table = pq.read_table(path).drop_columns(["cut_off"])
     facts = json.loads(table.schema.metadata[b"facts"])
     del facts["marks"]
-    facts["content"] = cells._content(table)
+    facts["content"] = cells._rows_checksum(table)
     pq.write_table(table.replace_schema_metadata({"facts": json.dumps(facts)}), path)
     cell = store.read(KEY.digest, Metric.accuracy)
     assert cell is not None
@@ -107,13 +111,13 @@ def test_a_cell_of_before_there_was_a_column_is_read_without_it(store: CellStore
 
 def test_what_was_cut_off_is_kept_when_a_cell_is_scored_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replies = [Prediction(text="14", cut_off=True), Prediction(text="red car", cut_off=False), Prediction(text="B")]
-    found = CellStore(tmp_path).write(KEY.digest, SAMPLES, ["x", "y", ""], replies, SETTINGS, Metric.accuracy, 1.0)
+    written = CellStore(tmp_path).write(KEY.digest, SAMPLES, ["x", "y", ""], replies, SETTINGS, Metric.accuracy, 1.0)
     monkeypatch.setattr(cells, "rules_digest", lambda: "later")
     again = CellStore(tmp_path).read(KEY.digest, Metric.anls)
     assert again is not None
-    for one in (found, again):
-        assert one.frame["cut_off"].tolist() == [True, False, False]
-        assert one.frame["text_cut_off"].tolist() == [True, False, None]
+    for cell in (written, again):
+        assert cell.frame["cut_off"].tolist() == [True, False, False]
+        assert cell.frame["text_cut_off"].tolist() == [True, False, None]
 
 
 def test_a_cell_of_before_replies_said_whether_they_were_cut_off_is_scored_by_its_thoughts(tmp_path: Path) -> None:
@@ -122,7 +126,7 @@ def test_a_cell_of_before_replies_said_whether_they_were_cut_off_is_scored_by_it
     store.write(KEY.digest, SAMPLES, ["x", "y", ""], replies, SETTINGS, Metric.accuracy, 1.0)
     path = store.path(KEY.digest)
     table = pq.read_table(path).drop_columns(["text_cut_off"])
-    facts = json.loads(table.schema.metadata[b"facts"]) | {"rules": "earlier", "content": cells._content(table)}
+    facts = json.loads(table.schema.metadata[b"facts"]) | {"rules": "earlier", "content": cells._rows_checksum(table)}
     pq.write_table(table.replace_schema_metadata({"facts": json.dumps(facts)}), path)
     cell = store.read(KEY.digest, Metric.accuracy)
     assert cell is not None
@@ -132,7 +136,7 @@ def test_a_cell_of_before_replies_said_whether_they_were_cut_off_is_scored_by_it
 
 def test_another_model_checkpoint_or_item_is_another_cell() -> None:
     others = [replace(KEY, **{field: "other"}) for field in ("model", "delta", "samples")]
-    assert len({one.digest for one in (KEY, *others)}) == 4
+    assert len({key.digest for key in (KEY, *others)}) == 4
 
 
 def test_a_truncated_cell_is_named_and_not_read(store: CellStore, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,9 +217,9 @@ def test_what_a_kill_left_is_removed_with_the_cell_there(store: CellStore, tmp_p
 def test_two_commands_that_score_a_cell_again_do_not_disturb_each_other(store: CellStore) -> None:
     def score_again(number: int) -> bool:
         metric = (Metric.accuracy, Metric.anls)[number % 2]
-        found = store.read(KEY.digest, metric)
+        cell = store.read(KEY.digest, metric)
         store.remove_leftovers(KEY.digest)
-        return found is not None and found.metric is metric
+        return cell is not None and cell.metric is metric
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(score_again, range(40)))

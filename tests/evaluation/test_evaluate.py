@@ -16,7 +16,7 @@ from forgetbench.core.records import PROBE_SUFFIX, AnswerKind, Decoding, Predict
 from forgetbench.data.manifest import Manifest
 from forgetbench.evaluation import evaluate
 from forgetbench.evaluation.cells import CellStore
-from forgetbench.evaluation.evaluate import Evaluator, ScoredCell, Work, plan
+from forgetbench.evaluation.evaluate import Evaluator, PlannedCell, ScoredCell, plan
 from forgetbench.evaluation.journal import Entry, Journal
 from forgetbench.evaluation.runner import Answers
 from forgetbench.evaluation.sets import EvaluationSet
@@ -43,7 +43,7 @@ class StandIn:
     asked: list[tuple[str, int]] = field(default_factory=list)
     at: str = ""
 
-    def move(self, checkpoint: Checkpoint) -> None:
+    def use_checkpoint(self, checkpoint: Checkpoint) -> None:
         self.at = checkpoint.name
 
     def batches(self, dataset: EvaluationSet) -> Layout:
@@ -52,7 +52,7 @@ class StandIn:
     def beyond_context(self, *_: object) -> None:
         """Every item fits."""
 
-    def resolved(self, dataset: EvaluationSet, settings: Settings) -> Settings:
+    def resolve(self, dataset: EvaluationSet, settings: Settings) -> Settings:
         return replace(settings, max_new_tokens=9)
 
     def answers(self, dataset: EvaluationSet, numbers: Sequence[int], settings: Settings) -> Iterator[Answers]:
@@ -66,7 +66,7 @@ class StandIn:
         return [Prediction(text=dataset.samples[item].id) for item in self.layout[number]]
 
 
-def score(folder: Path, runner: StandIn, planned: Sequence[Work] | None = None) -> list[ScoredCell]:
+def score(folder: Path, runner: StandIn, planned: Sequence[PlannedCell] | None = None) -> list[ScoredCell]:
     planned = planned or plan("model", [BASE], [DATASET], CONFIG)
     loader: Any = lambda: runner  # noqa: E731
     return Evaluator(loader, CellStore(folder), ProcessGroup()).score(planned, lambda *_: None)
@@ -76,8 +76,8 @@ def test_sets_of_which_an_option_begins_another_have_cells_of_their_own() -> Non
     def names(*options: str) -> list[object]:
         sample = Sample.question("f", "Which?", options[0], AnswerKind.option, (), options[:1], options)
         manifest = Manifest(name="f", image_domains=["x"], text_tasks=["y"], answer=AnswerKind.option)
-        found = EvaluationSet(manifest, [sample], lambda: [sample]).settings(MatrixConfig(datasets=["f"]))
-        return [one.answer_end for one in found]
+        settings = EvaluationSet(manifest, [sample], lambda: [sample]).settings(MatrixConfig(datasets=["f"]))
+        return [setting.answer_end for setting in settings]
 
     assert names("red", "red and blue") == [True, None]  # by likelihood, and as it writes
     assert names("1", "12") == [True, None]
@@ -87,8 +87,8 @@ def test_sets_of_which_an_option_begins_another_have_cells_of_their_own() -> Non
 
 def _named(manifests: int | None, **more: Any) -> tuple[str, int | None]:
     """The name of the cell of a set whose manifest has a cap, and the cap of its answers."""
-    one = replace(DATASET, manifest=replace(DATASET.manifest, max_new_tokens=manifests))
-    (work,) = plan("model", [BASE], [one], replace(CONFIG, **more))
+    dataset = replace(DATASET, manifest=replace(DATASET.manifest, max_new_tokens=manifests))
+    (work,) = plan("model", [BASE], [dataset], replace(CONFIG, **more))
     return work.digest, work.settings.max_new_tokens
 
 
@@ -113,7 +113,7 @@ def test_caps_name_cells_by_what_they_are_wherever_they_are_given() -> None:
 
 def test_every_item_gets_its_own_answer_whatever_the_layout(tmp_path: Path) -> None:
     (cell,) = score(tmp_path, StandIn())
-    assert cell.cell.frame["text"].tolist() == [one.id for one in SAMPLES]
+    assert cell.cell.frame["text"].tolist() == [sample.id for sample in SAMPLES]
     assert cell.cell.frame["score"].mean() == 1
 
 
@@ -125,7 +125,7 @@ def test_a_finished_matrix_loads_no_model(tmp_path: Path) -> None:
         raise AssertionError("the model was loaded")
 
     again = Evaluator(load, CellStore(tmp_path), ProcessGroup()).score(planned, lambda *_: None)
-    assert [one.cell.digest for one in again] == [one.cell.digest for one in first]
+    assert [scored.cell.digest for scored in again] == [scored.cell.digest for scored in first]
 
 
 def test_other_weights_never_share_a_cell(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_an_interrupted_cell_goes_on_after_its_last_batch(tmp_path: Path) -> Non
     runner = StandIn()
     (cell,) = score(tmp_path, runner)
     assert runner.asked == [("step_000000", 2)]
-    assert cell.cell.frame["text"].tolist() == [one.id for one in SAMPLES]
+    assert cell.cell.frame["text"].tolist() == [sample.id for sample in SAMPLES]
 
 
 def test_batches_of_another_layout_are_asked_again(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_batches_of_another_layout_are_asked_again(tmp_path: Path) -> None:
     runner = StandIn(layout=[[0, 3, 5], [6, 2, 1], [4]])
     (cell,) = score(tmp_path, runner)
     assert runner.asked == [("step_000000", 1), ("step_000000", 2)]
-    assert cell.cell.frame["text"].tolist() == [one.id for one in SAMPLES]
+    assert cell.cell.frame["text"].tolist() == [sample.id for sample in SAMPLES]
 
 
 def test_a_batch_beyond_the_layout_is_ignored(tmp_path: Path) -> None:
@@ -169,14 +169,14 @@ def test_a_cell_that_another_command_makes_is_left_for_last(tmp_path: Path, monk
     other = FileLock(path)
     other.acquire()
     monkeypatch.setattr(evaluate, "_LOCK_WAIT_S", 0.05)
-    move = runner.move
+    use_checkpoint = runner.use_checkpoint
 
     def release_later(checkpoint: Checkpoint) -> None:
-        move(checkpoint)
+        use_checkpoint(checkpoint)
         if checkpoint is LATER:
             other.release()
 
-    monkeypatch.setattr(runner, "move", release_later)
+    monkeypatch.setattr(runner, "use_checkpoint", release_later)
     cells = score(tmp_path, runner, planned)
     assert [name for name, _ in runner.asked] == ["step_000010"] * 3 + ["step_000000"] * 3
-    assert [one.work.checkpoint.step for one in cells] == [0, 10]
+    assert [scored.work.checkpoint.step for scored in cells] == [0, 10]

@@ -48,7 +48,7 @@ def with_tail(encoder: Encoder, tail: str) -> Encoder:
 
 def read(encoder: Encoder, settings: Settings, *pieces: str | int) -> Prediction:
     """What a reply counts as whose tokens are those of the texts, and the ids."""
-    ids = [one for piece in pieces for one in ([piece] if isinstance(piece, int) else tokens(encoder, piece))]
+    ids = [token for piece in pieces for token in ([piece] if isinstance(piece, int) else tokens(encoder, piece))]
     return ReplyDecoder(encoder, THOUGHT_MARKS, [encoder.tokenizer.eos_token_id]).predictions([ids], settings)[0]
 
 
@@ -137,12 +137,12 @@ def test_a_thought_that_the_template_begins_counts_from_the_reply(encoder: Encod
 def test_a_cap_for_answers_in_place_of_a_thought_is_told(encoder: Encoder) -> None:
     plain = ReplyDecoder(encoder, THOUGHT_MARKS)
     thinks = ReplyDecoder(with_tail(encoder, OPEN), THOUGHT_MARKS)
-    assert plain.lack_of_room(greedy(1, 16)) is None
-    said = thinks.lack_of_room(greedy(1, 16))
-    assert said is not None
-    assert "matrix.reasoning.max_tokens" in said
-    assert thinks.lack_of_room(greedy(1, 2048)) is None
-    assert thinks.lack_of_room(greedy(1, 16, max_thought_tokens=16)) is None
+    assert plain.thought_cap_warning(greedy(1, 16)) is None
+    warning = thinks.thought_cap_warning(greedy(1, 16))
+    assert warning is not None
+    assert "matrix.reasoning.max_tokens" in warning
+    assert thinks.thought_cap_warning(greedy(1, 2048)) is None
+    assert thinks.thought_cap_warning(greedy(1, 16, max_thought_tokens=16)) is None
 
 
 def test_a_model_that_begins_with_a_thought_and_has_no_room_for_it_is_told_once(
@@ -155,7 +155,7 @@ def test_a_model_that_begins_with_a_thought_and_has_no_room_for_it_is_told_once(
     samples = [Sample.question("a", "Which?", "red", AnswerKind.text, references=("red",))]
     dataset = EvaluationSet(Manifest(name="toy", image_domains=["x"], text_tasks=["y"]), samples, lambda: samples)
     (settings,) = dataset.settings(config)
-    caps = {runner.resolved(dataset, settings).max_new_tokens for _ in range(2)}
+    caps = {runner.resolve(dataset, settings).max_new_tokens for _ in range(2)}
     assert capsys.readouterr().err.count(f"a reply may have {caps.pop()} tokens") == 1
 
 
@@ -177,5 +177,5 @@ def test_generation_stops_each_row_where_its_caps_end_and_not_before(encoder: En
         stops_B = stopping(torch.tensor([[5, 5, *row[:n]] for row in rows]), None)
         first_B = [first or n * stop for first, stop in zip(first_B, stops_B.tolist(), strict=True)]
     least = 0 if tail else 16  # so many tokens tell whether a thought begins
-    assert first_B == [max(replies.length(row, settings), least) for row in rows]
+    assert first_B == [max(replies.max_length(row, settings), least) for row in rows]
     assert len(set(first_B)) > 2

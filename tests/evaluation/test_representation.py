@@ -29,11 +29,11 @@ from forgetbench.evaluation.inference import ModelRunner
 from forgetbench.evaluation.representation import (
     Job,
     LayerMeasure,
-    Measured,
+    MeasuredRows,
     PartDistance,
+    datasets_with_pictures,
+    items_with_distinct_pictures,
     measure,
-    pictured_items,
-    pictured_sets,
     plan_representation,
 )
 from forgetbench.evaluation.sets import EvaluationSet
@@ -115,7 +115,7 @@ class Scene:
         assert delta
         return checkpoint(self.folder / f"run{len(list(self.folder.iterdir()))}", delta)
 
-    def measured(self, *checkpoints: Checkpoint) -> list[Measured]:
+    def measured(self, *checkpoints: Checkpoint) -> list[MeasuredRows]:
         jobs = plan_representation("model", checkpoints, [self.dataset], self.config)
         return measure(jobs, lambda: self.runner, self.folder / ".representation", ProcessGroup(), lambda *_: None)
 
@@ -131,9 +131,10 @@ def scene(family: str, folder: Path, attach: Attach = plain, **settings: Any) ->
 
 @pytest.mark.parametrize("family", ["llava", "idefics3", "qwen2_5_vl"])
 def test_the_base_is_itself_and_a_change_shows_from_its_own_layer_on(family: str, tmp_path: Path) -> None:
-    one = scene(family, tmp_path)
+    subject = scene(family, tmp_path)
     base, _, late, late_weights, early, _ = (
-        found.rows for found in one.measured(BASE, one.disturbed(SECOND_LAYER), one.disturbed("vision_|visual"))
+        measured.rows
+        for measured in subject.measured(BASE, subject.disturbed(SECOND_LAYER), subject.disturbed("vision_|visual"))
     )
     assert [row.layer for row in base] == [0, 1, 2]
     assert {row.n_images for row in base} == {N_IMAGES}
@@ -152,23 +153,23 @@ def test_the_base_is_itself_and_a_change_shows_from_its_own_layer_on(family: str
 
 
 def test_figures_are_those_of_one_picture_at_a_time_by_definition(tmp_path: Path) -> None:
-    one = scene("llava", tmp_path, layers=[-1])
-    later = one.disturbed("language_model")
-    (row,), _ = (found.rows for found in one.measured(later))
-    prompts = one.runner.batches(one.dataset).prompts
+    subject = scene("llava", tmp_path, layers=[-1])
+    later = subject.disturbed("language_model")
+    (row,), _ = (measured.rows for measured in subject.measured(later))
+    prompts = subject.runner.batches(subject.dataset).prompts
     states: dict[str, list[Any]] = {"base": [], "tuned": []}
     for name, at in (("base", BASE), ("tuned", later)):
-        one.runner.move(at)
+        subject.runner.use_checkpoint(at)
         for item in range(0, 2 * N_IMAGES, 2):
             encoded = prompts.prompt(item)
             inputs = {key: value[None] for key, value in encoded.tokens.items()} | encoded.pictures
             caught: list[Tensor] = []
-            last = one.model.model.language_model.layers[-1]
+            last = subject.model.model.language_model.layers[-1]
             handle = last.register_forward_hook(lambda _m, _a, out, kept=caught: kept.append(out))
             with torch.no_grad():
-                one.model(**inputs)
+                subject.model(**inputs)
             handle.remove()
-            seen = inputs["input_ids"][0] == one.model.config.image_token_index
+            seen = inputs["input_ids"][0] == subject.model.config.image_token_index
             states[name].append(caught[0][0][seen].double().numpy())
     ranks = []
     for z in states["tuned"]:
@@ -181,24 +182,24 @@ def test_figures_are_those_of_one_picture_at_a_time_by_definition(tmp_path: Path
 
 @pytest.mark.parametrize("family", ["llava", "paligemma", "gemma3"])
 def test_batches_of_any_size_and_a_second_measurement_give_the_same(family: str, tmp_path: Path) -> None:
-    one = scene(family, tmp_path, layers=[0, -1])
-    later = one.disturbed(FIRST_LAYER)
-    first = one.measured(later)[0].rows
+    subject = scene(family, tmp_path, layers=[0, -1])
+    later = subject.disturbed(FIRST_LAYER)
+    first = subject.measured(later)[0].rows
     stored = {path.name: path.read_bytes() for path in (tmp_path / ".representation").iterdir()}
     for path in (tmp_path / ".representation").iterdir():
         path.unlink()
-    assert one.measured(later)[0].rows == first
+    assert subject.measured(later)[0].rows == first
     assert {path.name: path.read_bytes() for path in (tmp_path / ".representation").iterdir()} == stored
-    one.config.batch_size = 1  # the asker's observer reads the same object
-    for again, row in zip(one.measured(later)[0].rows, first, strict=True):
+    subject.config.batch_size = 1  # the asker's measurer reads the same object
+    for again, row in zip(subject.measured(later)[0].rows, first, strict=True):
         assert again.effective_rank == pytest.approx(row.effective_rank, rel=1e-4)
         assert again.visual_drift_l1 == pytest.approx(row.visual_drift_l1, rel=1e-3, abs=1e-5)
         assert again.linear_cka == pytest.approx(row.linear_cka, abs=1e-4)
 
 
 def test_weight_distances_by_hand(tmp_path: Path) -> None:
-    one = scene("llava", tmp_path)
-    named = dict(one.model.named_parameters())
+    subject = scene("llava", tmp_path)
+    named = dict(subject.model.named_parameters())
     bias = next(
         name for name, value in named.items() if name.startswith("model.multi_modal_projector") and value.ndim < 2
     )
@@ -209,14 +210,14 @@ def test_weight_distances_by_hand(tmp_path: Path) -> None:
         bias: moved,
         "model.language_model.norm.weight": named["model.language_model.norm.weight"].detach().clone(),
     }
-    _, found = one.measured(checkpoint(tmp_path, delta))
-    parts = {row.part: row for row in found.rows}
+    _, tuned = subject.measured(checkpoint(tmp_path, delta))
+    parts = {row.part: row for row in tuned.rows}
     fresh = load_model(ModelConfig(path=str(tmp_path / "llava"))).model
-    own = [value.detach().double() for name, value in fresh.named_parameters() if part_of(name) == "projector"]
-    size = sum(float(value.square().sum()) for value in own) ** 0.5
+    projector = [value.detach().double() for name, value in fresh.named_parameters() if part_of(name) == "projector"]
+    size = sum(float(value.square().sum()) for value in projector) ** 0.5
     assert parts["projector"].weight_distance == pytest.approx(5, rel=1e-6)
     assert parts["projector"].relative_distance == pytest.approx(5 / size, rel=1e-6)
-    assert parts["projector"].changed_share == 2 / sum(value.numel() for value in own)
+    assert parts["projector"].changed_share == 2 / sum(value.numel() for value in projector)
     assert parts["language"] == PartDistance("language", 0.0, 0.0, 0.0)
 
 
@@ -226,8 +227,8 @@ def test_adapters_count_as_the_weights_they_amount_to(dora: bool, tmp_path: Path
         targets = r".*language_model.*(q_proj|down_proj)"
         inject_adapter_in_model(LoraConfig(r=2, lora_alpha=6, target_modules=targets, use_dora=dora), model)
 
-    one, noise = scene("llava", tmp_path, attach), torch.Generator().manual_seed(5)
-    live = dict(one.model.named_parameters())
+    subject, noise = scene("llava", tmp_path, attach), torch.Generator().manual_seed(5)
+    live = dict(subject.model.named_parameters())
     before = {name: value.detach().clone() for name, value in live.items()}
     delta = {name: torch.randn(value.shape, generator=noise) for name, value in live.items() if "lora_" in name}
     squares, adapted = 0.0, 0
@@ -239,16 +240,16 @@ def test_adapters_count_as_the_weights_they_amount_to(dora: bool, tmp_path: Path
             lengths = delta[f"{layer}.lora_magnitude_vector.default.weight"].double()
             end = lengths[:, None] * end / end.norm(dim=1, keepdim=True)
         squares, adapted = squares + float((end - start).square().sum()), adapted + start.numel()
-    (_, base), (_, found) = (
-        (one.measured(at)[0].rows, {row.part: row for row in one.measured(at)[-1].rows})
+    (_, base), (_, tuned) = (
+        (subject.measured(at)[0].rows, {row.part: row for row in subject.measured(at)[-1].rows})
         for at in (BASE, checkpoint(tmp_path, delta))
     )
     weights = [value.numel() for name, value in before.items() if part_of(name) == "language" and "lora_" not in name]
-    assert found["language"].weight_distance == pytest.approx(squares**0.5, rel=1e-5)
-    assert found["language"].changed_share == pytest.approx(adapted / sum(weights), abs=1e-3)
-    assert found["vision"] == base["vision"] == PartDistance("vision", 0.0, 0.0, 0.0)
+    assert tuned["language"].weight_distance == pytest.approx(squares**0.5, rel=1e-5)
+    assert tuned["language"].changed_share == pytest.approx(adapted / sum(weights), abs=1e-3)
+    assert tuned["vision"] == base["vision"] == PartDistance("vision", 0.0, 0.0, 0.0)
     assert base["language"] == PartDistance("language", 0.0, 0.0, 0.0)
-    one.runner.move(BASE)
+    subject.runner.use_checkpoint(BASE)
     assert all(torch.equal(before[name], value) for name, value in live.items())
 
 
@@ -256,8 +257,8 @@ def test_dropout_of_adapters_plays_no_part(tmp_path: Path) -> None:
     rows = []
     for dropout in (0.0, 0.9):
         config = LoraConfig(r=2, target_modules=".*language_model.*q_proj", lora_dropout=dropout)
-        one = scene("llava", tmp_path / str(dropout), partial(inject_adapter_in_model, config))
-        rows.append(one.measured(one.disturbed("lora_B"))[0].rows)
+        subject = scene("llava", tmp_path / str(dropout), partial(inject_adapter_in_model, config))
+        rows.append(subject.measured(subject.disturbed("lora_B"))[0].rows)
     assert rows[0] == rows[1]
     assert rows[0][-1].visual_drift_l1 > 0.01
 
@@ -269,7 +270,7 @@ def test_a_layer_that_is_not_there_is_refused_before_anything_is_asked(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("settings", "key", "told"),
+    ("settings", "key", "message"),
     [
         ({"images": 0}, "images", "1 or more"),
         ({"layers": []}, "layers", "enabled=false"),
@@ -277,11 +278,11 @@ def test_a_layer_that_is_not_there_is_refused_before_anything_is_asked(tmp_path:
         ({"datasets": ["digits_naming"]}, "datasets", "matrix.datasets"),
     ],
 )
-def test_a_setting_that_cannot_be_meant_is_refused(settings: dict[str, Any], key: str, told: str) -> None:
+def test_a_setting_that_cannot_be_meant_is_refused(settings: dict[str, Any], key: str, message: str) -> None:
     matrix = MatrixConfig(datasets=["fashion_naming"], representation=RepresentationConfig(**settings))
     (problem,) = matrix_problems(matrix, Catalogue([]))
     assert problem.key == f"matrix.representation.{key}"
-    assert told in problem.message
+    assert message in problem.message
 
 
 @dataclass
@@ -291,7 +292,7 @@ class StandIn:
     asked: list[str] = field(default_factory=list)
     at: str = ""
 
-    def move(self, checkpoint: Checkpoint) -> None:
+    def use_checkpoint(self, checkpoint: Checkpoint) -> None:
         self.at = checkpoint.name
 
     def layers(self, dataset: EvaluationSet, items: Sequence[int]) -> list[LayerMeasure]:
@@ -386,17 +387,17 @@ def test_one_dataset_for_each_kind_of_pictures_unless_named(tmp_path: Path) -> N
     toy, same = make_set(tmp_path, "toy", "toy", 2), make_set(tmp_path, "same", "toy", 2)
     near, drawn = make_set(tmp_path, "near", "toy", 2, shift="near"), make_set(tmp_path, "drawn", "drawn", 2)
     sets = [words, toy, same, near, drawn]
-    assert pictured_sets(sets, None) == [toy, near, drawn]
-    assert pictured_sets(sets, ["drawn", "same", "words"]) == [same, drawn]
+    assert datasets_with_pictures(sets, None) == [toy, near, drawn]
+    assert datasets_with_pictures(sets, ["drawn", "same", "words"]) == [same, drawn]
 
 
 def test_different_pictures_are_spread_over_the_items(tmp_path: Path) -> None:
     dataset = make_set(tmp_path, pictures=8)
-    assert pictured_items(dataset, 99) == list(range(0, 16, 2))
-    assert pictured_items(dataset, 4) == [0, 4, 8, 12]
-    assert pictured_items(dataset, 3) == [0, 4, 10]
+    assert items_with_distinct_pictures(dataset, 99) == list(range(0, 16, 2))
+    assert items_with_distinct_pictures(dataset, 4) == [0, 4, 8, 12]
+    assert items_with_distinct_pictures(dataset, 3) == [0, 4, 10]
     copies = replace(dataset, samples=[*dataset.samples, *dataset.samples])
-    assert pictured_items(copies, 99) == list(range(0, 16, 2))
+    assert items_with_distinct_pictures(copies, 99) == list(range(0, 16, 2))
 
 
 def test_the_table_leaves_empty_what_was_not_measured_and_keeps_whole_numbers(tmp_path: Path) -> None:

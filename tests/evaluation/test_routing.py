@@ -60,14 +60,15 @@ def routed(path: Path) -> tuple[LoadedModel, TaskRouter]:
     inputs = [batch_prompts([encoder.prompt(item(i, ("yes", "no")))], encoder.pad_id) for i in range(10)]
     with torch.no_grad():
         states = [
-            router.states(loaded.model, lambda one=one: loaded.model(**one), one["attention_mask"]) for one in inputs
+            router.states(loaded.model, lambda batch=batch: loaded.model(**batch), batch["attention_mask"])
+            for batch in inputs
         ]
     router.fit([torch.cat(states[0::2]), torch.cat(states[1::2])])
     return loaded, router
 
 
-def scores(found: Sequence[Prediction]) -> torch.Tensor:
-    return torch.tensor([one.option_logprobs for one in found])
+def scores(predictions: Sequence[Prediction]) -> torch.Tensor:
+    return torch.tensor([prediction.option_logprobs for prediction in predictions])
 
 
 @pytest.fixture(scope="module", params=["qwen2_5_vl", "paligemma"])
@@ -79,34 +80,34 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_every_item_is_asked_through_its_own_expert_however_it_is_asked(path: Path) -> None:
     loaded, router = routed(path)
     unshared = replace(loaded, reuses_prefix=False)
-    own = torch.arange(5) % 2
+    experts = torch.arange(5) % 2
     by_expert = []
     for expert in range(2):
         router.known.copy_(torch.arange(3) == expert)
         by_expert.append([scores(asked(loaded, items, choice(1))) for items in (WHOLE, LAST)])
-        by_expert[-1].append([one.text for one in asked(loaded, WHOLE, greedy(1))])
+        by_expert[-1].append([prediction.text for prediction in asked(loaded, WHOLE, greedy(1))])
     router.known.copy_(torch.tensor([1.0, 1, 0]))
     for kind, items in enumerate((WHOLE, LAST)):
         both = torch.stack([by_expert[0][kind], by_expert[1][kind]])
-        expected = both[own, torch.arange(5)]
+        expected = both[experts, torch.arange(5)]
         assert (both[0] - both[1]).abs().amin() > 1e-4
         for model, size in ((loaded, 1), (loaded, 4), (unshared, 4)):
             assert (scores(asked(model, items, choice(size))) - expected).abs().max() < 1e-4
     for size in (1, 4):
-        texts = [one.text for one in asked(loaded, WHOLE, greedy(size))]
-        assert texts == [by_expert[expert][2][i] for i, expert in enumerate(own)]
+        texts = [prediction.text for prediction in asked(loaded, WHOLE, greedy(size))]
+        assert texts == [by_expert[expert][2][i] for i, expert in enumerate(experts)]
 
 
 @torch.no_grad()
 def test_what_the_router_looks_at_does_not_depend_on_padding(path: Path) -> None:
     loaded, router = routed(path)
     encoder = Encoder(loaded.processor)
-    prompts, found = [encoder.prompt(one) for one in LAST[:2]], []
+    prompts, states = [encoder.prompt(sample) for sample in LAST[:2]], []
     for chosen in (prompts, prompts[:1], prompts[1:]):
         inputs = batch_prompts(chosen, encoder.pad_id)
-        found.append(router.states(loaded.model, partial(loaded.model, **inputs), inputs["attention_mask"]))
+        states.append(router.states(loaded.model, partial(loaded.model, **inputs), inputs["attention_mask"]))
     assert prompts[0].length != prompts[1].length
-    assert (found[0] - torch.cat(found[1:])).abs().max() < 1e-4
+    assert (states[0] - torch.cat(states[1:])).abs().max() < 1e-4
 
 
 def test_while_no_task_is_known_the_answers_are_the_base_s_to_the_bit(path: Path) -> None:
@@ -133,8 +134,8 @@ def test_hidden_states_are_measured_with_each_item_s_expert(tmp_path: Path) -> N
         samples = list(samples)
         dataset = EvaluationSet(Manifest(name="toy", image_domains=["toy"], text_tasks=["t"]), samples, lambda: samples)
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        delta = {name: value for one in deltas for name, value in one.items()}
-        runner.move(save_checkpoint(folder, 1, delta, {"method": {}}) if deltas else BASE)
+        delta = {name: value for changes in deltas for name, value in changes.items()}
+        runner.use_checkpoint(save_checkpoint(folder, 1, delta, {"method": {}}) if deltas else BASE)
         return float(runner.layers(dataset, range(len(samples)))[-1].visual_drift_l1 or 0)
 
     assert drift(LAST) == 0

@@ -95,7 +95,7 @@ def test_a_matrix_of_zeros_has_no_effective_rank_and_leaves_the_mean_alone() -> 
 
 def test_matrices_are_decomposed_one_by_one_though_together() -> None:
     stack = drawn(5, 8, 20)
-    assert effective_ranks(stack).tolist() == pytest.approx([textbook_rank(one) for one in stack], rel=1e-9)
+    assert effective_ranks(stack).tolist() == pytest.approx([textbook_rank(matrix) for matrix in stack], rel=1e-9)
 
 
 def test_drift_is_the_mean_over_tokens_then_over_pictures_by_hand() -> None:
@@ -139,9 +139,9 @@ def test_shifting_rotating_and_scaling_features_leaves_cka_alone(offset: float) 
 def test_cka_of_features_with_themselves_is_one_and_of_unrelated_ones_nil_on_average() -> None:
     x = drawn(20, 50)
     assert cka(x, x) == 1
-    found = [cka(drawn(20, 50, seed=2 * k), drawn(20, 50, seed=2 * k + 1)) for k in range(1, 60)]
+    values = [cka(drawn(20, 50, seed=2 * k), drawn(20, 50, seed=2 * k + 1)) for k in range(1, 60)]
     # The biased estimate would be near 0.7 with more features than examples.
-    assert abs(float(np.mean(found))) < 4 * float(np.std(found)) / math.sqrt(len(found)) < 0.1
+    assert abs(float(np.mean(values))) < 4 * float(np.std(values)) / math.sqrt(len(values)) < 0.1
 
 
 def test_cka_does_not_depend_on_how_examples_are_added() -> None:
@@ -167,8 +167,8 @@ def elements(thing: object) -> int:
     if isinstance(thing, Tensor):
         return thing.numel()
     if isinstance(thing, list | tuple):
-        return sum(elements(one) for one in thing)
-    return sum(elements(one) for one in vars(thing).values()) if hasattr(thing, "__dict__") else 1
+        return sum(elements(part) for part in thing)
+    return sum(elements(part) for part in vars(thing).values()) if hasattr(thing, "__dict__") else 1
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures() -> None:

@@ -39,8 +39,8 @@ from forgetbench.commands.compare import Options, compare_checkpoints
 from forgetbench.commands.eval_matrix import eval_matrix
 from forgetbench.commands.import_ import importer
 from forgetbench.commands.report import Options as Page
-from forgetbench.commands.report import make
-from forgetbench.commands.show import print_shown, read_shown
+from forgetbench.commands.report import make_report
+from forgetbench.commands.show import print_stored_tables, read_stored_tables
 from forgetbench.config import EvalMatrixConfig, MatrixConfig, RepresentationConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Decoding
@@ -169,9 +169,9 @@ def test_the_answers_of_the_live_model_are_those_of_its_checkpoints(full: Path) 
 
 def test_commands_read_the_folder_as_any_run(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = full / "outputs/run"
-    print_shown(read_shown(run), as_json=False)
+    print_stored_tables(read_stored_tables(run), as_json=False)
     compare_checkpoints([str(run)], Options())
-    make(run, Page())
+    make_report(run, Page())
     assert (run / "report.html").is_file()
     assert "ForgettingCallback(target=" in (run / "report.html").read_text("utf-8")
     assert pd.read_csv(run / "train.csv")["step"].tolist() == [1, 2, 3]

@@ -58,7 +58,7 @@ class Regression:
 
     rank, world = 0, 1
 
-    def own(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+    def local_share(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         return samples[self.rank :: self.world]
 
     def total(self, tensor: Tensor) -> Tensor:

@@ -728,7 +728,7 @@ def test_features_that_training_reuses_change_no_bit(fresh: LoadedModel, folder:
     other = load_model(ModelConfig(path=str(folder / fresh.name)))
     reusing, expected = trained(fresh, ["language"]), trained(other, ["language"], reuse_features=False)
     # Where this machine's kernels give a picture other bits in another place, nothing is reused.
-    assert (reusing.passes.features.held > 0) is reusing.passes.features.active
+    assert (reusing.passes.features.n_cached > 0) is reusing.passes.features.active
     assert not moved(weights(other.model), fresh.model)
     assert not expected.passes.features.active
 

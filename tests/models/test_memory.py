@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from benchmarks.activations import RECIPES, measured
 from forgetbench.cli import app
-from forgetbench.commands.models_plan import changes, usual
+from forgetbench.commands.models_plan import memory_savings, usual_recipes
 from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.config import (
     DataConfig,
@@ -44,7 +44,7 @@ from forgetbench.models.load import empty_model
 from forgetbench.models.memory import GIB, Estimate, estimate, setting_of, trained_parameters
 from forgetbench.models.parts import audit, module_counts
 from forgetbench.models.sizes import NOMINAL
-from forgetbench.training.footprint import read_sizes, too_large
+from forgetbench.training.footprint import memory_warning, read_sizes
 from tests.support.families import FAMILIES
 from tests.support.runs import ITEMS
 
@@ -224,22 +224,22 @@ def test_a_plan_says_where_linear_attention_keeps_more_than_it_counts(
 
 
 def test_changes_and_usual_recipes_differ_from_the_recipe_as_given() -> None:
-    recipes = [case.config.recipe for case in changes(CONFIG)]
+    recipes = [case.config.recipe for case in memory_savings(CONFIG)]
     assert recipes
     assert CONFIG.recipe not in recipes
-    assert next(case for case in usual(CONFIG) if case.name == "language").config.recipe.parts == ["language"]
+    assert next(case for case in usual_recipes(CONFIG) if case.name == "language").config.recipe.parts == ["language"]
 
 
 def test_a_training_that_cannot_fit_the_gpu_is_told_of_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(CONFIG, model=ModelConfig(path="embedded:tiny"))
-    assert too_large(config) is None
+    assert memory_warning(config) is None
     card = SimpleNamespace(total_memory=24 * GIB)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
-    assert too_large(config) is None
+    assert memory_warning(config) is None
     card.total_memory = 1 << 20
-    assert "models plan" in (too_large(config) or "")
+    assert "models plan" in (memory_warning(config) or "")
 
 
 NF4 = replace(CONFIG.model, quantisation=Quantisation.nf4)

@@ -134,8 +134,8 @@ def test_small_steps_on_a_model_held_in_bf16_keep_every_bit_through_save_load_an
         swap.to(list_checkpoints(tmp_path)[-1].delta())
         live: dict[str, Tensor] = dict(loaded.model.named_parameters())
         assert all_same_bits({name: live[name].detach() for name in made}, made)
-        assert swap.replaced.keys() == made.keys()
-        assert all(torch.equal(value, base[name].float()) for name, value in swap.replaced.items())
+        assert swap.base_values.keys() == made.keys()
+        assert all(torch.equal(value, base[name].float()) for name, value in swap.base_values.items())
         swap.to({})
         assert all(tensor.dtype == torch.bfloat16 and torch.equal(tensor, base[name]) for name, tensor in live.items())
 
@@ -149,7 +149,7 @@ def test_scoring_a_model_held_in_bf16_gives_answers_distances_and_layers(folder:
     runner = ModelRunner(
         loaded, Encoder(loaded.processor), MatrixConfig(datasets=[], precision=Precision.bf16), tmp_path
     )
-    runner.move(saved)
+    runner.use_checkpoint(saved)
     language = next(row for row in runner.distances() if row.part == "language")
     assert language.weight_distance > 0
     answers = asked(loaded, ITEMS[:2], replace(greedy(2), precision="bf16"))
@@ -216,7 +216,7 @@ def test_adapters_train_on_packed_weights_which_stay_and_are_scored(folder: Path
     runner = ModelRunner(
         loaded, Encoder(loaded.processor), MatrixConfig(datasets=[], precision=Precision.bf16), tmp_path
     )
-    runner.move(saved)
+    runner.use_checkpoint(saved)
     assert {row.part for row in runner.distances()} == {"vision", "projector"}
 
 

@@ -10,7 +10,7 @@ import pytest
 from forgetbench.core.records import PROBE_SUFFIX, AnswerKind, Decoding, Metric, Prediction, Sample
 from forgetbench.data.manifest import Manifest
 from forgetbench.evaluation.cells import CellStore
-from forgetbench.evaluation.evaluate import ScoredCell, Work
+from forgetbench.evaluation.evaluate import PlannedCell, ScoredCell
 from forgetbench.evaluation.sets import EvaluationSet
 from forgetbench.evaluation.settings import Settings
 from forgetbench.models.checkpoint import Checkpoint
@@ -40,7 +40,7 @@ def cell(
     replies = [*cut_off, *[WHOLE] * (40 - len(cut_off))]
     dataset = EvaluationSet(Manifest(name=name, image_domains=["x"], text_tasks=["y"]), SAMPLES, lambda: SAMPLES)
     stored = store.write(f"{name}{step}{variant}", SAMPLES, [""] * 40, replies, settings, Metric.accuracy, 1.0)
-    return ScoredCell(Work(checkpoint, dataset, settings, stored.digest), stored)
+    return ScoredCell(PlannedCell(checkpoint, dataset, settings, stored.digest), stored)
 
 
 def test_a_dataset_whose_replies_are_cut_off_is_told_with_counts_and_the_key(store: CellStore) -> None:
@@ -84,6 +84,8 @@ def test_likelihoods_are_never_cut_off(store: CellStore) -> None:
     scored = cell(store, 0, [])
     stored = store.write("chosen", samples, [""] * 40, chosen, settings, Metric.accuracy, 1.0)
     assert (
-        cut_off_replies([ScoredCell(Work(scored.work.checkpoint, scored.work.dataset, settings, "chosen"), stored)])
+        cut_off_replies(
+            [ScoredCell(PlannedCell(scored.work.checkpoint, scored.work.dataset, settings, "chosen"), stored)]
+        )
         == []
     )

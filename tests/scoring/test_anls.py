@@ -42,8 +42,8 @@ def test_the_threshold_is_on_the_distance_and_excluded(threshold: float, expecte
 
 @given(st.text("abéß日😀 ", max_size=12), st.text("abéß日😀 ", max_size=12))
 def test_edits_are_counted_character_by_character_in_every_script(first: str, second: str) -> None:
-    one, other = " ".join(first.split()), " ".join(second.split())
-    normalised = edits(one, other) / max(len(one), len(other), 1)
+    first_text, second_text = " ".join(first.split()), " ".join(second.split())
+    normalised = edits(first_text, second_text) / max(len(first_text), len(second_text), 1)
     assert anls(first, [second]) == (1 - normalised if normalised < 0.5 else 0)
 
 

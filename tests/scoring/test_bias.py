@@ -32,7 +32,7 @@ def test_a_part_of_a_word_or_a_letter_among_words_is_not(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "own", "expected"),
+    ("text", "item_texts", "expected"),
     [
         ("dress", ["dress", "shirt"], False),
         ("dress", ["The dress."], False),
@@ -46,8 +46,8 @@ def test_a_part_of_a_word_or_a_letter_among_words_is_not(text: str) -> None:
         ("dress", [], True),
     ],
 )
-def test_a_label_that_the_item_holds_does_not_count(text: str, own: list[str], expected: bool) -> None:
-    assert names_label(text, LABELS, own) is expected
+def test_a_label_that_the_item_holds_does_not_count(text: str, item_texts: list[str], expected: bool) -> None:
+    assert names_label(text, LABELS, item_texts) is expected
 
 
 def test_phrases_that_overlap_are_each_found() -> None:

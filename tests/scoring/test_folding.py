@@ -48,8 +48,8 @@ def test_what_tells_options_apart_is_kept(options: tuple[str, ...], text: str, e
 
 
 def test_equal_options_stay_equal_and_name_none() -> None:
-    assert folding(("black", "black", "white")).equal("black") is None
-    assert folding(("black", "black", "white")).equal("White") == 2
+    assert folding(("black", "black", "white")).matching_option("black") is None
+    assert folding(("black", "black", "white")).matching_option("White") == 2
 
 
 def test_an_open_exact_match_takes_it_and_published_metrics_do_not() -> None:

@@ -48,14 +48,14 @@ def test_other_marks_can_be_given() -> None:
 
 
 def test_a_special_tokens_name_may_be_the_answer() -> None:
-    assert [one.parsed for one in score_answers([HTML], [Prediction(text="<s>")], Metric.accuracy)] == ["A"]
+    assert [answer.parsed for answer in score_answers([HTML], [Prediction(text="<s>")], Metric.accuracy)] == ["A"]
     assert answer_part("<s>") == ""
 
 
 def test_what_is_cut_off_is_said_of_written_answers_alone() -> None:
     given = [Prediction(text="<think>It"), Prediction(text="<think>It is.</think>blue"), Prediction(text="")]
-    found = score_answers([SKY] * 3, given, Metric.accuracy)
-    assert [(one.parsed, one.correct, one.cut_off) for one in found] == [
+    answers = score_answers([SKY] * 3, given, Metric.accuracy)
+    assert [(answer.parsed, answer.correct, answer.cut_off) for answer in answers] == [
         (None, False, True), ("blue", True, False), (None, False, False),
     ]  # fmt: skip
     (chosen,) = score_answers([HTML], [Prediction(option_logprobs=(-1.0, -2.0))], Metric.accuracy)
@@ -64,7 +64,7 @@ def test_what_is_cut_off_is_said_of_written_answers_alone() -> None:
 
 def test_a_reply_that_ended_at_its_cap_is_cut_off_and_scored_all_the_same() -> None:
     given = [Prediction(text="blue", cut_off=cut) for cut in (True, False, None)]
-    found = score_answers([SKY] * 3, given, Metric.accuracy)
-    assert [(one.correct, one.cut_off) for one in found] == [(True, True), (True, False), (True, False)]
+    answers = score_answers([SKY] * 3, given, Metric.accuracy)
+    assert [(answer.correct, answer.cut_off) for answer in answers] == [(True, True), (True, False), (True, False)]
     thought = Prediction(text="<think>It", cut_off=False)
-    assert [one.cut_off for one in score_answers([SKY], [thought], Metric.accuracy)] == [True]
+    assert [answer.cut_off for answer in score_answers([SKY], [thought], Metric.accuracy)] == [True]

@@ -40,7 +40,7 @@ def scorer(tiny: LoadedModel, sets: Path, tmp_path: Path) -> Scorer:
 
 
 @pytest.fixture(scope="session")
-def own(tiny: LoadedModel, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Answers:
+def transformers_answers(tiny: LoadedModel, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     """What transformers answers to all sets."""
     return Scorer(sets, tiny, tmp_path_factory.mktemp("own")).score(EngineConfig())
 

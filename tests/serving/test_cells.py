@@ -19,29 +19,33 @@ LIKELY = ("fashion_naming", "digits_naming")
 """Sets of the embedded world, whose letters the model has learnt."""
 
 
-def test_by_token_ids_every_cell_is_transformers_own(scorer: Scorer, own: Answers, standing: Standing) -> None:
+def test_by_token_ids_every_cell_is_transformers_own(
+    scorer: Scorer, transformers_answers: Answers, standing: Standing
+) -> None:
     with standing() as server:
-        assert_equal(scorer.score(attached(server)), own)
+        assert_equal(scorer.score(attached(server)), transformers_answers)
         assert (server.seen[GENERATE] > 0, server.seen[CHAT]) == (True, 0)
-    assert {key[1] for key in own} == set(SETS)
-    assert {len(one[0]) for one in own.values() if one[0]} == {4}
+    assert {key[1] for key in transformers_answers} == set(SETS)
+    assert {len(answer[0]) for answer in transformers_answers.values() if answer[0]} == {4}
 
 
-def test_by_conversations_every_cell_is_transformers_own(scorer: Scorer, own: Answers, standing: Standing) -> None:
+def test_by_conversations_every_cell_is_transformers_own(
+    scorer: Scorer, transformers_answers: Answers, standing: Standing
+) -> None:
     with standing(Knobs(scale_out=False)) as server:
-        assert_equal(scorer.score(attached(server)), own)
+        assert_equal(scorer.score(attached(server)), transformers_answers)
         assert server.seen[CHAT]
 
 
 @pytest.mark.parametrize("owner", ["sglang", "lmdeploy"])
 def test_a_plain_server_answers_by_letters_and_in_text(
-    scorer: Scorer, own: Answers, standing: Standing, owner: str, tmp_path: Path
+    scorer: Scorer, transformers_answers: Answers, standing: Standing, owner: str, tmp_path: Path
 ) -> None:
     wanted = scorer.into(tmp_path / "own").score(EngineConfig(), LIKELY, limit=3)
     with standing(Knobs(owner=owner)) as server:
         assert_equal(scorer.score(attached(server), LIKELY, limit=3), wanted)
         written = scorer.score(attached(server), ["words", "open", "pairs"], decodings=list(GREEDY))
-    assert_equal(written, of(own, ["words", "open", "pairs"], "greedy"))
+    assert_equal(written, of(transformers_answers, ["words", "open", "pairs"], "greedy"))
     table = pd.read_csv(scorer.outputs / "tables/engine.csv").set_index("dataset")
     assert set(table["prompts"]) == {"number of tokens"}
     assert table.loc["fashion_naming", "log_probabilities"] == 12  # four letters of each item
@@ -55,10 +59,13 @@ def test_a_plain_server_is_refused_options_of_several_tokens_before_anything_is_
     assert not list(scorer.outputs.glob(".cells/*.parquet"))
 
 
-def test_letters_beyond_the_likeliest_are_asked_for(scorer: Scorer, own: Answers, standing: Standing) -> None:
+def test_letters_beyond_the_likeliest_are_asked_for(
+    scorer: Scorer, transformers_answers: Answers, standing: Standing
+) -> None:
     with standing(Knobs(scale_out=False, max_logprobs=1)) as server:
         assert_equal(
-            scorer.score(attached(server), ["letters"], decodings=list(CHOICE)), of(own, ["letters"], "choice")
+            scorer.score(attached(server), ["letters"], decodings=list(CHOICE)),
+            of(transformers_answers, ["letters"], "choice"),
         )
         assert any("prompt_logprobs" in body for _, body in server.requests)
 
@@ -83,7 +90,7 @@ def test_a_server_without_any_log_probability_is_refused(scorer: Scorer, standin
 
 
 def test_a_picture_that_a_refused_request_spoilt_is_asked_again(
-    scorer: Scorer, own: Answers, standing: Standing
+    scorer: Scorer, transformers_answers: Answers, standing: Standing
 ) -> None:
     with standing(Knobs(scale_out=False, max_logprobs=5)) as server:
-        assert_equal(scorer.score(attached(server), ["letters"]), of(own, ["letters"]))
+        assert_equal(scorer.score(attached(server), ["letters"]), of(transformers_answers, ["letters"]))

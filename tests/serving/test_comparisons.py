@@ -11,8 +11,8 @@ from forgetbench.config import Engine, EngineConfig, MatrixConfig, Reload
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.evaluation.sets import load_sets
 from forgetbench.models.checkpoint import BASE, Checkpoint
-from forgetbench.serving.checked import Comparisons
-from forgetbench.serving.checks import Case, compared, keep_finding
+from forgetbench.serving.checked_runner import Comparisons
+from forgetbench.serving.comparison import Case, compare_logprobs, store_result
 
 MATRIX = MatrixConfig(datasets=["letters"])
 VLLM = EngineConfig(name=Engine.vllm, python="python")
@@ -34,17 +34,17 @@ def comparisons(case: Case | Sequence[Case], folder: Path, engine: EngineConfig 
 def kept(case: Case, tmp_path: Path) -> Path:
     """Where a finding of all four items is kept."""
     values = dict.fromkeys(range(4), (-1.0, -2.0))
-    finding = compared(case, "vllm 0.32.0", "fp32", values, values, ["token ids"], "token ids")
+    result = compare_logprobs(case, "vllm 0.32.0", "fp32", values, values, ["token ids"], "token ids")
     path = tmp_path / f"{case.key(['vllm 0.32.0', {}, True], 'digest', MATRIX)}.json"
-    keep_finding(path, finding)
+    store_result(path, result)
     return path
 
 
 def test_a_finding_is_reused(case: Case, kept: Path) -> None:
-    found = comparisons(case, kept.parent)
-    assert not found.is_open
-    assert found.due(BASE, {}) == []
-    assert found.rows()[0] | {"items": 4, "largest_difference": 0.0} == found.rows()[0]
+    subject = comparisons(case, kept.parent)
+    assert not subject.has_pending
+    assert subject.due_checkpoints(BASE, {}) == []
+    assert subject.rows()[0] | {"items": 4, "largest_difference": 0.0} == subject.rows()[0]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_finding_is_reused(case: Case, kept: Path) -> None:
     ids=["somebody else's server", "in place", "other settings", "merged"],
 )
 def test_a_finding_says_nothing_of_another_engine(case: Case, kept: Path, engine: EngineConfig) -> None:
-    assert comparisons(case, kept.parent, engine).is_open
+    assert comparisons(case, kept.parent, engine).has_pending
 
 
 @pytest.mark.parametrize(
@@ -81,21 +81,21 @@ def test_a_damaged_finding_or_one_of_fewer_items_is_found_out_again(
     text = kept.read_text()
     assert change[0] in text
     kept.write_text(text.replace(*change))
-    found = comparisons(case, kept.parent)
-    assert found.is_open
-    assert found.due(BASE, {}) == [BASE]
+    subject = comparisons(case, kept.parent)
+    assert subject.has_pending
+    assert subject.due_checkpoints(BASE, {}) == [BASE]
 
 
 def test_what_was_not_compared_does_not_fit(case: Case) -> None:
-    nothing = compared(case, "x", "fp32", {0: (-1.0,)}, {}, [], "conversations")
+    nothing = compare_logprobs(case, "x", "fp32", {0: (-1.0,)}, {}, [], "conversations")
     assert (nothing.items, nothing.largest_difference, nothing.fits(9.0)) == (0, None, False)
-    no_number = compared(case, "x", "fp32", {0: (-1.0,)}, {0: (float("nan"),)}, [], "conversations")
+    no_number = compare_logprobs(case, "x", "fp32", {0: (-1.0,)}, {0: (float("nan"),)}, [], "conversations")
     assert not no_number.fits(9.0)
 
 
 def test_all_that_are_served_at_once_are_compared_before_one_is_scored(case: Case, tmp_path: Path) -> None:
-    found = comparisons([case, Case(LATER, case.dataset, scores_options=True)], tmp_path)
+    subject = comparisons([case, Case(LATER, case.dataset, scores_options=True)], tmp_path)
     first = Checkpoint(5, Path("step_000005"), {"delta_digest": "d5"})
-    assert found.due(first, {"step_000005", "step_000010"}) == [LATER]
-    assert found.due(first, {}) == []
-    assert found.due(BASE, {"step_000010"}) == [BASE]
+    assert subject.due_checkpoints(first, {"step_000005", "step_000010"}) == [LATER]
+    assert subject.due_checkpoints(first, {}) == []
+    assert subject.due_checkpoints(BASE, {"step_000010"}) == [BASE]

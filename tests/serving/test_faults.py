@@ -22,8 +22,8 @@ Standing = Callable[..., StandIn]
 
 
 @pytest.fixture
-def letters(own: Answers) -> Answers:
-    return of(own, ["letters"])
+def letters(transformers_answers: Answers) -> Answers:
+    return of(transformers_answers, ["letters"])
 
 
 def none_stored(scorer: Scorer) -> bool:
@@ -40,7 +40,7 @@ def test_a_request_that_fails_is_asked_again(
 
 
 @pytest.mark.parametrize(
-    ("failure", "said"),
+    ("failure", "message"),
     [
         ("500", "HTTP 500: Internal server error"),
         ("drop", "Server disconnected"),
@@ -48,11 +48,13 @@ def test_a_request_that_fails_is_asked_again(
         ("hang", "timed out"),
     ],
 )
-def test_a_request_that_always_fails_is_named(scorer: Scorer, standing: Standing, failure: str, said: str) -> None:
+def test_a_request_that_always_fails_is_named(scorer: Scorer, standing: Standing, failure: str, message: str) -> None:
     knobs = Knobs(every=1, after=3, failure=failure)  # the first requests ask what it can do
     with (
         standing(knobs) as server,
-        pytest.raises(UserError, match=rf"letters: {server.url}: item 'letters\d': the request failed 2 times.*{said}"),
+        pytest.raises(
+            UserError, match=rf"letters: {server.url}: item 'letters\d': the request failed 2 times.*{message}"
+        ),
     ):
         scorer.score(attached(server, tries=2, timeout_s=0.7), ["letters"])
     assert none_stored(scorer)
@@ -81,7 +83,7 @@ def test_a_log_probability_that_is_no_number_is_refused_by_item(
 
 
 @pytest.mark.parametrize(
-    ("lie", "scale_out", "said"),
+    ("lie", "scale_out", "message"),
     [
         ("first_token", True, "reads another prompt than is meant, from token 0 on"),
         ("first_token", False, "reads another prompt than is meant, from token 0 on"),
@@ -90,19 +92,19 @@ def test_a_log_probability_that_is_no_number_is_refused_by_item(
     ],
 )
 def test_another_prompt_is_refused_with_what_differs(
-    scorer: Scorer, standing: Standing, lie: str, scale_out: bool, said: str
+    scorer: Scorer, standing: Standing, lie: str, scale_out: bool, message: str
 ) -> None:
     with (
         standing(Knobs(lie=lie, scale_out=scale_out)) as server,
-        pytest.raises(UserError, match=rf"letters: Item 'letters\d': the server {said}"),
+        pytest.raises(UserError, match=rf"letters: Item 'letters\d': the server {message}"),
     ):
         scorer.score(attached(server), ["letters"])
     assert none_stored(scorer)
 
 
 def test_another_prompt_is_refused_by_its_length_where_no_ids_are_returned(scorer: Scorer, standing: Standing) -> None:
-    said = r"fashion_naming: Item '\S+': the server reads \d+ tokens of prompt, and \d+ are meant"
-    with standing(Knobs(lie="system", owner="sglang")) as server, pytest.raises(UserError, match=said):
+    message = r"fashion_naming: Item '\S+': the server reads \d+ tokens of prompt, and \d+ are meant"
+    with standing(Knobs(lie="system", owner="sglang")) as server, pytest.raises(UserError, match=message):
         scorer.score(attached(server), ["fashion_naming"], limit=3)
     assert none_stored(scorer)
 
@@ -153,7 +155,7 @@ def test_an_attached_server_that_dies_is_waited_for_and_then_named(scorer: Score
         with pytest.raises(UserError, match=f"{server.url} has stopped answering. Start it again"):
             scorer.score(asked, ["letters"], batch_size=1)
     journals = [path.read_bytes() for path in scorer.outputs.glob(".cells/*.partial/*.jsonl")]
-    n_kept = sum(one.count(b"\n") for one in journals) + 4 * len(list(scorer.outputs.glob(".cells/*.parquet")))
+    n_kept = sum(journal.count(b"\n") for journal in journals) + 4 * len(list(scorer.outputs.glob(".cells/*.parquet")))
     assert n_kept == 5
     with standing() as server:
         scorer.score(attached(server, in_flight=1), ["letters"], batch_size=1)
@@ -229,14 +231,14 @@ def test_findings_of_somebody_elses_server_are_never_reused(scorer: Scorer, stan
 
 def test_transformers_own_cells_are_not_those_of_an_engine(scorer: Scorer, standing: Standing) -> None:
     scorer.score(EngineConfig(), ["letters"])
-    own = {one.cell.digest for one in scorer.cells}
+    replied = {scored.cell.digest for scored in scorer.cells}
     with standing() as server:
         scorer.score(attached(server), ["letters"])
-    served = {one.cell.digest for one in scorer.cells}
+    served = {scored.cell.digest for scored in scorer.cells}
     with standing(Knobs(version="0.33.0")) as server:
         scorer.score(attached(server), ["letters"])
         assert server.seen[GENERATE] > 0
-    assert len(own | served | {one.cell.digest for one in scorer.cells}) == 6
+    assert len(replied | served | {scored.cell.digest for scored in scorer.cells}) == 6
 
 
 def test_what_is_stored_is_not_asked(scorer: Scorer, letters: Answers, standing: Standing) -> None:

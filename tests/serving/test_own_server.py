@@ -16,7 +16,7 @@ import pytest
 
 from forgetbench.config import Engine, EngineConfig
 from forgetbench.core.errors import UserError
-from forgetbench.serving import keeper
+from forgetbench.serving import supervisor
 from tests.support.server import ROOT, FakeVllm
 from tests.support.server_knobs import SOUND, Knobs
 from tests.support.serving import Answers, Scorer, assert_equal, of
@@ -31,8 +31,8 @@ def engine(fake: FakeVllm, **more: object) -> EngineConfig:
 
 
 @pytest.fixture
-def letters(own: Answers) -> Answers:
-    return of(own, ["letters"])
+def letters(transformers_answers: Answers) -> Answers:
+    return of(transformers_answers, ["letters"])
 
 
 def is_running(pid: int) -> bool:
@@ -44,14 +44,14 @@ def is_running(pid: int) -> bool:
 
 def servers_of(fake: FakeVllm) -> list[int]:
     """Processes with the fake interpreter's folder in their environment."""
-    found = []
+    processes = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             if str(fake.python.parent.parent).encode() in path.read_bytes() and is_running(int(path.parent.name)):
-                found.append(int(path.parent.name))
+                processes.append(int(path.parent.name))
         except OSError:
             continue
-    return found
+    return processes
 
 
 def wait_for(is_there: Callable[[], object], seconds: float = 60.0) -> bool:
@@ -67,8 +67,8 @@ def test_it_dies_in_the_middle_and_no_finished_batch_is_asked_twice(
     scorer: Scorer, letters: Answers, tmp_path: Path
 ) -> None:
     fake = vllm(tmp_path, Knobs(die_after=8, deaths=1))
-    found = scorer.score(engine(fake, in_flight=2, args={"max_model_len": 256}), ["letters"], batch_size=1)
-    assert_equal(found, letters)
+    answers = scorer.score(engine(fake, in_flight=2, args={"max_model_len": 256}), ["letters"], batch_size=1)
+    assert_equal(answers, letters)
     assert len(fake.starts) == 2
     assert fake.starts[0] == fake.starts[1]
     assert fake.starts[0][fake.starts[0].index("--max-model-len") + 1] == "256"
@@ -111,8 +111,10 @@ def light(folder: Path, action: str) -> FakeVllm:
 
 def test_one_that_dies_again_and_again_is_told_with_its_cause(scorer: Scorer, tmp_path: Path) -> None:
     fake = light(tmp_path, DIES)
-    said = r"vLLM has died 4 times at one checkpoint; .*engine.log ends with:\n(.*\n)*  RuntimeError: the GPU is gone"
-    with pytest.raises(UserError, match=said):
+    message = (
+        r"vLLM has died 4 times at one checkpoint; .*engine.log ends with:\n(.*\n)*  RuntimeError: the GPU is gone"
+    )
+    with pytest.raises(UserError, match=message):
         scorer.score(engine(fake, tries=9), ["letters"])
     assert (scorer.outputs / "tables/engine.log").read_text().count("$ ") == 4
     assert servers_of(fake) == []
@@ -178,7 +180,7 @@ def test_what_ignores_being_asked_is_killed_with_all_that_it_started() -> None:
         "one = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']); "
         "print(one.pid, flush=True); time.sleep(99)"
     )
-    command = [sys.executable, keeper.__file__, "0.3", sys.executable, "-c", program]
+    command = [sys.executable, supervisor.__file__, "0.3", sys.executable, "-c", program]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as kept:
         assert kept.stdin
         assert kept.stdout
@@ -191,7 +193,7 @@ def test_what_ignores_being_asked_is_killed_with_all_that_it_started() -> None:
 
 def test_a_program_that_is_not_there_is_no_traceback() -> None:
     done = subprocess.run(
-        [sys.executable, keeper.__file__, "1", "/no/such/program"],
+        [sys.executable, supervisor.__file__, "1", "/no/such/program"],
         input="",
         capture_output=True,
         text=True,

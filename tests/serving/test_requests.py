@@ -15,8 +15,8 @@ from forgetbench.core.records import AnswerKind, ImageRef, Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.models.load import LoadedModel
 from forgetbench.serving.client import Client, ClosedError, FailedError, RefusedError
-from forgetbench.serving.question import Questions
-from forgetbench.serving.window import Window
+from forgetbench.serving.question import QuestionBuilder
+from forgetbench.serving.window import RequestWindow
 from tests.support.serving import load_tiny
 
 
@@ -40,8 +40,8 @@ def test_of_many_items_a_few_are_prepared_at_a_time() -> None:
 
     batches = [(number, range(10 * number, 10 * number + 10)) for number in range(200)]
     with ThreadPoolExecutor(4) as pool:
-        found = dict(Window(pool, prepare, 8).run(batches))
-    assert found == {number: [2 * item for item in items] for number, items in batches}
+        answers = dict(RequestWindow(pool, prepare, 8).run(batches))
+    assert answers == {number: [2 * item for item in items] for number, items in batches}
     assert most <= 9
 
 
@@ -53,7 +53,7 @@ def test_a_batch_is_given_as_soon_as_it_is_whole() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         order = []
-        for number, _ in Window(pool, prepare, 2).run([(0, [0]), (1, [1]), (2, [2])]):
+        for number, _ in RequestWindow(pool, prepare, 2).run([(0, [0]), (1, [1]), (2, [2])]):
             order.append(number)
             if len(order) == 2:
                 go_on.set()
@@ -68,27 +68,27 @@ def test_a_call_that_fails_ends_the_others() -> None:
         return lambda: 1 // (item - 3)
 
     with ThreadPoolExecutor(1) as pool, pytest.raises(ZeroDivisionError):
-        list(Window(pool, prepare, 4).run((k, [k]) for k in range(1000)))
+        list(RequestWindow(pool, prepare, 4).run((k, [k]) for k in range(1000)))
     assert len(calls) < 10
 
 
 def test_prompts_are_encoded_by_the_thread_that_asks_for_batches(tiny: LoadedModel) -> None:
     # A tokenizer that reads control tokens as text and one that does not are one object in two states.
     encoder = Encoder(load_tiny().processor)
-    questions = Questions(encoder, None)
+    questions = QuestionBuilder(encoder, None)
     name = encoder.tokenizer.eos_token
     texts = [f"Is {name} a word? {k}" if k % 2 else f"Is it {k}?" for k in range(60)]
     samples = [Sample.question(str(k), text, "A", AnswerKind.text) for k, text in enumerate(texts)]
     wanted = [encoder.sent_ids(sample) for sample in samples]
     with ThreadPoolExecutor(6) as pool:
         for _ in range(3):
-            found = list(pool.map(lambda sample: list(questions.question(sample, []).sent_ids), samples))
-            assert found == wanted
+            ids = list(pool.map(lambda sample: list(questions.question(sample, []).sent_ids), samples))
+            assert ids == wanted
 
 
 def test_pictures_are_read_when_they_are_sent_and_no_earlier(tiny: LoadedModel, tmp_path: Path) -> None:
     sample = Sample.question("a", "Which?", "A", AnswerKind.text, (ImageRef(str(tmp_path), "none.png"),))
-    question = Questions(Encoder(tiny.processor), None).question(sample, [])
+    question = QuestionBuilder(Encoder(tiny.processor), None).question(sample, [])
     with pytest.raises(UserError, match=r"none\.png"):
         assert question.pictures
 
@@ -131,7 +131,7 @@ BROKEN_OFF = b'{"choices": [{"finish_reason": "abort", "message": {"content": "T
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("answers", "message"),
     [
         ([(200, BROKEN_OFF)] * 2, "the server broke off its answer"),
         ([(200, b"[1]")] * 2, "its answer is no object of JSON"),
@@ -143,11 +143,11 @@ BROKEN_OFF = b'{"choices": [{"finish_reason": "abort", "message": {"content": "T
     ids=["broken off", "a list", "deep", "bytes", "errors", "too many"],
 )
 def test_answers_that_are_none_are_asked_for_again(
-    scripted: Scripted, answers: Sequence[tuple[int, bytes]], said: str
+    scripted: Scripted, answers: Sequence[tuple[int, bytes]], message: str
 ) -> None:
     with pytest.raises(FailedError) as failed:
         scripted(*answers).post("/x", {}, "item 'a'")
-    assert f"item 'a': the request failed 2 times, at last with: {said}." in str(failed.value)
+    assert f"item 'a': the request failed 2 times, at last with: {message}." in str(failed.value)
 
 
 def test_what_comes_at_the_second_try_is_the_answer(scripted: Scripted) -> None:

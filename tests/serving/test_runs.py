@@ -27,7 +27,7 @@ from forgetbench.methods.base import Method
 from forgetbench.methods.lora import LoRA
 from forgetbench.models.load import LoadedModel
 from forgetbench.runs.address import resolve
-from forgetbench.serving import engines, served
+from forgetbench.serving import engines, servers
 from forgetbench.serving.client import wait_until
 from tests.support.server_app import StandIn
 from tests.support.server_knobs import SOUND, Knobs
@@ -63,16 +63,18 @@ def runs(sets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
 
 
 @pytest.fixture(scope="module")
-def own_of(runs: dict[str, Path], sets: Path, tiny: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def transformers_answers_of(
+    runs: dict[str, Path], sets: Path, tiny: LoadedModel, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     """What transformers answers at every checkpoint of a run, asked once."""
-    found: dict[str, Answers] = {}
+    answers: dict[str, Answers] = {}
 
-    def own(kind: str) -> Answers:
-        if kind not in found:
-            found[kind] = subject(kind, runs, sets, tiny, tmp_path_factory.mktemp("own")).score(EngineConfig(), SETS)
-        return found[kind]
+    def answers_of_kind(kind: str) -> Answers:
+        if kind not in answers:
+            answers[kind] = subject(kind, runs, sets, tiny, tmp_path_factory.mktemp("own")).score(EngineConfig(), SETS)
+        return answers[kind]
 
-    return own
+    return answers_of_kind
 
 
 def subject(kind: str, runs: dict[str, Path], sets: Path, tiny: LoadedModel, outputs: Path) -> Scorer:
@@ -80,7 +82,7 @@ def subject(kind: str, runs: dict[str, Path], sets: Path, tiny: LoadedModel, out
     return Scorer(sets, tiny, outputs, run, run.checkpoints([]))
 
 
-class Inside:
+class InProcessServer:
     """A vLLM process that is a stand-in server in this process: it starts at once."""
 
     def __init__(self, knobs: Knobs) -> None:
@@ -96,8 +98,10 @@ class Inside:
     def start(self, arguments: Sequence[str]) -> None:
         self.stop()
         self.starts.append(list(arguments))
-        adapters = dict(one.split("=") for one in arguments if one.startswith("step_") and "=" in one)
-        model, name = (arguments[list(arguments).index(one) + 1] for one in ("--model", "--served-model-name"))
+        adapters = dict(
+            argument.split("=") for argument in arguments if argument.startswith("step_") and "=" in argument
+        )
+        model, name = (arguments[list(arguments).index(option) + 1] for option in ("--model", "--served-model-name"))
         server = StandIn(model, self._knobs, name, adapters, address=("127.0.0.1", self._port))
         self.servers.append(server.__enter__())
         self.is_running = True
@@ -105,7 +109,7 @@ class Inside:
     def wait(self, is_up: Callable[[], bool], seconds: float) -> None:
         assert wait_until(is_up, seconds, 0.01)  # a connection to the one before may be left
 
-    def said(self) -> str:
+    def log_tail(self) -> str:
         return "it says nothing."
 
     def stop(self) -> None:
@@ -115,14 +119,14 @@ class Inside:
 
 
 @pytest.fixture
-def inside(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Inside]:
+def serve_in_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., InProcessServer]:
     """Puts it in the place of a process."""
 
-    def put(knobs: Knobs = SOUND) -> Inside:
-        found = Inside(knobs)
-        monkeypatch.setattr(served, "Server", lambda *_: found)
+    def put(knobs: Knobs = SOUND) -> InProcessServer:
+        server = InProcessServer(knobs)
+        monkeypatch.setattr(servers, "Server", lambda *_: server)
         monkeypatch.setattr(engines, "vllm_version", lambda _: "0.32.0")
-        return found
+        return server
 
     return put
 
@@ -137,20 +141,22 @@ def of_run(runs: dict[str, Path], sets: Path, tiny: LoadedModel, tmp_path: Path)
 
 
 def test_adapters_are_served_at_once_beside_their_base(
-    of_run: Callable[[str], Scorer], own_of: Any, inside: Callable[..., Inside]
+    of_run: Callable[[str], Scorer], transformers_answers_of: Any, serve_in_process: Callable[..., InProcessServer]
 ) -> None:
-    process, scorer = inside(), of_run("lora")
-    assert_equal(scorer.score(vllm(), SETS), own_of("lora"))
+    process, scorer = serve_in_process(), of_run("lora")
+    assert_equal(scorer.score(vllm(), SETS), transformers_answers_of("lora"))
     (start,) = process.starts
-    assert len([one for one in start if one.startswith("step_")]) == 2
+    assert len([argument for argument in start if argument.startswith("step_")]) == 2
     table = pd.read_csv(scorer.outputs / "tables/engine.csv")
     assert sorted(set(table["checkpoint"])) == ["step_000000", "step_000002"]
     assert table["largest_difference"].max() < 1e-3
 
 
-def test_adapters_may_be_merged(of_run: Callable[[str], Scorer], own_of: Any, inside: Callable[..., Inside]) -> None:
-    process = inside()
-    assert_equal(of_run("lora").score(vllm(adapters=False), SETS), own_of("lora"))
+def test_adapters_may_be_merged(
+    of_run: Callable[[str], Scorer], transformers_answers_of: Any, serve_in_process: Callable[..., InProcessServer]
+) -> None:
+    process = serve_in_process()
+    assert_equal(of_run("lora").score(vllm(adapters=False), SETS), transformers_answers_of("lora"))
     assert [start[start.index("--served-model-name") + 1] for start in process.starts] == [
         "base",
         "step_000001",
@@ -159,20 +165,20 @@ def test_adapters_may_be_merged(of_run: Callable[[str], Scorer], own_of: Any, in
 
 
 def test_full_weights_are_served_by_a_fresh_server_each(
-    of_run: Callable[[str], Scorer], own_of: Any, inside: Callable[..., Inside]
+    of_run: Callable[[str], Scorer], transformers_answers_of: Any, serve_in_process: Callable[..., InProcessServer]
 ) -> None:
-    process, scorer = inside(), of_run("full")
-    assert_equal(scorer.score(vllm(), SETS), own_of("full"))
+    process, scorer = serve_in_process(), of_run("full")
+    assert_equal(scorer.score(vllm(), SETS), transformers_answers_of("full"))
     assert len(process.starts) == 3
     table = pd.read_csv(scorer.outputs / "tables/engine.csv")
     assert sorted(set(table["checkpoint"])) == ["step_000000", "step_000001", "step_000002"]
 
 
 def test_a_sound_server_takes_weights_in_place_and_is_checked_at_every_swap(
-    of_run: Callable[[str], Scorer], own_of: Any, inside: Callable[..., Inside]
+    of_run: Callable[[str], Scorer], transformers_answers_of: Any, serve_in_process: Callable[..., InProcessServer]
 ) -> None:
-    process, scorer = inside(), of_run("full")
-    assert_equal(scorer.score(vllm(reload=Reload.in_place), SETS), own_of("full"))
+    process, scorer = serve_in_process(), of_run("full")
+    assert_equal(scorer.score(vllm(reload=Reload.in_place), SETS), transformers_answers_of("full"))
     assert len(process.starts) == 1
     assert process.servers[0].seen["/collective_rpc"] == 2
     table = pd.read_csv(scorer.outputs / "tables/engine.csv")
@@ -181,20 +187,20 @@ def test_a_sound_server_takes_weights_in_place_and_is_checked_at_every_swap(
 
 
 def test_no_answer_of_stale_weights_reaches_a_cell(
-    of_run: Callable[[str], Scorer], own_of: Any, inside: Callable[..., Inside]
+    of_run: Callable[[str], Scorer], transformers_answers_of: Any, serve_in_process: Callable[..., InProcessServer]
 ) -> None:
-    process, scorer = inside(Knobs(stale=0.3)), of_run("full")
-    assert_equal(scorer.score(vllm(reload=Reload.in_place), SETS), own_of("full"))
-    assert sum(one.seen["stale"] for one in process.servers) > 0
+    process, scorer = serve_in_process(Knobs(stale=0.3)), of_run("full")
+    assert_equal(scorer.score(vllm(reload=Reload.in_place), SETS), transformers_answers_of("full"))
+    assert sum(server.seen["stale"] for server in process.servers) > 0
     assert len(process.starts) > 1
 
 
 def test_adapters_are_loaded_into_a_server_that_takes_them(
-    of_run: Callable[[str], Scorer], own_of: Any, standing: Standing
+    of_run: Callable[[str], Scorer], transformers_answers_of: Any, standing: Standing
 ) -> None:
     scorer = of_run("lora")
     with standing() as server:
-        assert_equal(scorer.score(attached(server), SETS), own_of("lora"))
+        assert_equal(scorer.score(attached(server), SETS), transformers_answers_of("lora"))
         assert server.seen["/v1/load_lora_adapter"] == 2
         assert not {"step_000001", "step_000002"} & set(server.model.models)  # which another run may have, too
     assert len(pd.read_csv(scorer.outputs / "tables/engine.csv")) == 6  # each set at each checkpoint

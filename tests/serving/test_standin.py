@@ -105,7 +105,7 @@ def by_chat(sample: Sample, *replies: str, **asked: Any) -> dict[str, Any]:
     """A request with a conversation."""
     text = "".join(part for part in sample.turns[0].parts if isinstance(part, str))
     parts = [{"type": "image_url", "image_url": {"url": uri(sample)}}, {"type": "text", "text": text}]
-    messages = [{"role": "user", "content": parts}, *({"role": "assistant", "content": one} for one in replies)]
+    messages = [{"role": "user", "content": parts}, *({"role": "assistant", "content": reply} for reply in replies)]
     return {"model": "base", "messages": messages, "temperature": 0, "max_tokens": 1, **asked}
 
 
@@ -118,23 +118,23 @@ def own_logprobs(model: Any, encoder: Encoder, sample: Sample) -> torch.Tensor:
 
 def letters(url: str, encoder: Encoder, sample: Sample, model: str = "base") -> dict[int, float]:
     """The log-probability of each candidate's first token; the last is asked for twice, as one may be pushed out."""
-    ids = [one[0] for one in encoder.candidate_ids(sample)]
+    ids = [ids_of_option[0] for ids_of_option in encoder.candidate_ids(sample)]
     ids.append(ids[-1])
     reply = ask(url, GENERATE, by_tokens(encoder, sample, model, logprobs=len(ids), logprob_token_ids=ids))
     top = reply.choice["logprobs"]["content"][0]["top_logprobs"]
-    return {one["token_id"]: one["logprob"] for one in top if one["token_id"] in ids}
+    return {entry["token_id"]: entry["logprob"] for entry in top if entry["token_id"] in ids}
 
 
-def assert_close(found: dict[int, float], logp_V: torch.Tensor) -> None:
-    assert found == pytest.approx({token: float(logp_V[token]) for token in found}, abs=1e-4)
+def assert_close(logprobs: dict[int, float], logp_V: torch.Tensor) -> None:
+    assert logprobs == pytest.approx({token: float(logp_V[token]) for token in logprobs}, abs=1e-4)
 
 
 def test_its_letters_and_prompts_are_our_own(loaded: LoadedModel, encoder: Encoder, samples: list[Sample]) -> None:
     with standin(loaded) as server:
         for sample in samples[:3]:
-            found = letters(server.url, encoder, sample)
-            assert set(found) == {one[0] for one in encoder.candidate_ids(sample)}
-            assert_close(found, own_logprobs(loaded.model, encoder, sample))
+            logprobs = letters(server.url, encoder, sample)
+            assert set(logprobs) == {option_ids[0] for option_ids in encoder.candidate_ids(sample)}
+            assert_close(logprobs, own_logprobs(loaded.model, encoder, sample))
             ids = encoder.prompt(sample).tokens["input_ids"].tolist()
             assert ask(server.url, GENERATE, by_tokens(encoder, sample)).body["prompt_token_ids"] == ids
             assert ask(server.url, CHAT, by_chat(sample, return_token_ids=True)).body["prompt_token_ids"] == ids
@@ -176,11 +176,11 @@ def test_the_engines_own_token_pushes_out_the_last_id_that_was_asked_for(
     loaded: LoadedModel, encoder: Encoder, samples: list[Sample]
 ) -> None:
     best = int(own_logprobs(loaded.model, encoder, samples[0]).argmax())
-    others = [one for one in range(300, 303) if one != best]
+    others = [token for token in range(300, 303) if token != best]
     with standin(loaded) as server:
         body = by_tokens(encoder, samples[0], logprobs=len(others), logprob_token_ids=others)
         top = ask(server.url, GENERATE, body).choice["logprobs"]["content"][0]["top_logprobs"]
-    assert [one["token_id"] for one in top] == [best, *others[:-1]]
+    assert [entry["token_id"] for entry in top] == [best, *others[:-1]]
 
 
 def test_what_vllm_refuses_is_refused(loaded: LoadedModel, encoder: Encoder, samples: list[Sample]) -> None:
@@ -221,9 +221,9 @@ def test_a_plain_server_has_letters_but_nothing_of_vllms_own(
     assert not {"prompt_token_ids", "prompt_logprobs"} & reply.body.keys()
     assert reply.body["usage"]["prompt_tokens"] == encoder.prompt(samples[0]).length
     top = reply.choice["logprobs"]["content"][0]["top_logprobs"]
-    assert [bytes(one["bytes"]).decode() for one in top] == [one["token"] for one in top]
+    assert [bytes(entry["bytes"]).decode() for entry in top] == [entry["token"] for entry in top]
     logp_V = own_logprobs(loaded.model, encoder, samples[0])
-    assert [one["token"] for one in top] == [encoder.tokenizer.decode([i]) for i in logp_V.topk(3).indices.tolist()]
+    assert [entry["token"] for entry in top] == [encoder.tokenizer.decode([i]) for i in logp_V.topk(3).indices.tolist()]
 
 
 @pytest.mark.parametrize("failure", ["500", "503", "drop", "json", "hang", "nan", "null"])
@@ -250,14 +250,16 @@ def test_each_nth_request_fails_as_told(
 
 def test_fields_that_it_lacks_are_ignored(loaded: LoadedModel, encoder: Encoder, samples: list[Sample]) -> None:
     with standin(loaded, Knobs(lacks=("prompt_logprobs", "return_token_ids"))) as server:
-        found = ask(server.url, GENERATE, by_tokens(encoder, samples[0], prompt_logprobs=0)).body
-    assert (found["prompt_logprobs"], found["prompt_token_ids"]) == (None, None)
+        answer = ask(server.url, GENERATE, by_tokens(encoder, samples[0], prompt_logprobs=0)).body
+    assert (answer["prompt_logprobs"], answer["prompt_token_ids"]) == (None, None)
 
 
 def test_it_says_how_many_requests_came_at_once(loaded: LoadedModel, encoder: Encoder, samples: list[Sample]) -> None:
     with standin(loaded, Knobs(delay_s=0.3)) as server, ThreadPoolExecutor(5) as pool:
         bodies = [by_tokens(encoder, sample) for sample in samples[:5]]
-        assert [one.status for one in pool.map(lambda body: ask(server.url, GENERATE, body), bodies)] == [200] * 5
+        assert [response.status for response in pool.map(lambda body: ask(server.url, GENERATE, body), bodies)] == [
+            200
+        ] * 5
         assert (server.seen["at once"], server.seen[GENERATE]) == (5, 5)
 
 
@@ -275,9 +277,9 @@ def test_a_lie_about_the_prompt_shows_in_its_ids(
 ) -> None:
     bodies = {GENERATE: by_tokens(encoder, samples[0]), CHAT: by_chat(samples[0], return_token_ids=True)}
     with standin(loaded, Knobs(lie=lie)) as server:
-        found = ask(server.url, path, bodies[path]).body
-    assert found["prompt_token_ids"] != encoder.prompt(samples[0]).tokens["input_ids"].tolist()
-    assert found["usage"]["prompt_tokens"] == len(found["prompt_token_ids"])
+        answer = ask(server.url, path, bodies[path]).body
+    assert answer["prompt_token_ids"] != encoder.prompt(samples[0]).tokens["input_ids"].tolist()
+    assert answer["usage"]["prompt_tokens"] == len(answer["prompt_token_ids"])
 
 
 def test_a_share_of_prompts_has_log_probabilities_that_are_off(
@@ -285,7 +287,7 @@ def test_a_share_of_prompts_has_log_probabilities_that_are_off(
 ) -> None:
     with standin(loaded) as sound, standin(loaded, Knobs(offset=-0.5, share=0.5)) as server:
         token = encoder.candidate_ids(samples[0])[0][0]
-        pairs = [[letters(one.url, encoder, sample)[token] for one in (sound, server)] for sample in samples]
+        pairs = [[letters(served.url, encoder, sample)[token] for served in (sound, server)] for sample in samples]
     assert {round(there - here, 4) for here, there in pairs} == {0.0, -0.5}
 
 
@@ -301,7 +303,7 @@ def test_adapters_are_served_beside_the_base(
         assert [ask(server.url, "/v1/load_lora_adapter", load).status for _ in range(2)] == [200, 400]
         assert ask(server.url, "/v1/load_lora_adapter", {"lora_name": "x", "lora_path": "/none"}).status == 404
         cards = ask(server.url, "/v1/models").body["data"]
-        assert [(one["id"], one["parent"]) for one in cards] == [("base", None), ("ft", "base")]
+        assert [(card["id"], card["parent"]) for card in cards] == [("base", None), ("ft", "base")]
         adapted, base = (letters(server.url, encoder, samples[0], name) for name in ("ft", "base"))
     assert_close(adapted, own_logprobs(tuned, encoder, samples[0]))
     assert_close(base, own_logprobs(loaded.model, encoder, samples[0]))
@@ -323,10 +325,10 @@ def test_after_a_reload_a_share_of_answers_is_stale(
         assert ask(server.url, "/collective_rpc", body).status == 200
         came = [letters(server.url, encoder, sample) for sample in samples]
         n_stale = server.seen["stale"]
-    wanted = [[own_logprobs(model, encoder, one) for model in (loaded.model, other)] for one in samples]
+    wanted = [[own_logprobs(model, encoder, sample) for model in (loaded.model, other)] for sample in samples]
     distances = [
-        [max(abs(value - float(logp_V[token])) for token, value in found.items()) for logp_V in both]
-        for found, both in zip(came, wanted, strict=True)
+        [max(abs(value - float(logp_V[token])) for token, value in logprobs.items()) for logp_V in both]
+        for logprobs, both in zip(came, wanted, strict=True)
     ]
     stale = [before < after for before, after in distances]
     assert all(min(pair) < 1e-4 for pair in distances)

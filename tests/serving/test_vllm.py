@@ -144,29 +144,32 @@ def parity(ours: Cells, theirs: Cells) -> pd.DataFrame:
     assert ours.keys() == theirs.keys()
     assert ours
     rows = []
-    for (step, dataset, decoding), one in ours.items():
-        other = theirs[step, dataset, decoding].loc[one.index]
-        row = {"step": step, "dataset": dataset, "decoding": decoding, "items": len(one)}
+    for (step, dataset, decoding), our_cell in ours.items():
+        other = theirs[step, dataset, decoding].loc[our_cell.index]
+        row = {"step": step, "dataset": dataset, "decoding": decoding, "items": len(our_cell)}
         if decoding == "choice":
-            pairs = zip(one["option_logprobs"], other["option_logprobs"], strict=True)
-            row |= {"same": (one["parsed"] == other["parsed"]).sum(), "gap": max(abs(a - b).max() for a, b in pairs)}
+            pairs = zip(our_cell["option_logprobs"], other["option_logprobs"], strict=True)
+            row |= {
+                "same": (our_cell["parsed"] == other["parsed"]).sum(),
+                "gap": max(abs(a - b).max() for a, b in pairs),
+            }
         else:
-            row["same"] = (one["text"] == other["text"]).sum()
+            row["same"] = (our_cell["text"] == other["text"]).sum()
         rows.append(row)
     return pd.DataFrame(rows).sort_values(["step", "dataset", "decoding"], ignore_index=True)
 
 
 def assert_same(ours: Cells, theirs: Cells) -> None:
-    found = parity(ours, theirs)
-    print(f"\n{found.to_string(index=False)}")
-    assert (found["same"] == found["items"]).all()
-    assert found["gap"].max() <= TOLERANCE
+    gaps = parity(ours, theirs)
+    print(f"\n{gaps.to_string(index=False)}")
+    assert (gaps["same"] == gaps["items"]).all()
+    assert gaps["gap"].max() <= TOLERANCE
 
 
 def assert_apart(cells: Cells, *steps: int) -> None:
     """Checkpoints are so far apart that one taken for another is noticed."""
-    for one, other in pairwise(steps):
-        pairs = zip(*(cells[step, SETS[0], "choice"]["option_logprobs"] for step in (one, other)), strict=True)
+    for step, next_step in pairwise(steps):
+        pairs = zip(*(cells[step, SETS[0], "choice"]["option_logprobs"] for step in (step, next_step)), strict=True)
         assert min(abs(a - b).max() for a, b in pairs) > TOLERANCE
 
 
@@ -253,8 +256,8 @@ def test_weights_that_stay_stale_in_a_running_server_reach_no_cell(embedded: Pro
         Path("unchecked/swapped", name).unlink()
     unchecked = embedded.cells("swapped", *swap, "engine.tolerance=1e6", sets=sets, outputs="unchecked")
     assert embedded.starts("swapped", "unchecked") == 1
-    found = parity(ours, unchecked)
-    print(f"\nunchecked:\n{found.to_string(index=False)}")
-    stale = found[found["gap"] > TOLERANCE]["step"].nunique()
+    gaps = parity(ours, unchecked)
+    print(f"\nunchecked:\n{gaps.to_string(index=False)}")
+    stale = gaps[gaps["gap"] > TOLERANCE]["step"].nunique()
     print(f"{stale} of 2 swaps were stale unchecked; {fresh - 1} checked")
     assert 1 <= fresh <= 3  # whether a swap is stale differs from run to run; the cells above are right either way

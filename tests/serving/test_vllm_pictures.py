@@ -23,5 +23,5 @@ def test_vllm_is_told_to_resize_pictures_with_pillow_where_transformers_does_so_
     result = CliRunner().invoke(app, given, catch_exceptions=False)
     assert result.exit_code == 0, result.stderr
     (arguments,) = fake.starts
-    said = json.loads(arguments[arguments.index("--mm-processor-kwargs") + 1])
-    assert said["use_fast"] is False  # torchvision, which it takes otherwise, gives other pixels
+    settings = json.loads(arguments[arguments.index("--mm-processor-kwargs") + 1])
+    assert settings["use_fast"] is False  # torchvision, which it takes otherwise, gives other pixels

@@ -13,7 +13,7 @@ from forgetbench.core.files import write_json
 from forgetbench.core.records import Decoding, Prediction, Sample
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.evaluation.cells import CellStore
-from forgetbench.evaluation.evaluate import ScoredCell, Work, plan
+from forgetbench.evaluation.evaluate import PlannedCell, ScoredCell, plan
 from forgetbench.evaluation.sets import load_sets
 from forgetbench.models.checkpoint import BASE, Checkpoint
 from forgetbench.runs.run import read_run, settings_of
@@ -151,7 +151,7 @@ def _checkpoint(step: int, run: str, variant: str = "", stage: int = 1) -> Check
     return Checkpoint(step, Path(run), {"delta_digest": f"{run}{step}{variant}", "stage": stage, "variant": variant})
 
 
-def _cell(work: Work, right: float, name: str, store: CellStore) -> ScoredCell:
+def _cell(work: PlannedCell, right: float, name: str, store: CellStore) -> ScoredCell:
     dataset, settings = work.dataset, work.settings
     found = [_prediction(one, right, name, settings.decoding == "greedy") for one in dataset.samples]
     metric = dataset.manifest.metric

@@ -9,7 +9,7 @@ from pathlib import Path
 from forgetbench.core.records import Decoding, Prediction, Sample
 from forgetbench.data.collate import Encoder
 from forgetbench.data.encoded import encode
-from forgetbench.evaluation.batches import batched
+from forgetbench.evaluation.batches import batch_dataset
 from forgetbench.evaluation.engine import Engine
 from forgetbench.evaluation.settings import Settings
 from forgetbench.models.load import LoadedModel
@@ -23,7 +23,7 @@ def asked(
     engine = engine or Engine(loaded, encoder)
     with tempfile.TemporaryDirectory() as folder:
         prompts = encode(samples, encoder, Path(folder) / "set", max_bytes=1 << 30)
-        dataset = batched(samples, prompts, encoder, settings.batch_size or 1)
+        dataset = batch_dataset(samples, prompts, encoder, settings.batch_size or 1)
         found = {}
         for number, batch in enumerate(dataset.batches):
             found.update(zip(batch, engine.answer(dataset, number, settings), strict=True))

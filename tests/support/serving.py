@@ -18,7 +18,7 @@ from forgetbench.core.records import Decoding
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.collate import Encoder
 from forgetbench.evaluation.cells import CellStore
-from forgetbench.evaluation.evaluate import Evaluator, ScoredCell, Work, plan
+from forgetbench.evaluation.evaluate import Evaluator, PlannedCell, ScoredCell, plan
 from forgetbench.evaluation.inference import ModelRunner
 from forgetbench.evaluation.sets import load_sets
 from forgetbench.models.checkpoint import BASE, Checkpoint
@@ -26,7 +26,7 @@ from forgetbench.models.held import HeldModel
 from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.runs.run import Run
 from forgetbench.serving.engines import identify
-from forgetbench.serving.session import Scoring, serving
+from forgetbench.serving.session import ScoringJob, server_session
 from tests.support.server_app import StandIn
 
 TINY = ModelConfig(path="embedded:tiny")
@@ -88,7 +88,7 @@ class Scorer:
     cells: list[ScoredCell] = field(default_factory=list)
     """Of the last call."""
 
-    def plan(self, label: str | None, matrix: MatrixConfig) -> list[Work]:
+    def plan(self, label: str | None, matrix: MatrixConfig) -> list[PlannedCell]:
         sets = load_sets(matrix, Catalogue([self.manifests]))
         return plan(self.loaded.digest, self.checkpoints, sets, matrix, label)
 
@@ -108,8 +108,10 @@ class Scorer:
             else:
                 missing = [work for work in planned if not store.path(work.digest).exists()]
                 digest = self.loaded.digest
-                work = Scoring(engine, identity, matrix, self.run, model, digest, folder, self.outputs, missing, held)
-                ask = open_.enter_context(serving(work))
+                work = ScoringJob(
+                    engine, identity, matrix, self.run, model, digest, folder, self.outputs, missing, held
+                )
+                ask = open_.enter_context(server_session(work))
             self.cells = Evaluator(ask, store, ProcessGroup()).score(planned, lambda *_: None)
         return {key: one for cell in self.cells for key, one in _answers(cell)}
 

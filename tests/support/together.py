@@ -147,11 +147,13 @@ def trainer(model: Path, case: Case, sharding: Sharding = Sharding.none) -> Trai
     torch.set_num_threads(1)
     recipes, method = case.recipes(), case.method()
     loaded = load_model(ModelConfig(path=str(model)))
-    free = prepare(loaded.model, recipes, method, seed=0).free
+    trainable = prepare(loaded.model, recipes, method, seed=0).trainable_by_stage
     for parameter in loaded.model.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(case.frozen)
-    return Trainer(loaded, Encoder(loaded.processor), method, recipes[0], seed=0, free=free, sharding=sharding)
+    return Trainer(
+        loaded, Encoder(loaded.processor), method, recipes[0], seed=0, trainable_by_stage=trainable, sharding=sharding
+    )
 
 
 def report_case(subject: Trainer, case: Case, target: Path) -> None:
@@ -223,8 +225,9 @@ def main(model: Path, folder: Path) -> None:
 def command(folder: Path) -> None:
     """Train and score through the command line; then score once more, each process as a command of its own."""
     process_group, asked, add = join_process_group(), set[int](), Journal.add
-    together, apart = folder / "together", folder / "apart"
-    together.mkdir(parents=True, exist_ok=True)
+    together, apart, guarded = (folder / name for name in ("together", "apart", "guarded"))
+    for place in (together, guarded):
+        place.mkdir(parents=True, exist_ok=True)
     os.chdir(together)
     assert not app([*TRAIN, "sharding=fsdp2"], standalone_mode=False)
     if process_group.is_main:
@@ -236,6 +239,7 @@ def command(folder: Path) -> None:
     shares = process_group.gather([sorted(asked)])
     if process_group.is_main:
         (folder / "shares.json").write_text(json.dumps(shares))
+    os.chdir(guarded)
     assert not app(GUARDED, standalone_mode=False)
     os.chdir(apart)
     eval_matrix.join_process_group = ProcessGroup

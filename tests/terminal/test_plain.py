@@ -116,7 +116,7 @@ def test_noise_of_binary_arithmetic_is_not_written(scores: pd.DataFrame, matrix:
     wanted = [0, 0, 0.3, 0.333333333333, 1.5e-11, None]
     for kind in ("float64", "Float64", "object"):
         frame = pd.DataFrame({"name": "x", "n": range(6), "value": pd.Series(noisy, dtype=kind)})
-        assert [one["value"] for one in json.loads(to_json(frame))] == wanted
+        assert [row["value"] for row in json.loads(to_json(frame))] == wanted
         assert [line.split("\t")[2] for line in to_tsv(frame).splitlines()[1:]] == [
             *("0.0", "0.0", "0.3", "0.333333333333", "1.5e-11", "")
         ]
@@ -138,15 +138,15 @@ def test_json_has_integers_and_nulls_and_reads_back(scores: pd.DataFrame, matrix
     first, *_ = objects = json.loads(text)
     assert list(first) == list(PLAIN_COLUMNS)
     assert first | {"n": 40, "variant": None, "delta": None, "p_holm": None, "seen_in_mix": False} == first
-    assert {type(one["n"]) for one in objects} == {type(one["n_datasets"]) for one in objects} == {int}
-    assert {type(one["seen_in_mix"]) for one in objects} == {bool}
+    assert {type(row["n"]) for row in objects} == {type(row["n_datasets"]) for row in objects} == {int}
+    assert {type(row["seen_in_mix"]) for row in objects} == {bool}
     assert_frame_equal(pd.DataFrame(objects).astype(rows.dtypes.to_dict()), rows, rtol=1e-11, atol=0)
 
 
 def test_an_absent_count_is_empty_and_leaves_the_others_integers(scores: pd.DataFrame, matrix: pd.DataFrame) -> None:
     matrix["n"] = matrix["n"].astype("Int64").where(matrix["value"] != 0.8)
     rows = plain_rows(matrix, scores)
-    assert [one["n"] for one in json.loads(to_json(rows))][:3] == [40, None, 40]
+    assert [row["n"] for row in json.loads(to_json(rows))][:3] == [40, None, 40]
     assert "\t2\t\t0.5\t0.8\t" in to_tsv(rows)
     assert "40.0" not in to_tsv(rows)
 

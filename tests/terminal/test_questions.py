@@ -34,9 +34,9 @@ def test_a_metric_on_its_own_scale_is_named_and_not_in_percent() -> None:
 
 def test_percent_and_points_are_said_of_fractions_only() -> None:
     assert "% right, change in points [95 % interval]" in shown(row("dataset", "naming"))
-    alone = shown(CAPTIONS)
-    assert "metrics on their own scale, change likewise" in alone
-    assert "% right" not in alone
+    text = shown(CAPTIONS)
+    assert "metrics on their own scale, change likewise" in text
+    assert "% right" not in text
 
 
 def test_another_fraction_than_accuracy_is_named_and_in_percent() -> None:

@@ -71,7 +71,7 @@ def test_each_quadrant_shows_base_best_and_last_with_the_change(scores: pd.DataF
 
 
 @pytest.mark.parametrize(
-    ("levels", "said"),
+    ("levels", "expected"),
     [
         ((0.5, 0.25), "chance 37.5, 2 datasets"),
         ((0.5, None), "chance known for 1 of 2 datasets"),
@@ -79,7 +79,7 @@ def test_each_quadrant_shows_base_best_and_last_with_the_change(scores: pd.DataF
     ],
 )
 def test_a_chance_level_is_shown_only_where_every_dataset_of_the_mean_has_one(
-    matrix: pd.DataFrame, levels: tuple[float | None, ...], said: str
+    matrix: pd.DataFrame, levels: tuple[float | None, ...], expected: str
 ) -> None:
     rows = [
         score_row(f"set {k}", "id_text-id_image", 200, 0.5, chance=level, metric=metric)
@@ -88,7 +88,7 @@ def test_a_chance_level_is_shown_only_where_every_dataset_of_the_mean_has_one(
     ]
     rows = [row | {"chance": row["chance"] if row["metric"] == "accuracy" else None} for row in rows]
     lines = rendered(matrix_table(pd.DataFrame(rows), matrix)).split("\n")
-    assert any(said in line for line in lines)
+    assert any(expected in line for line in lines)
     assert sum("37.5" in line for line in lines) == (None not in levels)
 
 
@@ -158,9 +158,9 @@ def test_empty_tables_say_so(scores: pd.DataFrame, matrix: pd.DataFrame) -> None
 
 
 def test_a_run_scored_on_the_probe_alone_shows_it(scores: pd.DataFrame, matrix: pd.DataFrame) -> None:
-    alone = rendered(matrix_table(scores, matrix[:0]), 80)
-    assert "no scored datasets" in alone
-    assert "mischoice 50.0 -> 75.0  +25.0 +/- 5.0 higher" in alone
+    text = rendered(matrix_table(scores, matrix[:0]), 80)
+    assert "no scored datasets" in text
+    assert "mischoice 50.0 -> 75.0  +25.0 +/- 5.0 higher" in text
     swept = rendered(sweep_table(matrix[:0], scores), 80)
     assert next(line for line in swept.splitlines() if line.startswith("demo")).split() == [
         *("demo", "-", "-", "-", "-"),

@@ -14,7 +14,7 @@ from forgetbench.commands.search.study import End, Point, Rung
 from forgetbench.config import Retention, SweepConfig
 from tools.methods_search import METHODS, SEEDS, against_plain, balance, commands, kept_at_floor
 from tools.search_result import Comparison, resampled
-from tools.searched import Items, Measured, Sets
+from tools.searched import Items, Measured, ObjectiveSets
 
 QUADRANTS = {"id_text-ood_image": ["digits"], "ood_text-id_image": ["facts", "shades"]}
 
@@ -72,7 +72,9 @@ def test_a_method_that_is_plain_differs_by_nothing() -> None:
 
 def test_hypervolumes_of_resampled_items_lie_around_the_one_that_was_measured() -> None:
     others = {name: name for names in QUADRANTS.values() for name in names}
-    comparison = Comparison(SweepConfig(), Sets({"naming": "naming"}, others, {}, Retention.mean), QUADRANTS, 0.3)
+    comparison = Comparison(
+        SweepConfig(), ObjectiveSets({"naming": "naming"}, others, {}, Retention.mean), QUADRANTS, 0.3
+    )
     fronts = {"better": [measured(1.0, 0.9, 0.9, 0.9, n=400)], "worse": [measured(0.75, 0.9, 0.9, 0.9, n=400)]}
     draws = resampled(fronts, comparison, draws=400)
     # Half of the target gained, and 10 of 30 points lost: 50 x 20 squared points, and half of that.

@@ -16,7 +16,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.records import AnswerKind, Sample
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.methods.base import Method
-from forgetbench.training.composition import by_length
+from forgetbench.training.composition import order_by_length
 from forgetbench.training.loop import Resume, Trainer
 from forgetbench.training.plan import Stage
 from tests.support.conversations import TALKS, talk
@@ -46,23 +46,23 @@ def made(folder: Path, **changes: Any) -> Trainer:
 @given(st.lists(st.integers(1, 9), min_size=4, max_size=16), st.sampled_from([1, 2, 4]))
 def test_every_item_stays_and_micro_batches_are_sorted(lengths: list[int], micro_batches: int) -> None:
     lengths = lengths[: len(lengths) // micro_batches * micro_batches]
-    found = by_length(range(len(lengths)), lengths, micro_batches)
-    assert sorted(found) == list(range(len(lengths)))
+    order = order_by_length(range(len(lengths)), lengths, micro_batches)
+    assert sorted(order) == list(range(len(lengths)))
     size = len(lengths) // micro_batches
-    parts = [[lengths[one] for one in found[start : start + size]] for start in range(0, len(found), size)]
+    parts = [[lengths[place] for place in order[start : start + size]] for start in range(0, len(order), size)]
     assert parts == sorted(parts, reverse=True)
     assert all(part == sorted(part) for part in parts)
 
 
 def test_equal_lengths_keep_the_order_within_a_micro_batch() -> None:
-    assert by_length("abcd", [5, 5, 5, 5], 2) == list("cdab")
+    assert order_by_length("abcd", [5, 5, 5, 5], 2) == list("cdab")
 
 
 def test_a_composed_step_has_the_drawn_items_and_less_padding(folder: Path) -> None:
     subject = made(folder)
     drawn = stage().stream.batch(1, 8)
     batches = subject.passes.step(stage(), 1)
-    assert sorted(one.id for batch in batches for one in batch.samples) == sorted(one.id for one in drawn)
+    assert sorted(sample.id for batch in batches for sample in batch.samples) == sorted(sample.id for sample in drawn)
     assert sum(batch.share for batch in batches) == pytest.approx(1)
     composed = sum(batch.inputs["input_ids"].numel() for batch in batches)
     as_drawn = sum(subject.passes.batch(drawn[i : i + 2]).inputs["input_ids"].numel() for i in range(0, 8, 2))
@@ -85,8 +85,8 @@ def test_reuse_of_features_changes_no_bit_of_composed_steps_and_conversations(fo
         on, off = made(folder, **changes), made(folder, **changes, reuse_features=False)
         for subject in (on, off):
             list(subject.run([stage()]))
-        assert on.passes.features.held > 0
-        assert off.passes.features.held == 0
+        assert on.passes.features.n_cached > 0
+        assert off.passes.features.n_cached == 0
         assert all_same_bits(snapshot(on), snapshot(off))
 
 
@@ -104,8 +104,8 @@ def test_where_the_language_part_is_frozen_items_stay_as_they_were_drawn(folder:
     # A micro-batch of text alone would train nothing; sorted by length, texts would come together.
     subject = made(folder, parts=["projector"])
     drawn = stage().stream.batch(1, 8)
-    shared = [list(one) for one in subject.passes._shares(subject.passes._recipe, drawn)]
-    assert [one for part in shared for one in part] == drawn
+    shared = [list(micro_batch) for micro_batch in subject.passes._local_micro_batches(subject.passes._recipe, drawn)]
+    assert [sample for part in shared for sample in part] == drawn
 
 
 def test_a_run_that_was_killed_among_conversations_ends_with_the_same_bytes(folder: Path) -> None:
@@ -120,10 +120,10 @@ def test_a_run_that_was_killed_among_conversations_ends_with_the_same_bytes(fold
 
 
 def digest(tensors: dict[str, torch.Tensor]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
-        found.update(name.encode() + str(tuple(value.shape)).encode() + value.contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+        digest.update(name.encode() + str(tuple(value.shape)).encode() + value.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 QUESTIONS = {1: "87a315c542c41ab7", 2: "33f29cbcf56f0257", 3: "1b199c24a27f0a51"}

@@ -31,7 +31,7 @@ def picture(color: str) -> bytes:
 
 def digest(images: Sequence[ImageRef], question: str = "?") -> str:
     samples = [Sample.question(str(k), question, "A", AnswerKind.text, (image,)) for k, image in enumerate(images)]
-    return DataDigests().of([WeightedSet("toy", samples, 1.0)])
+    return DataDigests().digest([WeightedSet("toy", samples, 1.0)])
 
 
 @pytest.mark.parametrize("archive", [False, True])
@@ -70,8 +70,8 @@ def test_a_picture_is_read_once_for_all_stages(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(data_digest, "read_image", lambda image: read.append(image.name) or real(image))
     digests, image = DataDigests(), ImageRef(str(tmp_path), "a.png")
     samples = [Sample.question(str(k), "?", "A", AnswerKind.text, (image, image)) for k in range(3)]
-    found = {digests.of([WeightedSet("toy", samples, 1.0)]) for _ in range(2)}
-    assert (len(found), read) == (1, ["a.png"])
+    results = {digests.digest([WeightedSet("toy", samples, 1.0)]) for _ in range(2)}
+    assert (len(results), read) == (1, ["a.png"])
 
 
 def test_what_took_long_to_read_is_kept_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,22 +84,22 @@ def test_what_took_long_to_read_is_kept_until_a_file_changes(tmp_path: Path, mon
     real = data_digest.read_image
     monkeypatch.setattr(data_digest, "read_image", lambda image: read.append(image.name) or real(image))
 
-    def found() -> str:
+    def digest() -> str:
         data_digest._known_digest.cache_clear()  # as in another process
         images = (ImageRef(str(held), "a.png"), ImageRef(str(held), "b.png"))
         samples = [Sample.question("0", "?", "A", AnswerKind.text, images)]
-        return DataDigests(kept).of([WeightedSet("toy", samples, 1.0)])
+        return DataDigests(kept).digest([WeightedSet("toy", samples, 1.0)])
 
-    first = found()
+    first = digest()
     assert not kept.exists()
-    monkeypatch.setattr(data_digest, "KEPT_FROM_S", 0.0)
-    assert (found(), found(), read) == (first, first, ["a.png", "b.png"] * 2)
+    monkeypatch.setattr(data_digest, "CACHE_FROM_S", 0.0)
+    assert (digest(), digest(), read) == (first, first, ["a.png", "b.png"] * 2)
     (held / "b.png").write_bytes(picture("blue"))
-    assert found() != first
+    assert digest() != first
     assert read[4:] == ["b.png"]
     for path in kept.iterdir():
         path.write_text("{")
-    assert found() != first
+    assert digest() != first
     assert read[5:] == ["a.png", "b.png"]
 
 
@@ -135,7 +135,7 @@ def dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def told(*words: str) -> tuple[int, str]:
+def output_of(*words: str) -> tuple[int, str]:
     done = CliRunner().invoke(app, list(words))
     return done.exit_code, " ".join(done.output.split())
 
@@ -150,30 +150,30 @@ def told(*words: str) -> tuple[int, str]:
     ids=["mixed in", "of the second stage", "replayed"],
 )
 def test_a_run_notices_a_replaced_picture_wherever_it_is_trained_on(dots: Path, data: list[str]) -> None:
-    code, output = told(*TRAIN, *data)
+    code, output = output_of(*TRAIN, *data)
     assert code == 0, output
-    assert "already trained" in told(*TRAIN, *data)[1]
+    assert "already trained" in output_of(*TRAIN, *data)[1]
     (dots / "dots_red.png").write_bytes(picture("grey"))
-    code, output = told(*TRAIN, *data)
+    code, output = output_of(*TRAIN, *data)
     assert code == 2
     assert "it differs in: the training data" in output
     (dots / "dots_red.png").write_bytes(picture("red"))
-    assert told(*TRAIN, *data)[0] == 0
+    assert output_of(*TRAIN, *data)[0] == 0
 
 
 def test_a_run_from_before_says_that_the_definition_changed_and_is_scored_as_ever(dots: Path) -> None:
-    assert told(*TRAIN, "data=dots")[0] == 0
+    assert output_of(*TRAIN, "data=dots")[0] == 0
     path = Path("outputs/run/run.json")
     content = read_json(path)
     assert content.pop("data_digest_version") == 2
     write_json(path, content | {"data_digests": ["of names"]})
-    code, output = told(*TRAIN, "data=dots")
+    code, output = output_of(*TRAIN, "data=dots")
     assert code == 2
     assert "The definition has changed, not necessarily the data" in output
     assert "differs" not in output
-    code, output = told(*TRAIN, "data=dots", "recipe.warmup=0.5")
+    code, output = output_of(*TRAIN, "data=dots", "recipe.warmup=0.5")
     assert (code, "it differs in: recipe.warmup" in output) == (2, True)
     for command in (SCORE, ["score", "run=outputs/run", "matrix.datasets=[dots]"], ["report", "outputs/run"]):
-        code, output = told(*command)
+        code, output = output_of(*command)
         assert code == 0, output
     assert Path("outputs/run/scores.csv").is_file()

@@ -135,7 +135,7 @@ def test_reuse_changes_no_bit(tmp_path: Path, family: str, precision: Precision)
     expected = outcome(trainer(loaded_from(folder), precision=precision, reuse_features=False), stages(REPEATED))
     assert_same(outcome(reusing, stages(REPEATED)), expected)
     assert reusing.passes.features.active
-    assert reusing.passes.features.held == len(PICTURES)
+    assert reusing.passes.features.n_cached == len(PICTURES)
 
 
 @pytest.mark.parametrize("precision", list(Precision))
@@ -144,7 +144,7 @@ def test_pictures_of_several_sizes_and_items_without_one_change_no_bit(
     tmp_path: Path, family: str, precision: Precision
 ) -> None:
     folder = FAMILIES[family](tmp_path / family)
-    plan = stages([one for one in MIXED if one.images or family not in NEEDS_PICTURES])
+    plan = stages([sample for sample in MIXED if sample.images or family not in NEEDS_PICTURES])
     runs = []
     for reuse in (True, False):
         subject = trainer(
@@ -163,7 +163,7 @@ def test_the_embedded_model_learns_the_same_bits(precision: Precision) -> None:
     expected = trainer(load_model(TINY), batch_size=8, precision=precision, reuse_features=False)
     assert_same(outcome(subject, plan), outcome(expected, plan))
     assert subject.passes.features.active
-    assert subject.passes.features.held > 0
+    assert subject.passes.features.n_cached > 0
 
 
 def test_dropout_in_the_language_part_draws_the_same(folder: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_recipe_that_trains_what_encodes_pictures_does_not_reuse(folder: Path,
     subject = trainer(loaded_from(folder), **changes)
     list(subject.run(stages(REPEATED, 2)))
     assert not subject.passes.features.active
-    assert subject.passes.features.held == 0
+    assert subject.passes.features.n_cached == 0
 
 
 @pytest.mark.parametrize("change", ["attention dropout", "dropout", "batch norm"])
@@ -230,7 +230,7 @@ def test_an_encoder_that_minds_a_pictures_place_or_draws_unseen_switches_reuse_o
             output = encode(*args, **kwargs)
             rows = list(output.pooler_output)
             noise = torch.rand(len(rows)) if fault == "chance" else torch.arange(len(rows))
-            output.pooler_output = [row + 1e-4 * float(one) for row, one in zip(rows, noise, strict=True)]
+            output.pooler_output = [row + 1e-4 * float(value) for row, value in zip(rows, noise, strict=True)]
             return output
 
         loaded.model.model.get_image_features = encoding
@@ -240,7 +240,7 @@ def test_an_encoder_that_minds_a_pictures_place_or_draws_unseen_switches_reuse_o
     assert subject.passes.features.active
     assert_same(outcome(subject, stages(REPEATED)), outcome(faulty(False), stages(REPEATED)))
     assert not subject.passes.features.active
-    assert subject.passes.features.held == 0
+    assert subject.passes.features.n_cached == 0
 
 
 @pytest.mark.parametrize("stop", [1, 2, 5])
@@ -274,8 +274,8 @@ def test_features_never_take_more_memory_than_they_may(folder: Path, room: float
     size = 4 * 32 * 4  # four tokens of 32 numbers in fp32
     reuse = with_limit(loaded, subject, int(room * size))
     result = outcome(subject, stages(REPEATED))
-    assert reuse.held == int(room)
-    assert reuse.held_bytes <= room * size
+    assert reuse.n_cached == int(room)
+    assert reuse.cached_bytes <= room * size
     assert_same(result, outcome(trainer(loaded_from(folder), reuse_features=False), stages(REPEATED)))
 
 

@@ -20,7 +20,7 @@ from forgetbench.data.collate import Encoder
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.models.context import Context, context_of
 from forgetbench.models.pretrained import load_processor
-from forgetbench.training.fitting import fitting_stages
+from forgetbench.training.fitting import drop_long_items
 from forgetbench.training.plan import Stage
 from tests.support.families import FAMILIES
 
@@ -53,13 +53,13 @@ def balls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def told(*words: str) -> tuple[int, str]:
+def output_of(*words: str) -> tuple[int, str]:
     done = CliRunner().invoke(app, list(words))
     return done.exit_code, " ".join(done.output.split())
 
 
 def test_a_long_item_is_refused_by_name_before_anything_is_written(balls: Path) -> None:
-    code, output = told(*TRAIN)
+    code, output = output_of(*TRAIN)
     assert code == 2
     assert "1 item is longer than 512 tokens" in output
     assert "'train-long' of balls" in output
@@ -68,14 +68,14 @@ def test_a_long_item_is_refused_by_name_before_anything_is_written(balls: Path) 
 
 
 def test_or_left_out_and_told_and_a_long_item_that_is_scored_is_told_again_and_again(balls: Path) -> None:
-    code, output = told(*TRAIN, "recipe.too_long=skip")
+    code, output = output_of(*TRAIN, "recipe.too_long=skip")
     assert code == 0, output
     assert "Left out (recipe.too_long=skip): 1 item is longer than 512 tokens" in output
-    again = told(*TRAIN, "recipe.too_long=skip")
+    again = output_of(*TRAIN, "recipe.too_long=skip")
     assert again[0] == 0
     assert "already trained" in again[1]
     for _ in range(2):  # the second time every cell is read from the store
-        code, output = told(*SCORE)
+        code, output = output_of(*SCORE)
         assert code == 0, output
         assert "balls: 1 item is longer than the model's context of 512 tokens, the longest 'test-long'" in output
     rows = pd.read_csv(balls / "outputs/run/beyond_context.csv")
@@ -86,10 +86,10 @@ def test_or_left_out_and_told_and_a_long_item_that_is_scored_is_told_again_and_a
 
 
 def test_a_recipe_may_ask_for_shorter_items_than_the_model_does(balls: Path) -> None:
-    code, output = told(*TRAIN, "recipe.max_length=5")
+    code, output = output_of(*TRAIN, "recipe.max_length=5")
     assert code == 2
     assert "3 items are longer than 5 tokens" in output
-    code, output = told(*TRAIN, "recipe.max_length=5", "recipe.too_long=skip")
+    code, output = output_of(*TRAIN, "recipe.max_length=5", "recipe.too_long=skip")
     assert code == 2
     assert "no item is short enough" in output
 
@@ -111,4 +111,4 @@ def test_items_without_pictures_are_named_before_a_model_that_needs_them_trains(
     items = [Sample.question(f"told-{k}", "What?", "A", AnswerKind.text) for k in range(7)]
     stages = [Stage("toy", MixedStream([WeightedSet("toy", items, 1.0)], [], 0.0, 0), 1, "")]
     with pytest.raises(UserError, match=r"there is none in 'told-0' of toy, .*'told-4' of toy and 2 more; leave them"):
-        fitting_stages(compose(FinetuneConfig, []), Catalogue(), stages, encoder, None)
+        drop_long_items(compose(FinetuneConfig, []), Catalogue(), stages, encoder, None)

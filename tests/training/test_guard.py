@@ -88,7 +88,9 @@ def left_by(run: Path) -> dict[str, bytes]:
     """Everything that a run leaves but what is measured, wherever it is."""
     here = str(run.parent).encode()
     names = ("guard.csv", "run.json", "checkpoints/*/*", f"{BEYOND}/*/*", "resume/*/*")
-    return {str(one.relative_to(run)): one.read_bytes().replace(here, b"") for name in names for one in run.glob(name)}
+    return {
+        str(path.relative_to(run)): path.read_bytes().replace(here, b"") for name in names for path in run.glob(name)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,7 @@ def test_a_run_stops_where_its_budget_is_shown_to_be_broken_and_ends_where_it_wa
     assert rows.groupby("step")["broken"].any().tolist() == [False, False, True]
     assert rows.groupby("step")["decision"].first().tolist() == ["go on", "go on", "stop"]
     assert rows["spent"].iloc[-1] == pytest.approx(0.05 * 3 / 4)
-    assert [one.step for one in list_checkpoints(stopped)] == [0, 1]
+    assert [checkpoint.step for checkpoint in list_checkpoints(stopped)] == [0, 1]
     assert sorted(path.name for path in (stopped / BEYOND).iterdir()) == ["step_000002", "step_000003"]
     assert len(pd.read_csv(stopped / "train.csv")) == 3
     assert not (stopped / "resume").exists()
@@ -117,10 +119,12 @@ def test_the_same_command_again_says_how_the_run_ended_and_makes_nothing(
     shutil.copytree(stopped.parent, tmp_path, dirs_exist_ok=True)
     before = left_by(tmp_path / "run")
     trained(tmp_path)
-    said = capsys.readouterr().out
-    assert "stopped after step 3: ID text, OOD image lost 50.0 points, at least 1" in said
-    assert "ends on step 1, whose estimates are within the budget; that its true loss is within it is not shown" in said
-    assert "training" not in said
+    output = capsys.readouterr().out
+    assert "stopped after step 3: ID text, OOD image lost 50.0 points, at least 1" in output
+    assert (
+        "ends on step 1, whose estimates are within the budget; that its true loss is within it is not shown" in output
+    )
+    assert "training" not in output
     assert left_by(tmp_path / "run") == before
 
 
@@ -136,12 +140,12 @@ def test_every_look_goes_to_the_tracker(stopped: Path) -> None:
 
 
 def test_being_watched_changes_no_weight(stopped: Path, tmp_path: Path) -> None:
-    alone = trained(tmp_path, watch=GuardConfig())
+    unwatched = trained(tmp_path, watch=GuardConfig())
     for folder, step in (("checkpoints", 1), (BEYOND, 2), (BEYOND, 3)):
         watched = (stopped / folder / f"step_{step:06d}/delta.safetensors").read_bytes()
-        assert watched == (alone / f"checkpoints/step_{step:06d}/delta.safetensors").read_bytes()
-    assert not (alone / "guard.csv").exists()
-    assert "guard" not in json.loads((alone / "run.json").read_text())["config"]
+        assert watched == (unwatched / f"checkpoints/step_{step:06d}/delta.safetensors").read_bytes()
+    assert not (unwatched / "guard.csv").exists()
+    assert "guard" not in json.loads((unwatched / "run.json").read_text())["config"]
     assert json.loads((stopped / "run.json").read_text())["config"]["guard"]["max_loss"] == 12.0
 
 
@@ -161,7 +165,7 @@ def test_what_the_guard_asked_is_not_asked_again_and_is_what_eval_matrix_makes(
     assert len(names) == 2 * len(SETS)
     for name in names:
         metric = Catalogue().load(SETS[0]).metric
-        ours, theirs = (CellStore(one).read(name, metric) for one in (stopped.parent, outputs))
+        ours, theirs = (CellStore(folder).read(name, metric) for folder in (stopped.parent, outputs))
         assert f"{name}.parquet" in made
         assert ours is not None
         assert theirs is not None
@@ -219,10 +223,10 @@ def test_a_run_without_a_look_within_its_budget_ends_on_the_base_and_can_be_scor
 ) -> None:
     watch = replace(WATCHED, max_loss=0.0, every=3)
     run = trained(tmp_path, watch=watch, method=WiseFT())
-    assert [one.step for one in list_checkpoints(run)] == [0]
-    said = capsys.readouterr().out
-    assert "the run ends on the untouched base" in said
-    assert "wise_ft has nothing to work on" in said
+    assert [checkpoint.step for checkpoint in list_checkpoints(run)] == [0]
+    output = capsys.readouterr().out
+    assert "the run ends on the untouched base" in output
+    assert "wise_ft has nothing to work on" in output
     eval_matrix(EvalMatrixConfig(run=str(run), outputs=str(tmp_path), threads=1, matrix=matrix()), tmp_path)
     assert set(pd.read_csv(run / "scores.csv")["step"]) == {0}
 
@@ -231,15 +235,15 @@ def test_a_run_within_its_budget_keeps_its_checkpoints_and_says_what_its_looks_t
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained(tmp_path, watch=replace(WATCHED, every=3, over=Over.mean), lr=1e-5)
-    assert [one.step for one in list_checkpoints(run)] == [0, 1, 2, 3, 4]
+    assert [checkpoint.step for checkpoint in list_checkpoints(run)] == [0, 1, 2, 3, 4]
     rows = pd.read_csv(run / "guard.csv")
     assert rows["step"].tolist() == [3, 4]
     assert rows["group"].tolist() == ["mean", "mean"]
     assert rows["n"].tolist() == [40, 40]
     assert rows["decision"].tolist() == ["go on", "end"]
-    found = ending_of(run)
-    assert found is not None
-    assert (found.step, found.is_stopped) == (4, False)
+    ending = ending_of(run)
+    assert ending is not None
+    assert (ending.step, ending.is_stopped) == (4, False)
     captured = capsys.readouterr()
     assert "guard: its looks took" in captured.out
     assert "guard.max_loss=12 is less than so few items can show" in captured.err
@@ -249,9 +253,9 @@ def test_a_dataset_keeps_its_quadrant_over_the_stages_of_a_run(tmp_path: Path) -
     stages = [StageConfig(set="fashion_naming"), StageConfig(set="digits_naming")]
     several = replace(config(tmp_path), data=DataConfig(stages=stages))
     sets = ["fashion_shifted", "emoji_naming", "digits_yesno", "emoji_category"]
-    found = quadrants_of(several, sets, Catalogue())
+    quadrants = quadrants_of(several, sets, Catalogue())
     expected = ("id_text-id_image", "id_text-ood_image", "ood_text-id_image", "ood_text-ood_image")
-    assert found == dict(zip(sets, expected, strict=True))
+    assert quadrants == dict(zip(sets, expected, strict=True))
 
 
 def test_a_run_without_a_budget_has_nothing_of_a_guard_in_its_record(stopped: Path, tmp_path: Path) -> None:

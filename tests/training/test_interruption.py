@@ -55,7 +55,7 @@ def left_by(run: Path) -> dict[str, Any]:
     """Checkpoints byte for byte, and train.csv without what was measured."""
     with (run / "train.csv").open() as file:
         rows = [row[: -len(TrainLog.MEASURED)] for row in csv.reader(file)]
-    return {"rows": rows, **{str(one.relative_to(run)): one.read_bytes() for one in run.glob("checkpoints/*/*")}}
+    return {"rows": rows, **{str(path.relative_to(run)): path.read_bytes() for path in run.glob("checkpoints/*/*")}}
 
 
 def during(subject: Trainer, step: int, action: Callable[[], object]) -> Trainer:
@@ -198,7 +198,7 @@ class Log:
 with DelayedSignals() as signals, closing(Log()):
     signal.raise_signal(signal.SIGTERM)
     print("step done", flush=True)
-    signals.act([signal.SIGTERM])
+    signals.deliver([signal.SIGTERM])
     print("went on", flush=True)
 print("outlived", flush=True)
 """

@@ -92,7 +92,7 @@ def test_frozen_parts_are_bitwise_unchanged_after_ten_steps(folder: Path, parts:
     changed = {name for name, value in weights(loaded.model).items() if not torch.equal(value, before[name])}
     assert {word_of(name, parts) for name in changed} == set(parts)
     assert set(subject.delta()) == changed
-    assert subject.words(stages(10)) == sorted(parts)
+    assert subject.trained_parts(stages(10)) == sorted(parts)
 
 
 def test_a_tensor_that_gets_no_gradient_is_not_in_the_delta(folder: Path) -> None:

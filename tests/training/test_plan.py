@@ -23,7 +23,7 @@ from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.mix import MixedStream, WeightedSet
 from forgetbench.methods.base import Method
 from forgetbench.methods.ewc import EWC
-from forgetbench.training.plan import Stage, check_pictures, plan_stages, read_sets, replayed
+from forgetbench.training.plan import Stage, check_pictures, plan_stages, read_sets, replay_sets
 
 
 def items(name: str, count: int) -> list[Sample]:
@@ -35,16 +35,16 @@ EARLIER = [WeightedSet("first", items("first", 50), 7.0), WeightedSet("second", 
 
 
 def test_each_earlier_task_gives_so_many_items_or_all_it_has() -> None:
-    found = replayed(EARLIER, TARGET, 4, seed=0)
-    assert [len(one.samples) for one in found] == [4, 2]
-    assert all(len({sample.id for sample in one.samples}) == len(one.samples) for one in found)
-    assert found == replayed(EARLIER, TARGET, 4, seed=0)
-    assert found[0].samples != replayed(EARLIER, TARGET, 4, seed=1)[0].samples
-    assert replayed(EARLIER, TARGET, 0, seed=0) == replayed([], TARGET, 4, seed=0) == []
+    replayed_sets = replay_sets(EARLIER, TARGET, 4, seed=0)
+    assert [len(dataset.samples) for dataset in replayed_sets] == [4, 2]
+    assert all(len({sample.id for sample in dataset.samples}) == len(dataset.samples) for dataset in replayed_sets)
+    assert replayed_sets == replay_sets(EARLIER, TARGET, 4, seed=0)
+    assert replayed_sets[0].samples != replay_sets(EARLIER, TARGET, 4, seed=1)[0].samples
+    assert replay_sets(EARLIER, TARGET, 0, seed=0) == replay_sets([], TARGET, 4, seed=0) == []
 
 
 def test_a_replayed_item_is_drawn_as_often_as_one_that_was_appended() -> None:
-    stream = MixedStream([*TARGET, *replayed(EARLIER, TARGET, 4, seed=0)], [], 0.0, seed=5)
+    stream = MixedStream([*TARGET, *replay_sets(EARLIER, TARGET, 4, seed=0)], [], 0.0, seed=5)
     epochs = 20
     drawn = Counter(stream[i].id.partition("/")[0] for i in range(106 * epochs))
     assert drawn["first"] == pytest.approx(4 * epochs, abs=3)
@@ -86,18 +86,18 @@ def test_what_a_method_reads_is_part_of_the_data() -> None:
 
 
 def sequence(training: Training, *stages: StageConfig) -> FinetuneConfig:
-    found = config()
-    found.data = DataConfig(list(stages), training)
-    return found
+    made = config()
+    made.data = DataConfig(list(stages), training)
+    return made
 
 
 def test_epochs_are_passes_over_the_target_in_whole_steps_and_recipes_are_per_stage() -> None:
-    own = {"batch_size": 16, "lr": 1e-5, "mix": {"data": ["general"], "ratio": 0.5}}
+    changes = {"batch_size": 16, "lr": 1e-5, "mix": {"data": ["general"], "ratio": 0.5}}
     first, second, third = plan_stages(
         sequence(
             Training.sequence,
             StageConfig("digits_naming", epochs=0.1),
-            StageConfig("fashion_naming", epochs=2, recipe=own),
+            StageConfig("fashion_naming", epochs=2, recipe=changes),
             StageConfig("emoji_use"),
         ),
         Catalogue(),
@@ -129,9 +129,9 @@ def test_joint_training_shows_each_task_as_often_as_the_sequence_does() -> None:
 
 def test_nothing_is_trained_zero_shot_but_the_tasks_are_known() -> None:
     stages = StageConfig("digits_naming"), StageConfig("fashion_naming", epochs=3)
-    found = plan_stages(sequence(Training.none, *stages), Catalogue())
-    assert [stage.target for stage in found] == ["digits_naming", "fashion_naming"]
-    assert not any(stage.steps for stage in found)
+    planned = plan_stages(sequence(Training.none, *stages), Catalogue())
+    assert [stage.target for stage in planned] == ["digits_naming", "fashion_naming"]
+    assert not any(stage.steps for stage in planned)
 
 
 def test_several_sets_joined_by_a_plus_are_one() -> None:
@@ -196,9 +196,9 @@ def test_weights_of_a_mix_reach_the_stream_and_equal_ones_change_nothing() -> No
 
     plain, equal = mixed("emoji_use", "digits_open"), mixed({"set": "emoji_use", "weight": 1}, "digits_open")
     heavy = mixed({"set": "emoji_use", "weight": 3}, "digits_open")
-    assert [one.weight for one in plain.stream.sets] == [1, 1, 1]
-    assert [one.weight for one in heavy.stream.sets] == [1, 3, 1]
+    assert [dataset.weight for dataset in plain.stream.sets] == [1, 1, 1]
+    assert [dataset.weight for dataset in heavy.stream.sets] == [1, 3, 1]
     drawn = [heavy.stream[place].id for place in range(400)]
-    counts = {name: sum(one.startswith(name) for one in drawn) for name in ("emoji_use", "digits_open")}
+    counts = {name: sum(sample_id.startswith(name) for sample_id in drawn) for name in ("emoji_use", "digits_open")}
     assert abs(counts["emoji_use"] - 3 * counts["digits_open"]) <= 8
     assert plain.data_digest == equal.data_digest != heavy.data_digest

@@ -54,8 +54,8 @@ FSDP2 = FinetuneConfig(
 )
 
 
-def said(config: FinetuneConfig) -> dict[str, str]:
-    return {one.key: one.message for one in process_problems(config)}
+def messages(config: FinetuneConfig) -> dict[str, str]:
+    return {problem.key: problem.message for problem in process_problems(config)}
 
 
 @pytest.mark.usefixtures("two_started")
@@ -63,7 +63,7 @@ def said(config: FinetuneConfig) -> dict[str, str]:
 def test_a_method_works_on_slices_or_is_refused_by_name(name: str) -> None:
     variants = {"rslora": LoRA(rank_stabilised=True), "dora": LoRA(weight_decomposed=True)}
     method = variants.get(name) or DURING[name]()
-    message = said(replace(FSDP2, method=method)).get("sharding", "")
+    message = messages(replace(FSDP2, method=method)).get("sharding", "")
     assert (message == "") is (name in CAN)
     assert name in CAN or (f"method={method.name}: " in message and "sharding=none" in message)
     assert not list(process_problems(replace(FSDP2, method=method, sharding=Sharding.none)))
@@ -75,13 +75,15 @@ def test_a_method_that_says_nothing_of_slices_is_refused() -> None:
     class Own(Method):
         name: str = "own"
 
-    assert "has not been written for slices" in said(replace(FSDP2, method=Own()))["sharding"]
+    assert "has not been written for slices" in messages(replace(FSDP2, method=Own()))["sharding"]
 
 
 @pytest.mark.usefixtures("two_started")
 def test_stages_that_train_other_parts_are_refused() -> None:
     def stages(**recipe: object) -> dict[str, str]:
-        return said(replace(FSDP2, data=DataConfig(stages=[StageConfig("a"), StageConfig("b", recipe=dict(recipe))])))
+        return messages(
+            replace(FSDP2, data=DataConfig(stages=[StageConfig("a"), StageConfig("b", recipe=dict(recipe))]))
+        )
 
     assert list(stages(parts=["language"])) == ["data.stages.1.recipe.parts"]
     assert list(stages(language_last_layers=1)) == ["data.stages.1.recipe.language_last_layers"]
@@ -92,14 +94,14 @@ def shared_by_two(*stages: dict[str, object], training: Training = Training.sequ
     """What is said of a run without slices whose stages change this of the recipe."""
     chosen = RecipeConfig(lr=1e-4, parts=["language"], **recipe)  # type: ignore[arg-type]
     data = DataConfig([StageConfig("target", recipe=stage) for stage in stages], training)
-    return said(replace(FSDP2, sharding=Sharding.none, recipe=chosen, data=data))
+    return messages(replace(FSDP2, sharding=Sharding.none, recipe=chosen, data=data))
 
 
 @pytest.mark.usefixtures("two_started")
 def test_a_micro_batch_that_some_process_gets_nothing_of_is_refused_by_its_stage() -> None:
-    found = shared_by_two({}, {"batch_size": 1}, {"gradient_accumulation": 32})
-    assert list(found) == ["data.stages.1.recipe.batch_size", "data.stages.2.recipe.gradient_accumulation"]
-    for message in found.values():
+    problems = shared_by_two({}, {"batch_size": 1}, {"gradient_accumulation": 32})
+    assert list(problems) == ["data.stages.1.recipe.batch_size", "data.stages.2.recipe.gradient_accumulation"]
+    for message in problems.values():
         assert message == (
             "batch_size / gradient_accumulation = 1 cannot be shared by 2 processes; make it a multiple of 2."
         )
@@ -117,25 +119,25 @@ def test_one_process_takes_any_micro_batch() -> None:
 
 
 def test_one_process_cannot_slice(tmp_path: Path) -> None:
-    assert "torchrun" in said(FSDP2)["sharding"]
-    assert said(replace(FSDP2, sharding=Sharding.none)) == {}
+    assert "torchrun" in messages(FSDP2)["sharding"]
+    assert messages(replace(FSDP2, sharding=Sharding.none)) == {}
     with pytest.raises(UserError, match="needs several processes"):
         trainer(llava(tmp_path / "llava"), Case(), Sharding.fsdp2)
 
 
 @pytest.mark.usefixtures("two_started")
 def test_a_sweep_and_an_operation_after_training_work_in_one_process() -> None:
-    values = {one.name: getattr(FSDP2, one.name) for one in fields(FinetuneConfig)}
-    assert "sweep" in said(SweepConfig(**values))["sharding"]
+    values = {field.name: getattr(FSDP2, field.name) for field in fields(FinetuneConfig)}
+    assert "sweep" in messages(SweepConfig(**values))["sharding"]
     after = SCHEMAS["method/wise_ft"]()
-    assert "one process" in said(replace(FSDP2, method=after, run="outputs/run"))["sharding"]
+    assert "one process" in messages(replace(FSDP2, method=after, run="outputs/run"))["sharding"]
 
 
 def test_processes_that_cannot_find_each_other_are_told_how_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not: start several"):
         processes_started()
-    assert "RANK" in said(FSDP2)["sharding"]
+    assert "RANK" in messages(FSDP2)["sharding"]
     monkeypatch.delenv("WORLD_SIZE")
     assert processes_started() == 1
     # What `accelerate launch --cpu --num_processes 2` sets in the one process that it starts.

@@ -47,7 +47,9 @@ def changing(folder: Path, *recipes: RecipeConfig) -> Trainer:
     torch.set_num_threads(1)
     loaded = load_model(ModelConfig(path=str(folder)))
     prepared = prepare(loaded.model, recipes, Method(), 0)
-    return Trainer(loaded, Encoder(loaded.processor), Method(), recipes[0], 0, free=prepared.free)
+    return Trainer(
+        loaded, Encoder(loaded.processor), Method(), recipes[0], 0, trainable_by_stage=prepared.trainable_by_stage
+    )
 
 
 @pytest.mark.parametrize("method", [Method, lambda: LoRA(rank=2)], ids=["plain", "seq_lora"])
@@ -77,10 +79,10 @@ def test_the_optimiser_is_fresh_in_each_stage_unless_it_is_carried(folder: Path)
         loaded = load_model(ModelConfig(path=str(folder)))
         prepare(loaded.model, [RECIPE] * 2, Method(), 0)
         subject = Trainer(loaded, Encoder(loaded.processor), Method(), RECIPE, 0, carry_optimiser=carry)
-        found = [report.loss for report in subject.run(plan(2, 3))]
+        step_losses = [report.loss for report in subject.run(plan(2, 3))]
         state = next(iter(subject.optimiser.state.values()))
         assert int(state["step"]) == (5 if carry else 3)
-        return found
+        return step_losses
 
     fresh, carried = losses(False), losses(True)
     assert fresh[:3] == carried[:3]
@@ -90,7 +92,7 @@ def test_the_optimiser_is_fresh_in_each_stage_unless_it_is_carried(folder: Path)
 @pytest.mark.parametrize("carry", [False, True])
 def test_the_moments_of_one_stage_alone_are_held(folder: Path, carry: bool) -> None:
     @dataclass
-    class Onlooker(Method):
+    class MomentCounter(Method):
         """Counts what is held when a stage looks at the weights that it starts from."""
 
         held: list[int] = field(default_factory=list)
@@ -102,14 +104,16 @@ def test_the_moments_of_one_stage_alone_are_held(folder: Path, carry: bool) -> N
 
     def alive() -> list[Tensor]:
         gc.collect()
-        return [tensor for one in seen.values() if (tensor := one()) is not None]
+        return [tensor for reference in seen.values() if (tensor := reference()) is not None]
 
-    loaded, method = load_model(ModelConfig(path=str(folder))), Onlooker()
+    loaded, method = load_model(ModelConfig(path=str(folder))), MomentCounter()
     prepare(loaded.model, [RECIPE] * 3, method, 0)
     subject = Trainer(loaded, Encoder(loaded.processor), method, RECIPE, 0, carry_optimiser=carry)
     one_set = 3 * len(subject.trainable)  # AdamW's step count and two moments
     for _ in subject.run(plan(2, 1, 2)):
-        seen |= {id(one): weakref.ref(one) for state in subject.optimiser.state.values() for one in state.values()}
+        seen |= {
+            id(tensor): weakref.ref(tensor) for state in subject.optimiser.state.values() for tensor in state.values()
+        }
         assert len(alive()) == one_set
     assert method.held == ([0, one_set, one_set] if carry else [0, 0, 0])
 
@@ -117,13 +121,15 @@ def test_the_moments_of_one_stage_alone_are_held(folder: Path, carry: bool) -> N
 def test_each_stage_trains_the_parts_at_the_rate_that_its_recipe_names(folder: Path) -> None:
     projector, language = replace(RECIPE, parts=["projector"]), replace(RECIPE, parts=["language"], lr=1e-3)
     subject = changing(folder, projector, language)
-    base = {name: one.detach().clone() for name, one in subject.trainable.items()}
+    base = {name: parameter.detach().clone() for name, parameter in subject.trainable.items()}
     moved: list[set[str]] = []
     for report in subject.run(two_tasks(projector, language)):
-        moved.append({part_of(name) for name, one in subject.trainable.items() if not torch.equal(one, base[name])})
+        moved.append(
+            {part_of(name) for name, parameter in subject.trainable.items() if not torch.equal(parameter, base[name])}
+        )
         assert set(report.lr) == {"projector" if report.stage == 1 else "language"}
         assert max(report.lr.values()) <= (1e-2 if report.stage == 1 else 1e-3)
-        base = {name: one.detach().clone() for name, one in subject.trainable.items()}
+        base = {name: parameter.detach().clone() for name, parameter in subject.trainable.items()}
     assert moved == [{"projector"}] * 3 + [{"language"}] * 4
     assert {part_of(name) for name in subject.delta()} == {"projector", "language"}
 

@@ -15,7 +15,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.files import write_json
 from forgetbench.methods.base import Method
 from forgetbench.training.run import train
-from forgetbench.training.tracking import send_scores, tracked
+from forgetbench.training.tracking import connect_tracker, send_scores
 from tests.support.families import llava
 from tests.support.runs import plan, trainer
 
@@ -130,10 +130,10 @@ def test_a_tracker_that_breaks_is_named_once_and_training_goes_on(
 
 def test_a_resumed_run_goes_on_in_the_same_run_of_the_tracker(tmp_path: Path, stand_in: type[StandIn]) -> None:
     run = begun(tmp_path / "run")
-    with tracked(Tracker.wandb, run, META["config"]) as connection:
+    with connect_tracker(Tracker.wandb, run, META["config"]) as connection:
         connection.log(1, {"loss": 1.0})
     (run / "train.csv").write_text("step,stage,loss\n1,1,1.0\n2,1,0.5\n3,1")  # killed in the middle of a line
-    with tracked(Tracker.wandb, run, META["config"]) as connection:
+    with connect_tracker(Tracker.wandb, run, META["config"]) as connection:
         for step in (1, 2, 3):
             connection.log(step, {"loss": 1.0})
     first, settings, *notes = stand_in.notes
@@ -141,7 +141,7 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_the_tracker(tmp_path: Path, st
     assert notes == [1, "finished", first, 3, "finished"]
     assert (first["name"], first["resume"]) == ("run", "allow")
     write_json(run / "run.json", {**META, "other": 1})
-    with tracked(Tracker.wandb, run, META["config"]):
+    with connect_tracker(Tracker.wandb, run, META["config"]):
         pass
     assert stand_in.notes[-2]["id"] != first["id"]
 
@@ -160,7 +160,7 @@ def test_mlflows_run_is_found_again_by_its_tag(
     monkeypatch.setitem(sys.modules, "mlflow", module)
     run = begun(tmp_path / "run")
     for _ in range(2):
-        with tracked(Tracker.mlflow, run, {}):
+        with connect_tracker(Tracker.mlflow, run, {}):
             pass
     starts = [note for note in stand_in.notes if isinstance(note, dict) and "run_id" in note]
     assert [start["run_id"] for start in starts] == [None, "abc"]
@@ -176,7 +176,7 @@ def test_a_tracker_that_cannot_be_started_is_refused_before_the_first_step(
     monkeypatch.setattr(stand_in, "start", fails)
     with (
         pytest.raises(UserError, match=r"tracker=trackio cannot be started: no API key"),
-        tracked(Tracker.trackio, begun(tmp_path / "run"), {}),
+        connect_tracker(Tracker.trackio, begun(tmp_path / "run"), {}),
     ):
         pass
 
@@ -199,12 +199,12 @@ def points(run: Path) -> dict[str, list[tuple[int, float]]]:
 
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
-    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def test_scores_stand_beside_training_in_tensorboard_once_however_often_a_run_is_scored(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
-    with tracked(Tracker.tensorboard, run, {}) as connection:
+    with connect_tracker(Tracker.tensorboard, run, {}) as connection:
         connection.log(4, {"loss": 1.0})
         connection.log_scores(4, {"forgetbench/a": 0.75})  # of a draw, while training
     for last in (0.25, 0.125):
@@ -235,7 +235,7 @@ def test_a_look_while_training_is_not_sent_again_when_the_run_is_scored(
     tmp_path: Path, stand_in: type[StandIn]
 ) -> None:
     run = begun(tmp_path / "run")
-    with tracked(Tracker.trackio, run, {}) as connection:
+    with connect_tracker(Tracker.trackio, run, {}) as connection:
         connection.log_scores(4, {"forgetbench/guard/a/loss": 0.1})
     before = len(stand_in.notes)
     send_scores(Tracker.trackio, run, {4: {"forgetbench/guard/a/loss": 0.1}})

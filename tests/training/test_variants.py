@@ -64,14 +64,14 @@ def trained(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pyte
 @torch.no_grad()
 def logits(model: Any, inputs: dict[str, Any]) -> Tensor:
     model.eval()
-    found: Tensor = model(**inputs, use_cache=False).logits
-    return found
+    logits: Tensor = model(**inputs, use_cache=False).logits
+    return logits
 
 
 def test_a_checkpoint_taken_apart_and_written_back_answers_the_same(folder: Path, trained: Any) -> None:
     method, run, inputs, expected = trained
     operation_context = OperationContext(fresh(folder), method, 2, seed=0)
-    dense = operation_context.dense(list_checkpoints(run)[1].delta())
+    dense = operation_context.merged_weights(list_checkpoints(run)[1].delta())
     assert dense.base.keys() == dense.tuned.keys()
     assert not any("lora_" in name for name in dense.tuned)
     base = logits(fresh(folder), inputs)
@@ -98,16 +98,16 @@ def test_variants_stand_beside_their_checkpoint(folder: Path, trained: Any, tmp_
     make_variants(tmp_path, [checkpoint], operation, operation_context)
     assert has_variants(tmp_path, checkpoint, operation)
     assert not has_variants(tmp_path, checkpoint, WiseFT(alphas=[0.3]))
-    found = list_checkpoints(tmp_path)
+    checkpoints = list_checkpoints(tmp_path)
     names = ["step_000000", "step_000004", *(f"step_000004@wise_ft-{alpha}" for alpha in ("0.0", "0.5", "1.0"))]
-    assert [one.name for one in found] == names
-    assert [one.variant for one in found[2:]] == ["wise_ft:0.0", "wise_ft:0.5", "wise_ft:1.0"]
-    assert {one.meta["stage"] for one in found[1:]} == {2}
+    assert [stored.name for stored in checkpoints] == names
+    assert [stored.variant for stored in checkpoints[2:]] == ["wise_ft:0.0", "wise_ft:0.5", "wise_ft:1.0"]
+    assert {stored.meta["stage"] for stored in checkpoints[1:]} == {2}
     assert trained_checkpoints(tmp_path, []) == [checkpoint]  # a variant is no starting point
     scored = attached(folder, method, 2)
     swap, answers = WeightSwap(scored), []
-    for one in found[2:]:
-        swap.to(one.delta())
+    for variant in checkpoints[2:]:
+        swap.to(variant.delta())
         answers.append(logits(scored, inputs))
     assert torch.allclose(answers[0], expected, atol=1e-5)
     assert torch.equal(answers[2], logits(fresh(folder), inputs))
@@ -143,7 +143,7 @@ def test_a_step_without_a_checkpoint_is_named(folder: Path, tmp_path: Path) -> N
 def test_the_last_step_of_an_unfinished_run_is_not_known(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 4, {}, {"method": {}})
     (tmp_path / "resume").mkdir()
-    assert [one.step for one in trained_checkpoints(tmp_path, [4])] == [4]
+    assert [checkpoint.step for checkpoint in trained_checkpoints(tmp_path, [4])] == [4]
     with pytest.raises(UserError, match="not trained to its end"):
         trained_checkpoints(tmp_path, [])
 
@@ -151,4 +151,4 @@ def test_the_last_step_of_an_unfinished_run_is_not_known(tmp_path: Path) -> None
 def test_a_checkpoint_of_another_model_is_refused(folder: Path) -> None:
     operation_context = OperationContext(fresh(folder), Method(), 1, seed=0)
     with pytest.raises(UserError, match="made from another"):
-        operation_context.dense({"model.language_model.norm.weight": torch.zeros(3)})
+        operation_context.merged_weights({"model.language_model.norm.weight": torch.zeros(3)})

@@ -38,12 +38,12 @@ def doctor(settings: SweepConfig, as_json: bool) -> bool:
         extras,
         devices,
         attention,
-        lambda: disk(_places()),
+        lambda: disk(_output_folders()),
         hub,
         encoding,
         lambda: run_self_test(settings),
     ]
-    findings = list(_carried_out(checks))
+    findings = list(_run_checks(checks))
     worst = max((finding.state for finding in findings), key=list(State).index)
     print_rows(_table(findings), [asdict(finding) for finding in findings], as_json)
     if not as_json:
@@ -51,8 +51,8 @@ def doctor(settings: SweepConfig, as_json: bool) -> bool:
     return worst is not State.fails
 
 
-def _carried_out(checks: Iterable[Callable[[], Iterable[Finding]]]) -> Iterator[Finding]:
-    """All findings; a check that breaks is one, and stops no other."""
+def _run_checks(checks: Iterable[Callable[[], Iterable[Finding]]]) -> Iterator[Finding]:
+    """All findings; a check that raises yields a failure and does not stop the others."""
     for check in checks:
         try:
             yield from check()
@@ -61,7 +61,7 @@ def _carried_out(checks: Iterable[Callable[[], Iterable[Finding]]]) -> Iterator[
             yield Finding(getattr(check, "__name__", "check"), State.fails, f"{type(error).__name__}: {cause}")
 
 
-def _places() -> dict[str, Path]:
+def _output_folders() -> dict[str, Path]:
     """Folders that runs, downloads and pictures go to."""
     from huggingface_hub import constants
 

@@ -50,11 +50,15 @@ def versions(
     state, fix = (State.ok, "") if python in needed else (State.fails, f"use Python {needed}")
     yield Finding("python", state, f"{python} (forgetbench {__version__} takes {needed})", fix)
     required = [Requirement(line) for line in declared.get_all("Requires-Dist") or ()]
-    always = [one for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
-    wrong = [finding for one in always for finding in _library(one, version)]
-    shown = ", ".join(f"{name} {version(name)}" for name in _SHOWN if _installed(name, version))
+    always = [
+        requirement
+        for requirement in required
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]
+    wrong = [finding for requirement in always for finding in _library(requirement, version)]
+    shown_versions = ", ".join(f"{name} {version(name)}" for name in _SHOWN if _installed(name, version))
     if not wrong:
-        yield Finding("libraries", State.ok, f"all {len(always)} in their ranges: {shown}")
+        yield Finding("libraries", State.ok, f"all {len(always)} in their ranges: {shown_versions}")
     yield from wrong
 
 
@@ -66,11 +70,11 @@ def _installed(name: str, version: Callable[[str], str]) -> str | None:
 
 
 def _library(required: Requirement, version: Callable[[str], str]) -> Iterator[Finding]:
-    found, fix = _installed(required.name, version), f"pip install '{required.name}{required.specifier}'"
-    if found is None:
+    installed, fix = _installed(required.name, version), f"pip install '{required.name}{required.specifier}'"
+    if installed is None:
         yield Finding(required.name, State.fails, "not installed", fix)
-    elif not required.specifier.contains(found, prereleases=True):
-        yield Finding(required.name, State.warning, f"{found} is not in {required.specifier}", fix)
+    elif not required.specifier.contains(installed, prereleases=True):
+        yield Finding(required.name, State.warning, f"{installed} is not in {required.specifier}", fix)
 
 
 EXTRAS = {
@@ -89,13 +93,13 @@ EXTRAS = {
 
 def extras(find: Callable[[str], object] = find_spec) -> Iterator[Finding]:
     """Which optional parts are installed; none is needed."""
-    here = {name: _found(module, find) for name, (module, _) in EXTRAS.items()}
-    installed = ", ".join(name for name, is_here in here.items() if is_here) or "none"
-    missing = ", ".join(f"{name} ({EXTRAS[name][1]})" for name, is_here in here.items() if not is_here)
+    available = {name: _is_importable(module, find) for name, (module, _) in EXTRAS.items()}
+    installed = ", ".join(name for name, is_available in available.items() if is_available) or "none"
+    missing = ", ".join(f"{name} ({EXTRAS[name][1]})" for name, is_available in available.items() if not is_available)
     yield Finding("extras", State.ok, f"installed: {installed}" + (f"; not: {missing}" if missing else ""))
 
 
-def _found(module: str, find: Callable[[str], object]) -> bool:
+def _is_importable(module: str, find: Callable[[str], object]) -> bool:
     try:
         return find(module) is not None
     except ModuleNotFoundError:  # its package is not there
@@ -143,17 +147,17 @@ def attention(flash: Callable[[], bool] | None = None) -> Iterator[Finding]:
 
     has_flash = (flash or flash_runs)()
     kernels = ["eager", "sdpa", *(["flash_attention_2"] if has_flash else [])]
-    without = "" if has_flash else "; flash_attention_2 needs a CUDA GPU and flash-attn (auto takes sdpa)"
-    yield Finding("attention", State.ok, ", ".join(kernels) + without)
+    missing_note = "" if has_flash else "; flash_attention_2 needs a CUDA GPU and flash-attn (auto takes sdpa)"
+    yield Finding("attention", State.ok, ", ".join(kernels) + missing_note)
 
 
 def disk(places: Mapping[str, Path]) -> Iterator[Finding]:
     """Whether each folder, or the nearest that there is above it, can be written and has room."""
     for name, place in places.items():
-        above = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+        existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
         try:
-            with tempfile.TemporaryFile(dir=above):
-                free = shutil.disk_usage(above).free
+            with tempfile.TemporaryFile(dir=existing):
+                free = shutil.disk_usage(existing).free
         except OSError as error:
             needed = name == "outputs"
             fix = "choose another outputs=..." if needed else "set HF_HOME (or FORGETBENCH_DOWNLOADS) to another folder"
@@ -183,7 +187,7 @@ def hub(unreachable: Callable[[float], str | None] = hub_unreachable_reason) -> 
 
 def encoding(names: Iterable[str] | None = None) -> Iterator[Finding]:
     """Whether file names and the terminal take every letter."""
-    given = (
+    encodings = (
         list(names)
         if names is not None
         else [
@@ -192,9 +196,11 @@ def encoding(names: Iterable[str] | None = None) -> Iterator[Finding]:
             locale.getpreferredencoding(False),
         ]
     )
-    other = [name for name in given if not name.lower().replace("-", "").startswith("utf8")]
-    if other:
-        message = f"{', '.join(dict.fromkeys(other))}: letters outside it are escaped, and some file names refused"
+    not_unicode = [name for name in encodings if not name.lower().replace("-", "").startswith("utf8")]
+    if not_unicode:
+        message = (
+            f"{', '.join(dict.fromkeys(not_unicode))}: letters outside it are escaped, and some file names refused"
+        )
         yield Finding("encoding", State.warning, message, "set PYTHONUTF8=1 or a UTF-8 locale, such as LC_ALL=C.UTF-8")
     else:
         yield Finding("encoding", State.ok, "UTF-8")

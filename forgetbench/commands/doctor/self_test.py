@@ -73,7 +73,9 @@ def compare(loss: float, accuracies: Mapping[str, float], seconds: float) -> Ite
         yield Finding("training", State.fails, message, "install the versions of constraints.txt, and report it")
     wrong = {name: accuracies.get(name) for name, value in EXPECTED.items() if accuracies.get(name) != value}
     if wrong:
-        named = ", ".join(f"{name}: {value}, not {EXPECTED[name]}" for name, value in wrong.items())
-        yield Finding("scoring", State.fails, named, "`forgetbench data check`, and report what it does not explain")
+        mismatches = ", ".join(f"{name}: {value}, not {EXPECTED[name]}" for name, value in wrong.items())
+        yield Finding(
+            "scoring", State.fails, mismatches, "`forgetbench data check`, and report what it does not explain"
+        )
     else:
         yield Finding("scoring", State.ok, f"40 answers of the embedded model as expected; {seconds:.0f} s in all")

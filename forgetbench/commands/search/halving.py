@@ -27,19 +27,20 @@ class Halving:
         """The rungs, and the end."""
         return [*self.rungs, 1.0]
 
-    def go_on(self, count: int) -> int:
-        """How many of so many points go on: at least one."""
+    def n_survivors(self, count: int) -> int:
+        """How many of `count` points go on: at least one."""
         return math.ceil(count / self.eta)
 
-    def most_steps(self, totals: Sequence[int]) -> int:
-        """What a generation costs at most: as if the longest of its points went on.
+    def max_steps(self, totals: Sequence[int]) -> int:
+        """The most steps that a generation takes: as if the longest of its points went on.
 
         Args:
             totals: steps of each point's whole training.
         """
-        spent, count, before = 0, len(totals), [0] * len(totals)
+        spent, count, previous_stops = 0, len(totals), [0] * len(totals)
         for share in self.shares:
             stops = [first_steps(total, share) for total in totals]
-            spent += sum(sorted((now - then for now, then in zip(stops, before, strict=True)), reverse=True)[:count])
-            before, count = stops, self.go_on(count)
+            steps = [stop - previous for stop, previous in zip(stops, previous_stops, strict=True)]
+            spent += sum(sorted(steps, reverse=True)[:count])
+            previous_stops, count = stops, self.n_survivors(count)
         return spent

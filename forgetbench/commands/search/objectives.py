@@ -38,7 +38,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Objectives:
-    """What was measured of one checkpoint."""
+    """The objectives of one checkpoint, as measured."""
 
     target: Value
     """Accuracy on the target."""
@@ -60,27 +60,29 @@ class Objectives:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Objectives:
-        """From `content`."""
-        quadrants = {name: Value(**one) for name, one in content["quadrants"].items()}
+        """Objectives from their `content`."""
+        quadrants = {name: Value(**numbers) for name, numbers in content["quadrants"].items()}
         target, retention = Value(**content["target"]), Value(**content["retention"])
         return cls(target, content["target_base"], retention, quadrants)
 
 
 @dataclass(frozen=True)
-class Sets:
-    """The sets that count, each with what stands for it while searching."""
+class ObjectiveSets:
+    """The scored sets, each with the set that replaces it while searching."""
 
     targets: Mapping[str, str]
     others: Mapping[str, str]
     skip: Mapping[str, int]
-    """Of the sets that stand for themselves: the test's limit, whose items they leave out."""
+    """For sets that no other set replaces: the test's limit, whose items validation leaves out."""
     retention: Retention
 
     def validation(self, config: SweepConfig, step: int) -> MatrixConfig:
         """What is scored of a checkpoint while searching."""
         names = list(dict.fromkeys([*self.targets.values(), *self.others.values()]))
         limit = config.search.items
-        return self._plain(replace(config.matrix, datasets=names, limit=limit, skip=dict(self.skip), steps=[step]))
+        return self._without_probes(
+            replace(config.matrix, datasets=names, limit=limit, skip=dict(self.skip), steps=[step])
+        )
 
     def test(self, config: SweepConfig, step: int) -> MatrixConfig:
         """What is scored of a point of the front."""
@@ -98,16 +100,18 @@ class Sets:
             tested: whether on the test's items.
         """
         pairs = paired(views, config, step)
-        chosen = [{name if tested else stands for name, stands in one.items()} for one in (self.targets, self.others)]
+        chosen = [
+            {name if tested else stand_in for name, stand_in in sets.items()} for sets in (self.targets, self.others)
+        ]
         target = pool([pairs[name] for name in sorted(chosen[0])])
         by_quadrant = {
             quadrant: pool([pairs[name] for name in sorted(chosen[1]) if _quadrant(pairs[name]) == quadrant])
             for quadrant in QUADRANTS[1:]
             if any(_quadrant(pairs[name]) == quadrant for name in chosen[1])
         }
-        changes = {quadrant: _value(one.change.difference) for quadrant, one in by_quadrant.items()}
+        changes = {quadrant: _value(quadrant_pool.change.difference) for quadrant, quadrant_pool in by_quadrant.items()}
         if self.retention is Retention.worst:
-            retention = min(changes.values(), key=lambda one: one.value)
+            retention = min(changes.values(), key=lambda change: change.value)
         else:
             retention = _value(_mean_change(list(by_quadrant.values())))
         base = target.score_before.value
@@ -115,76 +119,76 @@ class Sets:
         return Objectives(_value(target.score), base, retention, changes)
 
     @staticmethod
-    def _plain(matrix: MatrixConfig) -> MatrixConfig:
+    def _without_probes(matrix: MatrixConfig) -> MatrixConfig:
         return replace(matrix, class_probe=[], representation=replace(matrix.representation, enabled=False))
 
 
-def choose_sets(config: SweepConfig, points: Iterable[SweepConfig], catalogue: Catalogue, count: Any) -> Sets:
-    """Decide which sets count, and what stands for each; what is left out is said.
+def choose_sets(config: SweepConfig, points: Iterable[SweepConfig], catalogue: Catalogue, count: Any) -> ObjectiveSets:
+    """Choose the scored sets and the validation set of each; say which sets are left out.
 
     Args:
         config: what all points share.
-        points: configs with every choice of the space: a set that one of them may train on counts for none.
+        points: configs with every choice of the space: a set that any of them may train on is left out.
         catalogue: where manifests are.
-        count: how many validation items a manifest has beside a limit's.
+        count: counts the items of a manifest that a limit leaves out.
 
     Raises:
         UserError: an objective has no set.
     """
     target = config.data.targets[0]
-    mixed = {name for point in points for name in _further(point)}
+    mixed = {name for point in points for name in _auxiliary_sets(point)}
     trained = [leaf.manifest for name in sorted(mixed) for leaf in catalogue.leaves(name)]
-    stands, found, skip = config.search.validation, dict[str, str](), dict[str, int]()
-    own = [name for name in target_sets(target) if name in config.matrix.datasets]
+    validation, by_name, skip = config.search.validation, dict[str, str](), dict[str, int]()
+    scored_targets = [name for name in target_sets(target) if name in config.matrix.datasets]
     quadrants = set[str]()
     for name in config.matrix.datasets:
         manifest = catalogue.load(name)
         placement = place(catalogue.load(target), manifest, trained, catalogue.joined(target))
-        is_other = placement.quadrant in QUADRANTS[1:] and not manifest.probe and name not in stands.values()
-        if not (is_other or name in own):
+        is_off_target = placement.quadrant in QUADRANTS[1:] and not manifest.probe and name not in validation.values()
+        if not (is_off_target or name in scored_targets):
             continue
-        if is_other and placement.seen_in_mix:
+        if is_off_target and placement.seen_in_mix:
             note(f"search: {name} does not count, as points may train on its task.")
             continue
-        if name not in stands and (left := _left(config, manifest, count)):
-            if name in own:
-                raise UserError(f"search.validation: {left}; name another set for it, or lower matrix.limit.")
-            note(f"search: {name} does not count: {left}.")
+        if name not in validation and (shortage := _shortage(config, manifest, count)):
+            if name in scored_targets:
+                raise UserError(f"search.validation: {shortage}; name another set for it, or lower matrix.limit.")
+            note(f"search: {name} does not count: {shortage}.")
             continue
-        found[name] = stands.get(name, name)
-        if name not in stands and config.matrix.limit is not None:
+        by_name[name] = validation.get(name, name)
+        if name not in validation and config.matrix.limit is not None:
             skip[name] = config.matrix.limit
-        quadrants |= {placement.quadrant} if is_other else set()
+        quadrants |= {placement.quadrant} if is_off_target else set()
     if not quadrants:
         raise UserError("matrix.datasets: no off-target set has validation items, so that nothing could be forgotten.")
-    others = {name: stand for name, stand in found.items() if name not in own}
-    return Sets({name: found[name] for name in own}, others, skip, config.search.retention)
+    others = {name: stand_in for name, stand_in in by_name.items() if name not in scored_targets}
+    return ObjectiveSets({name: by_name[name] for name in scored_targets}, others, skip, config.search.retention)
 
 
-def _further(point: SweepConfig) -> list[str]:
+def _auxiliary_sets(point: SweepConfig) -> list[str]:
     """Sets that a point trains on beside its target."""
     recipe = point.recipe
     mixed = list(recipe.mix.weights) if recipe.mix.ratio else []
     return mixed + (list(recipe.replay.earlier) if recipe.replay.samples else [])
 
 
-def _left(config: SweepConfig, manifest: Any, count: Any) -> str:
+def _shortage(config: SweepConfig, manifest: Any, count: Any) -> str:
     """Why a set has too few items beside the test's; empty if it has enough."""
     fewest = min(_FEWEST, config.search.items)
-    left = count(manifest, config.matrix.limit, fewest)
-    return f"matrix.limit={config.matrix.limit} leaves {left} of its items" if left < fewest else ""
+    n_left = count(manifest, config.matrix.limit, fewest)
+    return f"matrix.limit={config.matrix.limit} leaves {n_left} of its items" if n_left < fewest else ""
 
 
 def paired(views: Sequence[CellView], config: MatrixConfig, step: int) -> dict[str, tuple[CellView, CellView]]:
     """Set -> a checkpoint's cell and its base's, in the first decoding that the set has."""
     order = {str(decoding): place for place, decoding in enumerate(config.decodings)}
-    found: dict[str, tuple[CellView, CellView]] = {}
+    pairs: dict[str, tuple[CellView, CellView]] = {}
     views = sorted(views, key=lambda view: order[view.context.decoding])
     bases = {view.context.base_key: view for view in views if view.context.is_base}
     for view in views:
-        if view.context.step == step and not view.context.variant and view.context.dataset not in found:
-            found[view.context.dataset] = (view, aligned(bases[view.context.base_key], view))
-    return found
+        if view.context.step == step and not view.context.variant and view.context.dataset not in pairs:
+            pairs[view.context.dataset] = (view, aligned(bases[view.context.base_key], view))
+    return pairs
 
 
 def _quadrant(pair: tuple[CellView, CellView]) -> str:
@@ -198,12 +202,15 @@ def _value(estimate: Estimate) -> Value:
 
 def _mean_change(pools: Sequence[Pool]) -> Estimate:
     """The change of several quadrants, each with equal weight."""
-    after, before = ([one.after_N for one in pools], [one.before_N for one in pools if one.before_N is not None])
+    after, before = (
+        [quadrant_pool.after_N for quadrant_pool in pools],
+        [quadrant_pool.before_N for quadrant_pool in pools if quadrant_pool.before_N is not None],
+    )
     return paired_difference(
         np.concatenate(after),
         np.concatenate(before),
-        join_ways(*(one.clusters for one in pools)),
-        np.concatenate([one.all_weights_N for one in pools]) / len(pools),
-        [name for one in pools for name in one.strata],
+        join_ways(*(quadrant_pool.clusters for quadrant_pool in pools)),
+        np.concatenate([quadrant_pool.all_weights_N for quadrant_pool in pools]) / len(pools),
+        [name for quadrant_pool in pools for name in quadrant_pool.strata],
         pools[0].limits,
     ).difference

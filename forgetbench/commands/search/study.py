@@ -1,7 +1,7 @@
-"""The points of a search, in a study file of Optuna's: one line of JSON for whatever happened, nothing pickled.
+"""The points of a search, in a study file of Optuna's: one line of JSON per event, nothing pickled.
 
-A point is drawn with a sampler of its own, seeded with its number, from what is known of the generations before it. So
-the same points are drawn again after a kill, and whatever ran at the same time.
+Each point is drawn by a fresh sampler that is seeded with the point's number and knows the earlier generations only. So
+the same points are drawn again after a kill, whatever runs at the same time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from forgetbench.commands.search.objectives import Objectives
 from forgetbench.config.space import Dimension, Range, overrides
 from forgetbench.core.errors import UserError, reading
 from forgetbench.core.files import naming
-from forgetbench.core.nested import differing
+from forgetbench.core.nested import differing_keys
 from forgetbench.statistics.pareto import pareto_front
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _NAME = "forgetbench"
 
 @dataclass(frozen=True)
 class Rung:
-    """One look at a point."""
+    """The score of a point at one rung."""
 
     step: int
     """Of the checkpoint that was scored."""
@@ -86,32 +86,32 @@ def read_study(path: Path) -> tuple[dict[str, Any], list[Point]]:
 
 
 class Study:
-    """What is known of all points."""
+    """All points of a search, in Optuna's study file."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any] | None, seed: int, startup: int) -> None:
         """Open a study file, or begin one.
 
         Args:
             path: of the file.
-            settings: what decides which points are drawn; a file of others is refused. None: those of the file.
+            settings: decide which points are drawn; a file with other settings is refused. None: take the file's.
             seed: of what is drawn.
-            startup: so many points are drawn at random before any is learned from.
+            startup: how many points are drawn at random first.
 
         Raises:
             UserError: the file is of another search, or damaged.
         """
         self._seed, self._startup = seed, startup
         self._storage = _storage(path)
-        self._study = _opened(self._storage, path)
+        self._study = _load_study(self._storage, path)
         self._study.sampler = _sampler(seed, 0, startup)
         before = self._study.user_attrs.get(_SETTINGS)
         if settings is None:
             return
         if before is None:
             self._set(_SETTINGS, dict(settings))
-        elif found := sorted(differing(before, dict(settings))):
+        elif changed_keys := sorted(differing_keys(before, dict(settings))):
             raise UserError(
-                f"{path.parent} holds a search with other settings: {', '.join(found)}. Give this one another "
+                f"{path.parent} holds a search with other settings: {', '.join(changed_keys)}. Give this one another "
                 "name=..., or repeat the command of that one; only its budget may change."
             )
         for trial in self._trials():
@@ -120,11 +120,11 @@ class Study:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides which points are drawn."""
+        """The settings that decide which points are drawn."""
         return dict(self._study.user_attrs.get(_SETTINGS, {}))
 
     @property
-    def asked(self) -> int:
+    def n_generations(self) -> int:
         """Generations whose points are all drawn."""
         return int(self._study.user_attrs.get(_ASKED, 0))
 
@@ -139,7 +139,7 @@ class Study:
 
     def close_generation(self) -> None:
         """All points of the generation are drawn."""
-        self._set(_ASKED, self.asked + 1)
+        self._set(_ASKED, self.n_generations + 1)
 
     def points(self) -> list[Point]:
         """All points, in the order in which they were drawn."""
@@ -148,32 +148,32 @@ class Study:
         return [_point(number, trial, tests.get(f"{_TEST}{trial.number}")) for number, trial in enumerate(drawn)]
 
     @contextmanager
-    def drawn(self, space: Sequence[Dimension]) -> Iterator[_Draft]:
-        """A new point; it counts once `_Draft.keep` was called."""
+    def draft_point(self, space: Sequence[Dimension]) -> Iterator[_PointDraft]:
+        """A new point; it counts once `_PointDraft.save` was called."""
         number = len(self.points())
         self._study.sampler = _sampler(self._seed, number, self._startup)
-        with _quiet():
+        with _without_warnings():
             trial = self._study.ask()
-            yield _Draft(self._study, trial, tuple(overrides(space, lambda one: _suggested(trial, one))))
+            yield _PointDraft(self._study, trial, tuple(overrides(space, lambda dimension: _suggest(trial, dimension))))
 
-    def record(self, point: Point, rung: int, found: Rung, trained: int) -> None:
+    def record(self, point: Point, rung: int, measured: Rung, trained: int) -> None:
         """Keep what was measured of a point."""
-        content = {"step": found.step, "trained": trained, **found.objectives.content}
+        content = {"step": measured.step, "trained": trained, **measured.objectives.content}
         self._set_trial(point.trial, f"{_RUNG}{rung}", content)
 
-    def record_test(self, point: Point, found: Objectives) -> None:
+    def record_test(self, point: Point, objectives: Objectives) -> None:
         """Keep what was measured on the test's items."""
-        self._set(f"{_TEST}{point.trial}", found.content)  # of the study: its trial has ended
+        self._set(f"{_TEST}{point.trial}", objectives.content)  # of the study: its trial has ended
 
     def finish(self, point: Point, end: End, trained: int = 0) -> None:
-        """Let a point end."""
+        """Record how a point ended."""
         self._set_trial(point.trial, _END, {"how": end.how, "why": end.why, "trained": trained})
         _tell(self._study, self._trials()[point.trial])
 
     def _repair(self, trial: FrozenTrial) -> None:
-        """Finish what a kill cut short: a point that was not all drawn is none."""
+        """Finish what a kill cut short: a point that was only partly drawn is dropped."""
         if not _is_drawn(trial):
-            self._study.tell(trial.number, state=_fail())
+            self._study.tell(trial.number, state=_failed_state())
         elif _END in trial.user_attrs:
             _tell(self._study, trial)
 
@@ -189,14 +189,14 @@ class Study:
         self._storage.set_trial_user_attr(trial, key, value)
 
 
-class _Draft:
+class _PointDraft:
     """A point that is being drawn."""
 
-    def __init__(self, study: OptunaStudy, trial: Trial, found: tuple[str, ...]) -> None:
-        self._study, self._trial, self.overrides = study, trial, found
+    def __init__(self, study: OptunaStudy, trial: Trial, point_overrides: tuple[str, ...]) -> None:
+        self._study, self._trial, self.overrides = study, trial, point_overrides
 
-    def keep(self, generation: int, folder: str, steps: int, end: End | None) -> None:
-        """Let it count.
+    def save(self, generation: int, folder: str, steps: int, end: End | None) -> None:
+        """Add the point to the study.
 
         Args:
             generation: that it belongs to.
@@ -219,15 +219,15 @@ def _storage(path: Path) -> JournalStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_cut_line(path)
     Path(f"{path}.lock").unlink(missing_ok=True)  # of a killed process: this one holds the sweep's folder
-    with _quiet(), reading(path):
+    with _without_warnings(), reading(path):
         return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
 
 
-def _opened(storage: JournalStorage, path: Path) -> OptunaStudy:
+def _load_study(storage: JournalStorage, path: Path) -> OptunaStudy:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _quiet(), reading(path):
+    with _without_warnings(), reading(path):
         return optuna.create_study(
             storage=storage, study_name=_NAME, directions=["maximize", "maximize"], load_if_exists=True
         )
@@ -239,15 +239,15 @@ def _drop_cut_line(path: Path) -> None:
         return
     with naming(path), path.open("rb+") as file:
         content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
+        n_complete = content.rfind(b"\n") + 1
+        if n_complete < len(content):
+            file.truncate(n_complete)
             os.fsync(file.fileno())
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's notes that some of its settings may change."""
+def _without_warnings() -> Iterator[None]:
+    """Ignore Optuna's warnings that some of its settings are experimental."""
     from optuna.exceptions import ExperimentalWarning
 
     with warnings.catch_warnings():
@@ -259,10 +259,10 @@ def _sampler(seed: int, number: int, startup: int) -> Any:
     """Tree-structured Parzen estimators for two objectives (Ozaki et al. 2022), over keys together."""
     from optuna.samplers import TPESampler
 
-    own = int(hashlib.sha256(f"{seed}-{number}".encode()).hexdigest()[:8], 16)
-    with _quiet():
+    point_seed = int(hashlib.sha256(f"{seed}-{number}".encode()).hexdigest()[:8], 16)
+    with _without_warnings():
         return TPESampler(
-            seed=own,
+            seed=point_seed,
             n_startup_trials=startup,
             multivariate=True,
             group=True,
@@ -280,7 +280,7 @@ def _shortfall(trial: FrozenTrial) -> tuple[float]:
     return (0.0 if is_complete else 1 / (1 + len(_rungs(trial))),)
 
 
-def _suggested(trial: Trial, dimension: Dimension) -> Any:
+def _suggest(trial: Trial, dimension: Dimension) -> Any:
     values = dimension.values
     if not isinstance(values, Range):
         return trial.suggest_categorical(dimension.label, [option.text for option in values])
@@ -289,7 +289,7 @@ def _suggested(trial: Trial, dimension: Dimension) -> Any:
     return trial.suggest_float(dimension.label, values.low, values.high, log=values.kind == "log")
 
 
-def _fail() -> TrialState:
+def _failed_state() -> TrialState:
     from optuna.trial import TrialState
 
     return TrialState.FAIL
@@ -300,7 +300,7 @@ def _tell(study: OptunaStudy, trial: FrozenTrial) -> None:
     from optuna.trial import TrialState
 
     how = trial.user_attrs[_END]["how"]
-    with _quiet():
+    with _without_warnings():
         if how == "complete":
             study.tell(trial.number, list(_rungs(trial)[-1].objectives.pair))
         else:
@@ -313,22 +313,22 @@ def _is_drawn(trial: FrozenTrial) -> bool:
 
 
 def _rungs(trial: FrozenTrial) -> list[Rung]:
-    found, rungs = trial.user_attrs, list[Rung]()
-    while (content := found.get(f"{_RUNG}{len(rungs)}")) is not None:
+    attributes, rungs = trial.user_attrs, list[Rung]()
+    while (content := attributes.get(f"{_RUNG}{len(rungs)}")) is not None:
         rungs.append(Rung(content["step"], Objectives.read(content)))
     return rungs
 
 
 def _point(number: int, trial: FrozenTrial, test: Mapping[str, Any] | None) -> Point:
-    found, rungs = trial.user_attrs, _rungs(trial)
-    end = found.get(_END)
-    trained = [found[f"{_RUNG}{place}"]["trained"] for place in range(len(rungs))]
+    attributes, rungs = trial.user_attrs, _rungs(trial)
+    end = attributes.get(_END)
+    trained = [attributes[f"{_RUNG}{place}"]["trained"] for place in range(len(rungs))]
     return Point(
         number=number,
-        generation=found[_POINT]["generation"],
-        overrides=tuple(found[_POINT]["overrides"]),
-        folder=found[_POINT]["folder"],
-        steps=found[_POINT]["steps"],
+        generation=attributes[_POINT]["generation"],
+        overrides=tuple(attributes[_POINT]["overrides"]),
+        folder=attributes[_POINT]["folder"],
+        steps=attributes[_POINT]["steps"],
         rungs=tuple(rungs),
         trained=max([0, *trained, end["trained"] if end else 0]),
         end=End(end["how"], end["why"]) if end else None,
@@ -337,8 +337,8 @@ def _point(number: int, trial: FrozenTrial, test: Mapping[str, Any] | None) -> P
     )
 
 
-def front_of(points: Sequence[Point]) -> list[Point]:
-    """The points that were trained whole and that no other one beats on validation items."""
+def pareto_points(points: Sequence[Point]) -> list[Point]:
+    """Fully trained points that no other point beats on validation items."""
     complete = [point for point in points if point.is_complete]
     front = pareto_front([point.rungs[-1].objectives.pair for point in complete])
     return [point for point, is_front in zip(complete, front, strict=True) if is_front]

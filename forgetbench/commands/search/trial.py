@@ -8,7 +8,7 @@ from pathlib import Path
 
 from forgetbench.commands.eval_matrix import run_views, score_run
 from forgetbench.commands.finetune import finetune
-from forgetbench.commands.search.objectives import Objectives, Sets
+from forgetbench.commands.search.objectives import Objectives, ObjectiveSets
 from forgetbench.commands.search.study import Rung
 from forgetbench.config import SweepConfig
 from forgetbench.runs.run import read_run
@@ -17,15 +17,15 @@ from forgetbench.training.schedule import first_steps
 
 
 @dataclass(frozen=True)
-class Look:
-    """What came of training a point up to a rung."""
+class RungResult:
+    """The result of training a point up to a rung."""
 
     rung: Rung
     trained: int
-    """Steps that were trained, of which a guard may have taken some back."""
+    """Trained steps, including those that a guard took back."""
 
 
-def look(config: SweepConfig, folder: Path, share: float, sets: Sets) -> Look:
+def train_and_measure(config: SweepConfig, folder: Path, share: float, sets: ObjectiveSets) -> RungResult:
     """Train a point up to a share of its steps, and measure it there on validation items.
 
     Args:
@@ -38,14 +38,14 @@ def look(config: SweepConfig, folder: Path, share: float, sets: Sets) -> Look:
     gc.collect()  # the trained model is in a cycle; scoring loads it anew
     run = read_run(folder)
     stop = first_steps(total_steps(config), share)
-    kept = [one.step for one in run.checkpoints() if not one.variant and one.step <= stop]
-    matrix = sets.validation(config, kept[-1])
+    steps = [checkpoint.step for checkpoint in run.checkpoints() if not checkpoint.variant and checkpoint.step <= stop]
+    matrix = sets.validation(config, steps[-1])
     views = run_views(run, replace(config, matrix=matrix))
-    rung = Rung(kept[-1], sets.measure(views, matrix, kept[-1], tested=False))
-    return Look(rung, trained_steps(folder))
+    rung = Rung(steps[-1], sets.measure(views, matrix, steps[-1], tested=False))
+    return RungResult(rung, trained_steps(folder))
 
 
-def final_test(config: SweepConfig, folder: Path, steps: dict[str, int], sets: Sets) -> Objectives:
+def final_test(config: SweepConfig, folder: Path, steps: dict[str, int], sets: ObjectiveSets) -> Objectives:
     """Score a point's last checkpoint on the test's items, and write its tables.
 
     Args:
@@ -57,8 +57,8 @@ def final_test(config: SweepConfig, folder: Path, steps: dict[str, int], sets: S
     run, step = read_run(folder), steps[folder.name]
     matrix = sets.test(config, step)
     score_run(run, replace(config, matrix=matrix))
-    without = replace(matrix, representation=replace(matrix.representation, enabled=False))
-    return sets.measure(run_views(run, replace(config, matrix=without)), without, step, tested=True)
+    plain_matrix = replace(matrix, representation=replace(matrix.representation, enabled=False))
+    return sets.measure(run_views(run, replace(config, matrix=plain_matrix)), plain_matrix, step, tested=True)
 
 
 def total_steps(config: SweepConfig) -> int:

@@ -14,7 +14,7 @@ from forgetbench.compose.checks.guard import guard_problems
 from forgetbench.compose.checks.matrix import matrix_problems
 from forgetbench.compose.checks.memory import memory_problems
 from forgetbench.compose.checks.numbers import number_problems
-from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, refused
+from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, raised_problem
 from forgetbench.compose.checks.processes import process_problems
 from forgetbench.compose.checks.recipe import mix_problems, named_sets, recipe_problems, unadapted
 from forgetbench.compose.checks.search import search_problems
@@ -64,7 +64,7 @@ def _problems(config: Config, catalogue: Catalogue) -> Iterator[Problem]:
         yield from _resume_minutes(config.resume_minutes)
         yield from guard_problems(config, catalogue)
     if isinstance(config, FinetuneConfig | EvalMatrixConfig):
-        if config.run is None:  # else an empty one means where the run's base was
+        if config.run is None:  # with a run, an empty path means where its base was
             yield from _model_path(config.model.path)
         yield from memory_problems(config)
     if isinstance(config, SweepConfig | EvalMatrixConfig | ScoreConfig):
@@ -109,7 +109,7 @@ def _predictions(config: ScoreConfig, catalogue: Catalogue) -> Iterator[Problem]
         if not Path(config.predictions).is_dir():
             yield Problem("predictions", f"there is no folder '{config.predictions}'.")
     for index, stage in enumerate(config.data.stages):
-        yield from refused(f"data.stages.{index}.set", partial(catalogue.load, stage.set))
+        yield from raised_problem(f"data.stages.{index}.set", partial(catalogue.load, stage.set))
 
 
 def _name(name: str) -> Iterator[Problem]:
@@ -128,7 +128,7 @@ def _stages(config: FinetuneConfig | EvalMatrixConfig, catalogue: Catalogue) -> 
     if not config.data.stages:
         yield Problem("data.stages", "no stage, so nothing to train on; give data=<dataset>.")
     for index, stage in enumerate(config.data.stages):
-        yield from refused(f"data.stages.{index}.set", partial(_training_leaves, catalogue, stage.set))
+        yield from raised_problem(f"data.stages.{index}.set", partial(_check_training_leaves, catalogue, stage.set))
         yield from at_least_1(f"data.stages.{index}.steps", stage.steps)
         if stage.epochs is not None and not 0 < stage.epochs < float("inf"):
             yield Problem(f"data.stages.{index}.epochs", f"{stage.epochs} passes train nothing; give more than 0.")
@@ -141,7 +141,7 @@ def _model_path(path: str) -> Iterator[Problem]:
         yield Problem("model.path", "empty; give a folder or a Hub id.")
 
 
-def _training_leaves(catalogue: Catalogue, name: str) -> None:
+def _check_training_leaves(catalogue: Catalogue, name: str) -> None:
     for leaf in catalogue.leaves(name):
         if leaf.split == leaf.manifest.eval_split:
             raise UserError(
@@ -151,16 +151,16 @@ def _training_leaves(catalogue: Catalogue, name: str) -> None:
 
 def _further_sets(config: FinetuneConfig, catalogue: Catalogue) -> Iterator[Problem]:
     """Sets that are trained on or read besides the targets."""
-    further = {
+    sets_by_key = {
         "recipe.mix.data": named_sets(config.recipe.mix),
         "recipe.replay.earlier": config.recipe.replay.earlier,
         "method.reference": config.method.reads(),
     }
     for index, recipe in changed_recipes(config):
-        further[f"data.stages.{index}.recipe"] = [*named_sets(recipe.mix), *recipe.replay.earlier]
-    for key, names in further.items():
+        sets_by_key[f"data.stages.{index}.recipe"] = [*named_sets(recipe.mix), *recipe.replay.earlier]
+    for key, names in sets_by_key.items():
         for name in names:
-            yield from refused(key, partial(_training_leaves, catalogue, name))
+            yield from raised_problem(key, partial(_check_training_leaves, catalogue, name))
 
 
 def _checkpoints(config: FinetuneConfig) -> Iterator[Problem]:
@@ -200,10 +200,10 @@ def _operation(config: FinetuneConfig) -> Iterator[Problem]:
 
 
 def _method(method: Method, config: FinetuneConfig) -> Iterator[Problem]:
-    recipe, found = config.recipe, dict(method.problems())
+    recipe, messages = config.recipe, dict(method.problems())
     if len(config.data.targets) == 1:
-        found |= method.problems_of_one_stage()
-    yield from (Problem(f"method.{key}", message) for key, message in found.items())
+        messages |= method.problems_of_one_stage()
+    yield from (Problem(f"method.{key}", message) for key, message in messages.items())
     yield from (Problem("method.parts", message) for message in unadapted(method, recipe.parts, "recipe.parts"))
 
 

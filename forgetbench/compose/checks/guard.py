@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 
-from forgetbench.compose.checks.matrix import evaluation_split
-from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, refused
+from forgetbench.compose.checks.matrix import check_evaluation_split
+from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, raised_problem
 from forgetbench.config import Engine, FinetuneConfig, SweepConfig, Training
 from forgetbench.core.errors import UserError
 from forgetbench.data.catalogue import Catalogue
@@ -17,7 +17,7 @@ _MOST = 100
 
 
 def guard_problems(config: FinetuneConfig, catalogue: Catalogue) -> Iterator[Problem]:
-    """What is wrong with a guard; of a run without one, keys that would have no effect."""
+    """What is wrong with a guard; without a guard, keys that would have no effect."""
     guard = config.guard
     if guard.max_loss is None:
         for key in ("datasets", "every"):
@@ -72,7 +72,7 @@ def _asked(config: FinetuneConfig, catalogue: Catalogue) -> Iterator[Problem]:
         yield Problem(key, "no set, so nothing is asked; name what may not be forgotten.")
     yield from duplicates(key, names)
     for name in names:
-        yield from refused(key, partial(_dataset, catalogue, name))
+        yield from raised_problem(key, partial(_check_dataset, catalogue, name))
         if name in config.data.tasks:
             yield Problem(key, f"'{name}' is what the run is to learn; name sets that it may forget.")
     if 0 < items < len(names):
@@ -83,11 +83,11 @@ def _of_matrix(config: FinetuneConfig, catalogue: Catalogue) -> list[str] | None
     """The sets that a sweep's guard asks by itself; None where there is no matrix."""
     try:
         return with_guarded_sets(config, catalogue).guard.datasets if isinstance(config, SweepConfig) else None
-    except UserError:  # a set that is not there, which is told of the matrix or of the target
+    except UserError:  # a missing set, which is reported with the matrix or the target
         return None
 
 
-def _dataset(catalogue: Catalogue, name: str) -> None:
-    evaluation_split(catalogue, name)
+def _check_dataset(catalogue: Catalogue, name: str) -> None:
+    check_evaluation_split(catalogue, name)
     if not (metric := catalogue.load(name).metric).is_fraction:
         raise UserError(f"'{name}' is scored by {metric}, which is no share of 1: a loss has no points. Leave it out.")

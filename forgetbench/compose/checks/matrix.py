@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, refused
+from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates, raised_problem
 from forgetbench.config import MatrixConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.override_text import as_text
@@ -19,7 +19,7 @@ def matrix_problems(matrix: MatrixConfig, catalogue: Catalogue) -> Iterator[Prob
         yield Problem("matrix.datasets", "empty, so nothing to score; list names of manifests.")
     yield from duplicates("matrix.datasets", matrix.datasets)
     for name in matrix.datasets:
-        yield from refused("matrix.datasets", partial(evaluation_split, catalogue, name))
+        yield from raised_problem("matrix.datasets", partial(check_evaluation_split, catalogue, name))
     if not matrix.decodings:
         yield Problem("matrix.decodings", "empty, so nothing to score; give [choice], [greedy] or both.")
     yield from duplicates("matrix.decodings", matrix.decodings)
@@ -27,7 +27,7 @@ def matrix_problems(matrix: MatrixConfig, catalogue: Catalogue) -> Iterator[Prob
     yield from _skip(matrix)
     yield from at_least_1("matrix.batch_size", matrix.batch_size)
     for name in matrix.class_probe:
-        yield from refused("matrix.class_probe", partial(_probe, catalogue, name))
+        yield from raised_problem("matrix.class_probe", partial(_check_probed_set, catalogue, name))
         if name not in matrix.datasets:
             yield Problem(
                 "matrix.class_probe",
@@ -96,8 +96,8 @@ def _representation(matrix: MatrixConfig) -> Iterator[Problem]:
             yield Problem(f"{key}.datasets", f"'{name}' is not scored; list it under matrix.datasets too.")
 
 
-def evaluation_split(catalogue: Catalogue, name: str) -> None:
-    """Refuse a name that is no set with an evaluation split.
+def check_evaluation_split(catalogue: Catalogue, name: str) -> None:
+    """Refuse a name without an evaluation split.
 
     Raises:
         UserError: says why not.
@@ -112,6 +112,6 @@ def evaluation_split(catalogue: Catalogue, name: str) -> None:
     catalogue.leaves(name, manifest.eval_split)
 
 
-def _probe(catalogue: Catalogue, name: str) -> None:
-    evaluation_split(catalogue, name)
+def _check_probed_set(catalogue: Catalogue, name: str) -> None:
+    check_evaluation_split(catalogue, name)
     check_probe(catalogue.load(name))

@@ -54,16 +54,16 @@ def memory_problems(config: FinetuneConfig | EvalMatrixConfig) -> Iterator[Probl
 
 def _precisions(config: FinetuneConfig | EvalMatrixConfig) -> dict[str, Precision]:
     """The precision of every kind of pass, by its key."""
-    found = {}
+    precisions = {}
     if isinstance(config, FinetuneConfig):
-        found["recipe.precision"] = config.recipe.precision
-        if (own := config.method.forward_precision()) is not None:
-            found["method.precision"] = own
+        precisions["recipe.precision"] = config.recipe.precision
+        if (method_precision := config.method.forward_precision()) is not None:
+            precisions["method.precision"] = method_precision
         if config.guard.is_on:
-            found["guard.precision"] = config.guard.precision
+            precisions["guard.precision"] = config.guard.precision
     if isinstance(config, SweepConfig | EvalMatrixConfig):
-        found["matrix.precision"] = config.matrix.precision
-    return found
+        precisions["matrix.precision"] = config.matrix.precision
+    return precisions
 
 
 def _fp32_passes(config: FinetuneConfig | EvalMatrixConfig, key: str) -> Iterator[Problem]:
@@ -111,15 +111,15 @@ def _eight_bits(config: FinetuneConfig) -> Iterator[Problem]:
 def _is_packed(word: str) -> bool:
     """Whether it covers linear layers of the language part; its norms, embeddings and head stay as they are."""
     if not is_word(word):
-        return False  # told by itself
+        return False  # reported by `word_problems`
     read = part_word(word)
     return read.part == "language" and read.module not in ("norms", "embeddings", "head")
 
 
 def _trained(config: FinetuneConfig) -> set[str]:
     """What any stage trains, in its words."""
-    found = set(config.recipe.parts)
+    words = set(config.recipe.parts)
     for stage in config.data.stages:
         parts = stage.recipe.get("parts", [])
-        found |= set(parts) if isinstance(parts, list) else set()
-    return found
+        words |= set(parts) if isinstance(parts, list) else set()
+    return words

@@ -34,5 +34,5 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     else:
         yield key, value
         return
-    for name, one in inside.items():
-        yield from _leaves(one, f"{key}.{name}" if key else str(name))
+    for name, element in inside.items():
+        yield from _leaves(element, f"{key}.{name}" if key else str(name))

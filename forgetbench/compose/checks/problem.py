@@ -18,7 +18,7 @@ class Problem:
     """What is wrong and what to do instead."""
 
 
-def refused(key: str, action: Callable[[], object]) -> Iterator[Problem]:
+def raised_problem(key: str, action: Callable[[], object]) -> Iterator[Problem]:
     """The problem that `action` raises as a UserError, if it does."""
     try:
         action()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from forgetbench.compose.checks.problem import Problem, refused
+from forgetbench.compose.checks.problem import Problem, raised_problem
 from forgetbench.compose.checks.stages import changed_recipes
 from forgetbench.config import FinetuneConfig, Sharding, SweepConfig, Training
 from forgetbench.core.errors import UserError
-from forgetbench.core.processes import against_sharing, processes_started
+from forgetbench.core.processes import processes_started, sharing_problem
 from forgetbench.methods.operation import Operation
 
 
@@ -33,22 +33,22 @@ def process_problems(config: FinetuneConfig) -> Iterator[Problem]:
 
 
 def _micro_batches(config: FinetuneConfig) -> Iterator[Problem]:
-    """Each stage's by the key that decides it; a sweep's points train in one process each."""
+    """Micro-batches of each stage, by the key that decides them; each point of a sweep trains in one process."""
     if isinstance(config, SweepConfig) or config.data.training is Training.none:
         return
     try:
         processes = processes_started()
-    except UserError:  # told when they start
+    except UserError:  # reported when they start
         return
     changed = {} if config.data.training is Training.joint else dict(changed_recipes(config))
     recipes = {}
     for index, stage in enumerate(config.data.stages):
-        own = [name for name in ("batch_size", "gradient_accumulation") if name in stage.recipe]
-        key = f"data.stages.{index}.recipe.{own[0]}" if own and index in changed else "recipe.batch_size"
+        stage_keys = [name for name in ("batch_size", "gradient_accumulation") if name in stage.recipe]
+        key = f"data.stages.{index}.recipe.{stage_keys[0]}" if stage_keys and index in changed else "recipe.batch_size"
         recipes[key] = changed.get(index, config.recipe)
     for key, recipe in recipes.items():
         if recipe.gradient_accumulation > 0 and (
-            reason := against_sharing(recipe.batch_size // recipe.gradient_accumulation, processes)
+            reason := sharing_problem(recipe.batch_size // recipe.gradient_accumulation, processes)
         ):
             yield Problem(key, reason)
 
@@ -65,7 +65,7 @@ def _started(config: FinetuneConfig) -> Iterator[Problem]:
     if isinstance(config, SweepConfig):
         yield Problem("sharding", f"each point of a sweep trains in one process, and {config.sharding} needs several.")
         return
-    problems = list(refused("sharding", partial(processes_started)))
+    problems = list(raised_problem("sharding", partial(processes_started)))
     yield from problems
     if not problems and processes_started() == 1:
         yield Problem(

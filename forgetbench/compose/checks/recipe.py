@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from forgetbench.compose.checks.problem import Problem, at_least_1, duplicates
 from forgetbench.config import FinetuneConfig, MixConfig, RecipeConfig, SweepConfig
 from forgetbench.core.override_text import as_text
-from forgetbench.core.part_words import against, part_word
+from forgetbench.core.part_words import part_word, word_problems
 from forgetbench.core.records import PARTS
 from forgetbench.methods.base import Method
 
@@ -47,8 +47,8 @@ def mix_problems(config: FinetuneConfig) -> Iterator[Problem]:
 
 def unused_mix(configs: Sequence[FinetuneConfig]) -> Iterator[Problem]:
     """Auxiliary sets that nothing is drawn from at any point of a sweep, or in one run."""
-    mixing = [one.recipe.mix for one in configs if one.recipe.mix.data]
-    stages = [stage for one in configs for stage in one.data.stages if "mix" in stage.recipe]
+    mixing = [config.recipe.mix for config in configs if config.recipe.mix.data]
+    stages = [stage for config in configs for stage in config.data.stages if "mix" in stage.recipe]
     if not mixing or stages or any(mix.ratio for mix in mixing):
         return
     sets = ", ".join(dict.fromkeys(name for mix in mixing for name in named_sets(mix)))
@@ -61,7 +61,7 @@ def unused_mix(configs: Sequence[FinetuneConfig]) -> Iterator[Problem]:
 
 def named_sets(mix: MixConfig) -> list[str]:
     """Names of the auxiliary sets, whether or not the rest of them makes sense."""
-    named = (one.get("set") if isinstance(one, dict) else one for one in mix.data)
+    named = (entry.get("set") if isinstance(entry, dict) else entry for entry in mix.data)
     return [name for name in named if isinstance(name, str)]
 
 
@@ -69,7 +69,7 @@ def _parts(recipe: RecipeConfig) -> Iterator[Problem]:
     if not recipe.parts:
         yield Problem("recipe.parts", f"empty, so nothing is trainable; give some of [{', '.join(PARTS)}].")
     yield from duplicates("recipe.parts", recipe.parts)
-    yield from (Problem("recipe.parts", message) for message in against(recipe.parts))
+    yield from (Problem("recipe.parts", message) for message in word_problems(recipe.parts))
     if recipe.language_last_layers is not None:
         yield from at_least_1("recipe.language_last_layers", recipe.language_last_layers)
         if "language" not in recipe.parts:
@@ -81,17 +81,17 @@ def _parts(recipe: RecipeConfig) -> Iterator[Problem]:
 
 
 def unadapted(method: Method, parts: Sequence[str], key: str) -> Iterator[str]:
-    """What a method adapts and the trained parts do not name in the same word.
+    """Words of a method's parts that the trained parts lack or spell differently.
 
     Args:
         method: of the run.
         parts: that train, well-formed or not.
         key: what they are called.
     """
-    if any(against(parts)) or any(against(method.adapted_parts())):
-        return  # told by itself
+    if any(word_problems(parts)) or any(word_problems(method.adapted_parts())):
+        return  # reported on its own
     for word in method.adapted_parts():
-        alike = [one for one in parts if part_word(one).overlaps(part_word(word))]
+        alike = [part for part in parts if part_word(part).overlaps(part_word(word))]
         if word in parts:
             continue
         if alike:
@@ -131,8 +131,8 @@ def _mix(recipe: RecipeConfig) -> Iterator[Problem]:
     if recipe.replay.samples < 0:
         yield Problem("recipe.replay.samples", f"{recipe.replay.samples} is negative; give 0 or more.")
     yield from duplicates("recipe.replay.earlier", recipe.replay.earlier)
-    for one in recipe.mix.data:
-        yield from _mixed_set(one)
+    for entry in recipe.mix.data:
+        yield from _mixed_set(entry)
     yield from duplicates("recipe.mix.data", named_sets(recipe.mix))
     if not 0 <= ratio <= 1:
         yield Problem(
@@ -146,17 +146,17 @@ def _mix(recipe: RecipeConfig) -> Iterator[Problem]:
         )
 
 
-def _mixed_set(one: object) -> Iterator[Problem]:
+def _mixed_set(entry: object) -> Iterator[Problem]:
     """What is wrong with one of the auxiliary sets: a name, or a name with a weight."""
     key = "recipe.mix.data"
-    if isinstance(one, str):
+    if isinstance(entry, str):
         return
-    if not isinstance(one, dict) or not isinstance(one.get("set"), str) or set(one) - {"set", "weight"}:
-        yield Problem(key, f"{as_text(one)} is no set; write its name, or {{set: <name>, weight: 2}}.")
+    if not isinstance(entry, dict) or not isinstance(entry.get("set"), str) or set(entry) - {"set", "weight"}:
+        yield Problem(key, f"{as_text(entry)} is no set; write its name, or {{set: <name>, weight: 2}}.")
         return
-    weight = one.get("weight")
+    weight = entry.get("weight")
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
         yield Problem(
             key,
-            f"the weight of '{one['set']}' is {as_text(weight)}; give a number above 0, or leave the set out.",
+            f"the weight of '{entry['set']}' is {as_text(weight)}; give a number above 0, or leave the set out.",
         )

@@ -8,8 +8,8 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from forgetbench.compose.checks.matrix import evaluation_split
-from forgetbench.compose.checks.problem import Problem, at_least_1, refused
+from forgetbench.compose.checks.matrix import check_evaluation_split
+from forgetbench.compose.checks.problem import Problem, at_least_1, raised_problem
 from forgetbench.config import SearchConfig, SweepConfig
 from forgetbench.config.result import without_result
 from forgetbench.config.space import keys, read_space
@@ -32,7 +32,7 @@ def search_problems(
         return
     if find("optuna") is None:
         yield Problem("search", "Optuna is not installed: pip install 'forgetbench[search]'.")
-    yield from refused("search.space", partial(_check_space, search.space))
+    yield from raised_problem("search.space", partial(_check_space, search.space))
     yield from _budget(search)
     yield from _halving(search)
     yield from _trainings(config)
@@ -41,7 +41,7 @@ def search_problems(
 
 
 def _check_space(given: Mapping[str, Any]) -> None:
-    """Refuse what is no space, or one of keys that make no other training of the same target."""
+    """Refuse an invalid space, and keys that do not change the training of the target."""
     fixed = {*_FIXED, *without_result(SweepConfig)}
     for key in keys(read_space(given)):
         if key in fixed or key.partition(".")[0] in fixed:
@@ -59,7 +59,7 @@ def _budget(search: SearchConfig) -> Iterator[Problem]:
 def _halving(search: SearchConfig) -> Iterator[Problem]:
     if search.generation < 2:
         yield Problem("search.generation", f"{search.generation} leaves nothing to choose from; give 2 or more.")
-    if any(not 0 < one < 1 for one in search.rungs) or sorted(set(search.rungs)) != search.rungs:
+    if any(not 0 < share < 1 for share in search.rungs) or sorted(set(search.rungs)) != search.rungs:
         yield Problem("search.rungs", f"{search.rungs} are no ascending shares between 0 and 1, such as [0.25,0.5].")
     if not 1 < search.eta < math.inf:
         yield Problem("search.eta", f"{search.eta} stops no point; give more than 1, such as 2.")
@@ -79,18 +79,20 @@ def _validation(config: SweepConfig, catalogue: Catalogue) -> Iterator[Problem]:
     yield from at_least_1("search.items", search.items)
     if not 0 < search.reference_loss < math.inf:
         yield Problem("search.reference_loss", f"{search.reference_loss} is no loss; give more than 0, such as 0.3.")
-    for name, other in search.validation.items():
-        yield from refused(f"search.validation.{name}", partial(evaluation_split, catalogue, other))
+    for name, validation_set in search.validation.items():
+        yield from raised_problem(
+            f"search.validation.{name}", partial(check_evaluation_split, catalogue, validation_set)
+        )
         if name not in matrix.datasets:
             yield Problem("search.validation", f"'{name}' is not scored; list it under matrix.datasets too.")
     if matrix.skip:
         yield Problem("matrix.skip", "a search keeps its validation items apart itself; leave it out.")
-    without = [name for name in matrix.datasets if name not in {*search.validation, *search.validation.values()}]
-    if matrix.limit is None and without:
+    unvalidated = [name for name in matrix.datasets if name not in {*search.validation, *search.validation.values()}]
+    if matrix.limit is None and unvalidated:
         yield Problem(
             "matrix.limit",
-            f"all items of {without[0]} are tested, so that none is left to choose by; give a limit, such as 300, or "
-            f"name a set for it: search.validation={{{without[0]}: <set>}}.",
+            f"all items of {unvalidated[0]} are tested, so that none is left to choose by; give a limit, such as 300, "
+            f"or name a set for it: search.validation={{{unvalidated[0]}: <set>}}.",
         )
     for name in config.data.targets:
         if name.partition(":")[0] not in matrix.datasets:
@@ -98,7 +100,7 @@ def _validation(config: SweepConfig, catalogue: Catalogue) -> Iterator[Problem]:
 
 
 def _guard(config: SweepConfig) -> Iterator[Problem]:
-    """A guard stops points by what it is shown, so it must not be shown what they are tested on."""
+    """A guard stops points by its own items, which must not be the items that test the points."""
     tested = {*config.matrix.datasets} - {*config.search.validation.values()}
     if config.guard.is_on and (config.guard.datasets is None or tested & {*config.guard.datasets}):
         yield Problem(

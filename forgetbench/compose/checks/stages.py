@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from forgetbench.compose.checks.problem import Problem
 from forgetbench.compose.checks.recipe import recipe_problems, unadapted
-from forgetbench.compose.config_errors import in_our_words
+from forgetbench.compose.config_errors import reworded
 from forgetbench.config import FinetuneConfig, RecipeConfig, StageConfig, Training, stage_recipe
 
 _WHOLE_RUN = {
@@ -35,7 +35,8 @@ def stage_problems(config: FinetuneConfig) -> Iterator[Problem]:
             continue
         if stage.recipe:
             yield from (
-                Problem(f"{key}.{one.key.removeprefix('recipe.')}", one.message) for one in recipe_problems(recipe)
+                Problem(f"{key}.{problem.key.removeprefix('recipe.')}", problem.message)
+                for problem in recipe_problems(recipe)
             )
             yield from (
                 Problem(key, message) for message in unadapted(config.method, recipe.parts, "this stage's parts")
@@ -47,7 +48,7 @@ def _refused(key: str, error: OmegaConfBaseException) -> Problem:
     """A key that recipes do not have, or a value of another type."""
     within = error.full_key or ""
     full = f"{key}.{within}" if within else key
-    return Problem(full, in_our_words((str(error).splitlines() or [""])[0], full))
+    return Problem(full, reworded((str(error).splitlines() or [""])[0], full))
 
 
 def changed_recipes(config: FinetuneConfig) -> Iterator[tuple[int, RecipeConfig]]:

@@ -1,11 +1,11 @@
-"""Run a program for as long as somebody holds this one's standard input open, and end it with everything it started.
+"""Run a program as long as standard input stays open, then end it and all its child processes.
 
-forgetbench starts a server through this file and holds the pipe. However forgetbench ends, a kill included, the pipe
-closes, and the server goes. It is run by its path: it imports nothing of the package.
+forgetbench starts a server through this file and holds the pipe. When forgetbench ends, even by a kill, the pipe
+closes and the server ends. The file is run by its path and imports nothing of the package.
 
-    python keeper.py SECONDS PROGRAM [ARGUMENT ...]
+    python supervisor.py SECONDS PROGRAM [ARGUMENT ...]
 
-What ignores SIGTERM for so many seconds is killed.
+A program that ignores SIGTERM for SECONDS is killed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import threading
 
 
 def main() -> int:
-    """Run the command line that follows; its exit code."""
+    """Run the given command line; returns its exit code."""
     seconds, *command = sys.argv[1:]
     try:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -29,25 +29,25 @@ def main() -> int:
         signal.signal(number, lambda *_: end(child, float(seconds)))
     threading.Thread(target=wait_for_end, args=(child, float(seconds)), daemon=True).start()
     code = child.wait()
-    signal_group(child, signal.SIGKILL)  # what it started and left behind
+    signal_group(child, signal.SIGKILL)  # processes that it started and left behind
     return code
 
 
 def wait_for_end(child: subprocess.Popen[bytes], seconds: float) -> None:
-    """End the program when nobody holds the pipe any more."""
+    """End the program when standard input closes."""
     while sys.stdin.buffer.read(1):
         pass
     end(child, seconds)
 
 
 def end(child: subprocess.Popen[bytes], seconds: float) -> None:
-    """Ask it to end, then make it."""
+    """Send SIGTERM, and SIGKILL after `seconds`."""
     signal_group(child, signal.SIGTERM)
     threading.Timer(seconds, signal_group, (child, signal.SIGKILL)).start()
 
 
 def signal_group(child: subprocess.Popen[bytes], number: int) -> None:
-    """Signal the program and all that it started."""
+    """Send a signal to the program and all processes of its group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, number)
 

@@ -1,4 +1,4 @@
-"""What a command with `run=` takes from the run where its arguments do not say it: the matrix and the manifests."""
+"""Defaults that a command with `run=` takes from the run: the matrix and the folders of manifests."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from forgetbench.runs.scored import FILE, LAST, Scored, literal, manifest_folder
 
 
 @dataclass(frozen=True)
-class Remembered:
-    """What is known of the run that a command was given."""
+class RunDefaults:
+    """Defaults from the run that a command was given."""
 
     overrides: Sequence[str] = ()
-    """What the command's own come on top of."""
+    """Overrides that come before those of the command."""
     manifests: Sequence[str] | None = None
     """Folders; None where the command says them, or names no run."""
     scored: Scored | None = None
 
 
-def remembered(kind: type[Any], parsed: Sequence[Override]) -> Remembered:
-    """What the run of a command that scores remembers; nothing where there is no such run.
+def run_defaults(kind: type[Any], parsed: Sequence[Override]) -> RunDefaults:
+    """The defaults from the run of a scoring command; empty where there is no run.
 
     Raises:
-        UserError: its scored.json or run.json is damaged, or is asked for the last matrix and has none.
+        UserError: scored.json or run.json is damaged, or the last matrix is asked for and the run has none.
     """
     if kind not in (EvalMatrixConfig, ScoreConfig):
-        return Remembered()
+        return RunDefaults()
     given = {override.key_or_group: override for override in parsed}
     folder = _folder(given["run"]) if "run" in given else None
     scored = recall(folder) if folder else None
@@ -49,20 +49,20 @@ def remembered(kind: type[Any], parsed: Sequence[Override]) -> Remembered:
     if scored and LAST in config_files("matrix"):
         raise UserError(f"conf/matrix/{LAST}.yaml: '{LAST}' means the matrix that a run was scored with; rename it.")
     if folder is None:
-        return Remembered()
+        return RunDefaults()
     manifests = None
     if "manifests" not in given:
         manifests = manifest_folders(folder, _run(folder))
         if kind is EvalMatrixConfig:  # it may score what the run has not seen
-            manifests = [one for one in USER_MANIFESTS if one not in manifests] + manifests
+            manifests = [default for default in USER_MANIFESTS if default not in manifests] + manifests
     overrides = [] if manifests in (None, list(USER_MANIFESTS)) else [f"manifests=[{','.join(map(quoted, manifests))}]"]
     if kind is ScoreConfig and scored and "matrix" not in given:
         overrides.append(f"matrix={LAST}")
-    return Remembered(overrides, manifests, scored)
+    return RunDefaults(overrides, manifests, scored)
 
 
 def _run(folder: Path) -> Run | None:
-    """The run in a folder; None where there is none, or a damaged one, which the command itself refuses."""
+    """The run in a folder; None where it is missing, or damaged, which the command itself refuses."""
     try:
         return read_run(folder)
     except UserError:
@@ -70,7 +70,7 @@ def _run(folder: Path) -> Run | None:
 
 
 def register(scored: Scored | None) -> None:
-    """Make the last matrix an option of the group `matrix`; the store outlives a call, so that it goes again."""
+    """Make the last matrix an option of the group `matrix`; drop that of an earlier call, which the store outlives."""
     store = ConfigStore.instance()
     if "matrix" in store.repo:
         store.repo["matrix"].pop(f"{LAST}.yaml", None)
@@ -82,8 +82,8 @@ def register(scored: Scored | None) -> None:
 def _folder(run: Override) -> Path | None:
     """The folder of `run=`, where there is one."""
     try:
-        named = OmegaConf.to_container(OmegaConf.create({"run": run.value()}), resolve=True)
+        content = OmegaConf.to_container(OmegaConf.create({"run": run.value()}), resolve=True)
     except OmegaConfBaseException:
         return None  # composing says it better
-    folder = Path(str(named["run"])) if isinstance(named, dict) and named["run"] is not None else None
+    folder = Path(str(content["run"])) if isinstance(content, dict) and content["run"] is not None else None
     return folder if folder and folder.is_dir() else None
