@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def test_tensorboard_holds_every_step_of_train_csv_once_though_the_run_was_resum
     with pytest.raises(KeyboardInterrupt):
         train(run, Interrupted(interrupted, after=3), plan(4), [2, 4], META, Tracker.tensorboard)  # type: ignore[arg-type]
     assert [row["step"] for row in rows(run)] == ["1", "2", "3"]
+    time.sleep(1.1)  # its files are read in the order of their names, which begin with whole seconds
     train(run, trainer(model, Method()), plan(4), [2, 4], META, Tracker.tensorboard)
 
     events = EventAccumulator(str(run / "tensorboard"))
