@@ -34,7 +34,10 @@ def fingerprint(tensor: Tensor) -> bytes:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, gathered where it is sliced: then every process must ask, in the same order."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    if not isinstance(tensor, DTensor):
+        return tensor
+    # Rows that are kept in main memory are sent from where the processes talk to each other.
+    return tensor.to(tensor.device_mesh.device_type).full_tensor()
 
 
 def own_slice(tensor: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import distributed
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -41,10 +45,13 @@ from forgetbench.commands.import_ import importer
 from forgetbench.commands.report import Options as Page
 from forgetbench.commands.report import make
 from forgetbench.commands.show import print_shown, read_shown
-from forgetbench.config import EvalMatrixConfig, MatrixConfig, RepresentationConfig
+from forgetbench.config import EvalMatrixConfig, MatrixConfig, ModelConfig, RepresentationConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Decoding
+from forgetbench.exchange.live_model import base_of, changed_weights, is_sliced, trained_names
 from forgetbench.models.checkpoint import list_checkpoints
+from forgetbench.models.load import load_model
+from forgetbench.models.tensors import tensor_bytes, whole
 from forgetbench.runs.run import read_run
 
 # peft 0.21 reads a property that transformers 5.23 has renamed.
@@ -54,6 +61,7 @@ pytestmark = [
 ]
 SLOW = pytest.mark.slow
 SETS = ["digits_naming", "emoji_category"]
+HALF = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
 
 
 def watch(folder: Path, **settings: Any) -> ForgettingCallback:
@@ -77,6 +85,7 @@ def trained(
     path: str | Path = MODEL,
     adapter: bool = False,
     resume: bool = False,
+    make: type[Trainer] = Trainer,
     **settings: Any,
 ) -> Trainer:
     torch.set_num_threads(1)
@@ -100,7 +109,7 @@ def trained(
         "dataloader_pin_memory": False,
         **settings,
     }
-    trainer = Trainer(
+    trainer = make(
         model,
         TrainingArguments(str(folder / "saves"), **given),
         data_collator=lambda rows: collate(processor, rows),
@@ -123,7 +132,7 @@ def left_by(trainer: Trainer) -> tuple[list[Any], dict[str, Any], dict[str, byte
         "generation": model.generation_config.to_dict(),
         "forward": "forward" in vars(model),
     }
-    weights = {name: one.detach().view(torch.uint8).numpy().tobytes() for name, one in model.named_parameters()}
+    weights = {name: tensor_bytes(whole(one.detach())) for name, one in model.named_parameters()}
     return losses, state, weights
 
 
@@ -154,17 +163,22 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_answers_of_the_live_model_are_those_of_its_checkpoints(full: Path) -> None:
-    run = full / "outputs/run"
+def scored_again(folder: Path) -> None:
+    """Score a run from its checkpoints, and find what the looks found."""
+    run = folder / "outputs/run"
     matrix = MatrixConfig(
         datasets=SETS, decodings=[Decoding.choice], limit=20, representation=RepresentationConfig(enabled=False)
     )
     live = pd.read_csv(run / "scores.csv").drop(columns=["seconds"])
-    shutil.move(full / "outputs/.cells", full / "cells")
+    shutil.move(folder / "outputs/.cells", folder / "cells")
     eval_matrix(
-        EvalMatrixConfig(run=str(run), outputs=str(full / "outputs"), threads=1, matrix=matrix), full / "outputs"
+        EvalMatrixConfig(run=str(run), outputs=str(folder / "outputs"), threads=1, matrix=matrix), folder / "outputs"
     )
     pd.testing.assert_frame_equal(pd.read_csv(run / "scores.csv").drop(columns=["seconds"]), live)
+
+
+def test_the_answers_of_the_live_model_are_those_of_its_checkpoints(full: Path) -> None:
+    scored_again(full)
 
 
 def test_commands_read_the_folder_as_any_run(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,15 +304,65 @@ def test_a_model_that_is_not_its_base_is_refused(change: Callable[[Any], None], 
     assert not (tmp_path / "outputs/run").exists()
 
 
-@pytest.mark.parametrize("flag", ["DEEPSPEED", "FSDP"])
-def test_ways_of_sharing_a_model_that_were_not_run_are_refused_by_name(
-    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed.*Use FSDP2 or DDP.*forgetbench import"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP1.*fsdp_version: 2.*or DDP.*forgetbench import"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, ""),
+    ],
+)
+def test_ways_of_sharing_a_model_that_cannot_be_looked_at_are_refused_by_name(
+    settings: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
     callback = watch(tmp_path)
-    monkeypatch.setenv(f"ACCELERATE_USE_{flag}", "true")
-    with pytest.raises(UserError, match=rf"(?i){flag}.*Use DDP.*forgetbench import"):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=said) if said else nullcontext():
         callback.on_init_end(arguments, TrainerState(), TrainerControl())
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_trainers_own_key_says_which_fsdp_it_is(version: int, tmp_path: Path) -> None:
+    arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    arguments.fsdp, arguments.fsdp_config = True, {"version": version}
+    with pytest.raises(UserError, match="FSDP1") if version == 1 else nullcontext():
+        watch(tmp_path).on_init_end(arguments, TrainerState(), TrainerControl())
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A group of one process, whose slices are all of a tensor."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_sliced_model_is_read_in_full_width_and_by_the_names_of_its_base(adapter: bool) -> None:
+    loaded = load_model(ModelConfig(path=MODEL))
+    base, model = base_of(loaded), loaded.model
+    if adapter:
+        model = get_peft_model(model, LoraConfig(target_modules=r".*\.(q_proj|fc1)", init_lora_weights=False))
+    names = trained_names(model, base.fingerprints)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 1e-3  # so that bf16 would show
+    before = changed_weights(model, base, names)
+    for name, module in list(model.named_modules()):
+        if name.endswith(("layers.1", "layers.2")):
+            model.set_submodule(name, fully_shard(checkpoint_wrapper(module), mp_policy=HALF))
+    fully_shard(model, mp_policy=HALF)
+    with torch.no_grad():
+        model(input_ids=torch.ones(1, 4, dtype=torch.long))  # leaves what is outside the layers whole, in bf16
+    assert is_sliced(model)
+    after = changed_weights(model, base, names)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert any(name.startswith("model.language_model.layers.1.") for name in after)
+    assert changed_weights(model, base, names, keeps=False) == {}
 
 
 def test_the_package_gives_the_callback_without_loading_it_at_once() -> None:
@@ -307,21 +371,42 @@ def test_the_package_gives_the_callback_without_loading_it_at_once() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@SLOW
-def test_two_processes_score_together_and_stop_together(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes left, which assert that FSDP2 trains to the same bits with and without the callback."""
+    folder = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29741", "-m"]
     done = subprocess.run(
-        [*command, "tests.support.watched", str(tmp_path)],
+        [*command, "tests.support.watched", str(folder)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    ends = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return folder
+
+
+@SLOW
+@pytest.mark.parametrize("sharing", ["ddp", "fsdp"])
+def test_two_processes_score_together_and_stop_together(sharing: str, two: Path) -> None:
+    ends = [json.loads((two / f"rank{rank}.json").read_text())[sharing] for rank in range(2)]
     assert ends[0] == ends[1]
-    assert 0 < ends[0]["step"] < 6
-    assert pd.read_csv(tmp_path / "outputs/run/guard.csv")["decision"].iloc[-1] == "stop"
+    assert 0 < ends[0] < 6
+    assert pd.read_csv(two / sharing / "outputs/run/guard.csv")["decision"].iloc[-1] == "stop"
+
+
+@SLOW
+def test_slices_train_to_the_weights_of_whole_models(two: Path) -> None:
+    sliced, whole_ = (list_checkpoints(two / name / "outputs/run")[1].delta() for name in ("fsdp", "ddp"))
+    assert sliced.keys() == whole_.keys()
+    assert all(torch.allclose(sliced[name], value, rtol=0, atol=1e-5) for name, value in whole_.items())
+
+
+@SLOW
+@pytest.mark.parametrize("training", ["fsdp", "watched"])
+def test_the_answers_beside_a_sliced_model_are_those_of_its_checkpoints(training: str, two: Path) -> None:
+    scored_again(two / training)
 
 
 def test_the_example_leaves_a_run_with_every_quadrant(tmp_path: Path) -> None:
