@@ -156,7 +156,7 @@ def _check_trainer(args: TrainingArguments) -> None:
     plugin = getattr(args, "deepspeed_plugin", None)
     if args.deepspeed or plugin or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         raise UserError(f"{NAME} was never run with DeepSpeed, so it is refused. Use FSDP2 or DDP. {_AFTERWARDS}")
-    if args.fsdp and (args.fsdp_config or {}).get("xla"):
+    if _fsdp_settings(args).get("xla"):
         raise UserError(f"{NAME} was never run with FSDP on XLA devices, so it is refused. {_AFTERWARDS}")
     if _fsdp_version(args) == 1:
         raise UserError(
@@ -166,10 +166,15 @@ def _check_trainer(args: TrainingArguments) -> None:
         )
 
 
+def _fsdp_settings(args: TrainingArguments) -> dict[str, Any]:
+    """The trainer's own, read already if a file was named."""
+    return args.fsdp_config if args.fsdp and isinstance(args.fsdp_config, dict) else {}
+
+
 def _fsdp_version(args: TrainingArguments) -> int | None:
     """Which FSDP the trainer or accelerate is set to; None without."""
     if args.fsdp:
-        return int((args.fsdp_config or {}).get("version", 2))
+        return int(_fsdp_settings(args).get("version", 2))
     is_on = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     return int(os.environ.get("FSDP_VERSION", "1")) if is_on else None
 

@@ -37,7 +37,8 @@ def whole(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, DTensor):
         return tensor
     # Rows that are kept in main memory are sent from where the processes talk to each other.
-    return tensor.to(tensor.device_mesh.device_type).full_tensor()
+    sent: DTensor = tensor.to(tensor.device_mesh.device_type)  # type: ignore[assignment]
+    return sent.full_tensor()
 
 
 def own_slice(tensor: Tensor) -> Tensor:
