@@ -155,9 +155,28 @@ def _check_trainer(args: TrainingArguments) -> None:
     """
     plugin = getattr(args, "deepspeed_plugin", None)
     if args.deepspeed or plugin or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise UserError(f"{NAME} was never run with DeepSpeed, so it is refused. Use DDP. {_AFTERWARDS}")
-    if args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise UserError(f"{NAME} does not look at a model that FSDP has cut up. Use DDP. {_AFTERWARDS}")
+        raise UserError(f"{NAME} was never run with DeepSpeed, so it is refused. Use FSDP2 or DDP. {_AFTERWARDS}")
+    if _fsdp_settings(args).get("xla"):
+        raise UserError(f"{NAME} was never run with FSDP on XLA devices, so it is refused. {_AFTERWARDS}")
+    if _fsdp_version(args) == 1:
+        raise UserError(
+            f"{NAME} does not look at a model that FSDP1 has cut up, where the tensors of a layer become one. Use "
+            "FSDP2 (fsdp_version: 2, in the Trainer's fsdp_config or accelerate's configuration), or DDP. "
+            + _AFTERWARDS
+        )
+
+
+def _fsdp_settings(args: TrainingArguments) -> dict[str, Any]:
+    """The trainer's own, read already if a file was named."""
+    return args.fsdp_config if args.fsdp and isinstance(args.fsdp_config, dict) else {}
+
+
+def _fsdp_version(args: TrainingArguments) -> int | None:
+    """Which FSDP the trainer or accelerate is set to; None without."""
+    if args.fsdp:
+        return int(_fsdp_settings(args).get("version", 2))
+    is_on = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return int(os.environ.get("FSDP_VERSION", "1")) if is_on else None
 
 
 def _log(args: TrainingArguments, state: TrainerState, control: TrainerControl, numbers: Mapping[str, float]) -> None:

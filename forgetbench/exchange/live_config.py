@@ -24,6 +24,7 @@ from forgetbench.core.errors import UserError
 from forgetbench.core.records import PARTS, QUADRANTS, AnswerKind, Decoding, Precision
 from forgetbench.data.catalogue import Catalogue
 from forgetbench.data.quadrant import place
+from forgetbench.exchange.live_model import plain_name
 from forgetbench.methods.base import Method
 from forgetbench.models.parts import PartCount, TrainableAudit, part_of
 from forgetbench.models.precision import is_narrow
@@ -188,7 +189,7 @@ def audit_of(model: Any) -> TrainableAudit:
     """What trains, by part; adapters belong where their layer is."""
     total, trained, names = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0), []
     for full, parameter in model.named_parameters():
-        name = full.removeprefix(_PEFT)
+        name = plain_name(full).removeprefix(_PEFT)
         part = part_of(name)
         total[part] += parameter.numel()
         if parameter.requires_grad:

@@ -6,20 +6,24 @@ import random
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
-from forgetbench.config import ModelConfig
 from forgetbench.core.errors import UserError
-from forgetbench.models.load import load_model
+from forgetbench.models.load import LoadedModel
 from forgetbench.models.precision import is_packed
 from forgetbench.models.tensors import fingerprint, whole
 
 _FORWARD = "_original_forward"
 """Where accelerate keeps a model's own forward when it puts autocast around it."""
+_AROUND = ("_checkpoint_wrapped_module", "_orig_mod")
+"""What activation checkpointing and compilation call a module that they are around; part of its parameters' names."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,8 @@ class Base:
     """Of every parameter in fp32, by live name."""
 
 
-def read_base(config: ModelConfig) -> Base:
-    """Load a base, keep what it is known by, and let its weights go.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    loaded = load_model(config)
+def base_of(loaded: LoadedModel) -> Base:
+    """What a base that was loaded is known by."""
     return Base(
         digest=loaded.digest,
         inputs_digest=loaded.inputs_digest,
@@ -60,6 +59,7 @@ def inner_model(model: Any) -> Any:
     Raises:
         UserError: its adapter changes prompts and not weights, or its weights are packed.
     """
+    model = _inside(model)
     if hasattr(model, "peft_config"):
         if any(one.is_prompt_learning for one in model.peft_config.values()):
             raise UserError(
@@ -76,6 +76,20 @@ def inner_model(model: Any) -> Any:
     return model
 
 
+def is_sliced(model: Any) -> bool:
+    """Whether each process holds slices of the model's tensors (FSDP2)."""
+    return any(isinstance(one, FSDPModule) for one in model.modules()) or any(
+        isinstance(one, DTensor) for one in model.parameters()
+    )
+
+
+def plain_name(name: str) -> str:
+    """A parameter's or module's name without what is around modules."""
+    for one in _AROUND:
+        name = name.replace(f"{one}.", "")
+    return name
+
+
 def trained_names(model: Any, names: Collection[str]) -> frozenset[str]:
     """Which parameters of the base may change in training: those with gradients, and those below an adapter.
 
@@ -88,11 +102,12 @@ def trained_names(model: Any, names: Collection[str]) -> frozenset[str]:
 
 
 def check_base(model: Any, base: Base, path: str) -> None:
-    """Refuse a model that is not the one its base is read from, adapters aside.
+    """Refuse a model that is not the one its base is read from, adapters aside; of slices all processes must ask.
 
     Raises:
         UserError: names a tensor.
     """
+    _slice_again(model)
     live = {name: one for name, one in _own(inner_model(model), "") if name in base.fingerprints}
     wrong = sorted(base.fingerprints.keys() - live.keys()) or [
         name for name, one in live.items() if fingerprint(whole(one.detach()).float()) != base.fingerprints[name]
@@ -105,27 +120,47 @@ def check_base(model: Any, base: Base, path: str) -> None:
         )
 
 
-def changed_weights(model: Any, base: Base, names: Collection[str]) -> dict[str, Tensor]:
+def changed_weights(model: Any, base: Base, names: Collection[str], keeps: bool = True) -> dict[str, Tensor]:
     """fp32 values of the tensors that differ from the base in a bit, adapters merged; by live name of the base.
 
     Args:
-        model: as it is trained; it stays as it is.
+        model: as it is trained; it stays as it is. If it is sliced, all processes must ask.
         base: what it was.
         names: that may differ (`trained_names`).
+        keeps: whether the values are wanted; otherwise this process only helps to gather them, and gets none.
 
     Raises:
         UserError: an adapter's layer shares its tensor with another layer.
     """
+    _slice_again(model)
     inner = inner_model(model)
-    found = {name: value for name, value in _own(inner, "") if name in names}
-    merged = dict(_adapted(inner, merge=True))
-    if unknown := sorted(merged.keys() - base.fingerprints.keys()):
+    adapted = {name for name, _ in _adapted(inner)}
+    if unknown := sorted(adapted - base.fingerprints.keys()):
         raise UserError(
             f"ForgettingCallback: the adapter trains {unknown[0]}, which the base has no tensor of its own for (head "
             "and embeddings are one). Leave lm_head and embed_tokens out of the adapter's modules."
         )
-    values = {name: whole(value.detach()).float().cpu() for name, value in {**found, **merged}.items()}
-    return {name: value for name, value in values.items() if fingerprint(value) != base.fingerprints[name]}
+    own = ((name, value) for name, value in _own(inner, "") if name in names and name not in adapted)
+    changed = {}
+    for name, value in chain(own, _adapted(inner, merge=True)):  # one after the other: a GPU may not hold them all
+        gathered = whole(value.detach())
+        if keeps and fingerprint(gathered := gathered.float().cpu()) != base.fingerprints[name]:
+            changed[name] = gathered
+    return changed
+
+
+def _slice_again(model: Any) -> None:
+    """Let go of layers that a pass without a backward one left whole, perhaps in bf16."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def _inside(module: Any) -> Any:
+    """A module without what activation checkpointing and compilation put around it."""
+    while name := next((one for one in _AROUND if one in module._modules), None):
+        module = module._modules[name]
+    return module
 
 
 def _own(module: Any, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
@@ -139,6 +174,7 @@ def _own(module: Any, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
 
 def _unwrapped(module: Any) -> Any:
     """What an adapter is around."""
+    module = _inside(module)
     if _is_adapter(module):
         return module.get_base_layer()
     return module.original_module if _is_replaced(module) else module
@@ -153,7 +189,7 @@ def _adapted(model: Any, merge: bool = False) -> Iterator[tuple[str, Tensor]]:
             values = dict(module.modules_to_save[module.active_adapters[0]].named_parameters())
         else:
             continue
-        yield from ((f"{name}.{own}", value) for own, value in values.items())
+        yield from ((f"{plain_name(name)}.{own}", value) for own, value in values.items())
 
 
 def _is_adapter(module: nn.Module) -> bool:
@@ -167,17 +203,18 @@ def _is_replaced(module: nn.Module) -> bool:
 @torch.no_grad()
 def _merged(layer: Any) -> dict[str, Tensor]:
     """A layer's weights with its adapters merged in fp32; the layer stays as it is."""
-    parameters = dict(layer.named_parameters())
-    held = {name: one.data for name, one in parameters.items()}
-    own, merged_before = dict(layer.get_base_layer().named_parameters()), list(layer.merged_adapters)
+    owners = [(module, dict(module._parameters)) for module in layer.modules()]
+    merged_before = list(layer.merged_adapters)
     try:
-        for one in parameters.values():
-            one.data = one.data.float().clone()
+        for module, parameters in owners:
+            for name, one in parameters.items():
+                if one is not None:
+                    module._parameters[name] = nn.Parameter(whole(one.detach()).float().clone(), requires_grad=False)
         layer.merge()
-        return {name: one.data for name, one in own.items()}
+        return {name: one.data for name, one in layer.get_base_layer().named_parameters()}
     finally:
-        for name, one in parameters.items():
-            one.data = held[name]
+        for module, parameters in owners:
+            module._parameters.update(parameters)
         layer.merged_adapters[:] = merged_before
 
 
@@ -194,7 +231,7 @@ def asked(model: Any, base: Base, with_adapters: bool = True) -> Iterator[Any]:
         with_adapters: otherwise the base below them is asked.
     """
     inner = inner_model(model)
-    with _same_random_numbers(), _same_modules(model), ExitStack() as open_:
+    with same_random_numbers(), _same_modules(model), ExitStack() as open_:
         if not with_adapters and hasattr(model, "disable_adapter"):
             open_.enter_context(model.disable_adapter())
         for module in inner.modules():
@@ -232,7 +269,8 @@ def _copies(module: nn.Module) -> dict[str, Any]:
 
 
 @contextmanager
-def _same_random_numbers() -> Iterator[None]:
+def same_random_numbers() -> Iterator[None]:
+    """Leave every generator of random numbers as it was."""
     python, numpy, own = random.getstate(), np.random.get_state(), torch.get_rng_state()
     others = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:

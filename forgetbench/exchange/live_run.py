@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,17 +20,19 @@ from forgetbench.evaluation.inference import ModelRunner
 from forgetbench.evaluation.sets import load_sets
 from forgetbench.exchange.layouts import write_log
 from forgetbench.exchange.live_config import NAME, Wish, audit_of, config_of, matrix_of, model_config_of, planned_looks
+from forgetbench.exchange.live_copy import WholeCopy
 from forgetbench.exchange.live_model import (
     Base,
     asked,
+    base_of,
     changed_weights,
     check_base,
     inner_model,
-    read_base,
+    is_sliced,
     trained_names,
 )
 from forgetbench.models.checkpoint import BASE, Checkpoint, list_checkpoints, save_checkpoint
-from forgetbench.models.load import LoadedModel
+from forgetbench.models.load import LoadedModel, load_model
 from forgetbench.models.precision import scored_digest
 from forgetbench.models.pretrained import load_processor
 from forgetbench.models.tensors import tensors_digest
@@ -82,12 +85,17 @@ class LiveRun:
         self.seconds = 0.0
         """What looking took in this process."""
         model_config = model_config_of(inner_model(model), wish.model)
-        self._base: Base = self._by_main(lambda: read_base(model_config))
+        self._is_sliced, self._device = is_sliced(model), str(args.device)
+        self._copy: WholeCopy | None = None
+        self._base: Base = self._by_main(lambda: self._read_base(model_config), together=self._is_sliced)
+        if not state.global_step:
+            self._by_main(lambda: check_base(model, self._base, model_config.path), together=self._is_sliced)
         self._names = trained_names(model, self._base.fingerprints)
         self._processor = load_processor(model_config)
         self._matrix = matrix_of(wish, model_config, self._catalogue)
         self._sets = load_sets(self._matrix, self._catalogue)
         self._run: Run = self._by_main(lambda: self._start(wish, args, state, model, model_config))
+        self._check_resumed(model, state.global_step)
         self.looks = planned_looks(args, state, wish.every)
         """How many there will be; None if that is not known."""
         guarded = wish.guarded(self._catalogue) if wish.budget is not None else []
@@ -130,25 +138,40 @@ class LiveRun:
             UserError: the answers of an earlier look are gone.
         """
         started = time.perf_counter()
-        checkpoints: list[Checkpoint] = self._by_main(lambda: self._checkpoints(model, step))
+        if step:
+            self._by_main(lambda: self._save(model, step), together=self._is_sliced)
+        checkpoints: list[Checkpoint] = self._by_main(lambda: self._checkpoints(step))
         cells = self._cells(model, checkpoints)
         seen: Seen = self._by_main(lambda: self._written(checkpoints, cells, log, shows))
         self.seconds += (took := time.perf_counter() - started)
         return replace(seen, numbers={**seen.numbers, f"{SCORES}seconds": took, f"{SCORES}all_seconds": self.seconds})
 
-    def _by_main(self, make: Callable[[], T]) -> T:
-        """What the main process makes, in every process; what it is refused is raised in all of them."""
+    def _by_main(self, make: Callable[[], T], together: bool = False) -> T:
+        """What the main process makes, in every process; what one is refused is raised in all of them.
+
+        Args:
+            make: makes it.
+            together: whether the others make it, too, as slices are gathered.
+        """
         found: Any = None
         error = ""
-        if self._group.is_main:
+        if self._group.is_main or together:
             try:
                 found = make()
             except UserError as refused:
                 error = str(refused)
-        found, error = self._group.broadcast((found, error))
-        if error:
+        errors = self._group.gather([error])
+        found = self._group.broadcast(found)
+        if error := next(filter(None, errors), ""):
             raise UserError(error)
         return found  # type: ignore[no-any-return]
+
+    def _read_base(self, config: ModelConfig) -> Base:
+        """What the base is known by; its weights are kept where a copy is to be asked."""
+        if not self._is_sliced:
+            return base_of(load_model(config))
+        self._copy = WholeCopy(config)
+        return base_of(self._copy.loaded)
 
     def _start(
         self, wish: Wish, args: TrainingArguments, state: TrainerState, model: Any, model_config: ModelConfig
@@ -156,8 +179,6 @@ class LiveRun:
         config, unknown = config_of(wish, args, state, model, model_config)
         folder = self._outputs / config.name
         _check_folder(folder, state.global_step)
-        if not state.global_step:
-            check_base(model, self._base, model_config.path)
         stages = plan_stages(config, self._catalogue)
         check_same(folder, config, [stage.data_digest for stage in stages], self._base.digest)
         folder.mkdir(parents=True, exist_ok=True)
@@ -172,21 +193,23 @@ class LiveRun:
             },
         )
         run.write()
-        self._check_resumed(run, model, state.global_step)
         return run
 
-    def _check_resumed(self, run: Run, model: Any, step: int) -> None:
+    def _check_resumed(self, model: Any, step: int) -> None:
         """Refuse a trainer that goes on from a step with other weights than it had there."""
-        kept = [one for one in list_checkpoints(run.folder) if one.step == step and one.path and not one.variant]
-        if not kept:
-            return
-        delta = changed_weights(model, self._base, self._names)
-        if tensors_digest(delta, run.meta["method"]) != kept[0].digest:
+        found: list[Checkpoint] = self._by_main(lambda: list_checkpoints(self.folder))
+        if kept := [one for one in found if one.step == step and one.path and not one.variant]:
+            self._by_main(lambda: self._check_weights(model, kept[0]), together=self._is_sliced)
+
+    def _check_weights(self, model: Any, kept: Checkpoint) -> None:
+        delta = changed_weights(model, self._base, self._names, keeps=self._group.is_main)
+        if self._group.is_main and tensors_digest(delta, self._run.meta["method"]) != kept.digest:
             raise UserError(
-                f"{NAME}: the trainer goes on from step {step}, but the model's weights are not those of step {step}: "
-                "it did not load its checkpoint (transformers' Trainer does not where a family's files have other "
-                "names; its log tells of missing keys). Load the model itself by "
-                f"from_pretrained('.../checkpoint-{step}'), and name the base: {NAME}(model={run.model.path!r})."
+                f"{NAME}: the trainer goes on from step {kept.step}, but the model's weights are not those of step "
+                f"{kept.step}: it did not load its checkpoint (transformers' Trainer does not where a family's files "
+                "have other names; its log tells of missing keys). Load the model itself by "
+                f"from_pretrained('.../checkpoint-{kept.step}'), and name the base: "
+                f"{NAME}(model={self._run.model.path!r})."
             )
 
     def _loaded(self, model: Any, name: str) -> LoadedModel:
@@ -195,28 +218,37 @@ class LiveRun:
             model, self._processor, name, base.digest, base.inputs_digest, base.reuses_prefix, base.keeps_logits
         )
 
-    def _checkpoints(self, model: Any, step: int) -> list[Checkpoint]:
-        """The base and every checkpoint up to a step, the step's own written now."""
-        if step:
-            delta = changed_weights(model, self._base, self._names)
+    def _save(self, model: Any, step: int) -> None:
+        """Write the step's checkpoint."""
+        delta = changed_weights(model, self._base, self._names, keeps=self._group.is_main)
+        if self._group.is_main:
             save_checkpoint(self.folder, step, delta, {**self._run.meta, "stage": 1})
+
+    def _checkpoints(self, step: int) -> list[Checkpoint]:
+        """The base and every checkpoint up to a step."""
         return [one for one in list_checkpoints(self.folder) if one.step <= step and not one.variant]
 
     def _cells(self, model: Any, checkpoints: Sequence[Checkpoint]) -> list[ScoredCell]:
         """Every checkpoint's cells; those of the last one are asked of the model now."""
-        now = checkpoints[-1]
         digest = scored_digest(self._base.digest, self._run.model, self._matrix.precision)
         planned = plan(digest, checkpoints, self._sets, self._matrix)
         store = CellStore(self._outputs, self._matrix.reasoning.marks)
+        with self._asked(model, checkpoints[-1]) as runner:
+            return Evaluator(runner, store, self._group).score(planned, lambda *_: None)
+
+    @contextmanager
+    def _asked(self, model: Any, now: Checkpoint) -> Iterator[Callable[[], ModelRunner]]:
+        """What makes a runner of the model that trains, or of the copy in its place."""
         encoder = shared_encoder(self._processor, self._run.model, self._base.inputs_digest)
+        cache = self._outputs / ".cache"
+        if self._copy is not None:
+            with self._copy.asked() as copy:
+                yield lambda: ModelRunner(copy, encoder, self._matrix, cache, self._device)
+            return
         with asked(model, self._base, with_adapters=now is not BASE) as inner:
             device = str(next(inner.parameters()).device)
             loaded = self._loaded(inner, self._run.model.name)
-
-            def runner() -> ModelRunner:
-                return _Runner(loaded, encoder, self._matrix, self._outputs / ".cache", device, now)
-
-            return Evaluator(runner, store, self._group).score(planned, lambda *_: None)
+            yield lambda: _Runner(loaded, encoder, self._matrix, cache, device, now)
 
     def _written(
         self,

@@ -34,7 +34,11 @@ def fingerprint(tensor: Tensor) -> bytes:
 
 def whole(tensor: Tensor) -> Tensor:
     """The full tensor; a sharded tensor is gathered, which all processes must do in the same order."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    if not isinstance(tensor, DTensor):
+        return tensor
+    # Rows that are kept in main memory are sent from where the processes talk to each other.
+    sent: DTensor = tensor.to(tensor.device_mesh.device_type)  # type: ignore[assignment]
+    return sent.full_tensor()
 
 
 def local_slice(tensor: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import distributed
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -41,10 +46,13 @@ from forgetbench.commands.import_ import importer
 from forgetbench.commands.report import Options as Page
 from forgetbench.commands.report import make_report
 from forgetbench.commands.show import print_stored_tables, read_stored_tables
-from forgetbench.config import EvalMatrixConfig, MatrixConfig, RepresentationConfig
+from forgetbench.config import EvalMatrixConfig, MatrixConfig, ModelConfig, RepresentationConfig
 from forgetbench.core.errors import UserError
 from forgetbench.core.records import Decoding
+from forgetbench.exchange.live_model import base_of, changed_weights, is_sliced, trained_names
 from forgetbench.models.checkpoint import list_checkpoints
+from forgetbench.models.load import load_model
+from forgetbench.models.tensors import tensor_bytes, whole
 from forgetbench.runs.run import read_run
 
 # peft 0.21 reads a property that transformers 5.23 has renamed.
@@ -54,6 +62,7 @@ pytestmark = [
 ]
 SLOW = pytest.mark.slow
 SETS = ["digits_naming", "emoji_category"]
+HALF = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
 
 
 def watch(folder: Path, **settings: Any) -> ForgettingCallback:
@@ -77,6 +86,7 @@ def trained(
     path: str | Path = MODEL,
     adapter: bool = False,
     resume: bool = False,
+    make: type[Trainer] = Trainer,
     **settings: Any,
 ) -> Trainer:
     torch.set_num_threads(1)
@@ -100,7 +110,7 @@ def trained(
         "dataloader_pin_memory": False,
         **settings,
     }
-    trainer = Trainer(
+    trainer = make(
         model,
         TrainingArguments(str(folder / "saves"), **given),
         data_collator=lambda rows: collate(processor, rows),
@@ -123,52 +133,78 @@ def left_by(trainer: Trainer) -> tuple[list[Any], dict[str, Any], dict[str, byte
         "generation": model.generation_config.to_dict(),
         "forward": "forward" in vars(model),
     }
-    weights = {name: one.detach().view(torch.uint8).numpy().tobytes() for name, one in model.named_parameters()}
+    weights = {name: tensor_bytes(whole(one.detach())) for name, one in model.named_parameters()}
     return losses, state, weights
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        pytest.param({}, id="full"),
-        pytest.param({"adapter": True, "activation_checkpointing": True}, id="adapter with dropout, checkpointing"),
-        pytest.param({"bf16": True, "dtype": torch.bfloat16, "gradient_accumulation_steps": 2}, id="bf16", marks=SLOW),
-    ],
-)
-def test_training_is_the_same_to_the_bit_with_and_without_the_callback(
-    settings: dict[str, Any], tmp_path: Path
-) -> None:
-    alone, beside = Draws(), Draws()
-    plain = left_by(trained(tmp_path / "plain", alone, **settings))
-    watched = left_by(trained(tmp_path / "watched", watch(tmp_path / "watched"), beside, **settings))
-    assert beside.drawn == alone.drawn
-    assert watched == plain
-    rows = pd.read_csv(tmp_path / "watched/outputs/run/scores.csv")
-    assert set(rows["step"]) == {0, 2, 4}
+@dataclass(frozen=True)
+class Watched:
+    """A training with the callback, for all tests that only look at it."""
+
+    folder: Path
+    settings: dict[str, Any]
+    drawn: list[float]
+    left: Any
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "outputs/run"
+
+
+def watched(folder: Path, **settings: Any) -> Watched:
+    draws = Draws()
+    trainer = trained(folder, watch(folder), draws, report_to="tensorboard", **settings)
+    return Watched(folder, settings, draws.drawn, left_by(trainer))
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("full")
-    trained(folder, watch(folder), report_to="tensorboard")
-    return folder
+def full(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    return watched(tmp_path_factory.mktemp("full"))
 
 
-def test_the_answers_of_the_live_model_are_those_of_its_checkpoints(full: Path) -> None:
-    run = full / "outputs/run"
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """With dropout and checkpointing."""
+    return watched(tmp_path_factory.mktemp("adapter"), adapter=True, activation_checkpointing=True)
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    return watched(tmp_path_factory.mktemp("narrow"), bf16=True, dtype=torch.bfloat16, gradient_accumulation_steps=2)
+
+
+@pytest.mark.parametrize("training", ["full", "adapter", pytest.param("narrow", marks=SLOW)])
+def test_training_is_the_same_to_the_bit_with_and_without_the_callback(
+    training: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    beside: Watched = request.getfixturevalue(training)
+    alone = Draws()
+    plain = left_by(trained(tmp_path, alone, **beside.settings))
+    assert beside.drawn == alone.drawn
+    assert beside.left == plain
+    assert set(pd.read_csv(beside.run / "scores.csv")["step"]) == {0, 2, 4}
+
+
+def scored_again(folder: Path) -> None:
+    """Score a run from its checkpoints, and find what the looks found."""
+    run = folder / "outputs/run"
     matrix = MatrixConfig(
         datasets=SETS, decodings=[Decoding.choice], limit=20, representation=RepresentationConfig(enabled=False)
     )
     live = pd.read_csv(run / "scores.csv").drop(columns=["seconds"])
-    shutil.move(full / "outputs/.cells", full / "cells")
+    shutil.move(folder / "outputs/.cells", folder / "cells")
     eval_matrix(
-        EvalMatrixConfig(run=str(run), outputs=str(full / "outputs"), threads=1, matrix=matrix), full / "outputs"
+        EvalMatrixConfig(run=str(run), outputs=str(folder / "outputs"), threads=1, matrix=matrix), folder / "outputs"
     )
     pd.testing.assert_frame_equal(pd.read_csv(run / "scores.csv").drop(columns=["seconds"]), live)
 
 
-def test_commands_read_the_folder_as_any_run(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = full / "outputs/run"
+def test_the_answers_of_the_live_model_are_those_of_its_checkpoints(full: Watched) -> None:
+    scored_again(full.folder)
+
+
+def test_commands_read_the_folder_as_any_run(full: Watched, capsys: pytest.CaptureFixture[str]) -> None:
+    run = full.run
     print_stored_tables(read_stored_tables(run), as_json=False)
     compare_checkpoints([str(run)], Options())
     make_report(run, Page())
@@ -178,33 +214,32 @@ def test_commands_read_the_folder_as_any_run(full: Path, capsys: pytest.CaptureF
     assert read_run(run).parts == "projector+language"
 
 
-def test_what_the_trainer_reports_to_gets_every_quadrant_with_its_interval_and_the_time(full: Path) -> None:
-    logged = EventAccumulator(str(next(full.rglob("events.out.tfevents.*")).parent)).Reload()
+def test_what_the_trainer_reports_to_gets_every_quadrant_with_its_interval_and_the_time(full: Watched) -> None:
+    logged = EventAccumulator(str(next(full.folder.rglob("events.out.tfevents.*")).parent)).Reload()
     name = "train/forgetbench/ood_text-ood_image/choice"
     assert [one.step for one in logged.Scalars(name)] == [0, 2, 4]
-    rows = pd.read_csv(full / "outputs/run/matrix.csv").set_index(["step", "quadrant"])
+    rows = pd.read_csv(full.run / "matrix.csv").set_index(["step", "quadrant"])
     for end in ("delta", "delta_ci_low", "delta_ci_high"):
         assert logged.Scalars(f"{name}/{end}")[-1].value == pytest.approx(rows.loc[(4, "ood_text-ood_image"), end])
     assert len(logged.Scalars("train/forgetbench/seconds")) == 3
 
 
-def test_its_checkpoints_are_those_that_an_import_makes_of_the_trainers_own(full: Path, tmp_path: Path) -> None:
-    config = read_run(full / "outputs/run").config
+def test_its_checkpoints_are_those_that_an_import_makes_of_the_trainers_own(full: Watched, tmp_path: Path) -> None:
+    config = read_run(full.run).config
     config.name, config.outputs, config.guard.max_loss = "imported", str(tmp_path), None
-    importer(full / "saves")(config, tmp_path / "imported")
-    ours, theirs = (list_checkpoints(one) for one in (full / "outputs/run", tmp_path / "imported"))
+    importer(full.folder / "saves")(config, tmp_path / "imported")
+    ours, theirs = (list_checkpoints(one) for one in (full.run, tmp_path / "imported"))
     assert [(one.step, one.digest) for one in ours] == [(one.step, one.digest) for one in theirs]
 
 
-def test_an_adapter_is_kept_merged_and_its_base_row_is_of_the_model_below_it(tmp_path: Path) -> None:
-    trained(tmp_path, watch(tmp_path), adapter=True)
-    run = read_run(tmp_path / "outputs/run")
+def test_an_adapter_is_kept_merged_and_its_base_row_is_of_the_model_below_it(adapter: Watched, tmp_path: Path) -> None:
+    run = read_run(adapter.run)
     assert run.config.method.name == "lora"
     delta = list_checkpoints(run.folder)[-1].delta()
     assert {name.rpartition(".self_attn.")[2] for name in delta} == {"q_proj.weight", "v_proj.weight"}
     config = run.config
     config.name, config.outputs = "imported", str(tmp_path)
-    importer(tmp_path / "saves")(config, tmp_path / "imported")
+    importer(adapter.folder / "saves")(config, tmp_path / "imported")
     imported = list_checkpoints(tmp_path / "imported")[-1].delta()
     assert all(torch.equal(delta[name], imported[name]) for name in imported)
 
@@ -220,32 +255,37 @@ def test_a_broken_budget_stops_the_trainer(tmp_path: Path, capsys: pytest.Captur
     assert f"stopped after step {trainer.state.global_step}" in capsys.readouterr().out
 
 
-def test_a_resumed_training_goes_on_in_the_same_folder_to_the_same_rows(tmp_path: Path) -> None:
-    trained(tmp_path, watch(tmp_path), adapter=True)
-    whole = pd.read_csv(tmp_path / "outputs/run/scores.csv").drop(columns=["seconds"])
-    shutil.rmtree(tmp_path / "saves/checkpoint-4")
-    shutil.rmtree(tmp_path / "outputs/run/checkpoints/step_000004")
-    trained(tmp_path, watch(tmp_path), adapter=True, resume=True)
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "outputs/run/scores.csv").drop(columns=["seconds"]), whole)
+def forget_step_4(folder: Path) -> None:
+    """As if a training had ended before it."""
+    shutil.rmtree(folder / "saves/checkpoint-4")
+    shutil.rmtree(folder / "outputs/run/checkpoints/step_000004")
+
+
+def test_a_resumed_training_goes_on_in_the_same_folder_to_the_same_rows(adapter: Watched, tmp_path: Path) -> None:
+    shutil.copytree(adapter.folder, tmp_path, dirs_exist_ok=True)
+    forget_step_4(tmp_path)
+    trained(tmp_path, watch(tmp_path), Draws(), resume=True, **adapter.settings)
+    once, again = (pd.read_csv(one / "outputs/run/scores.csv") for one in (adapter.folder, tmp_path))
+    pd.testing.assert_frame_equal(again.drop(columns=["seconds"]), once.drop(columns=["seconds"]))
     with pytest.raises(
         UserError, match=r"checkpoints up to step 4, and this training starts anew.*\n?.*resume_from_check"
     ):
-        trained(tmp_path, watch(tmp_path), adapter=True)
+        trained(tmp_path, watch(tmp_path), **adapter.settings)
 
 
-def test_a_trainer_that_resumes_on_other_weights_than_it_saved_is_refused(full: Path, tmp_path: Path) -> None:
-    shutil.copytree(full, tmp_path, dirs_exist_ok=True)
+def test_a_trainer_that_resumes_on_other_weights_than_it_saved_is_refused(full: Watched, tmp_path: Path) -> None:
+    shutil.copytree(full.folder, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "saves/checkpoint-4")
     # transformers 5.23 loads none of the tensors of a family whose files have other names than its model.
     with pytest.raises(UserError, match=r"goes on from step 2, but .* are not those of step 2.*from_pretrained"):
         trained(tmp_path, watch(tmp_path), resume=True)
     trained(tmp_path, watch(tmp_path, model=MODEL), path=tmp_path / "saves/checkpoint-2", resume=True)
-    once, again = (pd.read_csv(one / "outputs/run/scores.csv")["value"] for one in (full, tmp_path))
+    once, again = (pd.read_csv(one / "outputs/run/scores.csv")["value"] for one in (full.folder, tmp_path))
     assert again.tolist() == once.tolist()
 
 
-def test_a_training_that_was_not_begun_with_the_callback_cannot_go_on_with_it(full: Path, tmp_path: Path) -> None:
-    shutil.copytree(full / "saves", tmp_path / "saves")
+def test_a_training_that_was_not_begun_with_the_callback_cannot_go_on_with_it(full: Watched, tmp_path: Path) -> None:
+    shutil.copytree(full.folder / "saves", tmp_path / "saves")
     shutil.rmtree(tmp_path / "saves/checkpoint-4")
     with pytest.raises(UserError, match=r"holds no run, and this training goes on from step 2.*forgetbench import"):
         trained(tmp_path, watch(tmp_path), resume=True)
@@ -290,44 +330,121 @@ def test_a_model_that_is_not_its_base_is_refused(change: Callable[[Any], None], 
     assert not (tmp_path / "outputs/run").exists()
 
 
-@pytest.mark.parametrize("flag", ["DEEPSPEED", "FSDP"])
-def test_ways_of_sharing_a_model_that_were_not_run_are_refused_by_name(
-    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed.*Use FSDP2 or DDP.*forgetbench import"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP1.*fsdp_version: 2.*or DDP.*forgetbench import"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, ""),
+    ],
+)
+def test_ways_of_sharing_a_model_that_cannot_be_looked_at_are_refused_by_name(
+    settings: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
     callback = watch(tmp_path)
-    monkeypatch.setenv(f"ACCELERATE_USE_{flag}", "true")
-    with pytest.raises(UserError, match=rf"(?i){flag}.*Use DDP.*forgetbench import"):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=said) if said else nullcontext():
         callback.on_init_end(arguments, TrainerState(), TrainerControl())
 
 
-def test_the_package_gives_the_callback_without_loading_it_at_once() -> None:
-    code = "import forgetbench, sys; assert 'torch' not in sys.modules; forgetbench.ForgettingCallback"
-    code += "; sys.exit('hydra' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_trainers_own_key_says_which_fsdp_it_is(version: int, tmp_path: Path) -> None:
+    arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    arguments.fsdp, arguments.fsdp_config = True, {"version": version}
+    with pytest.raises(UserError, match="FSDP1") if version == 1 else nullcontext():
+        watch(tmp_path).on_init_end(arguments, TrainerState(), TrainerControl())
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A group of one process, whose slices are all of a tensor."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_sliced_model_is_read_in_full_width_and_by_the_names_of_its_base(adapter: bool) -> None:
+    loaded = load_model(ModelConfig(path=MODEL))
+    base, model = base_of(loaded), loaded.model
+    if adapter:
+        model = get_peft_model(model, LoraConfig(target_modules=r".*\.(q_proj|fc1)", init_lora_weights=False))
+    names = trained_names(model, base.fingerprints)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 1e-3  # so that bf16 would show
+    before = changed_weights(model, base, names)
+    for name, module in list(model.named_modules()):
+        if name.endswith(("layers.1", "layers.2")):
+            model.set_submodule(name, fully_shard(checkpoint_wrapper(module), mp_policy=HALF))
+    fully_shard(model, mp_policy=HALF)
+    with torch.no_grad():
+        model(input_ids=torch.ones(1, 4, dtype=torch.long))  # leaves what is outside the layers whole, in bf16
+    assert is_sliced(model)
+    after = changed_weights(model, base, names)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert any(name.startswith("model.language_model.layers.1.") for name in after)
+    assert changed_weights(model, base, names, keeps=False) == {}
 
 
 @SLOW
-def test_two_processes_score_together_and_stop_together(tmp_path: Path) -> None:
+def test_the_callback_comes_without_hydra() -> None:
+    code = "import forgetbench, sys; forgetbench.ForgettingCallback; sys.exit('hydra' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes left, which assert that FSDP2 trains to the same bits with and without the callback."""
+    folder = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29741", "-m"]
     done = subprocess.run(
-        [*command, "tests.support.watched", str(tmp_path)],
+        [*command, "tests.support.watched", str(folder)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    ends = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return folder
+
+
+@SLOW
+@pytest.mark.parametrize("sharing", ["ddp", "fsdp"])
+def test_two_processes_score_together_and_stop_together(sharing: str, two: Path) -> None:
+    ends = [json.loads((two / f"rank{rank}.json").read_text())[sharing] for rank in range(2)]
     assert ends[0] == ends[1]
-    assert 0 < ends[0]["step"] < 6
-    assert pd.read_csv(tmp_path / "outputs/run/guard.csv")["decision"].iloc[-1] == "stop"
+    assert 0 < ends[0] < 6
+    assert pd.read_csv(two / sharing / "outputs/run/guard.csv")["decision"].iloc[-1] == "stop"
+
+
+@SLOW
+def test_slices_train_to_the_weights_of_whole_models(two: Path) -> None:
+    sliced, whole_ = (list_checkpoints(two / name / "outputs/run")[1].delta() for name in ("fsdp", "ddp"))
+    assert sliced.keys() == whole_.keys()
+    assert all(torch.allclose(sliced[name], value, rtol=0, atol=1e-5) for name, value in whole_.items())
+
+
+@SLOW
+def test_a_sliced_training_that_is_resumed_ends_on_the_same_weights(two: Path) -> None:
+    once, again = (list_checkpoints(two / name / "outputs/run") for name in ("full", "resumed"))
+    assert [(one.step, one.digest) for one in again] == [(one.step, one.digest) for one in once]
+
+
+@SLOW
+@pytest.mark.parametrize("training", ["fsdp", "full", "adapter"])
+def test_the_answers_beside_a_sliced_model_are_those_of_its_checkpoints(training: str, two: Path) -> None:
+    scored_again(two / training)
 
 
 def test_the_example_leaves_a_run_with_every_quadrant(tmp_path: Path) -> None:
-    run_example(str(tmp_path), steps=2, items=16, save_steps=2, use_cpu=True, dataloader_pin_memory=False)
+    run_example(str(tmp_path), steps=1, items=16, use_cpu=True, dataloader_pin_memory=False)
     rows = pd.read_csv(tmp_path / "outputs/garments/matrix.csv")
-    assert all(steps == [0, 2] for steps in rows.groupby("quadrant")["step"].apply(list))
+    assert all(steps == [0, 1] for steps in rows.groupby("quadrant")["step"].apply(list))
     assert rows["quadrant"].nunique() == len(MATRIX)
 
 
