@@ -26,7 +26,7 @@ from forgetbench.runs.stored import StoredRun
 from forgetbench.statistics.seeds import SeedEstimate, over_seeds
 from forgetbench.tables.cell_view import aligned
 from forgetbench.tables.metrics import item_scores
-from tools.searched import Floats
+from tools.searched import Floats, points_text
 
 OUT = Path(__file__).resolve().parents[1] / "docs/results/mdgd.md"
 SEEDS = (0, 1, 2)
@@ -297,7 +297,7 @@ def _section(training: Training, points: Sequence[Answers]) -> str:
             f"{np.mean([point.drift for point in group]):.0f}",
             f"{np.mean([point.rank for point in group]):.2f}",
             f"{100 * np.mean([match.others for _, match in pairs]):+.1f}" if complete else "",
-            _interval(kept_more(pairs)) if complete else "",
+            points_text(kept_more(pairs)) if complete else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([f"## {training.heading}", "", *lines])
@@ -306,13 +306,6 @@ def _section(training: Training, points: Sequence[Answers]) -> str:
 def _target(training: Training, points: Sequence[Answers]) -> str:
     mean = np.mean([point.target for point in points])
     return f"{mean:.2f}" if training.decoding == "greedy" else f"{100 * mean:.1f}"
-
-
-def _interval(estimate: SeedEstimate) -> str:
-    assert estimate.value is not None
-    if estimate.ci_low is None or estimate.ci_high is None:
-        return f"{100 * estimate.value:+.1f}"
-    return f"{100 * estimate.value:+.1f} ({100 * estimate.ci_low:+.1f} to {100 * estimate.ci_high:+.1f})"
 
 
 def _draw(loaded: Mapping[str, Sequence[Answers]], path: Path) -> None:

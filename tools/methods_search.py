@@ -16,7 +16,7 @@ import numpy as np
 from forgetbench.commands.search.study import FILE, Point, read_study
 from forgetbench.statistics.seeds import SeedEstimate, over_seeds
 from forgetbench.statistics.significance import holm, t_test_p
-from tools.searched import Floats, Measured, measured, quadrants_of, scoring_config, sets_of
+from tools.searched import Floats, Measured, measured, points_text, quadrants_of, scoring_config, sets_of
 
 OUT = Path(__file__).resolve().parents[1] / "docs/results/methods_search.md"
 SEEDS = (0, 1, 2)
@@ -233,7 +233,7 @@ def _section(
         if label == PLAIN:
             cells += [""] * 6
         else:
-            cells += [_interval(differences[label][name]) for name in names]
+            cells += [points_text(differences[label][name]) for name in names]
             cells += [_p(p_values[name][label]) for name in names]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     base = chosen[PLAIN][0].test.target_base
@@ -269,13 +269,6 @@ def _over_replicates(points: Sequence[Measured], kind: str) -> str:
     values = 100 * np.array([getattr(point.test, kind).value for point in points])
     sign = "" if kind == "target" else "+"
     return f"{values.mean():{sign}.1f} ± {values.std(ddof=1):.1f}"
-
-
-def _interval(estimate: SeedEstimate) -> str:
-    assert estimate.value is not None
-    if estimate.ci_low is None or estimate.ci_high is None:
-        return f"{100 * estimate.value:+.1f}"
-    return f"{100 * estimate.value:+.1f} ({100 * estimate.ci_low:+.1f} to {100 * estimate.ci_high:+.1f})"
 
 
 def _p(value: float | None) -> str:

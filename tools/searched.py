@@ -19,6 +19,7 @@ from forgetbench.commands.search.objectives import Objectives, ObjectiveSets, pa
 from forgetbench.commands.search.study import Point
 from forgetbench.config import Retention, SweepConfig
 from forgetbench.runs.run import read_run
+from forgetbench.statistics.seeds import SeedEstimate
 from forgetbench.tables.metrics import item_scores
 
 Floats = NDArray[np.float64]
@@ -92,3 +93,11 @@ def quadrants_of(folder: Path, config: SweepConfig, sets: ObjectiveSets) -> dict
         if name in sets.others:
             quadrants.setdefault(view.context.placement.quadrant, []).append(name)
     return quadrants
+
+
+def points_text(estimate: SeedEstimate) -> str:
+    """A difference in points and, where there is one, its interval."""
+    assert estimate.value is not None
+    if estimate.ci_low is None or estimate.ci_high is None:
+        return f"{100 * estimate.value:+.1f}"
+    return f"{100 * estimate.value:+.1f} ({100 * estimate.ci_low:+.1f} to {100 * estimate.ci_high:+.1f})"
