@@ -178,13 +178,13 @@ class OperationContext:
         else:
             llamafactory.export_datasets(NAMES, self.n_items, self.scratch / "conversations")
             slow[f"LLaMA-Factory, batch 16, one checkpoint times {CHECKPOINTS}"] = lambda: self.factory(cli)
-        found: dict[str, list[Cost]] = {name: [] for name in (*ways, *many, *slow)}
+        costs: dict[str, list[Cost]] = {name: [] for name in (*ways, *many, *slow)}
         for number in range(self.rounds):
             for name, way in (ways | many).items():
-                found[name].append(way())
+                costs[name].append(way())
             for name, way in ({} if number else slow).items():
                 try:
-                    found[name].append(way())
+                    costs[name].append(way())
                 except FailedError as error:
                     self.failures.append(f"{name} failed, and is left out. {error}")
         return [
@@ -195,7 +195,7 @@ class OperationContext:
                 max(peak for _, _, peak in rounds),
                 (MANY if name in many else CHECKPOINTS) * len(NAMES) * self.n_items,
             )
-            for name, rounds in found.items()
+            for name, rounds in costs.items()
             if rounds
         ]
 
@@ -214,8 +214,8 @@ class OperationContext:
         """A process per checkpoint."""
         return _total(
             [
-                self.run([sys.executable, str(NAIVE), str(one), *map(str, self.items)], ENVIRONMENT)
-                for one in self.folders
+                self.run([sys.executable, str(NAIVE), str(folder), *map(str, self.items)], ENVIRONMENT)
+                for folder in self.folders
             ]
         )
 
@@ -258,7 +258,7 @@ def _total(rounds: Sequence[Cost]) -> Cost:
 
 def table(measured: Sequence[Measured]) -> tuple[list[str], dict[str, float]]:
     """A Markdown table of whole processes, and the ratios that have a target."""
-    by_name = {one.name: one for one in measured}
+    by_name = {row.name: row for row in measured}
     ours = by_name["forgetbench, greedy"]
     lines = [
         f"Whole processes, {CHECKPOINTS} checkpoints unless said otherwise, one thread:",
@@ -266,11 +266,11 @@ def table(measured: Sequence[Measured]) -> tuple[list[str], dict[str, float]]:
         "| way | seconds | CPU seconds | items/s | peak MiB | time an item, of ours (greedy) |",
         "|---|---|---|---|---|---|",
     ]
-    for one in measured:
-        relative = one.seconds / one.items / (ours.seconds / ours.items)
-        cpu = f"{statistics.median(one.cpu):.1f}"
-        cells = (one.span, cpu, f"{one.items / one.seconds:.0f}", f"{one.peak_mb:.0f}", f"{relative:.2f}")
-        lines.append(f"| {one.name} | {' | '.join(cells)} |")
+    for row in measured:
+        relative = row.seconds / row.items / (ours.seconds / ours.items)
+        cpu = f"{statistics.median(row.cpu):.1f}"
+        cells = (row.span, cpu, f"{row.items / row.seconds:.0f}", f"{row.peak_mb:.0f}", f"{relative:.2f}")
+        lines.append(f"| {row.name} | {' | '.join(cells)} |")
     many, bare = by_name[f"forgetbench, greedy, {MANY} checkpoints"], by_name["bare forward passes, fp32"]
     more = (by_name[f"bare forward passes, fp32, {MANY} times"].seconds - bare.seconds) / (MANY - CHECKPOINTS)
     ratios = {
@@ -286,9 +286,9 @@ def table(measured: Sequence[Measured]) -> tuple[list[str], dict[str, float]]:
         ratios[f"lmms-eval llava_hf/ours at {MANY} checkpoints"] = twenty
     if generic := by_name.get("lmms-eval, generic, batch 16, patched"):
         ratios["lmms-eval generic/ours"] = generic.seconds / ours.seconds
-    for one in measured:
-        if one.name.startswith("LLaMA-Factory"):
-            ratios["LLaMA-Factory/ours"] = one.seconds / ours.seconds
+    for row in measured:
+        if row.name.startswith("LLaMA-Factory"):
+            ratios["LLaMA-Factory/ours"] = row.seconds / ours.seconds
     ratios["bare process/ours fp32"] = bare.seconds / ours.seconds
     ratios["seconds of a finished matrix"] = by_name["forgetbench, again, all cells there"].seconds
     return [*lines, ""], ratios

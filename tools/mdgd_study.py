@@ -1,7 +1,7 @@
 r"""Is there a setting in which MDGD keeps more than plain fine-tuning at equal target score? A page from finished runs.
 
 python -m tools.mdgd_study --commands | xargs -d '\n' -P 2 -I{} sh -c '{}'    # about two hours on two cores
-python -m tools.mdgd_study --cosines > cosines.csv                            # how the two gradients lie to each other
+python -m tools.mdgd_study --cosines cosines.csv                              # how the two gradients lie to each other
 python -m tools.mdgd_study outputs cosines.csv                                # writes docs/results/mdgd.md and .svg
 """
 
@@ -128,13 +128,12 @@ def _folder(name: str, label: str, seed: int) -> str:
     return f"mdgd-{name}-{words}-{seed}"
 
 
-def print_cosines() -> None:
-    """Train as MDGD does by default, and print at every tenth step how task and drift gradient lie to each other."""
+def write_cosines(path: Path) -> None:
+    """Train as MDGD does by default, and write at every tenth step how task and drift gradient lie to each other."""
     from forgetbench.cli import app
     from forgetbench.methods import mdgd
 
-    writer = csv.writer(sys.stdout)
-    writer.writerow(["training", "step", "task_norm", "drift_norm", "cosine"])
+    rows: list[Sequence[object]] = [["training", "step", "task_norm", "drift_norm", "cosine"]]
     project = mdgd.project
     for name, training in TRAININGS.items():
         steps = 0
@@ -146,13 +145,15 @@ def print_cosines() -> None:
                 lengths = [math.sqrt(sum(_dot(tensor, tensor) for tensor in side.values())) for side in (task, drift)]
                 along = sum(_dot(task[key], drift[key]) for key in task.keys() & drift.keys())
                 cosine = along / math.prod(lengths) if all(lengths) else math.nan
-                writer.writerow([name, steps, *(f"{length:.4g}" for length in lengths), f"{cosine:.5f}"])
+                rows.append([name, steps, *(f"{length:.4g}" for length in lengths), f"{cosine:.5f}"])
             project(task, drift, *settings)
 
         with tempfile.TemporaryDirectory() as folder, patch.object(mdgd, "project", measured):
             words = ["finetune", *_SHARED.split(), *training.overrides.split(), "method=mdgd", f"outputs={folder}"]
             words = [word for word in words if not word.startswith("matrix")]
             app([*words, f"recipe.lr={training.rate}", "recipe.steps=120", "name=run"], standalone_mode=False)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
 
 
 def _dot(a: Any, b: Any) -> float:
@@ -164,7 +165,7 @@ def main() -> None:
     if "--commands" in sys.argv:
         print("\n".join(commands()))
     elif "--cosines" in sys.argv:
-        print_cosines()
+        write_cosines(Path(sys.argv[2]))
     else:
         write_page(Path(sys.argv[1]), pd.read_csv(sys.argv[2]))
 

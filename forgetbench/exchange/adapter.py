@@ -117,15 +117,15 @@ def _method(run: Run, checkpoint: Checkpoint, delta: Mapping[str, Tensor]) -> Lo
 
 def _joined(delta: Mapping[str, Tensor], adapters: list[str]) -> dict[str, Tensor]:
     """A checkpoint's tensors with those of several adapters joined along the rank, under one adapter's name."""
-    found: dict[str, list[Tensor]] = {}
+    parts_by_name: dict[str, list[Tensor]] = {}
     # By adapter first: A and B of a layer must be joined in the same order.
     for adapter in [None, *adapters]:
         for name, value in delta.items():
             match = _ADDED.fullmatch(name)
             if (match and match["adapter"]) == adapter:
                 key = f"{match['layer']}.lora_{match['kind']}.{_NAME}.weight" if match else name
-                found.setdefault(key, []).append(value)
-    return {name: torch.cat(parts, dim=int(".lora_B." in name)) for name, parts in found.items()}
+                parts_by_name.setdefault(key, []).append(value)
+    return {name: torch.cat(parts, dim=int(".lora_B." in name)) for name, parts in parts_by_name.items()}
 
 
 def _modules(model: Any, names: list[str]) -> list[str]:
@@ -139,8 +139,10 @@ def _modules(model: Any, names: list[str]) -> list[str]:
     holders = sorted({name.rpartition(".")[0] for name in names})
     for holder in holders:
         module = model.get_submodule(holder)
-        own = {f"{holder}.{name}" for name, _ in module.named_parameters()}
-        is_tied = any(model.get_parameter(one) is model.get_parameter(other) for one in own for other in tied)
+        held = {f"{holder}.{name}" for name, _ in module.named_parameters()}
+        is_tied = any(
+            model.get_parameter(parameter) is model.get_parameter(other) for parameter in held for other in tied
+        )
         if not holder or list(module.children()) or is_tied:
             raise UserError(
                 f"'{holder}' trained in full beside the adapters, and peft cannot keep it apart from the rest of the "

@@ -49,7 +49,7 @@ def read_settings(folder: Path) -> AdapterSettings:
     kind = content.get("peft_type")
     if not isinstance(kind, str):
         raise UserError(f"{path} says no peft_type, so what its tensors are is not known; copy it again.")
-    schema: Any = {one.value: schema for one, schema in PEFT_TYPE_TO_CONFIG_MAPPING.items()}.get(kind)
+    schema: Any = {kind_of_peft.value: schema for kind_of_peft, schema in PEFT_TYPE_TO_CONFIG_MAPPING.items()}.get(kind)
     if schema is None:
         raise UserError(f"{path}: peft {peft.__version__} knows no adapter of peft_type={kind}; a later one may.")
     if lacking := [key for key in _DECISIVE.get(str(kind), ()) if content.get(key) is None]:

@@ -62,7 +62,7 @@ class ForgettingCallback(TrainerCallback):
         Raises:
             UserError: a dataset or a number does not fit.
         """
-        if precision not in (None, *(one.value for one in Precision)):
+        if precision not in (None, *(choice.value for choice in Precision)):
             raise UserError(f"{NAME}(precision={precision!r}): give 'fp32' or 'bf16', or leave it out.")
         self._wish = Wish(
             target=target,
@@ -72,7 +72,7 @@ class ForgettingCallback(TrainerCallback):
             every=every,
             name=name,
             outputs=os.fspath(outputs),
-            manifests=[os.fspath(one) for one in manifests],
+            manifests=[os.fspath(folder) for folder in manifests],
             model=model,
             precision=Precision(precision) if precision else None,
             batch_size=batch_size,
@@ -126,8 +126,8 @@ class ForgettingCallback(TrainerCallback):
         if self._run is None or not state.is_world_process_zero:
             return
         folder = self._run.folder
-        if found := ending_of(folder):
-            say(ending_line(str(folder), found))
+        if ended := ending_of(folder):
+            say(ending_line(str(folder), ended))
         say(f"{folder}: scoring took {self._run.seconds:.1f} s; `forgetbench report {folder}` makes the page.")
 
     def _look(

@@ -95,17 +95,19 @@ def read_layout(folder: Path) -> ExternalRun:
         raise UserError(f"{folder} is not a folder; name one that a trainer wrote its checkpoints to.")
     named = [(path, _CHECKPOINT.fullmatch(path.name)) for path in folder.iterdir() if path.is_dir()]
     inside = sorted((int(match[1]), path) for path, match in named if match)
-    found = [ExternalCheckpoint(step, path, kind == _ADAPTER) for step, path in inside if (kind := _weights(path))]
+    checkpoints = [
+        ExternalCheckpoint(step, path, kind == _ADAPTER) for step, path in inside if (kind := _weights(path))
+    ]
     if kind := _weights(folder):
-        found.append(ExternalCheckpoint(_top_step(folder, found), folder, kind == _ADAPTER))
-    if not found:
+        checkpoints.append(ExternalCheckpoint(_top_step(folder, checkpoints), folder, kind == _ADAPTER))
+    if not checkpoints:
         raise UserError(
             f"{folder} holds no checkpoint: no {' or '.join((*_FULL, _ADAPTER))} in it or in checkpoint-<step>/."
         )
-    last = found[-1].path
+    last = checkpoints[-1].path
     log = _log(folder if _state(folder) else last)
     card = folder if _settings(folder) else last
-    return ExternalRun(found, log, _settings(card), card / _CARD)
+    return ExternalRun(checkpoints, log, _settings(card), card / _CARD)
 
 
 def write_log(rows: Sequence[Mapping[str, Any]], parts: str, path: Path) -> None:
@@ -186,8 +188,8 @@ def _log(folder: Path) -> list[dict[str, Any]]:
     rows = _state(folder).get("log_history", [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{folder / _STATE}: log_history is no list of rows; {AGAIN}, or delete the file.")
-    found = [row for row in rows if "loss" in row and "step" in row]
-    for row in found:
+    loss_rows = [row for row in rows if "loss" in row and "step" in row]
+    for row in loss_rows:
         kinds: dict[str, Any] = {"step": int, **dict.fromkeys(_NUMBERS, (int, float))}
         wrong = [key for key, kind in kinds.items() if row.get(key) is not None and not isinstance(row[key], kind)]
         if wrong or row["step"] is None:
@@ -196,7 +198,7 @@ def _log(folder: Path) -> list[dict[str, Any]]:
                 f"{folder / _STATE}: {key} is {row[key]!r:.60} in a row of log_history, and a number is expected; "
                 f"{AGAIN}, or delete the file."
             )
-    return found
+    return loss_rows
 
 
 def _settings(folder: Path) -> dict[str, str]:

@@ -63,9 +63,9 @@ class Wish:
         catalogue.load(self.target)
         if not self.matrix or isinstance(self.matrix, str):
             raise UserError(f"{NAME}(matrix={self.matrix!r}): give a list of datasets, such as ['digits_naming'].")
-        for one in self.matrix:
-            if not catalogue.load(one).eval_split:
-                raise UserError(f"{NAME}(matrix=...): '{one}' has no evaluation split; leave it out.")
+        for dataset in self.matrix:
+            if not catalogue.load(dataset).eval_split:
+                raise UserError(f"{NAME}(matrix=...): '{dataset}' has no evaluation split; leave it out.")
         if self.items < len(self.matrix):
             raise UserError(f"{NAME}(items={self.items}) for {len(self.matrix)} datasets; give at least one for each.")
         if self.every is not None and self.every < 1:
@@ -81,9 +81,9 @@ class Wish:
     def guarded(self, catalogue: Catalogue) -> list[str]:
         """The datasets that the budget is for."""
         target = catalogue.load(self.target)
-        found = [catalogue.load(name) for name in self.matrix]
-        outside = [one for one in found if place(target, one).quadrant not in ("", QUADRANTS[0])]
-        return [one.name for one in outside if one.metric.is_fraction]
+        manifests = [catalogue.load(name) for name in self.matrix]
+        outside = [manifest for manifest in manifests if place(target, manifest).quadrant not in ("", QUADRANTS[0])]
+        return [manifest.name for manifest in outside if manifest.metric.is_fraction]
 
 
 def planned_looks(args: TrainingArguments, state: TrainerState, every: int | None) -> int | None:
@@ -112,7 +112,7 @@ def model_config_of(inner: Any, given: str | Mapping[str, Any] | None) -> ModelC
             f"{NAME}: the model does not say which folder or Hub id it was loaded from, and later scoring starts from "
             f"there. Save it with its processor (save_pretrained) and name the folder: {NAME}(model='folder')."
         )
-    if held := {str(one.dtype) for one in inner.parameters()} - _WIDTHS:
+    if held := {str(parameter.dtype) for parameter in inner.parameters()} - _WIDTHS:
         widths = ", ".join(sorted(held))
         raise UserError(f"{NAME}: weights are held in {widths}; load the model in float32 or bfloat16.")
     dtype = Dtype.bf16 if is_narrow(inner) else Dtype.fp32
@@ -163,7 +163,7 @@ def config_of(
         manifests=list(wish.manifests),
         model=model_config,
         data=DataConfig(stages=[StageConfig(set=wish.target)]),
-        recipe=RecipeConfig(parts=[one.part for one in audit.parts if one.trainable], **known),
+        recipe=RecipeConfig(parts=[count.part for count in audit.parts if count.trainable], **known),
         method=Method(name=_method(model)),
         guard=GuardConfig(
             max_loss=wish.budget,
@@ -178,11 +178,11 @@ def config_of(
 
 def _method(model: Any) -> str:
     """What tables call the way of training: the kind of adapter, or plain."""
-    found = next(iter(getattr(model, "peft_config", {}).values()), None)
-    if found is None:
+    adapter = next(iter(getattr(model, "peft_config", {}).values()), None)
+    if adapter is None:
         return "plain"
-    kind = str(getattr(found.peft_type, "value", found.peft_type)).lower()
-    return "dora" if getattr(found, "use_dora", False) else kind
+    kind = str(getattr(adapter.peft_type, "value", adapter.peft_type)).lower()
+    return "dora" if getattr(adapter, "use_dora", False) else kind
 
 
 def audit_of(model: Any) -> TrainableAudit:

@@ -39,7 +39,7 @@ class WholeCopy:
     def asked(self) -> Iterator[LoadedModel]:
         """The copy on its base weights, to be put on any device and at any checkpoint."""
         model = self.loaded.model
-        held = [(one, one.data) for one in model.parameters()]
+        held = [(parameter, parameter.data) for parameter in model.parameters()]
         with same_random_numbers():
             try:
                 yield self.loaded

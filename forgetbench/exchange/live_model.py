@@ -61,14 +61,14 @@ def inner_model(model: Any) -> Any:
     """
     model = _inside(model)
     if hasattr(model, "peft_config"):
-        if any(one.is_prompt_learning for one in model.peft_config.values()):
+        if any(adapter.is_prompt_learning for adapter in model.peft_config.values()):
             raise UserError(
                 "ForgettingCallback: the adapter changes the prompt and not the weights, so no checkpoint can hold "
                 "what it is. Train LoRA or another adapter that can be merged."
             )
         if hasattr(model, "get_base_model"):
             model = model.get_base_model()
-    if any(is_packed(one) for one in model.parameters()):
+    if any(is_packed(parameter) for parameter in model.parameters()):
         raise UserError(
             "ForgettingCallback: the model's weights are packed (4 or 8 bits), so they cannot be held against those of "
             "the base. Load it in bf16."
@@ -78,15 +78,15 @@ def inner_model(model: Any) -> Any:
 
 def is_sliced(model: Any) -> bool:
     """Whether each process holds slices of the model's tensors (FSDP2)."""
-    return any(isinstance(one, FSDPModule) for one in model.modules()) or any(
-        isinstance(one, DTensor) for one in model.parameters()
+    return any(isinstance(module, FSDPModule) for module in model.modules()) or any(
+        isinstance(parameter, DTensor) for parameter in model.parameters()
     )
 
 
 def plain_name(name: str) -> str:
     """A parameter's or module's name without what is around modules."""
-    for one in _AROUND:
-        name = name.replace(f"{one}.", "")
+    for wrapper in _AROUND:
+        name = name.replace(f"{wrapper}.", "")
     return name
 
 
@@ -97,7 +97,7 @@ def trained_names(model: Any, names: Collection[str]) -> frozenset[str]:
         model: as it is trained.
         names: of the base's parameters.
     """
-    free = {name for name, one in _own(inner_model(model), "") if one.requires_grad}
+    free = {name for name, parameter in _base_parameters(inner_model(model), "") if parameter.requires_grad}
     return frozenset((free | {name for name, _ in _adapted(inner_model(model))}) & set(names))
 
 
@@ -108,9 +108,13 @@ def check_base(model: Any, base: Base, path: str) -> None:
         UserError: names a tensor.
     """
     _slice_again(model)
-    live = {name: one for name, one in _own(inner_model(model), "") if name in base.fingerprints}
+    live = {
+        name: parameter for name, parameter in _base_parameters(inner_model(model), "") if name in base.fingerprints
+    }
     wrong = sorted(base.fingerprints.keys() - live.keys()) or [
-        name for name, one in live.items() if fingerprint(whole(one.detach()).float()) != base.fingerprints[name]
+        name
+        for name, parameter in live.items()
+        if fingerprint(whole(parameter.detach()).float()) != base.fingerprints[name]
     ]
     if wrong:
         raise UserError(
@@ -140,9 +144,11 @@ def changed_weights(model: Any, base: Base, names: Collection[str], keeps: bool 
             f"ForgettingCallback: the adapter trains {unknown[0]}, which the base has no tensor of its own for (head "
             "and embeddings are one). Leave lm_head and embed_tokens out of the adapter's modules."
         )
-    own = ((name, value) for name, value in _own(inner, "") if name in names and name not in adapted)
+    untouched = ((name, value) for name, value in _base_parameters(inner, "") if name in names and name not in adapted)
     changed = {}
-    for name, value in chain(own, _adapted(inner, merge=True)):  # one after the other: a GPU may not hold them all
+    for name, value in chain(
+        untouched, _adapted(inner, merge=True)
+    ):  # one after the other: a GPU may not hold them all
         gathered = whole(value.detach())
         if keeps and fingerprint(gathered := gathered.float().cpu()) != base.fingerprints[name]:
             changed[name] = gathered
@@ -158,18 +164,18 @@ def _slice_again(model: Any) -> None:
 
 def _inside(module: Any) -> Any:
     """A module without what activation checkpointing and compilation put around it."""
-    while name := next((one for one in _AROUND if one in module._modules), None):
+    while name := next((wrapper for wrapper in _AROUND if wrapper in module._modules), None):
         module = module._modules[name]
     return module
 
 
-def _own(module: Any, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
+def _base_parameters(module: Any, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
     """Parameters of the model without its adapters, by the names that they have in the base."""
     module = _unwrapped(module)
     for name, parameter in module.named_parameters(recurse=False):
         yield f"{prefix}{name}", parameter
     for name, child in module.named_children():
-        yield from _own(child, f"{prefix}{name}.")
+        yield from _base_parameters(child, f"{prefix}{name}.")
 
 
 def _unwrapped(module: Any) -> Any:
@@ -189,7 +195,7 @@ def _adapted(model: Any, merge: bool = False) -> Iterator[tuple[str, Tensor]]:
             values = dict(module.modules_to_save[module.active_adapters[0]].named_parameters())
         else:
             continue
-        yield from ((f"{plain_name(name)}.{own}", value) for own, value in values.items())
+        yield from ((f"{plain_name(name)}.{suffix}", value) for suffix, value in values.items())
 
 
 def _is_adapter(module: nn.Module) -> bool:
@@ -207,11 +213,13 @@ def _merged(layer: Any) -> dict[str, Tensor]:
     merged_before = list(layer.merged_adapters)
     try:
         for module, parameters in owners:
-            for name, one in parameters.items():
-                if one is not None:
-                    module._parameters[name] = nn.Parameter(whole(one.detach()).float().clone(), requires_grad=False)
+            for name, parameter in parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = nn.Parameter(
+                        whole(parameter.detach()).float().clone(), requires_grad=False
+                    )
         layer.merge()
-        return {name: one.data for name, one in layer.get_base_layer().named_parameters()}
+        return {name: parameter.data for name, parameter in layer.get_base_layer().named_parameters()}
     finally:
         for module, parameters in owners:
             module._parameters.update(parameters)
@@ -245,8 +253,8 @@ def asked(model: Any, base: Base, with_adapters: bool = True) -> Iterator[Any]:
 def _same_modules(model: nn.Module) -> Iterator[None]:
     modules = list(dict.fromkeys(model.modules()))
     kept = [(module, dict(vars(module)), _copies(module)) for module in modules]
-    free = [(one, one.requires_grad) for one in model.parameters()]
-    buffers = [(one, one.clone()) for one in model.buffers()]
+    free = [(tensor, tensor.requires_grad) for tensor in model.parameters()]
+    buffers = [(tensor, tensor.clone()) for tensor in model.buffers()]
     try:
         yield
     finally:
@@ -265,19 +273,19 @@ def _same_modules(model: nn.Module) -> Iterator[None]:
 
 def _copies(module: nn.Module) -> dict[str, Any]:
     """A module's own registers: buffers, hooks, children."""
-    return {name: one.copy() for name, one in vars(module).items() if isinstance(one, dict)}
+    return {name: register.copy() for name, register in vars(module).items() if isinstance(register, dict)}
 
 
 @contextmanager
 def same_random_numbers() -> Iterator[None]:
     """Leave every generator of random numbers as it was."""
-    python, numpy, own = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    python, numpy, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     others = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-        torch.set_rng_state(own)
+        torch.set_rng_state(torch_state)
         if others:
             torch.cuda.set_rng_state_all(others)

@@ -110,13 +110,17 @@ class LiveRun:
     @property
     def steps(self) -> list[int]:
         """The steps that were looked at, in the main process."""
-        return [one.step for one in list_checkpoints(self.folder) if one.path and not one.variant]
+        return [
+            checkpoint.step
+            for checkpoint in list_checkpoints(self.folder)
+            if checkpoint.path and not checkpoint.variant
+        ]
 
     @property
     def was_stopped(self) -> bool:
         """Whether the budget ended this run before."""
-        found = self._by_main(lambda: ending_of(self.folder)) if self._budget else None
-        return bool(found and found.is_stopped)
+        ended = self._by_main(lambda: ending_of(self.folder)) if self._budget else None
+        return bool(ended and ended.is_stopped)
 
     def has_room(self, is_last: bool) -> bool:
         """Whether a budget has a look left here: of the planned ones, one is for the end."""
@@ -153,18 +157,18 @@ class LiveRun:
             make: makes it.
             together: whether the others make it, too, as slices are gathered.
         """
-        found: Any = None
+        made: Any = None
         error = ""
         if self._group.is_main or together:
             try:
-                found = make()
+                made = make()
             except UserError as refused:
                 error = str(refused)
         errors = self._group.gather([error])
-        found = self._group.broadcast(found)
+        made = self._group.broadcast(made)
         if error := next(filter(None, errors), ""):
             raise UserError(error)
-        return found  # type: ignore[no-any-return]
+        return made  # type: ignore[no-any-return]
 
     def _read_base(self, config: ModelConfig) -> Base:
         """What the base is known by; its weights are kept where a copy is to be asked."""
@@ -197,8 +201,12 @@ class LiveRun:
 
     def _check_resumed(self, model: Any, step: int) -> None:
         """Refuse a trainer that goes on from a step with other weights than it had there."""
-        found: list[Checkpoint] = self._by_main(lambda: list_checkpoints(self.folder))
-        if kept := [one for one in found if one.step == step and one.path and not one.variant]:
+        checkpoints: list[Checkpoint] = self._by_main(lambda: list_checkpoints(self.folder))
+        if kept := [
+            checkpoint
+            for checkpoint in checkpoints
+            if checkpoint.step == step and checkpoint.path and not checkpoint.variant
+        ]:
             self._by_main(lambda: self._check_weights(model, kept[0]), together=self._is_sliced)
 
     def _check_weights(self, model: Any, kept: Checkpoint) -> None:
@@ -226,7 +234,11 @@ class LiveRun:
 
     def _checkpoints(self, step: int) -> list[Checkpoint]:
         """The base and every checkpoint up to a step."""
-        return [one for one in list_checkpoints(self.folder) if one.step <= step and not one.variant]
+        return [
+            checkpoint
+            for checkpoint in list_checkpoints(self.folder)
+            if checkpoint.step <= step and not checkpoint.variant
+        ]
 
     def _cells(self, model: Any, checkpoints: Sequence[Checkpoint]) -> list[ScoredCell]:
         """Every checkpoint's cells; those of the last one are asked of the model now."""
@@ -277,8 +289,12 @@ class LiveRun:
         guarded = {name for members in self._groups.values() for name in members}
         by_place = {(view.context.step, view.context.dataset): view for view in reversed(views)}
         looks = [
-            Look(1, one.step, {name: (by_place[0, name], by_place[one.step, name]) for name in sorted(guarded)})
-            for one in checkpoints[1:]
+            Look(
+                1,
+                checkpoint.step,
+                {name: (by_place[0, name], by_place[checkpoint.step, name]) for name in sorted(guarded)},
+            )
+            for checkpoint in checkpoints[1:]
         ]
         rows = guard_rows(self._run.name, looks, self._groups, self._budget)
         write_csv(rows, self.folder / GUARD)
@@ -292,7 +308,7 @@ def _check_folder(folder: Path, step: int) -> None:
         UserError: says what to do instead.
     """
     is_there = (folder / FILE).is_file()
-    steps = [one.step for one in list_checkpoints(folder) if one.path] if is_there else []
+    steps = [checkpoint.step for checkpoint in list_checkpoints(folder) if checkpoint.path] if is_there else []
     if not step and steps:
         raise UserError(
             f"{folder} holds a run with checkpoints up to step {max(steps)}, and this training starts anew. Go on with "

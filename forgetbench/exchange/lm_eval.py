@@ -60,14 +60,16 @@ def lm_eval_results(scores: pd.DataFrame, step: int, settings: Mapping[str, obje
         **{key: value for key, value in settings.items() if key != "date"},
     }
     return {
-        "results": {task: {"alias": task, **_values(own)} for task, own in tasks.items()},
+        "results": {task: {"alias": task, **_values(rows_of_task)} for task, rows_of_task in tasks.items()},
         "group_subtasks": {task: [] for task in tasks},
-        "configs": {task: _task_config(task, own) for task, own in tasks.items()},
+        "configs": {task: _task_config(task, rows_of_task) for task, rows_of_task in tasks.items()},
         "versions": {},  # lm-eval's tables then say N/A
         "n-shot": dict.fromkeys(tasks, 0),
-        "higher_is_better": {task: _directions(own) for task, own in tasks.items()},
+        "higher_is_better": {task: _directions(rows_of_task) for task, rows_of_task in tasks.items()},
         # As lm-eval counts: the most items of any metric, since some leave items out.
-        "n-samples": {task: {"effective": max(row["n"] for row in own)} for task, own in tasks.items()},
+        "n-samples": {
+            task: {"effective": max(row["n"] for row in rows_of_task)} for task, rows_of_task in tasks.items()
+        },
         "config": config,
         "model_source": "forgetbench",
         "model_name": checkpoints[0],

@@ -240,8 +240,8 @@ def _rows(run: Run, checkpoint: Checkpoint) -> pd.DataFrame:
     matrix = StoredRun(run.folder).matrix
     if matrix.empty:
         return matrix
-    found: pd.DataFrame = matrix[matrix["checkpoint"] == checkpoint.name]
-    return found
+    rows: pd.DataFrame = matrix[matrix["checkpoint"] == checkpoint.name]
+    return rows
 
 
 def _licence(model: ModelConfig) -> str | None:

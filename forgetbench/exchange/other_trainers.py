@@ -71,7 +71,10 @@ def changed(loaded: LoadedModel, config: ModelConfig, seed: int, checkpoint: Ext
     base = dict(loaded.model.named_parameters())
     live = dict(tuned.named_parameters())
     if wrong := sorted(base.keys() ^ live.keys()) or [name for name in base if base[name].shape != live[name].shape]:
-        sizes = " and ".join(str(tuple(one[wrong[0]].shape)) if wrong[0] in one else "absent" for one in (base, live))
+        sizes = " and ".join(
+            str(tuple(parameters[wrong[0]].shape)) if wrong[0] in parameters else "absent"
+            for parameters in (base, live)
+        )
         raise UserError(
             f"{checkpoint.path} has other tensors than the base {config.path}, such as {wrong[0]} ({sizes}): a resized "
             "vocabulary or another architecture. Give the base that training started from (model.path=...), with the "
@@ -98,13 +101,15 @@ def _plain(config: ModelConfig) -> ModelConfig:
 
 def _full(base: Any, config: ModelConfig, path: Path) -> Any:
     """The model of a checkpoint with full weights."""
-    own = replace(_plain(config), path=str(path), revision=None, weights=Weights.pretrained, trust_remote_code=False)
+    described = replace(
+        _plain(config), path=str(path), revision=None, weights=Weights.pretrained, trust_remote_code=False
+    )
     if not (path / CONFIG).is_file():
         raise UserError(f"{path} has no {CONFIG}, so what its weights are of is not known; copy the whole folder.")
-    check_declared(own)
-    model, found = from_pretrained(
+    check_declared(described)
+    model, loading_info = from_pretrained(
         AutoModelForImageTextToText,
-        own,
+        described,
         dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,
@@ -114,8 +119,8 @@ def _full(base: Any, config: ModelConfig, path: Path) -> Any:
     kinds = base.config.model_type, model.config.model_type
     if kinds[0] != kinds[1]:
         raise UserError(f"{path} is a {kinds[1]} model, and the base {config.path} a {kinds[0]}; give its own base.")
-    sizes = [f"{key[0]} {tuple(key[1])} for {tuple(key[2])}" for key in found["mismatched_keys"]]
-    lacking = [*sizes, *sorted(found["missing_keys"]), *sorted(found["unexpected_keys"])]
+    sizes = [f"{key[0]} {tuple(key[1])} for {tuple(key[2])}" for key in loading_info["mismatched_keys"]]
+    lacking = [*sizes, *sorted(loading_info["missing_keys"]), *sorted(loading_info["unexpected_keys"])]
     if lacking:
         raise UserError(f"{path}: its weights do not fit its own config.json, such as {lacking[0]}; save it again.")
     check_finite(model, str(path))
@@ -171,9 +176,9 @@ def _check_patterns(model: nn.Module, config: Any, path: Path) -> None:
         pattern = getattr(config, key, None)
         if isinstance(pattern, str):
             with reading(f"{path / FILE}: {key}", AGAIN), limited():
-                found = re.compile(pattern)
+                compiled = re.compile(pattern)
                 for name, _ in model.named_modules():
-                    found.fullmatch(name)
+                    compiled.fullmatch(name)
 
 
 def _state_of(tuned: Any, with_embeddings: bool) -> dict[str, Tensor]:
@@ -189,8 +194,8 @@ def _fingerprints(tensors: Mapping[str, Tensor]) -> set[bytes]:
 
 def _tied(model: nn.Module) -> set[int]:
     """Ids of the parameters that two modules hold, such as those of embeddings that are the head, too."""
-    every = Counter(id(one) for _, one in model.named_parameters(remove_duplicate=False))
-    return {one for one, count in every.items() if count > 1}
+    every = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    return {identity for identity, count in every.items() if count > 1}
 
 
 def _check_untied(tuned: nn.Module, tied: Collection[int], path: Path) -> None:
@@ -204,12 +209,12 @@ def _check_untied(tuned: nn.Module, tied: Collection[int], path: Path) -> None:
 
     for name, module in tuned.named_modules():
         if isinstance(module, BaseTunerLayer):
-            own = module.get_base_layer()
+            inner = module.get_base_layer()
         elif isinstance(module, AuxiliaryTrainingWrapper):
-            own = module.original_module
+            inner = module.original_module
         else:
             continue
-        if any(id(one) in tied for one in own.parameters()):
+        if any(id(parameter) in tied for parameter in inner.parameters()):
             raise UserError(
                 f"{path}: the adapter trained {name.removeprefix('base_model.model.')}, but head and embeddings of the "
                 "base are one tied tensor, so it cannot be merged without changing both. Train without lm_head and "
@@ -230,8 +235,8 @@ def _check_tokens(loaded: LoadedModel, path: Path) -> None:
         return
     check_settings(path)
     with reading(f"{path}: its tokenizer", AGAIN):
-        own = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-    if _tokens(own) != _tokens(loaded.processor.tokenizer):
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+    if _tokens(tokenizer) != _tokens(loaded.processor.tokenizer):
         raise UserError(
             f"{path}: its tokenizer is not that of the base {loaded.name} (added tokens, another vocabulary). Give a "
             "base with the same tokenizer (model.path=...)."
@@ -240,25 +245,25 @@ def _check_tokens(loaded: LoadedModel, path: Path) -> None:
 
 def remarks(loaded: LoadedModel, config: ModelConfig, checkpoint: ExternalCheckpoint) -> list[str]:
     """What is no reason to refuse a checkpoint, but may not be meant: another base's name, another chat template."""
-    found = []
+    texts = []
     if checkpoint.is_adapter:
         settings = read_settings(checkpoint.path)
         if settings.left_out:
             left_out = ", ".join(f"{key}={value}" for key, value in sorted(settings.left_out.items()))
-            found.append(
+            texts.append(
                 f"its adapter_config.json has keys that the installed peft does not know and that are left out "
                 f"({left_out}); if they change what the adapter computes, import it with a later peft."
             )
         named = str(settings.config.base_model_name_or_path or config.path)
         if Path(named).name.lower() != Path(config.path).name.lower():
-            found.append(f"its adapter names {named} as its base, not {config.path}.")
+            texts.append(f"its adapter names {named} as its base, not {config.path}.")
     template = checkpoint.path / "chat_template.jinja"
     ours = loaded.processor.chat_template or getattr(loaded.processor.tokenizer, "chat_template", None)
     if template.is_file() and template.read_text("utf-8").strip() != str(ours).strip():
-        found.append(
+        texts.append(
             f"its chat template is not the base's, which prompts are made with; model.chat_template={template}"
         )
-    return found
+    return texts
 
 
 def _tokens(tokenizer: Any) -> dict[str, Any]:

@@ -50,20 +50,20 @@ def with_tower_levels(model: Any, names: list[str]) -> dict[str, str]:
         names: as peft writes them.
     """
     towers = [
-        ".".join(filter(None, ("base_model.model", one.base_model_prefix, one.scope_prefix)))
-        for one in _renamings(model)
-        if isinstance(one, PrefixChange)
+        ".".join(filter(None, ("base_model.model", change.base_model_prefix, change.scope_prefix)))
+        for change in _renamings(model)
+        if isinstance(change, PrefixChange)
     ]
-    found = {}
+    renamed = {}
     for name in names:
-        tower = next((one for one in towers if name.startswith(f"{one}.") and ".lora_" in name), None)
-        found[name] = f"{tower}.{_LEVEL}.{name.removeprefix(f'{tower}.')}" if tower else name
-    return found
+        tower = next((tower for tower in towers if name.startswith(f"{tower}.") and ".lora_" in name), None)
+        renamed[name] = f"{tower}.{_LEVEL}.{name.removeprefix(f'{tower}.')}" if tower else name
+    return renamed
 
 
 def _renamings(model: Any) -> Iterator[Any]:
     """What transformers renames when it loads a published file of this model."""
-    for one in get_model_conversion_mapping(model, add_legacy=False):
+    for change in get_model_conversion_mapping(model, add_legacy=False):
         # Other prefixes tell files of the same family apart, of which publishers write one kind only.
-        if not isinstance(one, PrefixChange) or one.prefix_to_remove == _LEVEL:
-            yield one
+        if not isinstance(change, PrefixChange) or change.prefix_to_remove == _LEVEL:
+            yield change

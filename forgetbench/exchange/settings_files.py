@@ -42,11 +42,11 @@ def copy_settings(loaded: LoadedModel, base: ModelConfig, to: Path) -> None:
         described = {**_in_fp32(read_json(source)), "architectures": [type(loaded.model).__name__]}
         described.pop("auto_map", None)  # of code that was not run, and is not here
         (to / CONFIG).write_text(json.dumps(described, indent=2) + "\n", "utf-8")
-    found = {name: path for name in _PROCESSOR if (path := base_file(base, name))}
-    if base.chat_template is not None or TOKENIZER not in found:
+    sources = {name: path for name in _PROCESSOR if (path := base_file(base, name))}
+    if base.chat_template is not None or TOKENIZER not in sources:
         loaded.processor.save_pretrained(to)
-        found = {name: path for name, path in found.items() if not (to / name).exists() and name not in _TEMPLATES}
-    for name, source in found.items():
+        sources = {name: path for name, path in sources.items() if not (to / name).exists() and name not in _TEMPLATES}
+    for name, source in sources.items():
         shutil.copyfile(source, to / name)
     if source := base_file(base, _GENERATION):
         shutil.copyfile(source, to / _GENERATION)
@@ -56,4 +56,4 @@ def _in_fp32(described: Any) -> Any:
     """A configuration whose weights, of every part, are stored in fp32."""
     if not isinstance(described, dict):
         return described
-    return {key: "float32" if key in _WIDTH and one else _in_fp32(one) for key, one in described.items()}
+    return {key: "float32" if key in _WIDTH and entry else _in_fp32(entry) for key, entry in described.items()}
