@@ -135,8 +135,8 @@ def write_cosines(path: Path) -> None:
 
     rows: list[Sequence[object]] = [["training", "step", "task_norm", "drift_norm", "cosine"]]
     project = mdgd.project
-    for name, training in TRAININGS.items():
-        steps = 0
+    for name in ("names", "captions"):
+        training, steps = TRAININGS[name], 0
 
         def measured(task: Any, drift: Any, *settings: Any, name: str = name) -> None:
             nonlocal steps
@@ -244,6 +244,7 @@ def write_page(outputs: Path, cosines: pd.DataFrame) -> None:
     loaded = {name: load(outputs, name) for name in TRAININGS}
     parts = ["# MDGD against plain fine-tuning", _intro(), _gradients(cosines), "![Kept against learnt](mdgd.svg)"]
     parts += [_section(TRAININGS[name], points) for name, points in loaded.items() if points]
+    parts += [lacking] if (lacking := _lacking(loaded)) else []
     OUT.write_text("\n\n".join(parts) + "\n", "utf-8")
     _draw(loaded, OUT.with_suffix(".svg"))
     print(OUT.read_text("utf-8"))
@@ -280,23 +281,44 @@ def _gradients(cosines: pd.DataFrame) -> str:
     return "\n".join(["## The two gradients", "", says, "", *lines])
 
 
+def _lacking(loaded: Mapping[str, Sequence[Answers]]) -> str:
+    """What the commands list and nobody has run yet; empty when all of it is there."""
+    lines = []
+    for name, points in loaded.items():
+        wanted = [label for label in SETTINGS if name != "epochs" or label in LONG]
+        for seed in SEEDS:
+            there = {point.label for point in points if point.seed == seed}
+            if missing := [label for label in (PLAIN, *wanted) if label not in there]:
+                lines.append(f"| {TRAININGS[name].heading} | {seed} | {'; '.join(missing)} |")
+    head = ["## Not run yet", "", "| training | seed | settings |", "|---|---|---|"]
+    return "\n".join([*head, *lines]) if lines else ""
+
+
 def _section(training: Training, points: Sequence[Answers]) -> str:
     plain = [point for point in points if point.label == PLAIN]
     unit = "CIDEr-D" if training.decoding == "greedy" else "target, %"
     lines = [
-        f"| setting | rate | seeds | {unit} | others | drift | effective rank | plain at equal target | kept more |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| setting | rate | seeds | {unit} | others | drift | effective rank | kept more than plain at the same rate "
+        "| plain at equal target | kept more than it |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     last = [point for point in points if point.is_last]
     for label, rate in dict.fromkeys((point.label, point.rate) for point in last):
         group = [point for point in last if (point.label, point.rate) == (label, rate)]
         pairs = [(point, match) for point in group if (match := at_equal_target(point, plain))]
         complete = label != PLAIN and len(pairs) == len(group)
+        same_rate = [
+            (point, other)
+            for point in (group if label != PLAIN else ())
+            for other in last
+            if (other.label, other.rate, other.seed) == (PLAIN, rate, point.seed)
+        ]
         cells = [
             *(label, f"{rate:g}", str(len({point.seed for point in group})), _target(training, group)),
             f"{100 * np.mean([point.others for point in group]):+.1f}",
             f"{np.mean([point.drift for point in group]):.0f}",
             f"{np.mean([point.rank for point in group]):.2f}",
+            points_text(kept_more(same_rate)) if same_rate else "",
             f"{100 * np.mean([match.others for _, match in pairs]):+.1f}" if complete else "",
             points_text(kept_more(pairs)) if complete else "",
         ]
