@@ -1,7 +1,8 @@
-r"""Compare methods, each at its own best: rate and strength chosen by a search on validation items, tested on others.
+r"""Search methods, each at its own best: rate and strength by validation items, and what each search chose.
 
 python -m tools.methods_search --commands | xargs -d '\n' -P 2 -I{} sh -c '{}'    # a search per method and seed
-python -m tools.methods_search outputs                                    # writes docs/results/methods_search.md, .svg
+python -m tools.methods_search --operations outputs                               # operations on what plain trained
+python -m tools.methods_search_result outputs                    # writes docs/results/methods_search.md and .svg
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
+from forgetbench.commands.finetune import operate
+from forgetbench.commands.search.objectives import Objectives
 from forgetbench.commands.search.study import FILE, Point, read_study
-from forgetbench.statistics.seeds import SeedEstimate, over_seeds
-from forgetbench.statistics.significance import holm, t_test_p
-from tools.searched import Floats, Measured, measured, points_text, quadrants_of, scoring_config, sets_of
+from forgetbench.methods.dare import Dare
+from forgetbench.methods.grafting import Grafting
+from forgetbench.methods.model_tailor import ModelTailor
+from forgetbench.methods.operation import Operation
+from forgetbench.methods.ties import Ties
+from forgetbench.methods.wise_ft import WiseFT
+from forgetbench.models.checkpoint import list_checkpoints
+from tools.searched import Measured, measured, scoring_config, sets_of, validated
 
-OUT = Path(__file__).resolve().parents[1] / "docs/results/methods_search.md"
 SEEDS = (0, 1, 2)
 FLOOR = 0.70
 """Validation accuracy on the target that the second choice asks for."""
@@ -48,24 +55,48 @@ METHODS: Mapping[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
+class AfterTraining:
+    """An operation after training, and what its strength is chosen from."""
+
+    made: Callable[[float], Operation]
+    low: float
+    high: float
+    is_log: bool = False
+
+    def strengths(self, count: int, seed: int) -> list[float]:
+        """As many strengths, spread evenly over the range, in random order."""
+        ends = np.log([self.low, self.high]) if self.is_log else np.array([self.low, self.high])
+        places = np.random.default_rng(seed).permutation(count) + 0.5
+        values = ends[0] + places / count * (ends[1] - ends[0])
+        return [float(f"{value:.3g}") for value in (np.exp(values) if self.is_log else values)]
+
+
+OPERATIONS: Mapping[str, AfterTraining] = {
+    "wise_ft": AfterTraining(lambda alpha: WiseFT(alphas=[alpha]), 0.0, 1.0),
+    "dare": AfterTraining(lambda rate: Dare(rates=[rate]), 0.0, 1.0),
+    "ties": AfterTraining(lambda density: Ties(density=density), 0.02, 0.8, is_log=True),
+    "grafting": AfterTraining(lambda density: Grafting(density=density), 1e-5, 1e-2, is_log=True),
+    "model_tailor": AfterTraining(lambda density: ModelTailor(density=density), 0.02, 0.8, is_log=True),
+}
+
+
+@dataclass(frozen=True)
 class Choice:
     """A way to choose one point of a search by its validation items."""
 
     heading: str
     says: str
-    value: Callable[[Point], tuple[float, float]]
+    value: Callable[[Objectives], tuple[float, float]]
     """The higher, the better."""
 
 
-def balance(point: Point) -> tuple[float, float]:
+def balance(objectives: Objectives) -> tuple[float, float]:
     """Points learnt plus points kept."""
-    objectives = point.rungs[-1].objectives
     return objectives.target.value + objectives.retention.value, objectives.retention.value
 
 
-def kept_at_floor(point: Point) -> tuple[float, float]:
+def kept_at_floor(objectives: Objectives) -> tuple[float, float]:
     """What is kept by a point that learns enough; else how much it learns."""
-    objectives = point.rungs[-1].objectives
     enough = objectives.target.value >= FLOOR
     return (1.0, objectives.retention.value) if enough else (0.0, objectives.target.value)
 
@@ -102,238 +133,85 @@ def commands() -> list[str]:
             searched = f' "search.space={{{space}}}"' if space else ""
             lines.append(
                 f"forgetbench sweep sweep=methods_search {trained}{searched} seed={seed} search.seed={seed} threads=1 "
-                f"name={_folder(label, seed)}"
+                f"name={folder_of(label, seed)}"
             )
     return lines
 
 
 def main() -> None:
-    """List the commands, or write the page."""
-    if "--commands" in sys.argv:
+    """List the commands, or apply the operations."""
+    if sys.argv[1] == "--commands":
         print("\n".join(commands()))
-        return
-    outputs = Path(sys.argv[1])
-    complete = [
-        label for label in METHODS if all((outputs / _folder(label, seed) / "front.csv").is_file() for seed in SEEDS)
-    ]
-    sections, figures = [], []
-    for choice in CHOICES:
-        replicates = {
-            label: [_replicate(outputs / _folder(label, seed), choice) for seed in SEEDS] for label in complete
-        }
-        quadrants = _quadrants(outputs / _folder(PLAIN, SEEDS[0]))
-        sections.append(_section(choice, replicates, quadrants))
-        figures.append((choice, replicates))
-    lacking = [label for label in METHODS if label not in complete]
-    text = "\n\n".join(
-        [
-            "# Methods at their own best",
-            _intro(outputs, complete, lacking, figures[0][1]),
-            "![Target against the other quadrants, for both choices](methods_search.svg)",
-            *sections,
-        ]
-    )
-    OUT.write_text(text + "\n", "utf-8")
-    _draw(figures, OUT.with_suffix(".svg"))
-    print(text)
+    else:
+        operate_on_plain(Path(sys.argv[2]), [int(seed) for seed in sys.argv[3:]] or SEEDS)
 
 
-def _folder(label: str, seed: int) -> str:
+def folder_of(label: str, seed: int) -> str:
+    """The name of a search's folder."""
     return f"best-{label}-{seed}"
 
 
-def _quadrants(folder: Path) -> dict[str, list[str]]:
-    settings, points = read_study(folder / FILE)
-    first = next(point for point in points if point.is_complete)
-    return quadrants_of(folder / first.folder, scoring_config(settings, folder), sets_of(settings))
-
-
-def _replicate(folder: Path, choice: Choice) -> Replicate:
+def best_of_search(folder: Path, choice: Choice) -> Replicate:
+    """A search's chosen point."""
     settings, points = read_study(folder / FILE)
     complete = [point for point in points if point.is_complete]
-    chosen = max(complete, key=choice.value)
+    chosen = max(complete, key=lambda point: choice.value(point.rungs[-1].objectives))
     name = " ".join(chosen.overrides)
     tested = measured(name, folder / chosen.folder, scoring_config(settings, folder), sets_of(settings), chosen)
     return Replicate(tested, sum(point.trained for point in points), len(complete))
 
 
-@dataclass(frozen=True)
-class Weighted:
-    """Items of several sets end to end, with what each counts."""
-
-    sets: Sequence[str]
-    weights_N: Floats
-    clusters: Sequence[str]
-    strata: Sequence[str]
-
-    def values(self, point: Measured) -> Floats:
-        """A point's scores, in this order."""
-        return np.concatenate([point.items[name].after_N for name in self.sets])
-
-
-def weigh(point: Measured, targets: Sequence[str], quadrants: Mapping[str, Sequence[str]]) -> dict[str, Weighted]:
-    """`target`: its sets alike. `others`: quadrants alike, and the sets of each. `sum`: both."""
-
-    def joined(shares: Mapping[str, float]) -> Weighted:
-        sizes = [len(point.items[name].after_N) for name in shares]
-        weights = np.repeat([share / size for share, size in zip(shares.values(), sizes, strict=True)], sizes)
-        labels = [label for name in shares for label in point.items[name].clusters]
-        return Weighted(list(shares), weights, labels, np.repeat(list(shares), sizes).tolist())
-
-    target = {name: 1 / len(targets) for name in targets}
-    others = {name: 1 / len(quadrants) / len(names) for names in quadrants.values() for name in names}
-    return {"target": joined(target), "others": joined(others), "sum": joined(target | others)}
-
-
-def against_plain(
-    method: Sequence[Measured], plain: Sequence[Measured], quadrants: Mapping[str, Sequence[str]]
-) -> dict[str, SeedEstimate]:
-    """A method's chosen points less plain's, over searches and test items.
-
-    Each replicate has its own search and its own training, so that the spread between replicates holds the error of
-    the choice.
+def operate_on_plain(outputs: Path, seeds: Sequence[int] = SEEDS) -> None:
+    """Apply every operation to every point of plain fine-tuning's searches, a strength each, and score the results.
 
     Args:
-        method: its chosen point of each replicate.
-        plain: those of plain fine-tuning.
-        quadrants: quadrant -> sets.
+        outputs: where the searches are.
+        seeds: of the searches.
     """
-    counted = {name for names in quadrants.values() for name in names}
-    targets = [name for name in plain[0].items if name not in counted]
-    estimates = {}
-    for name, weighted in weigh(plain[0], targets, quadrants).items():
-        differences = [
-            weighted.values(chosen) - weighted.values(other) for chosen, other in zip(method, plain, strict=True)
-        ]
-        estimates[name] = over_seeds(differences, [weighted.clusters], weighted.weights_N, weighted.strata)
-    return estimates
+    for seed in seeds:
+        folder = outputs / folder_of(PLAIN, seed)
+        for label in OPERATIONS:
+            for point, strength in _variants_to_make(folder, label, seed):
+                operate(OPERATIONS[label].made(strength), folder / point.folder, threads=1)
+        for label in OPERATIONS:
+            for choice in CHOICES:
+                best_of_operation(folder, label, seed, choice)
 
 
-def _section(
-    choice: Choice, by_method: Mapping[str, Sequence[Replicate]], quadrants: Mapping[str, Sequence[str]]
-) -> str:
-    chosen = {label: [replicate.chosen for replicate in replicates] for label, replicates in by_method.items()}
-    differences = {
-        label: against_plain(points, chosen[PLAIN], quadrants) for label, points in chosen.items() if label != PLAIN
-    }
-    names = ("target", "others", "sum")
-    p_values = {
-        name: dict(
-            zip(differences, holm([t_test_p(estimates[name]) for estimates in differences.values()]), strict=True)
-        )
-        for name in names
-    }
-    lines = [
-        "| method | target | others | less plain: target | others | sum | p, target | p, others | p, sum |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    order = sorted(chosen, key=lambda label: -_mean(chosen[label], balance_on_test))
-    for label in order:
-        cells = [_over_replicates(chosen[label], kind) for kind in ("target", "retention")]
-        if label == PLAIN:
-            cells += [""] * 6
-        else:
-            cells += [points_text(differences[label][name]) for name in names]
-            cells += [_p(p_values[name][label]) for name in names]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    base = chosen[PLAIN][0].test.target_base
-    lines.append(f"| base | {100 * base:.1f} | | | | | | | |")
-    rows = ["| method | " + " | ".join(f"search {seed}" for seed in SEEDS) + " |", "|---|" + "---|" * len(SEEDS)]
-    for label in order:
-        rows.append(f"| {label} | " + " | ".join(_validated(point) for point in chosen[label]) + " |")
-    return "\n".join(
-        [
-            f"## {choice.heading}",
-            "",
-            choice.says,
-            "",
-            *lines,
-            "",
-            "What each search chose, with its target accuracy and the others' change on validation items:",
-            "",
-            *rows,
-        ]
+def _variants_to_make(folder: Path, label: str, seed: int) -> list[tuple[Point, float]]:
+    """Every trained point of a search with the strength that an operation has there."""
+    complete = [point for point in read_study(folder / FILE)[1] if point.is_complete]
+    strengths = OPERATIONS[label].strengths(len(complete), seed=100 * seed + list(OPERATIONS).index(label))
+    return list(zip(complete, strengths, strict=True))
+
+
+def has_variants(outputs: Path, label: str, seed: int) -> bool:
+    """Whether an operation has been applied to every point of a search."""
+    folder = outputs / folder_of(PLAIN, seed)
+    return (folder / "front.csv").is_file() and all(
+        _variant(label, strength) in {checkpoint.variant for checkpoint in list_checkpoints(folder / point.folder)}
+        for point, strength in _variants_to_make(folder, label, seed)
     )
 
 
-def balance_on_test(point: Measured) -> float:
-    """Points learnt plus points kept, on test items."""
-    return point.test.target.value + point.test.retention.value
+def _variant(label: str, strength: float) -> str:
+    (setting,) = OPERATIONS[label].made(strength).settings()
+    return f"{label}:{setting}" if setting else label
 
 
-def _mean(points: Sequence[Measured], value: Callable[[Measured], float]) -> float:
-    return float(np.mean([value(point) for point in points]))
+def best_of_operation(folder: Path, label: str, seed: int, choice: Choice) -> Replicate:
+    """An operation's chosen point, of those that plain fine-tuning's search trained."""
+    settings, points = read_study(folder / FILE)
+    config, sets = scoring_config(settings, folder), sets_of(settings)
+    made = _variants_to_make(folder, label, seed)
 
+    def value(pair: tuple[Point, float]) -> tuple[float, float]:
+        return choice.value(validated(folder / pair[0].folder, config, sets, _variant(label, pair[1])))
 
-def _over_replicates(points: Sequence[Measured], kind: str) -> str:
-    values = 100 * np.array([getattr(point.test, kind).value for point in points])
-    sign = "" if kind == "target" else "+"
-    return f"{values.mean():{sign}.1f} ± {values.std(ddof=1):.1f}"
-
-
-def _p(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}" if value >= 0.001 else "< .001"
-
-
-def _validated(point: Measured) -> str:
-    objectives = point.validation
-    return f"`{point.name}`: {100 * objectives.target.value:.1f}, {100 * objectives.retention.value:+.1f}"
-
-
-def _intro(
-    outputs: Path, complete: Sequence[str], lacking: Sequence[str], by_method: Mapping[str, Sequence[Replicate]]
-) -> str:
-    settings, _ = read_study(outputs / _folder(PLAIN, SEEDS[0]) / FILE)
-    items, limit = settings["search"]["items"], settings["matrix"]["limit"]
-    steps = {replicate.steps for replicates in by_method.values() for replicate in replicates}
-    points = {replicate.points for replicates in by_method.values() for replicate in replicates}
-    text = (
-        f"Made by `python -m tools.methods_search` from {len(SEEDS)} searches (`sweep=methods_search`) of each method. "
-        f"A search tries {_range(points)} points of 120 steps, {_range(steps)} steps in all, over the learning rate "
-        "and, where the method has one, its strength; `METHODS` in the tool has the ranges. Points are chosen by "
-        "validation items: the target's validation set, and of each other dataset up to "
-        f"{items} items that the test leaves out. What is reported is of the test's items, {limit} a dataset, which "
-        "no choice has seen. *Others* is the mean change of the off-target quadrants from the base, in points.\n\n"
-        "Each search has a seed of its own for what it draws and for what it trains. So the spread between them "
-        "(± one standard deviation) holds the error of the training and of the choice. Intervals (95 %) of "
-        'differences hold that and the error between test items (docs/statistics.md, "Seeds"); p-values are of the '
-        f"same t distribution, adjusted for the {len(complete) - 1} methods of a column (Holm). Three searches are "
-        "few: only large differences can be shown."
-    )
-    if lacking:
-        text += f" Not run in full, and left out: {', '.join(lacking)}."
-    return text
-
-
-def _range(values: set[int]) -> str:
-    low, high = min(values), max(values)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _draw(figures: Sequence[tuple[Choice, Mapping[str, Sequence[Replicate]]]], path: Path) -> None:
-    """A point per method: means over searches on test items, with bars of the standard deviation between them."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "forgetbench"  # the same figure, the same bytes
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, len(figures), figsize=(11.5, 5.5), layout="constrained", squeeze=False)
-    for panel, (choice, by_method) in zip(panels[0], figures, strict=True):
-        for number, (label, replicates) in enumerate(by_method.items()):
-            x = 100 * np.array([replicate.chosen.test.target.value for replicate in replicates])
-            y = 100 * np.array([replicate.chosen.test.retention.value for replicate in replicates])
-            bars = {"xerr": x.std(ddof=1), "yerr": y.std(ddof=1), "elinewidth": 0.7}
-            panel.errorbar(
-                x.mean(), y.mean(), fmt="osD^"[number // 10], ms=6, color=f"C{number % 10}", label=label, **bars
-            )
-        panel.set_title(choice.heading, fontsize=10)
-        panel.set_xlabel("accuracy on the target, test items, %")
-        panel.set_ylabel("change of the other quadrants, points")
-        panel.grid(alpha=0.3)
-    panels[0][0].legend(fontsize=8)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    point, strength = max(made, key=value)
+    name = f"{label}: {strength:g}, {' '.join(point.overrides)}"
+    tested = measured(name, folder / point.folder, config, sets, None, _variant(label, strength))
+    return Replicate(tested, sum(point.trained for point in points), len(made))
 
 
 if __name__ == "__main__":

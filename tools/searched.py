@@ -1,6 +1,6 @@
 """Points of a finished search: what they were chosen by, and what became of them on test items.
 
-What `tools.search_result` and `tools.methods_search` share; nothing here is run by itself.
+What `tools.search_result`, `tools.methods_search` and `tools.methods_search_result` share.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from forgetbench.commands.eval_matrix import run_views
 from forgetbench.commands.search.objectives import Objectives, ObjectiveSets, paired
 from forgetbench.commands.search.study import Point
 from forgetbench.config import Retention, SweepConfig
-from forgetbench.runs.run import read_run
+from forgetbench.runs.run import Run, read_run
 from forgetbench.statistics.seeds import SeedEstimate
+from forgetbench.tables.cell_view import CellView
 from forgetbench.tables.metrics import item_scores
 
 Floats = NDArray[np.float64]
@@ -62,25 +63,45 @@ def scoring_config(settings: Mapping[str, Any], folder: Path) -> SweepConfig:
     return replace(composed, matrix=matrix, search=search, outputs=str(folder.parent))
 
 
-def measured(name: str, folder: Path, config: SweepConfig, sets: ObjectiveSets, point: Point | None) -> Measured:
-    """A point's objectives; of a run that no search made, also those that it is chosen by."""
+def measured(
+    name: str, folder: Path, config: SweepConfig, sets: ObjectiveSets, point: Point | None, variant: str = ""
+) -> Measured:
+    """A point's objectives; of a run that no search made, or of a variant, also those that it is chosen by."""
     run = read_run(folder)
-    step = max(checkpoint.step for checkpoint in run.checkpoints() if not checkpoint.variant)
+    step = _last_step(run)
     matrix = sets.test(config, step)
     matrix = replace(matrix, class_probe=[], representation=replace(matrix.representation, enabled=False))
-    views = run_views(run, replace(config, matrix=matrix))
+    views = _only_variant(run_views(run, replace(config, matrix=matrix)), variant)
     items = {
         name: Items(*(np.asarray(item_scores(view).values, float) for view in pair), pair[0].ways[0])
         for name, pair in paired(views, matrix, step).items()
         if name in {*sets.targets, *sets.others}
     }
-    if point is not None:
-        validation = point.rungs[-1].objectives
-    else:
-        searching = sets.validation(config, step)
-        validation = sets.measure(run_views(run, replace(config, matrix=searching)), searching, step, tested=False)
+    validation = point.rungs[-1].objectives if point else validated(folder, config, sets, variant)
     test = sets.measure(views, matrix, step, tested=True)
     return Measured(name, validation, test, items, point.generation if point else 0)
+
+
+def validated(folder: Path, config: SweepConfig, sets: ObjectiveSets, variant: str = "") -> Objectives:
+    """What a run's last checkpoint, or a variant of it, is chosen by."""
+    run = read_run(folder)
+    step = _last_step(run)
+    matrix = sets.validation(config, step)
+    views = _only_variant(run_views(run, replace(config, matrix=matrix)), variant)
+    return sets.measure(views, matrix, step, tested=False)
+
+
+def _last_step(run: Run) -> int:
+    return max(checkpoint.step for checkpoint in run.checkpoints() if not checkpoint.variant)
+
+
+def _only_variant(views: Sequence[CellView], variant: str) -> list[CellView]:
+    """The base's views and those of one variant, as if the variant were the checkpoint."""
+    return [
+        replace(view, context=replace(view.context, variant=""))
+        for view in views
+        if view.context.is_base or view.context.variant == variant
+    ]
 
 
 def quadrants_of(folder: Path, config: SweepConfig, sets: ObjectiveSets) -> dict[str, list[str]]:

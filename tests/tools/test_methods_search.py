@@ -10,18 +10,17 @@ import pytest
 
 from forgetbench.cli import app
 from forgetbench.commands.search.objectives import Objectives, Value
-from forgetbench.commands.search.study import End, Point, Rung
 from forgetbench.config import Retention, SweepConfig
-from tools.methods_search import METHODS, SEEDS, against_plain, balance, commands, kept_at_floor
+from tools.methods_search import METHODS, OPERATIONS, SEEDS, balance, commands, kept_at_floor
+from tools.methods_search_result import against_plain
 from tools.search_result import Comparison, resampled
 from tools.searched import Items, Measured, ObjectiveSets
 
 QUADRANTS = {"id_text-ood_image": ["digits"], "ood_text-id_image": ["facts", "shades"]}
 
 
-def point(target: float, kept: float) -> Point:
-    objectives = Objectives(Value(target), 0.5, Value(kept), {})
-    return Point(0, 0, (), "", 120, (Rung(120, objectives),), 120, End("complete"), None, 0)
+def point(target: float, kept: float) -> Objectives:
+    return Objectives(Value(target), 0.5, Value(kept), {})
 
 
 def share_of(share: float, n: int) -> Any:
@@ -46,7 +45,7 @@ def test_a_point_is_chosen_by_what_it_learnt_and_kept() -> None:
     assert max(points, key=balance) is points[1]
     assert max(points, key=kept_at_floor) is points[1]
     assert max([points[0], points[2]], key=kept_at_floor) is points[0]
-    assert max([point(0.6, 0.0), point(0.65, -0.2)], key=kept_at_floor).rungs[-1].objectives.target.value == 0.65
+    assert max([point(0.6, 0.0), point(0.65, -0.2)], key=kept_at_floor).target.value == 0.65
 
 
 def test_a_method_less_plain_weighs_quadrants_alike_and_the_datasets_of_each() -> None:
@@ -87,6 +86,21 @@ def test_hypervolumes_of_resampled_items_lie_around_the_one_that_was_measured() 
 def test_a_listed_search_composes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert not app([*shlex.split(command)[1:], "--cfg"], standalone_mode=False)
     assert "search:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_strengths_of_an_operation_are_spread_over_its_range_and_valid(label: str) -> None:
+    operation = OPERATIONS[label]
+    strengths = operation.strengths(10, seed=1)
+    assert strengths == operation.strengths(10, seed=1) != operation.strengths(10, seed=2)
+    places = np.array(sorted(strengths))
+    ends = np.array([operation.low, operation.high])
+    if operation.is_log:
+        places, ends = np.log(places), np.log(ends)
+    np.testing.assert_allclose(places, ends[0] + (np.arange(10) + 0.5) / 10 * (ends[1] - ends[0]), atol=0.01)
+    for strength in strengths:
+        assert not operation.made(strength).problems()
+        assert len(operation.made(strength).settings()) == 1
 
 
 def test_every_method_gets_a_search_per_seed() -> None:
