@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from forgetbench.methods.model_tailor import ModelTailor
 from forgetbench.methods.operation import Operation
 from forgetbench.methods.ties import Ties
 from forgetbench.methods.wise_ft import WiseFT
-from forgetbench.models.checkpoint import list_checkpoints
+from forgetbench.training.variants import has_variants, trained_checkpoints
 from tools.searched import Measured, measured, scoring_config, sets_of, validated
 
 SEEDS = (0, 1, 2)
@@ -157,7 +158,8 @@ def best_of_search(folder: Path, choice: Choice) -> Replicate:
     complete = [point for point in points if point.is_complete]
     chosen = max(complete, key=lambda point: choice.value(point.rungs[-1].objectives))
     name = " ".join(chosen.overrides)
-    tested = measured(name, folder / chosen.folder, scoring_config(settings, folder), sets_of(settings), chosen)
+    config, sets = scoring_config(settings, folder), sets_of(settings)
+    tested = measured(name, folder / chosen.folder, config, sets, chosen.rungs[-1].objectives)
     return Replicate(tested, sum(point.trained for point in points), len(complete))
 
 
@@ -185,11 +187,15 @@ def _variants_to_make(folder: Path, label: str, seed: int) -> list[tuple[Point, 
     return list(zip(complete, strengths, strict=True))
 
 
-def has_variants(outputs: Path, label: str, seed: int) -> bool:
-    """Whether an operation has been applied to every point of a search."""
+def is_operated(outputs: Path, label: str, seed: int) -> bool:
+    """Whether an operation has been applied to every point of a search, at the strength that it has there."""
     folder = outputs / folder_of(PLAIN, seed)
     return (folder / "front.csv").is_file() and all(
-        _variant(label, strength) in {checkpoint.variant for checkpoint in list_checkpoints(folder / point.folder)}
+        has_variants(
+            folder / point.folder,
+            trained_checkpoints(folder / point.folder, ())[0],
+            OPERATIONS[label].made(strength),
+        )
         for point, strength in _variants_to_make(folder, label, seed)
     )
 
@@ -201,17 +207,30 @@ def _variant(label: str, strength: float) -> str:
 
 def best_of_operation(folder: Path, label: str, seed: int, choice: Choice) -> Replicate:
     """An operation's chosen point, of those that plain fine-tuning's search trained."""
+    _, points = read_study(folder / FILE)
+    made = _variants_to_make(folder, label, seed)
+    validations = _validations(folder)
+    point, strength = max(made, key=lambda pair: choice.value(validations[pair[0].folder][_variant(label, pair[1])]))
+    name = f"{label}: {strength:g}, {' '.join(point.overrides)}"
+    tested = _tested(name, folder, point.folder, _variant(label, strength))
+    return Replicate(tested, sum(point.trained for point in points), len(made))
+
+
+@cache
+def _validations(folder: Path) -> dict[str, dict[str, Objectives]]:
+    """Point's folder -> variant -> what it is chosen by."""
     settings, points = read_study(folder / FILE)
     config, sets = scoring_config(settings, folder), sets_of(settings)
-    made = _variants_to_make(folder, label, seed)
+    return {point.folder: validated(folder / point.folder, config, sets) for point in points if point.is_complete}
 
-    def value(pair: tuple[Point, float]) -> tuple[float, float]:
-        return choice.value(validated(folder / pair[0].folder, config, sets, _variant(label, pair[1])))
 
-    point, strength = max(made, key=value)
-    name = f"{label}: {strength:g}, {' '.join(point.overrides)}"
-    tested = measured(name, folder / point.folder, config, sets, None, _variant(label, strength))
-    return Replicate(tested, sum(point.trained for point in points), len(made))
+@cache
+def _tested(name: str, folder: Path, point_folder: str, variant: str) -> Measured:
+    """A variant on test items; both choices are often of the same one."""
+    settings, _ = read_study(folder / FILE)
+    config, sets = scoring_config(settings, folder), sets_of(settings)
+    validation = _validations(folder)[point_folder][variant]
+    return measured(name, folder / point_folder, config, sets, validation, variant=variant)
 
 
 if __name__ == "__main__":

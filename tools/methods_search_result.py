@@ -26,7 +26,7 @@ from tools.methods_search import (
     best_of_operation,
     best_of_search,
     folder_of,
-    has_variants,
+    is_operated,
 )
 from tools.searched import Floats, Measured, points_text, quadrants_of, scoring_config, sets_of
 
@@ -40,7 +40,7 @@ def main() -> None:
     searched = [
         label for label in METHODS if all((outputs / folder_of(label, seed) / "front.csv").is_file() for seed in SEEDS)
     ]
-    operated = [label for label in OPERATIONS if all(has_variants(outputs, label, seed) for seed in SEEDS)]
+    operated = [label for label in OPERATIONS if all(is_operated(outputs, label, seed) for seed in SEEDS)]
     quadrants = _quadrants(outputs / folder_of(PLAIN, SEEDS[0]))
     sections, figures = [], []
     for choice in CHOICES:

@@ -48,7 +48,15 @@ def main() -> None:
     grid = [measured(folder.name, folder, config, sets, None) for folder in folders]
     complete = [point for point in points if point.is_complete]
     searched = [
-        measured(" ".join(point.overrides), search_folder / point.folder, config, sets, point) for point in complete
+        measured(
+            " ".join(point.overrides),
+            search_folder / point.folder,
+            config,
+            sets,
+            point.rungs[-1].objectives,
+            generation=point.generation,
+        )
+        for point in complete
     ]
     comparison = Comparison(config, sets, quadrants_of(folders[0], config, sets), settings["search"]["reference_loss"])
     front_numbers = {point.number for point in pareto_points(points)}

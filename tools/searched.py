@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from forgetbench import compose
 from forgetbench.commands.eval_matrix import run_views
 from forgetbench.commands.search.objectives import Objectives, ObjectiveSets, paired
-from forgetbench.commands.search.study import Point
 from forgetbench.config import Retention, SweepConfig
 from forgetbench.runs.run import Run, read_run
 from forgetbench.statistics.seeds import SeedEstimate
@@ -64,9 +63,26 @@ def scoring_config(settings: Mapping[str, Any], folder: Path) -> SweepConfig:
 
 
 def measured(
-    name: str, folder: Path, config: SweepConfig, sets: ObjectiveSets, point: Point | None, variant: str = ""
+    name: str,
+    folder: Path,
+    config: SweepConfig,
+    sets: ObjectiveSets,
+    validation: Objectives | None,
+    *,
+    generation: int = 0,
+    variant: str = "",
 ) -> Measured:
-    """A point's objectives; of a run that no search made, or of a variant, also those that it is chosen by."""
+    """A point's objectives.
+
+    Args:
+        name: what the page calls it.
+        folder: its run's.
+        config: how it is scored.
+        sets: what counts.
+        validation: what it was chosen by; None of a run that no search made, which is measured.
+        generation: of the search.
+        variant: of the last checkpoint; that itself if empty.
+    """
     run = read_run(folder)
     step = _last_step(run)
     matrix = sets.test(config, step)
@@ -77,18 +93,21 @@ def measured(
         for name, pair in paired(views, matrix, step).items()
         if name in {*sets.targets, *sets.others}
     }
-    validation = point.rungs[-1].objectives if point else validated(folder, config, sets, variant)
+    validation = validation or validated(folder, config, sets)[variant]
     test = sets.measure(views, matrix, step, tested=True)
-    return Measured(name, validation, test, items, point.generation if point else 0)
+    return Measured(name, validation, test, items, generation)
 
 
-def validated(folder: Path, config: SweepConfig, sets: ObjectiveSets, variant: str = "") -> Objectives:
-    """What a run's last checkpoint, or a variant of it, is chosen by."""
+def validated(folder: Path, config: SweepConfig, sets: ObjectiveSets) -> dict[str, Objectives]:
+    """What a run's last checkpoint and its variants are chosen by; the checkpoint itself is the variant ``."""
     run = read_run(folder)
     step = _last_step(run)
     matrix = sets.validation(config, step)
-    views = _only_variant(run_views(run, replace(config, matrix=matrix)), variant)
-    return sets.measure(views, matrix, step, tested=False)
+    views = run_views(run, replace(config, matrix=matrix))
+    return {
+        variant: sets.measure(_only_variant(views, variant), matrix, step, tested=False)
+        for variant in sorted({view.context.variant for view in views if not view.context.is_base})
+    }
 
 
 def _last_step(run: Run) -> int:
