@@ -148,17 +148,31 @@ def _less_plain(
 def _seen(
     figures: Sequence[tuple[Choice, Mapping[str, Sequence[Replicate]]]], quadrants: Mapping[str, Sequence[str]]
 ) -> str:
-    """Which methods differ from plain fine-tuning, in words: those whose adjusted p-value is below 0.05."""
-    lines = ["## What was seen", ""]
+    """Which methods were shown to differ from plain fine-tuning: those whose adjusted p-value is below 0.05."""
+    lines = [
+        "## What was seen",
+        "",
+        "Methods that were shown to differ from plain fine-tuning at its best (p < 0.05, adjusted), and how far an "
+        "interval reaches to either side of a difference, in points: median and range over methods. Differences "
+        "below that cannot be told from none here.",
+        "",
+        "| choice | in | differ from plain | half of an interval |",
+        "|---|---|---|---|",
+    ]
     for choice, by_method in figures:
         differences, p_values = _less_plain(by_method, quadrants)
         for name, says in COMPARED.items():
             shown = [label for label, p_value in p_values[name].items() if p_value is not None and p_value < 0.05]
             shown.sort(key=lambda label: -(differences[label][name].value or 0.0))
             listed = ", ".join(f"`{label}` {points_text(differences[label][name])}" for label in shown)
+            widths = [
+                50 * (estimates[name].ci_high - estimates[name].ci_low)
+                for estimates in differences.values()
+                if estimates[name].ci_high is not None and estimates[name].ci_low is not None
+            ]
             lines.append(
-                f"- {choice.heading}: in {says}, "
-                + (f"different from plain: {listed}." if shown else "no method was shown to differ from plain.")
+                f"| {choice.heading} | {says} | {listed or 'none'} | {np.median(widths):.1f} "
+                f"({min(widths):.1f} to {max(widths):.1f}) |"
             )
     return "\n".join(lines)
 

@@ -5,8 +5,8 @@ What `tools.search_result`, `tools.methods_search` and `tools.methods_search_res
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from forgetbench import compose
 from forgetbench.commands.eval_matrix import run_views
 from forgetbench.commands.search.objectives import Objectives, ObjectiveSets, paired
 from forgetbench.config import Retention, SweepConfig
+from forgetbench.models.checkpoint import Checkpoint
 from forgetbench.runs.run import Run, read_run
 from forgetbench.statistics.seeds import SeedEstimate
 from forgetbench.tables.cell_view import CellView
@@ -87,7 +88,7 @@ def measured(
     step = _last_step(run)
     matrix = sets.test(config, step)
     matrix = replace(matrix, class_probe=[], representation=replace(matrix.representation, enabled=False))
-    views = _only_variant(run_views(run, replace(config, matrix=matrix)), variant)
+    views = _only_variant(run_views(_with_one_variant(run, variant), replace(config, matrix=matrix)), variant)
     items = {
         name: Items(*(np.asarray(item_scores(view).values, float) for view in pair), pair[0].ways[0])
         for name, pair in paired(views, matrix, step).items()
@@ -112,6 +113,25 @@ def validated(folder: Path, config: SweepConfig, sets: ObjectiveSets) -> dict[st
 
 def _last_step(run: Run) -> int:
     return max(checkpoint.step for checkpoint in run.checkpoints() if not checkpoint.variant)
+
+
+@dataclass(frozen=True)
+class _OneVariant(Run):
+    """A run of which one variant is scored, or the checkpoints themselves if it is empty."""
+
+    variant: str = ""
+
+    def checkpoints(self, steps: Collection[int] = ()) -> list[Checkpoint]:
+        """The base, and those of the variant."""
+        return [
+            checkpoint
+            for checkpoint in super().checkpoints(steps)
+            if checkpoint.step == 0 or checkpoint.variant == self.variant
+        ]
+
+
+def _with_one_variant(run: Run, variant: str) -> Run:
+    return _OneVariant(**{field.name: getattr(run, field.name) for field in fields(run)}, variant=variant)
 
 
 def _only_variant(views: Sequence[CellView], variant: str) -> list[CellView]:
