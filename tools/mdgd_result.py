@@ -181,7 +181,11 @@ def _seen(loaded: Mapping[str, Sequence[Answers]], cosines: pd.DataFrame) -> str
         heading, rate = TRAININGS[name].heading, float(TRAININGS[name].rate)
         if plain := comparisons.get((PLAIN, rate)):
             before, after = (np.mean([getattr(point, side) for point in plain.group]) for side in ("base_rank", "rank"))
-            ranks.append(f"{before:.2f} to {after:.2f} ({heading.lower()})")
+            default = comparisons.get((_TYPICAL[0], rate))
+            with_default = (
+                f", with MDGD's default to {np.mean([point.rank for point in default.group]):.2f}" if default else ""
+            )
+            ranks.append(f"{before:.2f} to {after:.2f}{with_default} ({heading.lower()})")
         for label in _TYPICAL:
             if (label, rate) in comparisons and (same := comparisons[label, rate].at_same_rate):
                 drifts = [np.mean([point.drift for point in side]) for side in zip(*same, strict=True)]

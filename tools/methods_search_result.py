@@ -296,7 +296,7 @@ def _draw(figures: Sequence[tuple[Choice, Mapping[str, Sequence[Replicate]]]], p
         panel.set_xlabel("accuracy on the target, test items, %")
         panel.set_ylabel("change of the other quadrants, points")
         panel.grid(alpha=0.3)
-    panels[0][0].legend(fontsize=8)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 
