@@ -68,6 +68,11 @@ class FailedError(Exception):
     """A process of a baseline ended with an error; its last words."""
 
 
+def _beginning(command: Sequence[str]) -> str:
+    """The first words of a command, its program without the folder, which says nothing on another machine."""
+    return " ".join([Path(command[0]).name, *map(str, command[1:5])])
+
+
 def main() -> None:
     """Measure everything and print the table; the ratios, named, are the last line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -142,7 +147,7 @@ class OperationContext:
         self.said = ([line for line in lines if "Error" in line] or lines or [""])[-1]
         _, status, usage = os.wait4(process.pid, 0)
         if status:
-            raise FailedError(f"{' '.join(map(str, command[:4]))} ...: {self.said}")
+            raise FailedError(f"{_beginning(command)} ...: {self.said}")
         return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**10
 
     def processes(self) -> list[Measured]:
@@ -234,7 +239,7 @@ class OperationContext:
             command = lmms_eval.command(python, folder, tasks, NAMES, model, batch_size, output)
             rounds.append(self.run(command, environment))
             if len(list(output.rglob("*samples_*.jsonl"))) < len(NAMES):
-                raise FailedError(f"{' '.join(map(str, command[:5]))} ... left no samples: {self.said}")
+                raise FailedError(f"{_beginning(command)} ... left no samples: {self.said}")
         return _total(rounds)
 
     def factory(self, cli: Path) -> Cost:
